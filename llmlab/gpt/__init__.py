@@ -1,0 +1,1 @@
+"""The GPT that the lab trains from scratch, written to be read."""

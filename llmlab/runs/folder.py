@@ -1,0 +1,176 @@
+"""One run's folder: the interface between whatever trains and whatever watches.
+
+run.json        what was asked: settings, seed, parent, versions, device, threads
+status.json     where it stands: state, step, process, heartbeat, last error; replaced atomically
+events.jsonl    what happened, append-only
+worker.log      stdout and stderr of the worker
+requests/       one JSON file a request
+checkpoints/    step-00000500/ and so on
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmlab.config import from_mapping, to_mapping
+from llmlab.errors import LabError
+from llmlab.files import read_json, write_json
+from llmlab.settings import PretrainSettings
+
+RUN_FORMAT = 1
+LIVE_STATES = ("queued", "running", "paused", "stopping")
+ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands, as status.json says it.
+
+    state: queued running paused stopping stopped finished failed. `RunFolder.status()` adds `interrupted`.
+    pid_start: the process's start time (Unix seconds), since process ids are used again.
+    events_start: bytes of events.jsonl when this worker began, after it cut what came after its checkpoint.
+    """
+
+    state: str = "queued"
+    step: int = 0
+    steps: int = 0
+    pid: int | None = None
+    pid_start: float | None = None
+    heartbeat: float = 0.0
+    attempt: int = 0
+    events_start: int = 0
+    loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    error: dict[str, str] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a process trains, waits or is about to."""
+        return self.state in LIVE_STATES
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What was asked of a run, as run.json says it; written once, before the worker starts.
+
+    parent: {"run": id, "checkpoint": folder name, "step": int} for a branch.
+    """
+
+    id: str
+    track: str
+    created: float
+    settings: PretrainSettings
+    preset: str = ""
+    parent: dict[str, Any] | None = None
+    watched: bool = False  # started by the window: leave it one core
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    code_version: str = ""
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries, filled in by the worker
+    device: str = ""
+    threads: int = 0
+    format: int = RUN_FORMAT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run by its folder. Cheap to make; reads nothing until asked."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def requests(self) -> Path:
+        return self.path / "requests"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def info(self) -> RunInfo:
+        """run.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
+        values = read_json(self.run_json)
+        if values is None:
+            raise LabError(
+                f"{self.path} is not a run that can be read.",
+                "Its run.json is missing or damaged." if self.path.is_dir() else "There is no such folder.",
+                "`llmlab-run runs` lists the runs that are here.",
+            )
+        if values.get("format", 0) > RUN_FORMAT:
+            raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
+        known = {f.name for f in dataclasses.fields(RunInfo)} - {"id", "settings"}
+        try:
+            settings = from_mapping(PretrainSettings, values["settings"])
+            kept = {name: value for name, value in values.items() if name in known}
+            return RunInfo(id=self.id, settings=settings, **kept)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LabError(f"The run.json of {self.id} is damaged.", f"{error}") from error
+
+    def write_info(self, info: RunInfo) -> None:
+        """Replaces run.json."""
+        values = {f.name: getattr(info, f.name) for f in dataclasses.fields(RunInfo)}
+        write_json(self.run_json, values | {"settings": to_mapping(info.settings)})
+
+    def recorded_status(self) -> RunStatus:
+        """status.json as it stands, whether or not its process still lives."""
+        values = read_json(self.status_json) or {}
+        known = {f.name for f in dataclasses.fields(RunStatus)}
+        return RunStatus(**{name: value for name, value in values.items() if name in known})
+
+    def status(self) -> RunStatus:
+        """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
+        status = self.recorded_status()
+        if status.live and not process_alive(status.pid, status.pid_start):
+            # A queued run has no process yet; give its launcher a minute before calling it interrupted.
+            if status.state == "queued" and time.time() - status.heartbeat < 60:
+                return status
+            return dataclasses.replace(status, state="interrupted")
+        return status
+
+    def write_status(self, status: RunStatus) -> None:
+        """Replaces status.json. OSError when that is impossible."""
+        write_json(self.status_json, dataclasses.asdict(status), durable=False)
+
+
+def process_alive(pid: int | None, started: float | None) -> bool:
+    """Whether that very process lives: same id and same start time (within a second, as clocks round)."""
+    if pid is None or started is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, TypeError):
+        return False
+
+
+def process_start(pid: int) -> float:
+    """Start time of a living process, Unix seconds."""
+    return float(psutil.Process(pid).create_time())

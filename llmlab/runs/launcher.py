@@ -1,0 +1,142 @@
+"""Making runs and starting their workers: the same way for the window and the command line. No torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmlab import __version__
+from llmlab.errors import LabError, UsageError
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_alive
+from llmlab.runs.registry import PRETRAINING
+from llmlab.settings import PretrainSettings
+from llmlab.training import requests
+
+# glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
+# Keeping them, in huge pages, makes a step 1.4-1.8 times as fast on Linux (tests/benchmarks/). An address space
+# of 1 TiB as threshold means "never give back".
+_KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
+
+
+def create_run(
+    outputs: Path,
+    settings: PretrainSettings,
+    *,
+    name: str | None = None,
+    preset: str = "",
+    parent: tuple[RunFolder, Checkpoint] | None = None,
+    watched: bool = False,
+) -> RunFolder:
+    """A new run folder with run.json, state `queued`. No worker yet.
+
+    name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
+    branch begins from. watched: a window looks on, so the worker leaves one core to it.
+    Raises UsageError when the name is taken or cannot be a folder, LabError when the folder cannot be made.
+    """
+    track = outputs / PRETRAINING
+    if name is None:
+        corpus = re.sub(r"[^A-Za-z0-9]+", "-", Path(settings.data.corpus).stem).strip("-") or "text"
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{corpus}"[:80]
+        name, number = stem, 1
+        while (track / name).exists():
+            number += 1
+            name = f"{stem}-{number}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise UsageError(
+            f"{name!r} cannot be a run's name.",
+            "Letters, digits and . _ + - are allowed, at most 100 of them.",
+        )
+    run = RunFolder(track / name)
+    try:
+        track.mkdir(parents=True, exist_ok=True)
+        run.path.mkdir()
+        run.requests.mkdir()
+        run.checkpoints.mkdir()
+        origin: dict[str, Any] | None = None
+        if parent is not None:
+            origin = {"run": parent[0].id, "folder": str(parent[0].path)}
+            origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
+        run.write_status(RunStatus(heartbeat=time.time(), steps=settings.train.steps))
+        run.write_info(
+            RunInfo(
+                id=name,
+                track=PRETRAINING,
+                created=time.time(),
+                settings=settings,
+                preset=preset,
+                parent=origin,
+                watched=watched,
+                code_version=__version__,
+            )
+        )
+    except FileExistsError as error:
+        raise UsageError(
+            f"A run named {name!r} is already there.",
+            f"It is in {run.path}.",
+            f"Choose another --name, or go on with it: llmlab-run resume {name}",
+        ) from error
+    except OSError as error:
+        raise LabError(
+            f"The run's folder could not be made in {track}.", str(error), "Choose another --outputs folder."
+        ) from error
+    return run
+
+
+def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Starts the process that trains `run`, from its newest checkpoint if it has one.
+
+    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
+    window). Raises LabError when a worker is already there.
+    """
+    status = run.recorded_status()
+    if status.live and process_alive(status.pid, status.pid_start):
+        raise LabError(
+            f"{run.id} is already being trained.",
+            f"Process {status.pid} holds it.",
+            "Watch it in the window, or stop it first: llmlab-run request RUN stop",
+        )
+    if status.attempt:  # an earlier worker may have left requests that nobody means any more
+        requests.clear(run.requests)
+    environment = dict(os.environ)
+    if sys.platform == "linux":
+        earlier = environment.get("GLIBC_TUNABLES")
+        environment["GLIBC_TUNABLES"] = f"{earlier}:{_KEEP_PAGES}" if earlier else _KEEP_PAGES
+    environment["PYTHONUNBUFFERED"] = "1"
+    command = [sys.executable, "-m", "llmlab.runs.worker", str(run.path)]
+    if follow_parent:
+        command.append("--follow-parent")
+    try:
+        run.write_status(replace(status, state="queued", heartbeat=time.time(), pid=None, error=None))
+        with run.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
+            )
+    except OSError as error:
+        raise LabError(f"The worker of {run.id} could not be started.", str(error)) from error
+
+
+def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
+    """Asks whoever trains `run`. Raises LabError when nobody does, or the request cannot be written."""
+    status = run.status()
+    if not status.live:
+        raise LabError(
+            f"{run.id} is not running (it is {status.state}).",
+            "Only a live run answers requests.",
+            f"Go on with it: llmlab-run resume {run.id}",
+        )
+    try:
+        requests.send(run.requests, name, **options)
+    except OSError as error:
+        raise LabError(f"The request to {run.id} could not be written.", str(error)) from error

@@ -1,0 +1,1 @@
+"""What a run does: the loop, its schedule and optimizer, and the words in which it reports."""

@@ -1,0 +1,205 @@
+"""The events of a run: what happened, one JSON object a line in events.jsonl.
+
+Every event has `event`, `time` (Unix seconds, float, taken when it happened) and `step`. `event` comes first,
+so that a reader can tell the kinds apart without parsing whole lines. The fields of each kind are below; they
+are the contract between whatever trains and whatever watches, and change only with a migration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Event:
+    """What all events share. `step`: optimizer steps done when it happened."""
+
+    step: int
+    time: float
+
+    @property
+    def name(self) -> str:
+        """The word in the `event` field: StepEvent -> step, CheckpointSaved -> checkpoint_saved."""
+        return EVENT_NAMES[type(self)]
+
+
+@dataclass
+class Started(Event):
+    """A worker begins. `step` is 0, or the checkpoint's step when it resumes: later steps are void.
+
+    uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
+    training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
+    All losses are in nats a token.
+    """
+
+    run: str
+    attempt: int  # 1 for the first worker on this run
+    steps: int  # planned steps in all
+    parameters: int
+    vocab_size: int
+    train_tokens: int
+    val_tokens: int
+    tokens_per_step: int
+    uniform_loss: float
+    unigram_loss: float
+    floor_loss: float | None
+    device: str
+    precision: str
+    threads: int
+    peak_flops: float  # measured rate of matrix products, FLOP/s; what `mfu` is a share of
+    tokenizer: str
+    comparable: bool  # losses can be compared with other runs of the same vocabulary
+    active_seconds: float  # training time of earlier workers
+    pid: int
+    changed: list[str] = field(default_factory=list)  # settings changed on resume, as sentences
+
+
+@dataclass
+class StepEvent(Event):
+    """One optimizer step. loss: mean over its tokens, nats. grad_norm: before clipping."""
+
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int  # training tokens seen in all
+    tokens_per_second: float  # over the last steps, pauses and evaluations left out
+    active_seconds: float  # time spent training, over all workers of this run
+    eta_seconds: float
+    memory_bytes: int  # resident memory of the worker, or allocated memory of the GPU
+    mfu: float  # share of `peak_flops`
+
+
+@dataclass
+class Evaluated(Event):
+    """Losses on fixed windows of both splits, nats a token."""
+
+    train_loss: float
+    val_loss: float
+    best: bool  # the lowest val_loss so far
+    seconds: float
+
+
+@dataclass
+class Sampled(Event):
+    """The model's writing. Each sample: {"prompt": str, "text": str (the continuation)}."""
+
+    samples: list[dict[str, str]]
+
+
+@dataclass
+class CheckpointSaved(Event):
+    """A checkpoint folder is complete. labels: of periodic, best, final, requested, stopped."""
+
+    checkpoint: str  # folder name under checkpoints/
+    labels: list[str]
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class Paused(Event):
+    """The worker waits, its state in memory. reason: `requested`, or why it paused by itself."""
+
+    reason: str
+
+
+@dataclass
+class Resumed(Event):
+    """The worker goes on after a pause (a restart from a checkpoint is `started`)."""
+
+    paused_seconds: float
+
+
+@dataclass
+class Warned(Event):
+    """Something that the learner should know and that does not stop the run."""
+
+    message: str
+
+
+@dataclass
+class Inspected(Event):
+    """An inspection was answered; path: its result, relative to the run folder."""
+
+    path: str
+
+
+@dataclass
+class Finished(Event):
+    """All planned steps are done, or early stopping ended them; the final checkpoint is saved."""
+
+    reason: str  # `steps` or `early_stop`
+    train_loss: float | None
+    val_loss: float | None
+    best_val_loss: float | None
+    best_step: int | None
+    active_seconds: float
+    checkpoint: str
+
+
+@dataclass
+class Stopped(Event):
+    """Ended on request before the planned steps; a checkpoint is saved."""
+
+    active_seconds: float
+    checkpoint: str | None
+
+
+@dataclass
+class Failed(Event):
+    """Ended by an error. what happened, why, what to do next; saved checkpoints are intact."""
+
+    what: str
+    why: str
+    do: str
+
+
+EVENT_NAMES: dict[type[Event], str] = {
+    Started: "started",
+    StepEvent: "step",
+    Evaluated: "evaluated",
+    Sampled: "sampled",
+    CheckpointSaved: "checkpoint_saved",
+    Paused: "paused",
+    Resumed: "resumed",
+    Warned: "warned",
+    Inspected: "inspected",
+    Finished: "finished",
+    Stopped: "stopped",
+    Failed: "failed",
+}
+EVENT_TYPES: dict[str, type[Event]] = {name: kind for kind, name in EVENT_NAMES.items()}
+FINAL_EVENTS = ("finished", "stopped", "failed")
+
+
+def to_line(event: Event) -> str:
+    """One line of events.jsonl, without the line break; NaN and infinity become null."""
+    values: dict[str, Any] = {"event": event.name, "time": event.time, "step": event.step}
+    values |= {name: _finite(value) for name, value in vars(event).items() if name not in values}
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_line(line: str | bytes) -> Event | None:
+    """The event on a line; None when it is damaged or of a kind or shape not known here.
+
+    A null number of a `step` or `evaluated` (it was not finite) reads as NaN.
+    """
+    try:
+        values = json.loads(line)
+        kind = EVENT_TYPES[values.pop("event")]
+        known = {f.name: f for f in dataclasses.fields(kind)}
+        values = {name: value for name, value in values.items() if name in known}
+        for name, value in values.items():
+            if value is None and known[name].type == "float":
+                values[name] = math.nan
+        return kind(**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
