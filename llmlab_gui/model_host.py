@@ -1,0 +1,238 @@
+"""The window's link to the process that holds a model: requests out, tokens in, never a wait.
+
+The model lives in `python -m llmlab.sessions.host`, started by the first request. Both sides speak JSON, one
+object a line. The window hears of everything through signals, and a host that dies is started again by the next
+request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
+
+from llmlab.errors import LabError
+
+HOST_COMMAND = (sys.executable, "-m", "llmlab.sessions.host")
+# Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
+_STDERR_KEPT = 8192
+# A request that is still unanswered so long after its cancellation is stuck: importing torch and loading a large
+# checkpoint from a slow disk stay below it.
+_CANCEL_PATIENCE_MS = 15_000
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Which model answers: a run's folder, and the folder name of a checkpoint (None: the latest saved)."""
+
+    run: Path
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How text is drawn. temperature 0 takes the likeliest token; top_k 0 means all; one seed gives one text."""
+
+    tokens: int = 120
+    temperature: float = 0.8
+    top_k: int = 50
+    seed: int = 1337
+
+
+Alternatives = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token. probability and alternatives are the model's own, at temperature 1."""
+
+    text: str
+    probability: float
+    alternatives: Alternatives = ()
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """What the model expects next. entropy: of the whole distribution, in nats."""
+
+    alternatives: Alternatives
+    entropy: float
+
+
+class ModelHost(QObject):
+    """Owns the host process. Every request returns its id; signals carry that id first.
+
+    A request ends with exactly one of `done`, `next_token`, `cancelled` and `failed`.
+    """
+
+    loading = Signal(int)
+    token = Signal(int, object)  # Token
+    next_token = Signal(int, object)  # NextToken
+    done = Signal(int, float)  # seconds that it took
+    cancelled = Signal(int)
+    failed = Signal(int, object)  # LabError
+
+    def __init__(self, parent: QObject | None = None, command: Sequence[str] = HOST_COMMAND) -> None:
+        super().__init__(parent)
+        self._command = list(command)
+        self._process: QProcess | None = None
+        self._ids = itertools.count(1)
+        self._waiting: set[int] = set()
+        self._cancelling: set[int] = set()
+        self._partial = b""
+        self._stderr = b""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is unanswered."""
+        return bool(self._waiting)
+
+    def generate(self, model: ModelReference, prompt: str, how: Generation, top: int = 10) -> int:
+        """Asks for a continuation of `prompt`; `top` alternatives come with each token."""
+        options = {"tokens": how.tokens, "temperature": how.temperature, "top_k": how.top_k, "seed": how.seed}
+        return self._ask(model, {"do": "generate", "prompt": prompt, "top": top, **options})
+
+    def ask_next(self, model: ModelReference, prompt: str, top: int = 20) -> int:
+        """Asks only what would come next."""
+        return self._ask(model, {"do": "next", "prompt": prompt, "top": top})
+
+    def cancel(self, request: int) -> None:
+        """Ends a request early; `cancelled` (or `done`, if it was quicker) follows."""
+        if request not in self._waiting or request in self._cancelling:
+            return
+        self._cancelling.add(request)
+        self._write({"do": "cancel", "id": request})
+        QTimer.singleShot(_CANCEL_PATIENCE_MS, self, lambda: self._give_up(request))
+
+    def shutdown(self) -> None:
+        """Ends the process: asks, terminates, kills; returns when it is gone. Unanswered requests end silently."""
+        process, self._process = self._process, None
+        self._forget()
+        if process is None:
+            return
+        process.closeWriteChannel()
+        process.terminate()
+        if not process.waitForFinished(1500):
+            process.kill()
+            process.waitForFinished(3000)
+        process.deleteLater()
+
+    def _ask(self, model: ModelReference, values: dict[str, Any]) -> int:
+        request = next(self._ids)
+        self._waiting.add(request)
+        values = {"id": request, "run": str(model.run), "checkpoint": model.checkpoint, **values}
+        if self._process is None:
+            self._start()
+        self._write(values)
+        return request
+
+    def _start(self) -> None:
+        process = QProcess(self)
+        environment = QProcessEnvironment.systemEnvironment()
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment.insert(name, "1")  # the other cores belong to training
+        environment.insert("PYTHONUNBUFFERED", "1")
+        environment.insert("PYTHONIOENCODING", "utf-8")
+        process.setProcessEnvironment(environment)
+        process.readyReadStandardOutput.connect(self._read)
+        process.readyReadStandardError.connect(self._read_stderr)
+        process.finished.connect(self._ended)
+        # Queued: a request has its id before it can fail.
+        process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
+        self._partial = self._stderr = b""
+        self._process = process
+        process.start(self._command[0], self._command[1:])
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if self._process is not None:
+            self._process.write(json.dumps(values, ensure_ascii=True).encode() + b"\n")
+
+    def _read(self) -> None:
+        if self._process is None:
+            return
+        *lines, self._partial = (self._partial + bytes(self._process.readAllStandardOutput().data())).split(b"\n")
+        for line in lines:
+            self._answer(line)
+
+    def _answer(self, line: bytes) -> None:
+        """One line of the host. What is no answer to a waiting request (a library's print) is passed over."""
+        try:
+            values = json.loads(line)
+            request = values["id"]
+            if request not in self._waiting:
+                return
+            match values["event"]:
+                case "loading":
+                    self.loading.emit(request)
+                case "token":
+                    alternatives = _alternatives(values.get("top", ()))
+                    self.token.emit(request, Token(str(values["text"]), float(values["probability"]), alternatives))
+                case "next":
+                    answer = NextToken(_alternatives(values["top"]), float(values["entropy"]))
+                    self._close(request)
+                    self.next_token.emit(request, answer)
+                case "done":
+                    seconds = float(values.get("seconds", 0.0))
+                    self._close(request)
+                    self.done.emit(request, seconds)
+                case "cancelled":
+                    self._close(request)
+                    self.cancelled.emit(request)
+                case "error":
+                    error = LabError(*(str(values.get(part) or "") for part in ("what", "why", "do")))
+                    self._close(request)
+                    self.failed.emit(request, error)
+        except (ValueError, KeyError, TypeError):
+            return
+
+    def _read_stderr(self) -> None:
+        if self._process is not None:
+            self._stderr = (self._stderr + bytes(self._process.readAllStandardError().data()))[-_STDERR_KEPT:]
+
+    def _error(self, error: QProcess.ProcessError) -> None:
+        if error == QProcess.ProcessError.FailedToStart:  # the one error after which `finished` does not come
+            self._fail_all("The model's process could not be started.", f"{self._command[0]} cannot be run.")
+
+    def _ended(self, code: int, status: QProcess.ExitStatus) -> None:
+        self._read()
+        self._read_stderr()
+        lines = self._stderr.decode(errors="replace").strip().splitlines()
+        crashed = status == QProcess.ExitStatus.CrashExit
+        why = f"It was killed by signal {code}." if crashed else f"It ended with code {code}."
+        if lines:
+            why += f" Its last words: {lines[-1].strip()[:300]}"
+        self._fail_all("The process that holds the model is gone.", why)
+
+    def _fail_all(self, what: str, why: str) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.deleteLater()
+        waiting = sorted(self._waiting)
+        self._forget()
+        error = LabError(what, why, "Ask again: a new process starts. A smaller model may help if memory ran out.")
+        for request in waiting:
+            self.failed.emit(request, error)
+
+    def _give_up(self, request: int) -> None:
+        """Kills a host that does not answer a cancellation; `finished` then fails what was waiting."""
+        if request in self._cancelling and self._process is not None:
+            self._process.kill()
+
+    def _close(self, request: int) -> None:
+        self._waiting.discard(request)
+        self._cancelling.discard(request)
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._cancelling.clear()
+        self._partial = b""
+
+
+def _alternatives(pairs: Any) -> Alternatives:
+    return tuple((str(text), float(probability)) for text, probability in pairs)

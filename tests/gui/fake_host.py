@@ -1,0 +1,94 @@
+"""FakeHost: a model host without a model. Speaks the protocol on stdin and stdout; words in the prompt misbehave.
+
+"crash"     dies in the middle of a generation, with words on stderr
+"exit at once" dies before it answers anything
+"error"     answers with an error
+"partial"   writes each line in two pieces, and noise between them
+"endless"   goes on until cancelled
+"deaf"      never answers, not even a cancellation
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import random
+import sys
+import threading
+import time
+from typing import Any
+
+WORDS = ["The", " king", " is", " dead", ",", "\n", " long", " live", " <b>the</b>", " king", "!"]
+
+
+class FakeHost:
+    def __init__(self) -> None:
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.cancelled: set[int] = set()
+        self.partial = False
+
+    def run(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+        while (line := self.lines.get()) is not None:
+            self._answer(json.loads(line))
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            values = json.loads(line)
+            if values["do"] == "cancel":
+                self.cancelled.add(values["id"])
+            else:
+                self.lines.put(line)
+        self.lines.put(None)
+
+    def _answer(self, values: dict[str, Any]) -> None:
+        prompt = values["prompt"]
+        self.partial = "partial" in prompt
+        if "exit at once" in prompt:
+            sys.exit(3)
+        while "deaf" in prompt:
+            time.sleep(0.01)
+        if "error" in prompt:
+            self._say(
+                values, event="error", what="The model cannot read this.", why="É is unknown.", do="Leave it out."
+            )
+        elif values["do"] == "next":
+            top = [[" the", 0.5], ["\n", 0.25], [f" {len(prompt)}", 0.25]]
+            self._say(values, event="next", top=top[: values["top"]], entropy=1.5 * math.log(2))
+        else:
+            self._generate(values, prompt)
+
+    def _generate(self, values: dict[str, Any], prompt: str) -> None:
+        self._say(values, event="loading")
+        dice = random.Random(values["seed"])
+        tokens = 10**9 if "endless" in prompt else values["tokens"]
+        for place in range(tokens):
+            if values["id"] in self.cancelled:
+                self._say(values, event="cancelled")
+                return
+            if "crash" in prompt and place == 2:
+                sys.stderr.write("Traceback\nMemoryError: out of memory\n")
+                sys.stderr.flush()
+                sys.exit(9)
+            word = dice.choice(WORDS)
+            top = [[word, 0.6], [" other", 0.3], ["\n", 0.1]]
+            self._say(values, event="token", text=word, probability=0.6, top=top[: values["top"]])
+            if "endless" in prompt:
+                time.sleep(0.002)
+        self._say(values, event="done", seconds=0.01)
+
+    def _say(self, values: dict[str, Any], **answer: Any) -> None:
+        line = json.dumps({"id": values["id"], **answer}) + "\n"
+        if not self.partial:
+            sys.stdout.write(line)
+        else:
+            sys.stdout.write(line[:7])
+            sys.stdout.flush()
+            time.sleep(0.02)
+            sys.stdout.write(line[7:] + "a library prints this\n[1, 2]\n{}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    FakeHost().run()
