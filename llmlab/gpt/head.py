@@ -1,0 +1,66 @@
+"""The loss at the vocabulary, without ever holding all logits.
+
+With 50,257 tokens the last matrix product and its softmax are most of a small GPT's work and memory: the logits
+of 8 windows of 256 tokens alone are 412 MB. Taking a few rows at a time, and computing their gradient at once,
+needs one small buffer and less time. The result is plain cross-entropy; only its rounding differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Fewer logits than this (16 MB in fp32) are cheap to hold, and the plain way is as fast.
+_FEW_LOGITS = 4 * 1024 * 1024
+# Rows of logits held at once. Fewer make thin, slow matrix products; more bring no speed (measured on two cores
+# at widths 128 and 384). A constant and not a measurement at start: it decides the order in which sums are
+# rounded, and a run must be repeatable bit for bit.
+CHUNK_ROWS = 384
+
+
+def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of softmax(x @ unembedding^T) at `targets`: a scalar, in nats.
+
+    x: final residual stream [B, T, C]; unembedding: [V, C]; targets: ids [B, T].
+    """
+    rows, row_targets = x.flatten(0, -2), targets.flatten()  # [N, C], [N]
+    few = rows.shape[0] * unembedding.shape[0] < _FEW_LOGITS
+    if few or torch.is_autocast_enabled(x.device.type):
+        return F.cross_entropy(F.linear(rows, unembedding), row_targets)
+    if not torch.is_grad_enabled():
+        pairs = zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)
+        total = sum(F.cross_entropy(F.linear(r, unembedding), t, reduction="sum") for r, t in pairs)
+        return torch.as_tensor(total) / rows.shape[0]
+    return _ChunkedLoss.apply(rows, unembedding, row_targets)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Cross-entropy whose gradient, softmax minus one-hot, is taken chunk by chunk in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
+        """rows [N, C], unembedding [V, C], targets [N] -> the mean loss, a scalar."""
+        rows_grad = torch.empty_like(rows)  # [N, C]
+        unembedding_grad = torch.zeros_like(unembedding)  # [V, C]
+        total = rows.new_zeros(())
+        for start in range(0, rows.shape[0], CHUNK_ROWS):
+            chunk = rows[start : start + CHUNK_ROWS]  # [R, C]
+            target = targets[start : start + CHUNK_ROWS, None]  # [R, 1]
+            log_p = F.log_softmax(F.linear(chunk, unembedding), dim=-1)  # [R, V]
+            total -= log_p.gather(1, target).sum()
+            logits_grad = log_p.exp_()  # softmax ...
+            logits_grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=rows.dtype))  # ... minus one-hot
+            torch.mm(logits_grad, unembedding, out=rows_grad[start : start + CHUNK_ROWS])
+            unembedding_grad.addmm_(logits_grad.t(), chunk)
+        ctx.save_for_backward(rows_grad, unembedding_grad)
+        return total / rows.shape[0]
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The stored gradients, times the upstream gradient (1, or a share under accumulation)."""
+        rows_grad, unembedding_grad = ctx.saved_tensors
+        scale = upstream[0] / rows_grad.shape[0]
+        return rows_grad * scale, unembedding_grad * scale, None

@@ -1,0 +1,226 @@
+"""A GPT, written to be learned from: read it from top to bottom.
+
+A decoder-only transformer turns a row of token ids into, at every place, a guess of the next token. Each token
+becomes a vector, its *residual stream*. Blocks read that stream and add to it: attention moves information
+between places, the feed-forward works on each place alone. At the end the stream is compared with every
+token's embedding, and the best match is the guess.
+
+    ids [batch, time] -> embedding -> block x n_layer -> norm -> logits [batch, time, vocab]
+
+Shapes are written behind each line: B windows in a batch, T tokens in a window, C = n_embd, V = vocabulary,
+H heads of width D = C / H. The defaults give GPT-2 (Radford et al. 2019, "Language Models are Unsupervised
+Multitask Learners"); every departure from it is a setting, so that its effect can be measured:
+
+    bias         vectors added in linear layers and norms (GPT-2: yes)
+    norm         LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)
+    position     a learned vector a place (GPT-2) or rotary: RoPE (Su et al. 2021)
+    activation   GELU (Hendrycks & Gimpel 2016) or SwiGLU (Shazeer 2020)
+    n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmlab.gpt.head import next_token_loss
+from llmlab.gpt.shapes import feed_forward_width, padded_vocab_size
+from llmlab.settings import ModelSettings
+
+
+class GPT(nn.Module):
+    """The whole model. `forward` gives logits, `loss` what training minimises, `next_token` what writing needs."""
+
+    def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
+        """vocab_size: tokens that the tokenizer knows; the embedding may be padded (`vocab_multiple`)."""
+        super().__init__()
+        self.settings = settings
+        self.vocab_size = vocab_size
+        width = settings.n_embd
+        self.token_embedding = nn.Embedding(padded_vocab_size(settings, vocab_size), width)
+        if settings.position == "learned":
+            self.position_embedding = nn.Embedding(settings.block_size, width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
+        self.final_norm = Norm(settings)
+        self.initialise()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> logits [B, T, V]: how strongly each token is expected next, at every place."""
+        return F.linear(self.residual_stream(ids), self.unembedding)
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Mean of -ln p(target) over all places of ids, targets [B, T]: a scalar, in nats a token."""
+        return next_token_loss(self.residual_stream(ids), self.unembedding, targets)
+
+    def next_token(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> logits [B, vocab_size] of the token after the last; only the last `block_size` are read."""
+        last = self.residual_stream(ids[:, -self.settings.block_size :])[:, -1]  # [B, C]
+        return F.linear(last, self.unembedding)[:, : self.vocab_size]
+
+    def residual_stream(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> the stream after all blocks and the final norm [B, T, C]."""
+        _, time = ids.shape
+        if time > self.settings.block_size:
+            raise ValueError(f"{time} tokens do not fit into a context of {self.settings.block_size}")
+        x = self.token_embedding(ids)  # [B, T, C]
+        if self.settings.position == "learned":
+            x = x + self.position_embedding.weight[:time]  # [T, C], the same for every window
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.final_norm(x)
+
+    @property
+    def unembedding(self) -> Tensor:
+        """[V, C]: the head is tied, it is the token embedding itself (Press & Wolf 2017)."""
+        return self.token_embedding.weight
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """GPT-2's initialisation, drawn from torch's global generator: equal seeds give equal weights.
+
+        Weights are normal with deviation 0.02. The two projections of each block that write into the residual
+        stream get 0.02 / sqrt(2 n_layer), since 2 n_layer of them add up in it (GPT-2, section 2.3).
+        """
+        residual_std = 0.02 / math.sqrt(2 * self.settings.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):
+                parameter.normal_(0.0, residual_std)
+            elif parameter.dim() == 2:
+                parameter.normal_(0.0, 0.02)
+            elif name.endswith("bias"):
+                parameter.zero_()  # norm weights stay at one
+
+
+class Block(nn.Module):
+    """Pre-norm block: read a normalised copy of the stream, add the result back to the stream itself."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.attention_norm = Norm(settings)
+        self.attention = CausalSelfAttention(settings)
+        self.feed_forward_norm = Norm(settings)
+        self.feed_forward = FeedForward(settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The stream before [B, T, C] -> the stream after [B, T, C]."""
+        x = x + self.attention(self.attention_norm(x))  # gather from earlier places
+        x = x + self.feed_forward(self.feed_forward_norm(x))  # think about what was gathered
+        return x
+
+
+class CausalSelfAttention(nn.Module):
+    """Every place asks a question of itself and all earlier places, and takes a weighted mean of their answers.
+
+    pattern = softmax(Q K^T / sqrt(D) + mask),  answer = pattern V      (Vaswani et al. 2017, equation 1)
+
+    The mask sets later places to minus infinity: a prediction must not see what it predicts.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.n_head = settings.n_head
+        self.n_kv_head = settings.n_kv_head or settings.n_head
+        self.head_width = settings.n_embd // settings.n_head
+        self.dropout = settings.dropout
+        kv_width = self.n_kv_head * self.head_width
+        self.widths = [settings.n_embd, kv_width, kv_width]
+        self.qkv = nn.Linear(settings.n_embd, sum(self.widths), bias=settings.bias)  # three projections in one
+        self.out = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
+        self.rotary = Rotary(self.head_width, settings.block_size) if settings.position == "rotary" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised stream [B, T, C] -> what attention adds to the stream [B, T, C]."""
+        batch, time, width = x.shape
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)  # [B, T, C], [B, T, C_kv], [B, T, C_kv]
+        q = q.view(batch, time, self.n_head, self.head_width).transpose(1, 2)  # [B, H, T, D]
+        k = k.view(batch, time, self.n_kv_head, self.head_width).transpose(1, 2)  # [B, H_kv, T, D]
+        v = v.view(batch, time, self.n_kv_head, self.head_width).transpose(1, 2)  # [B, H_kv, T, D]
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
+        if self.n_kv_head < self.n_head:  # each key-value head serves a group of query heads
+            k = k.repeat_interleave(self.n_head // self.n_kv_head, dim=1)  # [B, H, T, D]
+            v = v.repeat_interleave(self.n_head // self.n_kv_head, dim=1)  # [B, H, T, D]
+        # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
+        drop = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)  # [B, H, T, D]
+        y = y.transpose(1, 2).reshape(batch, time, width)  # heads side by side again
+        return F.dropout(self.out(y), self.dropout, self.training)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a non-linearity between, at each place alone: where most of the parameters are.
+
+    gelu:    down(GELU(up(x)))
+    swiglu:  down(SiLU(gate(x)) * up(x)), with a hidden width that keeps the number of parameters about equal
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        hidden = feed_forward_width(settings)
+        self.gated = settings.activation == "swiglu"
+        self.up = nn.Linear(settings.n_embd, hidden, bias=settings.bias)
+        if self.gated:
+            self.gate = nn.Linear(settings.n_embd, hidden, bias=settings.bias)
+        self.down = nn.Linear(hidden, settings.n_embd, bias=settings.bias)
+        self.dropout = settings.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised stream [B, T, C] -> what the feed-forward adds to the stream [B, T, C]."""
+        if self.gated:
+            hidden = F.silu(self.gate(x)) * self.up(x)  # [B, T, hidden]
+        else:
+            hidden = F.gelu(self.up(x), approximate="tanh")  # [B, T, 4C]; GPT-2's own approximation
+        return F.dropout(self.down(hidden), self.dropout, self.training)
+
+
+class Norm(nn.Module):
+    """Brings each place's vector to a standard size, so that blocks meet the same scale at every depth.
+
+    layernorm:  (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+    rmsnorm:     x / sqrt(mean(x^2) + eps) * weight
+    """
+
+    EPS = 1e-5  # GPT-2's layer_norm_epsilon
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.kind = settings.norm
+        self.weight = nn.Parameter(torch.ones(settings.n_embd))
+        with_bias = settings.bias and settings.norm == "layernorm"
+        self.bias = nn.Parameter(torch.zeros(settings.n_embd)) if with_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T, C]."""
+        if self.kind == "rmsnorm":
+            return F.rms_norm(x, self.weight.shape, self.weight, self.EPS)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.EPS)
+
+
+class Rotary(nn.Module):
+    """Turns each pair (i, i + D/2) of a query or key by an angle that grows with its place.
+
+    The product of a query and a key then depends only on how far apart they stand. Angles: place / 10000^(2i/D)
+    (Su et al. 2021, equation 15; pairs as in GPT-NeoX and Llama).
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_width: int, block_size: int) -> None:
+        super().__init__()
+        speed = 10000.0 ** (-torch.arange(0, head_width, 2) / head_width)  # [D/2]
+        angle = torch.arange(block_size)[:, None] * speed  # [T, D/2]
+        self.register_buffer("cos", angle.cos().repeat(1, 2), persistent=False)  # [T, D]
+        self.register_buffer("sin", angle.sin().repeat(1, 2), persistent=False)  # [T, D]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Queries or keys [B, H, T, D] -> the same, turned."""
+        time = x.shape[-2]
+        first, second = x.chunk(2, dim=-1)
+        turned = torch.cat((-second, first), dim=-1)
+        return (x * self.cos[:time] + turned * self.sin[:time]).to(x.dtype)

@@ -1,0 +1,41 @@
+"""Sizes that follow from the model's settings: for the model itself and for estimates made without torch."""
+
+from __future__ import annotations
+
+from llmlab.settings import ModelSettings
+
+
+def padded_vocab_size(model: ModelSettings, vocab_size: int) -> int:
+    """Rows of the token embedding: vocab_size rounded up to a multiple of `vocab_multiple`."""
+    return -(-vocab_size // model.vocab_multiple) * model.vocab_multiple
+
+
+def feed_forward_width(model: ModelSettings) -> int:
+    """Hidden width: 4C for GELU; for SwiGLU 8C/3, rounded up to a multiple of 8, since it has three matrices."""
+    if model.activation == "gelu":
+        return 4 * model.n_embd
+    return -(-8 * model.n_embd // (3 * 8)) * 8
+
+
+def parameter_count(model: ModelSettings, vocab_size: int) -> int:
+    """Parameters of `GPT(model, vocab_size)`; the tied head counts once."""
+    return embedding_parameters(model, vocab_size) + model.n_layer * _block_parameters(model) + _norm_parameters(model)
+
+
+def embedding_parameters(model: ModelSettings, vocab_size: int) -> int:
+    """Parameters of the token embedding and, where they are learned, the positions."""
+    positions = model.block_size if model.position == "learned" else 0
+    return (padded_vocab_size(model, vocab_size) + positions) * model.n_embd
+
+
+def _block_parameters(model: ModelSettings) -> int:
+    width, hidden = model.n_embd, feed_forward_width(model)
+    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
+    matrices = 3 if model.activation == "swiglu" else 2
+    linear = width * (width + 2 * kv_width) + width * width + matrices * width * hidden
+    biases = (width + 2 * kv_width) + width + (matrices - 1) * hidden + width
+    return linear + (biases if model.bias else 0) + 2 * _norm_parameters(model)
+
+
+def _norm_parameters(model: ModelSettings) -> int:
+    return model.n_embd * (2 if model.bias and model.norm == "layernorm" else 1)
