@@ -1,0 +1,30 @@
+"""The corpora by name, and a learner's own files by path."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from llmlab.corpora.corpus import Corpus
+from llmlab.corpora.embedded import embedded_corpora
+from llmlab.errors import UsageError
+
+
+def corpora() -> list[Corpus]:
+    """Every corpus that has a name, those that are always here first."""
+    return [*embedded_corpora()]
+
+
+def find_corpus(name_or_path: str) -> Corpus:
+    """The corpus of that name, else the text at that path. UsageError naming the nearest when there is neither."""
+    named = {corpus.name: corpus for corpus in corpora()}
+    if name_or_path in named:
+        return named[name_or_path]
+    path = Path(name_or_path).expanduser()
+    nearest = difflib.get_close_matches(name_or_path, named, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
+    raise UsageError(
+        f"There is no corpus {name_or_path!r}, and no file or folder {path}.",
+        f"There are: {', '.join(named)}.",
+        hint,
+    )
