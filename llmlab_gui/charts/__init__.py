@@ -1,0 +1,1 @@
+"""The pyqtgraph pieces that the docks draw with."""

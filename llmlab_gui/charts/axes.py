@@ -1,0 +1,96 @@
+"""Axes that write counts, times and shares the way people do, on linear and on logarithmic scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyqtgraph as pg
+
+from llmlab_gui.charts.numbers import tick
+
+# Distances between ticks that read well on a clock, in seconds.
+_CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
+
+Ticks = list[tuple[float, list[float]]]
+
+
+class NumberAxis(pg.AxisItem):  # type: ignore[misc]
+    """An axis of one kind of number: `count`, `seconds`, `percent` or `value`."""
+
+    def __init__(self, orientation: str, kind: str = "value") -> None:
+        super().__init__(orientation, maxTickLength=-5)
+        self.kind = kind
+        self.enableAutoSIPrefix(False)
+        # Minor ticks have no numbers: on a log scale there would be too many.
+        self.setStyle(maxTextLevel=0, autoReduceTextSpace=False, autoExpandTextSpace=False)
+
+    def set_kind(self, kind: str) -> None:
+        """What its numbers are from now on."""
+        self.kind = kind
+        self.picture = None
+        self.update()
+
+    def tickSpacing(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, float]]:
+        span = maxVal - minVal
+        if self.kind != "seconds" or span < 5:
+            levels: list[tuple[float, float]] = super().tickSpacing(minVal, maxVal, size)
+            # pyqtgraph labels its coarsest level; ours is the one with five or more ticks where there is room.
+            fitting = [level for level in levels if span / level[0] >= 3]
+            return (fitting or levels)[:2]
+        wanted = span / max(2.0, size / 110)  # one label in 110 pixels
+        fitting_clock = [step for step in _CLOCK if step >= wanted]
+        major = fitting_clock[0] if fitting_clock else 86_400 * math.ceil(wanted / 86_400)
+        return [(float(major), 0.0)]
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        if self.logMode:
+            return [_log_label(10.0**value, self.kind) for value in values]
+        return [tick(value * scale, spacing * scale, self.kind) for value in values]
+
+    def logTickValues(self, minVal: float, maxVal: float, size: float, stdTicks: object) -> Ticks:
+        """Values are log10. Decades where there are several, 1-2-5 where there are few, else even steps."""
+        minVal, maxVal = max(minVal, -300.0), min(maxVal, 300.0)  # float64's own range, whatever was zoomed to
+        if minVal >= maxVal:
+            return []
+        decades = np.arange(math.floor(minVal), math.ceil(maxVal) + 1)
+        span = maxVal - minVal
+        if span < 0.9:
+            low, high = 10.0**minVal, 10.0**maxVal
+            step = _round_step((high - low) / max(2.0, size / 70))
+            first = math.ceil(low / step)
+            values = np.arange(first, math.floor(high / step) + 1) * step
+            return [(step, np.log10(values[values > 0]).tolist())]
+        labelled = (1.0,) if span > 3.5 else (1.0, 2.0, 5.0)
+        if span > 12:
+            decades = decades[decades % math.ceil(span / 8) == 0]
+        major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()
+        minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
+        minor = minor[~np.isin(minor.round(9), major.round(9))]
+        return [(1.0, _within(major, minVal, maxVal)), (0.1, _within(minor, minVal, maxVal))]
+
+
+def _log_label(value: float, kind: str) -> str:
+    # Ticks on a log scale are as far apart as they are large: a tenth of the value is the distance that matters.
+    spacing = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
+    text = tick(value, spacing, kind)
+    for unit in ("k", "M", "B", "T", ""):
+        number = text.removesuffix(unit)
+        if unit and number == text:
+            continue
+        if "." in number and "e" not in number:
+            return number.rstrip("0").rstrip(".") + unit
+        return text
+    return text
+
+
+def _round_step(wanted: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least `wanted`."""
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wanted * (1 - 1e-9))
+
+
+def _within(values: np.ndarray, low: float, high: float) -> list[float]:
+    kept: list[float] = values[(values >= low) & (values <= high)].tolist()
+    return kept

@@ -1,0 +1,91 @@
+"""One curve of a chart: all of its points, and the item that draws those that the screen can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+
+from llmlab_gui.charts.envelope import envelope
+
+# Above so many points, markers are a thick line and cost more than they tell.
+_MOST_MARKERS = 300
+# Above so many points a smooth edge is not seen, and costs most of the time of drawing.
+_MOST_ANTIALIASED = 3000
+
+
+@dataclass(frozen=True)
+class CurveStyle:
+    """How a curve looks, and what it is called.
+
+    group: the run's name; label: what of the run. markers: pyqtgraph's symbol, or none. z: higher is in front.
+    """
+
+    color: QColor
+    label: str
+    group: str = ""
+    width: float = 1.0
+    alpha: int = 255
+    dotted: bool = False
+    markers: str | None = None
+    z: float = 0.0
+
+
+class Curve:
+    """All points of a curve, in values of the axes (not their logarithms), and its item in the plot."""
+
+    def __init__(self, style: CurveStyle, background: QColor) -> None:
+        self.x = self.y = np.empty(0)
+        self.item = pg.PlotDataItem(connect="finite", skipFiniteCheck=False)
+        # Wide lines as single segments: Qt's joined strokes take 40 times as long (pyqtgraph's own measurement too).
+        self.item.curve.setSegmentedLineMode("on")
+        self.set_style(style, background)
+
+    def set_style(self, style: CurveStyle, background: QColor) -> None:
+        self.style = style
+        color = QColor(style.color)
+        color.setAlpha(style.alpha)
+        pattern = Qt.PenStyle.DotLine if style.dotted else Qt.PenStyle.SolidLine
+        self.item.setPen(pg.mkPen(color, width=style.width, style=pattern))
+        self.item.setSymbolPen(pg.mkPen(color, width=1.5))
+        self.item.setSymbolBrush(pg.mkBrush(background))
+        self.item.setZValue(style.z)
+
+    def set_points(self, x: np.ndarray, y: np.ndarray) -> None:
+        """x ascends. Arrays are kept, not copied."""
+        self.x, self.y = x, y
+
+    def draw(self, low: float, high: float, pixels: int, log_x: bool, log_y: bool) -> tuple[float, float]:
+        """Hands what is visible to the item; returns the smallest and largest y drawn (NaN when none)."""
+        x, y = envelope(self.x, self.y, low, high, pixels, log_x=log_x) if len(self.x) else (self.x, self.y)
+        x, y = drawn(x, log_x), drawn(y, log_y)
+        few = np.count_nonzero(np.isfinite(y)) <= _MOST_MARKERS
+        self.item.setData(
+            x,
+            y,
+            symbol=self.style.markers if few else None,
+            symbolSize=7,
+            antialias=len(x) <= _MOST_ANTIALIASED,
+        )
+        finite = y[np.isfinite(y)]
+        return (float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan)
+
+    def nearest(self, x: float, log_x: bool) -> tuple[float, float] | None:
+        """The point whose x is nearest on the screen; None when there is none near the curve."""
+        if not len(self.x):
+            return None
+        at = int(np.searchsorted(self.x, x))
+        around = [i for i in (at - 1, at) if 0 <= i < len(self.x)]
+        index = min(around, key=lambda i: abs(np.log(self.x[i] / x)) if log_x and self.x[i] > 0 else abs(self.x[i] - x))
+        return float(self.x[index]), float(self.y[index])
+
+
+def drawn(values: np.ndarray, log: bool) -> np.ndarray:
+    """Where values stand in the plot: themselves, or log10 of what is above zero and gaps otherwise."""
+    if not log:
+        return values
+    with np.errstate(invalid="ignore"):
+        return np.log10(np.where(values > 0, values, np.nan))

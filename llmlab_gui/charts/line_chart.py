@@ -1,0 +1,352 @@
+"""Curves over a run's steps: several runs overlaid, live, with reference lines, log axes and a cross-hair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QPointF, Qt, Signal
+from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
+from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
+from llmlab_gui.theme import Theme, current_theme
+
+# Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
+_LEFT_AXIS_WIDTH = 66
+_MARGIN = 0.07  # of the height, above and below the curves
+
+
+@dataclass(frozen=True)
+class ReferenceLine:
+    """A quiet horizontal line: what a value means."""
+
+    value: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of x in which something was so (a pause); low equals high for a single place."""
+
+    low: float
+    high: float
+
+
+class LineChart(pg.PlotWidget):  # type: ignore[misc]
+    """A plot of curves by key. Points are set whenever they change and drawn by `draw()`, once a redraw.
+
+    View: `follow` keeps everything in sight; panning or zooming freezes the view (`frozen`), `set_follow(True)`
+    follows again. All methods take values as they are; logarithms are the chart's own affair.
+    """
+
+    frozen = Signal()
+    x_range_changed = Signal(float, float)  # by hand, in the plot's own coordinates (log10 on a log axis)
+    pointed = Signal(float)  # x under the mouse; NaN when it left
+    needs_redraw = Signal()
+
+    def __init__(self, y_label: str, y_unit: str = "", y_kind: str = "value", parent: QWidget | None = None) -> None:
+        self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
+        super().__init__(parent, axisItems={"bottom": self._axis_x, "left": self._axis_y})
+        self.y_label, self.y_unit = y_label, y_unit
+        self.x_label, self.x_kind = "step", "count"
+        self.log_x = self.log_y = False
+        self.follow = True
+        self._curves: dict[str, Curve] = {}
+        self._lines: list[tuple[ReferenceLine, pg.InfiniteLine]] = []
+        self._spans: list[tuple[Span, pg.LinearRegionItem]] = []
+        self._band: pg.FillBetweenItem | None = None
+        self._names_x = self._names_y = True
+        plot = self.getPlotItem()
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setContentsMargins(0, 6, 10, 0)
+        self._axis_y.setWidth(_LEFT_AXIS_WIDTH)
+        self._view: pg.ViewBox = plot.getViewBox()
+        self._view.disableAutoRange()
+        self._view.sigRangeChangedManually.connect(self._moved_by_hand)
+        self._legend = plot.addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
+        self._pointer = pg.InfiniteLine(angle=90, movable=False)
+        self._pointer.setZValue(50)
+        self._dots = pg.ScatterPlotItem(size=7)
+        self._dots.setZValue(51)
+        for item in (self._pointer, self._dots):
+            item.hide()
+            plot.addItem(item, ignoreBounds=True)
+        self._read_out = ReadOut(self)
+        self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
+        self.setAccessibleName(y_label)
+        self.apply_theme(current_theme())
+        self._name_axes()
+
+    # What is shown ---------------------------------------------------------------------------------------------
+
+    def set_curve(self, key: str, x: np.ndarray, y: np.ndarray, style: CurveStyle) -> None:
+        """The points of a curve, float64, x ascending; drawn at the next `draw()`."""
+        curve = self._curves.get(key)
+        if curve is None:
+            curve = self._curves[key] = Curve(style, self._theme_background)
+            self.getPlotItem().addItem(curve.item, ignoreBounds=True)
+        elif curve.style != style:
+            curve.set_style(style, self._theme_background)
+        curve.set_points(x, y)
+
+    def keep_only(self, keys: set[str]) -> None:
+        """Removes every other curve."""
+        for key in set(self._curves) - keys:
+            curve = self._curves.pop(key)
+            self.getPlotItem().removeItem(curve.item)
+
+    def curves(self) -> dict[str, Curve]:
+        """All curves by key, with all their points."""
+        return dict(self._curves)
+
+    def set_band(self, keys: tuple[str, str] | None, color: QColor | None = None) -> None:
+        """Tints what lies between two curves; None for nothing."""
+        plot = self.getPlotItem()
+        if keys is None or keys[0] not in self._curves or keys[1] not in self._curves:
+            if self._band is not None:
+                plot.removeItem(self._band)
+                self._band = None
+            return
+        first, second = (self._curves[key].item.curve for key in keys)
+        tint = QColor(color or self._theme_background)
+        tint.setAlpha(36)
+        if self._band is None:
+            self._band = pg.FillBetweenItem(first, second)
+            self._band.setZValue(-10)
+            plot.addItem(self._band, ignoreBounds=True)
+        elif self._band.curves != [first, second]:
+            self._band.setCurves(first, second)
+        self._band.setBrush(pg.mkBrush(tint))
+
+    def set_reference_lines(self, lines: Sequence[ReferenceLine]) -> None:
+        """Replaces the quiet horizontal lines."""
+        if [line for line, _ in self._lines] == list(lines):
+            return
+        for _, item in self._lines:
+            self.getPlotItem().removeItem(item)
+        self._lines = []
+        for line in lines:
+            options = {"position": 0.012, "anchors": [(0, 1), (0, 1)], "movable": False}
+            item = pg.InfiniteLine(angle=0, movable=False, label=line.label, labelOpts=options)
+            item.setZValue(-5)
+            self.getPlotItem().addItem(item, ignoreBounds=True)
+            self._lines.append((line, item))
+        self._color_lines()
+        self._place_lines()
+
+    def set_spans(self, spans: Sequence[Span]) -> None:
+        """Replaces the shaded stretches (pauses)."""
+        if [span for span, _ in self._spans] == list(spans):
+            return
+        for _, item in self._spans:
+            self.getPlotItem().removeItem(item)
+        self._spans = []
+        for span in spans:
+            item = pg.LinearRegionItem(movable=False)
+            item.setZValue(-20)
+            self.getPlotItem().addItem(item, ignoreBounds=True)
+            self._spans.append((span, item))
+        self._color_lines()
+        self._place_lines()
+
+    def set_legend(self, entries: Sequence[CurveStyle]) -> None:
+        """One entry a style: its label beside a piece of its line."""
+        self._legend.clear()
+        for style in entries:
+            sample = Curve(style, self._theme_background)
+            sample.item.setData([0.0], [0.0], symbol=style.markers, symbolSize=7)
+            self._legend.addItem(sample.item, style.label)
+        self._legend.setVisible(bool(entries))
+
+    # The axes --------------------------------------------------------------------------------------------------
+
+    def set_x_axis(self, label: str, kind: str) -> None:
+        """What x is: its name, and the kind of its numbers (`count` or `seconds`)."""
+        self.x_label, self.x_kind = label, kind
+        self._axis_x.set_kind(kind)
+        self._name_axes()
+
+    def set_log(self, *, x: bool, y: bool) -> None:
+        """Logarithmic axes; what is not above zero is left out there."""
+        self.log_x, self.log_y = x, y
+        self._axis_x.setLogMode(x=x)
+        self._axis_y.setLogMode(y=y)
+        self._place_lines()
+        self.set_follow(True)
+        self.draw()  # the view still shows the other scale's numbers
+
+    def set_follow(self, follow: bool) -> None:
+        """Whether the view keeps everything in sight."""
+        self.follow = follow
+        self.needs_redraw.emit()
+
+    def set_x_range(self, low: float, high: float) -> None:
+        """The visible x, in the plot's own coordinates; freezes the view."""
+        self.follow = False
+        self._view.setXRange(low, high, padding=0)
+        self.needs_redraw.emit()
+
+    def draw(self) -> None:
+        """Draws all curves as they are now, and moves the view when it follows."""
+        if self.follow:
+            self._view.setXRange(*self._whole_x(), padding=0)
+        (low, high), _ = self._view.viewRange()
+        if self.log_x:  # 10**300 is as good as infinity, and does not overflow
+            low, high = 10.0 ** max(low, -300), 10.0 ** min(high, 300)
+        pixels = max(200, int(self._view.width() * self.devicePixelRatioF()))
+        extents = [curve.draw(low, high, pixels, self.log_x, self.log_y) for curve in self._curves.values()]
+        if self.follow:
+            self._view.setYRange(*self._whole_y(extents), padding=0)
+
+    def _whole_x(self) -> tuple[float, float]:
+        ends = []
+        for curve in self._curves.values():
+            x = curve.x
+            if self.log_x:
+                x = x[int(np.searchsorted(x, 0.0, side="right")) :]
+            if len(x):
+                ends += [float(x[0]), float(x[-1])]
+        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+        if self.log_x:
+            low, high = math.log10(low or 1.0), math.log10(high or 1.0)
+        else:
+            low = min(low, 0.0)
+        return (low, high) if high > low else (low, low + 1.0)
+
+    def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float]:
+        values = [value for pair in extents for value in pair]
+        values += drawn(np.array([line.value for line, _ in self._lines]), self.log_y).tolist()
+        values = [value for value in values if math.isfinite(value)]
+        if not values:
+            return 0.0, 1.0
+        low, high = min(values), max(values)
+        margin = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
+        return low - margin, high + margin
+
+    def _place_lines(self) -> None:
+        for line, item in self._lines:
+            place = drawn(np.array([line.value]), self.log_y)[0]
+            item.setVisible(bool(np.isfinite(place)))
+            if np.isfinite(place):
+                item.setPos(place)
+        for span, item in self._spans:
+            low, high = drawn(np.array([span.low, span.high]), self.log_x)
+            item.setVisible(bool(np.isfinite(low)))
+            if np.isfinite(low):
+                item.setRegion((low, high))
+
+    def _moved_by_hand(self) -> None:
+        self.follow = False
+        low, high = self._view.viewRange()[0]
+        self.x_range_changed.emit(low, high)
+        self.frozen.emit()
+        self.needs_redraw.emit()
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """A double click follows again."""
+        super().mouseDoubleClickEvent(event)
+        self.set_follow(True)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if hasattr(self, "_view"):  # PlotWidget's constructor resizes too
+            self.needs_redraw.emit()
+
+    # The cross-hair --------------------------------------------------------------------------------------------
+
+    def point_at(self, x: float) -> None:
+        """Shows the cross-hair and what all curves are near `x`; NaN hides both."""
+        place = float(drawn(np.array([x]), self.log_x)[0])
+        (low, high), _ = self._view.viewRange()
+        rows, places = [], []
+        if math.isfinite(place) and low <= place <= high:
+            for curve in self._curves.values():
+                point = curve.nearest(x, self.log_x)
+                if point is not None:
+                    rows.append(ReadOutRow(curve.style, point[0], point[1]))
+                    places.append(point)
+        shown = bool(rows)
+        self._pointer.setVisible(shown)
+        self._dots.setVisible(shown)
+        self._legend.setVisible(not shown and bool(self._legend.items))  # the read-out says the same names
+        if not shown:
+            self._read_out.hide()
+            return
+        self._pointer.setPos(place)
+        xs = drawn(np.array([point[0] for point in places]), self.log_x)
+        ys = drawn(np.array([point[1] for point in places]), self.log_y)
+        good = np.isfinite(xs) & np.isfinite(ys)
+        brushes = [pg.mkBrush(row.style.color) for row, keep in zip(rows, good, strict=True) if keep]
+        self._dots.setData(xs[good], ys[good], brush=brushes, pen=None)
+        at = self.mapFromScene(self._view.mapViewToScene(QPointF(place, 0.0))).x()
+        self._read_out.show_rows(rows, x, self.x_label, self.x_kind, self._axis_y.kind, self.y_unit, at)
+
+    def _mouse_moved(self, arguments: tuple[QPointF]) -> None:
+        position = arguments[0]
+        if not self._view.sceneBoundingRect().contains(position):
+            self.pointed.emit(math.nan)
+            return
+        x = self._view.mapSceneToView(position).x()
+        self.pointed.emit(10.0 ** min(x, 300.0) if self.log_x else x)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        super().leaveEvent(event)
+        self.pointed.emit(math.nan)
+
+    # Looks -----------------------------------------------------------------------------------------------------
+
+    def apply_theme(self, theme: Theme) -> None:
+        """Takes the theme's colours; curves get theirs with their next `set_curve`."""
+        self._theme_background = QColor(theme.surface)
+        self._quiet, self._text = QColor(theme.quiet), QColor(theme.text)
+        self._accent = QColor(theme.accent)
+        self.setBackground(self._theme_background)
+        for axis in (self._axis_x, self._axis_y):
+            axis.setPen(pg.mkPen(self._quiet))
+            axis.setTextPen(pg.mkPen(self._text))
+            axis.setTickPen(pg.mkPen(QColor(theme.grid)))
+            axis.setGrid(255)
+        self._legend.setLabelTextColor(self._text)
+        veil = QColor(theme.surface)
+        veil.setAlpha(215)
+        self._legend.setBrush(pg.mkBrush(veil))
+        self._legend.setPen(pg.mkPen(QColor(theme.grid)))
+        self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
+        for curve in self._curves.values():
+            curve.set_style(curve.style, self._theme_background)
+        self._read_out.apply_theme(theme)
+        self._color_lines()
+        self._name_axes()
+        self.needs_redraw.emit()
+
+    def show_x_name(self, shown: bool) -> None:
+        """Whether x has its name and numbers; the upper ones of stacked charts need neither."""
+        self._names_x = shown
+        self._axis_x.setStyle(showValues=shown)
+        self._name_axes()
+
+    def _name_axes(self) -> None:
+        plot = self.getPlotItem()
+        style = {"color": self._text.name(), "font-size": "9pt"}
+        plot.setLabel("left", self.y_label + (f" ({self.y_unit})" if self.y_unit else ""), **style)
+        if self._names_x:
+            plot.setLabel("bottom", self.x_label, **style)
+        plot.showLabel("bottom", self._names_x)
+
+    def _color_lines(self) -> None:
+        for _, line in self._lines:
+            line.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
+            line.label.setColor(self._quiet)
+        shade = QColor(self._quiet)
+        shade.setAlpha(45)
+        for _, region in self._spans:
+            region.setBrush(pg.mkBrush(shade))
+            for edge in region.lines:
+                edge.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DotLine))

@@ -1,0 +1,260 @@
+"""One or more charts over the same x axis, with their controls above them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.errors import LabError
+from llmlab_gui.background import Background
+from llmlab_gui.charts import export
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
+from llmlab_gui.theme import current_theme, theme_notifier
+
+# What x can be: the history's name for it, what the axis is called, the kind of its numbers, and the choice's text.
+X_AXES = (
+    ("step", "step", "count", "Steps"),
+    ("tokens", "training tokens", "count", "Tokens"),
+    ("active_seconds", "training time", "seconds", "Training time"),
+    ("elapsed", "time since the run began", "seconds", "Time since start"),
+)
+
+
+class ChartPanel(QWidget):
+    """Charts that share x. `fill` is called before each redraw, to hand the charts their curves.
+
+    `mark_dirty()` asks for a redraw; the RedrawTimer makes it, when the panel can be seen.
+    """
+
+    failed = Signal(object)  # LabError: an export
+    exported = Signal(Path)
+
+    def __init__(
+        self,
+        charts: Sequence[tuple[LineChart, int]],
+        fill: Callable[[], None],
+        redraw: RedrawTimer,
+        *,
+        smoothing: int | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control."""
+        super().__init__(parent)
+        self.charts = [chart for chart, _ in charts]
+        self.dirty = True
+        self.export_name = "chart"
+        self._fill = fill
+        self._redraw = redraw
+        self._background = Background(self)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(self._controls(smoothing))
+        for chart, stretch in charts:
+            layout.addWidget(chart, stretch)
+            chart.show_x_name(chart is self.charts[-1])
+            chart.needs_redraw.connect(self.mark_dirty)
+            chart.frozen.connect(self._freeze)
+            chart.pointed.connect(self._point)
+            chart.x_range_changed.connect(self._share_x)
+        theme_notifier.changed.connect(self._apply_theme)
+        redraw.register(self)
+
+    @property
+    def x_axis(self) -> str:
+        """The history's name of what x is."""
+        return X_AXES[self._x_choice.currentIndex()][0]
+
+    @property
+    def memory(self) -> int:
+        """Steps that the smoothing remembers; 0 is off."""
+        return MEMORIES[self._slider.value()] if self._slider is not None else 0
+
+    def mark_dirty(self) -> None:
+        """What is shown is out of date."""
+        self.dirty = True
+        if self.isVisible():
+            self._redraw.wake()
+
+    def redraw_if_dirty(self) -> None:
+        """Brings all charts up to date."""
+        if self.dirty:
+            self._fill()
+            for chart in self.charts:
+                chart.draw()
+            self.dirty = False
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._redraw.wake()
+
+    def shutdown(self) -> None:
+        """Waits for an export that is being written."""
+        self._redraw.unregister(self)
+        self._background.shutdown()
+
+    def set_x_axis(self, name: str) -> None:
+        """Chooses what x is, by the history's name for it."""
+        self._x_choice.setCurrentIndex([axis[0] for axis in X_AXES].index(name))
+
+    def set_memory(self, memory: int) -> None:
+        """Chooses the smoothing: the nearest that the control offers."""
+        if self._slider is not None:
+            self._slider.setValue(min(range(len(MEMORIES)), key=lambda i: abs(MEMORIES[i] - memory)))
+
+    def set_log(self, *, x: bool, y: bool) -> None:
+        """Chooses logarithmic axes."""
+        self._log_x.setChecked(x)
+        self._log_y.setChecked(y)
+
+    # Controls --------------------------------------------------------------------------------------------------
+
+    def _controls(self, smoothing: int | None) -> QHBoxLayout:
+        row = QHBoxLayout()
+        row.setContentsMargins(6, 2, 6, 0)
+        row.setSpacing(6)
+        self._x_choice = QComboBox()
+        self._x_choice.addItems([axis[3] for axis in X_AXES])
+        self._x_choice.setAccessibleName("Horizontal axis")
+        self._x_choice.setToolTip("What the horizontal axis is")
+        self._x_choice.currentIndexChanged.connect(self._x_chosen)
+        self._log_x = self._toggle("log x", "Logarithmic horizontal axis")
+        self._log_y = self._toggle("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        for button in (self._log_x, self._log_y):
+            button.toggled.connect(self._logs_chosen)
+        for widget in (self._x_choice, self._log_x, self._log_y):
+            row.addWidget(widget)
+        self._slider: QSlider | None = None
+        if smoothing is not None:
+            self._add_smoothing(row, smoothing)
+        row.addStretch(1)
+        self._follow = self._toggle("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
+        self._follow.setChecked(True)
+        self._follow.clicked.connect(self._follow_clicked)
+        row.addWidget(self._follow)
+        row.addWidget(self._export_button())
+        return row
+
+    def _add_smoothing(self, row: QHBoxLayout, memory: int) -> None:
+        self._slider = QSlider(Qt.Orientation.Horizontal)
+        self._slider.setRange(0, len(MEMORIES) - 1)
+        self._slider.setPageStep(1)
+        self._slider.setFixedWidth(96)
+        self._slider.setAccessibleName("Smoothing")
+        self._smoothing_text = QLabel()
+        self._smoothing_text.setMinimumWidth(self.fontMetrics().horizontalAdvance("smooth: 50,000 steps"))
+        for widget in (self._slider, self._smoothing_text):
+            widget.setToolTip(EXPLANATION)
+            row.addWidget(widget)
+        self._slider.valueChanged.connect(self._smoothing_chosen)
+        self.set_memory(memory)
+        self._smoothing_chosen()
+
+    def _toggle(self, text: str, tip: str) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setCheckable(True)
+        button.setToolTip(tip)
+        return button
+
+    def _export_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setText("Export")
+        button.setToolTip("Save this chart as a picture, a drawing, or a table of its numbers")
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(button)
+        for kind, text in (("png", "Picture (PNG)…"), ("svg", "Drawing (SVG)…"), ("csv", "Numbers (CSV)…")):
+            menu.addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
+        button.setMenu(menu)
+        return button
+
+    def _x_chosen(self) -> None:
+        _, label, kind, _ = X_AXES[self._x_choice.currentIndex()]
+        for chart in self.charts:
+            chart.set_x_axis(label, kind)
+        self.set_follow(True)
+
+    def _logs_chosen(self) -> None:
+        for chart in self.charts:
+            chart.set_log(x=self._log_x.isChecked(), y=self._log_y.isChecked())
+        self._show_follow(True)
+
+    def _smoothing_chosen(self) -> None:
+        self._smoothing_text.setText(f"smooth: {self.memory:,} steps" if self.memory else "smooth: off")
+        self.mark_dirty()
+
+    # The view --------------------------------------------------------------------------------------------------
+
+    def set_follow(self, follow: bool) -> None:
+        """Whether all charts keep the whole run in sight."""
+        self._show_follow(follow)
+        for chart in self.charts:
+            chart.set_follow(follow)
+
+    def _follow_clicked(self, checked: bool) -> None:
+        self.set_follow(checked)
+
+    def _freeze(self) -> None:
+        self.set_follow(False)
+
+    def _show_follow(self, follow: bool) -> None:
+        self._follow.setChecked(follow)
+
+    def _share_x(self, low: float, high: float) -> None:
+        for chart in self.charts:
+            if chart is not self.sender():
+                chart.set_x_range(low, high)
+
+    def _point(self, x: float) -> None:
+        for chart in self.charts:
+            chart.point_at(x)
+
+    def _apply_theme(self) -> None:
+        for chart in self.charts:
+            chart.apply_theme(current_theme())
+        self.mark_dirty()
+
+    # Export ----------------------------------------------------------------------------------------------------
+
+    def _choose_file(self, kind: str) -> None:
+        suggested = str(Path.home() / f"{self.export_name}.{kind}")
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind.upper()} (*.{kind})")
+        if chosen:
+            self.export(Path(chosen).with_suffix(f".{kind}"))
+
+    def export(self, path: Path) -> None:
+        """Writes what is shown to a .png, .svg or .csv file; `exported` or `failed` tells the end."""
+        self.redraw_if_dirty()
+        try:
+            if path.suffix == ".png":
+                export.save_png(self.charts, path)
+            elif path.suffix == ".svg":
+                export.save_svg(self.charts, path)
+            else:  # a million numbers take seconds to write
+                found, x_name = export.tables(self.charts), self.x_axis
+                self._background.run(
+                    lambda: export.save_csv(found, x_name, path),
+                    lambda _: self.exported.emit(path),
+                    self.failed.emit,
+                )
+                return
+        except LabError as error:
+            self.failed.emit(error)
+            return
+        self.exported.emit(path)

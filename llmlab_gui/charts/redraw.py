@@ -1,0 +1,60 @@
+"""The one timer on which all charts redraw."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Protocol
+
+from PySide6.QtCore import QObject, QTimer
+
+_INTERVAL_MS = 33
+
+
+class Redrawable(Protocol):
+    """What the timer redraws: a widget that knows whether what it shows is out of date."""
+
+    def isVisible(self) -> bool: ...
+
+    @property
+    def dirty(self) -> bool: ...
+
+    def redraw_if_dirty(self) -> None: ...
+
+
+class RedrawTimer(QObject):
+    """Redraws what is out of date and visible, at most 30 times a second; rests while nothing is.
+
+    A registered widget calls `wake` when it becomes out of date, or visible again.
+    """
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._charts: weakref.WeakSet[Redrawable] = weakref.WeakSet()
+        self._timer = QTimer(self)
+        self._timer.setInterval(_INTERVAL_MS)
+        self._timer.timeout.connect(self._tick)
+
+    def register(self, chart: Redrawable) -> None:
+        """Takes a chart on, for as long as it lives."""
+        self._charts.add(chart)
+
+    def unregister(self, chart: Redrawable) -> None:
+        """Lets a chart go before it is deleted."""
+        self._charts.discard(chart)
+
+    def wake(self) -> None:
+        """Something is out of date: redraw at the next tick."""
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Ends all redrawing (the window closes)."""
+        self._charts.clear()
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        due = [chart for chart in self._charts if chart.dirty and chart.isVisible()]
+        if not due:
+            self._timer.stop()
+        for chart in due:
+            chart.redraw_if_dirty()

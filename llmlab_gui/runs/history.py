@@ -1,0 +1,161 @@
+"""What happened in one run so far, in the form that charts and lists draw: columns of numbers, lists of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmlab.runs.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, step_rows, thin
+from llmlab.runs.overview import Overview
+from llmlab.training.events import (
+    FINAL_EVENTS,
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Paused,
+    Resumed,
+    Sampled,
+    Started,
+    StepEvent,
+    Warned,
+)
+
+# Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are thinned.
+MAX_ROWS = 400_000
+# Rows that become at most eight when they are thinned: half the history shrinks to about a sixth of itself.
+_BUCKET = 32
+
+
+@dataclass
+class Interruption:
+    """Time in which the run did not train. end and reason as known so far. Times in Unix seconds."""
+
+    step: int
+    start: float
+    end: float | None
+    reason: str  # `paused`, or `restarted` where a new worker went on
+
+
+class RunHistory:
+    """One run's past. `extend` takes events in order; memory stays bounded.
+
+    `version` changes whenever rows that were there before changed or went (a resumed worker cut them, old ones were
+    thinned, a long run was loaded); while it stays, rows were only added.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
+        self.version = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self.version += 1
+        self.step_columns = Columns(STEP_COLUMNS)
+        self.evaluations = Columns(EVALUATION_COLUMNS)
+        self.started: Started | None = None
+        self.ended: Event | None = None  # finished, stopped or failed, and no worker began since
+        self.origin: float | None = None  # when the first worker began, Unix seconds
+        self.samples: list[Sampled] = []
+        self.checkpoints: list[CheckpointSaved] = []
+        self.warnings: list[Warned] = []
+        self.interruptions: list[Interruption] = []
+
+    def load(self, overview: Overview) -> None:
+        """Replaces everything by a long run's overview."""
+        self.clear()
+        self.step_columns.append(overview.steps.T)
+        for event in overview.events:
+            self._take(event)
+
+    def extend(self, events: Iterable[Event]) -> bool:
+        """Adds events in order. True when that dropped steps that were there: a resumed worker began before them."""
+        cut = False
+        steps: list[StepEvent] = []
+        for event in events:
+            if isinstance(event, StepEvent):
+                steps.append(event)
+                continue
+            if isinstance(event, Started):
+                self._add_steps(steps)
+                steps = []
+                cut = self._cut(event.step) or cut
+            self._take(event)
+        self._add_steps(steps)
+        self._bound()
+        return cut
+
+    def x(self, axis: str, steps: np.ndarray | None = None) -> np.ndarray:
+        """Where rows stand on an axis: `step`, `tokens`, `active_seconds`, or `elapsed` (seconds since the start).
+
+        steps: places to look up instead (an evaluation's, say), interpolated between the rows beside them.
+        """
+        if axis == "elapsed":  # a clock that was set back must not turn the curve around
+            values = np.maximum.accumulate(self.step_columns["time"] - (self.origin or 0.0))
+        else:
+            values = self.step_columns[axis]
+        if steps is None:
+            return values
+        if axis == "step" or not len(values):
+            return np.asarray(steps, dtype=np.float64) if axis == "step" else np.full(len(steps), np.nan)
+        return np.interp(steps, self.step_columns["step"], values)
+
+    def _take(self, event: Event) -> None:
+        if event.name in FINAL_EVENTS:
+            self.ended = event
+        match event:
+            case Started():
+                self._restart(event)
+            case Evaluated():
+                row = (event.step, event.time, event.train_loss, event.val_loss, float(event.best))
+                self.evaluations.append(np.array([row]))
+            case Sampled():
+                self.samples.append(event)
+            case CheckpointSaved():
+                self.checkpoints.append(event)
+            case Warned():
+                self.warnings.append(event)
+            case Paused():
+                self.interruptions.append(Interruption(event.step, event.time, None, "paused"))
+            case Resumed():
+                if self.interruptions and self.interruptions[-1].end is None:
+                    self.interruptions[-1].end = event.time
+
+    def _restart(self, event: Started) -> None:
+        if self.started is None:
+            self.origin = event.time
+        elif self.interruptions and self.interruptions[-1].end is None:
+            self.interruptions[-1].end = event.time  # its worker ended while it was paused
+        elif len(self.step_columns):
+            last = float(self.step_columns["time"][-1])
+            self.interruptions.append(Interruption(event.step, last, event.time, "restarted"))
+        self.started, self.ended = event, None
+
+    def _add_steps(self, steps: list[StepEvent]) -> None:
+        if steps:
+            self.step_columns.append(step_rows(steps))
+            if self.origin is None:
+                self.origin = steps[0].time
+
+    def _cut(self, step: int) -> bool:
+        """Drops all that is later than `step`; True when there were such steps."""
+        before = len(self.step_columns)
+        for columns in (self.step_columns, self.evaluations):
+            columns.truncate(int(np.searchsorted(columns["step"], step, side="right")))
+        self.samples = [event for event in self.samples if event.step <= step]
+        self.checkpoints = [event for event in self.checkpoints if event.step <= step]
+        self.warnings = [event for event in self.warnings if event.step <= step]
+        self.interruptions = [pause for pause in self.interruptions if pause.step <= step]
+        if len(self.step_columns) == before:
+            return False
+        self.version += 1
+        return True
+
+    def _bound(self) -> None:
+        """Thins the older half when there are too many rows; its extremes and averages stay."""
+        while len(self.step_columns) > self._max_rows:
+            old = len(self.step_columns) // 2
+            self.step_columns.replace_front(old, thin(self.step_columns.values[:, :old], _BUCKET))
+            self.version += 1
