@@ -34,7 +34,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    labels: tuple[str, ...]  # why it was saved: periodic best final requested stopped
+    labels: tuple[str, ...]  # why it was saved: periodic best final requested stopped branch
     time: float
     val_loss: float | None
     bytes: int
@@ -152,17 +152,29 @@ def commit(
     return checkpoint
 
 
+def copy_into(folder: Path, checkpoint: Checkpoint, labels: Iterable[str]) -> Checkpoint:
+    """A copy of a checkpoint in another run's folder, with labels of its own. Raises OSError like `commit`."""
+
+    def write_files(staging: Path) -> None:
+        for name in (MODEL_FILE, STATE_FILE):
+            shutil.copyfile(checkpoint.path / name, staging / name)
+
+    return commit(
+        folder, checkpoint.step, write_files, labels=labels, val_loss=checkpoint.val_loss, about=checkpoint.about
+    )
+
+
 def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     """Deletes periodic checkpoints beyond the last `keep_last`; returns the deleted names.
 
-    Kept besides: best, the newest final, pinned, requested, and the one named `keep` (just saved, verified here
-    before anything goes). When `keep` does not verify, nothing is deleted.
+    Kept besides: best, the newest final, pinned, requested, a branch's first, and the one named `keep` (just
+    saved, and verified here before anything goes). When `keep` does not verify, nothing is deleted.
     """
     every = list_checkpoints(folder)
     newest = next((checkpoint for checkpoint in every if checkpoint.name == keep), None)
     if newest is None or verify(newest) is not None:
         return []
-    kept = {keep} | {c.name for c in every if c.pinned or "requested" in c.labels}
+    kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels)}
     for special in (best_of(every), final_of(every)):
         if special is not None:
             kept.add(special.name)

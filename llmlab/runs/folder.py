@@ -50,6 +50,7 @@ class RunStatus:
     best_val_loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    doing: str = ""  # what keeps it before the first step: "Reading shakespeare (40 %)"
     error: dict[str, str] | None = None
 
     @property
@@ -106,6 +107,14 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "worker.log"
+
+    @property
+    def tokenizer_json(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "worker.lock"
 
     @property
     def requests(self) -> Path:

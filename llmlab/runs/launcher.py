@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
+from llmlab.config import differences, with_values
 from llmlab.errors import LabError, UsageError
-from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_alive
 from llmlab.runs.registry import PRETRAINING
 from llmlab.settings import PretrainSettings
@@ -23,6 +25,10 @@ from llmlab.training import requests
 # Keeping them, in huge pages, makes a step 1.4-1.8 times as fast on Linux (tests/benchmarks/). An address space
 # of 1 TiB as threshold means "never give back".
 _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
+
+
+# What decides which id means which text.
+_VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
 
 
 def create_run(
@@ -63,6 +69,8 @@ def create_run(
         if parent is not None:
             origin = {"run": parent[0].id, "folder": str(parent[0].path)}
             origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
+        if parent is not None:
+            _copy_parent(run, *parent)
         run.write_status(RunStatus(heartbeat=time.time(), steps=settings.train.steps))
         run.write_info(
             RunInfo(
@@ -87,6 +95,46 @@ def create_run(
             f"The run's folder could not be made in {track}.", str(error), "Choose another --outputs folder."
         ) from error
     return run
+
+
+def _copy_parent(run: RunFolder, parent: RunFolder, checkpoint: Checkpoint) -> None:
+    """Gives a branch its own copy of the checkpoint that it begins from, so that it outlives its parent."""
+    problem = verify(checkpoint)
+    if problem is not None:
+        raise LabError(f"A branch cannot begin from {parent.id}@{checkpoint.step}.", problem)
+    copy_into(run.checkpoints, checkpoint, labels=("branch",))
+
+
+def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
+    """Changes a run's settings for its next worker; returns what changes, as sentences. Writes nothing if nothing does.
+
+    Raises UsageError for what a run cannot change (its model and vocabulary: a checkpoint would not fit), and when
+    all planned steps are done.
+    """
+    info = run.info()
+    settings = with_values(info.settings, overrides)
+    rows = differences(info.settings, settings)
+    for changed, before, after in rows:
+        if (changed.section == "model" and changed.name != "dropout") or changed.key in _VOCABULARY_SETTINGS:
+            raise UsageError(
+                f"{changed.key} cannot change from {before} to {after} in a run that exists.",
+                "Its checkpoints would not fit.",
+                "Start a new run with it.",
+            )
+    done = run.recorded_status()
+    if done.state == "finished" and done.step >= settings.train.steps:
+        raise UsageError(
+            f"{run.id} is finished: all {settings.train.steps} steps are done.",
+            "",
+            f"Train it longer (--steps {2 * settings.train.steps}), or branch from one of its checkpoints.",
+        )
+    if rows:
+        run.write_info(replace(info, settings=settings))
+    return [
+        f"{changed.key}: {before} -> {after}"
+        + ("; from here on the run differs from one left alone." if changed.exact else ".")
+        for changed, before, after in rows
+    ]
 
 
 def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:

@@ -1,0 +1,268 @@
+"""The process that trains a run: `python -m llmlab.runs.worker <run folder>`.
+
+It takes the run's lock, reads what was asked, finds its place in the newest good checkpoint, trains, and turns
+every error into a sentence. Exit codes: 0 finished or stopped, 1 failed, 3 another worker holds the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import math
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+
+from llmlab.config import differences, from_mapping, to_mapping
+from llmlab.corpora.dataset import Dataset, load_dataset
+from llmlab.errors import Cancelled, LabError
+from llmlab.files import write_json
+from llmlab.gpt.estimate import estimate
+from llmlab.runs import checkpoints
+from llmlab.runs.folder import RunFolder, RunInfo, process_alive
+from llmlab.settings import PretrainSettings
+from llmlab.training.control import Control, disk_advice
+from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, measured_peak
+from llmlab.training.events import Failed, Started, Stopped, Warned
+from llmlab.training.loop import Trainer
+from llmlab.training.recorder import Recorder
+from llmlab.training.state import LoadedState, Origin, load_state, load_weights, restore
+
+# A worker that was just killed may hold its lock for a moment until the system has taken it down.
+_LOCK_SECONDS = 5.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of the worker process."""
+    parser = argparse.ArgumentParser(prog="python -m llmlab.runs.worker")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--follow-parent", action="store_true", help="die with the process that started this one")
+    arguments = parser.parse_args(argv)
+    if arguments.follow_parent:
+        _follow_parent()
+    try:
+        train_run(RunFolder(arguments.run.resolve()), handle_signals=True)
+    except filelock.Timeout:
+        print("Another worker holds this run.", file=sys.stderr)
+        return 3
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
+    """Trains `run` in this process until it is finished, stopped or failed; all of it is in its folder.
+
+    handle_signals: SIGTERM asks for a stop that saves (only possible in a process's main thread).
+    Raises filelock.Timeout when another worker holds the run, and LabError with what was recorded as `failed`.
+    """
+    info = run.info()
+    with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
+        checkpoints.clean_staging(run.checkpoints)
+        recorder = Recorder(run)
+        control = Control(run, recorder, watched=info.watched)
+        if handle_signals:
+            signal.signal(signal.SIGTERM, lambda *_: control.stop_signal.set())
+        try:
+            _train(run, info, recorder, control)
+        except Exception as error:
+            traceback.print_exc()
+            failure = explain(error, info.settings)
+            _record_failure(recorder, failure)
+            raise failure from error
+        finally:
+            recorder.close()
+
+
+def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
+    settings = info.settings
+    device = choose_device(settings.train)
+    threads = choose_threads(settings.train, info.threads, info.watched)
+    torch.set_num_threads(threads)
+    versions = _versions()
+    run.write_info(dataclasses.replace(info, threads=threads, device=device.kind, versions=versions))
+    recorder.update(steps=settings.train.steps, doing="Reading the corpus")
+    try:
+        data = load_dataset(
+            settings.data,
+            settings.model.block_size,
+            lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
+            control.stop_wanted,
+        )
+    except Cancelled:
+        recorder.begin(-1, 0)
+        recorder.record(Stopped(0, time.time(), 0.0, None))
+        recorder.update(state="stopped", doing="")
+        return
+    write_json(run.tokenizer_json, data.tokenizer.to_json())
+    origin = Origin(to_mapping(settings), data.key, threads, device.kind, device.precision, versions)
+    recorder.update(doing="Measuring the device")
+    peak = measured_peak(device)
+    trainer = Trainer(run, settings, data, device, recorder, control, origin, peak)
+    loaded, skipped = _load_newest(run, trainer)
+    changed = changes_since(loaded, trainer.origin) if loaded is not None else []
+    if loaded is not None:
+        trainer.progress = loaded.progress
+        restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
+        recorder.begin(loaded.progress.step, loaded.events_bytes)
+    else:
+        recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
+    recorder.update(state="running", doing="")
+    recorder.record(_started(run, trainer, data, changed))
+    for sentence in skipped:
+        recorder.record(Warned(trainer.progress.step, time.time(), sentence))
+    trainer.use_prompts(settings.samples.prompts)
+    trainer.train()
+
+
+def _started(run: RunFolder, trainer: Trainer, data: Dataset, changed: list[str]) -> Started:
+    model, settings = trainer.model, trainer.settings
+    return Started(
+        step=trainer.progress.step,
+        time=time.time(),
+        run=run.id,
+        attempt=trainer.recorder.status.attempt,
+        steps=settings.train.steps,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocab_size=model.vocab_size,
+        train_tokens=len(data.train),
+        val_tokens=len(data.val),
+        tokens_per_step=trainer.tokens_per_step,
+        uniform_loss=math.log(model.vocab_size),
+        unigram_loss=data.unigram_loss,
+        floor_loss=data.floor_loss,
+        device=trainer.device.kind,
+        precision=trainer.device.precision,
+        threads=torch.get_num_threads(),
+        peak_flops=trainer.peak_flops,
+        tokenizer=data.tokenizer.kind,
+        comparable=data.tokenizer.comparable,
+        active_seconds=trainer.progress.active_seconds,
+        pid=os.getpid(),
+        changed=changed,
+    )
+
+
+def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, list[str]]:
+    """The newest checkpoint that verifies and loads, its weights in the model; and what was passed over, and why.
+
+    Raises LabError when there are checkpoints and none is good: starting over would hide the loss.
+    """
+    skipped: list[str] = []
+    for checkpoint in reversed(checkpoints.list_checkpoints(run.checkpoints)):
+        problem = checkpoints.verify(checkpoint)
+        if problem is None:
+            try:
+                loaded = load_state(checkpoint.path)
+                load_weights(checkpoint.path, trainer.model)
+                return loaded, skipped
+            except LabError as error:
+                problem = str(error)
+        skipped.append(f"{problem} It is passed over.")
+    if skipped:
+        raise LabError(
+            f"No checkpoint of {run.id} can be used.", " ".join(skipped), "Delete them to train from the start again."
+        )
+    return None, []
+
+
+def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
+    """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
+    old = from_mapping(PretrainSettings, loaded.origin.settings)
+    new = from_mapping(PretrainSettings, now.settings)
+    sentences = []
+    for info, before, after in differences(old, new):
+        effect = "the run is no longer what one uninterrupted run would be" if info.exact else "training is not touched"
+        sentences.append(f"{info.key}: {before} -> {after}; {effect}.")
+    for name, before, after in (
+        ("The token file", loaded.origin.data_key, now.data_key),
+        ("The number of threads", loaded.origin.threads, now.threads),
+        ("The device", loaded.origin.device, now.device),
+        ("The precision", loaded.origin.precision, now.precision),
+        ("The torch version", loaded.origin.versions.get("torch"), now.versions.get("torch")),
+    ):
+        if before != after:
+            shown = "" if name == "The token file" else f" ({before} -> {after})"
+            sentences.append(f"{name} changed{shown}; rounding or data differ from an uninterrupted run.")
+    return sentences
+
+
+def explain(error: Exception, settings: PretrainSettings) -> LabError:
+    """Any error of training as what happened, why, and what to do; the traceback is in worker.log."""
+    if isinstance(error, LabError):
+        return error
+    if is_out_of_memory(error):
+        needed = estimate(settings)
+        size = settings.data.batch_size
+        if size > 1:
+            half = -(-size // 2)
+            advice = (
+                f"Try data.batch_size={half} with train.grad_accum={settings.train.grad_accum * -(-size // half)}: the "
+                "same tokens a step, half the activations."
+            )
+        else:
+            advice = f"Try model.block_size={max(2, settings.model.block_size // 2)} or a smaller model."
+        return LabError(
+            "There was not enough memory.",
+            f"About {needed.memory_bytes / 1e9:.1f} GB are needed for {needed.parameters:,} parameters and "
+            f"{size} x {settings.model.block_size} tokens.",
+            advice,
+        )
+    if isinstance(error, OSError):
+        return LabError("The run's folder could not be written.", disk_advice(error))
+    return LabError(
+        f"Training ended by an error that the lab did not expect: {type(error).__name__}.",
+        str(error).strip().split("\n")[0],
+        "The whole of it is in worker.log.",
+    )
+
+
+def _record_failure(recorder: Recorder, failure: LabError) -> None:
+    """As far as the disk allows."""
+    step = recorder.status.step
+    try:
+        recorder.update(state="failed", error=failure.as_dict(), doing="")
+        recorder.record(Failed(step, time.time(), **failure.as_dict()))
+    except OSError as error:
+        print(f"This could not be recorded: {failure} ({error})", file=sys.stderr)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+
+
+def _follow_parent() -> None:
+    """Ends this process when its parent ends, however that dies."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        import psutil
+
+        started: Any = psutil.Process(parent).create_time()
+        while process_alive(parent, started):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

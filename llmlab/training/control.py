@@ -1,0 +1,120 @@
+"""What happens at a step boundary on request: pause, resume, stop, save, sample; and waiting for a full disk."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmlab.errors import LabError
+from llmlab.runs.folder import RunFolder
+from llmlab.training import requests
+from llmlab.training.events import Paused, Resumed, Warned
+from llmlab.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from llmlab.training.loop import Trainer
+
+# How often a paused worker looks for requests: a click is answered before it feels slow.
+_POLL_SECONDS = 0.05
+
+
+class StopRequested(Exception):
+    """Training should save and end."""
+
+
+class Control:
+    """Reads a run's requests for its trainer. `stop_signal` may be set from a signal handler or another thread."""
+
+    def __init__(self, run: RunFolder, recorder: Recorder, *, watched: bool) -> None:
+        """watched: someone looks on and can free space, so a full disk pauses the run instead of ending it."""
+        self._run, self._recorder, self._watched = run, recorder, watched
+        self._waiting: list[requests.Request] = []
+        self.stop_signal = threading.Event()
+
+    def stop_wanted(self) -> bool:
+        """Whether a stop was asked for; for work before the first step, which only a stop can end."""
+        self._waiting += requests.take(self._run.requests)
+        return self.stop_signal.is_set() or any(request.name == "stop" for request in self._waiting)
+
+    def handle_requests(self, trainer: Trainer) -> None:
+        """Does what is asked, in order. Raises StopRequested. A pause waits here, with all state in memory."""
+        self._waiting += requests.take(self._run.requests)
+        while self._waiting and not self.stop_signal.is_set():
+            request = self._waiting.pop(0)
+            if request.name == "stop":
+                raise StopRequested
+            if request.name == "pause":
+                self._pause(trainer, "requested")
+            elif request.name == "save":
+                self._save_on_request(trainer)
+            elif request.name == "sample":
+                self._sample_on_request(trainer, request)
+        if self.stop_signal.is_set():
+            raise StopRequested
+
+    def warn(self, trainer: Trainer, message: str) -> None:
+        """Records a warning at the trainer's step."""
+        self._recorder.record(Warned(trainer.progress.step, time.time(), message))
+
+    def until_saved(self, trainer: Trainer, save: Callable[[], str]) -> str:
+        """Calls `save` and returns what it does. A watched run whose disk is full pauses and tries again."""
+        while True:
+            try:
+                return save()
+            except OSError as error:
+                if not self._watched:
+                    raise
+                self._pause(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
+
+    def _pause(self, trainer: Trainer, reason: str) -> None:
+        began = time.monotonic()
+        step = trainer.progress.step
+        self._recorder.update(state="paused", step=step)
+        self._recorder.record(Paused(step, time.time(), reason))
+        while not self.stop_signal.is_set():
+            if not self._waiting:
+                self._waiting = requests.take(self._run.requests)
+                if not self._waiting:
+                    if not self._run.path.is_dir():
+                        raise LabError(f"The folder of {self._run.id} is gone.", "It was deleted or moved.")
+                    time.sleep(_POLL_SECONDS)
+                    continue
+            request = self._waiting.pop(0)
+            if request.name == "stop":
+                raise StopRequested
+            if request.name == "resume":
+                break
+            if request.name == "save":
+                self._save_on_request(trainer)
+            elif request.name == "sample":
+                self._sample_on_request(trainer, request)
+        self._recorder.update(state="running", step=step)
+        self._recorder.record(Resumed(step, time.time(), time.monotonic() - began))
+
+    def _save_on_request(self, trainer: Trainer) -> None:
+        try:
+            trainer.save({"requested"})
+        except OSError as error:
+            self.warn(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
+
+    def _sample_on_request(self, trainer: Trainer, request: requests.Request) -> None:
+        prompts = request.options.get("prompts")
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            prompts = list(trainer.settings.samples.prompts)
+        try:
+            trainer.sample(prompts)
+        except LabError as error:
+            self.warn(trainer, str(error))
+
+
+def disk_advice(error: OSError) -> str:
+    """What an error of the file system means and what to do about it, in two sentences."""
+    text = str(error).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space" in text or "os error 28" in text:
+        return "The disk is full. Free some space, then resume."
+    if error.errno == errno.EFBIG or "too large" in text or "os error 27" in text:
+        return "A limit on the size of files was reached. Raise it, then resume."
+    return f"{error}."

@@ -1,0 +1,108 @@
+"""Where a run computes: device, precision, threads, memory, and the peak that its speed is compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from llmlab.errors import LabError
+from llmlab.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the precision of its matrix products (weights and optimizer are always fp32)."""
+
+    kind: str  # cpu, cuda or mps
+    precision: str  # fp32, bf16 or fp16
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Runs matrix products in the lower precision; does nothing in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def memory_bytes(self) -> int:
+        """Memory that the run holds: allocated on a GPU, resident in the process on a CPU."""
+        if self.kind == "cuda":
+            return torch.cuda.memory_allocated()
+        if self.kind == "mps":
+            return torch.mps.current_allocated_memory()
+        return int(psutil.Process().memory_info().rss)
+
+    def synchronize(self) -> None:
+        """Waits until all queued work is done (a GPU works behind the program's back)."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+
+def choose_device(train: TrainSettings) -> Device:
+    """The device and precision that the settings ask for. LabError when this machine lacks them."""
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = train.device
+    if kind == "auto":
+        kind = next(name for name in ("cuda", "mps", "cpu") if here[name])
+    if not here[kind]:
+        there = ", ".join(name for name, available in here.items() if available)
+        raise LabError(f"There is no {kind} device here.", f"This machine has: {there}.", "Set train.device=auto.")
+    precision = train.precision
+    if precision == "auto":
+        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and kind == "cpu":
+        raise LabError(
+            "fp16 training does not work on a CPU.",
+            "Its small gradients need a scaler that only GPUs have.",
+            "Set train.precision=fp32 or bf16.",
+        )
+    return Device(kind, precision)
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def choose_threads(train: TrainSettings, recorded: int, watched: bool) -> int:
+    """Torch threads: as set; else as the run's first worker had, since rounding depends on it; else by the cores.
+
+    A watched run leaves one core to the window: with as many torch threads as cores, any other busy process
+    slows both ten times, since OpenMP threads wait by spinning.
+    """
+    return train.threads or recorded or max(1, available_cores() - (1 if watched else 0))
+
+
+def measured_peak(device: Device) -> float:
+    """FLOP/s of a large matrix product at the run's precision: the ceiling for `mfu`. Takes about 0.2 s.
+
+    The best of a few, since neighbours can only make it slower.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[device.precision]
+    size = 1024 if device.kind == "cpu" else 8192  # large enough to reach the peak, small enough to be quick
+    # A generator of its own: measuring must not move the run's random numbers.
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(size, size, generator=generator).to(device.kind, dtype)
+    best = float("inf")
+    for _ in range(12):
+        device.synchronize()
+        begin = time.perf_counter()
+        a @ a
+        device.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and ("t allocate memory" in str(error) or "out of memory" in str(error))

@@ -1,0 +1,98 @@
+"""Writing down what happens: events to events.jsonl, the present to status.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from typing import Any
+
+from llmlab.runs.folder import RunFolder, process_start
+from llmlab.training.events import Evaluated, Event, StepEvent, to_line
+
+# How often status.json may be replaced for news that events.jsonl has as well.
+_STATUS_SECONDS = 0.5
+
+
+class Recorder:
+    """The one writer of a run's events and status, in the process that holds its lock."""
+
+    def __init__(self, run: RunFolder) -> None:
+        """Takes over the run: a new attempt, state `running`."""
+        self._run = run
+        self._file = os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._last_status = 0.0
+        recorded = run.recorded_status()
+        pid = os.getpid()
+        self.status = dataclasses.replace(
+            recorded, state="running", pid=pid, pid_start=process_start(pid), attempt=recorded.attempt + 1, error=None
+        )
+
+    def begin(self, step: int, scan_from: int) -> None:
+        """Cuts what happened after `step` and announces the attempt. scan_from: bytes known to be older.
+
+        First the cut, then the status that tells followers of it, then whatever is appended.
+        """
+        os.ftruncate(self._file, self._cut(step, scan_from))
+        self.update(step=step, events_start=self.bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Length of events.jsonl."""
+        return os.fstat(self._file).st_size
+
+    def record(self, event: Event) -> None:
+        """Appends one event; a line is there whole or not at all. Raises OSError when the disk is full."""
+        before = self.bytes
+        line = (to_line(event) + "\n").encode()
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # a full disk takes a part; asking again gives its error
+                os.write(self._file, line[written:])
+        except OSError:
+            os.ftruncate(self._file, before)
+            raise
+        if isinstance(event, StepEvent):
+            news: dict[str, Any] = {"loss": event.loss, "tokens_per_second": event.tokens_per_second}
+            self._refresh(step=event.step, eta_seconds=event.eta_seconds, **news)
+        elif isinstance(event, Evaluated):
+            best = event.val_loss if event.best else self.status.best_val_loss
+            self._refresh(step=event.step, val_loss=event.val_loss, best_val_loss=best)
+
+    def update(self, **changes: Any) -> None:
+        """Changes the status and writes it at once. Raises OSError when the disk is full."""
+        self.status = dataclasses.replace(self.status, heartbeat=time.time(), **changes)
+        self._last_status = time.monotonic()
+        self._run.write_status(self.status)
+
+    def prepare(self, doing: str) -> None:
+        """Says what keeps the run before its first step."""
+        self._refresh(doing=doing)
+
+    def close(self) -> None:
+        """Gives the events file back."""
+        os.close(self._file)
+
+    def _refresh(self, **changes: Any) -> None:
+        self.status = dataclasses.replace(self.status, **changes)
+        if time.monotonic() - self._last_status >= _STATUS_SECONDS:
+            self.update()
+
+    def _cut(self, step: int, scan_from: int) -> int:
+        """Bytes to keep: up to the first line, at or after `scan_from`, that is damaged or later than `step`."""
+        try:
+            size = self._run.events.stat().st_size
+        except OSError:
+            return 0
+        keep = scan_from if scan_from <= size else 0
+        with self._run.events.open("rb") as file:
+            file.seek(keep)
+            for line in file:
+                try:
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                        break
+                except (ValueError, KeyError, TypeError):
+                    break
+                keep += len(line)
+        return keep

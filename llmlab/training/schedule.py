@@ -1,0 +1,32 @@
+"""The learning rate at each step: a pure function of the step and the settings, so that a resume needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from llmlab.settings import TrainSettings
+
+
+def learning_rate(step: int, train: TrainSettings) -> float:
+    """Learning rate of the optimizer step that follows `step` finished ones (0 <= step < train.steps).
+
+    Warm-up: lr * (step + 1) / (warmup_steps + 1), so that the first step already moves. Then, with s going from
+    0 to 1 over the rest of the run:
+
+        constant  lr
+        linear    lr + (min_lr - lr) s
+        cosine    min_lr + (lr - min_lr) (1 + cos(pi s)) / 2       (Loshchilov & Hutter 2017, equation 5)
+        wsd       lr, and a linear decay to min_lr over the last `decay_fraction` of all steps (Hu et al. 2024)
+    """
+    peak, low = train.learning_rate, train.min_learning_rate
+    if step < train.warmup_steps:
+        return peak * (step + 1) / (train.warmup_steps + 1)
+    if train.schedule == "constant":
+        return peak
+    begin, end = train.warmup_steps, train.steps
+    if train.schedule == "wsd":
+        begin = max(begin, round(train.steps * (1 - train.decay_fraction)))
+    share = min(1.0, max(0.0, (step - begin) / max(1, end - begin)))
+    if train.schedule == "cosine":
+        return low + (peak - low) * (1 + math.cos(math.pi * share)) / 2
+    return peak + (low - peak) * share

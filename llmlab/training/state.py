@@ -1,0 +1,187 @@
+"""What a checkpoint holds, so that a resumed run ends bitwise equal to one that was never interrupted.
+
+Weights are safetensors. Everything else is one dictionary of tensors and plain values that `torch.load` reads
+with weights_only=True: nothing in a checkpoint is ever unpickled into code, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from llmlab.errors import LabError
+from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE
+
+STATE_FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """How far training has come: everything that changes from step to step besides tensors and generators.
+
+    The position in the data follows from `step`, since batches are a function of (seed, epoch); the learning
+    rate follows from it too.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    active_seconds: float = 0.0
+    step_seconds: float = 0.0  # recent mean, so that the time left is right from the first step after a resume
+    evaluation_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    train_loss: float | None = None  # of the last evaluation
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    evaluations_without_better: int = 0
+
+
+@dataclass
+class Origin:
+    """What an exact resume depends on besides the state itself; compared on resume, differences are said."""
+
+    settings: dict[str, Any]
+    data_key: str
+    threads: int
+    device: str
+    precision: str
+    versions: dict[str, str]
+
+
+@dataclass
+class LoadedState:
+    """A training_state.pt that was read and found well-formed."""
+
+    progress: Progress
+    origin: Origin
+    events_bytes: int
+    optimizer: dict[str, dict[str, Tensor]]
+    scaler: dict[str, Any]
+    random: dict[str, Any]
+
+
+def save_files(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    origin: Origin,
+    events_bytes: int,
+) -> None:
+    """Writes both files into a staging folder. Raises OSError when the disk is full."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(model.state_dict()).items()}
+    names = {parameter: name for name, parameter in _plain_names(dict(model.named_parameters())).items()}
+    state = {
+        "format": STATE_FORMAT,
+        "progress": asdict(progress),
+        "origin": asdict(origin),
+        "events_bytes": events_bytes,
+        "optimizer": {names[parameter]: dict(values) for parameter, values in optimizer.state.items()},
+        "scaler": scaler.state_dict(),
+        "random": _random_state(),
+    }
+    try:
+        safetensors.torch.save_file(weights, folder / MODEL_FILE)
+        torch.save(state, folder / STATE_FILE)
+    except (safetensors.SafetensorError, RuntimeError) as error:  # both hide the operating system's error
+        raise OSError(f"{folder.name} could not be written: {error}") from error
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fills `model` from model.safetensors. LabError when the file does not fit it."""
+    path = folder / MODEL_FILE
+    try:
+        weights = safetensors.torch.load_file(path)
+        model.load_state_dict(weights)
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", first) from error
+
+
+def load_state(folder: Path) -> LoadedState:
+    """Reads training_state.pt without running anything in it. LabError when it is damaged or hostile."""
+    try:
+        raw = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        if raw["format"] > STATE_FORMAT:
+            raise LabError(f"{folder.name} was made by a newer version of the lab.", "", "Update the lab to resume it.")
+        return LoadedState(
+            progress=_known(Progress, raw["progress"]),
+            origin=_known(Origin, raw["origin"]),
+            events_bytes=int(raw["events_bytes"]),
+            optimizer=raw["optimizer"],
+            scaler=raw["scaler"],
+            random=raw["random"],
+        )
+    except LabError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere inside the reader
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LabError(f"The training state of {folder.name} cannot be read.", first) from error
+
+
+def restore(
+    state: LoadedState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Puts optimizer, scaler and random generators where they were. LabError when they do not fit the model."""
+    parameters = _plain_names(dict(model.named_parameters()))
+    fused = bool(optimizer.defaults.get("fused"))
+    try:
+        for name, values in state.optimizer.items():
+            parameter = parameters[name]
+            restored = {}
+            for key, value in values.items():
+                if key != "step" and value.shape != parameter.shape:
+                    raise ValueError(f"{key} of {name} has shape {list(value.shape)}")
+                on_cpu = key == "step" and not fused  # the unfused optimizer counts its steps on the CPU
+                restored[key] = value if on_cpu else value.to(parameter.device)
+            optimizer.state[parameter] = restored
+        scaler.load_state_dict(state.scaler)
+        _restore_random(state.random)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise LabError("The training state does not fit this model.", str(error)) from error
+
+
+def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
+    """Without the prefix that torch.compile puts before every name."""
+    return {name.removeprefix("_orig_mod."): value for name, value in named.items()}
+
+
+def _known(kind: type, values: dict[str, Any]) -> Any:
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def _random_state() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+    }
+
+
+def _restore_random(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
