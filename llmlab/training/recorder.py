@@ -19,23 +19,22 @@ class Recorder:
     """The one writer of a run's events and status, in the process that holds its lock."""
 
     def __init__(self, run: RunFolder) -> None:
-        """Takes over the run: a new attempt, state `running`."""
+        """Takes over the run: state `running`."""
         self._run = run
         self._file = os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._last_status = 0.0
         recorded = run.recorded_status()
         pid = os.getpid()
-        self.status = dataclasses.replace(
-            recorded, state="running", pid=pid, pid_start=process_start(pid), attempt=recorded.attempt + 1, error=None
-        )
+        self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
 
     def begin(self, step: int, scan_from: int) -> None:
         """Cuts what happened after `step` and announces the attempt. scan_from: bytes known to be older.
 
-        First the cut, then the status that tells followers of it, then whatever is appended.
+        First the cut, then the status that tells followers of it, then whatever is appended. The attempt is counted
+        here and no sooner: a follower takes a new number as word of a new `events_start`.
         """
         os.ftruncate(self._file, self._cut(step, scan_from))
-        self.update(step=step, events_start=self.bytes)
+        self.update(step=step, events_start=self.bytes, attempt=self.status.attempt + 1)
 
     @property
     def bytes(self) -> int:
