@@ -240,7 +240,7 @@ def _record_failure(recorder: Recorder, failure: LabError) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def _follow_parent() -> None:
