@@ -11,7 +11,8 @@ import numpy as np
 
 from llmlab.corpora.corpus import Corpus
 from llmlab.corpora.gpt2_vocabulary import byte_symbols
-from llmlab.corpora.token_cache import TEXT_SEPARATOR, IsCancelled, Progress, cache_lock, token_stream
+from llmlab.corpora.locks import IsCancelled, Progress, cache_lock
+from llmlab.corpora.token_cache import TEXT_SEPARATOR, token_stream
 from llmlab.corpora.tokenizers import (
     BpeTokenizer,
     CharTokenizer,

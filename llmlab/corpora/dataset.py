@@ -9,8 +9,9 @@ import numpy as np
 
 from llmlab.corpora.build import build_tokenizer
 from llmlab.corpora.corpus import Corpus
+from llmlab.corpora.locks import IsCancelled, Progress
 from llmlab.corpora.registry import find_corpus
-from llmlab.corpora.token_cache import IsCancelled, Progress, TokenCache, token_cache
+from llmlab.corpora.token_cache import TokenCache, token_cache
 from llmlab.corpora.tokenizers import Tokenizer
 from llmlab.errors import LabError
 from llmlab.files import read_json, write_json

@@ -7,12 +7,17 @@ from pathlib import Path
 
 from llmlab.corpora.corpus import Corpus
 from llmlab.corpora.embedded import embedded_corpora
+from llmlab.corpora.fetched import fetch, fetched_corpora
+from llmlab.corpora.own import own_corpus
+from llmlab.corpora.stories import stories_corpus
 from llmlab.errors import UsageError
+
+__all__ = ["Corpus", "corpora", "fetch", "find_corpus"]
 
 
 def corpora() -> list[Corpus]:
     """Every corpus that has a name, those that are always here first."""
-    return [*embedded_corpora()]
+    return [*embedded_corpora(), stories_corpus(), *fetched_corpora()]
 
 
 def find_corpus(name_or_path: str) -> Corpus:
@@ -21,10 +26,12 @@ def find_corpus(name_or_path: str) -> Corpus:
     if name_or_path in named:
         return named[name_or_path]
     path = Path(name_or_path).expanduser()
+    if name_or_path and path.exists():
+        return own_corpus(path)
     nearest = difflib.get_close_matches(name_or_path, named, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
     raise UsageError(
-        f"There is no corpus {name_or_path!r}, and no file or folder {path}.",
+        f"There is no corpus {name_or_path!r}, and no file or folder of that name.",
         f"There are: {', '.join(named)}.",
         hint,
     )

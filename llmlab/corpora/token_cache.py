@@ -10,26 +10,24 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from llmlab.corpora.corpus import Corpus
+from llmlab.corpora.locks import IsCancelled, Progress, cache_lock
 from llmlab.corpora.tokenizers import Tokenizer
 from llmlab.errors import Cancelled, LabError
 from llmlab.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
 from llmlab.paths import cache_dir
 
-Progress = Callable[[str, float], None]
-IsCancelled = Callable[[], bool]
-
+# What stands between documents where there is no id for the end of text: a blank line.
+TEXT_SEPARATOR = "\n\n"
 # Raised when the files' format or the way of cutting changes: older caches are then built again.
 _FORMAT = 1
-_LOCK_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,25 +87,6 @@ def token_cache(
         return cache
 
 
-@contextmanager
-def cache_lock(target: Path, progress: Progress, cancelled: IsCancelled) -> Iterator[None]:
-    """Holds the lock of a cache entry against other processes; says so while it waits. Raises Cancelled."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f"{target.name}.lock"))
-    while True:
-        try:
-            lock.acquire(timeout=_LOCK_POLL_SECONDS)
-            break
-        except Timeout:
-            progress("Waiting for another run that prepares the same text", 0.0)
-            if cancelled():
-                raise Cancelled from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def token_stream(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, bool, int]]:
     """The corpus as (ids, these ids start a document, characters read); separators come as parts of their own."""
     first = True
@@ -123,10 +102,6 @@ def separator(tokenizer: Tokenizer) -> np.ndarray:
     if tokenizer.end_of_text is not None:
         return np.array([tokenizer.end_of_text], dtype=np.int64)
     return tokenizer.encode_array(TEXT_SEPARATOR)
-
-
-# What stands between documents where there is no id for the end of text: a blank line.
-TEXT_SEPARATOR = "\n\n"
 
 
 def _cache_key(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int) -> str:
