@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
-from llmlab.config import differences, with_values
+from llmlab.config import SettingInfo, differences, with_values
 from llmlab.errors import LabError, UsageError
 from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_alive
@@ -59,6 +59,8 @@ def create_run(
             f"{name!r} cannot be a run's name.",
             "Letters, digits and . _ + - are allowed, at most 100 of them.",
         )
+    if parent is not None:
+        _check_branch(*parent, settings)
     run = RunFolder(track / name)
     try:
         track.mkdir(parents=True, exist_ok=True)
@@ -69,8 +71,8 @@ def create_run(
         if parent is not None:
             origin = {"run": parent[0].id, "folder": str(parent[0].path)}
             origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
-        if parent is not None:
-            _copy_parent(run, *parent)
+            # Its own copy of the checkpoint, so that the branch outlives its parent.
+            copy_into(run.checkpoints, parent[1], labels=("branch",))
         run.write_status(RunStatus(heartbeat=time.time(), steps=settings.train.steps))
         run.write_info(
             RunInfo(
@@ -97,12 +99,17 @@ def create_run(
     return run
 
 
-def _copy_parent(run: RunFolder, parent: RunFolder, checkpoint: Checkpoint) -> None:
-    """Gives a branch its own copy of the checkpoint that it begins from, so that it outlives its parent."""
+def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: PretrainSettings) -> None:
+    _refuse_unfit(differences(parent.info().settings, settings))
     problem = verify(checkpoint)
     if problem is not None:
         raise LabError(f"A branch cannot begin from {parent.id}@{checkpoint.step}.", problem)
-    copy_into(run.checkpoints, checkpoint, labels=("branch",))
+    if checkpoint.step >= settings.train.steps:
+        raise UsageError(
+            f"A branch from {parent.id}@{checkpoint.step} has nothing to do.",
+            f"Its train.steps is {settings.train.steps}, and it begins at step {checkpoint.step}.",
+            f"Give it more: --steps {2 * checkpoint.step}",
+        )
 
 
 def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
@@ -114,13 +121,7 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
     info = run.info()
     settings = with_values(info.settings, overrides)
     rows = differences(info.settings, settings)
-    for changed, before, after in rows:
-        if (changed.section == "model" and changed.name != "dropout") or changed.key in _VOCABULARY_SETTINGS:
-            raise UsageError(
-                f"{changed.key} cannot change from {before} to {after} in a run that exists.",
-                "Its checkpoints would not fit.",
-                "Start a new run with it.",
-            )
+    _refuse_unfit(rows)
     done = run.recorded_status()
     if done.state == "finished" and done.step >= settings.train.steps:
         raise UsageError(
@@ -135,6 +136,17 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
         + ("; from here on the run differs from one left alone." if changed.exact else ".")
         for changed, before, after in rows
     ]
+
+
+def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]]) -> None:
+    """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
+    for changed, before, after in changes:
+        if (changed.section == "model" and changed.name != "dropout") or changed.key in _VOCABULARY_SETTINGS:
+            raise UsageError(
+                f"{changed.key} cannot change from {before} to {after} in a run that exists, or in a branch of it.",
+                "Its checkpoints would not fit.",
+                "Start a new run with it.",
+            )
 
 
 def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
