@@ -17,11 +17,12 @@ Ticks = list[tuple[float, list[float]]]
 
 
 class NumberAxis(pg.AxisItem):  # type: ignore[misc]
-    """An axis of one kind of number: `count`, `seconds`, `percent` or `value`."""
+    """An axis of one kind of number; charts/numbers.py names the kinds."""
 
     def __init__(self, orientation: str, kind: str = "value") -> None:
         super().__init__(orientation, maxTickLength=-5)
         self.kind = kind
+        self._log_step: float | None = None  # distance of even ticks on a log scale that shows less than a decade
         self.enableAutoSIPrefix(False)
         # Minor ticks have no numbers: on a log scale there would be too many.
         self.setStyle(maxTextLevel=0, autoReduceTextSpace=False, autoExpandTextSpace=False)
@@ -46,7 +47,7 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
-            return [_log_label(10.0**value, self.kind) for value in values]
+            return [_log_label(10.0**value, self._log_step, self.kind) for value in values]
         return [tick(value * scale, spacing * scale, self.kind) for value in values]
 
     def logTickValues(self, minVal: float, maxVal: float, size: float, stdTicks: object) -> Ticks:
@@ -56,9 +57,11 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
             return []
         decades = np.arange(math.floor(minVal), math.ceil(maxVal) + 1)
         span = maxVal - minVal
+        self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
             step = _round_step((high - low) / max(2.0, size / 70))
+            self._log_step = step
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step
             return [(step, np.log10(values[values > 0]).tolist())]
@@ -71,18 +74,9 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
         return [(1.0, _within(major, minVal, maxVal)), (0.1, _within(minor, minVal, maxVal))]
 
 
-def _log_label(value: float, kind: str) -> str:
-    # Ticks on a log scale are as far apart as they are large: a tenth of the value is the distance that matters.
-    spacing = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
-    text = tick(value, spacing, kind)
-    for unit in ("k", "M", "B", "T", ""):
-        number = text.removesuffix(unit)
-        if unit and number == text:
-            continue
-        if "." in number and "e" not in number:
-            return number.rstrip("0").rstrip(".") + unit
-        return text
-    return text
+def _log_label(value: float, step: float | None, kind: str) -> str:
+    # Ticks at decades are as far apart as they are large: their first digit is all there is to say.
+    return tick(value, step or 10.0 ** math.floor(math.log10(value) + 1e-9), kind)
 
 
 def _round_step(wanted: float) -> float:

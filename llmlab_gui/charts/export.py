@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PySide6.QtCore import QRect, QRectF, QSize
+from PySide6.QtCore import QBuffer, QIODevice, QRect, QRectF, QSize
 from PySide6.QtGui import QImage, QPainter
 from PySide6.QtSvg import QSvgGenerator
 
 from llmlab.errors import LabError
+from llmlab.files import write_atomic
 from llmlab_gui.charts.line_chart import LineChart
 
 _SCALE = 2  # a chart for print or a slide, from a window on an ordinary screen
@@ -37,23 +38,25 @@ def save_png(charts: Sequence[LineChart], path: Path) -> None:
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     _paint(charts, painter)
     painter.end()
-    if not image.save(str(path), "PNG"):
-        raise LabError(f"{path.name} could not be written.", f"Folder: {path.parent}", "Choose another folder.")
+    buffer = QBuffer()
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    image.save(buffer, "PNG")
+    _write(path, buffer.data().data())
 
 
 def save_svg(charts: Sequence[LineChart], path: Path) -> None:
     """The charts below one another, as lines and text. Raises LabError when the file cannot be written."""
     size = _size(charts)
     generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip curves to their plot
-    generator.setFileName(str(path))
+    buffer = QBuffer()
+    generator.setOutputDevice(buffer)
     generator.setSize(size)
     generator.setViewBox(QRect(0, 0, size.width(), size.height()))
     generator.setTitle(", ".join(chart.y_label for chart in charts))
-    painter = QPainter()
-    if not painter.begin(generator):
-        raise LabError(f"{path.name} could not be written.", f"Folder: {path.parent}", "Choose another folder.")
+    painter = QPainter(generator)
     _paint(charts, painter)
     painter.end()
+    _write(path, buffer.data().data())
 
 
 def tables(charts: Sequence[LineChart]) -> list[Table]:
@@ -67,14 +70,21 @@ def tables(charts: Sequence[LineChart]) -> list[Table]:
 
 
 def save_csv(found: Sequence[Table], x_name: str, path: Path) -> None:
-    """One row a point: run, curve, unit, x, value, at full precision. No Qt; OSError when it cannot be written."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"run,curve,unit,{_quoted(x_name)},value\n")
-        for table in found:
-            front = ",".join(_quoted(text) for text in (table.run, table.curve, table.unit))
-            for begin in range(0, len(table.x), 10_000):
-                x, y = (column[begin : begin + 10_000].tolist() for column in (table.x, table.y))
-                file.write("".join(f"{front},{_number(a)},{_number(b)}\n" for a, b in zip(x, y, strict=True)))
+    """One row a point: run, curve, unit, x, value, at full precision. Touches no Qt. Raises LabError as above."""
+    parts = [f"run,curve,unit,{_quoted(x_name)},value\n"]
+    for table in found:
+        front = ",".join(_quoted(text) for text in (table.run, table.curve, table.unit))
+        pairs = zip(table.x.tolist(), table.y.tolist(), strict=True)
+        parts.append("".join(f"{front},{_number(a)},{_number(b)}\n" for a, b in pairs))
+    _write(path, "".join(parts).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replaces a file that someone chose. Raises LabError when it cannot be written."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
 def _number(value: float) -> str:

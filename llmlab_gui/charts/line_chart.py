@@ -61,7 +61,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self._lines: list[tuple[ReferenceLine, pg.InfiniteLine]] = []
         self._spans: list[tuple[Span, pg.LinearRegionItem]] = []
         self._band: pg.FillBetweenItem | None = None
-        self._names_x = self._names_y = True
+        self._entries: list[CurveStyle] = []
+        self._names_x = True
         plot = self.getPlotItem()
         plot.setMenuEnabled(False)
         plot.hideButtons()
@@ -158,6 +159,9 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
 
     def set_legend(self, entries: Sequence[CurveStyle]) -> None:
         """One entry a style: its label beside a piece of its line."""
+        if list(entries) == self._entries:
+            return
+        self._entries = list(entries)
         self._legend.clear()
         for style in entries:
             sample = Curve(style, self._theme_background)
@@ -275,7 +279,7 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         shown = bool(rows)
         self._pointer.setVisible(shown)
         self._dots.setVisible(shown)
-        self._legend.setVisible(not shown and bool(self._legend.items))  # the read-out says the same names
+        self._legend.setVisible(not shown and bool(self._entries))  # the read-out says the same names
         if not shown:
             self._read_out.hide()
             return
@@ -306,7 +310,6 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         """Takes the theme's colours; curves get theirs with their next `set_curve`."""
         self._theme_background = QColor(theme.surface)
         self._quiet, self._text = QColor(theme.quiet), QColor(theme.text)
-        self._accent = QColor(theme.accent)
         self.setBackground(self._theme_background)
         for axis in (self._axis_x, self._axis_y):
             axis.setPen(pg.mkPen(self._quiet))
@@ -321,6 +324,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
         for curve in self._curves.values():
             curve.set_style(curve.style, self._theme_background)
+        entries, self._entries = self._entries, []
+        self.set_legend(entries)
         self._read_out.apply_theme(theme)
         self._color_lines()
         self._name_axes()

@@ -1,4 +1,8 @@
-"""Numbers as charts write them: few digits, and units that people read."""
+"""Numbers as charts write them: few digits, and units that people read.
+
+Kinds: `count` (whole numbers, shortened to k and M beside an axis), `large` (the same for numbers with a fraction),
+`seconds`, `percent`, and `value` for anything else.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,12 @@ def tick(value: float, spacing: float, kind: str) -> str:
     """A value beside an axis, with as many decimals as the distance between ticks asks for."""
     if kind == "seconds":
         return duration(value)
-    if kind == "count":
+    if kind in ("count", "large"):
         for size, sign in _COUNT_UNITS:
             if abs(value) >= size:
                 return f"{value / size:.{_decimals(spacing / size)}f}{sign}"
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        digits = max(0, math.ceil(math.log10(abs(value) / spacing) - 1e-9)) if spacing else 2
+        digits = max(0, math.floor(math.log10(abs(value))) - math.floor(math.log10(spacing) + 1e-9)) if spacing else 2
         mantissa, exponent = f"{value:.{digits}e}".split("e")
         return f"{mantissa}e{int(exponent)}"
     return f"{value:.{_decimals(spacing)}f}"

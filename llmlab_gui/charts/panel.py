@@ -118,6 +118,11 @@ class ChartPanel(QWidget):
         if self._slider is not None:
             self._slider.setValue(min(range(len(MEMORIES)), key=lambda i: abs(MEMORIES[i] - memory)))
 
+    def set_note(self, text: str) -> None:
+        """A few words beside the controls."""
+        if text != self._note.text():
+            self._note.setText(text)
+
     def set_log(self, *, x: bool, y: bool) -> None:
         """Chooses logarithmic axes."""
         self._log_x.setChecked(x)
@@ -144,6 +149,8 @@ class ChartPanel(QWidget):
         if smoothing is not None:
             self._add_smoothing(row, smoothing)
         row.addStretch(1)
+        self._note = QLabel()
+        row.addWidget(self._note)
         self._follow = self._toggle("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
         self._follow.setChecked(True)
         self._follow.clicked.connect(self._follow_clicked)

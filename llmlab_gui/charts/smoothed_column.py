@@ -14,16 +14,16 @@ class SmoothedColumn:
 
     def __init__(self, history: RunHistory, column: str) -> None:
         """column: `loss` or `grad_norm`, whose means over thinned rows the history keeps."""
-        self._history = history
+        self.history = history
         self._column = f"{column}_mean"
         self._count = f"{column}_count"
         self._key: tuple[int, int] | None = None
 
     def values(self, memory: int) -> np.ndarray:
         """The average at each row; memory in steps, above zero."""
-        steps = self._history.step_columns
-        if self._key != (self._history.version, memory):
-            self._key = (self._history.version, memory)
+        steps = self.history.step_columns
+        if self._key != (self.history.version, memory):
+            self._key = (self.history.version, memory)
             self._averages = Columns(("average",))
             self._average = MovingAverage(memory)
         done = len(self._averages)

@@ -58,11 +58,16 @@ class RunThread(QThread):
         follower = threading.Thread(target=self._follow, name=f"follow {self._run.id}")
         follower.start()
         try:
+            from filelock import Timeout
+
             from llmlab.runs.worker import train_run
 
-            train_run(self._run)
-        except LabError as error:
-            self.failed.emit(error)
+            try:
+                train_run(self._run)
+            except Timeout:
+                self.failed.emit(LabError(f"{self._run.id} is already being trained.", "Another worker holds it."))
+            except LabError as error:
+                self.failed.emit(error)
         finally:
             self._stopping.set()
             follower.join()

@@ -1,0 +1,114 @@
+"""Loss: training loss as it is and smoothed, both splits as evaluated, and lines that say what a value means."""
+
+from __future__ import annotations
+
+import numpy as np
+from llmlab_gui.lab import Lab
+from llmlab_gui.theme import current_theme
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart, ReferenceLine
+from llmlab_gui.charts.smoothed_column import SmoothedColumn
+from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend
+from llmlab_gui.runs.history import RunHistory
+
+# Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
+_SMOOTHING_STEPS = 20
+_CAPTION = (
+    "Nats a token, lower is better: training loss step by step, and both splits on the same fixed windows. "
+    "The tinted gap between them is overfitting."
+)
+
+
+class LossDock(ChartDock):
+    """The chart that a learner watches most."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        self.chart = LineChart("loss", "nats a token")
+        self._smoothed: dict[str, SmoothedColumn] = {}
+        super().__init__(lab, "loss", "Loss", [(self.chart, 1)], smoothing=_SMOOTHING_STEPS, parent=parent)
+        self.caption(_CAPTION, "loss-curves")
+
+    def fill(self, runs: list[ShownRun]) -> None:
+        keys: set[str] = set()
+        for run in runs:
+            keys |= self._fill_run(run)
+        self.chart.keep_only(keys)
+        self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
+        current = runs[0] if runs else None
+        self.chart.set_reference_lines(reference_lines(current.history) if current else [])
+        band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
+        self.chart.set_band(band, current.color if current else None)
+        kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
+        self.chart.set_legend(legend(runs, kinds))
+        self.panel.set_note(gap_note(current.history) if current else "")
+
+    def _fill_run(self, run: ShownRun) -> set[str]:
+        history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
+        x = history.x(axis)
+        raw = CurveStyle(run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1)
+        points = {"train": (x, history.step_columns["loss"], raw)}
+        if memory:
+            smoothed = self._smoothed.get(run.id)
+            if smoothed is None or smoothed.history is not history:
+                smoothed = self._smoothed[run.id] = SmoothedColumn(history, "loss")
+            style = CurveStyle(run.color, "train, smoothed", run.id, width=2.0, z=3)
+            points["smoothed"] = (x, smoothed.values(memory), style)
+        evaluations = history.evaluations
+        shade = _towards(run.color, QColor(current_theme().text), 0.45)
+        for key, column, style in (
+            ("evaluated", "train_loss", CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4)),
+            ("val", "val_loss", CurveStyle(shade, "validation", run.id, width=1.5, markers="o", z=5)),
+        ):
+            finite = np.isfinite(evaluations[column])
+            at = history.x(axis, evaluations["step"][finite])
+            points[key] = (at, evaluations[column][finite], style)
+        best = _best(history)
+        if best is not None:
+            step, loss = best
+            star = CurveStyle(QColor(current_theme().good), "best validation", run.id, width=1.5, markers="star", z=6)
+            points["best"] = (history.x(axis, np.array([step])), np.array([loss]), star)
+        for key, (places, values, style) in points.items():
+            self.chart.set_curve(f"{run.id}/{key}", places, values, style)
+        return {f"{run.id}/{key}" for key in points}
+
+
+def reference_lines(history: RunHistory) -> list[ReferenceLine]:
+    """What a loss means: guessing blindly, knowing only how frequent tokens are, and (generated text) the least."""
+    started = history.started
+    if started is None:
+        return []
+    known = [
+        (started.uniform_loss, "uniform {:.2f}: all {:,} tokens equally likely", started.vocab_size),
+        (started.unigram_loss, "unigram {:.2f}: only how frequent each token is", 0),
+        (started.floor_loss, "floor {:.2f}: the entropy of the text itself", 0),
+    ]
+    return [
+        ReferenceLine(value, text.format(value, number))
+        for value, text, number in known
+        if value is not None and np.isfinite(value)
+    ]
+
+
+def gap_note(history: RunHistory) -> str:
+    """Validation minus training loss at the newest evaluation, in words; empty before the first."""
+    if not len(history.evaluations):
+        return ""
+    gap = float(history.evaluations["val_loss"][-1] - history.evaluations["train_loss"][-1])
+    return f"validation − train: {gap:+.3f}" if np.isfinite(gap) else ""
+
+
+def _best(history: RunHistory) -> tuple[float, float] | None:
+    losses = history.evaluations["val_loss"]
+    if len(losses) < 2 or not np.isfinite(losses).any():
+        return None
+    index = int(np.nanargmin(losses))
+    return float(history.evaluations["step"][index]), float(losses[index])
+
+
+def _towards(color: QColor, other: QColor, share: float) -> QColor:
+    """A mixture: darker where text is dark, lighter where it is light."""
+    mixed = [round(a + (b - a) * share) for a, b in zip(color.getRgb()[:3], other.getRgb()[:3], strict=True)]
+    return QColor(*mixed)

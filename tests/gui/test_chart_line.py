@@ -1,0 +1,201 @@
+"""A line chart shows exactly its numbers, on any axis, and lets itself be moved, read and saved."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pyqtgraph as pg
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QColor, QImage
+from pytestqt.qtbot import QtBot
+
+from llmlab.errors import LabError
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart, ReferenceLine, Span
+from llmlab_gui.charts.panel import ChartPanel
+from llmlab_gui.charts.redraw import RedrawTimer
+
+STYLE = CurveStyle(QColor("#0072b2"), "train", "run-a", width=2.0)
+X = np.arange(1.0, 501.0)
+Y = 4.0 / np.sqrt(X) + 0.1 * np.sin(X)
+
+
+class Drawing:
+    """A panel with one chart and one curve."""
+
+    def __init__(self, qtbot: QtBot) -> None:
+        self.chart = LineChart("loss", "nats a token")
+        self.redraw = RedrawTimer()
+        self.x, self.y = X, Y
+        self.panel = ChartPanel([(self.chart, 1)], self._fill, self.redraw, smoothing=50)
+        self.panel.resize(700, 400)
+        qtbot.addWidget(self.panel)
+        with qtbot.waitExposed(self.panel):
+            self.panel.show()
+        qtbot.waitUntil(lambda: not self.panel.dirty, timeout=2000)
+
+    def _fill(self) -> None:
+        self.chart.set_curve("train", self.x, self.y, STYLE)
+
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the plot's item holds, after a redraw."""
+        self.panel.redraw_if_dirty()
+        x, y = self.chart.curves()["train"].item.getData()
+        return x, y
+
+    def view(self) -> tuple[list[float], list[float]]:
+        x, y = self.chart.getPlotItem().getViewBox().viewRange()
+        return x, y
+
+
+@pytest.fixture
+def drawing(qtbot: QtBot) -> Drawing:
+    return Drawing(qtbot)
+
+
+def test_the_plot_holds_exactly_the_numbers(drawing: Drawing) -> None:
+    x, y = drawing.drawn()
+    assert np.array_equal(x, X)
+    assert np.array_equal(y, Y)
+
+
+def test_new_points_appear_at_the_next_redraw(drawing: Drawing, qtbot: QtBot) -> None:
+    drawing.x, drawing.y = np.append(X, 501.0), np.append(Y, 7.5)
+    drawing.panel.mark_dirty()
+    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=2000)
+    assert drawing.drawn()[1][-1] == 7.5
+    assert drawing.view()[0][1] == 501.0
+    assert drawing.view()[1][1] > 7.5
+
+
+def test_a_hidden_panel_is_not_redrawn(drawing: Drawing, qtbot: QtBot) -> None:
+    drawing.panel.hide()
+    drawing.panel.mark_dirty()
+    drawing.redraw._tick()
+    assert drawing.panel.dirty
+    drawing.panel.show()
+    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=2000)
+
+
+def test_log_axes_leave_out_zero_and_below(drawing: Drawing) -> None:
+    drawing.x, drawing.y = np.arange(0.0, 6.0), np.array([1.0, 10.0, 0.0, -3.0, math.nan, 100.0])
+    drawing.panel.set_log(x=True, y=True)
+    x, y = drawing.drawn()
+    finite = np.isfinite(x) & np.isfinite(y)
+    assert np.allclose(x[finite], np.log10([1.0, 5.0]))
+    assert np.allclose(y[finite], [1.0, 2.0])
+    assert all(math.isfinite(end) for pair in drawing.view() for end in pair)
+
+
+def test_log_axes_with_nothing_to_show_do_not_fail(drawing: Drawing) -> None:
+    drawing.x, drawing.y = np.array([0.0]), np.array([-1.0])
+    drawing.panel.set_log(x=True, y=True)
+    drawing.panel.grab()
+    assert all(math.isfinite(end) for pair in drawing.view() for end in pair)
+
+
+def test_zooming_lets_go_and_follow_takes_hold_again(drawing: Drawing, qtbot: QtBot) -> None:
+    whole = drawing.view()
+    view = drawing.chart.getPlotItem().getViewBox()
+    view.scaleBy((0.5, 0.5))
+    view.sigRangeChangedManually.emit([True, True])  # as pyqtgraph does after a wheel
+    frozen = drawing.view()
+    assert not drawing.panel._follow.isChecked()
+    drawing.x, drawing.y = np.append(X, 9000.0), np.append(Y, 50.0)
+    drawing.panel.mark_dirty()
+    drawing.panel.redraw_if_dirty()
+    assert drawing.view() == frozen
+    qtbot.mouseClick(drawing.panel._follow, Qt.MouseButton.LeftButton)
+    drawing.panel.redraw_if_dirty()
+    assert drawing.view()[0] == [0.0, 9000.0]
+    assert drawing.view() != whole
+
+
+def test_a_million_points_become_a_screenful_with_the_spike(drawing: Drawing) -> None:
+    drawing.x = np.arange(1.0, 1_000_001.0)
+    drawing.y = np.ones(1_000_000)
+    drawing.y[123_456] = 30.0
+    drawing.panel.mark_dirty()
+    x, y = drawing.drawn()
+    assert len(x) < 10_000
+    assert y.max() == 30.0
+    assert drawing.view()[1][1] > 30.0
+
+
+def test_the_cross_hair_reads_the_nearest_values(drawing: Drawing) -> None:
+    drawing.panel._point(123.3)
+    text = drawing.chart._read_out.text()
+    assert "step 123" in text
+    assert f"{Y[122]:.4g}" in text
+    assert not drawing.chart._read_out.isHidden()
+    drawing.panel._point(math.nan)
+    assert drawing.chart._read_out.isHidden()
+
+
+def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
+    viewport = drawing.chart.viewport()
+    qtbot.mouseMove(viewport, QPoint(viewport.width() // 2, viewport.height() // 2))
+    qtbot.waitUntil(lambda: not drawing.chart._read_out.isHidden(), timeout=2000)
+
+
+def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
+    drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
+    (_, uniform), (_, below) = drawing.chart._lines
+    assert uniform.value() == 4.0
+    assert uniform.label.toPlainText() == "uniform 4.00"
+    drawing.panel.set_log(x=False, y=True)
+    assert uniform.value() == pytest.approx(math.log10(4.0))
+    assert not below.isVisible()
+
+
+def test_spans_follow_the_scale(drawing: Drawing) -> None:
+    drawing.chart.set_spans([Span(10.0, 100.0)])
+    drawing.panel.set_log(x=True, y=False)
+    (_, region) = drawing.chart._spans[0]
+    assert region.getRegion() == pytest.approx((1.0, 2.0))
+
+
+def test_curves_that_are_not_kept_go(drawing: Drawing) -> None:
+    drawing.chart.set_curve("other", X, Y, STYLE)
+    drawing.chart.keep_only({"train"})
+    assert set(drawing.chart.curves()) == {"train"}
+    curves = [item for item in drawing.chart.getPlotItem().items if isinstance(item, pg.PlotDataItem)]
+    assert curves == [drawing.chart.curves()["train"].item]
+
+
+def test_csv_round_trip(drawing: Drawing, qtbot: QtBot, tmp_path: Path) -> None:
+    drawing.y = Y.copy()
+    drawing.y[7] = math.nan
+    drawing.panel.mark_dirty()
+    path = tmp_path / "loss.csv"
+    with qtbot.waitSignal(drawing.panel.exported, timeout=5000):
+        drawing.panel.export(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["run"], row["curve"], row["unit"]) for row in rows} == {("run-a", "train", "nats a token")}
+    assert [float(row["step"]) for row in rows] == X.tolist()
+    values = [float(row["value"]) if row["value"] else math.nan for row in rows]
+    assert np.array_equal(values, drawing.y, equal_nan=True)
+
+
+def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
+    drawing.panel.export(tmp_path / "loss.png")
+    image = QImage(str(tmp_path / "loss.png"))
+    assert image.width() == 2 * drawing.chart.width()
+    colors = {image.pixelColor(x, y).name() for x in range(0, image.width(), 3) for y in range(0, image.height(), 3)}
+    assert "#0072b2" in colors
+    drawing.panel.export(tmp_path / "loss.svg")
+    svg = (tmp_path / "loss.svg").read_text()
+    assert "nats a token" in svg
+    assert "clipPath" in svg or "clip-path" in svg
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "csv"])
+def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp_path: Path, kind: str) -> None:
+    with qtbot.waitSignal(drawing.panel.failed, timeout=5000) as failure:
+        drawing.panel.export(tmp_path / "missing" / f"loss.{kind}")
+    assert isinstance(failure.args[0], LabError)

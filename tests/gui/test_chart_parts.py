@@ -1,0 +1,206 @@
+"""The arithmetic under the charts: smoothing, envelopes, numbers, axes, and the redraw timer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.curve import drawn
+from llmlab_gui.charts.envelope import envelope
+from llmlab_gui.charts.numbers import duration, read_out, tick
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.charts.smoothing import MovingAverage
+
+# Smoothing
+
+
+def _by_definition(steps: list[float], values: list[float], memory: float) -> list[float]:
+    """The docstring's formula, one point at a time."""
+    averages = []
+    for t, now in enumerate(steps):
+        total = weight = 0.0
+        for i in range(t + 1):
+            stands_for = steps[i] - (steps[i - 1] if i else steps[0] - 1.0)
+            w = -math.expm1(-stands_for / memory) * math.exp(-(now - steps[i]) / memory)
+            if math.isfinite(values[i]):
+                total, weight = total + w * values[i], weight + w
+        averages.append(total / weight if math.isfinite(values[t]) else math.nan)
+    return averages
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 900), st.one_of(st.floats(-1e6, 1e6), st.just(math.nan))), min_size=1, max_size=60
+    ),
+    st.sampled_from([5, 20, 1000]),
+    st.integers(0, 60),
+)
+def test_the_average_is_its_definition_however_points_arrive(
+    points: list[tuple[int, float]], memory: int, cut: int
+) -> None:
+    steps = np.cumsum([gap for gap, _ in points]).astype(float)
+    values = np.array([value for _, value in points])
+    average = MovingAverage(memory)
+    parts = [average.extend(steps[:cut], values[:cut]), average.extend(steps[cut:], values[cut:])]
+    expected = _by_definition(steps.tolist(), values.tolist(), memory)
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-9, atol=1e-6)
+
+
+def test_the_first_average_is_the_first_value() -> None:
+    assert MovingAverage(1000).extend(np.array([1.0]), np.array([4.2]))[0] == pytest.approx(4.2)
+
+
+# Envelopes
+
+
+def test_few_points_are_drawn_as_they_are() -> None:
+    x, y = np.arange(100.0), np.random.default_rng(0).random(100)
+    drawn_x, drawn_y = envelope(x, y, 0.0, 99.0, 200)
+    assert np.array_equal(drawn_x, x)
+    assert np.array_equal(drawn_y, y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2000, 6000),
+    st.integers(10, 300),
+    st.floats(0.0, 0.9),
+    st.floats(0.01, 1.0),
+    st.booleans(),
+    st.integers(0, 1_000_000),
+)
+def test_no_spike_in_view_vanishes(count: int, pixels: int, begin: float, width: float, log_x: bool, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = np.cumsum(random.random(count)) + 1.0
+    y = random.standard_normal(count)
+    low = x[0] + begin * (x[-1] - x[0])
+    high = low + width * (x[-1] - low)
+    drawn_x, drawn_y = envelope(x, y, low, high, pixels, log_x=log_x)
+    inside = (x >= low) & (x <= high)
+    if inside.any():
+        assert drawn_y.max() >= y[inside].max()
+        assert drawn_y.min() <= y[inside].min()
+    assert np.all(np.diff(drawn_x) >= 0)
+    assert set(drawn_y.tolist()) <= set(y.tolist())
+    assert len(drawn_x) <= 4 * pixels + 4
+
+
+def test_a_gap_stays_a_gap_among_many_points() -> None:
+    x = np.arange(100_000.0)
+    y = np.ones(100_000)
+    y[50_000] = math.nan
+    places, values = envelope(x, y, 0.0, 99_999.0, 500)
+    assert np.isnan(values).sum() == 1
+    assert abs(places[np.isnan(values)][0] - 50_000) <= 200
+
+
+def test_log_leaves_out_what_is_not_above_zero() -> None:
+    assert np.array_equal(drawn(np.array([-1.0, 0.0, 1.0, 100.0, math.nan]), True)[2:4], [0.0, 2.0])
+    assert np.isnan(drawn(np.array([-1.0, 0.0]), True)).all()
+    values = np.array([-1.0, 0.0])
+    assert drawn(values, False) is values
+
+
+# Numbers and axes
+
+
+@pytest.mark.parametrize(
+    ("value", "spacing", "kind", "text"),
+    [
+        (0.0, 500.0, "count", "0"),
+        (1500.0, 500.0, "count", "1.5k"),
+        (2_000_000.0, 1_000_000.0, "count", "2M"),
+        (2.2, 0.2, "value", "2.2"),
+        (0.0003, 0.0001, "value", "3e-4"),
+        (0.00025, 0.00005, "value", "2.5e-4"),
+        (90.0, 30.0, "seconds", "1 min 30 s"),
+    ],
+)
+def test_ticks_have_as_many_digits_as_they_need(value: float, spacing: float, kind: str, text: str) -> None:
+    assert tick(value, spacing, kind) == text
+
+
+def test_read_outs_are_sensible() -> None:
+    assert read_out(1234567.0, "count") == "1,234,567"
+    assert read_out(1.23456789, "value") == "1.235"
+    assert read_out(24087.88, "value") == "24,088"
+    assert read_out(41.26, "percent") == "41.3 %"
+    assert read_out(math.nan, "value") == "–"
+    assert [duration(s) for s in (0.25, 59.0, 60.0, 5400.0, 90_000.0, 604_800.0)] == [
+        "0.25 s",
+        "59 s",
+        "1 min",
+        "1 h 30 min",
+        "1 d 1 h",
+        "7 d",
+    ]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.62), (-4.0, -3.0), (0.0, 6.0), (-310.0, 310.0), (0.30, 0.31)])
+def test_log_axes_always_have_labelled_ticks(qtbot: QtBot, low: float, high: float) -> None:
+    axis = NumberAxis("left")
+    axis.setLogMode(y=True)
+    (spacing, labelled), *_ = axis.tickValues(low, high, 400)
+    texts = axis.tickStrings(labelled, 1.0, spacing)
+    assert len(labelled) >= 2
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(("high", "size"), [(90.0, 600), (5400.0, 600), (604_800.0, 600), (6e6, 300), (3.0, 600)])
+def test_time_axes_have_a_handful_of_ticks(qtbot: QtBot, high: float, size: float) -> None:
+    axis = NumberAxis("bottom", "seconds")
+    (spacing, labelled), *_ = axis.tickValues(0.0, high, size)
+    assert 2 <= len(labelled) <= 12
+    assert len(set(axis.tickStrings(labelled, 1.0, spacing))) == len(labelled)
+
+
+# The redraw timer
+
+
+class FakeChart:
+    """Counts its redraws."""
+
+    def __init__(self, visible: bool) -> None:
+        self.visible = visible
+        self.dirty = False
+        self.redraws = 0
+
+    def isVisible(self) -> bool:
+        return self.visible
+
+    def redraw_if_dirty(self) -> None:
+        self.redraws += 1
+        self.dirty = False
+
+
+def test_only_visible_charts_that_are_out_of_date_redraw(qtbot: QtBot) -> None:
+    timer = RedrawTimer()
+    charts = [FakeChart(True), FakeChart(True), FakeChart(False)]
+    for chart in charts:
+        timer.register(chart)
+    charts[0].dirty = charts[2].dirty = True
+    timer.wake()
+    qtbot.waitUntil(lambda: charts[0].redraws == 1, timeout=2000)
+    # With nothing left to do it rests.
+    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=2000)
+    assert [chart.redraws for chart in charts] == [1, 0, 0]
+    charts[2].visible = True
+    timer.wake()
+    qtbot.waitUntil(lambda: charts[2].redraws == 1, timeout=2000)
+
+
+def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
+    timer = RedrawTimer()
+    chart = FakeChart(True)
+    timer.register(chart)
+    chart.dirty = True
+    del chart
+    timer.wake()
+    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=2000)
