@@ -13,6 +13,9 @@ from llmlab_gui.charts.numbers import tick
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 
+# Pixels that one tick's text takes, with room beside it.
+_LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
+
 Ticks = list[tuple[float, list[float]]]
 
 
@@ -34,16 +37,16 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
         self.update()
 
     def tickSpacing(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, float]]:
-        span = maxVal - minVal
-        if self.kind != "seconds" or span < 5:
-            levels: list[tuple[float, float]] = super().tickSpacing(minVal, maxVal, size)
-            # pyqtgraph labels its coarsest level; ours is the one with five or more ticks where there is room.
-            fitting = [level for level in levels if span / level[0] >= 3]
-            return (fitting or levels)[:2]
-        wanted = span / max(2.0, size / 110)  # one label in 110 pixels
-        fitting_clock = [step for step in _CLOCK if step >= wanted]
-        major = fitting_clock[0] if fitting_clock else 86_400 * math.ceil(wanted / 86_400)
-        return [(float(major), 0.0)]
+        """Labelled ticks as close as their texts allow, and a finer level between them."""
+        labels = max(2.0, size / (_LABEL_WIDTH if self.orientation == "bottom" else _LABEL_HEIGHT))
+        wanted = (maxVal - minVal) / labels
+        if wanted <= 0:
+            return [(1.0, 0.0)]
+        if self.kind == "seconds" and wanted > 1:
+            major = next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
+            return [(float(major), 0.0)]
+        step = max(_round_step(wanted), 1.0 if self.kind == "count" else 0.0)
+        return [(step, 0.0), (step / 5, 0.0)]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
@@ -60,7 +63,7 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
         self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
-            step = _round_step((high - low) / max(2.0, size / 70))
+            step = _round_step((high - low) / max(2.0, size / _LABEL_WIDTH))
             self._log_step = step
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step

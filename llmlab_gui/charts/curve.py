@@ -31,6 +31,7 @@ class CurveStyle:
     alpha: int = 255
     dotted: bool = False
     markers: str | None = None
+    marker_size: int = 7
     z: float = 0.0
 
 
@@ -67,7 +68,7 @@ class Curve:
             x,
             y,
             symbol=self.style.markers if few else None,
-            symbolSize=7,
+            symbolSize=self.style.marker_size,
             antialias=len(x) <= _MOST_ANTIALIASED,
         )
         finite = y[np.isfinite(y)]

@@ -19,6 +19,7 @@ from llmlab_gui.theme import Theme, current_theme
 
 # Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
 _LEFT_AXIS_WIDTH = 66
+_LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
 _MARGIN = 0.07  # of the height, above and below the curves
 
 
@@ -50,10 +51,20 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
     pointed = Signal(float)  # x under the mouse; NaN when it left
     needs_redraw = Signal()
 
-    def __init__(self, y_label: str, y_unit: str = "", y_kind: str = "value", parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        y_label: str,
+        y_unit: str = "",
+        y_kind: str = "value",
+        *,
+        from_zero: bool = False,
+        parent: QWidget | None = None,
+    ) -> None:
+        """from_zero: the view that follows begins at zero, for what is read as a share of a whole."""
         self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
         super().__init__(parent, axisItems={"bottom": self._axis_x, "left": self._axis_y})
         self.y_label, self.y_unit = y_label, y_unit
+        self._from_zero = from_zero
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
         self.follow = True
@@ -71,7 +82,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self._view: pg.ViewBox = plot.getViewBox()
         self._view.disableAutoRange()
         self._view.sigRangeChangedManually.connect(self._moved_by_hand)
-        self._legend = plot.addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
+        self._legend = plot.addLegend(offset=(-12, -8 if from_zero else 8), labelTextSize="9pt", verSpacing=-4)
+        self._legend.hide()
         self._pointer = pg.InfiniteLine(angle=90, movable=False)
         self._pointer.setZValue(50)
         self._dots = pg.ScatterPlotItem(size=7)
@@ -134,7 +146,7 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
             self.getPlotItem().removeItem(item)
         self._lines = []
         for line in lines:
-            options = {"position": 0.012, "anchors": [(0, 1), (0, 1)], "movable": False}
+            options = {"position": _LABEL_PLACE, "anchors": [(0, 1), (0, 1)], "movable": False}
             item = pg.InfiniteLine(angle=0, movable=False, label=line.label, labelOpts=options)
             item.setZValue(-5)
             self.getPlotItem().addItem(item, ignoreBounds=True)
@@ -165,7 +177,7 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self._legend.clear()
         for style in entries:
             sample = Curve(style, self._theme_background)
-            sample.item.setData([0.0], [0.0], symbol=style.markers, symbolSize=7)
+            sample.item.setData([0.0], [0.0], symbol=style.markers, symbolSize=style.marker_size)
             self._legend.addItem(sample.item, style.label)
         self._legend.setVisible(bool(entries))
 
@@ -232,6 +244,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
             return 0.0, 1.0
         low, high = min(values), max(values)
         margin = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
+        if self._from_zero and not self.log_y:
+            return 0.0, high * (1 + _MARGIN) or 1.0
         return low - margin, high + margin
 
     def _place_lines(self) -> None:
@@ -316,6 +330,7 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
             axis.setTextPen(pg.mkPen(self._text))
             axis.setTickPen(pg.mkPen(QColor(theme.grid)))
             axis.setGrid(255)
+            axis.setZValue(-1000)  # the grid lies behind the curves
         self._legend.setLabelTextColor(self._text)
         veil = QColor(theme.surface)
         veil.setAlpha(215)

@@ -34,8 +34,10 @@ def tick(value: float, spacing: float, kind: str) -> str:
         for size, sign in _COUNT_UNITS:
             if abs(value) >= size:
                 return f"{value / size:.{_decimals(spacing / size)}f}{sign}"
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        digits = max(0, math.floor(math.log10(abs(value))) - math.floor(math.log10(spacing) + 1e-9)) if spacing else 2
+    if abs(value) < spacing * 1e-6:  # what is left of zero after adding up steps
+        return "0"
+    if spacing < 1e-3 or abs(value) >= 1e6:
+        digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(spacing) + 1e-9))
         mantissa, exponent = f"{value:.{digits}e}".split("e")
         return f"{mantissa}e{int(exponent)}"
     return f"{value:.{_decimals(spacing)}f}"

@@ -64,7 +64,7 @@ class ChartPanel(QWidget):
         self._background = Background(self)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
+        layout.setSpacing(0)
         layout.addLayout(self._controls(smoothing))
         for chart, stretch in charts:
             layout.addWidget(chart, stretch)

@@ -18,6 +18,8 @@ from llmlab_gui.runs.history import RunHistory
 
 # More entries hide the curves; the Runs dock has every run's colour.
 _MOST_IN_LEGEND = 6
+# More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
+_LAYERS = 10.0
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
 
@@ -29,6 +31,7 @@ class ShownRun:
     id: str
     color: QColor
     history: RunHistory
+    behind: float  # subtracted from the curves' z: the current run is in front
 
 
 class ChartDock(LabDock):
@@ -66,7 +69,10 @@ class ChartDock(LabDock):
     def shown_runs(self) -> list[ShownRun]:
         """The runs to draw, current first; those that were deleted are left out."""
         ids = [run_id for run_id in self.lab.shown() if self.lab.row(run_id) is not None]
-        return [ShownRun(run_id, self.lab.color(run_id), self.lab.history(run_id)) for run_id in ids]
+        return [
+            ShownRun(run_id, self.lab.color(run_id), self.lab.history(run_id), behind=place * _LAYERS)
+            for place, run_id in enumerate(ids)
+        ]
 
     def _fill(self) -> None:
         self.fill(self.shown_runs())

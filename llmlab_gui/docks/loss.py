@@ -48,19 +48,23 @@ class LossDock(ChartDock):
     def _fill_run(self, run: ShownRun) -> set[str]:
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
         x = history.x(axis)
-        raw = CurveStyle(run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1)
+        raw = CurveStyle(run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1 - run.behind)
         points = {"train": (x, history.step_columns["loss"], raw)}
         if memory:
             smoothed = self._smoothed.get(run.id)
             if smoothed is None or smoothed.history is not history:
                 smoothed = self._smoothed[run.id] = SmoothedColumn(history, "loss")
-            style = CurveStyle(run.color, "train, smoothed", run.id, width=2.0, z=3)
+            style = CurveStyle(run.color, "train, smoothed", run.id, width=2.0, z=3 - run.behind)
             points["smoothed"] = (x, smoothed.values(memory), style)
         evaluations = history.evaluations
         shade = _towards(run.color, QColor(current_theme().text), 0.45)
         for key, column, style in (
-            ("evaluated", "train_loss", CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4)),
-            ("val", "val_loss", CurveStyle(shade, "validation", run.id, width=1.5, markers="o", z=5)),
+            (
+                "evaluated",
+                "train_loss",
+                CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4 - run.behind),
+            ),
+            ("val", "val_loss", CurveStyle(shade, "validation", run.id, width=1.5, markers="o", z=5 - run.behind)),
         ):
             finite = np.isfinite(evaluations[column])
             at = history.x(axis, evaluations["step"][finite])
@@ -68,7 +72,15 @@ class LossDock(ChartDock):
         best = _best(history)
         if best is not None:
             step, loss = best
-            star = CurveStyle(QColor(current_theme().good), "best validation", run.id, width=1.5, markers="star", z=6)
+            star = CurveStyle(
+                QColor(current_theme().good),
+                "best validation",
+                run.id,
+                width=1.5,
+                markers="star",
+                marker_size=13,
+                z=6 - run.behind,
+            )
             points["best"] = (history.x(axis, np.array([step])), np.array([loss]), star)
         for key, (places, values, style) in points.items():
             self.chart.set_curve(f"{run.id}/{key}", places, values, style)

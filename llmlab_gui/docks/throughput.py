@@ -21,9 +21,9 @@ class ThroughputDock(ChartDock):
     """Three charts over one x axis."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        self.speed_chart = LineChart("speed", "tokens/s", "large")
-        self.mfu_chart = LineChart("MFU", "%", "percent")
-        self.memory_chart = LineChart("memory", "MiB", "large")
+        self.speed_chart = LineChart("speed", "tokens/s", "large", from_zero=True)
+        self.mfu_chart = LineChart("MFU", "%", "percent", from_zero=True)
+        self.memory_chart = LineChart("memory", "MiB", "large", from_zero=True)
         # Each chart's column, and what one of its units is of the chart's.
         self._columns = (
             (self.speed_chart, "tokens_per_second", 1.0),
@@ -42,7 +42,8 @@ class ThroughputDock(ChartDock):
                 x, y = run.history.x(axis), run.history.step_columns[column] * factor
                 if axis == "elapsed":
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
-                chart.set_curve(run.id, x, y, CurveStyle(run.color, chart.y_label, run.id, width=1.5))
+                style = CurveStyle(run.color, chart.y_label, run.id, width=1.5, z=-run.behind)
+                chart.set_curve(run.id, x, y, style)
             chart.keep_only({run.id for run in runs})
             chart.set_spans(spans)
         self.speed_chart.set_legend(legend(runs, []))
