@@ -1,0 +1,1 @@
+"""`llmlab-run`: the lab without its window."""

@@ -1,0 +1,156 @@
+"""`corpora`, `presets` and `settings`: what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llmlab.cli import text
+from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.words import Commands
+from llmlab.config import SettingInfo, describe, to_mapping
+from llmlab.errors import UsageError
+from llmlab.gpt.estimate import estimate
+from llmlab.settings import PretrainSettings, load_preset, preset_names
+
+if TYPE_CHECKING:
+    from llmlab.corpora.corpus import Corpus
+
+_CORPORA_DETAILS = """Besides these, any .txt, folder of .txt, .jsonl or .parquet of your own works by its path.
+
+examples:
+  llmlab-run corpora
+  llmlab-run corpora fetch tinystories
+  llmlab-run pretrain --corpus my-texts/"""
+
+_SETTINGS_DETAILS = """A setting is changed with --set section.field=value, or in a file for --settings:
+
+  [model]
+  n_layer = 6
+
+examples:
+  llmlab-run settings
+  llmlab-run settings --preset nano       with that preset's values
+  llmlab-run pretrain --set model.n_layer=6 --set train.schedule=linear"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the three commands."""
+    parser = commands.add("corpora", corpora, "list the texts to learn from, or fetch one", _CORPORA_DETAILS)
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "fetch"))
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the corpus to fetch")
+    commands.add("presets", presets, "list the presets: model sizes with all their settings")
+    parser = commands.add("settings", settings, "list every setting: value, range, meaning", _SETTINGS_DETAILS)
+    parser.add_argument("--preset", metavar="NAME", help="show this preset's values instead of the defaults")
+
+
+def corpora(args: argparse.Namespace) -> int:
+    """Prints all corpora, or fetches one."""
+    if args.action == "fetch":
+        return _fetch(args)
+    from llmlab.corpora import registry  # brings numpy, which `--help` should not wait for
+
+    every = registry.corpora()
+    if args.json:
+        print_json([_corpus_dict(corpus) for corpus in every])
+        return DONE
+    header = ("corpus", "size", "here", "licence", "what it is")
+    rows = [
+        (
+            corpus.name,
+            text.size(corpus.bytes) if corpus.bytes else "endless",
+            "yes" if corpus.here() else "fetch",
+            corpus.licence,
+            corpus.description,
+        )
+        for corpus in every
+    ]
+    for line in text.table(header, rows, right=(1,)):
+        print(line)
+    return DONE
+
+
+def presets(args: argparse.Namespace) -> int:
+    """Prints all presets."""
+    every = [load_preset(name) for name in preset_names()]
+    if args.json:
+        values = [
+            {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
+            | {"estimate": vars(estimate(preset.settings)), "settings": to_mapping(preset.settings)}
+            for preset in every
+        ]
+        print_json(values)
+        return DONE
+    rows = []
+    for preset in every:
+        needed, model = estimate(preset.settings), preset.settings.model
+        shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
+        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(preset.minutes))
+        rows.append((preset.name, *numbers, preset.description))
+    for line in text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4)):
+        print(line)
+    return DONE
+
+
+def settings(args: argparse.Namespace) -> int:
+    """Prints every setting."""
+    values = load_preset(args.preset).settings if args.preset is not None else PretrainSettings()
+    every = list(describe(PretrainSettings))
+    if args.json:
+        print_json([_setting_dict(info, values) for info in every])
+        return DONE
+    rows = [(info.key, text.value(_value(info, values)), info.range_text, _meaning(info)) for info in every]
+    shown = "default" if args.preset is None else args.preset
+    for line in text.table(("setting", shown, "takes", "meaning"), rows):
+        print(line)
+    return DONE
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from llmlab.corpora import registry
+
+    if args.name is None:
+        names = [corpus.name for corpus in registry.corpora() if corpus.kind == "fetched"]
+        raise UsageError("Which corpus should be fetched?", "", f"One of: {', '.join(names)}.")
+    corpus = registry.find_corpus(args.name)
+    if corpus.here():
+        say(f"{corpus.name} is here already.")
+    else:
+        say(f"Fetching {corpus.title}: {text.size(corpus.bytes)}, {corpus.licence}, from {corpus.origin}")
+        registry.fetch(corpus, _show_bytes, lambda: False)
+        say(f"{corpus.name} is here.")
+    if args.json:
+        print_json(_corpus_dict(corpus))
+    return DONE
+
+
+def _show_bytes(done: int, total: int) -> None:
+    """One line on a terminal that counts up."""
+    if sys.stderr.isatty():
+        whole = f" of {text.size(total)}" if total else ""
+        ending = "\n" if done == total else ""
+        print(f"\r  {text.size(done)}{whole}   ", end=ending, file=sys.stderr, flush=True)
+
+
+def _corpus_dict(corpus: Corpus) -> dict[str, Any]:
+    names = ("name", "title", "description", "kind", "licence", "origin", "bytes")
+    return {name: getattr(corpus, name) for name in names} | {"here": corpus.here()}
+
+
+def _setting_dict(info: SettingInfo, values: PretrainSettings) -> dict[str, Any]:
+    named = {"key": info.key, "type": info.kind.__name__, "value": _value(info, values), "default": info.default}
+    names = ("low", "high", "choices", "unit", "help", "advanced", "exact")
+    return named | {name: getattr(info, name) for name in names}
+
+
+def _value(info: SettingInfo, values: PretrainSettings) -> Any:
+    return getattr(getattr(values, info.section), info.name)
+
+
+def _meaning(info: SettingInfo) -> str:
+    return f"{info.help} [{info.unit}]" if info.unit else info.help
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:g} min" if minutes < 90 else f"{minutes / 60:.0f} h"

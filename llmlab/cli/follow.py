@@ -1,0 +1,182 @@
+"""Training in a terminal: starts a run's worker, reports its events, and passes on what the terminal says.
+
+The worker is a process of its own (see llmlab.runs.launcher). Ctrl-C asks it to stop and waits until it has saved;
+a second one kills it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from types import FrameType, TracebackType
+from typing import Any
+
+from llmlab.cli.output import DONE, INTERRUPTED
+from llmlab.cli.progress import Report
+from llmlab.cli.words import spoken
+from llmlab.errors import LabError
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.follow import EventFollower
+from llmlab.runs.launcher import start_worker
+from llmlab.training import requests
+from llmlab.training.events import FINAL_EVENTS, Event, Failed
+
+# How often the events are read: fast enough to look live, slow enough to cost nothing (0.2 ms each).
+_POLL_SECONDS = 0.05
+# A worker that has not begun to train answers a stop between two pieces of text; importing torch takes longest.
+_PATIENCE_SECONDS = 15.0
+# After its last event a worker only has to end.
+_ENDING_SECONDS = 30.0
+
+
+class Interrupts:
+    """Counts Ctrl-C, SIGTERM and SIGHUP while it is entered; the second raises KeyboardInterrupt wherever we are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            ignored = number is not None and signal.getsignal(number) == signal.SIG_IGN
+            if number is None or (ignored and name == "SIGHUP"):  # nohup means: train on without a terminal
+                continue
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+def train(run: RunFolder, report: Report) -> int:
+    """Trains `run` from where it is, to its end; returns the exit code. Raises LabError when it fails."""
+    follower = EventFollower(run, _size(run))
+    with Interrupts() as interrupts:
+        worker = start_worker(run, follow_parent=True)
+        try:
+            last = _Following(run, worker, follower, report, interrupts).to_the_end()
+            _wait(worker)
+        except KeyboardInterrupt:
+            worker.kill()
+            worker.wait()
+            _settle(run)
+            report.close()
+            report.note(f"Killed at once. What was saved is there: llmlab-run resume {spoken(run)}")
+            return INTERRUPTED
+        except BaseException:
+            worker.kill()
+            report.close()
+            raise
+        report.close()
+        if isinstance(last, Failed):
+            raise LabError(last.what, last.why, last.do)
+        report.summary(last)
+        return INTERRUPTED if interrupts.count else DONE
+
+
+class _Following:
+    """One worker from its start to its last event."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        worker: subprocess.Popen[bytes],
+        follower: EventFollower,
+        report: Report,
+        interrupts: Interrupts,
+    ) -> None:
+        self._run, self._worker, self._follower = run, worker, follower
+        self._report, self._interrupts = report, interrupts
+        self._begun = False
+        self._asked: float | None = None  # when a stop was asked for, monotonic
+
+    def to_the_end(self) -> Event | None:
+        """Reports every event; returns the last, or None when the worker was ended before its first."""
+        while True:
+            gone = self._worker.poll() is not None  # asked before reading, so that its last words are read
+            events = self._follower.poll()
+            for event in events:
+                self._begun = True
+                self._report.event(event)
+                if event.name in FINAL_EVENTS:
+                    return event
+            if gone and not events:
+                _settle(self._run)
+                if self._asked is None or self._begun:
+                    raise self._death()
+                return None
+            if not self._begun:
+                self._report.preparing(self._run.recorded_status().doing)
+            if self._interrupts.count:
+                self._stop()
+            time.sleep(_POLL_SECONDS)
+
+    def _stop(self) -> None:
+        """Asks for a stop once; ends a worker that does not answer before it trains."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self._report.note("Stopping: this step ends, then a checkpoint is saved. Ctrl-C again ends it at once.")
+            try:
+                requests.send(self._run.requests, "stop")
+            except OSError:  # a full disk, say
+                self._worker.terminate()
+        elif not self._begun and time.monotonic() - self._asked > _PATIENCE_SECONDS:
+            self._worker.kill()
+
+    def _death(self) -> LabError:
+        """Why the worker went without a last event, as far as it said."""
+        error = self._run.recorded_status().error
+        if error is not None:
+            return LabError(error.get("what", ""), error.get("why", ""), error.get("do", ""))
+        code = self._worker.returncode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if code == -getattr(signal, "SIGKILL", 9):
+            how += ", which the system sends when memory runs out"
+        words = _last_line(self._run)
+        return LabError(
+            f"The worker of {self._run.id} is gone ({how}).",
+            f"Its last words: {words}" if words else "It said nothing.",
+            f"All of its log: {self._run.log}. Go on from the last checkpoint: llmlab-run resume {spoken(self._run)}",
+        )
+
+
+def _settle(run: RunFolder) -> None:
+    """A run whose worker went before it took over would look queued for a while: says that it is stopped."""
+    status = run.recorded_status()
+    if status.state == "queued" and status.pid is None:
+        run.write_status(replace(status, state="stopped"))
+
+
+def _wait(worker: subprocess.Popen[bytes]) -> None:
+    try:
+        worker.wait(_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def _size(run: RunFolder) -> int:
+    try:
+        return run.events.stat().st_size
+    except OSError:
+        return 0
+
+
+def _last_line(run: RunFolder) -> str:
+    """The last line of worker.log, at most 300 characters."""
+    try:
+        with run.log.open("rb") as file:
+            file.seek(max(0, run.log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,85 @@
+"""The command line's entry: reads the words, calls the command, turns errors into one sentence and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. torch is imported only by the commands that need it,
+and by them only when they run, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from llmlab import __version__
+from llmlab.cli import catalogue, checkpoints, doctor, models, pretrain, runs
+from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
+from llmlab.cli.words import Commands, Parser
+from llmlab.errors import Cancelled, LabError, UsageError
+
+_EXAMPLES = """examples:
+  llmlab-run pretrain                      a small GPT learns Shakespeare, in about a minute
+  llmlab-run pretrain --preset nano --corpus tiny --steps 150 --name bar
+  llmlab-run pretrain --corpus my-texts/ --set model.n_layer=6 --set data.tokenizer=bpe
+  llmlab-run resume bar --steps 300        go on where it ended
+  llmlab-run pretrain --from bar@best --steps 400
+  llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
+  llmlab-run export bar --to hf --out bar-hf
+  llmlab-run request bar pause             also resume, stop, save
+  llmlab-run settings                      every setting: default, range, meaning
+
+Each command explains itself: llmlab-run pretrain --help. The window: llmlab-gui."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. arguments: without the program's name; sys.argv's when None."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    prepare_streams("--json" in words)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `llmlab-run settings | head`: the reader has seen enough
+        silence_stdout()
+        return DONE
+    except (KeyboardInterrupt, Cancelled):
+        say("Interrupted.")
+        return INTERRUPTED
+    except LabError as error:
+        if debug:
+            traceback.print_exc()
+        say(f"error: {error}")
+        return WRONG_USE if isinstance(error, UsageError) else FAILED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}".rstrip(".: ")
+        advice = "" if debug else " Run the same command with --debug to see where."
+        say(f"error: Something went wrong that the lab did not foresee ({what}).{advice}")
+        return FAILED
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = Parser(
+        prog="llmlab-run",
+        description="LLM Learning Lab without its window: train a GPT from scratch, and use what was trained.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
+    commands = Commands(parser)
+    for group in (pretrain, runs, checkpoints, models, catalogue, doctor):
+        group.add_commands(commands)
+    if not words:
+        parser.print_help()
+        return WRONG_USE
+    if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        raise UsageError(f"{words[0]} stands before the command.", "Options come after it.", "See llmlab-run --help")
+    if not words[0].startswith("-") and words[0] not in commands.names:
+        nearest = difflib.get_close_matches(words[0], commands.names, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else ""
+        raise UsageError(f"There is no command {words[0]!r}.", f"There are: {', '.join(commands.names)}.", hint)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        args.parser.refuse(unknown)
+    return int(args.command(args))

@@ -1,0 +1,125 @@
+"""`generate` and `export`: using what was trained."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from llmlab.cli.output import DONE, print_json
+from llmlab.cli.words import Commands, add_run, outputs_of
+from llmlab.config import describe, parse_value
+from llmlab.errors import LabError, UsageError
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import resolve_run
+from llmlab.settings import SampleSettings
+
+_GENERATE_DETAILS = """Without @..., the latest checkpoint writes. At temperature 0 it always takes the likeliest token.
+
+examples:
+  llmlab-run generate bar --prompt "The king"
+  llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
+  llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json"""
+
+_EXPORT_DETAILS = """hf writes a folder that transformers' AutoModelForCausalLM and AutoTokenizer open. The model must
+be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
+
+examples:
+  llmlab-run export bar --to hf --out bar-hf
+  llmlab-run export bar@500 --to hf --out bar-500"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds both commands."""
+    parser = commands.add("generate", generate, "let a trained model write", _GENERATE_DETAILS)
+    add_run(parser, checkpoint=True)
+    parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
+    for word, key, metavar in (("tokens", "tokens", "N"), ("temperature", "temperature", "T"), ("top-k", "top_k", "K")):
+        parser.add_argument(f"--{word}", metavar=metavar, help=f"default: the run's samples.{key}")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
+
+    parser = commands.add("export", export, "write a trained model for other programs", _EXPORT_DETAILS)
+    add_run(parser, checkpoint=True)
+    parser.add_argument("--to", choices=("hf",), default="hf", help="hf: a Hugging Face folder")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new or empty folder")
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Writes with a checkpoint, token by token."""
+    run, checkpoint = _checkpoint_of(args)
+    samples = _samples_of(args, run.info().settings.samples)
+    from llmlab.sessions.checkpoint import open_checkpoint  # brings torch
+
+    model = open_checkpoint(run, checkpoint)
+    begin = time.perf_counter()
+    tokens = model.write(
+        args.prompt, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=args.seed
+    )
+    if args.json:
+        written = list(tokens)
+        print_json(
+            {
+                "run": run.id,
+                "checkpoint": checkpoint.name,
+                "prompt": args.prompt,
+                "text": "".join(token.text for token in written),
+                "tokens": [{"text": token.text, "probability": token.probability} for token in written],
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+        return DONE
+    print(args.prompt, end="", flush=True)
+    for token in tokens:
+        print(token.text, end="", flush=True)
+    print()
+    return DONE
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes a checkpoint for transformers: all of the folder, or nothing."""
+    run, checkpoint = _checkpoint_of(args)
+    out = args.out.expanduser().resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already.", "An export never overwrites.", "Choose another --out folder.")
+    from llmlab.corpora.tokenizers import save_hf_tokenizer  # these bring torch and transformers
+    from llmlab.gpt.hf import save_hf
+    from llmlab.sessions.checkpoint import open_checkpoint
+
+    opened = open_checkpoint(run, checkpoint)
+    staging = out.with_name(f".tmp-{out.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        staging.mkdir(parents=True)
+        save_hf(opened.model, staging)
+        save_hf_tokenizer(opened.tokenizer, staging)
+        if out.exists():
+            out.rmdir()
+        os.replace(staging, out)
+    except OSError as error:
+        raise LabError(f"The export could not be written to {out}.", f"{error}.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    if args.json:
+        print_json({"run": run.id, "checkpoint": checkpoint.name, "to": args.to, "out": str(out)})
+    else:
+        print(f"{run.id}@{checkpoint.step} is in {out}. In Python:")
+        print(f"  transformers.AutoModelForCausalLM.from_pretrained({str(out)!r})")
+        print(f"  transformers.AutoTokenizer.from_pretrained({str(out)!r})")
+    return DONE
+
+
+def _checkpoint_of(args: argparse.Namespace) -> tuple[RunFolder, Checkpoint]:
+    reference = resolve_run(args.run, outputs_of(args))
+    return reference.run, reference.checkpoint()
+
+
+def _samples_of(args: argparse.Namespace, recorded: SampleSettings) -> SampleSettings:
+    """The run's own settings for samples, with what the command line says instead; UsageError for bad values."""
+    values = {}
+    for info in describe(SampleSettings, "samples"):
+        said = getattr(args, info.name, None)
+        values[info.name] = getattr(recorded, info.name) if said is None else parse_value(info, said)
+    return SampleSettings(**values)

@@ -1,0 +1,148 @@
+"""`pretrain` and `resume`: training in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from llmlab.cli import text
+from llmlab.cli.follow import train
+from llmlab.cli.output import say
+from llmlab.cli.progress import make_report
+from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assignments_of, outputs_of, spoken
+from llmlab.config import from_mapping, read_toml, with_values
+from llmlab.errors import LabError, UsageError
+from llmlab.gpt.estimate import estimate
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder, process_alive
+from llmlab.runs.launcher import create_run, prepare_resume
+from llmlab.runs.registry import resolve_run
+from llmlab.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings
+
+_PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from --corpus, --steps and
+--seed, then from --set. Ctrl-C stops after the current step and saves; a second one ends at once.
+
+examples:
+  llmlab-run pretrain
+  llmlab-run pretrain --preset nano --corpus tiny --steps 150 --set train.eval_interval=50 --seed 1 --name bar --json
+  llmlab-run pretrain --corpus stories --set data.tokenizer=bpe --set model.position=rotary
+  llmlab-run pretrain --from bar@best --steps 400 --set train.learning_rate=3e-4"""
+
+_RESUME_DETAILS = """A resumed run is bit for bit what it would have been without the interruption, unless settings
+change; what changes, and what that does to exactness, is said.
+
+examples:
+  llmlab-run resume bar
+  llmlab-run resume bar --steps 300
+  llmlab-run resume outputs/pretraining/bar --set train.eval_interval=100 --json"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds both commands."""
+    parser = commands.add("pretrain", pretrain, "train a GPT from scratch", _PRETRAIN_DETAILS)
+    parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
+    add_settings(parser)
+    parser.add_argument("--seed", metavar="N", help="seed of weights, batches and dropout: train.seed")
+    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
+    parser.add_argument("--name", help="the run's id (default: made from date, preset and corpus)")
+    parser.add_argument(
+        "--from",
+        metavar="RUN@WHICH",
+        dest="parent",
+        help="branch: go on from a checkpoint of another run, with its settings, as a new run",
+    )
+    add_outputs(parser)
+
+    parser = commands.add("resume", resume, "go on with a run that ended or was interrupted", _RESUME_DETAILS)
+    add_run(parser)
+    add_settings(parser)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Makes a run and trains it."""
+    outputs = outputs_of(args)
+    parent = _parent(args.parent, outputs) if args.parent is not None else None
+    preset = _preset_of(args, parent)
+    settings = _with_readable_corpus(_settings_of(args, parent))
+    for warning in _shortages(settings, outputs):
+        say(f"warning: {warning}")
+    run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent)
+    return train(run, make_report(run, args.json))
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Goes on with a run from its newest checkpoint."""
+    run = resolve_run(args.run, outputs_of(args)).run
+    status = run.recorded_status()
+    if status.live and process_alive(status.pid, status.pid_start):
+        paused = status.state == "paused"
+        raise LabError(
+            f"{run.id} is being trained already (it is {status.state}).",
+            f"Process {status.pid} holds it.",
+            f"Ask it: llmlab-run request {spoken(run)} {'resume' if paused else 'stop'}",
+        )
+    for sentence in prepare_resume(run, parse_assignments(assignments_of(args))):
+        say(sentence)
+    return train(run, make_report(run, args.json))
+
+
+def _parent(text: str, outputs: Path) -> tuple[RunFolder, Checkpoint]:
+    reference = resolve_run(text, outputs)
+    return reference.run, reference.checkpoint()
+
+
+def _preset_of(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | None) -> str:
+    if parent is None:
+        return args.preset or DEFAULT_PRESET
+    if args.preset is not None:
+        raise UsageError(
+            "--preset and --from exclude each other.",
+            "A branch goes on with the settings of the run that it comes from.",
+            "Change single ones with --set.",
+        )
+    return parent[0].info().preset
+
+
+def _settings_of(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | None) -> PretrainSettings:
+    assignments = assignments_of(args)
+    if parent is None:
+        return resolve_settings(args.preset or DEFAULT_PRESET, args.settings, assignments)
+    settings = parent[0].info().settings
+    if args.settings is not None:
+        settings = from_mapping(PretrainSettings, read_toml(args.settings), settings)
+    return with_values(settings, parse_assignments(assignments))
+
+
+def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:
+    """Refuses a corpus that is not here before a folder is made for the run; makes a path absolute, so that a later
+    resume finds it from anywhere."""
+    from llmlab.corpora.registry import find_corpus  # brings numpy, which `--help` should not wait for
+
+    corpus = find_corpus(settings.data.corpus)
+    if not corpus.here():
+        next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
+    if corpus.kind != "yours":
+        return settings
+    path = Path(settings.data.corpus).expanduser().resolve()
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, corpus=str(path)))
+
+
+def _shortages(settings: PretrainSettings, outputs: Path) -> Iterator[str]:
+    """What this machine may not have enough of, as sentences."""
+    needed = estimate(settings)
+    # Periodic ones, best, final, and the one that is being written.
+    kept = settings.checkpoints.keep_last * (settings.checkpoints.interval > 0) + settings.checkpoints.best + 2
+    disk = kept * needed.checkpoint_bytes
+    existing = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if disk > free:
+        yield f"its checkpoints may need {text.size(disk)}, and {existing} has {text.size(free)} free."
+    memory = psutil.virtual_memory().available
+    if needed.memory_bytes > memory and settings.train.device in ("auto", "cpu"):
+        yield f"training may need {text.size(needed.memory_bytes)} of memory, and {text.size(memory)} are free."

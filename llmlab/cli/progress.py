@@ -1,0 +1,299 @@
+"""A run's events as a terminal shows them: JSON lines, plain lines, or a live progress line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from llmlab.cli import text
+from llmlab.cli.output import say, silence_stdout
+from llmlab.cli.words import spoken
+from llmlab.runs.folder import RunFolder
+from llmlab.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Finished,
+    Paused,
+    Resumed,
+    Sampled,
+    Started,
+    StepEvent,
+    Stopped,
+    Warned,
+    to_line,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# Without a terminal, a line about the steps at most this often.
+_LINE_SECONDS = 10.0
+_SAMPLE_LINES = 3
+_SAMPLE_WIDTH = 96
+
+
+class Report(Protocol):
+    """Shows what happens in a run."""
+
+    def preparing(self, doing: str) -> None:
+        """Called again and again before the first event. doing: the worker's own words, or nothing yet."""
+
+    def event(self, event: Event) -> None:
+        """One event of the run, in order."""
+
+    def note(self, sentence: str) -> None:
+        """A remark of the command itself."""
+
+    def close(self) -> None:
+        """Ends whatever moves on the screen."""
+
+    def summary(self, last: Event | None) -> None:
+        """How it ended, and what to do next. last: the final event, if there was one."""
+
+
+class Output:
+    """Lines on stdout. Losing their reader ends the showing, never the training."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._lost = run, False
+
+    def line(self, line: str) -> None:
+        """Prints one line at once."""
+        if self._lost:
+            return
+        try:
+            print(line, flush=True)
+        except OSError:  # the pipe's reader or the terminal is gone
+            self._lost = True
+            silence_stdout()
+            say(f"Nobody reads the output any more; {self._run.id} trains on. Ctrl-C stops it and saves.")
+
+
+class JsonReport(Report):
+    """Every event as one line on stdout, as it stands in events.jsonl, and nothing else there."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._output = Output(run)
+
+    def preparing(self, doing: str) -> None:
+        return
+
+    def event(self, event: Event) -> None:
+        self._output.line(to_line(event))
+
+    def note(self, sentence: str) -> None:
+        say(sentence)
+
+    def close(self) -> None:
+        return
+
+    def summary(self, last: Event | None) -> None:
+        return
+
+
+class PlainReport(Report):
+    """A line for whatever is worth one; for a log, a pipe, or a terminal that cannot redraw."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._output = Output(run)
+        self._doing = ""
+        self._started: Started | None = None
+        self._last_step: StepEvent | None = None
+        self._val_loss: float | None = None
+        self._line_time = 0.0
+
+    def note(self, sentence: str) -> None:
+        self._print(sentence)
+
+    def close(self) -> None:
+        return
+
+    def preparing(self, doing: str) -> None:
+        what = doing.partition(" (")[0]  # without its percentage
+        if what and what != self._doing:
+            self._doing = what
+            self._print(f"{what} ...")
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started = event
+                for line in _introduction(event):
+                    self._print(line)
+            case StepEvent():
+                self._step(event)
+                self._last_step = event
+            case Evaluated():
+                self._val_loss = event.val_loss
+                best = "   best so far" if event.best and event.step else ""
+                losses = f"train {text.loss(event.train_loss)}   validation {text.loss(event.val_loss)}"
+                self._print(f"step {event.step}   {losses}{best}")
+            case Sampled():
+                for sample in event.samples:
+                    self._quietly(_sample(sample))
+            case CheckpointSaved() if "requested" in event.labels:
+                self._print(f"step {event.step}   saved {event.checkpoint} ({text.size(event.bytes)})")
+            case Paused():
+                why = "" if event.reason == "requested" else f" {event.reason}"
+                self._print(f"Paused at step {event.step}.{why} Go on: llmlab-run request {spoken(self._run)} resume")
+            case Resumed():
+                self._print(f"Went on after {text.duration(event.paused_seconds)}.")
+            case Warned():
+                self._print(f"warning: {event.message}")
+
+    def summary(self, last: Event | None) -> None:
+        for line in _summary(self._run, self._started, self._last_step, last):
+            self._print(line)
+
+    def _step(self, event: StepEvent) -> None:
+        now = time.monotonic()
+        first = self._last_step is None
+        if first or now - self._line_time >= _LINE_SECONDS:
+            self._line_time = now
+            steps = self._started.steps if self._started else 0
+            self._print(f"step {event.step}/{steps}   {_numbers(event, self._val_loss)}")
+
+    def _quietly(self, lines: list[str]) -> None:
+        for line in lines:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._output.line(line)
+
+
+class LiveReport(PlainReport):
+    """Plain lines that scroll above one progress line that moves."""
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__(run)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def preparing(self, doing: str) -> None:
+        self._show(f"[dim]{doing or 'Starting'} ...[/]")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None
+
+    def _step(self, event: StepEvent) -> None:
+        steps = self._started.steps if self._started else None
+        self._show(_numbers(event, self._val_loss), event.step, steps)
+
+    def _print(self, line: str) -> None:
+        if self._progress is None:
+            super()._print(line)
+        else:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _quietly(self, lines: list[str]) -> None:
+        if self._progress is None:
+            super()._quietly(lines)
+            return
+        for line in lines:
+            self._progress.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, words: str, step: int = 0, steps: int | None = None) -> None:
+        """Draws the moving line, which appears with the first call."""
+        if self._progress is None:
+            from rich.progress import BarColumn, Progress, TextColumn  # 0.2 s: only for those who see it
+
+            columns = TextColumn("{task.fields[place]}"), BarColumn(bar_width=24), TextColumn("{task.description}")
+            self._progress = Progress(*columns, refresh_per_second=8, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task(words, total=None, place="")
+        assert self._task is not None
+        place = f"step {step}/{steps}" if steps else ""
+        self._progress.update(self._task, description=words, completed=step, total=steps, place=place)
+
+
+def make_report(run: RunFolder, as_json: bool) -> Report:
+    """The report that fits --json and the terminal."""
+    if as_json:
+        return JsonReport(run)
+    live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveReport(run) if live else PlainReport(run)
+
+
+def _introduction(event: Started) -> list[str]:
+    """What begins, and what its losses will mean."""
+    where = f"{event.device} {event.precision}, {event.threads} threads"
+    begins = f"goes on at step {event.step}" if event.step else "starts"
+    lines = [
+        f"{event.run} {begins}: {text.count(event.parameters)} parameters, {text.count(event.train_tokens)} tokens "
+        f"({event.tokenizer}, vocabulary {event.vocab_size}), on {where}"
+    ]
+    if not event.step:
+        floor = "" if event.floor_loss is None else f", and {event.floor_loss:.3f} is the lowest there can be"
+        lines.append(
+            f"In nats a token, knowing nothing costs {event.uniform_loss:.3f}, knowing how often each token occurs "
+            f"{event.unigram_loss:.3f}{floor}."
+        )
+    return lines + [f"changed: {sentence}" for sentence in event.changed]
+
+
+def _numbers(event: StepEvent, val_loss: float | None) -> str:
+    validation = "" if val_loss is None else f"   validation {text.loss(val_loss)}"
+    speed = f"{text.count(event.tokens_per_second)} tokens/s"
+    return f"loss {text.loss(event.loss)}{validation}   {speed}   {text.duration(event.eta_seconds)} left"
+
+
+def _sample(sample: dict[str, str]) -> list[str]:
+    """A sample's first lines, behind a bar."""
+    lines = (sample.get("prompt", "") + sample.get("text", "")).strip("\n").split("\n")
+    shown = [line[:_SAMPLE_WIDTH].rstrip() for line in lines if line.strip()]
+    return [f"  | {_printable(line)}" for line in shown[:_SAMPLE_LINES]]
+
+
+def _printable(line: str) -> str:
+    """Without control characters: an untrained model writes those too, and a terminal would obey them."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+
+
+def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, last: Event | None) -> list[str]:
+    """The closing lines."""
+    name = spoken(run)
+    if last is None:
+        return ["", f"{run.id} was stopped before its first step.", f"  llmlab-run resume {name}"]
+    lines = [""]
+    if isinstance(last, Finished):
+        why = "the validation loss no longer fell" if last.reason == "early_stop" else "all its steps are done"
+        lines.append(f"Finished at step {last.step} after {text.duration(last.active_seconds)} of training: {why}.")
+        lines += _closing_losses(last, started, step)
+        lines.append(f"  checkpoint   {last.checkpoint}")
+    elif isinstance(last, Stopped):
+        saved = f"saved as {last.checkpoint}" if last.checkpoint else "nothing to save yet"
+        lines.append(f"Stopped at step {last.step} after {text.duration(last.active_seconds)} of training, {saved}.")
+    lines.append(f"  folder       {run.path}")
+    lines += ["", "Next:"]
+    nexts = []
+    if last.step:
+        nexts.append((f"llmlab-run generate {name} --prompt {_PROMPT}", "let it write"))
+    if isinstance(last, Finished):
+        nexts.append((f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
+    else:
+        nexts.append((f"llmlab-run resume {name}", "go on"))
+    nexts.append(("llmlab-gui", "see its curves, its samples and what it expects next"))
+    return lines + [f"  {command}   ({meaning})" for command, meaning in nexts]
+
+
+_PROMPT = '"The king"'
+
+
+def _closing_losses(last: Finished, started: Started | None, step: StepEvent | None) -> list[str]:
+    lines = []
+    if last.val_loss is not None:
+        lines.append(f"  train loss   {text.loss(last.train_loss)} nats a token")
+        best = "" if last.best_step in (None, last.step) else f" (best {text.loss(last.best_val_loss)}"
+        lines.append(f"  validation   {text.loss(last.val_loss)}{best and f'{best} at step {last.best_step})'}")
+    elif step is not None:
+        lines.append(f"  train loss   {text.loss(step.loss)} nats a token, at the last step")
+    if started is not None:
+        floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
+        lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")
+    return lines

@@ -1,0 +1,241 @@
+"""`runs`, `show` and `request`: what is there, how one run stands, and asking a live one."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llmlab.cli import text
+from llmlab.cli.output import DONE, print_json
+from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
+from llmlab.config import differences, to_mapping
+from llmlab.errors import LabError, UsageError
+from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
+from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
+from llmlab.runs.launcher import request as send_request
+from llmlab.runs.registry import list_runs, resolve_run
+from llmlab.settings import PretrainSettings, load_preset
+from llmlab.training.events import Evaluated, Event, Started, from_line
+
+# A request is answered at the next step boundary; a long step answers later than this.
+_ANSWER_SECONDS = 10.0
+_SHOWN_EVALUATIONS = 10
+
+_ANSWERED: dict[str, tuple[str, ...]] = {
+    "pause": ("paused",),
+    "resume": ("running",),
+    "stop": ("stopped", "finished", "failed", "interrupted"),
+}
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the three commands."""
+    add_outputs(commands.add("runs", runs, "list the runs, newest first"))
+    add_run(commands.add("show", show, "show one run: state, settings, losses, checkpoints"))
+    parser = commands.add(
+        "request",
+        request,
+        "ask a live run to pause, resume, stop or save",
+        "A request is answered at the end of the current step. Pausing keeps everything in memory; stopping saves\n"
+        "and ends. It makes no difference who started the run: a terminal or the window.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's id or folder")
+    parser.add_argument("request", choices=("pause", "resume", "stop", "save"))
+    add_outputs(parser)
+
+
+def runs(args: argparse.Namespace) -> int:
+    """Prints all runs."""
+    outputs = outputs_of(args)
+    found = [_RunLine.of(run) for run in list_runs(outputs)]
+    if args.json:
+        print_json([line.as_dict() for line in found])
+    elif not found:
+        print(f"There are no runs in {outputs} yet. Begin with: llmlab-run pretrain")
+    else:
+        header = ("run", "state", "corpus", "size", "step", "loss", "validation", "tokens/s", "begun")
+        for line in text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7)):
+            print(line)
+    return DONE
+
+
+def show(args: argparse.Namespace) -> int:
+    """Prints one run."""
+    run = resolve_run(args.run, outputs_of(args)).run
+    info, status = run.info(), run.status()
+    saved = list_checkpoints(run.checkpoints)
+    started, evaluations = _milestones(run)
+    if args.json:
+        about = _RunLine(run, status, info).as_dict()
+        about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
+        about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
+        about |= {"evaluations": [vars(event) for event in evaluations], "error": status.error}
+        print_json(about)
+        return DONE
+    for line in _description(run, info, status, started):
+        print(line)
+    print()
+    for line in _evaluation_table(evaluations):
+        print(line)
+    print(f"{len(saved)} checkpoints: {', '.join(_named(checkpoint) for checkpoint in saved) or 'none'}")
+    if not status.live:
+        print(f"\nGo on with it: llmlab-run resume {spoken(run)}")
+    return DONE
+
+
+def request(args: argparse.Namespace) -> int:
+    """Asks a live run and waits a while for its answer."""
+    run = resolve_run(args.run, outputs_of(args)).run
+    before = run.status()
+    wanted = _ANSWERED.get(args.request, ())
+    if before.state in wanted and before.live:
+        answer, answered = f"{run.id} is {before.state} already.", True
+    else:
+        saved = _saved(run)
+        send_request(run, args.request)
+        if args.request == "save":
+            answered = _wait_until(lambda: bool(_saved(run) - saved))
+            answer = f"{run.id} saved {', '.join(sorted(name for name, _ in _saved(run) - saved))}."
+        else:
+            answered = _wait_until(lambda: run.status().state in wanted)
+            answer = f"{run.id} is {run.status().state} at step {run.status().step}."
+    if not answered:
+        answer = f"{run.id} has not answered yet; it will at the end of its current step."
+    if args.json:
+        print_json({"run": run.id, "request": args.request, "answered": answered, "state": run.status().state})
+    else:
+        print(answer)
+    return DONE
+
+
+def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint as JSON output shows it."""
+    values = dataclasses.asdict(checkpoint)
+    return {"name": checkpoint.name, **values, "path": str(checkpoint.path), "labels": list(checkpoint.labels)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _RunLine:
+    """One line about a run. info: None when its run.json cannot be read."""
+
+    run: RunFolder
+    status: RunStatus
+    info: RunInfo | None
+
+    @staticmethod
+    def of(run: RunFolder) -> _RunLine:
+        try:
+            return _RunLine(run, run.status(), run.info())
+        except LabError:
+            return _RunLine(run, run.recorded_status(), None)
+
+    def row(self) -> tuple[str, ...]:
+        status, info = self.status, self.info
+        if info is None:
+            return (self.run.id, "damaged", "", "", "", "", "", "", "")
+        model = info.settings.model
+        speed = "" if status.tokens_per_second is None or not status.live else text.count(status.tokens_per_second)
+        return (
+            self.run.id,
+            status.state,
+            info.settings.data.corpus.rpartition("/")[2],
+            f"{model.n_layer}x{model.n_embd}",
+            f"{status.step}/{info.settings.train.steps}",
+            text.loss(status.loss),
+            text.loss(status.val_loss),
+            speed,
+            text.ago(info.created),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        status, info = self.status, self.info
+        values: dict[str, Any] = {"id": self.run.id, "path": str(self.run.path)}
+        if info is None:
+            return values | {"state": "damaged"}
+        values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
+        values |= {"corpus": info.settings.data.corpus, "step": status.step, "steps": info.settings.train.steps}
+        names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid")
+        return values | {name: getattr(status, name) for name in names}
+
+
+def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Started | None) -> Iterator[str]:
+    settings = info.settings
+    yield f"{run.id}: {status.state} at step {status.step} of {settings.train.steps}"
+    if status.error:
+        yield f"  error        {' '.join(part for part in status.error.values() if part)}"
+    yield f"  folder       {run.path}"
+    yield f"  begun        {text.clock(info.created)} ({text.ago(info.created)})"
+    if info.parent:
+        yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
+    yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
+    if started is not None:
+        yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
+        yield f"  computed on  {started.device} {started.precision}, {started.threads} threads"
+        floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
+        yield f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"
+    yield f"  loss         train {text.loss(status.loss)}, validation {text.loss(status.val_loss)}"
+    changed = [f"{row[0].key}={text.value(row[2])}" for row in differences(_preset_settings(info), settings)]
+    yield f"  settings     preset {info.preset or 'none'}{': ' if changed else ''}{' '.join(changed)}"
+    yield f"  log          {run.log}"
+
+
+def _preset_settings(info: RunInfo) -> PretrainSettings:
+    try:
+        return load_preset(info.preset).settings
+    except UsageError:  # made without one, or with one that is gone
+        return PretrainSettings()
+
+
+def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:
+    if not evaluations:
+        return
+    # Evenly chosen, the last always among them.
+    stride = -(-len(evaluations) // _SHOWN_EVALUATIONS)
+    shown = evaluations[::-1][::stride][::-1]
+    rows = [(str(e.step), text.loss(e.train_loss), text.loss(e.val_loss), "best" if e.best else "") for e in shown]
+    yield from text.table(("step", "train", "validation", ""), rows, right=(0, 1, 2))
+    yield ""
+
+
+def _milestones(run: RunFolder) -> tuple[Started | None, list[Evaluated]]:
+    """The last `started` and all evaluations; the many `step` lines are passed over unparsed."""
+    started: Started | None = None
+    evaluations = []
+    for event in _events(run, (b'{"event": "started"', b'{"event": "evaluated"')):
+        if isinstance(event, Started):
+            started = event
+        elif isinstance(event, Evaluated):
+            evaluations.append(event)
+    return started, evaluations
+
+
+def _events(run: RunFolder, beginnings: tuple[bytes, ...]) -> Iterator[Event]:
+    try:
+        with run.events.open("rb") as file:
+            for line in file:
+                if line.startswith(beginnings) and (event := from_line(line)) is not None:
+                    yield event
+    except OSError:
+        return
+
+
+def _named(checkpoint: Checkpoint) -> str:
+    words = [*checkpoint.labels, *(["pinned"] if checkpoint.pinned else [])]
+    return f"{checkpoint.step} ({' '.join(words)})"
+
+
+def _saved(run: RunFolder) -> set[tuple[str, float]]:
+    """Checkpoints by name and time, since a step can be saved again."""
+    return {(checkpoint.name, checkpoint.time) for checkpoint in list_checkpoints(run.checkpoints)}
+
+
+def _wait_until(answered: Callable[[], bool]) -> bool:
+    end = time.monotonic() + _ANSWER_SECONDS
+    while time.monotonic() < end:
+        if answered():
+            return True
+        time.sleep(0.05)
+    return answered()

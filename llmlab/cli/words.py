@@ -1,0 +1,102 @@
+"""The words that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from llmlab.errors import UsageError
+from llmlab.paths import outputs_dir
+from llmlab.runs.folder import RunFolder
+
+# Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
+_SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in the lab's own way, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)
+        # Wide enough for the longest command and most options to share a line with their meaning.
+        options.setdefault(
+            "formatter_class", lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
+        )
+        super().__init__(*args, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError instead of printing the whole usage."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", "", f"See {self.prog} --help")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Raises UsageError for words that mean nothing here, with the nearest option."""
+        options = re.findall(r"--[a-z-]+", self.format_usage())
+        nearest = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help"
+        raise UsageError(f"{self.prog} does not take {unknown[0]!r}.", "", hint)
+
+
+class Commands:
+    """The commands of a program, in the order in which its help lists them."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+        self.names: list[str] = []
+
+    def add(self, name: str, command: Callable[[argparse.Namespace], int], help: str, details: str = "") -> Parser:
+        """A new command with --json and --debug; `command(args)` returns the exit code. details: for its own help."""
+        parser = self._parsers.add_parser(name, help=help, description=help, epilog=details)
+        parser.add_argument("--json", action="store_true", help="machine-readable output")
+        parser.add_argument("--debug", action="store_true", help="print the traceback of an error too")
+        parser.set_defaults(command=command, parser=parser)
+        self.names.append(name)
+        return parser
+
+
+def add_outputs(parser: Parser) -> None:
+    """--outputs DIR."""
+    parser.add_argument(
+        "--outputs", metavar="DIR", type=Path, help="folder of the runs (default: $LLMLAB_OUTPUTS, or the lab's own)"
+    )
+
+
+def add_run(parser: Parser, *, checkpoint: bool = False) -> None:
+    """RUN and --outputs. checkpoint: RUN may end in @final, @best, @latest or @STEP."""
+    ending = "; @final, @best, @latest or @STEP after it names a checkpoint" if checkpoint else ""
+    parser.add_argument("run", metavar="RUN", help=f"a run's id or folder{ending}")
+    add_outputs(parser)
+
+
+def add_settings(parser: Parser) -> None:
+    """--steps and --set, which change settings."""
+    parser.add_argument("--steps", metavar="N", help="optimizer steps in all: train.steps")
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.FIELD=VALUE",
+        dest="assignments",
+        action="append",
+        default=[],
+        help="change a setting; again for each (`llmlab-run settings` lists all)",
+    )
+
+
+def outputs_of(args: argparse.Namespace) -> Path:
+    """The outputs folder that the command line means, absolute."""
+    return (args.outputs.expanduser() if args.outputs is not None else outputs_dir()).resolve()
+
+
+def assignments_of(args: argparse.Namespace) -> list[str]:
+    """All settings of the command line as `section.field=value`: the short words first, so that --set wins."""
+    short = [(key, getattr(args, word, None)) for word, key in _SHORT_FOR.items()]
+    return [f"{key}={value}" for key, value in short if value is not None] + args.assignments
+
+
+def spoken(run: RunFolder) -> str:
+    """How to name a run in a command: its id where that is enough, else its folder."""
+    here = run.path.resolve().parent.parent == outputs_dir().resolve()
+    return shlex.quote(run.id if here else str(run.path))
