@@ -16,7 +16,7 @@ from llmlab.corpora.corpus import Corpus, Piece
 from llmlab.corpora.own import files_key, text_files
 from llmlab.corpora.text_files import SUFFIXES, file_pieces
 from llmlab.errors import Cancelled, LabError, UsageError
-from llmlab.files import fsync_file, fsync_folder
+from llmlab.files import fsync_file, fsync_folder, sha256_of
 from llmlab.paths import cache_dir
 
 ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all (0: not known)
@@ -35,12 +35,13 @@ _ARTICLE = re.compile(r"^ = [^=].* = \n?$")
 class FetchedCorpus(Corpus):
     """Text files in cache_dir()/corpora/<name>/, fetched by `fetch` or put there by hand.
 
-    file: what `fetch` writes there. url: of a plain text; or dataset and config: on the Hugging Face hub, whose
-    train split is read. articles: its rows are lines, to be joined to articles.
+    file: what `fetch` writes there. url and sha256: of a plain text; or dataset and config: on the Hugging Face
+    hub, whose train split is read. articles: its rows are lines, to be joined to articles.
     """
 
     file: str
     url: str = ""
+    sha256: str = ""
     dataset: str = ""
     config: str | None = None
     articles: bool = False
@@ -88,6 +89,7 @@ def fetched_corpora() -> list[FetchedCorpus]:
             bytes=20_479,
             file="the-verdict.txt",
             url=_VERDICT_URL,
+            sha256="b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
         ),
         FetchedCorpus(
             name="wikitext2",
@@ -155,10 +157,10 @@ def _download(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancell
             file.write(block)
             done += len(block)
             progress(done, corpus.bytes)
-    if done != corpus.bytes:
+    if sha256_of(path) != corpus.sha256:
         raise LabError(
             f"{corpus.title} is not complete, or was changed at its source.",
-            f"{done:,} bytes came, and {corpus.bytes:,} were expected from {corpus.url}.",
+            f"{done:,} bytes came from {corpus.url}, and they are not the {corpus.bytes:,} that were expected.",
             "Try again later.",
         )
 

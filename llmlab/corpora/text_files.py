@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmlab.corpora.corpus import Piece, document_pieces
 from llmlab.errors import LabError
@@ -127,7 +128,7 @@ def _is_unicode(text: str) -> bool:
 def _parquet_pieces(path: Path) -> Iterator[Piece]:
     parquet, column = _open_parquet(path)
     row = 0
-    for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
+    for batch in _batches(path, parquet, column):
         for value in batch.column(0):
             text = value.as_py()
             if text is None:
@@ -136,7 +137,17 @@ def _parquet_pieces(path: Path) -> Iterator[Piece]:
             row += 1
 
 
-def _open_parquet(path: Path):  # type: ignore[no-untyped-def]  # -> tuple[pyarrow.parquet.ParquetFile, str]
+def _batches(path: Path, parquet: Any, column: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=[column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise LabError(f"{path} is damaged.", f"{error}.", "Fetch or write it again.") from error
+
+
+def _open_parquet(path: Path) -> tuple[Any, str]:
+    """The pyarrow ParquetFile and the name of its column of texts."""
     import pyarrow
     import pyarrow.parquet
 

@@ -166,7 +166,8 @@ def _open(folder: Path) -> TokenCache | None:
         )
         if not whole:
             return None
-        tokens = np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r")
+        # A plain array over the mapped file: indexing a memmap object itself is slower.
+        tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
         documents = np.fromfile(folder / "documents.bin", dtype="<i8")
     except (TypeError, OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,40 @@ def tokenizer_from_json(values: dict[str, Any]) -> Tokenizer:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabError("The saved tokenizer is damaged.", f"{type(error).__name__}: {error}.") from error
     raise LabError("The saved tokenizer is of no known kind.", f"It says {values['kind']!r}.")
+
+
+def save_hf_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes tokenizer.json and its settings, so that AutoTokenizer.from_pretrained(folder) gives the same ids.
+
+    As usual in transformers, a text that spells the end of text is read there as that one token.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    special = (
+        {} if tokenizer.end_of_text is None else dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+    )
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=_pipeline(tokenizer), clean_up_tokenization_spaces=False, **special
+    )
+    saved.save_pretrained(folder)
+
+
+def _pipeline(tokenizer: Tokenizer) -> Any:
+    """The tokenizer as a pipeline of the `tokenizers` library (its own copy, which the caller may change)."""
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Pipeline
+
+    match tokenizer:
+        case CharTokenizer():
+            ids = {character: id for id, character in enumerate(tokenizer.characters)}
+            pipeline = Pipeline(models.WordLevel(ids, unk_token=""))
+            pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+            pipeline.decoder = decoders.Fuse()
+            return pipeline
+        case MergesTokenizer():
+            return Pipeline.from_str(tokenizer.pipeline.to_str())
+        case _:
+            return BpeTokenizer(gpt2_merges()).pipeline  # the same ids: bytes, merges in order, end of text
 
 
 def _with_parts(ids: set[int]) -> list[int]:
