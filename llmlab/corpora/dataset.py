@@ -96,17 +96,17 @@ def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple
 
 
 def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size: int, data: DataSettings) -> None:
-    needed = block_size + 1
-    for part, tokens in (("training", train), ("validation", val)):
-        if len(tokens) < needed:
-            longest = max(0, min(len(train), len(val)) - 1)
-            raise LabError(
-                f"{corpus.title} is too short for model.block_size={block_size}.",
-                f"Its {len(train) + len(val)} tokens leave {len(tokens)} for {part}, and one window needs {needed}.",
-                f"Lower model.block_size to {longest} or less, or change data.val_fraction ({data.val_fraction:g})."
-                if longest >= 2
-                else "Use a longer text.",
-            )
+    shortest = min(len(train), len(val))
+    if shortest >= block_size + 1:
+        return
+    raise LabError(
+        f"{corpus.title} is too short for model.block_size={block_size}.",
+        f"Its {len(train) + len(val)} tokens are split in {len(train)} and {len(val)}, and one window "
+        f"needs {block_size + 1} of each.",
+        f"Lower model.block_size to {shortest - 1} or less, or change data.val_fraction ({data.val_fraction:g})."
+        if shortest > 2
+        else "Use a longer text.",
+    )
 
 
 def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: int) -> float:

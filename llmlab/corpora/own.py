@@ -10,6 +10,7 @@ from pathlib import Path
 from llmlab.corpora.corpus import Corpus, Piece
 from llmlab.corpora.text_files import SUFFIXES, file_pieces, text_bytes
 from llmlab.errors import LabError, UsageError
+from llmlab.files import sha256_of
 
 # Files up to this size together are recognised by their content, larger ones by name, size and time of change.
 _HASH_BYTES = 64 << 20
@@ -81,5 +82,6 @@ def files_key(files: list[Path]) -> str:
     for file in files:
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size}\n".encode("utf-8", "surrogateescape"))
-        digest.update(file.read_bytes() if small else f"{file} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+        content = sha256_of(file) if small else f"{file} {stat.st_mtime_ns}"
+        digest.update(content.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

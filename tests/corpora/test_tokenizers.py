@@ -40,8 +40,6 @@ AWKWARD = [
     "\x00\x7f\u2028\xa0",
     "don't I'LL we've",
 ]
-TEXT = ("gpt2", "compact", "bpe")
-# Texts that catch tokenizers out: white space of all kinds, half-seen scripts, and the end of text in plain words.
 TEXT = st.text(max_size=200) | st.sampled_from(AWKWARD)
 
 

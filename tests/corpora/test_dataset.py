@@ -1,0 +1,119 @@
+"""The two splits: what they hold, that they share nothing, and what they cost someone who only counts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmlab.corpora.dataset import Dataset, load_dataset
+from llmlab.corpora.tokenizers import Gpt2Tokenizer
+from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.settings import DataSettings
+
+
+def load(block_size: int = 64, **values: object) -> Dataset:
+    data = DataSettings(**values)  # type: ignore[arg-type]
+    return load_dataset(data, block_size, lambda what, share: None, lambda: False)
+
+
+@pytest.fixture
+def three_files(tmp_path: Path) -> Path:
+    """Documents of 10, 20 and 30 GPT-2 tokens."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number, (name, word) in enumerate([("a", " red"), ("b", " green"), ("c", " blue")], start=1):
+        (folder / f"{name}.txt").write_text(word * (10 * number))
+    return folder
+
+
+def test_the_splits_are_the_corpus_cut_in_two() -> None:
+    dataset = load(corpus="tiny", val_fraction=0.2)
+    both = np.concatenate([dataset.train, dataset.val])
+    assert len(dataset.val) == round(0.2 * len(both))
+    text = dataset.tokenizer.decode(both.tolist())
+    assert text.startswith("PRIDE AND PREJUDICE")
+    assert Gpt2Tokenizer().encode(text) == both.tolist()
+
+
+def test_documents_are_held_out_whole(three_files: Path) -> None:
+    for fraction, held_out in [(0.1, 30), (0.48, 30), (0.5, 20 + 1 + 30)]:
+        dataset = load(5, corpus=str(three_files), split="documents", val_fraction=fraction)
+        assert len(dataset.val) == held_out
+        assert len(dataset.train) + held_out == 62
+        assert dataset.train[-1] == dataset.tokenizer.end_of_text
+        assert dataset.tokenizer.end_of_text not in dataset.val[:20]
+
+
+def test_one_document_cannot_be_split_by_documents() -> None:
+    with pytest.raises(LabError, match="cannot be split by documents"):
+        load(corpus="tiny", split="documents")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "char", "compact", "bpe"])
+def test_the_unigram_loss_is_the_cross_entropy_of_training_frequencies(kind: str) -> None:
+    dataset = load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500)
+    counts = Counter(dataset.train.tolist())
+    total = len(dataset.train) + dataset.tokenizer.vocab_size
+    by_hand = -sum(math.log((counts[id] + 1) / total) for id in dataset.val.tolist()) / len(dataset.val)
+    assert dataset.unigram_loss == pytest.approx(by_hand, rel=1e-9)
+    assert dataset.unigram_loss < math.log(dataset.tokenizer.vocab_size)
+    again = load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500)
+    assert again.unigram_loss == dataset.unigram_loss
+
+
+def test_a_real_text_has_no_floor() -> None:
+    assert load(corpus="tiny").floor_loss is None
+
+
+def test_the_key_depends_on_all_that_a_resume_depends_on(three_files: Path) -> None:
+    keys = [
+        load(5, corpus=str(three_files)).key,
+        load(5, corpus=str(three_files), val_fraction=0.2).key,
+        load(5, corpus=str(three_files), tokenizer="char").key,
+        load(5, corpus=str(three_files), max_tokens=60).key,
+    ]
+    (three_files / "a.txt").write_text(" pink" * 10)
+    keys.append(load(5, corpus=str(three_files)).key)
+    assert len(set(keys)) == 5
+    (three_files / "a.txt").write_text(" red" * 10)
+    assert load(5, corpus=str(three_files)).key == keys[0]
+
+
+def test_a_corpus_that_is_too_short_says_how_short(three_files: Path) -> None:
+    with pytest.raises(LabError, match=r"62 tokens are split in 56 and 6.*needs 65 of each.*to 5 or less"):
+        load(64, corpus=str(three_files))
+    assert len(load(5, corpus=str(three_files)).val) == 6
+
+
+def test_max_tokens_limits_both_splits_together() -> None:
+    dataset = load(corpus="shakespeare", max_tokens=5000)
+    assert (len(dataset.train), len(dataset.val)) == (4500, 500)
+
+
+@pytest.mark.parametrize("kind", ["char", "compact", "bpe"])
+def test_a_vocabulary_is_made_of_the_part_that_is_read(kind: str) -> None:
+    part = load(corpus="austen", tokenizer=kind, max_tokens=4000)
+    assert len(part.train) + len(part.val) == 4000
+    text = part.tokenizer.decode(np.concatenate([part.train, part.val]).tolist())
+    assert text.startswith("NORTHANGER ABBEY")
+    if kind == "compact":
+        assert part.tokenizer.vocab_size < 3000
+
+
+def test_cancelling_while_the_vocabulary_is_learned_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path))
+    for kind in ("char", "compact", "bpe"):
+        with pytest.raises(Cancelled):
+            load_dataset(DataSettings(corpus="tiny", tokenizer=kind), 64, lambda what, share: None, lambda: True)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_an_unknown_corpus_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean shakespeare"):
+        load(corpus="shakespear")
