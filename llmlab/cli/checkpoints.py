@@ -150,7 +150,9 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
 
 
 def _entries(header: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, entry in sorted(header.items()):
+    # blocks.10 after blocks.2: numbers in names are compared as numbers.
+    for name in sorted(header, key=lambda name: [part.zfill(8) for part in name.split(".")]):
+        entry = header[name]
         if name != "__metadata__":
             yield {"name": name, "dtype": str(entry["dtype"]), "shape": [int(n) for n in entry["shape"]]}
 

@@ -85,10 +85,13 @@ def export(args: argparse.Namespace) -> int:
     out = args.out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already.", "An export never overwrites.", "Choose another --out folder.")
-    from llmlab.corpora.tokenizers import save_hf_tokenizer  # these bring torch and transformers
+    from transformers.utils import logging  # these bring torch and transformers
+
+    from llmlab.corpora.tokenizers import save_hf_tokenizer
     from llmlab.gpt.hf import save_hf
     from llmlab.sessions.checkpoint import open_checkpoint
 
+    logging.disable_progress_bar()
     opened = open_checkpoint(run, checkpoint)
     staging = out.with_name(f".tmp-{out.name}-{uuid.uuid4().hex[:8]}")
     try:

@@ -174,7 +174,7 @@ class LiveReport(PlainReport):
         self._task: TaskID | None = None
 
     def preparing(self, doing: str) -> None:
-        self._show(f"[dim]{doing or 'Starting'} ...[/]")
+        self._show(f"{doing or 'Starting'} ...")
 
     def close(self) -> None:
         if self._progress is not None:
@@ -203,13 +203,14 @@ class LiveReport(PlainReport):
         if self._progress is None:
             from rich.progress import BarColumn, Progress, TextColumn  # 0.2 s: only for those who see it
 
-            columns = TextColumn("{task.fields[place]}"), BarColumn(bar_width=24), TextColumn("{task.description}")
-            self._progress = Progress(*columns, refresh_per_second=8, transient=True)
+            place = TextColumn("{task.fields[place]}", markup=False)
+            numbers = TextColumn("{task.description}", markup=False)
+            self._progress = Progress(place, BarColumn(bar_width=24), numbers, refresh_per_second=8, transient=True)
             self._progress.start()
             self._task = self._progress.add_task(words, total=None, place="")
         assert self._task is not None
-        place = f"step {step}/{steps}" if steps else ""
-        self._progress.update(self._task, description=words, completed=step, total=steps, place=place)
+        at = f"step {step}/{steps}" if steps else ""
+        self._progress.update(self._task, description=words, completed=step, total=steps, place=at)
 
 
 def make_report(run: RunFolder, as_json: bool) -> Report:
@@ -259,40 +260,35 @@ def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, la
     """The closing lines."""
     name = spoken(run)
     if last is None:
-        return ["", f"{run.id} was stopped before its first step.", f"  llmlab-run resume {name}"]
-    lines = [""]
+        return ["", f"{run.id} was stopped before its first step. Go on: llmlab-run resume {name}"]
+    commands = [("llmlab-gui", "see its curves, its samples, and what it expects next")]
     if isinstance(last, Finished):
-        why = "the validation loss no longer fell" if last.reason == "early_stop" else "all its steps are done"
-        lines.append(f"Finished at step {last.step} after {text.duration(last.active_seconds)} of training: {why}.")
-        lines += _closing_losses(last, started, step)
-        lines.append(f"  checkpoint   {last.checkpoint}")
-    elif isinstance(last, Stopped):
-        saved = f"saved as {last.checkpoint}" if last.checkpoint else "nothing to save yet"
-        lines.append(f"Stopped at step {last.step} after {text.duration(last.active_seconds)} of training, {saved}.")
-    lines.append(f"  folder       {run.path}")
-    lines += ["", "Next:"]
-    nexts = []
-    if last.step:
-        nexts.append((f"llmlab-run generate {name} --prompt {_PROMPT}", "let it write"))
-    if isinstance(last, Finished):
-        nexts.append((f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
+        why = "the validation loss no longer fell" if last.reason == "early_stop" else "all steps are done"
+        how = f"Finished at step {last.step} after {text.duration(last.active_seconds)} of training: {why}."
+        commands.insert(0, (f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
     else:
-        nexts.append((f"llmlab-run resume {name}", "go on"))
-    nexts.append(("llmlab-gui", "see its curves, its samples and what it expects next"))
-    return lines + [f"  {command}   ({meaning})" for command, meaning in nexts]
+        how = f"Stopped at step {last.step}; what was learned is saved."
+        commands.insert(0, (f"llmlab-run resume {name}", "go on"))
+    if last.step:
+        commands.insert(0, (f'llmlab-run generate {name} --prompt "The king"', "let it write"))
+    lines = ["", how, *_closing_losses(last, started, step)]
+    if isinstance(last, (Finished, Stopped)) and last.checkpoint:
+        lines.append(f"  checkpoint   {last.checkpoint}")
+    lines += [f"  folder       {run.path}", "", "Next:"]
+    widest = max(len(command) for command, _ in commands)
+    return lines + [f"  {command.ljust(widest)}   {meaning}" for command, meaning in commands]
 
 
-_PROMPT = '"The king"'
-
-
-def _closing_losses(last: Finished, started: Started | None, step: StepEvent | None) -> list[str]:
+def _closing_losses(last: Event, started: Started | None, step: StepEvent | None) -> list[str]:
+    """The losses at the end, in nats a token, and what to hold them against."""
     lines = []
-    if last.val_loss is not None:
-        lines.append(f"  train loss   {text.loss(last.train_loss)} nats a token")
-        best = "" if last.best_step in (None, last.step) else f" (best {text.loss(last.best_val_loss)}"
-        lines.append(f"  validation   {text.loss(last.val_loss)}{best and f'{best} at step {last.best_step})'}")
+    if isinstance(last, Finished) and last.val_loss is not None:
+        lines.append(f"  train loss   {text.loss(last.train_loss)}")
+        earlier = last.best_step is not None and last.best_step != last.step
+        best = f" (best {text.loss(last.best_val_loss)} at step {last.best_step})" if earlier else ""
+        lines.append(f"  validation   {text.loss(last.val_loss)}{best}")
     elif step is not None:
-        lines.append(f"  train loss   {text.loss(step.loss)} nats a token, at the last step")
+        lines.append(f"  train loss   {text.loss(step.loss)} at the last step")
     if started is not None:
         floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
         lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# A table keeps its last column readable even in a narrow window.
+# The last column stays readable even in a narrow window.
 _NARROWEST = 24
 
 
@@ -71,18 +71,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     """
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    last = max(_NARROWEST, width() - before)
     for row in cells:
         aligned = [
             text.rjust(widths[column]) if column in right else text.ljust(widths[column])
             for column, text in enumerate(row[:-1])
         ]
         ending = row[-1].rjust(widths[-1]) if len(row) - 1 in right else row[-1]
-        wrapped = textwrap.wrap(ending, last, drop_whitespace=False, break_on_hyphens=False) or [""]
-        yield "  ".join([*aligned, wrapped[0].rstrip()]).rstrip()
-        for line in wrapped[1:]:
-            yield " " * before + line.strip()
+        yield from hanging("  ".join([*aligned, ""]), ending)
+
+
+def hanging(beginning: str, text: str) -> Iterator[str]:
+    """Lines of `text` after `beginning`, wrapped at the terminal's width under its own start."""
+    room = max(_NARROWEST, width() - len(beginning))
+    wrapped = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    yield f"{beginning}{wrapped[0]}".rstrip()
+    for line in wrapped[1:]:
+        yield " " * len(beginning) + line
 
 
 def width() -> int:

@@ -1,0 +1,144 @@
+"""Doctor's checks of the devices: does training compute what it should, and how fast is the machine?
+
+Imports torch. Whatever is checked is the code that training runs: model, loss, optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmlab.cli.doctor import Finding
+from llmlab.gpt.head import next_token_loss
+from llmlab.gpt.model import GPT
+from llmlab.settings import ModelSettings, TrainSettings
+from llmlab.training.device import Device, choose_device, measured_peak
+from llmlab.training.optimizer import make_optimizer
+
+_STEPS = 20
+# Largest difference of a loss from the CPU's within 20 steps, in nats. Rounding in another order makes about 1e-5;
+# a device that computes something else (pytorch/pytorch#109457 on MPS) is off by tenths.
+_TOLERANCE = 1e-3
+# Largest difference between the chunked loss's gradient and plain cross-entropy's, relative to the largest entry.
+_GRADIENT_TOLERANCE = 1e-4
+# The baby preset's batch with GPT-2's vocabulary: windows x context, width, vocabulary.
+_ROWS, _WIDTH, _VOCABULARY = 12 * 64, 128, 50257
+
+
+def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """Every check with its name, in order."""
+    yield "devices", _devices
+    yield "cpu", partial(_trains, Device("cpu", "fp32"))
+    for kind in _other_kinds():
+        yield kind, partial(_trains, Device(kind, "fp32"))
+    yield "speed", _speed
+    yield "loss", _loss
+
+
+def _other_kinds() -> list[str]:
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind, available in here.items() if available]
+
+
+def _devices() -> Finding:
+    names = ["cpu"]
+    for kind in _other_kinds():
+        name = f" ({torch.cuda.get_device_name()})" if kind == "cuda" else ""
+        names.append(f"{kind}{name}")
+    chosen = choose_device(TrainSettings())
+    return Finding("devices", "ok", f"{', '.join(names)}; runs use {chosen.kind} {chosen.precision} by default")
+
+
+def _trains(device: Device) -> Finding:
+    """20 steps in fp32: finite, falling, and the same as on the CPU."""
+    losses = training_losses(device)
+    if not all(math.isfinite(loss) for loss in losses):
+        return Finding(device.kind, "broken", f"The loss of 20 training steps is not finite: {losses}.", _avoid(device))
+    said = f"{_STEPS} training steps, loss {losses[0]:.3f} -> {losses[-1]:.3f}, fused AdamW"
+    if losses[-1] > losses[0] - 0.1:
+        return Finding(device.kind, "broken", f"{said}: it does not learn.", _avoid(device))
+    if device.kind == "cpu":
+        return Finding(device.kind, "ok", said)
+    reference = training_losses(Device("cpu", "fp32"))
+    off = max(abs(a - b) for a, b in zip(losses, reference, strict=True))
+    said += f", at most {off:.1e} from the CPU's"
+    if off > _TOLERANCE:
+        return Finding(device.kind, "broken", f"{said}: it computes something else.", _avoid(device))
+    return Finding(device.kind, "ok", said, values={"difference": off})
+
+
+def training_losses(device: Device) -> list[float]:
+    """Losses of 20 steps of a tiny GPT; the same on every device, but for rounding."""
+    settings = ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=32)
+    generator = torch.Generator().manual_seed(0)
+    starts = torch.randint(0, 64, (8, 1), generator=generator)
+    tokens = ((starts + 7 * torch.arange(settings.block_size + 1)) % 64).to(device.kind)  # every token tells the next
+    state = torch.get_rng_state()
+    torch.manual_seed(0)  # weights are drawn on the CPU and then moved
+    model = GPT(settings, vocab_size=64).to(device.kind)
+    torch.set_rng_state(state)
+    optimizer = make_optimizer(model, TrainSettings(learning_rate=1e-2))
+    losses = []
+    for _ in range(_STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def _speed() -> Finding:
+    """Matrix products: what the speed of a run is a share of."""
+    device = choose_device(TrainSettings())
+    peak = measured_peak(device)
+    said = f"{peak / 1e9:.0f} GFLOP/s of {device.precision} matrix products on {device.kind}"
+    threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
+    return Finding("speed", "ok", said + threads, values={"flops": peak})
+
+
+def _loss() -> Finding:
+    """The chunked loss over a large vocabulary: equal to plain cross-entropy, and how long both take."""
+    device = choose_device(TrainSettings()).kind
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1, _ROWS, _WIDTH, generator=generator).to(device)
+    unembedding = (0.02 * torch.randn(_VOCABULARY, _WIDTH, generator=generator)).to(device)
+    targets = torch.randint(0, _VOCABULARY, (1, _ROWS), generator=generator).to(device)
+
+    def plain(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(x, w).flatten(0, 1), y.flatten())
+
+    ours, seconds = _gradients(next_token_loss, rows, unembedding, targets)
+    theirs, plain_seconds = _gradients(plain, rows, unembedding, targets)
+    off = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
+    said = f"over {_VOCABULARY:,} tokens {1000 * seconds:.0f} ms in chunks, {1000 * plain_seconds:.0f} ms at once"
+    values = {"seconds": seconds, "plain_seconds": plain_seconds, "difference": off}
+    if not off < _GRADIENT_TOLERANCE:
+        return Finding("loss", "broken", f"{said}, and the gradients differ by {off:.1e}.", values=values)
+    return Finding("loss", "ok", f"{said}; gradients agree within {off:.0e}", values=values)
+
+
+def _gradients(
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor], rows: Tensor, unembedding: Tensor, targets: Tensor
+) -> tuple[list[Tensor], float]:
+    """Gradients of both inputs, and the shorter of two times in seconds."""
+    seconds = math.inf
+    for _ in range(2):
+        inputs = [rows.clone().requires_grad_(), unembedding.clone().requires_grad_()]
+        begin = time.perf_counter()
+        loss(inputs[0], inputs[1], targets).backward()
+        gradients = [tensor.grad for tensor in inputs if tensor.grad is not None]
+        float(gradients[0].sum())  # waits for a device that works behind the program's back
+        seconds = min(seconds, time.perf_counter() - begin)
+    return gradients, seconds
+
+
+def _avoid(device: Device) -> str:
+    return "Install torch again." if device.kind == "cpu" else "Set train.device=cpu."
