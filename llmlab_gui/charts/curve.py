@@ -13,8 +13,8 @@ from llmlab_gui.charts.envelope import envelope
 
 # Above so many points, markers are a thick line and cost more than they tell.
 _MOST_MARKERS = 300
-# Above so many points a smooth edge is not seen, and costs most of the time of drawing.
-_MOST_ANTIALIASED = 3000
+# A thin line of more points than these is noise, on which smooth edges are not seen and cost most of the drawing.
+_MOST_ANTIALIASED = 1000
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Curve:
             y,
             symbol=self.style.markers if few else None,
             symbolSize=self.style.marker_size,
-            antialias=len(x) <= _MOST_ANTIALIASED,
+            antialias=self.style.width > 1 or len(x) <= _MOST_ANTIALIASED,
         )
         finite = y[np.isfinite(y)]
         return (float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan)

@@ -47,9 +47,10 @@ class RunThread(QThread):
 
         Training in this thread is asked to stop at its next step, and saves.
         """
-        self._stopping.set()
         if self._in_process and self.isRunning():
-            requests.send(self._run.requests, "stop")
+            requests.send(self._run.requests, "stop")  # what follows goes on until the training has ended
+        else:
+            self._stopping.set()
 
     def run(self) -> None:
         if not self._in_process:

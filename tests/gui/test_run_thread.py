@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeRun
+from kills import small_settings
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
 from llmlab.runs import overview
 from llmlab.runs.folder import RunStatus
+from llmlab.runs.launcher import create_run
 from llmlab.runs.overview import Overview
-from llmlab.training.events import Event, StepEvent
+from llmlab.training.events import Event, Finished, StepEvent, Stopped
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.run_thread import RunThread
 
@@ -151,3 +153,28 @@ def test_it_stops_within_a_second_while_a_long_run_is_opened(
     watcher.thread.stop()
     assert watcher.thread.wait(1000)
     assert watcher.overviews == watcher.errors == []
+
+
+def test_it_can_train_inside_itself(outputs: Path, qtbot: QtBot) -> None:
+    run = create_run(outputs, small_settings(4), name="inside")
+    thread = RunThread(run, in_process=True)
+    events: list[Event] = []
+    statuses: list[RunStatus] = []
+    thread.batch.connect(events.extend)
+    thread.status_changed.connect(statuses.append)
+    with qtbot.waitSignal(thread.finished, timeout=60_000):
+        thread.start()
+    qtbot.waitUntil(lambda: bool(events) and isinstance(events[-1], Finished), timeout=2000)
+    assert [event.step for event in events if isinstance(event, StepEvent)] == [1, 2, 3, 4]
+    assert statuses[-1].state == "finished"
+
+
+def test_training_inside_itself_stops_when_asked(outputs: Path, qtbot: QtBot) -> None:
+    thread = RunThread(create_run(outputs, small_settings(100_000), name="inside"), in_process=True)
+    events: list[Event] = []
+    thread.batch.connect(events.extend)
+    thread.start()
+    qtbot.waitUntil(lambda: any(isinstance(event, StepEvent) for event in events), timeout=60_000)
+    thread.stop()
+    assert thread.wait(20_000)
+    qtbot.waitUntil(lambda: isinstance(events[-1], Stopped), timeout=2000)

@@ -1,0 +1,235 @@
+"""The chart docks show what the histories hold, for every shown run, in every theme."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from llmlab_gui.theme import theme_notifier
+from PySide6.QtGui import QColor
+from pytestqt.qtbot import QtBot
+
+from llmlab.training.events import Evaluated, StepEvent
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.docks.chart_dock import ChartDock
+from llmlab_gui.docks.learning_rate import LearningRateDock
+from llmlab_gui.docks.loss import LossDock, gap_note
+from llmlab_gui.docks.throughput import ThroughputDock
+
+COLORS = ("#0072b2", "#d55e00", "#009e73")
+
+
+class FakeChartLab(FakeLab):
+    """A FakeLab that also knows which runs are overlaid, and in which colours."""
+
+    def __init__(self, outputs: Path) -> None:
+        super().__init__(outputs)
+        self.redraw = RedrawTimer(self)
+
+    def shown(self) -> list[str]:
+        others = [row.run.id for row in self.runs() if row.run.id != self._current]
+        return ([self._current] if self._current else []) + others
+
+    def color(self, run_id: str) -> QColor:
+        return QColor(COLORS[list(self._fakes).index(run_id)])
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[FakeChartLab]:
+    fake = FakeChartLab(tmp_path)
+    yield fake
+    fake.redraw.stop()
+
+
+def _shown(dock: ChartDock, qtbot: QtBot) -> ChartDock:
+    qtbot.addWidget(dock)
+    dock.resize(700, 500)
+    dock.show()
+    return dock
+
+
+def _points(chart: LineChart, key: str) -> tuple[list[float], list[float]]:
+    curve = chart.curves()[key]
+    return curve.x.tolist(), curve.y.tolist()
+
+
+def _wait(dock: ChartDock, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=3000)
+
+
+def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path, steps=2000, floor_loss=1.1).start().advance(600))
+    _wait(dock, qtbot)
+    steps = [event for event in fake.written if isinstance(event, StepEvent)]
+    evaluated = [event for event in fake.written if isinstance(event, Evaluated)]
+    assert _points(dock.chart, "fake/train") == ([e.step for e in steps], [e.loss for e in steps])
+    assert _points(dock.chart, "fake/val") == ([e.step for e in evaluated], [e.val_loss for e in evaluated])
+    assert _points(dock.chart, "fake/evaluated")[1] == [e.train_loss for e in evaluated]
+    labels = [line.label for line, _ in dock.chart._lines]
+    assert [label.split(":")[0] for label in labels] == ["uniform 4.17", "unigram 3.34", "floor 1.10"]
+    gap = evaluated[-1].val_loss - evaluated[-1].train_loss
+    assert gap_note(lab.history("fake")) == f"validation − train: {gap:+.3f}"
+
+
+def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path, steps=2000).start().advance(300))
+    _wait(dock, qtbot)
+    fake.advance(200)
+    lab.pump(fake)
+    _wait(dock, qtbot)
+    live = _points(dock.chart, "fake/smoothed")
+    fake.resume_from(250).advance(250)
+    lab.reload(fake)
+    _wait(dock, qtbot)
+    again = _points(dock.chart, "fake/smoothed")
+    assert len(live[0]) == len(again[0]) == 500
+    # The fake repeats its losses, so the run that was cut and resumed looks like the one that was not.
+    assert np.allclose(live[1], again[1], rtol=1e-12)
+
+
+def test_smoothing_off_leaves_the_raw_curve_alone(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(50))
+    dock.panel.set_memory(0)
+    _wait(dock, qtbot)
+    assert set(dock.chart.curves()) == {"fake/train", "fake/val", "fake/evaluated"}
+    assert dock.chart.curves()["fake/train"].style.alpha == 255
+
+
+def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path, "first", seed=1).start().advance(300))
+    lab.add(FakeRun(tmp_path, "second", seed=2).start().advance(300))
+    _wait(dock, qtbot)
+    curves = dock.chart.curves()
+    assert curves["first/train"].style.color == QColor(COLORS[0])
+    assert curves["second/train"].style.color == QColor(COLORS[1])
+    assert curves["second/train"].style.z > curves["first/val"].style.z  # the current run is in front
+    assert [style.label for style in dock.chart._entries[:2]] == ["second", "first"]
+    monkeypatch.setattr(lab, "shown", lambda: ["second"])
+    lab.shown_changed.emit()
+    _wait(dock, qtbot)
+    assert {key.split("/")[0] for key in dock.chart.curves()} == {"second"}
+
+
+def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LearningRateDock(lab)
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path).start().advance(100))
+    _wait(dock, qtbot)
+    steps = [event for event in fake.written if isinstance(event, StepEvent)]
+    assert _points(dock.rate_chart, "fake/lr")[1] == [e.lr for e in steps]
+    assert _points(dock.norm_chart, "fake/norm")[1] == [e.grad_norm for e in steps]
+    (line, _) = dock.norm_chart._lines[0]
+    assert line.value == fake.settings.train.grad_clip
+
+
+def test_panning_one_chart_moves_the_other(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LearningRateDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(100))
+    _wait(dock, qtbot)
+    view = dock.rate_chart.getPlotItem().getViewBox()
+    view.setXRange(20, 30, padding=0)
+    view.sigRangeChangedManually.emit([True, False])
+    assert dock.norm_chart.getPlotItem().getViewBox().viewRange()[0] == [20, 30]
+    assert not dock.rate_chart.follow
+    assert not dock.norm_chart.follow
+
+
+def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = ThroughputDock(lab)
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path).start().advance(100).pause().unpause(30.0).advance(100))
+    _wait(dock, qtbot)
+    steps = [event for event in fake.written if isinstance(event, StepEvent)]
+    assert _points(dock.speed_chart, "fake")[1] == [e.tokens_per_second for e in steps]
+    assert np.allclose(_points(dock.mfu_chart, "fake")[1], [e.mfu * 100 for e in steps])
+    assert np.allclose(_points(dock.memory_chart, "fake")[1], [e.memory_bytes / 2**20 for e in steps])
+    assert [(span.low, span.high) for span, _ in dock.speed_chart._spans] == [(100.0, 100.0)]
+    dock.panel.set_x_axis("elapsed")
+    _wait(dock, qtbot)
+    ((span, _),) = dock.speed_chart._spans
+    assert span.high - span.low == pytest.approx(30.0)
+    x, y = _points(dock.speed_chart, "fake")
+    gaps = [place for place, value in zip(x, y, strict=True) if math.isnan(value)]
+    assert gaps == [pytest.approx(span.low)]
+
+
+@pytest.mark.parametrize("kind", [LossDock, LearningRateDock, ThroughputDock])
+def test_every_axis_is_drawn_without_complaint(
+    kind: type[ChartDock], lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock = _shown(kind(lab), qtbot)
+    fake = FakeRun(tmp_path).start().advance(250)
+    broken = fake.step_event(251)
+    broken.loss = broken.grad_norm = math.nan
+    fake.append(broken)
+    lab.add(fake)
+    for axis in ("step", "tokens", "active_seconds", "elapsed"):
+        for log in (False, True):
+            dock.panel.set_x_axis(axis)
+            dock.panel.set_log(x=log, y=log)
+            _wait(dock, qtbot)
+            dock.panel._point(100.0)
+            assert not dock.grab().isNull()
+
+
+@pytest.mark.parametrize("kind", [LossDock, LearningRateDock, ThroughputDock])
+def test_without_a_run_or_a_step_it_says_what_to_do(
+    kind: type[ChartDock], lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock = _shown(kind(lab), qtbot)
+    assert not dock.panel.isVisible()
+    fake = lab.add(FakeRun(tmp_path).start())
+    assert not dock.panel.isVisible()
+    fake.advance(1)
+    lab.pump(fake)
+    assert dock.panel.isVisible()
+
+
+def test_a_new_theme_repaints_the_charts(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(10))
+    _wait(dock, qtbot)
+    theme_notifier.changed.emit()
+    assert dock.panel.dirty
+    _wait(dock, qtbot)
+
+
+def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    lab.add(FakeRun(tmp_path).start().advance(10))
+    dock = LossDock(lab)
+    dock.show()
+    _wait(dock, qtbot)
+    panel = weakref.ref(dock.panel)
+    dock.shutdown()
+    dock.close()
+    with qtbot.waitSignal(dock.destroyed, timeout=2000):
+        dock.deleteLater()
+    del dock
+    lab.events_arrived.emit("fake", [])
+    theme_notifier.changed.emit()
+
+    def freed() -> bool:
+        gc.collect()
+        return panel() is None
+
+    qtbot.waitUntil(freed, timeout=3000)
