@@ -70,7 +70,7 @@ class FetchedCorpus(Corpus):
     def where(self) -> str:
         """What to do to have it here."""
         return (
-            f"Run `llmlab-run corpora --fetch {self.name}` with a network, or put the text there yourself as "
+            f"Run `llmlab-run corpora fetch {self.name}` with a network, or put the text there yourself as "
             f"{self.folder / self.file} (any .txt, .jsonl or .parquet in that folder is read)."
         )
 
