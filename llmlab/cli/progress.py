@@ -260,14 +260,14 @@ def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, la
     """The closing lines."""
     name = spoken(run)
     if last is None:
-        return ["", f"{run.id} was stopped before its first step. Go on: llmlab-run resume {name}"]
+        return ["", f"Stopped before it began. Go on: llmlab-run resume {name}"]
     commands = [("llmlab-gui", "see its curves, its samples, and what it expects next")]
     if isinstance(last, Finished):
         why = "the validation loss no longer fell" if last.reason == "early_stop" else "all steps are done"
         how = f"Finished at step {last.step} after {text.duration(last.active_seconds)} of training: {why}."
         commands.insert(0, (f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
     else:
-        how = f"Stopped at step {last.step}; what was learned is saved."
+        how = f"Stopped at step {last.step}; what was learned is saved." if last.step else "Stopped before step 1."
         commands.insert(0, (f"llmlab-run resume {name}", "go on"))
     if last.step:
         commands.insert(0, (f'llmlab-run generate {name} --prompt "The king"', "let it write"))

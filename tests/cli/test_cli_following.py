@@ -1,0 +1,155 @@
+"""What the command does with its worker: every way in which a worker can end, and every way to interrupt it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmlab
+from llmlab.cli import follow
+from llmlab.cli.main import main
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import list_runs
+
+REPOSITORY = Path(llmlab.__file__).parents[1]
+PRETRAIN = ["pretrain", "--corpus", "tiny", "--name", "bar"]
+
+Behave = Callable[[str], list[subprocess.Popen[bytes]]]
+
+
+@pytest.fixture
+def behave(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> Behave:
+    """Makes the next worker a fake one that behaves so; returns the list in which it will stand."""
+
+    def use(behaviour: str) -> list[subprocess.Popen[bytes]]:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def start(run: RunFolder, *, follow_parent: bool) -> subprocess.Popen[bytes]:
+            assert follow_parent
+            command = [sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(run.path), behaviour]
+            environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+            with run.log.open("ab") as log:
+                started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+            return started[0]
+
+        monkeypatch.setattr(follow, "start_worker", start)
+        return started
+
+    return use
+
+
+def test_a_finished_run_ends_with_losses_and_what_to_do_next(
+    behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave("finishes")
+    assert main(PRETRAIN) == 0
+    output = capsys.readouterr().out
+    assert "810 k parameters" in output
+    assert "knowing nothing costs 4.174" in output
+    assert "1.500 (best 1.250 at step 2)" in output
+    assert "uniform 4.174, unigram 3.300" in output
+    assert str(outputs / "pretraining" / "bar") in output
+    assert "llmlab-run resume bar --steps 6" in output
+    assert 'llmlab-run generate bar --prompt "The king"' in output
+    assert "llmlab-gui" in output
+    assert "\x1b" not in output  # no control codes where nobody can see them
+
+
+def test_a_failed_run_says_what_why_and_what_to_do(behave: Behave, capsys: pytest.CaptureFixture[str]) -> None:
+    behave("fails")
+    assert main([*PRETRAIN, "--json"]) == 1
+    output = capsys.readouterr()
+    assert output.err == "error: The loss is not a number. It was 7. Lower it.\n"
+    assert json.loads(output.out.splitlines()[-1])["event"] == "failed"
+
+
+def test_a_worker_that_dies_is_reported_with_its_last_words_and_its_log(
+    behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave("dies")
+    assert main(PRETRAIN) == 1
+    error = capsys.readouterr().err
+    assert "exit code 7" in error
+    assert "Its last words: Segmentation fault in a library" in error
+    assert str(outputs / "pretraining" / "bar" / "worker.log") in error
+    assert "llmlab-run resume bar" in error
+    assert "Traceback" not in error
+
+
+def test_a_worker_that_the_system_kills_is_reported_with_the_likely_reason(
+    behave: Behave, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave("is_killed")
+    assert main(PRETRAIN) == 1
+    assert "memory runs out" in capsys.readouterr().err
+
+
+def test_a_worker_that_finds_the_run_taken_is_reported(behave: Behave, capsys: pytest.CaptureFixture[str]) -> None:
+    behave("refused")
+    assert main(PRETRAIN) == 1
+    assert "Another worker holds this run." in capsys.readouterr().err
+
+
+def test_control_c_once_stops_and_gives_130(behave: Behave, capsys: pytest.CaptureFixture[str]) -> None:
+    behave("stops")
+    assert main([*PRETRAIN, "--json"]) == 130
+    output = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in output.out.splitlines()][-1] == "stopped"
+    assert "Stopping" in output.err
+
+
+def test_control_c_twice_kills_a_deaf_worker_at_once(
+    behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = behave("is_deaf")
+    assert main(PRETRAIN) == 130
+    assert workers[0].returncode == -signal.SIGKILL
+    assert RunFolder(outputs / "pretraining" / "bar").status().state == "interrupted"
+    assert "llmlab-run resume bar" in capsys.readouterr().out
+
+
+def test_control_c_ends_a_worker_that_has_not_begun_and_does_not_answer(
+    behave: Behave, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.1)
+    workers = behave("never_begins")
+    assert main(PRETRAIN) == 130
+    assert workers[0].returncode is not None
+    assert RunFolder(outputs / "pretraining" / "bar").status().state == "stopped"
+
+
+def test_the_signals_of_the_program_are_as_before_afterwards(behave: Behave) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    behave("stops")
+    main(PRETRAIN)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_hang_up_is_left_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with follow.Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.count == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupts.count == 1
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_json_has_the_events_exactly_as_the_file_has_them(
+    behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave("finishes")
+    assert main([*PRETRAIN, "--json"]) == 0
+    output = capsys.readouterr()
+    assert output.out == list_runs(outputs)[0].events.read_text()
+    assert output.err == ""
