@@ -1,0 +1,1 @@
+"""The desktop application. Never imports torch: training happens in worker processes."""

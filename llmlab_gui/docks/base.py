@@ -1,0 +1,121 @@
+"""What every dock has: its name, a caption that says what it shows, and an empty state that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QFont, QPalette
+from PySide6.QtWidgets import QDockWidget, QLabel, QPushButton, QSizePolicy, QStackedWidget, QVBoxLayout, QWidget
+
+from llmlab_gui.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+
+class LabDock(QDockWidget):
+    """A dock named `dock.<id>`. Subclasses call `set_body` once, then `show_body` and `show_empty` as they need."""
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(title, parent)
+        self.lab = lab
+        self.setObjectName(f"dock.{dock_id}")
+        self.setAccessibleName(title)
+        self._body: QWidget | None = None
+        self._empty = EmptyState()
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self._empty)
+        self._caption = QuietLabel()
+        self._caption.linkActivated.connect(lambda link: self.lab.open_concept(link.removeprefix("concept:")))
+        self._caption.hide()
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(8, 4, 8, 6)
+        layout.setSpacing(4)
+        layout.addWidget(self._stack, 1)
+        layout.addWidget(self._caption)
+        self.setWidget(content)
+
+    def set_body(self, widget: QWidget) -> None:
+        """The dock's content."""
+        self._body = widget
+        self._stack.addWidget(widget)
+        self.show_body()
+
+    def caption(self, text: str, concept: str) -> None:
+        """The quiet line under the content: what it shows, with a link to the concept page that explains it."""
+        self._caption.setText(f'{text} <a href="concept:{concept}">Learn more</a>')
+        self._caption.show()
+
+    def show_body(self) -> None:
+        """Shows the content again after `show_empty`."""
+        if self._body is not None:
+            self._stack.setCurrentWidget(self._body)
+
+    def show_empty(
+        self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None
+    ) -> None:
+        """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
+        self._empty.say(title, hint, action_text, slot)
+        self._stack.setCurrentWidget(self._empty)
+
+    def shutdown(self) -> None:
+        """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
+
+
+class EmptyState(QWidget):
+    """A title, a hint, and at most one button, in the middle."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._slot: Callable[[], object] | None = None
+        self._title, self._hint, self._button = QLabel(), QuietLabel(), QPushButton()
+        font = QFont(self._title.font())
+        font.setPointSizeF(font.pointSizeF() * 1.15)
+        font.setWeight(QFont.Weight.DemiBold)
+        self._title.setFont(font)
+        for label in (self._title, self._hint):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            label.setWordWrap(True)
+        self._button.clicked.connect(self._act)
+        layout = QVBoxLayout(self)
+        layout.addStretch(1)
+        layout.addWidget(self._title)
+        layout.addWidget(self._hint)
+        layout.addWidget(self._button, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(2)
+
+    def say(self, title: str, hint: str, action_text: str, slot: Callable[[], object] | None) -> None:
+        """Replaces all of it."""
+        self._title.setText(title)
+        self._hint.setText(hint)
+        self._button.setText(action_text)
+        self._button.setVisible(bool(action_text) and slot is not None)
+        self._slot = slot
+
+    def _act(self) -> None:
+        if self._slot is not None:
+            self._slot()
+
+
+class QuietLabel(QLabel):
+    """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard."""
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(text, parent)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(
+            Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
+        )
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def _restyle(self) -> None:
+        palette = QPalette(self.palette())
+        theme = current_theme()
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.quiet))
+        palette.setColor(QPalette.ColorRole.Link, QColor(theme.accent))
+        self.setPalette(palette)

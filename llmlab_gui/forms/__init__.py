@@ -1,0 +1,1 @@
+"""Forms that are built from a settings schema."""

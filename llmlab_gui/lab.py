@@ -1,0 +1,313 @@
+"""The window's one model of the world: which runs there are, which are shown, and what happens in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QColor
+
+from llmlab.errors import LabError
+from llmlab.runs.folder import RunFolder, RunStatus
+from llmlab.runs.overview import Overview
+from llmlab.training.events import Event
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.runs.controller import RunController
+from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.runs.poller import RunRow, RunsPoller
+from llmlab_gui.runs.run_thread import RunThread
+from llmlab_gui.theme import current_theme
+
+__all__ = ["Lab", "RunRow"]
+
+# Several runs report at once; their news is told together.
+_COALESCE_MS = 100
+
+
+class Lab(QObject):
+    """Every dock gets it and nothing else. Owns all threads of the window; `shutdown()` waits for them.
+
+    The current run is what the docks are about; shown runs, the current one first, are overlaid in the charts.
+    """
+
+    runs_changed = Signal()  # the list, or some run's status
+    current_changed = Signal(str)  # id, "" for none
+    shown_changed = Signal()
+    events_arrived = Signal(str, list)  # run id, list[Event] in order
+    history_reset = Signal(str)  # what was there was cut back or read anew
+    error_raised = Signal(object)  # LabError
+    said = Signal(str)  # good news, one sentence
+    run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
+    concept_requested = Signal(str)  # page
+    write_requested = Signal(str, str)  # run id, checkpoint's folder name
+    setup_requested = Signal(dict)  # `preset` and `section.field` keys
+    dock_requested = Signal(str)  # dock id
+    log_requested = Signal()  # the worker's output of the current run
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.outputs = outputs
+        self.redraw = RedrawTimer(self)
+        self.controller = RunController(outputs, self)
+        self.looked = False  # whether the outputs folder was read at least once
+        self._rows: dict[str, RunRow] = {}
+        self._current = ""
+        self._by_hand = False  # the learner chose the current run: do not switch away from it
+        self._overlaid: list[str] = []
+        self._slots: dict[str, int] = {}
+        self._histories: dict[str, RunHistory] = {}
+        self._followed: dict[str, _Followed] = {}
+        self._ending: set[RunThread] = set()
+        self._news = QTimer(self)
+        self._news.setSingleShot(True)
+        self._news.setInterval(_COALESCE_MS)
+        self._news.timeout.connect(self.runs_changed)
+        self.controller.failed.connect(self.error_raised)
+        self.controller.said.connect(self.said)
+        self.controller.started.connect(self._run_started)
+        self._poller = RunsPoller(outputs, self)
+        self._poller.found.connect(self._take_rows)
+        self._poller.failed.connect(self.error_raised)
+        self._poller.start()
+
+    # Runs ------------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunRow]:
+        """Every run in the outputs folder, newest first."""
+        return list(self._rows.values())
+
+    def row(self, run_id: str) -> RunRow | None:
+        """A run by its id."""
+        return self._rows.get(run_id)
+
+    def current(self) -> RunRow | None:
+        """The run that the docks are about."""
+        return self._rows.get(self._current)
+
+    def set_current(self, run_id: str) -> None:
+        """Makes a run the one that the docks are about; "" for none."""
+        self._by_hand = bool(run_id)
+        self._make_current(run_id)
+
+    def shown(self) -> list[str]:
+        """Ids of the runs in the charts, the current one first."""
+        rest = [run_id for run_id in self._overlaid if run_id != self._current and run_id in self._rows]
+        return [self._current, *rest] if self._current else rest
+
+    def set_shown(self, ids: Iterable[str]) -> None:
+        """Overlays these runs; the current one is always shown."""
+        wanted = list(dict.fromkeys(ids))
+        if wanted != self._overlaid:
+            self._overlaid = wanted
+            self._follow_shown()
+            self.shown_changed.emit()
+
+    def history(self, run_id: str) -> RunHistory:
+        """What happened in a run so far; filled while it is shown."""
+        return self._histories.setdefault(run_id, RunHistory())
+
+    def color(self, run_id: str) -> QColor:
+        """The colour of a run in charts and lists; shown runs differ as long as there are colours."""
+        series = current_theme().series
+        return QColor(series[self._slots.get(run_id, 0) % len(series)])
+
+    def refresh(self) -> None:
+        """Looks at the outputs folder at once."""
+        self._poller.poke()
+
+    def forget(self, run_id: str) -> None:
+        """Lets go of a run that is about to be deleted."""
+        self._take_rows([row for row in self.runs() if row.run.id != run_id])
+
+    # Requests of one dock to another ---------------------------------------------------------------------------
+
+    def open_concept(self, page: str) -> None:
+        """Shows a concept page in Learn."""
+        self.concept_requested.emit(page)
+
+    def open_write(self, run_id: str, checkpoint_name: str) -> None:
+        """Prompts a checkpoint in Write."""
+        self.write_requested.emit(run_id, checkpoint_name)
+
+    def shutdown(self) -> None:
+        """Ends every thread and waits for it. Workers train on."""
+        self.redraw.stop()
+        self._news.stop()
+        self._poller.stop()
+        for run_id in list(self._followed):
+            self._unfollow(run_id)
+        self._poller.wait()
+        for thread in list(self._ending):
+            thread.wait()
+        self._ending.clear()
+        self.controller.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _take_rows(self, rows: list[RunRow]) -> None:
+        """The poller's news. A followed run's own thread knows its status sooner."""
+        known = set(self._rows)
+        fresh = [row for row in rows if row.run.id not in known and row.status.live]
+        self._rows = {row.run.id: self._with_newer_status(row) for row in rows}
+        first, self.looked = not self.looked, True
+        if self._current and self._current not in self._rows:
+            self._by_hand = False
+            self._make_current("")
+        self._follow_shown()
+        self._choose(fresh)
+        if not first:
+            for row in fresh:
+                if row.run.id != self._current:
+                    self.run_appeared.emit(row.run.id)
+        self.runs_changed.emit()
+
+    def _choose(self, fresh: list[RunRow]) -> None:
+        """Turns to a run that just began, unless another is being watched; to any rather than to none."""
+        current = self.current()
+        if fresh and not self._by_hand and (current is None or not current.status.live):
+            self._make_current(fresh[0].run.id)
+        elif current is None and self._rows:
+            live = [row for row in self._rows.values() if row.status.live]
+            self._make_current((live or list(self._rows.values()))[0].run.id)
+
+    def _with_newer_status(self, row: RunRow) -> RunRow:
+        followed = self._followed.get(row.run.id)
+        if followed is None or followed.status is None:
+            return row
+        return replace(row, status=followed.status)
+
+    def _run_started(self, run: RunFolder) -> None:
+        """A run that this window started is what its user wants to see."""
+        try:
+            row = RunRow(run, run.info(), run.status())
+        except LabError as error:
+            self.error_raised.emit(error)
+            return
+        followed = self._followed.get(run.id)
+        if followed is not None:
+            followed.status = None  # it is from before the start
+        others = [other for other in self._rows.values() if other.run.id != run.id]
+        ordered = sorted([row, *others], key=lambda other: (other.info.created, other.run.id), reverse=True)
+        self._rows = {other.run.id: other for other in ordered}
+        self.looked = True
+        self.set_current(run.id)
+        self._by_hand = False  # the next one may take its place once it has ended
+        self.runs_changed.emit()
+        self.refresh()
+
+    def _make_current(self, run_id: str) -> None:
+        if run_id == self._current:
+            return
+        self._current = run_id
+        self._follow_shown()
+        self.current_changed.emit(run_id)
+        self.shown_changed.emit()
+
+    def _follow_shown(self) -> None:
+        """One thread a shown run, and a colour of its own."""
+        shown = [run_id for run_id in self.shown() if run_id in self._rows]
+        taken: set[int] = set()
+        for run_id in shown:
+            slot = self._slots.get(run_id)
+            if slot is None or slot in taken:
+                slot = next(number for number in range(len(taken) + 1) if number not in taken)
+                self._slots[run_id] = slot
+            taken.add(slot)
+        for run_id in set(self._followed) - set(shown):
+            self._unfollow(run_id)
+        for run_id in shown:
+            if run_id not in self._followed:
+                self._follow(self._rows[run_id].run)
+
+    def _follow(self, run: RunFolder) -> None:
+        followed = _Followed(run, self)
+        self._histories[run.id] = RunHistory()
+        self._followed[run.id] = followed
+        followed.batch.connect(self._take_events)
+        followed.opened.connect(self._take_overview)
+        followed.status_changed.connect(self._take_status)
+        followed.failed.connect(self._follow_failed)
+        followed.follower.start()
+
+    def _unfollow(self, run_id: str) -> None:
+        followed = self._followed.pop(run_id)
+        self._histories.pop(run_id, None)
+        self._ending.add(followed.follower)
+        followed.follower.finished.connect(self._drop_ended)
+        followed.end()
+        followed.deleteLater()
+        self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        self._ending = {thread for thread in self._ending if not thread.isFinished()}
+
+    def _take_events(self, run_id: str, events: list[Event]) -> None:
+        if self.history(run_id).extend(events):
+            self.history_reset.emit(run_id)
+        self.events_arrived.emit(run_id, events)
+
+    def _take_overview(self, run_id: str, overview: Overview) -> None:
+        self.history(run_id).load(overview)
+        self.history_reset.emit(run_id)
+
+    def _take_status(self, run_id: str, status: RunStatus) -> None:
+        row = self._rows.get(run_id)
+        if row is None:
+            return
+        self._rows[run_id] = replace(row, status=status)
+        if status.state != row.status.state:
+            self._news.stop()
+            self.runs_changed.emit()
+        elif not self._news.isActive():
+            self._news.start()
+
+    def _follow_failed(self, run_id: str, error: LabError) -> None:
+        row = self._rows.get(run_id)
+        if row is not None and row.run.path.is_dir():
+            self.error_raised.emit(error)
+        else:
+            self.refresh()  # deleted: the poller drops it
+
+
+class _Followed(QObject):
+    """A run, the thread that follows it, and its signals with the run's id; silent once it is let go."""
+
+    batch = Signal(str, list)
+    opened = Signal(str, object)
+    status_changed = Signal(str, object)
+    failed = Signal(str, object)
+
+    def __init__(self, run: RunFolder, parent: QObject) -> None:
+        super().__init__(parent)
+        self._id = run.id
+        self._active = True
+        self.status: RunStatus | None = None
+        self.follower = RunThread(run)
+        self.follower.batch.connect(self._pass_batch)
+        self.follower.opened.connect(self._pass_overview)
+        self.follower.status_changed.connect(self._pass_status)
+        self.follower.failed.connect(self._pass_failure)
+
+    def end(self) -> None:
+        """Stops the thread; what it still sends is not passed on."""
+        self._active = False
+        self.follower.stop()
+
+    def _pass_batch(self, events: list[Event]) -> None:
+        if self._active:
+            self.batch.emit(self._id, events)
+
+    def _pass_overview(self, overview: Overview) -> None:
+        if self._active:
+            self.opened.emit(self._id, overview)
+
+    def _pass_status(self, status: RunStatus) -> None:
+        if self._active:
+            self.status = status
+            self.status_changed.emit(self._id, status)
+
+    def _pass_failure(self, error: LabError) -> None:
+        if self._active:
+            self.failed.emit(self._id, error)
