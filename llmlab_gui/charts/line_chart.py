@@ -20,7 +20,9 @@ from llmlab_gui.theme import Theme, current_theme
 # Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
 _LEFT_AXIS_WIDTH = 66
 _LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
-_MARGIN = 0.07  # of the height, above and below the curves
+# Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
+_MARGIN_Y, _MARGIN_X = 0.07, 0.03
+_FILLED = 0.8  # of the view: with less, it is fitted anew
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self._from_zero = from_zero
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
-        self.follow = True
+        self.follow = self._refit = True
         self._curves: dict[str, Curve] = {}
         self._lines: list[tuple[ReferenceLine, pg.InfiniteLine]] = []
         self._spans: list[tuple[Span, pg.LinearRegionItem]] = []
@@ -199,8 +201,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
         self.draw()  # the view still shows the other scale's numbers
 
     def set_follow(self, follow: bool) -> None:
-        """Whether the view keeps everything in sight."""
-        self.follow = follow
+        """Whether the view keeps everything in sight; True fits it anew."""
+        self.follow = self._refit = follow
         self.needs_redraw.emit()
 
     def set_x_range(self, low: float, high: float) -> None:
@@ -212,14 +214,31 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
     def draw(self) -> None:
         """Draws all curves as they are now, and moves the view when it follows."""
         if self.follow:
-            self._view.setXRange(*self._whole_x(), padding=0)
+            low, high = self._whole_x()
+            room = (high - low) * _MARGIN_X
+            self._fit(0, low, high, low, high + room)
         (low, high), _ = self._view.viewRange()
         if self.log_x:  # 10**300 is as good as infinity, and does not overflow
             low, high = 10.0 ** max(low, -300), 10.0 ** min(high, 300)
         pixels = max(200, int(self._view.width() * self.devicePixelRatioF()))
         extents = [curve.draw(low, high, pixels, self.log_x, self.log_y) for curve in self._curves.values()]
         if self.follow:
-            self._view.setYRange(*self._whole_y(extents), padding=0)
+            self._fit(1, *self._whole_y(extents))
+            self._refit = False
+
+    def _fit(self, axis: int, low: float, high: float, view_low: float, view_high: float) -> None:
+        """Shows `view_low` to `view_high`, unless low to high is in sight and fills most of what is shown.
+
+        A new range costs far more than new points: both axes and the grid are drawn anew.
+        """
+        now_low, now_high = self._view.viewRange()[axis]
+        fills = (high - low) > _FILLED * (now_high - now_low)
+        if not self._refit and now_low <= low and high <= now_high and fills:
+            return
+        if axis == 0:
+            self._view.setXRange(view_low, view_high, padding=0)
+        else:
+            self._view.setYRange(view_low, view_high, padding=0)
 
     def _whole_x(self) -> tuple[float, float]:
         ends = []
@@ -236,17 +255,17 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
             low = min(low, 0.0)
         return (low, high) if high > low else (low, low + 1.0)
 
-    def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float]:
+    def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float, float, float]:
+        """Smallest and largest value, and the view that shows them with some room."""
         values = [value for pair in extents for value in pair]
         values += drawn(np.array([line.value for line, _ in self._lines]), self.log_y).tolist()
         values = [value for value in values if math.isfinite(value)]
-        if not values:
-            return 0.0, 1.0
-        low, high = min(values), max(values)
-        margin = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
         if self._from_zero and not self.log_y:
-            return 0.0, high * (1 + _MARGIN) or 1.0
-        return low - margin, high + margin
+            high = max([*values, 0.0]) or 1.0
+            return 0.0, high, 0.0, high * (1 + _MARGIN_Y)
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        room = (high - low) * _MARGIN_Y or abs(high) * _MARGIN_Y or 1.0
+        return low, high, low - room, high + room
 
     def _place_lines(self) -> None:
         for line, item in self._lines:
@@ -331,6 +350,8 @@ class LineChart(pg.PlotWidget):  # type: ignore[misc]
             axis.setTickPen(pg.mkPen(QColor(theme.grid)))
             axis.setGrid(255)
             axis.setZValue(-1000)  # the grid lies behind the curves
+            # Grid and numbers change seldom, and are three quarters of a redraw when they are not kept as a picture.
+            axis.setCacheMode(pg.QtWidgets.QGraphicsItem.CacheMode.DeviceCoordinateCache)
         self._legend.setLabelTextColor(self._text)
         veil = QColor(theme.surface)
         veil.setAlpha(215)

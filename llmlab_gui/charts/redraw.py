@@ -22,25 +22,26 @@ class Redrawable(Protocol):
 
 
 class RedrawTimer(QObject):
-    """Redraws what is out of date and visible, at most 30 times a second; rests while nothing is.
+    """Redraws what is out of date and visible; rests while nothing is.
 
-    A registered widget calls `wake` when it becomes out of date, or visible again.
+    One a tick, in turns: so the event loop never waits for more than one, and many charts together cost no more
+    than one does. A registered widget calls `wake` when it becomes out of date, or visible again.
     """
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._charts: weakref.WeakSet[Redrawable] = weakref.WeakSet()
+        self._charts: list[weakref.ref[Redrawable]] = []  # the one redrawn longest ago first
         self._timer = QTimer(self)
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.timeout.connect(self._tick)
 
     def register(self, chart: Redrawable) -> None:
         """Takes a chart on, for as long as it lives."""
-        self._charts.add(chart)
+        self._charts.append(weakref.ref(chart))
 
     def unregister(self, chart: Redrawable) -> None:
         """Lets a chart go before it is deleted."""
-        self._charts.discard(chart)
+        self._charts = [other for other in self._charts if other() not in (chart, None)]
 
     def wake(self) -> None:
         """Something is out of date: redraw at the next tick."""
@@ -53,8 +54,13 @@ class RedrawTimer(QObject):
         self._timer.stop()
 
     def _tick(self) -> None:
-        due = [chart for chart in self._charts if chart.dirty and chart.isVisible()]
-        if not due:
-            self._timer.stop()
-        for chart in due:
-            chart.redraw_if_dirty()
+        for reference in list(self._charts):
+            chart = reference()
+            if chart is None:
+                self._charts.remove(reference)
+            elif chart.dirty and chart.isVisible():
+                self._charts.remove(reference)
+                self._charts.append(reference)
+                chart.redraw_if_dirty()
+                return
+        self._timer.stop()

