@@ -19,7 +19,7 @@ _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
 Ticks = list[tuple[float, list[float]]]
 
 
-class NumberAxis(pg.AxisItem):  # type: ignore[misc]
+class NumberAxis(pg.AxisItem):
     """An axis of one kind of number; charts/numbers.py names the kinds."""
 
     def __init__(self, orientation: str, kind: str = "value") -> None:

@@ -40,8 +40,8 @@ def save_png(charts: Sequence[LineChart], path: Path) -> None:
     painter.end()
     buffer = QBuffer()
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-    image.save(buffer, "PNG")
-    _write(path, buffer.data().data())
+    image.save(buffer, b"PNG")
+    _write(path, bytes(buffer.data().data()))
 
 
 def save_svg(charts: Sequence[LineChart], path: Path) -> None:
@@ -56,7 +56,7 @@ def save_svg(charts: Sequence[LineChart], path: Path) -> None:
     painter = QPainter(generator)
     _paint(charts, painter)
     painter.end()
-    _write(path, buffer.data().data())
+    _write(path, bytes(buffer.data().data()))
 
 
 def tables(charts: Sequence[LineChart]) -> list[Table]:

@@ -41,7 +41,7 @@ class Span:
     high: float
 
 
-class LineChart(pg.PlotWidget):  # type: ignore[misc]
+class LineChart(pg.PlotWidget):
     """A plot of curves by key. Points are set whenever they change and drawn by `draw()`, once a redraw.
 
     View: `follow` keeps everything in sight; panning or zooming freezes the view (`frozen`), `set_follow(True)`

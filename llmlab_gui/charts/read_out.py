@@ -29,6 +29,7 @@ class ReadOut(QLabel):
 
     def __init__(self, chart: QWidget) -> None:
         super().__init__(chart)
+        self._chart = chart
         self.setTextFormat(Qt.TextFormat.RichText)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setObjectName("readOut")
@@ -57,7 +58,7 @@ class ReadOut(QLabel):
         self.setText(f"<table cellspacing=0 cellpadding=1>{''.join(lines)}</table>")
         self.adjustSize()
         left = at + _GAP
-        if left + self.width() > self.parentWidget().width():
+        if left + self.width() > self._chart.width():
             left = at - _GAP - self.width()
         self.move(int(max(0.0, left)), 10)
         self.show()

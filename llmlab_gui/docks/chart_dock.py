@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llmlab_gui.docks.base import LabDock
-from llmlab_gui.lab import Lab
-from llmlab_gui.theme import current_theme
+import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart, Span
 from llmlab_gui.charts.panel import ChartPanel
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.theme import current_theme
 
 # More entries hide the curves; the Runs dock has every run's colour.
 _MOST_IN_LEGEND = 6
@@ -96,7 +97,8 @@ class ChartDock(LabDock):
     def _update_empty(self) -> None:
         runs = self.shown_runs()
         if not runs:
-            self.show_empty("No run is shown", "Press Train to start one, or choose one in Runs.")
+            hint = "Start one, or choose one in Runs: its curves appear here while it trains."
+            self.show_empty("No run is shown", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
         elif not any(len(run.history.step_columns) for run in runs):
             self.show_empty("No step is done yet", "The first appears here as soon as the run has made it.")
         else:
@@ -128,6 +130,5 @@ def pauses(run: ShownRun, x_axis: str) -> list[Span]:
         ]
     if not len(history.step_columns):
         return []
-    steps = [float(pause.step) for pause in interruptions]
-    places = history.x(x_axis, steps)
+    places = history.x(x_axis, np.array([float(pause.step) for pause in interruptions]))
     return [Span(float(place), float(place)) for place in places]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from llmlab_gui.lab import Lab
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart, ReferenceLine
 from llmlab_gui.charts.smoothed_column import SmoothedColumn
 from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend
+from llmlab_gui.lab import Lab
 
 _SMOOTHING_STEPS = 20
 _CAPTION = (
@@ -25,8 +25,9 @@ class LearningRateDock(ChartDock):
         self.norm_chart = LineChart("gradient norm", "L2")
         self._smoothed: dict[str, SmoothedColumn] = {}
         charts = [(self.rate_chart, 2), (self.norm_chart, 3)]
-        title = "Learning rate & gradient norm"
+        title = "Learning rate && gradient norm"  # a single & would underline the next letter
         super().__init__(lab, "learning_rate", title, charts, smoothing=_SMOOTHING_STEPS, parent=parent)
+        self.setAccessibleName("Learning rate & gradient norm")
         self.caption(_CAPTION, "optimisation")
 
     def fill(self, runs: list[ShownRun]) -> None:

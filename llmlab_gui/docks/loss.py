@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from llmlab_gui.lab import Lab
-from llmlab_gui.theme import current_theme
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
@@ -12,7 +10,9 @@ from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart, ReferenceLine
 from llmlab_gui.charts.smoothed_column import SmoothedColumn
 from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend
+from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.theme import current_theme
 
 # Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
 _SMOOTHING_STEPS = 20
@@ -49,7 +49,7 @@ class LossDock(ChartDock):
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
         x = history.x(axis)
         raw = CurveStyle(run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1 - run.behind)
-        points = {"train": (x, history.step_columns["loss"], raw)}
+        points: dict[str, tuple[np.ndarray, np.ndarray, CurveStyle]] = {"train": (x, history.step_columns["loss"], raw)}
         if memory:
             smoothed = self._smoothed.get(run.id)
             if smoothed is None or smoothed.history is not history:
@@ -92,15 +92,13 @@ def reference_lines(history: RunHistory) -> list[ReferenceLine]:
     started = history.started
     if started is None:
         return []
-    known = [
-        (started.uniform_loss, "uniform {:.2f}: all {:,} tokens equally likely", started.vocab_size),
-        (started.unigram_loss, "unigram {:.2f}: only how frequent each token is", 0),
-        (started.floor_loss, "floor {:.2f}: the entropy of the text itself", 0),
-    ]
+    meanings = (
+        (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size:,} tokens equally likely"),
+        (started.unigram_loss, "unigram {:.2f}: only how frequent each token is"),
+        (started.floor_loss, "floor {:.2f}: the entropy of the text itself"),
+    )
     return [
-        ReferenceLine(value, text.format(value, number))
-        for value, text, number in known
-        if value is not None and np.isfinite(value)
+        ReferenceLine(value, text.format(value)) for value, text in meanings if value is not None and np.isfinite(value)
     ]
 
 
@@ -122,5 +120,12 @@ def _best(history: RunHistory) -> tuple[float, float] | None:
 
 def _towards(color: QColor, other: QColor, share: float) -> QColor:
     """A mixture: darker where text is dark, lighter where it is light."""
-    mixed = [round(a + (b - a) * share) for a, b in zip(color.getRgb()[:3], other.getRgb()[:3], strict=True)]
-    return QColor(*mixed)
+    mixed = (
+        (1 - share) * one + share * two
+        for one, two in (
+            (color.redF(), other.redF()),
+            (color.greenF(), other.greenF()),
+            (color.blueF(), other.blueF()),
+        )
+    )
+    return QColor.fromRgbF(*mixed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from llmlab_gui.lab import Lab
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend, pauses
+from llmlab_gui.lab import Lab
 
 _CAPTION = (
     "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "

@@ -1,0 +1,123 @@
+"""Whether the window stays quick while a run streams, and whether watching slows the run.
+
+python tests/benchmarks/gui_responsiveness.py               a fake run of 50 steps a second, from another process
+python tests/benchmarks/gui_responsiveness.py --run-live    a real worker, alternately watched and left alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fakes import FakeRun
+from loop_watch import LoopWatch
+from PySide6.QtCore import QEventLoop, QTimer
+from window import Window
+
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run, request, start_worker
+from llmlab.settings import resolve_settings
+
+KEPT_BAR = 0.97  # of the headless tokens/s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-live", action="store_true", help="train with a real worker")
+    parser.add_argument("--preset", default="baby", help="of the real run")
+    parser.add_argument("--threads", type=int, default=1, help="of the real run, watched or not")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of one stretch")
+    parser.add_argument("--rounds", type=int, default=3, help="stretches of each kind, with --run-live")
+    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)  # the process that writes the fake run
+    arguments = parser.parse_args()
+    if arguments.stream:
+        _stream(arguments.stream, arguments.seconds)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.run_live:
+            _live(Path(folder), arguments)
+        else:
+            _fake(Path(folder), arguments.seconds)
+
+
+def _fake(outputs: Path, seconds: float) -> None:
+    command = [sys.executable, __file__, "--stream", str(outputs), "--seconds", str(seconds + 5)]
+    with subprocess.Popen(command) as writer:
+        while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
+            time.sleep(0.05)
+        window = Window(outputs, "stream")
+        _spend(3.0)  # the window's first drawing is not what is measured
+        watch, busy = LoopWatch(), time.process_time()
+        watch.start()
+        _spend(seconds)
+        watch.stop()
+        print(f"fake run, 50 steps a second: {watch.line()}")
+        print(f"  the window's process used {(time.process_time() - busy) / seconds:.0%} of one core")
+        window.close()
+        writer.terminate()
+
+
+def _stream(outputs: Path, seconds: float) -> None:
+    fake = FakeRun(outputs, "stream", steps=100_000).start().advance(2000)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        fake.advance(1)
+        time.sleep(0.02)
+
+
+def _live(outputs: Path, arguments: argparse.Namespace) -> None:
+    overrides = [f"train.threads={arguments.threads}", "train.steps=1000000", "train.sample_interval=0"]
+    run = create_run(outputs, resolve_settings(arguments.preset, None, overrides), name="live")
+    worker = start_worker(run, follow_parent=True)
+    while run.recorded_status().step < 50:
+        time.sleep(0.1)
+    speeds: dict[str, list[float]] = {"headless": [], "watched": []}
+    watch = LoopWatch()
+    for _ in range(arguments.rounds):
+        speeds["headless"].append(_tokens_per_second(run, arguments.seconds))
+        window = Window(outputs, run.id)
+        _spend(3.0)
+        watch.start()
+        speeds["watched"].append(_tokens_per_second(run, arguments.seconds))
+        watch.stop()
+        window.close()
+    request(run, "stop")
+    worker.wait()
+    print(f"{arguments.preset}, {arguments.threads} thread(s), {arguments.rounds} x {arguments.seconds:.0f} s each")
+    for kind, values in speeds.items():
+        print(f"  {kind:9} {statistics.median(values):10,.0f} tokens/s   ({', '.join(f'{v:,.0f}' for v in values)})")
+    ratio = statistics.median(b / a for a, b in zip(speeds["headless"], speeds["watched"], strict=True))
+    print(f"  watched / headless: {ratio:.3f} (bar {KEPT_BAR}): {'met' if ratio >= KEPT_BAR else 'MISSED'}")
+    print(f"  {watch.line()}")
+
+
+def _tokens_per_second(run: RunFolder, seconds: float) -> float:
+    """Tokens that the worker read from now on, over the time between its first and last step; evaluations left out."""
+    begin = run.events.stat().st_size
+    _spend(seconds)
+    with run.events.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().splitlines()[1:-1]
+    steps = [values for line in lines if (values := json.loads(line))["event"] == "step"]
+    return (steps[-1]["tokens"] - steps[0]["tokens"]) / (steps[-1]["active_seconds"] - steps[0]["active_seconds"])
+
+
+def _spend(seconds: float) -> None:
+    """Lets the event loop run."""
+    loop = QEventLoop()
+    QTimer.singleShot(int(seconds * 1e3), loop.quit)
+    loop.exec()
+
+
+if __name__ == "__main__":
+    main()
