@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
+from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
 
 from llmlab.errors import LabError
 
 HOST_COMMAND = (sys.executable, "-m", "llmlab.sessions.host")
 # Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
 _STDERR_KEPT = 8192
-# A request that is still unanswered so long after its cancellation is stuck: importing torch and loading a large
+# A host that says nothing for so long while a cancellation waits is stuck: importing torch and loading a large
 # checkpoint from a slow disk stay below it.
 _CANCEL_PATIENCE_MS = 15_000
 
@@ -87,6 +87,7 @@ class ModelHost(QObject):
         self._cancelling: set[int] = set()
         self._partial = b""
         self._stderr = b""
+        self._silence = QElapsedTimer()  # since the host last said anything
 
     @property
     def busy(self) -> bool:
@@ -108,6 +109,7 @@ class ModelHost(QObject):
             return
         self._cancelling.add(request)
         self._write({"do": "cancel", "id": request})
+        self._silence.start()
         QTimer.singleShot(_CANCEL_PATIENCE_MS, self, lambda: self._give_up(request))
 
     def shutdown(self) -> None:
@@ -156,6 +158,7 @@ class ModelHost(QObject):
     def _read(self) -> None:
         if self._process is None:
             return
+        self._silence.start()
         *lines, self._partial = (self._partial + bytes(self._process.readAllStandardOutput().data())).split(b"\n")
         for line in lines:
             self._answer(line)
@@ -172,7 +175,7 @@ class ModelHost(QObject):
                     self.loading.emit(request)
                 case "token":
                     alternatives = _alternatives(values.get("top", ()))
-                    self.token.emit(request, Token(str(values["text"]), float(values["probability"]), alternatives))
+                    self.token.emit(request, Token(_text(values["text"]), float(values["probability"]), alternatives))
                 case "next":
                     answer = NextToken(_alternatives(values["top"]), float(values["entropy"]))
                     self._close(request)
@@ -220,9 +223,16 @@ class ModelHost(QObject):
             self.failed.emit(request, error)
 
     def _give_up(self, request: int) -> None:
-        """Kills a host that does not answer a cancellation; `finished` then fails what was waiting."""
-        if request in self._cancelling and self._process is not None:
+        """Kills a host that is silent while a cancellation waits; `finished` then fails what was waiting.
+
+        One that talks is alive: the cancelled request waits behind another one.
+        """
+        if request not in self._cancelling or self._process is None:
+            return
+        if self._silence.elapsed() >= _CANCEL_PATIENCE_MS:
             self._process.kill()
+        else:
+            QTimer.singleShot(_CANCEL_PATIENCE_MS, self, lambda: self._give_up(request))
 
     def _close(self, request: int) -> None:
         self._waiting.discard(request)
@@ -235,4 +245,9 @@ class ModelHost(QObject):
 
 
 def _alternatives(pairs: Any) -> Alternatives:
-    return tuple((str(text), float(probability)) for text, probability in pairs)
+    return tuple((_text(text), float(probability)) for text, probability in pairs)
+
+
+def _text(value: Any) -> str:
+    """A token's text; half a surrogate pair, which no widget can show, becomes the replacement sign."""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -59,17 +59,18 @@ def _block(block: Block, colors: PageColors) -> str:
     # Qt draws a quoted formula like any paragraph: a box of its own makes it stand out.
     content = content.replace(
         "<blockquote>",
-        f'<table width="100%" cellpadding="8" cellspacing="0" style="margin:6px 0"><tr>'
-        f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="formula">',
+        f'<table width="100%" cellspacing="0" style="margin:6px 0"><tr>'
+        f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="formula" style="padding:4px 10px">',
     ).replace("</blockquote>", "</td></tr></table>")
     return content.replace("<pre><code", f'<pre style="background-color:{colors.code_background}"><code')
 
 
 def _callout(label: str, content: str, edge: str, background: str) -> str:
     return (
-        f'<table width="100%" cellpadding="9" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
         f'<td width="4" bgcolor="{edge}" style="padding:0"></td>'
-        f'<td bgcolor="{background}"><b style="color:{edge}">{label}</b>{content}</td></tr></table>'
+        f'<td bgcolor="{background}" style="padding:8px 12px"><b style="color:{edge}">{label}</b>{content}</td>'
+        "</tr></table>"
     )
 
 
@@ -85,8 +86,8 @@ def _code(reference: str, colors: PageColors) -> str:
     head = html.escape(source.path + (f" · {source.symbol}" if source.symbol else ""))
     lines = "\n".join(numbered)
     return (
-        f'<table width="100%" cellpadding="9" cellspacing="0" style="margin:8px 0"><tr>'
-        f'<td bgcolor="{colors.code_background}"><span style="color:{colors.quiet}">{head}, '
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<td bgcolor="{colors.code_background}" style="padding:8px 10px"><span style="color:{colors.quiet}">{head}, '
         f"lines {source.first_line} to {source.last_line}</span>"
         f'<pre style="font-family:{colors.mono};margin:4px 0 0 0">{lines}</pre></td></tr></table>'
     )

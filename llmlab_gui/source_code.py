@@ -67,9 +67,9 @@ def _child(node: ast.AST, name: str, reference: str) -> ast.AST:
 
 def colored_html(code: str, colors: Mapping[str, str]) -> str:
     """Python as HTML spans. colors: CSS colours of `keyword`, `string`, `comment`, `number` and `name`."""
-    from pygments import lex
-    from pygments.lexers import PythonLexer
-    from pygments.token import Comment, Keyword, Name, Number, Operator, String
+    from pygments import lex  # type: ignore[import-untyped]
+    from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+    from pygments.token import Comment, Keyword, Name, Number, Operator, String  # type: ignore[import-untyped]
 
     kinds = (
         (Comment, "comment"),

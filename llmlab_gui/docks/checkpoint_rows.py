@@ -1,0 +1,153 @@
+"""The checkpoints of a run as a table shows them, damaged ones included; and what may be deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmlab.errors import LabError
+from llmlab.files import read_json
+from llmlab.runs.checkpoints import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+    Checkpoint,
+    best_of,
+    delete,
+    list_checkpoints,
+    verify,
+)
+
+# What a checkpoint was saved for, in words.
+LABEL_WORDS = {
+    "periodic": "at its interval",
+    "best": "best so far",
+    "final": "final",
+    "requested": "on request",
+    "stopped": "when stopped",
+}
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """One `step-...` folder. checkpoint is None when its manifest cannot be read; damage says what is wrong."""
+
+    path: Path
+    step: int
+    checkpoint: Checkpoint | None
+    damage: str | None = None
+    best: bool = False  # the lowest validation loss of those that are here
+    verified: bool = False  # its hashes were compared in this session
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def pinned(self) -> bool:
+        return self.checkpoint is not None and self.checkpoint.pinned
+
+    @property
+    def why(self) -> str:
+        """Why it was saved, in words; "best" is only said of the one that still is."""
+        if self.checkpoint is None:
+            return ""
+        words = [LABEL_WORDS.get(label, label) for label in self.checkpoint.labels if label != "best"]
+        if self.best:
+            words.insert(0, "best")
+        elif not words:
+            words = ["was best"]
+        return ", ".join(words)
+
+
+def read_rows(folder: Path) -> list[CheckpointRow]:
+    """Every checkpoint folder, oldest step first; sizes are compared with the manifest, hashes are not."""
+    good = {checkpoint.name: checkpoint for checkpoint in list_checkpoints(folder)}
+    best = best_of(good.values())
+    rows = [
+        CheckpointRow(found.path, found.step, found, _size_damage(found), best is not None and found.name == best.name)
+        for found in good.values()
+    ]
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        names = []
+    for name in names:
+        digits = name.removeprefix("step-")
+        if name.startswith("step-") and digits.isdigit() and name not in good:
+            rows.append(CheckpointRow(folder / name, int(digits), None, _manifest_damage(folder / name)))
+    return sorted(rows, key=lambda row: row.step)
+
+
+def verify_row(row: CheckpointRow) -> CheckpointRow:
+    """The row with its files' hashes compared. Reads every byte: not on the window's thread."""
+    if row.checkpoint is None:
+        return row
+    return replace(row, damage=verify(row.checkpoint), verified=True)
+
+
+def keep_check(row: CheckpointRow, checked: CheckpointRow | None) -> CheckpointRow:
+    """A row read anew with the result of its earlier verification, if it is still the same save."""
+    if checked is None or row.checkpoint is None or checked.checkpoint is None or row.damage is not None:
+        return row
+    if checked.checkpoint.time != row.checkpoint.time:
+        return row
+    return replace(row, damage=checked.damage, verified=True)
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Which of the chosen rows go, and why the others stay."""
+
+    rows: tuple[CheckpointRow, ...]
+    kept: tuple[str, ...]
+
+
+def plan_deletion(chosen: Sequence[CheckpointRow], every: Iterable[CheckpointRow], live: bool) -> Deletion:
+    """Pinned checkpoints stay; so does the newest sound one of a live run, if no other sound one would remain.
+
+    A live run that is killed goes on from its newest checkpoint: without one it would begin again.
+    """
+    kept = [f"{row.name} is pinned. Unpin it first." for row in chosen if row.pinned]
+    going = [row for row in chosen if not row.pinned]
+    left = [row for row in every if row.damage is None and row.name not in {gone.name for gone in going}]
+    if live and not left:
+        sound = [row for row in going if row.damage is None]
+        if sound:
+            newest = max(sound, key=lambda row: row.step)
+            going.remove(newest)
+            kept.append(f"{newest.name} stays: if this live run were killed, it would begin again without it.")
+    return Deletion(tuple(going), tuple(kept))
+
+
+def delete_rows(rows: Iterable[CheckpointRow]) -> None:
+    """Deletes them; one that is gone already is passed over. LabError naming what could not be deleted."""
+    for row in rows:
+        checkpoint = row.checkpoint or Checkpoint(row.path, row.step, (), 0.0, None, 0, False, {})
+        try:
+            delete(checkpoint)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise LabError(f"{row.name} could not be deleted.", str(error)) from error
+
+
+def _size_damage(checkpoint: Checkpoint) -> str | None:
+    files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
+    for name in (MODEL_FILE, STATE_FILE):
+        try:
+            size = (checkpoint.path / name).stat().st_size
+        except OSError:
+            return f"{name} is missing."
+        expected = files.get(name, {}).get("bytes")
+        if size != expected:
+            return f"{name} has {size:,} bytes instead of {expected}."
+    return None
+
+
+def _manifest_damage(path: Path) -> str:
+    if not (path / MANIFEST_FILE).is_file():
+        return "Its manifest.json is missing: the folder is not a whole checkpoint."
+    return "Its manifest.json cannot be read."

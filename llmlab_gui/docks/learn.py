@@ -1,0 +1,316 @@
+"""The Learn dock: the concept pages, with our own code in them and links into the rest of the lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from PySide6.QtCore import Qt, QUrl
+from PySide6.QtGui import (
+    QColor,
+    QDesktopServices,
+    QFontDatabase,
+    QKeySequence,
+    QResizeEvent,
+    QShortcut,
+    QShowEvent,
+    QTextCursor,
+    QTextDocument,
+)
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QSplitter,
+    QTextBrowser,
+    QTextEdit,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.errors import LabError
+from llmlab_gui.concepts import Page, load_pages, run_link
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.page_html import PageColors, page_html
+from llmlab_gui.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+# Below this width the list of pages would take the room of the text: a combo box replaces it.
+_NARROW = 620
+_MARKED_MATCHES = 500
+
+
+class LearnDock(LabDock):
+    """A small browser: pages on the left, back and forward, search over all pages."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "learn", "Learn", parent)
+        self._pages: list[Page] = []
+        self._page: Page | None = None
+        self._past: list[tuple[str, int]] = []  # page and scroll position
+        self._future: list[tuple[str, int]] = []
+
+        self.back_button = self._button("◀", "Back (Alt+Left)", self.back)
+        self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
+        self.previous_button = self._button("‹ Previous", "The page before this one", lambda: self._turn(-1))
+        self.next_button = self._button("Next ›", "The page after this one", lambda: self._turn(1))
+        self.combo = QComboBox()
+        self.combo.setAccessibleName("Pages")
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Search all pages")
+        self.search.setAccessibleName("Search all pages")
+        self.search.setClearButtonEnabled(True)
+        self.list = QListWidget()
+        self.list.setAccessibleName("Pages")
+        self.browser = QTextBrowser()
+        self.browser.setAccessibleName("Page")
+        self.browser.setOpenLinks(False)
+        self.browser.document().setDocumentMargin(14)
+        self.nothing = QLabel()
+        self.nothing.setWordWrap(True)
+        self.nothing.hide()
+
+        top = QHBoxLayout()
+        for widget in (self.back_button, self.forward_button):
+            top.addWidget(widget)
+        top.addWidget(self.combo, 1)
+        top.addWidget(self.search, 1)
+        for widget in (self.previous_button, self.next_button):
+            top.addWidget(widget)
+        self._splitter = QSplitter(Qt.Orientation.Horizontal)
+        self._splitter.addWidget(self.list)
+        self._splitter.addWidget(self.browser)
+        self._splitter.setStretchFactor(1, 1)
+        self._splitter.setSizes([190, 600])
+        self._splitter.setChildrenCollapsible(False)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(top)
+        layout.addWidget(self.nothing)
+        layout.addWidget(self._splitter, 1)
+        self.set_body(body)
+
+        self.list.currentItemChanged.connect(self._list_moved)
+        self.combo.activated.connect(lambda place: self.go(self.combo.itemData(place)))
+        self.search.textChanged.connect(self._filter)
+        self.search.returnPressed.connect(self.find_next)
+        self.browser.anchorClicked.connect(self.open_link)
+        for key, slot in (
+            (QKeySequence.StandardKey.Back, self.back),
+            (QKeySequence.StandardKey.Forward, self.forward),
+            (QKeySequence.StandardKey.Find, self._focus_search),
+        ):
+            shortcut = QShortcut(key, body)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(slot)
+        lab.concept_requested.connect(self.show_concept)
+        theme_notifier.changed.connect(self._restyle)
+
+    @property
+    def page_name(self) -> str:
+        """The page that is shown, "" before the first."""
+        return self._page.name if self._page else ""
+
+    def show_concept(self, name: str) -> None:
+        """Shows a page and brings the dock to the front."""
+        self.show()
+        self.raise_()
+        self.go(name)
+
+    def go(self, name: str) -> None:
+        """Shows a page; the one before can be gone back to."""
+        self._load()
+        if name == self.page_name:
+            return
+        if self._page is not None:
+            self._past.append(self._place())
+            self._future.clear()
+        self._show(name, 0)
+
+    def back(self) -> None:
+        """The page that was shown before."""
+        if self._past:
+            self._future.append(self._place())
+            self._show(*self._past.pop())
+
+    def forward(self) -> None:
+        """The page that was gone back from."""
+        if self._future:
+            self._past.append(self._place())
+            self._show(*self._future.pop())
+
+    def find_next(self) -> None:
+        """The next place on this page with the words of the search, from the start again after the last."""
+        wanted = self.search.text().strip()
+        if wanted and not self.browser.find(wanted):
+            self.browser.moveCursor(QTextCursor.MoveOperation.Start)
+            self.browser.find(wanted)
+
+    def open_link(self, url: QUrl) -> None:
+        """Follows a link of a page: another page, a dock, a run's set-up, or the web."""
+        link = url.toString(QUrl.ComponentFormattingOption.FullyEncoded)
+        parts = urlsplit(link)
+        if parts.scheme == "concept":
+            self.go(parts.path)
+        elif parts.scheme == "dock":
+            self.lab.dock_requested.emit(parts.path)
+        elif parts.scheme in ("http", "https"):
+            QDesktopServices.openUrl(url)
+        else:
+            try:
+                self.lab.setup_requested.emit(run_link(link))
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._load()
+        if self._page is None and self._pages:
+            self._show(self._pages[0].name, 0)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = event.size().width() < _NARROW
+        self.list.setVisible(not narrow)
+        self.combo.setVisible(narrow)
+
+    def _button(self, text: str, tip: str, slot) -> QToolButton:  # type: ignore[no-untyped-def]
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setAccessibleName(tip)
+        button.setAutoRaise(True)
+        button.clicked.connect(slot)
+        return button
+
+    def _load(self) -> None:
+        """Reads the pages when they are first needed: the window opens without them."""
+        if self._pages:
+            return
+        self._pages = load_pages()
+        self._fill(self._pages)
+        for page in self._pages:
+            self.combo.addItem(page.title, page.name)
+        if not self._pages:
+            self.show_empty("There are no pages", "The folder resources/concepts is missing from this installation.")
+
+    def _fill(self, pages: list[Page], counts: dict[str, int] | None = None) -> None:
+        self.list.blockSignals(True)
+        self.list.clear()
+        for page in pages:
+            item = QListWidgetItem(f"{page.title}  ({counts[page.name]})" if counts else page.title)
+            item.setData(Qt.ItemDataRole.UserRole, page.name)
+            self.list.addItem(item)
+            if page.name == self.page_name:
+                self.list.setCurrentItem(item)
+        self.list.blockSignals(False)
+
+    def _filter(self) -> None:
+        """The pages that have all words; the words themselves are marked on the page that is shown."""
+        wanted = self.search.text().strip().lower()
+        words = wanted.split()
+        found = [page for page in self._pages if all(word in page.text.lower() for word in words)]
+        self.nothing.setText(f"No page has “{self.search.text().strip()}”.")
+        self.nothing.setVisible(not found and bool(self._pages))
+        counts = {page.name: sum(page.text.lower().count(word) for word in words) for page in found}
+        self._fill(found or self._pages, counts if words and found else None)
+        if words and found and self.page_name not in counts:
+            self.go(found[0].name)
+        self._mark_matches()
+
+    def _mark_matches(self) -> None:
+        marks: list[QTextEdit.ExtraSelection] = []
+        color = QColor(current_theme().warning)
+        color.setAlphaF(0.4)
+        for word in self.search.text().split():
+            cursor = QTextCursor(self.browser.document())
+            while len(marks) < _MARKED_MATCHES:
+                cursor = self.browser.document().find(word, cursor, QTextDocument.FindFlag(0))
+                if cursor.isNull():
+                    break
+                mark = QTextEdit.ExtraSelection()
+                mark.cursor = cursor
+                mark.format.setBackground(color)
+                marks.append(mark)
+        self.browser.setExtraSelections(marks)
+
+    def _list_moved(self, item: QListWidgetItem | None) -> None:
+        if item is not None:
+            self.go(item.data(Qt.ItemDataRole.UserRole))
+
+    def _turn(self, distance: int) -> None:
+        names = [page.name for page in self._pages]
+        place = names.index(self.page_name) + distance if self.page_name in names else 0
+        if 0 <= place < len(names):
+            self.go(names[place])
+
+    def _place(self) -> tuple[str, int]:
+        return self.page_name, self.browser.verticalScrollBar().value()
+
+    def _show(self, name: str, scroll: int) -> None:
+        page = next((page for page in self._pages if page.name == name), None)
+        if page is None:
+            self.lab.error_raised.emit(
+                LabError(f"There is no page {name!r}.", "This installation lacks it.", "Choose one from the list.")
+            )
+            return
+        self._page = page
+        self._render(scroll)
+        names = [page.name for page in self._pages]
+        self.previous_button.setEnabled(name != names[0])
+        self.next_button.setEnabled(name != names[-1])
+        self.back_button.setEnabled(bool(self._past))
+        self.forward_button.setEnabled(bool(self._future))
+        self.combo.setCurrentIndex(names.index(name))
+        self.list.blockSignals(True)
+        for row in range(self.list.count()):
+            if self.list.item(row).data(Qt.ItemDataRole.UserRole) == name:
+                self.list.setCurrentRow(row)
+        self.list.blockSignals(False)
+
+    def _render(self, scroll: int) -> None:
+        assert self._page is not None
+        self.browser.setHtml(page_html(self._page, _page_colors()))
+        self.browser.verticalScrollBar().setValue(scroll)
+        self._mark_matches()
+
+    def _restyle(self) -> None:
+        if self._page is not None:
+            self._render(self.browser.verticalScrollBar().value())
+
+    def _focus_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+
+def _page_colors() -> PageColors:
+    """The page's colours, from the window's theme."""
+    theme = current_theme()
+
+    def mixed(color: object, share: float) -> str:
+        """So much of a colour on the page's ground."""
+        ground, top = QColor(theme.surface), QColor(color)  # type: ignore[call-overload]
+        pairs = zip(ground.getRgbF()[:3], top.getRgbF()[:3], strict=True)
+        return QColor.fromRgbF(*((1 - share) * a + share * b for a, b in pairs)).name()
+
+    return PageColors(
+        text=QColor(theme.text).name(),
+        quiet=QColor(theme.quiet).name(),
+        accent=QColor(theme.accent).name(),
+        question=QColor(theme.warning).name(),
+        run=QColor(theme.good).name(),
+        code_background=mixed(theme.text, 0.06),
+        question_background=mixed(theme.warning, 0.10),
+        run_background=mixed(theme.good, 0.10),
+        keyword=QColor(theme.accent).name(),
+        string=QColor(theme.good).name(),
+        number=QColor(theme.warning).name(),
+        mono=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
+    )

@@ -1,0 +1,244 @@
+"""The Samples dock: how the model's writing changed over the steps, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QMenu,
+    QPushButton,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+    QWidgetAction,
+)
+
+from llmlab.errors import LabError
+from llmlab.files import write_atomic
+from llmlab.runs.launcher import request
+from llmlab.training.events import Evaluated, Event, Sampled
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.samples_data import SampleTable, read_table, spread, to_csv, to_markdown
+from llmlab_gui.docks.samples_view import SamplesView
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+SPREAD, NEWEST, COMPARE, CHOSEN = "spread", "newest", "compare", "chosen"
+_CHOICES = (
+    (SPREAD, "Spread over the run", "The first, the newest, and some evenly between"),
+    (NEWEST, "The newest few", "The last samples, side by side"),
+    (COMPARE, "One step and the newest", "Drag the slider through the run"),
+    (CHOSEN, "Chosen steps", "Tick steps in the list; the newest is always shown"),
+)
+
+
+class SamplesDock(LabDock):
+    """Columns are steps, rows are prompts. The newest step is always the last column."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "samples", "Samples", parent)
+        self._run_id = ""
+        self._table = SampleTable({}, {})
+        self._ticked: set[int] = set()
+
+        self.view = SamplesView()
+        self.choice = QComboBox()
+        self.choice.setAccessibleName("Which steps are shown")
+        for place, (key, words, tip) in enumerate(_CHOICES):
+            self.choice.addItem(words, key)
+            self.choice.setItemData(place, tip, Qt.ItemDataRole.ToolTipRole)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setAccessibleName("Step to compare with the newest")
+        self.slider.setPageStep(1)
+        self.slider.setMinimumWidth(120)
+        self.steps_list = QListWidget()
+        self.steps_list.setAccessibleName("Steps to show")
+        self.steps_list.setMinimumSize(240, 260)
+        self.steps_button = QToolButton()
+        self.steps_button.setText("Steps…")
+        self.steps_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.steps_button)
+        holder = QWidgetAction(menu)
+        holder.setDefaultWidget(self.steps_list)
+        menu.addAction(holder)
+        self.steps_button.setMenu(menu)
+        self.ask_button = QPushButton("Sample now")
+        self.ask_button.setToolTip("The model writes at its next step")
+        self.export_button = QToolButton()
+        self.export_button.setText("Export")
+        self.export_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        exports = QMenu(self.export_button)
+        exports.addAction("Copy the selection", self.view.copy_selection)
+        exports.addAction("As Markdown…", lambda: self._ask_export("md"))
+        exports.addAction("As CSV…", lambda: self._ask_export("csv"))
+        self.export_button.setMenu(exports)
+
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Show"))
+        row.addWidget(self.choice)
+        row.addWidget(self.slider, 1)
+        row.addWidget(self.steps_button)
+        row.addStretch(1)
+        row.addWidget(self.ask_button)
+        row.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.view, 1)
+        self.set_body(body)
+        self.caption("The same prompts, continued at different steps of the training.", "loss-curves")
+
+        self.choice.currentIndexChanged.connect(self._show_steps)
+        self.slider.valueChanged.connect(self._show_steps)
+        self.steps_list.itemChanged.connect(self._tick)
+        self.ask_button.clicked.connect(self._sample_now)
+        # A batch of events, a resize: one new layout for all of them.
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(0)
+        self._settle.timeout.connect(self._reload)
+        lab.current_changed.connect(self._change_run)
+        lab.events_arrived.connect(self._take)
+        lab.history_reset.connect(self._reset)
+        lab.runs_changed.connect(self._update_state)
+        current = lab.current()
+        self._change_run(current.run.id if current else "")
+
+    @property
+    def shown_steps(self) -> list[int]:
+        """The steps of the columns, left to right."""
+        return list(self.view.samples.steps)
+
+    def export(self, path: Path) -> None:
+        """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
+        text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(f"Samples of {self._run_id}", self._table)
+        try:
+            write_atomic(path, text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if self.choice.currentData() in (SPREAD, NEWEST):
+            self._settle.start()
+
+    def _change_run(self, run_id: str) -> None:
+        row = self.lab.row(run_id) if run_id else None
+        self._run_id = run_id if row else ""
+        self._ticked = set()
+        if row is not None:
+            self.view.set_monospace(row.info.settings.data.tokenizer == "char")
+        self._reload()
+
+    def _take(self, run_id: str, events: Sequence[Event]) -> None:
+        if run_id == self._run_id and any(isinstance(event, (Sampled, Evaluated)) for event in events):
+            self._settle.start()
+
+    def _reset(self, run_id: str) -> None:
+        if run_id == self._run_id:
+            self._settle.start()
+
+    def _reload(self) -> None:
+        self._table = read_table(self.lab.history(self._run_id)) if self._run_id else SampleTable({}, {})
+        steps = self._table.steps
+        self._ticked &= set(steps)
+        at_newest = self.slider.value() == self.slider.maximum()
+        self.slider.blockSignals(True)
+        self.slider.setRange(0, max(0, len(steps) - 1))
+        if at_newest and self.choice.currentData() != COMPARE:
+            self.slider.setValue(0)  # comparing begins with the first step
+        self.slider.blockSignals(False)
+        self._fill_list(steps)
+        self._update_state()
+        self._show_steps()
+
+    def _fill_list(self, steps: list[int]) -> None:
+        self.steps_list.blockSignals(True)
+        self.steps_list.clear()
+        for step in steps:
+            item = QListWidgetItem(f"step {step:,}   {self._table.losses[step]}")
+            item.setData(Qt.ItemDataRole.UserRole, step)
+            newest = step == steps[-1]
+            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable)
+            if newest:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            on = newest or step in self._ticked
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+            self.steps_list.addItem(item)
+        self.steps_list.blockSignals(False)
+
+    def _tick(self, item: QListWidgetItem) -> None:
+        step = item.data(Qt.ItemDataRole.UserRole)
+        if item.checkState() == Qt.CheckState.Checked:
+            self._ticked.add(step)
+        else:
+            self._ticked.discard(step)
+        if self.choice.currentData() == CHOSEN:
+            self._show_steps()
+        else:
+            self.choice.setCurrentIndex(self.choice.findData(CHOSEN))
+
+    def _show_steps(self) -> None:
+        how = self.choice.currentData()
+        self.slider.setVisible(how == COMPARE)
+        self.steps_button.setVisible(how == CHOSEN)
+        steps = self._table.steps
+        if steps:
+            fit = self.view.columns_that_fit()
+            if how == SPREAD:
+                steps = spread(steps, fit)
+            elif how == NEWEST:
+                steps = steps[-fit:]
+            elif how == COMPARE:
+                steps = sorted({steps[self.slider.value()], steps[-1]})
+            else:
+                steps = sorted(self._ticked | {steps[-1]})
+        self.view.samples.show(self._table, steps)
+
+    def _update_state(self) -> None:
+        row = self.lab.row(self._run_id) if self._run_id else None
+        live = row is not None and row.status.live
+        self.ask_button.setEnabled(live)
+        if row is None:
+            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+        elif not self._table.texts:
+            never = row.info.settings.train.sample_interval == 0
+            when = "Its sample interval is 0, so it only writes when asked." if never else "It soon will."
+            if not live:
+                when = "It ended before its first sample. Prompt a checkpoint in Write instead."
+            action = "Sample now" if live else ""
+            self.show_empty("The model has written nothing yet", when, action, self._sample_now)
+        else:
+            self.show_body()
+
+    def _sample_now(self) -> None:
+        row = self.lab.row(self._run_id)
+        if row is None:
+            return
+        try:
+            request(row.run, "sample", prompts=list(row.info.settings.samples.prompts))
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+
+    def _ask_export(self, kind: str) -> None:
+        words = "Markdown (*.md)" if kind == "md" else "Table (*.csv)"
+        name, _ = QFileDialog.getSaveFileName(self, "Export samples", f"{self._run_id}-samples.{kind}", words)
+        if not name:
+            return
+        try:
+            self.export(Path(name).with_suffix(f".{kind}"))
+        except LabError as error:
+            self.lab.error_raised.emit(error)

@@ -1,0 +1,395 @@
+"""The Write dock: prompt any checkpoint, and see how likely it held each token that it wrote."""
+
+from __future__ import annotations
+
+import html
+import math
+import random
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSpinBox,
+    QSplitter,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.errors import LabError
+from llmlab_gui.background import Background
+from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.model_picker import ModelPicker
+from llmlab_gui.docks.token_view import TintLegend, TokenView
+from llmlab_gui.model_host import Generation, ModelHost, NextToken, Token
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+# After so long without a key, the next token is asked for.
+_TYPING_PAUSE_MS = 250
+# Tokens that come faster are shown together: one relayout a frame.
+_FRAME_MS = 33
+NEXT_TAB, TOKEN_TAB = 0, 1
+
+
+class WriteDock(LabDock):
+    """Prompt above, text below, and beside it what else could have come."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None, host: ModelHost | None = None) -> None:
+        super().__init__(lab, "write", "Write", parent)
+        self.host = host or ModelHost(self)
+        self._background = Background(self)
+        self._generating: int | None = None
+        self._asked_next: int | None = None
+        self._fresh: list[Token] = []
+
+        self.picker = ModelPicker(lab, self._background)
+        self.note = QLabel()
+        self.note.setWordWrap(True)
+        self.note.setTextFormat(Qt.TextFormat.RichText)
+        self.prompt = QPlainTextEdit("The king")
+        self.prompt.setAccessibleName("Prompt")
+        self.prompt.setPlaceholderText("The text that the model continues")
+        self.prompt.setTabChangesFocus(True)
+        self.prompt.setMinimumHeight(56)
+        self._build_numbers()
+        self.text = TokenView()
+        self.text.setAccessibleName("What the model wrote")
+        self.text.setPlaceholderText("Press Generate. Point at a token to see what else could have come.")
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        self.next_list, self.token_list = AlternativeList(), AlternativeList()
+        self.next_list.setAccessibleName("Next token after the prompt")
+        self.token_list.setAccessibleName("What else could have come at the chosen token")
+        self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
+        self._lay_out()
+        self.caption("A model gives every possible next token a probability; the text is drawn from them.", "loss")
+
+        self._typing = self._single_shot(_TYPING_PAUSE_MS, self._ask_next)
+        self._frame = self._single_shot(_FRAME_MS, self._flush)
+        self._connect()
+        self._model_changed()
+
+    def shutdown(self) -> None:
+        """Ends the model's process and the reading thread."""
+        for timer in (self._typing, self._frame):
+            timer.stop()
+        self.host.shutdown()
+        self._background.shutdown()
+
+    def generate(self) -> None:
+        """Continues the prompt with the chosen model."""
+        if self._generating is not None:
+            return
+        try:
+            model = self.picker.reference()
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self.tabs.setCurrentIndex(TOKEN_TAB)
+        self.text.begin(self.prompt.toPlainText())
+        self._point(-1)
+        how = Generation(self.tokens.value(), self.temperature.value(), self.top_k.value(), self.seed.value())
+        self._generating = self.host.generate(model, self.text.prompt, how)
+        self.said.setText("Asking the model…")
+        self._update_buttons()
+
+    def stop(self) -> None:
+        """Ends the generation; what is written stays."""
+        if self._generating is not None:
+            self.host.cancel(self._generating)
+            self.said.setText("Stopping…")
+
+    def show_model(self, run_id: str, checkpoint: str) -> None:
+        """Chooses a model and brings the dock to the front."""
+        self.picker.select(run_id, checkpoint or "latest")
+        self.show()
+        self.raise_()
+        self.prompt.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if not self.next_list.pairs():
+            self._typing.start()
+
+    def _build_numbers(self) -> None:
+        self.tokens, self.top_k, self.seed = QSpinBox(), QSpinBox(), QSpinBox()
+        self.temperature = QDoubleSpinBox()
+        self.tokens.setRange(1, 4096)
+        self.tokens.setValue(120)
+        self.tokens.setToolTip("Length of the text, in tokens")
+        self.temperature.setRange(0.0, 10.0)
+        self.temperature.setSingleStep(0.1)
+        self.temperature.setValue(0.8)
+        self.temperature.setToolTip("0 takes the likeliest token each time; 1 draws as the model says; more is wilder")
+        self.top_k.setRange(0, 100_000)
+        self.top_k.setValue(50)
+        self.top_k.setSpecialValueText("all")
+        self.top_k.setToolTip("Draw among this many likeliest tokens")
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setValue(1337)
+        self.seed.setToolTip("One seed, one text: the same model, prompt and settings write the same again")
+        self.new_seed = QToolButton()
+        self.new_seed.setText("New")
+        self.new_seed.setToolTip("Another seed, another text")
+        self.new_seed.clicked.connect(lambda: self.seed.setValue(random.randrange(100_000)))
+        self.generate_button, self.stop_button = QPushButton("Generate"), QPushButton("Stop")
+        self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
+        self.stop_button.setToolTip("Stop writing (Esc)")
+        self.spaces = QCheckBox("Show spaces")
+        self.spaces.setToolTip("Draw spaces as · and tabs as ⇥")
+        self.copy_button = QPushButton("Copy text")
+
+    def _lay_out(self) -> None:
+        numbers = QHBoxLayout()
+        for label, widget in (
+            ("Tokens", self.tokens),
+            ("Temperature", self.temperature),
+            ("Top-k", self.top_k),
+            ("Seed", self.seed),
+        ):
+            column = QVBoxLayout()
+            column.setSpacing(1)
+            name = QLabel(label)
+            name.setBuddy(widget)
+            widget.setAccessibleName(label)
+            column.addWidget(name)
+            column.addWidget(widget)
+            numbers.addLayout(column)
+        bottom = Qt.AlignmentFlag.AlignBottom
+        numbers.addWidget(self.new_seed, 0, bottom)
+        numbers.addStretch(1)
+        numbers.addWidget(self.generate_button, 0, bottom)
+        numbers.addWidget(self.stop_button, 0, bottom)
+        written = QWidget()
+        writing = QVBoxLayout(written)
+        writing.setContentsMargins(0, 0, 0, 0)
+        writing.addWidget(self.text, 1)
+        writing.addWidget(TintLegend())
+        below = QHBoxLayout()
+        below.addWidget(self.said, 1)
+        below.addWidget(self.spaces)
+        below.addWidget(self.copy_button)
+        writing.addLayout(below)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        for title, words, pairs in (
+            ("Next token", self.next_words, self.next_list),
+            ("At a token", self.token_words, self.token_list),
+        ):
+            page = QWidget()
+            words.setWordWrap(True)
+            layout = QVBoxLayout(page)
+            layout.setContentsMargins(0, 4, 0, 0)
+            layout.addWidget(words)
+            layout.addWidget(pairs, 1)
+            self.tabs.addTab(page, title)
+        sides = QSplitter(Qt.Orientation.Horizontal)
+        sides.addWidget(written)
+        sides.addWidget(self.tabs)
+        sides.setSizes([560, 280])
+        sides.setStretchFactor(0, 1)
+        above = QWidget()
+        top = QVBoxLayout(above)
+        top.setContentsMargins(0, 0, 0, 0)
+        top.addWidget(self.picker)
+        top.addWidget(self.note)
+        top.addWidget(self.prompt, 1)
+        top.addLayout(numbers)
+        self._halves = QSplitter(Qt.Orientation.Vertical)
+        self._halves.addWidget(above)
+        self._halves.addWidget(sides)
+        self._halves.setStretchFactor(1, 1)
+        self._halves.setSizes([170, 400])
+        self._halves.setChildrenCollapsible(False)
+        self.set_body(self._halves)
+
+    def _connect(self) -> None:
+        lab, host = self.lab, self.host
+        self.generate_button.clicked.connect(self.generate)
+        self.stop_button.clicked.connect(self.stop)
+        self.spaces.toggled.connect(self.text.set_show_spaces)
+        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.text()))
+        self.note.linkActivated.connect(self._save_now)
+        self.prompt.textChanged.connect(self._prompt_changed)
+        self.picker.changed.connect(self._model_changed)
+        self.next_list.picked.connect(self._append_to_prompt)
+        self.token_list.picked.connect(self._branch_text)
+        self.text.pointed.connect(self._point)
+        self.text.chosen.connect(self._point)
+        for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(slot)
+        host.loading.connect(self._on_loading)
+        host.token.connect(self._on_token)
+        host.next_token.connect(self._on_next)
+        host.done.connect(self._on_done)
+        host.cancelled.connect(self._on_cancelled)
+        host.failed.connect(self._on_failed)
+        lab.runs_changed.connect(self._update_note)
+        lab.write_requested.connect(self.show_model)
+
+    def _single_shot(self, milliseconds: int, slot) -> QTimer:  # type: ignore[no-untyped-def]
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.timeout.connect(slot)
+        return timer
+
+    # The model ---------------------------------------------------------------------------------------------------
+
+    def _model_changed(self) -> None:
+        row = self.picker.row
+        characters = row is not None and row.info.settings.data.tokenizer == "char"
+        fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+        fixed.setPointSizeF(self.font().pointSizeF())
+        for view in (self.prompt, self.text):
+            view.setFont(fixed if characters else self.font())
+        self._update_note()
+        self.next_list.show_pairs(())
+        self.next_words.clear()
+        self._typing.start()
+
+    def _update_note(self) -> None:
+        row, checkpoint = self.picker.row, self.picker.checkpoint
+        if row is None:
+            self.show_empty("There is no model yet", "Train one in Set-up: the default is done in about a minute.")
+        else:
+            self.show_body()
+        words = ""
+        if row is not None and row.status.live:
+            answers = f"Step {checkpoint.step:,}, which is saved, answers." if checkpoint else "Nothing is saved yet."
+            words = f'Training is at step {row.status.step:,}. {answers} <a href="save">Save now</a>'
+        elif row is not None and checkpoint is None:
+            words = "This run has no checkpoint, so no model that could answer."
+        if words != self.note.text():
+            self.note.setText(words)
+        self.note.setVisible(bool(words))
+        self._update_buttons()
+
+    def _save_now(self) -> None:
+        row = self.picker.row
+        if row is not None:
+            try:
+                self.lab.controller.save(row.run)
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+
+    def _update_buttons(self) -> None:
+        self.generate_button.setEnabled(self._generating is None and self.picker.checkpoint is not None)
+        self.stop_button.setEnabled(self._generating is not None)
+
+    # Generating --------------------------------------------------------------------------------------------------
+
+    def _on_loading(self, request: int) -> None:
+        if request == self._generating:
+            self.said.setText("Loading the model…")
+
+    def _on_token(self, request: int, token: Token) -> None:
+        if request == self._generating:
+            self._fresh.append(token)
+            if not self._frame.isActive():
+                self._frame.start()
+
+    def _flush(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self.text.append_tokens(fresh)
+
+    def _on_done(self, request: int, seconds: float) -> None:
+        if request == self._generating:
+            self._end()
+            count = len(self.text.tokens)
+            surprise = sum(-math.log(max(token.probability, 1e-12)) for token in self.text.tokens)
+            speed = f", {count / seconds:,.0f} tokens/s" if seconds > 0 else ""
+            mean = f" Mean surprise {surprise / count:.2f} nats a token." if count else ""
+            self.said.setText(f"{count} tokens in {seconds:.2g} s{speed}.{mean}")
+
+    def _on_cancelled(self, request: int) -> None:
+        if request == self._generating:
+            self._end()
+            self.said.setText(f"Stopped after {len(self.text.tokens)} tokens.")
+
+    def _on_failed(self, request: int, error: LabError) -> None:
+        if request == self._generating:
+            self._end()
+            self.said.setText(html.escape(error.what))
+            self.lab.error_raised.emit(error)
+        elif request == self._asked_next:  # typing goes on; a message bar at each key would not help
+            self._asked_next = None
+            self.next_list.show_pairs(())
+            self.next_words.setText(html.escape(str(error)))
+
+    def _end(self) -> None:
+        self._flush()
+        self._generating = None
+        self._update_buttons()
+
+    def _point(self, index: int) -> None:
+        """Shows what else could have come at token `index`; -1: at the chosen one, if any."""
+        index = index if index >= 0 else self.text.current
+        if index < 0 or index >= len(self.text.tokens):
+            self.token_list.show_pairs(())
+            self.token_words.setText("Point at a token in the text, or use the arrow keys.")
+            return
+        token = self.text.tokens[index]
+        self.tabs.setCurrentIndex(TOKEN_TAB)
+        self.token_list.show_pairs(token.alternatives, token.text)
+        shown = html.escape(visible(token.text))
+        self.token_words.setText(
+            f"Token {index + 1}: <b>{shown}</b> was drawn; its probability was {percent(token.probability)}. "
+            "Click another to write on with it from here."
+        )
+
+    def _branch_text(self, text: str) -> None:
+        """The prompt becomes the text up to the chosen token, then the alternative."""
+        index = self.text.current
+        if index >= 0:
+            self._set_prompt(self.text.text_before(index) + text)
+
+    # The next token ----------------------------------------------------------------------------------------------
+
+    def _append_to_prompt(self, text: str) -> None:
+        self._set_prompt(self.prompt.toPlainText() + text)
+
+    def _set_prompt(self, text: str) -> None:
+        cursor = self.prompt.textCursor()
+        cursor.select(cursor.SelectionType.Document)
+        cursor.insertText(text)  # so that Ctrl+Z takes it back
+        self.prompt.setTextCursor(cursor)
+        self.prompt.ensureCursorVisible()
+        self.tabs.setCurrentIndex(NEXT_TAB)
+
+    def _prompt_changed(self) -> None:
+        self.tabs.setCurrentIndex(NEXT_TAB)
+        self._typing.start()
+
+    def _ask_next(self) -> None:
+        """Asks while someone looks; the answer to an earlier prompt is not waited for."""
+        if not self.isVisible() or self.picker.checkpoint is None:
+            return
+        if self._asked_next is not None:
+            self.host.cancel(self._asked_next)
+        self._asked_next = self.host.ask_next(self.picker.reference(), self.prompt.toPlainText())
+
+    def _on_next(self, request: int, answer: NextToken) -> None:
+        if request != self._asked_next:
+            return
+        self._asked_next = None
+        self.next_list.show_pairs(answer.alternatives)
+        bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
+        self.next_words.setText(
+            f"After the prompt. Entropy {answer.entropy:.2f} nats = {bits:.2f} bits: as unsure as among "
+            f"{equal:,.1f} equally likely tokens. Click one to append it."
+        )

@@ -1,0 +1,116 @@
+"""FakeLab: the signals and questions of the window's model, answered from fake runs, at once and in this thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fakes import FakeRun
+from PySide6.QtCore import QObject, Signal
+
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
+from llmlab.training.events import Event
+from llmlab_gui.runs.history import RunHistory
+
+
+@dataclass
+class FakeRow:
+    run: RunFolder
+    info: RunInfo
+    status: RunStatus
+
+
+class FakeController:
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+        self.branched: list[tuple[str, str, Mapping[str, Any], str | None]] = []
+
+    def save(self, run: RunFolder) -> None:
+        self.saved.append(run.id)
+
+    def branch(
+        self, run: RunFolder, checkpoint: Checkpoint, overrides: Mapping[str, Any], name: str | None = None
+    ) -> None:
+        self.branched.append((run.id, checkpoint.name, dict(overrides), name))
+
+
+class FakeLab(QObject):
+    runs_changed = Signal()
+    current_changed = Signal(str)
+    shown_changed = Signal()
+    events_arrived = Signal(str, list)
+    history_reset = Signal(str)
+    error_raised = Signal(object)
+    concept_requested = Signal(str)
+    write_requested = Signal(str, str)
+    setup_requested = Signal(dict)
+    dock_requested = Signal(str)
+
+    def __init__(self, outputs: Path) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.controller = FakeController()
+        self.errors: list[Any] = []
+        self._fakes: dict[str, FakeRun] = {}
+        self._histories: dict[str, RunHistory] = {}
+        self._taken: dict[str, int] = {}
+        self._current = ""
+        self.error_raised.connect(self.errors.append)
+
+    def add(self, fake: FakeRun) -> FakeRun:
+        """A run appears, and becomes the current one."""
+        self._fakes[fake.run.id] = fake
+        self.runs_changed.emit()
+        self.set_current(fake.run.id)
+        self.pump(fake)
+        return fake
+
+    def pump(self, fake: FakeRun) -> None:
+        """What the run wrote since the last time arrives."""
+        run_id = fake.run.id
+        fresh = fake.written[self._taken.get(run_id, 0) :]
+        self._taken[run_id] = len(fake.written)
+        self._arrive(run_id, fresh)
+        self.runs_changed.emit()
+
+    def reload(self, fake: FakeRun) -> None:
+        """The history is read anew, as after a cut."""
+        run_id = fake.run.id
+        self._histories[run_id] = RunHistory()
+        self._histories[run_id].extend(fake.written)
+        self._taken[run_id] = len(fake.written)
+        self.history_reset.emit(run_id)
+
+    def runs(self) -> list[FakeRow]:
+        return [self._row(fake) for fake in reversed(self._fakes.values())]
+
+    def row(self, run_id: str) -> FakeRow | None:
+        fake = self._fakes.get(run_id)
+        return self._row(fake) if fake else None
+
+    def current(self) -> FakeRow | None:
+        return self.row(self._current)
+
+    def set_current(self, run_id: str) -> None:
+        self._current = run_id
+        self.current_changed.emit(run_id)
+
+    def history(self, run_id: str) -> RunHistory:
+        return self._histories.setdefault(run_id, RunHistory())
+
+    def open_concept(self, page: str) -> None:
+        self.concept_requested.emit(page)
+
+    def open_write(self, run_id: str, checkpoint: str) -> None:
+        self.write_requested.emit(run_id, checkpoint)
+
+    def _arrive(self, run_id: str, events: list[Event]) -> None:
+        self.history(run_id).extend(events)
+        self.events_arrived.emit(run_id, events)
+
+    @staticmethod
+    def _row(fake: FakeRun) -> FakeRow:
+        return FakeRow(fake.run, fake.run.info(), fake.run.status())
