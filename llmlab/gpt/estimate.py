@@ -12,7 +12,7 @@ _FLOAT = 4  # bytes of a number in fp32
 # Resident memory of a worker before its first step: interpreter and torch, measured on Linux.
 _WORKER_BYTES = 300_000_000
 # Share of the logits held at once by the chunked loss (llmlab/gpt/head.py) and rows of a chunk.
-_CHUNK_ROWS = 384
+_CHUNK_ROWS = 192
 # fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
 # recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
 _FLOPS_PER_CORE = 160e9
@@ -78,5 +78,5 @@ def _memory(model: ModelSettings, tokens: int, vocab_size: int, parameters: int)
     kv_width = (model.n_kv_head or model.n_head) * width // model.n_head
     # Per token and layer: two norms' inputs and outputs, q k v, attention's output, and the hidden layer twice.
     activations = tokens * model.n_layer * (7 * width + 2 * kv_width + 2 * hidden) * _FLOAT
-    logits = 3 * min(tokens, _CHUNK_ROWS) * vocab_size * _FLOAT
+    logits = 2 * min(tokens, _CHUNK_ROWS) * vocab_size * _FLOAT
     return 4 * _FLOAT * parameters + activations + logits
