@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any
@@ -32,11 +33,18 @@ _ENDING_SECONDS = 30.0
 
 
 class Interrupts:
-    """Counts Ctrl-C, SIGTERM and SIGHUP while it is entered; the second raises KeyboardInterrupt wherever we are."""
+    """Listens to Ctrl-C, SIGTERM and SIGHUP while it is entered; the second raises KeyboardInterrupt anywhere."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._ask: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
+
+    def answer_first_with(self, ask: Callable[[], None]) -> None:
+        """Calls `ask` at the first one, from within the signal handler: also while stdout's reader makes us wait."""
+        self._ask = ask
+        if self.count:
+            ask()
 
     def __enter__(self) -> Interrupts:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -55,6 +63,8 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+        if self._ask is not None:
+            self._ask()
 
 
 def train(run: RunFolder, report: Report) -> int:
@@ -62,6 +72,7 @@ def train(run: RunFolder, report: Report) -> int:
     follower = EventFollower(run, _size(run))
     with Interrupts() as interrupts:
         worker = start_worker(run, follow_parent=True)
+        interrupts.answer_first_with(lambda: _ask_to_stop(run, worker))
         try:
             last = _Following(run, worker, follower, report, interrupts).to_the_end()
             _wait(worker)
@@ -97,7 +108,7 @@ class _Following:
         self._run, self._worker, self._follower = run, worker, follower
         self._report, self._interrupts = report, interrupts
         self._begun = False
-        self._asked: float | None = None  # when a stop was asked for, monotonic
+        self._asked: float | None = None  # when we saw that a stop was asked for, monotonic
 
     def to_the_end(self) -> Event | None:
         """Reports every event; returns the last, or None when the worker was ended before its first."""
@@ -117,18 +128,14 @@ class _Following:
             if not self._begun:
                 self._report.preparing(self._run.recorded_status().doing)
             if self._interrupts.count:
-                self._stop()
+                self._stopping()
             time.sleep(_POLL_SECONDS)
 
-    def _stop(self) -> None:
-        """Asks for a stop once; ends a worker that does not answer before it trains."""
+    def _stopping(self) -> None:
+        """Says once that a stop was asked for; ends a worker that does not answer before it trains."""
         if self._asked is None:
             self._asked = time.monotonic()
             self._report.note("Stopping: this step ends, then a checkpoint is saved. Ctrl-C again ends it at once.")
-            try:
-                requests.send(self._run.requests, "stop")
-            except OSError:  # a full disk, say
-                self._worker.terminate()
         elif not self._begun and time.monotonic() - self._asked > _PATIENCE_SECONDS:
             self._worker.kill()
 
@@ -147,6 +154,13 @@ class _Following:
             f"Its last words: {words}" if words else "It said nothing.",
             f"All of its log: {self._run.log}. Go on from the last checkpoint: llmlab-run resume {spoken(self._run)}",
         )
+
+
+def _ask_to_stop(run: RunFolder, worker: subprocess.Popen[bytes]) -> None:
+    try:
+        requests.send(run.requests, "stop")
+    except OSError:  # a full disk, say: the worker takes SIGTERM for the same request
+        worker.terminate()
 
 
 def _settle(run: RunFolder) -> None:

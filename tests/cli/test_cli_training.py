@@ -1,0 +1,219 @@
+"""`llmlab-run` with real workers and a tiny model: what a terminal and a script see."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import llmlab
+from llmlab.cli.main import main
+from llmlab.runs.checkpoints import list_checkpoints
+from llmlab.runs.folder import RunFolder
+
+REPOSITORY = Path(llmlab.__file__).parents[1]
+STEPS = 12
+SHAPE = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "data.batch_size=4"]
+REST = ["data.tokenizer=char", "train.warmup_steps=0", "train.eval_windows=8", "samples.tokens=8"]
+HERE = ["train.threads=1", "train.device=cpu"]
+TINY = ["--corpus", "tiny", "--seed", "1", "--json"]
+TINY += [word for assignment in (*SHAPE, *REST, *HERE) for word in ("--set", assignment)]
+# Enough steps for a test to interrupt, whatever else the machine does.
+ENDLESS = [*TINY, "--steps", "1000000", "--set", "train.eval_interval=0", "--set", "train.sample_interval=0"]
+_SECONDS = 120.0
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "llmlab", *words]
+
+
+@contextlib.contextmanager
+def _live(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs; killed with its worker when the test is over."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(_command(*words), cwd=REPOSITORY, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _next(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
+    """Reads on until the next event of that name."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == name:
+            return event
+    raise AssertionError(f"no {name}; stderr: {process.stderr.read() if process.stderr else ''}")
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    end = time.monotonic() + _SECONDS
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        pause.wait(0.02)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, subprocess.CompletedProcess[str]]:
+    """The finished run `bar` and the command that trained it."""
+    outputs = tmp_path_factory.mktemp("trained")
+    intervals = ["--steps", str(STEPS), "--set", "train.eval_interval=4", "--set", "train.sample_interval=6"]
+    words = ["pretrain", *TINY, *intervals, "--name", "bar", "--outputs", str(outputs)]
+    finished = subprocess.run(
+        _command(*words), capture_output=True, text=True, cwd=REPOSITORY, timeout=_SECONDS, check=False
+    )
+    return RunFolder(outputs / "pretraining" / "bar"), finished
+
+
+@pytest.fixture
+def bar(trained: tuple[RunFolder, subprocess.CompletedProcess[str]], tmp_path: Path) -> RunFolder:
+    """A copy of the finished run, in a folder that is under no outputs folder."""
+    return RunFolder(Path(shutil.copytree(trained[0].path, tmp_path / "somewhere")))
+
+
+def test_json_on_stdout_is_the_runs_events_and_nothing_else(
+    trained: tuple[RunFolder, subprocess.CompletedProcess[str]],
+) -> None:
+    run, finished = trained
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert finished.stdout == run.events.read_text()
+    events = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert events[0]["event"] == "started"
+    assert events[-1]["event"] == "finished"
+    assert all(isinstance(event["time"], float) and isinstance(event["step"], int) for event in events)
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, STEPS + 1))
+    evaluated = [event for event in events if event["event"] == "evaluated"]
+    assert {"train_loss", "val_loss"} <= set(evaluated[-1])
+    assert [event["step"] for event in evaluated][-3:] == [4, 8, 12]
+
+
+def test_resume_takes_a_folder_from_anywhere_and_goes_on_where_the_run_ended(
+    bar: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(bar.path), "--steps", "20", "--json"]) == 0
+    output = capfd.readouterr()
+    events = [json.loads(line) for line in output.out.splitlines()]
+    assert (events[0]["event"], events[0]["step"], events[0]["attempt"]) == ("started", STEPS, 2)
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(STEPS + 1, 21))
+    assert events[-1]["event"] == "finished"
+    assert "train.steps: 12 -> 20" in output.err
+    assert bar.events.read_text().endswith(output.out)
+
+
+def test_a_branch_trains_on_from_its_parents_checkpoint(bar: RunFolder, outputs: Path) -> None:
+    words = ["pretrain", "--from", f"{bar.path}@final", "--name", "branch", "--steps", "14", "--json"]
+    assert main(words) == 0
+    branch = RunFolder(outputs / "pretraining" / "branch")
+    first = json.loads(branch.events.read_text().splitlines()[0])
+    assert (first["event"], first["step"]) == ("started", STEPS)
+    assert branch.status().state == "finished"
+    assert branch.status().step == 14
+
+
+def test_generate_at_temperature_0_writes_the_same_each_time(
+    bar: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", f"{bar.path}@final", "--prompt", "The king", "--tokens", "24", "--temperature", "0"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert first == f"The king{answer['text']}\n"
+    assert len(answer["tokens"]) == 24
+    assert answer["checkpoint"] == "step-00000012"
+    assert all(0 < token["probability"] <= 1 for token in answer["tokens"])
+
+
+def test_generate_names_the_characters_that_a_vocabulary_lacks(
+    bar: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", str(bar.path), "--prompt", "Ωmega"]) == 1
+    assert "'Ω'" in capsys.readouterr().err
+    assert main(["generate", str(bar.path), "--temperature", "-1"]) == 2
+    assert "0 to 10" in capsys.readouterr().err
+
+
+def test_an_export_opens_in_transformers_and_writes_what_the_run_writes(
+    bar: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hf"
+    assert main(["export", str(bar.path), "--to", "hf", "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    prompt = tokenizer("The ", return_tensors="pt")
+    ids = model.generate(input_ids=prompt["input_ids"], max_new_tokens=8, do_sample=False, pad_token_id=0)
+    main(["generate", str(bar.path), "--prompt", "The ", "--tokens", "8", "--temperature", "0"])
+    assert capsys.readouterr().out == tokenizer.decode(ids[0]) + "\n"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")] == []
+    assert main(["export", str(bar.path), "--to", "hf", "--out", str(out)]) == 2
+    assert "never overwrites" in capsys.readouterr().err
+
+
+def test_control_c_stops_saves_and_gives_130_even_while_nobody_reads_the_output(outputs: Path) -> None:
+    run = RunFolder(outputs / "pretraining" / "bar")
+    with _live("pretrain", *ENDLESS, "--name", "bar", "--outputs", str(outputs)) as process:
+        _next(process, "step")
+        _wait_until(lambda: run.status().step > 400)  # some 100 kB of events: more than a pipe holds
+        process.send_signal(signal.SIGINT)
+        _wait_until(lambda: run.status().state == "stopped")
+        last = _next(process, "stopped")
+        assert process.wait(_SECONDS) == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)] == [last["checkpoint"]]
+
+
+def test_a_killed_command_takes_its_worker_with_it(outputs: Path) -> None:
+    with _live("pretrain", *ENDLESS, "--name", "bar", "--outputs", str(outputs)) as process:
+        worker = psutil.Process(_next(process, "started")["pid"])
+        process.kill()
+        psutil.wait_procs([worker], timeout=_SECONDS)
+        assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert RunFolder(outputs / "pretraining" / "bar").status().state == "interrupted"
+
+
+def test_training_goes_on_when_the_reader_of_its_output_leaves(outputs: Path) -> None:
+    words = ["pretrain", *TINY, "--steps", "40", "--set", "train.eval_interval=0", "--name", "bar"]
+    with _live(*words, "--outputs", str(outputs)) as process:
+        _next(process, "started")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(_SECONDS) == 0
+        assert process.stderr is not None
+        errors = process.stderr.read()
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+    assert RunFolder(outputs / "pretraining" / "bar").status().state == "finished"
+
+
+def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with _live("pretrain", *ENDLESS, "--name", "bar", "--outputs", str(outputs)) as process:
+        _next(process, "step")
+        assert main(["request", "bar", "pause"]) == 0
+        assert "bar is paused" in capsys.readouterr().out
+        assert main(["request", "bar", "save"]) == 0
+        assert "bar saved step-" in capsys.readouterr().out
+        assert main(["request", "bar", "resume"]) == 0
+        assert "bar is running" in capsys.readouterr().out
+        assert main(["request", "bar", "stop"]) == 0
+        assert "bar is stopped" in capsys.readouterr().out
+        _next(process, "stopped")
+        assert process.wait(_SECONDS) == 0
