@@ -102,8 +102,9 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
             control.stop_wanted,
         )
     except Cancelled:
-        recorder.begin(-1, 0)
-        recorder.record(Stopped(0, time.time(), 0.0, None))
+        # Nothing is cut: which checkpoint counts was not looked up yet, and the next worker will.
+        recorder.begin(recorder.status.step, recorder.bytes)
+        recorder.record(Stopped(recorder.status.step, time.time(), 0.0, None))
         recorder.update(state="stopped", doing="")
         return
     write_json(run.tokenizer_json, data.tokenizer.to_json())
@@ -167,6 +168,8 @@ def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, 
             try:
                 loaded = load_state(checkpoint.path)
                 load_weights(checkpoint.path, trainer.model)
+                if checkpoint.about.get("run") != run.id:  # a branch's first: its place is in the parent's events
+                    loaded.events_bytes = 0
                 return loaded, skipped
             except LabError as error:
                 problem = str(error)

@@ -21,6 +21,8 @@ import llmlab
 from llmlab.cli.main import main
 from llmlab.runs.checkpoints import list_checkpoints
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import prepare_resume
+from llmlab.training import requests
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 STEPS = 12
@@ -115,16 +117,6 @@ def test_resume_takes_a_folder_from_anywhere_and_goes_on_where_the_run_ended(
     assert bar.events.read_text().endswith(output.out)
 
 
-def test_a_branch_trains_on_from_its_parents_checkpoint(bar: RunFolder, outputs: Path) -> None:
-    words = ["pretrain", "--from", f"{bar.path}@final", "--name", "branch", "--steps", "14", "--json"]
-    assert main(words) == 0
-    branch = RunFolder(outputs / "pretraining" / "branch")
-    first = json.loads(branch.events.read_text().splitlines()[0])
-    assert (first["event"], first["step"]) == ("started", STEPS)
-    assert branch.status().state == "finished"
-    assert branch.status().step == 14
-
-
 def test_generate_at_temperature_0_writes_the_same_each_time(
     bar: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,13 +173,42 @@ def test_control_c_stops_saves_and_gives_130_even_while_nobody_reads_the_output(
     assert [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)] == [last["checkpoint"]]
 
 
-def test_a_killed_command_takes_its_worker_with_it(outputs: Path) -> None:
-    with _live("pretrain", *ENDLESS, "--name", "bar", "--outputs", str(outputs)) as process:
-        worker = psutil.Process(_next(process, "started")["pid"])
+def test_a_killed_branch_takes_its_worker_with_it_and_resumes_without_repeating_a_step(
+    bar: RunFolder, outputs: Path
+) -> None:
+    branch = RunFolder(outputs / "pretraining" / "branch")
+    words = ["--from", f"{bar.path}@final", "--name", "branch", "--steps", "1000000", "--set", "train.eval_interval=0"]
+    with _live("pretrain", *words, "--json", "--outputs", str(outputs)) as process:
+        started = _next(process, "started")
+        assert started["step"] == STEPS
+        worker = psutil.Process(started["pid"])
+        _wait_until(lambda: branch.events.stat().st_size > 2 * bar.events.stat().st_size)
         process.kill()
         psutil.wait_procs([worker], timeout=_SECONDS)
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-    assert RunFolder(outputs / "pretraining" / "bar").status().state == "interrupted"
+    assert branch.status().state == "interrupted"
+    assert main(["resume", "branch", "--steps", "20", "--json"]) == 0
+    events = [json.loads(line) for line in branch.events.read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(STEPS + 1, 21))
+
+
+def test_a_stop_while_a_resume_still_reads_its_corpus_loses_nothing(
+    bar: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmlab.runs.worker import train_run
+
+    before = bar.events.read_text()
+    prepare_resume(bar, {"train.steps": "20"})
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))  # so that there is something to read
+    requests.send(bar.requests, "stop")
+    train_run(bar)
+    after = bar.events.read_text()
+    assert after.startswith(before)
+    assert json.loads(after[len(before) :])["event"] == "stopped"
+    assert bar.status().state == "stopped"
+    train_run(bar)
+    assert bar.status().state == "finished"
+    assert bar.events.read_text().startswith(before)
 
 
 def test_training_goes_on_when_the_reader_of_its_output_leaves(outputs: Path) -> None:

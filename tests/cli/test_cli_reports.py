@@ -1,0 +1,162 @@
+"""What a person sees of a run, with and without a terminal; and what doctor finds."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+
+from llmlab.cli import self_test, text
+from llmlab.cli.doctor import Finding
+from llmlab.cli.main import main
+from llmlab.cli.progress import LiveReport, PlainReport
+from llmlab.training.device import Device
+from llmlab.training.events import Sampled, StepEvent
+
+
+@pytest.fixture
+def fake(outputs: Path) -> FakeRun:
+    """A finished run with evaluations, samples, a pause and a warning."""
+    fake = FakeRun(outputs, "bar", steps=500).start().advance(250).pause().unpause(61.0)
+    return fake.warn("The disk is nearly full.").advance(250).finish()
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich draws as on a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "140")
+
+
+def _printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without control codes."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", [PlainReport, LiveReport])
+def test_what_matters_of_a_run_is_printed(
+    kind: type[PlainReport], fake: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = kind(fake.run)
+    report.preparing("Reading the corpus (40%)")
+    for event in fake.written:
+        report.event(event)
+    report.close()
+    report.summary(fake.written[-1])
+    printed = _printed(capsys)
+    train, val = fake.losses_of(250)
+    assert "Reading the corpus" in printed
+    assert f"step 250   train {train:.3f}   validation {val:.3f}   best so far" in printed
+    assert "Paused at step 250. Go on: llmlab-run request bar resume" in printed
+    assert "Went on after 1:01." in printed
+    assert "warning: The disk is nearly full." in printed
+    assert "  | what say you, my lord?" in printed
+    assert "Finished at step 500" in printed
+
+
+def test_without_a_terminal_steps_are_few_lines(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    report = PlainReport(fake.run)
+    for event in fake.written:
+        if isinstance(event, StepEvent):
+            report.event(event)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_control_characters_of_a_sample_do_not_reach_the_terminal(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = PlainReport(fake.run)
+    report.event(Sampled(1, 1.0, [{"prompt": "a", "text": "b\x1b[2J\x07c\r\nd"}]))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\x07" not in printed
+    assert "\r" not in printed
+
+
+def test_brackets_in_what_is_shown_are_no_markup(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    report = LiveReport(fake.run)
+    report.preparing("Reading /home/me/[bold]texts[/nothing]")
+    report.event(fake.written[0])
+    report.close()
+    assert "[bold]texts[/nothing]" in _printed(capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (813_056, "813 k"),
+        (999_960, "1000 k"),
+        (124e6, "124 M"),
+        (2e9, "2.00 G"),
+    ],
+)
+def test_counts_have_three_digits(number: float, shown: str) -> None:
+    assert text.count(number) == shown
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [text.duration(seconds) for seconds in (0, 65, 3700, None, float("nan"))] == [
+        "0:00",
+        "1:05",
+        "1:01:40",
+        "?",
+        "?",
+    ]
+
+
+def test_a_table_wraps_its_last_column_under_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "width", lambda: 34)
+    lines = list(text.table(("n", "meaning"), [("1", "a rather long explanation of one"), ("20", "short")], right=(0,)))
+    assert lines == [" n  meaning", " 1  a rather long explanation of", "    one", "20  short"]
+
+
+# doctor ---------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_a_working_machine(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    findings = {finding["name"]: finding for finding in answer["findings"]}
+    assert answer["ok"] is True
+    assert findings["cpu"]["state"] == "ok"
+    assert findings["speed"]["values"]["flops"] > 1e8
+    assert findings["loss"]["values"]["difference"] < 1e-4
+    assert str(outputs) in findings["outputs"]["said"]
+
+
+def test_doctor_gives_1_where_runs_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(self_test, "checks", list)
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["doctor", "--outputs", str(file / "below")]) == 1
+    printed = capsys.readouterr().out
+    assert any(line.startswith("broken") and "cannot be written" in line for line in printed.splitlines())
+
+
+def test_a_device_that_computes_something_else_is_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = self_test.training_losses(Device("cpu", "fp32"))
+    wrong = [loss + 0.01 for loss in right]
+    monkeypatch.setattr(self_test, "training_losses", lambda device: right if device.kind == "cpu" else wrong)
+    assert self_test.trains(Device("mps", "fp32")).state == "broken"
+    assert self_test.trains(Device("cpu", "fp32")).state == "ok"
+    monkeypatch.setattr(self_test, "training_losses", lambda device: [4.0] * 20)
+    assert self_test.trains(Device("cpu", "fp32")).state == "broken"
+    monkeypatch.setattr(self_test, "training_losses", lambda device: [float("nan")] * 20)
+    assert self_test.trains(Device("cpu", "fp32")).state == "broken"
+
+
+def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def explode() -> Finding:
+        raise RuntimeError("the driver is too old\nand more")
+
+    monkeypatch.setattr(self_test, "checks", lambda: [("cuda", explode)])
+    assert main(["doctor"]) == 1
+    assert "cuda" in capsys.readouterr().out
