@@ -28,6 +28,7 @@ class Exporter(QObject):
         self._process: QProcess | None = None
         self._folder = ""
         self._said = b""
+        self._told = ""
 
     @property
     def busy(self) -> bool:
@@ -43,7 +44,7 @@ class Exporter(QObject):
         process.readyReadStandardOutput.connect(self._read)
         process.finished.connect(self._ended)
         process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
-        self._process, self._folder, self._said = process, str(folder), b""
+        self._process, self._folder, self._said, self._told = process, str(folder), b"", ""
         words = ["export", f"{run}@{step}", "--to", "hf", "--out", str(folder)]
         process.start(self._command[0], [*self._command[1:], *words])
 
@@ -66,12 +67,15 @@ class Exporter(QObject):
     def _read(self) -> None:
         if self._process is not None:
             self._said = (self._said + bytes(self._process.readAllStandardOutput().data()))[-_OUTPUT_KEPT:]
-            lines = self._lines()
-            if lines:
+            lines = self._lines(whole=True)
+            if lines and lines[-1] != self._told:
+                self._told = lines[-1]
                 self.progress.emit(lines[-1][:300])
 
-    def _lines(self) -> list[str]:
+    def _lines(self, *, whole: bool = False) -> list[str]:
+        """What it said; whole: without a last line that may be half of one."""
         text = self._said.decode("utf-8", errors="replace").replace("\r", "\n")
+        text = text[: text.rfind("\n") + 1] if whole else text
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _error(self, error: QProcess.ProcessError) -> None:

@@ -33,6 +33,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab_gui.colors import mix
 from llmlab_gui.concepts import Page, load_pages, run_link
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.page_html import PageColors, page_html
@@ -120,8 +121,7 @@ class LearnDock(LabDock):
 
     def show_concept(self, name: str) -> None:
         """Shows a page and brings the dock to the front."""
-        self.show()
-        self.raise_()
+        self.lab.dock_requested.emit("learn")
         self.go(name)
 
     def go(self, name: str) -> None:
@@ -293,22 +293,15 @@ class LearnDock(LabDock):
 def _page_colors() -> PageColors:
     """The page's colours, from the window's theme."""
     theme = current_theme()
-
-    def mixed(color: object, share: float) -> str:
-        """So much of a colour on the page's ground."""
-        ground, top = QColor(theme.surface), QColor(color)  # type: ignore[call-overload]
-        pairs = zip(ground.getRgbF()[:3], top.getRgbF()[:3], strict=True)
-        return QColor.fromRgbF(*((1 - share) * a + share * b for a, b in pairs)).name()
-
     return PageColors(
         text=QColor(theme.text).name(),
         quiet=QColor(theme.quiet).name(),
         accent=QColor(theme.accent).name(),
         question=QColor(theme.warning).name(),
         run=QColor(theme.good).name(),
-        code_background=mixed(theme.text, 0.06),
-        question_background=mixed(theme.warning, 0.10),
-        run_background=mixed(theme.good, 0.10),
+        code_background=mix(theme.surface, theme.text, 0.06).name(),
+        question_background=mix(theme.surface, theme.warning, 0.10).name(),
+        run_background=mix(theme.surface, theme.good, 0.10).name(),
         keyword=QColor(theme.accent).name(),
         string=QColor(theme.good).name(),
         number=QColor(theme.warning).name(),

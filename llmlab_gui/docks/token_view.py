@@ -19,6 +19,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QTextEdit, QWidget
 
+from llmlab_gui.colors import mix
 from llmlab_gui.model_host import Token
 from llmlab_gui.theme import current_theme, theme_notifier
 
@@ -35,11 +36,9 @@ def tint(probability: float) -> QColor:
     theme = current_theme()
     decades = -math.log10(max(probability, 1e-9))
     share = min(1.0, max(0.0, decades) / _FULL_TINT_DECADES)
-    surface, full = QColor(theme.surface), QColor(_TINT)
-    # Full orange would drown light text on dark ground: 0.5 of it keeps the contrast above 4.5.
-    share *= 0.5 if surface.lightnessF() < 0.5 else 0.85
-    channels = ((1 - share) * a + share * b for a, b in zip(surface.getRgbF()[:3], full.getRgbF()[:3], strict=True))
-    return QColor.fromRgbF(*channels)
+    # Full orange would drown light text on dark ground: half of it keeps the contrast above 4.5.
+    share *= 0.5 if QColor(theme.surface).lightnessF() < 0.5 else 0.85
+    return mix(theme.surface, _TINT, share)
 
 
 class TokenView(QTextEdit):

@@ -113,8 +113,7 @@ class WriteDock(LabDock):
     def show_model(self, run_id: str, checkpoint: str) -> None:
         """Chooses a model and brings the dock to the front."""
         self.picker.select(run_id, checkpoint or "latest")
-        self.show()
-        self.raise_()
+        self.lab.dock_requested.emit("write")
         self.prompt.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def showEvent(self, event: QShowEvent) -> None:

@@ -1,0 +1,141 @@
+"""Learn: pages with live code, and links that lead into the rest of the lab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from PySide6.QtCore import Qt, QUrl
+from PySide6.QtGui import QDesktopServices
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.docks import learn
+from llmlab_gui.docks.learn import LearnDock
+from llmlab_gui.theme import theme_notifier
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LearnDock:
+    """Three pages of our own; the shipped ones are checked in test_concepts.py."""
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "attention.md").write_text(
+        "# Attention\n\nEach token looks at others: <script>x</script>.\n\n"
+        "@code llmlab/errors.py::LabError.as_dict\n\n? What if?\n\n! [Train](lab:run?preset=baby&steps=30)\n"
+    )
+    (pages / "loss.md").write_text("# The loss\n\nSee [attention](concept:attention). Needle.\n")
+    (pages / "loss-curves.md").write_text("# Curves\n\nA needle, and a needle.\n\n@code llmlab/errors.py::Gone\n")
+    load = learn.load_pages
+    monkeypatch.setattr(learn, "load_pages", lambda: load(pages))
+    dock = LearnDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.resize(800, 500)
+    dock.show()
+    return dock
+
+
+def test_the_first_page_opens_by_itself_with_live_code(dock: LearnDock) -> None:
+    assert dock.page_name == "attention"
+    text = dock.browser.toPlainText()
+    assert "def as_dict(self) -> dict[str, str]:" in text
+    assert "llmlab/errors.py · LabError.as_dict, lines" in text
+    assert "Predict" in text
+    assert "Try it" in text
+    assert "<script>x</script>" in text  # Markdown's HTML is off: it is only text
+
+
+def test_code_that_is_gone_is_said_in_its_place(dock: LearnDock) -> None:
+    dock.go("loss-curves")
+    assert "llmlab/errors.py::Gone names nothing." in dock.browser.toPlainText()
+
+
+def test_back_and_forward_like_a_browser(dock: LearnDock, lab: FakeLab) -> None:
+    with_link = [QUrl("concept:loss"), QUrl("concept:attention")]
+    for url in with_link:
+        dock.open_link(url)
+    assert dock.page_name == "attention"
+    dock.back()
+    assert dock.page_name == "loss"
+    dock.forward()
+    assert dock.page_name == "attention"
+    assert not dock.forward_button.isEnabled()
+    dock.next_button.click()
+    assert dock.page_name == "loss"
+    dock.next_button.click()
+    assert not dock.next_button.isEnabled()
+    assert dock.list.currentItem().text() == "Curves"
+
+
+def test_a_page_asked_for_elsewhere_is_shown_and_the_dock_raised(qtbot: QtBot, dock: LearnDock, lab: FakeLab) -> None:
+    with qtbot.waitSignal(lab.dock_requested, timeout=1000) as asked:
+        lab.open_concept("loss")
+    assert asked.args == ["learn"]
+    assert dock.page_name == "loss"
+    lab.open_concept("gone")
+    assert "no page 'gone'" in lab.errors[-1].what
+    assert dock.page_name == "loss"
+
+
+def test_links_fill_setup_raise_docks_and_open_the_web(
+    qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with qtbot.waitSignal(lab.setup_requested, timeout=1000) as asked:
+        dock.open_link(QUrl("lab:run?preset=baby&steps=30&model.n_layer=2"))
+    assert asked.args == [{"preset": "baby", "train.steps": "30", "model.n_layer": "2"}]
+    with qtbot.waitSignal(lab.dock_requested, timeout=1000) as asked:
+        dock.open_link(QUrl("dock:loss"))
+    assert asked.args == ["loss"]
+    opened: list[QUrl] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    dock.open_link(QUrl("https://example.org/"))
+    assert opened == [QUrl("https://example.org/")]
+    dock.open_link(QUrl("lab:run?model.n_leyer=2"))
+    assert "n_leyer" in lab.errors[-1].what
+    dock.open_link(QUrl("file:///etc/passwd"))
+    assert len(opened) == 1
+
+
+def test_a_click_on_a_link_follows_it(qtbot: QtBot, dock: LearnDock) -> None:
+    dock.go("loss")
+    cursor = dock.browser.document().find("attention")
+    cursor.setPosition(cursor.selectionStart() + 3)
+    place = dock.browser.cursorRect(cursor).center()
+    qtbot.mouseClick(dock.browser.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert dock.page_name == "attention"
+
+
+def test_search_narrows_the_list_and_marks_the_words(qtbot: QtBot, dock: LearnDock) -> None:
+    qtbot.keyClicks(dock.search, "needle")
+    assert [dock.list.item(row).text() for row in range(dock.list.count())] == ["The loss  (1)", "Curves  (2)"]
+    assert dock.page_name == "loss"
+    assert len(dock.browser.extraSelections()) == 1
+    qtbot.keyClick(dock.search, Qt.Key.Key_Return)
+    assert dock.browser.textCursor().selectedText() == "Needle"
+    dock.search.setText("no page has this")
+    assert dock.nothing.isVisible()
+    dock.search.clear()
+    assert dock.list.count() == 3
+    assert not dock.nothing.isVisible()
+
+
+def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: LearnDock) -> None:
+    assert dock.list.isVisible()
+    assert not dock.combo.isVisible()
+    dock.resize(420, 500)
+    qtbot.waitUntil(dock.combo.isVisible, timeout=1000)
+    assert not dock.list.isVisible()
+
+
+def test_a_new_theme_keeps_page_and_place(dock: LearnDock) -> None:
+    dock.resize(800, 200)
+    bar = dock.browser.verticalScrollBar()
+    bar.setValue(40)
+    theme_notifier.changed.emit()
+    assert dock.page_name == "attention"
+    assert bar.value() == 40

@@ -1,0 +1,159 @@
+"""The Log: sentences for what happened, the tail of what was printed, in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.docks.log import OUTPUT, LogDock
+from llmlab_gui.docks.log_tail import TAIL_BYTES, LogTail
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab) -> LogDock:
+    dock = LogDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.resize(700, 300)
+    dock.show()
+    return dock
+
+
+def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs, steps=1000).start().advance(500))
+    fake.warn("The corpus is short.").fail("The loss is not finite.", "It was inf at step 500.", "Lower the rate.")
+    lab.pump(fake)
+    text = dock.events_view.toPlainText()
+    assert "Training began: 1,000 steps" in text
+    assert "Measured: validation loss" in text
+    assert "The corpus is short." in text
+    assert "The loss is not finite. It was inf at step 500. Lower the rate." in text
+    assert "Saved step-00000500 (best so far): 3.3 MB in 0.1 s." in text
+
+
+def test_a_resumed_run_tells_only_what_still_holds(lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs, steps=1000).start().advance(750))
+    assert "step 750" in dock.events_view.toPlainText()
+    fake.resume_from(500, ["train.steps: 1000 instead of 2000."])
+    lab.reload(fake)
+    text = dock.events_view.toPlainText()
+    assert "step 750" not in text
+    assert "Training went on from step 500 (worker 2). Changed: train.steps: 1000 instead of 2000." in text
+
+
+def test_markup_in_a_message_is_text(lab: FakeLab, dock: LogDock) -> None:
+    lab.pump(lab.add(FakeRun(lab.outputs).start()).warn("<b>x</b> & <img src=y>"))
+    assert "<b>x</b> & <img src=y>" in dock.events_view.toPlainText()
+
+
+def test_worker_output_is_followed_while_it_grows(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs).start())
+    fake.run.log.write_text("first\n")
+    dock.which.setCurrentIndex(OUTPUT)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first", timeout=3000)
+    with fake.run.log.open("a") as file:
+        file.write("second half ")
+        file.flush()
+        dock.read_output()
+        assert dock.output_view.toPlainText() == "first"
+        file.write("done\n")
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first\nsecond half done", timeout=3000)
+
+
+def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
+    first = lab.add(FakeRun(lab.outputs, "first").start())
+    first.run.log.write_text("of the first\n")
+    second = lab.add(FakeRun(lab.outputs, "second").start())
+    second.run.log.write_text("of the second\n")
+    dock.show_output()
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second", timeout=3000)
+    lab.set_current("first")
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first", timeout=3000)
+
+
+def test_ctrl_f_finds_and_esc_closes(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
+    lab.pump(lab.add(FakeRun(lab.outputs).start()).warn("needle one").warn("needle two"))
+    with qtbot.waitActive(dock, timeout=3000):
+        dock.activateWindow()
+    dock.events_view.setFocus()
+    qtbot.keyClick(dock.events_view, Qt.Key.Key_F, Qt.KeyboardModifier.ControlModifier)
+    assert dock.find_bar.isVisible()
+    qtbot.keyClicks(dock.find_bar.field, "needle")
+    first = dock.events_view.textCursor().selectionStart()
+    assert dock.events_view.textCursor().selectedText() == "needle"
+    qtbot.keyClick(dock.find_bar.field, Qt.Key.Key_Return)
+    assert dock.events_view.textCursor().selectionStart() > first
+    qtbot.keyClick(dock.find_bar.field, Qt.Key.Key_Return)  # wraps around
+    assert dock.events_view.textCursor().selectionStart() == first
+    qtbot.keyClick(dock.find_bar.field, Qt.Key.Key_Escape)
+    assert not dock.find_bar.isVisible()
+
+
+def test_copy_takes_all_or_the_selection(lab: FakeLab, dock: LogDock) -> None:
+    lab.pump(lab.add(FakeRun(lab.outputs).start()).warn("once"))
+    dock.copy()
+    assert QGuiApplication.clipboard().text() == dock.events_view.toPlainText()
+    dock.find_bar.field.setText("once")
+    dock.find_bar.search()
+    dock.copy()
+    assert QGuiApplication.clipboard().text() == "once"
+
+
+def test_a_scrolled_back_view_stays_where_it_is(lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs).start())
+    for number in range(60):
+        fake.warn(f"warning {number}")
+    lab.pump(fake)
+    bar = dock.events_view.verticalScrollBar()
+    assert bar.value() == bar.maximum() > 0
+    dock.follow.setChecked(False)
+    bar.setValue(3)
+    lab.pump(fake.warn("one more"))
+    assert bar.value() == 3
+    dock.follow.setChecked(True)
+    assert bar.value() == bar.maximum()
+
+
+def drained(tail: LogTail) -> list[str]:
+    found: list[str] = []
+    while lines := tail.read()[0]:
+        found += lines
+    return found
+
+
+def test_only_the_end_of_a_huge_log_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "worker.log"
+    path.write_text("".join(f"line {number:09d}\n" for number in range(400_000)))
+    tail = LogTail(path)
+    lines = drained(tail)
+    assert lines[-1] == "line 000399999"
+    assert sum(len(line) + 1 for line in lines) <= TAIL_BYTES
+    assert tail.skipped == path.stat().st_size - TAIL_BYTES
+
+
+def test_a_replaced_log_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "worker.log"
+    tail = LogTail(path)
+    assert tail.read() == ([], False)
+    path.write_text("old and long\n")
+    assert tail.read() == (["old and long"], False)
+    path.write_text("new\n")
+    assert tail.read() == (["new"], True)
+
+
+def test_escapes_and_progress_bars_and_endless_lines_are_tamed(tmp_path: Path) -> None:
+    path = tmp_path / "worker.log"
+    path.write_bytes(b"\x1b[31mred\x1b[0m\r\n10 %\r20 %\r30 %\n\xff\x00bad\n" + b"x" * 300_000)
+    lines = drained(LogTail(path))
+    assert lines[:3] == ["red", "30 %", "\ufffdbad"]
+    assert len(lines[3]) < 2100
