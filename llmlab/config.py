@@ -117,9 +117,12 @@ def parse_value(info: SettingInfo, value: Any) -> Any:
 def _convert(info: SettingInfo, value: Any) -> Any:
     wrong = UsageError(f"{info.key} cannot be {value!r}.", f"It takes {info.range_text}.")
     if info.kind is tuple:
-        if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") else value.split("|")
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        try:
+            if isinstance(value, str):
+                value = json.loads(value) if value.lstrip().startswith("[") else value.split("|")
+        except (ValueError, RecursionError):
+            raise wrong from None
+        if not isinstance(value, (list, tuple)) or not all(_is_text(item) for item in value):
             raise wrong
         return tuple(value)
     if info.kind is bool:
@@ -131,7 +134,7 @@ def _convert(info: SettingInfo, value: Any) -> Any:
             return words[str(value).lower()]
         raise wrong
     if info.kind is str:
-        if isinstance(value, str):
+        if _is_text(value):
             return value
         raise wrong
     if isinstance(value, bool):
@@ -145,6 +148,11 @@ def _convert(info: SettingInfo, value: Any) -> Any:
         return int(value) if isinstance(value, int) else int(number)
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that a file can hold: half of a surrogate pair (bytes of no encoding) is not."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
@@ -200,5 +208,5 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} could not be read.", str(error)) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # besides bad syntax: numbers and nesting beyond any reader
         raise UsageError(f"{path} is not valid TOML.", str(error)) from error
