@@ -44,6 +44,8 @@ class Lab(QObject):
     write_requested = Signal(str, str)  # run id, checkpoint's folder name
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
     dock_requested = Signal(str)  # dock id
+    start_requested = Signal(object)  # llmlab_gui.docks.setup.Plan
+    resume_requested = Signal(str)  # run id; a finished one asks for more steps first
     log_requested = Signal()  # the worker's output of the current run
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
@@ -112,6 +114,28 @@ class Lab(QObject):
         """The colour of a run in charts and lists; shown runs differ as long as there are colours."""
         series = current_theme().series
         return QColor(series[self._slots.get(run_id, 0) % len(series)])
+
+    def open_run(self, run: RunFolder) -> None:
+        """Shows a run, also one that lies elsewhere than in the outputs folder."""
+        try:
+            row = RunRow(run, run.info(), run.status())
+        except LabError as error:
+            self.error_raised.emit(error)
+            return
+        known = self._rows.get(run.id)
+        if known is not None and known.run.path.resolve() != run.path.resolve():
+            self.error_raised.emit(
+                LabError(
+                    f"{run.path} cannot be shown beside the other runs.",
+                    f"A run of the same name is in {known.run.path.parent}.",
+                    "Rename one of the two folders.",
+                )
+            )
+            return
+        if known is None:
+            self._poller.add(run)
+            self._insert(row)
+        self.set_current(run.id)
 
     def refresh(self) -> None:
         """Looks at the outputs folder at once."""
@@ -188,14 +212,18 @@ class Lab(QObject):
         followed = self._followed.get(run.id)
         if followed is not None:
             followed.status = None  # it is from before the start
-        others = [other for other in self._rows.values() if other.run.id != run.id]
+        self._insert(row)
+        self.set_current(run.id)
+        self._by_hand = False  # the next one may take its place once it has ended
+        self.refresh()
+
+    def _insert(self, row: RunRow) -> None:
+        """A run that the poller will find, too, a little later."""
+        others = [other for other in self._rows.values() if other.run.id != row.run.id]
         ordered = sorted([row, *others], key=lambda other: (other.info.created, other.run.id), reverse=True)
         self._rows = {other.run.id: other for other in ordered}
         self.looked = True
-        self.set_current(run.id)
-        self._by_hand = False  # the next one may take its place once it has ended
         self.runs_changed.emit()
-        self.refresh()
 
     def _make_current(self, run_id: str) -> None:
         if run_id == self._current:

@@ -8,6 +8,8 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 
+from llmlab_gui.colors import mix
+
 THEME_CHOICES = ("light", "dark", "system")
 
 
@@ -72,7 +74,7 @@ class ThemeNotifier(QObject):
 
 theme_notifier = ThemeNotifier()
 _current = LIGHT
-_choice = "system"
+_choice: str | None = None  # none was made yet
 
 
 def current_theme() -> Theme:
@@ -83,12 +85,11 @@ def current_theme() -> Theme:
 def apply_theme(app: QApplication, choice: str) -> None:
     """Gives the application the colours of `choice`: light, dark, or system (and then follows the system)."""
     global _choice
-    _choice = choice
     hints = app.styleHints()
-    if app.style().objectName().lower() != "fusion":
+    if _choice is None:
         app.setStyle("Fusion")
-    # The hint can change at once, through a slot that `_follow_system` is connected to.
-    hints.colorSchemeChanged.connect(_follow_system, Qt.ConnectionType.UniqueConnection)
+        hints.colorSchemeChanged.connect(_follow_system)
+    _choice = choice
     scheme = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(choice, Qt.ColorScheme.Unknown)
     hints.setColorScheme(scheme)
     dark = choice == "dark" or (choice == "system" and hints.colorScheme() == Qt.ColorScheme.Dark)
@@ -157,6 +158,8 @@ def _style_sheet(theme: Theme) -> str:
     QStatusBar::item {{ border: none; }}
     QTableView, QListView, QTreeView, QTextBrowser, QPlainTextEdit {{ border: 1px solid {theme.grid}; }}
     QTableView {{ gridline-color: {theme.grid}; }}
+    QTableView, QListView, QTreeView {{
+        selection-background-color: {mix(theme.surface, theme.accent, 0.2).name()}; selection-color: {theme.text}; }}
     QHeaderView::section {{
         background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 1px solid {theme.grid};
         padding: 4px 6px; }}

@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject, QThread, Signal
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.runs.registry import list_runs
+from llmlab.training.events import Started, from_line
 
 _INTERVAL_SECONDS = 1.0
 
@@ -22,6 +23,7 @@ class RunRow:
     run: RunFolder
     info: RunInfo
     status: RunStatus
+    parameters: int | None = None  # as its first worker counted them
 
 
 @dataclass
@@ -32,6 +34,7 @@ class _Seen:
     info: RunInfo | None  # None: it could not be read, and that was said
     status_stamp: tuple[int, int]
     status: RunStatus
+    parameters: int | None
 
 
 class RunsPoller(QThread):
@@ -44,8 +47,14 @@ class RunsPoller(QThread):
         super().__init__(parent)
         self._outputs = outputs
         self._seen: dict[Path, _Seen] = {}
+        self._extra: tuple[RunFolder, ...] = ()
         self._wake = threading.Event()
         self._stopping = False
+
+    def add(self, run: RunFolder) -> None:
+        """Also looks at a run that lies elsewhere. From any thread."""
+        self._extra = (*self._extra, run)
+        self.poke()
 
     def poke(self) -> None:
         """Looks at once. From any thread."""
@@ -69,12 +78,16 @@ class RunsPoller(QThread):
     def look(self) -> list[RunRow]:
         """All runs, reading only files that changed since the last look."""
         seen: dict[Path, _Seen] = {}
-        for run in list_runs(self._outputs):
+        for run in (*list_runs(self._outputs), *self._extra):
             entry = self._read(run, self._seen.get(run.path))
             if entry is not None:
                 seen[run.path] = entry
         self._seen = seen
-        rows = [RunRow(RunFolder(path), entry.info, entry.status) for path, entry in seen.items() if entry.info]
+        rows = [
+            RunRow(RunFolder(path), entry.info, entry.status, entry.parameters)
+            for path, entry in seen.items()
+            if entry.info
+        ]
         return sorted(rows, key=lambda row: (row.info.created, row.run.id), reverse=True)
 
     def _read(self, run: RunFolder, before: _Seen | None) -> _Seen | None:
@@ -95,7 +108,20 @@ class RunsPoller(QThread):
             status = run.status()
         else:
             status = before.status
-        return _Seen(info_stamp, info, status_stamp, status)
+        parameters = before.parameters if before is not None else None
+        if parameters is None and status.attempt:
+            parameters = _parameters(run)
+        return _Seen(info_stamp, info, status_stamp, status, parameters)
+
+
+def _parameters(run: RunFolder) -> int | None:
+    """From the first line of events.jsonl, which is `started`."""
+    try:
+        with run.events.open("rb") as file:
+            first = from_line(file.readline(1 << 16))
+    except OSError:
+        return None
+    return first.parameters if isinstance(first, Started) else None
 
 
 def _stamp(path: Path) -> tuple[int, int]:

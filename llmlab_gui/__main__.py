@@ -1,0 +1,5 @@
+"""`python -m llmlab_gui`."""
+
+from llmlab_gui.app import main
+
+raise SystemExit(main())

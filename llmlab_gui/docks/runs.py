@@ -1,0 +1,309 @@
+"""The Runs dock: every run, which of them the charts show, and what can be done with one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QFile, QPoint, QSortFilterProxyModel, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QMenu,
+    QMessageBox,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.config import to_mapping
+from llmlab.errors import LabError
+from llmlab.files import write_atomic
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel
+from llmlab_gui.runs.poller import RunRow
+from llmlab_gui.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+# Walking through the list by keyboard should not open every run on the way.
+_SETTLE_MS = 150
+
+
+class RunsDock(LabDock):
+    """Choosing a row makes that run the current one; ticks overlay others in the charts."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "runs", "Runs", parent)
+        self.model = RunsModel(lab)
+        self.proxy = QSortFilterProxyModel(self)
+        self.proxy.setSourceModel(self.model)
+        self.proxy.setSortRole(SORT_ROLE)
+        self.proxy.setFilterKeyColumn(-1)
+        self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.table = QTableView()
+        self.filter = QLineEdit()
+        self.filter.setPlaceholderText("Filter by name, state or corpus")
+        self.filter.setAccessibleName("Filter the runs")
+        self.filter.setClearButtonEnabled(True)
+        self.menu_button = QToolButton()
+        self.menu_button.setText("Export")
+        self.menu_button.setToolTip("Save the table as CSV")
+        self._actions = self._build_actions()
+        self._build_table()
+        row = QHBoxLayout()
+        row.addWidget(self.filter, 1)
+        row.addWidget(self.menu_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.table, 1)
+        self.set_body(body)
+        self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self._open_chosen)
+        self.filter.textChanged.connect(self.proxy.setFilterFixedString)
+        self.menu_button.clicked.connect(self._ask_export)
+        self.model.overlay_toggled.connect(self._toggle_overlay)
+        lab.runs_changed.connect(self._refresh)
+        lab.current_changed.connect(self._select_current)
+        lab.shown_changed.connect(self.model.repaint_all)
+        theme_notifier.changed.connect(self.model.repaint_all)
+        self._refresh()
+
+    def chosen(self) -> list[RunRow]:
+        """The selected runs, as the table is sorted."""
+        ids = [index.data(ID_ROLE) for index in self.table.selectionModel().selectedRows(NAME)]
+        rows = (self.lab.row(run_id) for run_id in ids)
+        return [row for row in rows if row is not None]
+
+    def export(self, path: Path) -> None:
+        """The table as it is shown, as CSV. LabError when it cannot be written."""
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(["Run", *(column.title for column in COLUMNS[2:])])
+        for place in range(self.proxy.rowCount()):
+            row = self.lab.row(self.proxy.index(place, NAME).data(ID_ROLE))
+            if row is not None:
+                status = row.status
+                numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
+                writer.writerow(
+                    [row.run.id, status.state, *numbers, row.info.settings.data.corpus, f"{row.info.created:.0f}"]
+                )
+        try:
+            write_atomic(path, out.getvalue().encode())
+        except OSError as error:
+            raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+
+    def delete(self, rows: list[RunRow]) -> None:
+        """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
+        live = [row.run.id for row in rows if row.status.live]
+        if live:
+            self.lab.error_raised.emit(
+                LabError(f"{', '.join(live)} still trains.", "A live run cannot be deleted.", "Stop it first.")
+            )
+            return
+        if rows and self.confirm_deletion(rows):
+            for row in rows:
+                self.lab.forget(row.run.id)
+                # PySide gives (done, where it went).
+                result = QFile.moveToTrash(str(row.run.path))
+                if not (result[0] if isinstance(result, tuple) else result):
+                    self.lab.error_raised.emit(
+                        LabError(
+                            f"{row.run.id} could not be moved to the trash.",
+                            "This system or this disk has none, or the folder is protected.",
+                            f"Delete it yourself: {row.run.path}",
+                        )
+                    )
+            self.lab.refresh()
+
+    def confirm_deletion(self, rows: list[RunRow]) -> bool:
+        """The question before runs are deleted."""
+        names = ", ".join(row.run.id for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setWindowTitle("Delete")
+        box.setText(f"Move {len(rows)} run{'s' if len(rows) != 1 else ''} to the trash?")
+        box.setInformativeText(f"{names}, with all checkpoints.")
+        delete = box.addButton("Move to trash", QMessageBox.ButtonRole.DestructiveRole)
+        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
+        box.exec()
+        agreed = box.clickedButton() is delete
+        box.deleteLater()
+        return agreed
+
+    def _build_actions(self) -> dict[str, QAction]:
+        made = {}
+        for name, text, slot in (
+            ("open", "Open", self._open_chosen),
+            ("overlay", "Overlay in the charts", self._toggle_chosen),
+            ("pause", "Pause", lambda: self._ask("pause")),
+            ("resume", "Resume", lambda: self.lab.resume_requested.emit(self._first_id())),
+            ("stop", "Stop", lambda: self._ask("stop")),
+            ("branch", "Branch from a checkpoint…", self._branch),
+            ("again", "Set up another like it", self._set_up_again),
+            ("folder", "Open its folder", self._open_folder),
+            ("copy", "Copy its id", self._copy_id),
+            ("delete", "Delete…", lambda: self.delete(self.chosen())),
+        ):
+            action = QAction(text, self)
+            action.triggered.connect(slot)
+            made[name] = action
+        made["copy"].setShortcut(QKeySequence.StandardKey.Copy)
+        made["delete"].setShortcut(QKeySequence.StandardKey.Delete)
+        for name in ("copy", "delete"):
+            made[name].setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            self.table.addAction(made[name])
+        return made
+
+    def _build_table(self) -> None:
+        table = self.table
+        table.setModel(self.proxy)
+        table.setAccessibleName("Runs")
+        table.setSortingEnabled(True)
+        table.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.DescendingOrder)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setAlternatingRowColors(True)
+        table.setShowGrid(False)
+        table.setTabKeyNavigation(False)
+        table.setWordWrap(False)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setHighlightSections(False)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        unit = self.fontMetrics().averageCharWidth()
+        for column, width in enumerate((7, 24, 14, 15, 8, 9, 10, 8, 13, 14)):
+            table.setColumnWidth(column, unit * width + 12)
+        table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        table.customContextMenuRequested.connect(self._open_menu)
+        table.activated.connect(lambda _: self._open_chosen())
+        table.clicked.connect(lambda index: index.column() != SHOW and self._settle.start())
+        table.selectionModel().currentRowChanged.connect(self._row_changed)
+
+    def _refresh(self) -> None:
+        self.model.refresh()
+        if not self.lab.looked:
+            self.show_empty("Looking for runs", str(self.lab.outputs))
+        elif not self.model.rows:
+            self.show_empty(
+                "No runs yet",
+                "They appear here, also those that llmlab-run starts in a terminal.",
+                "Set one up",
+                lambda: self.lab.dock_requested.emit("setup"),
+            )
+        else:
+            self.show_body()
+        current = self.lab.current()
+        if current is not None and not self.table.selectionModel().hasSelection():
+            self._select_current(current.run.id)
+
+    def _row_changed(self) -> None:
+        if self.table.hasFocus():  # not when the table itself moves the selection
+            self._settle.start()
+
+    def _select_current(self, run_id: str) -> None:
+        if not any(row.run.id == run_id for row in self.chosen()):
+            for place in range(self.proxy.rowCount()):
+                if self.proxy.index(place, NAME).data(ID_ROLE) == run_id:
+                    self.table.selectRow(place)
+        self._settle.stop()
+        self.model.repaint_all()
+
+    def _open_chosen(self) -> None:
+        index = self.table.currentIndex()
+        run_id = index.data(ID_ROLE) if index.isValid() else ""
+        if run_id and self.lab.row(run_id) is not None:
+            self.lab.set_current(run_id)
+
+    def _toggle_overlay(self, run_id: str, on: bool) -> None:
+        current = self.lab.current()
+        if not on and current is not None and current.run.id == run_id:
+            self.lab.said.emit("The current run is always in the charts. Choose another run to let it go.")
+            return
+        others = [shown for shown in self.lab.shown() if shown != run_id]
+        self.lab.set_shown([*others, run_id] if on else others)
+
+    def _toggle_chosen(self) -> None:
+        ids = [row.run.id for row in self.chosen()]
+        shown = self.lab.shown()
+        if all(run_id in shown for run_id in ids):
+            self.lab.set_shown([run_id for run_id in shown if run_id not in ids])
+        else:
+            self.lab.set_shown([*shown, *ids])
+
+    def _open_menu(self, point: QPoint) -> None:
+        rows = self.chosen()
+        if not rows:
+            return
+        one = rows[0] if len(rows) == 1 else None
+        state = one.status.state if one else ""
+        actions = self._actions
+        for name in ("open", "branch", "again", "folder"):
+            actions[name].setEnabled(one is not None)
+        actions["pause"].setEnabled(state == "running")
+        actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
+        actions["stop"].setEnabled(state in ("queued", "running", "paused"))
+        actions["delete"].setEnabled(not any(row.status.live for row in rows))
+        shown = self.lab.shown()
+        all_shown = all(row.run.id in shown for row in rows)
+        actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
+        menu = QMenu(self.table)
+        for name, action in actions.items():
+            if name in ("pause", "branch", "folder", "delete"):
+                menu.addSeparator()
+            menu.addAction(action)
+        menu.exec(self.table.viewport().mapToGlobal(point))
+        menu.deleteLater()
+
+    def _first_id(self) -> str:
+        rows = self.chosen()
+        return rows[0].run.id if rows else ""
+
+    def _ask(self, what: str) -> None:
+        for row in self.chosen():
+            (self.lab.controller.pause if what == "pause" else self.lab.controller.stop)(row.run)
+
+    def _branch(self) -> None:
+        self.lab.set_current(self._first_id())
+        self.lab.dock_requested.emit("checkpoints")
+
+    def _set_up_again(self) -> None:
+        rows = self.chosen()
+        if rows:
+            sections = to_mapping(rows[0].info.settings)
+            values = {
+                f"{section}.{name}": value for section, items in sections.items() for name, value in items.items()
+            }
+            self.lab.setup_requested.emit({"preset": rows[0].info.preset, **values})
+
+    def _open_folder(self) -> None:
+        rows = self.chosen()
+        if rows:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(rows[0].run.path)))
+
+    def _copy_id(self) -> None:
+        QGuiApplication.clipboard().setText("\n".join(row.run.id for row in self.chosen()))
+
+    def _ask_export(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Export the table", "runs.csv", "Table (*.csv)")
+        if name:
+            try:
+                self.export(Path(name).with_suffix(".csv"))
+            except LabError as error:
+                self.lab.error_raised.emit(error)

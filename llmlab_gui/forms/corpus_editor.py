@@ -1,0 +1,202 @@
+"""Choosing a corpus: by name, or a file or folder of one's own; and fetching one that is not here."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QMenu,
+    QProgressBar,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.corpora.registry import Corpus, corpora, fetch, find_corpus
+from llmlab.errors import Cancelled, LabError
+from llmlab_gui.background import Background
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.icons import icon
+from llmlab_gui.numbers_text import bytes_text
+from llmlab_gui.theme import theme_notifier
+
+_TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
+
+
+class CorpusEditor(Editor):
+    """The value is a corpus's name, or a path. `missing`: it is a known corpus that is not on this machine."""
+
+    failed = Signal(object)  # LabError: fetching
+    state_changed = Signal()  # it became known what the corpus is, or it arrived
+    _progress = Signal(int, int)  # from the fetching thread
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._background = Background(self)
+        self._cancel = threading.Event()
+        self._fetching = ""
+        self.corpus: Corpus | None = None
+        self.problem: LabError | None = None
+        self.combo = QComboBox()
+        self.combo.setEditable(False)
+        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.combo.setMinimumContentsLength(10)
+        self.own = QToolButton()
+        self.own.setAccessibleName("Your own text")
+        self.own.setToolTip("Choose a text of your own")
+        self.own.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.own)
+        menu.addAction("A file: .txt, .jsonl or .parquet…", self._choose_file)
+        menu.addAction("A folder of .txt files…", self._choose_folder)
+        self.own.setMenu(menu)
+        self.about = QuietLabel()
+        self.fetch_button = QPushButton("Fetch")
+        self.fetch_button.clicked.connect(self._fetch_or_cancel)
+        self.bar = QProgressBar()
+        self.bar.setAccessibleName("Fetching the corpus")
+        self.bar.setTextVisible(True)
+        across = QHBoxLayout()
+        across.setSpacing(4)
+        across.addWidget(self.combo, 1)
+        across.addWidget(self.own)
+        below = QHBoxLayout()
+        below.addWidget(self.fetch_button)
+        below.addWidget(self.bar, 1)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(across)
+        layout.addWidget(self.about)
+        layout.addLayout(below)
+        self.hold(body, self.combo)
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(0)
+        self._settle.timeout.connect(self._look)
+        self._progress.connect(self._show_progress)
+        self.combo.currentIndexChanged.connect(self._chosen)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+        self._list()
+
+    @property
+    def missing(self) -> bool:
+        """Whether the text must be fetched before a run can read it."""
+        return self.corpus is not None and not self.corpus.here()
+
+    def value(self) -> Any:
+        return self.combo.currentData() or ""
+
+    def set_value(self, value: Any) -> None:
+        place = self.combo.findData(str(value))
+        if place < 0:
+            self.combo.addItem(Path(str(value)).name or str(value), str(value))
+            place = self.combo.count() - 1
+        self.combo.setCurrentIndex(place)
+
+    def shutdown(self) -> None:
+        """Cancels a fetch and waits for it."""
+        self._cancel.set()
+        self._background.shutdown()
+
+    def _list(self) -> None:
+        self.combo.blockSignals(True)
+        for corpus in corpora():
+            self.combo.addItem(corpus.title, corpus.name)
+        self.combo.blockSignals(False)
+        self._settle.start()
+
+    def _chosen(self) -> None:
+        self.corpus, self.problem = None, None
+        self._settle.start()
+        self.edited.emit()
+
+    def _look(self) -> None:
+        """What the chosen text is: a folder of one's own may be large, so away from the window's thread."""
+        wanted = self.value()
+
+        def found(corpus: Corpus) -> None:
+            if wanted == self.value():
+                self.corpus, self.problem = corpus, None
+                self._describe()
+
+        def not_found(error: LabError) -> None:
+            if wanted == self.value():
+                self.corpus, self.problem = None, error
+                self._describe()
+
+        self._background.run(lambda: find_corpus(wanted), found, not_found)
+
+    def _describe(self) -> None:
+        corpus = self.corpus
+        if corpus is None:
+            self.about.setText(str(self.problem) if self.problem else "")
+        else:
+            size = f" {bytes_text(corpus.bytes)}." if corpus.bytes else ""
+            away = " <b>Not on this machine yet.</b>" if self.missing else ""
+            self.about.setText(f"{corpus.description}{size}{away}")
+            self.about.setToolTip(f"Licence: {corpus.licence}\nFrom: {corpus.origin}")
+        fetching = bool(self._fetching) and self._fetching == self.value()
+        self.fetch_button.setVisible(self.missing or fetching)
+        self.fetch_button.setText("Cancel" if fetching else f"Fetch {bytes_text(corpus.bytes)}" if corpus else "Fetch")
+        self.fetch_button.setEnabled(fetching or not self._fetching)
+        self.bar.setVisible(fetching)
+        self.state_changed.emit()
+
+    def _fetch_or_cancel(self) -> None:
+        if self._fetching:
+            self._cancel.set()
+            self.fetch_button.setEnabled(False)
+            return
+        corpus = self.corpus
+        if corpus is None:
+            return
+        self._fetching = corpus.name
+        self._cancel.clear()
+        self.bar.setRange(0, 0)
+        self.bar.setFormat("Connecting…")
+
+        def work() -> bool:
+            try:
+                fetch(corpus, self._progress.emit, self._cancel.is_set)
+            except Cancelled:
+                return False
+            return True
+
+        self._background.run(work, lambda _: self._fetched(None), self._fetched)
+        self._describe()
+
+    def _fetched(self, error: LabError | None) -> None:
+        self._fetching = ""
+        self._describe()
+        if error is not None:
+            self.failed.emit(error)
+
+    def _show_progress(self, done: int, total: int) -> None:
+        # Kilobytes: a QProgressBar counts in 32 bits.
+        self.bar.setRange(0, total // 1024)
+        self.bar.setValue(done // 1024)
+        of = f" of {bytes_text(total)}" if total else ""
+        self.bar.setFormat(f"{bytes_text(done)}{of}")
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Your own text", "", _TEXTS)
+        if name:
+            self.set_value(name)
+
+    def _choose_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "A folder of texts")
+        if name:
+            self.set_value(name)
+
+    def _restyle(self) -> None:
+        self.own.setIcon(icon("folder"))

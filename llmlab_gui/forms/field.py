@@ -1,0 +1,143 @@
+"""One setting in a form: its name, its editor, its unit, and the way back to the preset's value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QEvent, QObject, QSize, Signal
+from PySide6.QtGui import QColor, QPalette
+from PySide6.QtWidgets import QLabel, QToolButton, QWidget
+
+from llmlab.config import SettingInfo, parse_value
+from llmlab.errors import UsageError
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.forms.editors import Editor, make_editor, number_text
+from llmlab_gui.icons import icon
+from llmlab_gui.theme import current_theme, theme_notifier
+
+
+class Field(QObject):
+    """The widgets of a setting; whoever lays out the form places them. Knows the value that it counts as unchanged."""
+
+    edited = Signal()
+    entered = Signal(object)  # this field: the mouse or the keyboard is on it
+
+    def __init__(self, info: SettingInfo, editor: Editor | None = None, parent: QObject | None = None) -> None:
+        """editor: another than the usual one for such a setting."""
+        super().__init__(parent)
+        self.info = info
+        self.baseline: Any = info.default
+        self.editor = editor or make_editor(info)
+        self.label = QLabel(info.name.replace("_", "_\u200b"))  # may break where a narrow form needs it
+        self.label.setWordWrap(True)
+        self.unit = QuietLabel(info.unit)
+        self.reset_button = QToolButton()
+        self.reset_button.setAutoRaise(True)
+        self.reset_button.setIconSize(QSize(14, 14))
+        self.reset_button.setAccessibleName(f"Reset {info.name}")
+        policy = self.reset_button.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)  # nothing moves when it appears
+        self.reset_button.setSizePolicy(policy)
+        self.reset_button.hide()
+        target = self.editor.focusProxy() or self.editor
+        target.setAccessibleName(info.name.replace("_", " "))
+        target.setAccessibleDescription(f"{info.help} {info.range_text}")
+        self.label.setBuddy(target)
+        for widget in (self.label, self.editor, target, self.unit):
+            widget.setToolTip(self.help_text())
+            widget.installEventFilter(self)
+        self.reset_button.clicked.connect(self.reset)
+        self.editor.edited.connect(self._update)
+        self.editor.edited.connect(self.edited)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    @property
+    def widgets(self) -> tuple[QWidget, QWidget, QWidget, QWidget]:
+        """Left to right."""
+        return self.label, self.editor, self.unit, self.reset_button
+
+    @property
+    def changed(self) -> bool:
+        """Whether it differs from the preset, or cannot be read."""
+        try:
+            return bool(self.parsed() != self.baseline)
+        except UsageError:
+            return True
+
+    def parsed(self) -> Any:
+        """The value, checked against the setting's own range. UsageError."""
+        return parse_value(self.info, self.editor.value())
+
+    def short_text(self) -> str:
+        """The value for people; `?` where it cannot be read."""
+        try:
+            return value_text(self.parsed())
+        except UsageError:
+            return "?"
+
+    def set_value(self, value: Any) -> None:
+        """Shows a checked value."""
+        self.editor.set_value(value)
+        self._update()
+
+    def set_baseline(self, value: Any) -> None:
+        """The value that counts as unchanged, and shows it."""
+        self.baseline = value
+        self.set_value(value)
+
+    def reset(self) -> None:
+        """Back to the preset's value."""
+        self.set_value(self.baseline)
+
+    def help_text(self) -> str:
+        """What it means, what it takes, and what the preset says, as rich text."""
+        unit = f" {self.info.unit}" if self.info.unit else ""
+        return (
+            f"<b>{self.info.key}</b><br>{self.info.help}<br>"
+            f"{self.info.range_text}{unit} · preset: {value_text(self.baseline)}"
+        )
+
+    def set_visible(self, visible: bool) -> None:
+        """Shows or hides all of it."""
+        for widget in (self.label, self.editor, self.unit):
+            widget.setVisible(visible)
+        self.reset_button.setVisible(visible and self.changed)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
+            self.entered.emit(self)
+        return super().eventFilter(watched, event)
+
+    def _update(self) -> None:
+        changed = self.changed
+        self.reset_button.setVisible(changed and not self.editor.isHidden())
+        self.reset_button.setToolTip(f"Back to the preset's {value_text(self.baseline)}")
+        font = self.label.font()
+        font.setBold(changed)
+        self.label.setFont(font)
+        try:
+            self.parsed()
+            wrong = False
+        except UsageError:
+            wrong = True
+        target = self.editor.focusProxy() or self.editor
+        palette = QPalette(target.palette())
+        theme = current_theme()
+        palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if wrong else theme.text))
+        target.setPalette(palette)
+        for widget in (self.label, self.editor, target, self.unit):
+            widget.setToolTip(self.help_text())
+
+    def _restyle(self) -> None:
+        self.reset_button.setIcon(icon("undo", current_theme().accent))
+        self._update()
+
+
+def value_text(value: Any) -> str:
+    """A setting's value for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " | ".join(text.replace("\n", "\\n") for text in value)
+    return number_text(value) if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,111 @@
+"""A part of a form that folds away, and then says in a few words what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.forms.field import Field
+from llmlab_gui.icons import icon
+from llmlab_gui.theme import theme_notifier
+
+
+class Section(QWidget):
+    """Fields under a title. The advanced ones are behind `more`, which says how many of them were changed."""
+
+    toggled = Signal()
+
+    def __init__(self, title: str, fields: Sequence[Field], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.fields = list(fields)
+        self.header = QToolButton()
+        self.header.setText(title)
+        self.header.setCheckable(True)
+        self.header.setAutoRaise(True)
+        self.header.setIconSize(QSize(14, 14))
+        self.header.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        font = self.header.font()
+        font.setBold(True)
+        self.header.setFont(font)
+        self.header.setAccessibleName(f"{title} settings")
+        self.summary = QuietLabel()
+        self.summary.setWordWrap(False)
+        self.summary.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.content = QWidget()
+        grid = QGridLayout(self.content)
+        grid.setContentsMargins(18, 0, 0, 4)
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(3)
+        grid.setColumnStretch(0, 4)
+        grid.setColumnStretch(1, 5)
+        grid.setColumnStretch(2, 3)
+        self.more = QPushButton()
+        self.more.setCheckable(True)
+        self.more.setFlat(True)
+        ordered = [f for f in fields if not f.info.advanced] + [f for f in fields if f.info.advanced]
+        row = 0
+        for field in ordered:
+            if field.info.advanced and self.more.parent() is None:
+                grid.addWidget(self.more, row, 0, 1, 4)
+                row += 1
+            for column, widget in enumerate(field.widgets):
+                grid.addWidget(widget, row, column)
+            row += 1
+        top = QHBoxLayout()
+        top.addWidget(self.header)
+        top.addWidget(self.summary, 1)
+        top.addStretch()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(top)
+        layout.addWidget(self.content)
+        self.header.toggled.connect(self._fold)
+        self.more.toggled.connect(self._show_more)
+        theme_notifier.changed.connect(self._restyle)
+        self._fold(False)
+        self._show_more(False)
+        self._restyle()
+
+    @property
+    def open(self) -> bool:
+        """Whether its fields are shown."""
+        return self.header.isChecked()
+
+    def set_open(self, shown: bool) -> None:
+        """Folds or unfolds."""
+        self.header.setChecked(shown)
+
+    def reveal(self, field: Field) -> None:
+        """Unfolds as far as needed to see a field."""
+        self.set_open(True)
+        if field.info.advanced:
+            self.more.setChecked(True)
+
+    def count_changes(self) -> None:
+        """Says what differs from the preset, also where it is folded away."""
+        changed = [f"{field.info.name} {field.short_text()}" for field in self.fields if field.changed]
+        self.summary.setText(f"{len(changed)} changed: {', '.join(changed)}" if changed else "as the preset")
+        advanced = [field for field in self.fields if field.info.advanced]
+        hidden = sum(field.changed for field in advanced)
+        told = f", {hidden} changed" if hidden else ""
+        self.more.setText("Fewer settings" if self.more.isChecked() else f"{len(advanced)} more settings{told}")
+
+    def _fold(self, shown: bool) -> None:
+        self.content.setVisible(shown)
+        self.summary.setVisible(not shown)
+        self._restyle()
+        self.toggled.emit()
+
+    def _show_more(self, shown: bool) -> None:
+        advanced = [field for field in self.fields if field.info.advanced]
+        self.more.setVisible(bool(advanced))
+        for field in advanced:
+            field.set_visible(shown)
+        self.count_changes()
+
+    def _restyle(self) -> None:
+        self.header.setIcon(icon("unfold" if self.open else "fold"))

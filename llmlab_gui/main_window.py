@@ -1,0 +1,366 @@
+"""The window: ten docks around one Lab, and what they ask of each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QSize, Qt, QTimer, QUrl
+from PySide6.QtGui import (
+    QAction,
+    QCloseEvent,
+    QDesktopServices,
+    QDragEnterEvent,
+    QDropEvent,
+    QGuiApplication,
+    QKeySequence,
+    QResizeEvent,
+)
+from PySide6.QtWidgets import QApplication, QMainWindow, QSizePolicy, QToolBar, QWidget
+
+from llmlab.errors import LabError
+from llmlab_gui import closing, drops
+from llmlab_gui.about import debug_information
+from llmlab_gui.closing import CloseChoice, StoppingDialog
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.checkpoints import CheckpointsDock
+from llmlab_gui.docks.learn import LearnDock
+from llmlab_gui.docks.learning_rate import LearningRateDock
+from llmlab_gui.docks.log import LogDock
+from llmlab_gui.docks.loss import LossDock
+from llmlab_gui.docks.runs import RunsDock
+from llmlab_gui.docks.samples import SamplesDock
+from llmlab_gui.docks.setup import SetupDock
+from llmlab_gui.docks.throughput import ThroughputDock
+from llmlab_gui.docks.write import WriteDock
+from llmlab_gui.errors import log_path
+from llmlab_gui.icons import app_icon
+from llmlab_gui.lab import Lab
+from llmlab_gui.menus import Menus
+from llmlab_gui.message_bar import MessageBar
+from llmlab_gui.run_actions import RunActions
+from llmlab_gui.settings import WindowSettings
+from llmlab_gui.status_bar import StatusBar
+from llmlab_gui.theme import apply_theme
+from llmlab_gui.tour import Stop, Tour
+from llmlab_gui.welcome import WelcomePanel
+from llmlab_gui.workspaces import TRAIN, arrange
+
+_FIRST_SIZE = QSize(1440, 900)
+_MINIMUM_SIZE = QSize(900, 600)
+
+
+class MainWindow(QMainWindow):
+    """Owns the lab and the docks; `close()` asks what becomes of live runs, then ends every thread."""
+
+    def __init__(self, outputs: Path, settings: WindowSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or WindowSettings()
+        self.setWindowTitle("LLM Learning Lab")
+        self.setWindowIcon(app_icon())
+        self.setObjectName("window")
+        self.setAcceptDrops(True)
+        self.setDockNestingEnabled(True)
+        self.setMinimumSize(_MINIMUM_SIZE)
+        self.lab = Lab(outputs, self)
+        self.docks: dict[str, LabDock] = {}
+        for make in (
+            RunsDock,
+            SetupDock,
+            LossDock,
+            LearningRateDock,
+            ThroughputDock,
+            SamplesDock,
+            CheckpointsDock,
+            WriteDock,
+            LogDock,
+            LearnDock,
+        ):
+            dock = make(self.lab, self)
+            self.docks[dock.objectName().removeprefix("dock.")] = dock
+        self.run_actions = RunActions(self.lab, self._setup.train, self)
+        self.messages = MessageBar()
+        self._build_toolbars()
+        self.status = StatusBar(self.lab, self)
+        self.setStatusBar(self.status)
+        self.menus = Menus(self)
+        self.welcome = WelcomePanel(self)
+        self.welcome.hide()
+        self._welcomed = False  # waved away, or no longer needed
+        self._tour: Tour | None = None
+        self._may_close = False
+        self._is_shut_down = False
+        self._connect()
+        self._restore()
+
+    # What the menus and the palette call -----------------------------------------------------------------------
+
+    def show_dock(self, dock_id: str) -> None:
+        """Brings a dock to the front and gives it the keyboard."""
+        dock = self.docks.get(dock_id)
+        if dock is None:
+            return
+        self._wave_welcome()
+        dock.show()
+        dock.raise_()
+        dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def use_workspace(self, name: str) -> None:
+        """Arranges the docks for one kind of work."""
+        self._wave_welcome()
+        arrange(self, self.docks, name)
+
+    def reset_layout(self) -> None:
+        """As at the first start."""
+        arrange(self, self.docks, TRAIN)
+
+    def use_theme(self, choice: str) -> None:
+        """light, dark or system."""
+        self.settings.theme = choice
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        apply_theme(app, choice)
+
+    def open_path(self, path: Path) -> None:
+        """A run, a checkpoint or a text, by its file or folder."""
+        try:
+            found = drops.meaning(path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self._wave_welcome()
+        if isinstance(found, drops.DroppedText):
+            self._setup.set_corpus(str(found.path))
+            return
+        self.lab.open_run(found.run)
+        if found.checkpoint:
+            self.lab.open_write(found.run.id, found.checkpoint)
+
+    def copy_debug_information(self) -> None:
+        """What a bug report needs, to the clipboard."""
+        QGuiApplication.clipboard().setText(debug_information(self.lab.outputs))
+        self.lab.said.emit("Debug information was copied.")
+
+    def open_window_log(self) -> None:
+        """The window's own log in the system's editor."""
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(log_path())))
+
+    def show_log(self) -> None:
+        """What the worker of the current run printed."""
+        self.show_dock("log")
+        self._log.show_output()
+
+    def start_tour(self) -> None:
+        """From the first stop."""
+        if self._tour is not None:
+            return
+        self._wave_welcome()
+        arrange(self, self.docks, TRAIN)
+        QApplication.processEvents()  # so that every part has its place before it is outlined
+        self._tour = Tour(self, self._stops())
+        self._tour.ended.connect(self._tour_ended)
+        self._tour.start()
+
+    def close_quietly(self) -> None:
+        """Closes without a question (Ctrl-C in the terminal, the end of the session). Training goes on."""
+        self._may_close = True
+        self.close()
+
+    # Events ----------------------------------------------------------------------------------------------------
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._place_welcome()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        event.acceptProposedAction()
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        for path in paths:
+            # Not within the drop: a slow look would hold up the program that it came from.
+            QTimer.singleShot(0, self, partial(self.open_path, path))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)
+        choice = closing.ask(self, rows) if rows else CloseChoice.KEEP
+        if choice is CloseChoice.KEEP:
+            self._shut_down()
+            event.accept()
+            return
+        event.ignore()
+        if choice is CloseChoice.STOP:
+            for row in rows:
+                self.lab.controller.stop(row.run)
+            self._wait_for([row.run.id for row in rows])
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    @property
+    def _setup(self) -> SetupDock:
+        dock = self.docks["setup"]
+        assert isinstance(dock, SetupDock)
+        return dock
+
+    @property
+    def _log(self) -> LogDock:
+        dock = self.docks["log"]
+        assert isinstance(dock, LogDock)
+        return dock
+
+    def _build_toolbars(self) -> None:
+        bar = QToolBar("Training", self)
+        bar.setObjectName("toolbar.train")
+        bar.setMovable(False)
+        bar.setIconSize(QSize(18, 18))
+        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        bar.addActions(self.run_actions.all())
+        spacer = QWidget()
+        spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        bar.addWidget(spacer)
+        self.palette_action = QAction("Find a command", self)
+        self.palette_action.setObjectName("action.palette")
+        self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
+        self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
+        bar.addAction(self.palette_action)
+        self.addToolBar(bar)
+        self.train_bar = bar
+        self.addToolBarBreak()
+        bar = QToolBar("Messages", self)
+        bar.setObjectName("toolbar.messages")
+        bar.setMovable(False)
+        bar.addWidget(self.messages)
+        bar.toggleViewAction().setVisible(False)
+        self.messages.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.addToolBar(bar)
+        self.message_bar = bar
+
+    def _connect(self) -> None:
+        lab = self.lab
+        lab.error_raised.connect(self.messages.show_error)
+        self.messages.count_changed.connect(lambda count: self.message_bar.setVisible(count > 0))
+        self.messages.log_wanted.connect(self.show_log)
+        lab.dock_requested.connect(self.show_dock)
+        lab.setup_requested.connect(lambda _: self.show_dock("setup"))
+        lab.concept_requested.connect(lambda _: self.show_dock("learn"))
+        lab.write_requested.connect(lambda *_: self.show_dock("write"))
+        lab.log_requested.connect(self.show_log)
+        lab.run_appeared.connect(lambda run_id: lab.said.emit(f"{run_id} began to train; it is in Runs."))
+        lab.runs_changed.connect(self._runs_changed)
+        lab.current_changed.connect(self._runs_changed)
+        self.welcome.train_wanted.connect(self.run_actions.start_first)
+        self.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
+        self.welcome.tour_wanted.connect(self.start_tour)
+
+    def _restore(self) -> None:
+        self.resize(_FIRST_SIZE)
+        screen = self.screen()
+        if screen is not None:
+            self.resize(_FIRST_SIZE.boundedTo(screen.availableSize()))
+        if not self.settings.restore_layout(self):
+            arrange(self, self.docks, TRAIN)
+        self.message_bar.hide()
+        self.train_bar.show()
+
+    def _runs_changed(self) -> None:
+        row = self.lab.current()
+        title = "LLM Learning Lab"
+        if row is not None:
+            status = row.status
+            share = f" {100 * status.step // status.steps} %" if status.live and status.steps else ""
+            title = f"{row.run.id}{share} – {title}"
+        self.setWindowTitle(title)
+        if self.lab.runs():
+            self._wave_welcome()
+        elif self.lab.looked and not self._welcomed:
+            self._show_welcome(True)
+
+    def _wave_welcome(self) -> None:
+        self._welcomed = True
+        self._show_welcome(False)
+
+    def _show_welcome(self, shown: bool) -> None:
+        if shown == self.welcome.isVisibleTo(self):
+            return
+        for dock in self.docks.values():
+            dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
+        self.welcome.setVisible(shown)
+        if shown:
+            self._place_welcome()
+            self.welcome.raise_()
+            self.welcome.train_button.setFocus()
+
+    def _place_welcome(self) -> None:
+        bars = [bar for bar in (self.train_bar, self.message_bar) if not bar.isHidden()]
+        top = max((bar.geometry().bottom() + 1 for bar in bars), default=self.menuBar().height())
+        self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
+
+    def _stops(self) -> list[Stop]:
+        def dock(dock_id: str) -> QWidget:
+            self.docks[dock_id].show()
+            self.docks[dock_id].raise_()
+            return self.docks[dock_id]
+
+        return [
+            Stop(
+                lambda: dock("setup"),
+                "Set up",
+                "Choose a preset and a text. Every setting says what it means, and the estimate says what the run will "
+                "cost before it starts.",
+            ),
+            Stop(
+                lambda: self.train_bar,
+                "Train",
+                "Start, pause, resume and stop. Training happens in a process of its own: nothing is lost when this "
+                "window closes, and a stop always saves first.",
+            ),
+            Stop(
+                lambda: dock("loss"),
+                "Watch it learn",
+                "The loss falls from what blind guessing costs. The dashed lines say what its values mean. Point at a "
+                "curve to read it.",
+            ),
+            Stop(
+                lambda: dock("runs"),
+                "Compare",
+                "Every run is kept. Tick several to see their curves together: predict first, then look.",
+            ),
+            Stop(
+                lambda: dock("samples"),
+                "See what it writes",
+                "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
+            ),
+            Stop(
+                lambda: dock("learn"),
+                "Understand why",
+                "Each page has the idea, the formula, our own code, and a question with the run that answers it. "
+                "Ctrl+K finds everything.",
+            ),
+        ]
+
+    def _tour_ended(self) -> None:
+        self._tour = None
+        self.settings.tour_seen = True
+
+    def _wait_for(self, ids: list[str]) -> None:
+        dialog = StoppingDialog(self.lab, ids, self)
+
+        def close_now() -> None:
+            dialog.close()
+            self.close_quietly()
+
+        dialog.ended.connect(close_now)
+        dialog.kept.connect(close_now)
+        dialog.open()
+
+    def _shut_down(self) -> None:
+        """Ends every thread and process of the window. Training goes on."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        self.settings.save_layout(self)
+        for dock in self.docks.values():
+            dock.shutdown()
+        self.lab.shutdown()

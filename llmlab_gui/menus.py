@@ -1,0 +1,183 @@
+"""The menu bar, and the command palette that finds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QFileDialog, QMenu
+
+from llmlab.settings import load_preset, preset_names
+from llmlab_gui.about import ShortcutsDialog, show_about
+from llmlab_gui.concepts import load_pages
+from llmlab_gui.icons import state_icon
+from llmlab_gui.palette import Command, CommandPalette
+from llmlab_gui.theme import THEME_CHOICES
+from llmlab_gui.workspaces import WORKSPACES
+
+if TYPE_CHECKING:
+    from llmlab_gui.main_window import MainWindow
+
+_RECENT_RUNS = 12
+_TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
+
+
+class Menus(QObject):
+    """Builds the menus of a window once; the recent runs are filled in when they are looked at."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._actions: list[QAction] = []
+        self._dock_actions: list[QAction] = []
+        self._build_file()
+        self._build_run()
+        self._build_view()
+        self._build_help()
+        window.palette_action.triggered.connect(self.open_palette)
+
+    def open_palette(self) -> None:
+        """Shows the command palette."""
+        palette = CommandPalette(self.commands(), self._window)
+        palette.show()
+
+    def commands(self) -> list[Command]:
+        """All that can be done now: enabled actions, panels, workspaces, runs, presets, pages."""
+        window = self._window
+        made = [
+            Command(_plain(action), action.trigger, "Do", _keys(action))
+            for action in [*window.run_actions.all(), *self._actions]
+            if action.isEnabled()
+        ]
+        made += [
+            Command(dock.windowTitle(), partial(window.show_dock, dock_id), "Show", _keys(action))
+            for (dock_id, dock), action in zip(window.docks.items(), self._dock_actions, strict=True)
+        ]
+        made += [Command(name, partial(window.use_workspace, name), "Workspace") for name in WORKSPACES]
+        made += [Command(choice, partial(window.use_theme, choice), "Theme") for choice in THEME_CHOICES]
+        for name in preset_names():
+            title = load_preset(name).title
+            made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
+        made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_pages()]
+        made += [
+            Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
+            for row in window.lab.runs()
+        ]
+        return made
+
+    def shortcuts(self) -> list[QAction]:
+        """Every action with keys."""
+        window = self._window
+        return [*window.run_actions.all(), window.palette_action, *self._actions, *self._dock_actions]
+
+    def _build_file(self) -> None:
+        menu = self._menu("&File")
+        window = self._window
+        self._add(menu, "new", "New run…", lambda: window.show_dock("setup"), "Ctrl+N")
+        self._add(menu, "open", "Open a run's folder…", self._open_run, "Ctrl+O")
+        self._add(menu, "open_text", "Train on a text of your own…", self._open_text)
+        self.recent = menu.addMenu("Recent runs")
+        self.recent.aboutToShow.connect(self._fill_recent)
+        menu.addSeparator()
+        self._add(menu, "quit", "Quit", window.close, "Ctrl+Q").setMenuRole(QAction.MenuRole.QuitRole)
+
+    def _build_run(self) -> None:
+        menu = self._menu("&Run")
+        menu.addActions(self._window.run_actions.all())
+
+    def _build_view(self) -> None:
+        menu, window = self._menu("&View"), self._window
+        for dock in window.docks.values():
+            menu.addAction(dock.toggleViewAction())
+        menu.addSeparator()
+        go_to = menu.addMenu("Go to")
+        for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
+            action = self._make(
+                f"show_{dock_id}", dock.windowTitle(), partial(window.show_dock, dock_id), f"Ctrl+{number % 10}"
+            )
+            go_to.addAction(action)
+            self._dock_actions.append(action)
+        workspaces = menu.addMenu("Workspace")
+        for name in WORKSPACES:
+            workspaces.addAction(name, partial(window.use_workspace, name))
+        self._add(menu, "reset_layout", "Reset layout", window.reset_layout)
+        menu.addSeparator()
+        themes, group = menu.addMenu("Theme"), QActionGroup(self)
+        for choice in THEME_CHOICES:
+            words = "As the system" if choice == "system" else choice.capitalize()
+            action = themes.addAction(words, partial(window.use_theme, choice))
+            action.setCheckable(True)
+            action.setChecked(choice == window.settings.theme)
+            group.addAction(action)
+        full = self._add(menu, "full_screen", "Full screen", self._toggle_full_screen, "F11")
+        full.setShortcutContext(Qt.ShortcutContext.ApplicationShortcut)
+
+    def _build_help(self) -> None:
+        menu, window = self._menu("&Help"), self._window
+        self._add(menu, "learn", "Learn", lambda: window.show_dock("learn"), "F1")
+        self._add(menu, "tour", "Take the tour", window.start_tour)
+        menu.addAction(window.palette_action)
+        self._add(menu, "shortcuts", "Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
+        menu.addSeparator()
+        self._add(menu, "debug", "Copy debug information", window.copy_debug_information)
+        self._add(menu, "window_log", "Open the window's log", window.open_window_log)
+        menu.addSeparator()
+        about = self._add(menu, "about", "About LLM Learning Lab", partial(show_about, window))
+        about.setMenuRole(QAction.MenuRole.AboutRole)
+
+    def _menu(self, title: str) -> QMenu:
+        return self._window.menuBar().addMenu(title)
+
+    def _add(self, menu: QMenu, name: str, text: str, slot: Callable[[], object], keys: str = "") -> QAction:
+        action = self._make(name, text, slot, keys)
+        menu.addAction(action)
+        self._actions.append(action)
+        return action
+
+    def _make(self, name: str, text: str, slot: Callable[[], object], keys: str) -> QAction:
+        action = QAction(text, self._window)
+        action.setObjectName(f"action.{name}")
+        action.triggered.connect(lambda _checked=False: slot())
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+        return action
+
+    def _fill_recent(self) -> None:
+        self.recent.clear()
+        rows = self._window.lab.runs()[:_RECENT_RUNS]
+        for row in rows:
+            open_it = partial(self._window.lab.set_current, row.run.id)
+            self.recent.addAction(state_icon(row.status.state), row.run.id, open_it)
+        if not rows:
+            self.recent.addAction("There are none yet").setEnabled(False)
+
+    def _open_run(self) -> None:
+        name = QFileDialog.getExistingDirectory(self._window, "A run's folder", str(self._window.lab.outputs))
+        if name:
+            self._window.open_path(Path(name))
+
+    def _open_text(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self._window, "A text of your own", "", _TEXTS)
+        if name:
+            self._window.open_path(Path(name))
+
+    def _toggle_full_screen(self) -> None:
+        window = self._window
+        window.setWindowState(window.windowState() ^ Qt.WindowState.WindowFullScreen)
+
+    def _show_shortcuts(self) -> None:
+        dialog = ShortcutsDialog(self.shortcuts(), self._window)
+        dialog.exec()
+        dialog.deleteLater()
+
+
+def _plain(action: QAction) -> str:
+    return action.text().replace("&", "").rstrip("…")
+
+
+def _keys(action: QAction) -> str:
+    return action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)

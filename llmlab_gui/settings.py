@@ -1,0 +1,55 @@
+"""What the window remembers of itself between starts, in an INI file. Nothing about runs or training is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from PySide6.QtCore import QByteArray, QSettings
+from PySide6.QtWidgets import QMainWindow
+
+from llmlab_gui.theme import THEME_CHOICES
+
+# Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
+LAYOUT_VERSION = 1
+
+
+class WindowSettings:
+    """Size, arrangement of the docks, theme, and whether the tour was seen."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """path: the INI file; the platform's place for settings when not given."""
+        file = path or Path(platformdirs.user_config_dir("llmlab", appauthor=False)) / "window.ini"
+        self._settings = QSettings(str(file), QSettings.Format.IniFormat)
+
+    def save_layout(self, window: QMainWindow) -> None:
+        """Remembers where everything is."""
+        self._settings.setValue("window/geometry", window.saveGeometry())
+        self._settings.setValue("window/state", window.saveState(LAYOUT_VERSION))
+        self._settings.sync()
+
+    def restore_layout(self, window: QMainWindow) -> bool:
+        """Puts everything back; False when nothing usable was remembered, and the window must arrange itself."""
+        geometry, state = self._settings.value("window/geometry"), self._settings.value("window/state")
+        if isinstance(geometry, QByteArray):
+            window.restoreGeometry(geometry)
+        return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
+
+    @property
+    def theme(self) -> str:
+        """light, dark or system."""
+        choice = self._settings.value("window/theme", "system")
+        return choice if choice in THEME_CHOICES else "system"
+
+    @theme.setter
+    def theme(self, choice: str) -> None:
+        self._settings.setValue("window/theme", choice)
+
+    @property
+    def tour_seen(self) -> bool:
+        """Whether the tour was taken or waved away."""
+        return str(self._settings.value("window/tour_seen", "false")).lower() == "true"
+
+    @tour_seen.setter
+    def tour_seen(self, seen: bool) -> None:
+        self._settings.setValue("window/tour_seen", seen)
