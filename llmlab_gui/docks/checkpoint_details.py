@@ -14,7 +14,7 @@ from llmlab.files import read_json
 from llmlab.runs.checkpoints import MANIFEST_FILE
 from llmlab_gui.docks.checkpoint_rows import CheckpointRow
 from llmlab_gui.docks.checkpoints_table import state_words
-from llmlab_gui.docks.event_sentences import size
+from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.theme import current_theme, theme_notifier
 
 
@@ -66,7 +66,7 @@ def facts(row: CheckpointRow) -> list[tuple[str, str]]:
             found.append((key.replace("_", " ").capitalize(), _words(value)))
     files: Any = (read_json(saved.path / MANIFEST_FILE) or {}).get("files", {})
     for name, entry in files.items():
-        found.append((str(name), f"{size(float(entry['bytes']))}, sha256 {str(entry['sha256'])[:16]}…"))
+        found.append((str(name), f"{bytes_text(float(entry['bytes']))}, sha256 {str(entry['sha256'])[:16]}…"))
     return found
 
 

@@ -27,6 +27,7 @@ LABEL_WORDS = {
     "final": "final",
     "requested": "on request",
     "stopped": "when stopped",
+    "branch": "where it branched",
 }
 
 

@@ -11,13 +11,12 @@ from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeySequence, Q
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QMenu,
     QSplitter,
     QTableView,
-    QToolButton,
+    QToolBar,
     QVBoxLayout,
     QWidget,
 )
@@ -327,15 +326,9 @@ class CheckpointsDock(LabDock):
         self.table.selectionModel().selectionChanged.connect(self._update_actions)
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.setSpacing(2)
-        for name, action in self.actions_by_name.items():
-            button = QToolButton()
-            button.setDefaultAction(action)
-            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-            if name == "delete":
-                row.addStretch(1)
-            row.addWidget(button)
+        tools = QToolBar()  # in a narrow dock, what does not fit goes behind its » button
+        tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        tools.addActions(list(self.actions_by_name.values()))
         halves = QSplitter(Qt.Orientation.Vertical)
         halves.addWidget(self.table)
         halves.addWidget(self.details)
@@ -344,7 +337,7 @@ class CheckpointsDock(LabDock):
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(tools)
         layout.addWidget(halves, 1)
         layout.addWidget(self.said)
         self.set_body(body)

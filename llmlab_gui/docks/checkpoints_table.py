@@ -11,7 +11,7 @@ from PySide6.QtGui import QColor
 
 from llmlab_gui.charts.numbers import duration
 from llmlab_gui.docks.checkpoint_rows import CheckpointRow
-from llmlab_gui.docks.event_sentences import size
+from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.theme import current_theme
 
 Index = QModelIndex | QPersistentModelIndex
@@ -125,7 +125,7 @@ def _shown(row: CheckpointRow, column: int) -> str:
     if column == LOSS:
         return f"{saved.val_loss:.4f}" if saved.val_loss is not None else "–"
     if column == SIZE:
-        return size(saved.bytes)
+        return bytes_text(saved.bytes)
     if column == AGE:
         return age(saved.time)
     return "pinned" if row.pinned else ""
@@ -149,7 +149,7 @@ def age(saved: float) -> str:
     seconds = time.time() - saved
     if seconds < 60:
         return "just now"
-    return duration(seconds).split(" ")[0] + " " + duration(seconds).split(" ")[1]
+    return " ".join(duration(seconds).split(" ")[:2])
 
 
 def _when(saved: float) -> str:

@@ -20,6 +20,7 @@ from llmlab.training.events import (
 )
 from llmlab_gui.charts.numbers import duration
 from llmlab_gui.docks.checkpoint_rows import LABEL_WORDS
+from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.runs.history import RunHistory
 
 
@@ -69,7 +70,9 @@ def sentence(event: Event) -> Sentence | None:
             return _say(event, "Wrote a sample." if count == 1 else f"Wrote {count} samples.")
         case CheckpointSaved():
             why = ", ".join(LABEL_WORDS.get(label, label) for label in event.labels)
-            text = f"Saved {event.checkpoint} ({why}): {size(event.bytes)} in {duration(event.seconds)}."
+            text = (
+                f"Saved {event.checkpoint} ({why}): {bytes_text(event.bytes)} in {duration(round(event.seconds, 2))}."
+            )
             return _say(event, text)
         case Paused():
             return _say(event, "Paused on request." if event.reason == "requested" else f"Paused: {event.reason}")
@@ -87,15 +90,6 @@ def sentence(event: Event) -> Sentence | None:
         case Failed():
             return _say(event, " ".join(part for part in (event.what, event.why, event.do) if part), "bad")
     return None
-
-
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of ten: `3.3 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _say(event: Event, text: str, tone: str = "plain") -> Sentence:

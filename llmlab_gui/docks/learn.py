@@ -63,10 +63,13 @@ class LearnDock(LabDock):
         self.next_button = self._button("Next ›", "The page after this one", lambda: self._turn(1))
         self.combo = QComboBox()
         self.combo.setAccessibleName("Pages")
+        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.combo.setMinimumContentsLength(8)
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search all pages")
         self.search.setAccessibleName("Search all pages")
         self.search.setClearButtonEnabled(True)
+        self.search.setMinimumWidth(70)
         self.list = QListWidget()
         self.list.setAccessibleName("Pages")
         self.browser = QTextBrowser()
@@ -111,18 +114,13 @@ class LearnDock(LabDock):
             shortcut = QShortcut(key, body)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
-        lab.concept_requested.connect(self.show_concept)
+        lab.concept_requested.connect(self.go)  # the window brings the dock to the front
         theme_notifier.changed.connect(self._restyle)
 
     @property
     def page_name(self) -> str:
         """The page that is shown, "" before the first."""
         return self._page.name if self._page else ""
-
-    def show_concept(self, name: str) -> None:
-        """Shows a page and brings the dock to the front."""
-        self.lab.dock_requested.emit("learn")
-        self.go(name)
 
     def go(self, name: str) -> None:
         """Shows a page; the one before can be gone back to."""
@@ -180,6 +178,8 @@ class LearnDock(LabDock):
         narrow = event.size().width() < _NARROW
         self.list.setVisible(not narrow)
         self.combo.setVisible(narrow)
+        self.previous_button.setText("‹" if narrow else "‹ Previous")
+        self.next_button.setText("›" if narrow else "Next ›")
 
     def _button(self, text: str, tip: str, slot) -> QToolButton:  # type: ignore[no-untyped-def]
         button = QToolButton()

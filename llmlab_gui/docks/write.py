@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import html
 import math
-import random
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
-    QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QSpinBox,
     QSplitter,
     QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -28,9 +24,10 @@ from llmlab.errors import LabError
 from llmlab_gui.background import Background
 from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
 from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.generation_form import GenerationForm
 from llmlab_gui.docks.model_picker import ModelPicker
 from llmlab_gui.docks.token_view import TintLegend, TokenView
-from llmlab_gui.model_host import Generation, ModelHost, NextToken, Token
+from llmlab_gui.model_host import ModelHost, NextToken, Token
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -39,6 +36,8 @@ if TYPE_CHECKING:
 _TYPING_PAUSE_MS = 250
 # Tokens that come faster are shown together: one relayout a frame.
 _FRAME_MS = 33
+# Below this width the alternatives go under the text instead of beside it.
+_NARROW = 600
 NEXT_TAB, TOKEN_TAB = 0, 1
 
 
@@ -62,7 +61,8 @@ class WriteDock(LabDock):
         self.prompt.setPlaceholderText("The text that the model continues")
         self.prompt.setTabChangesFocus(True)
         self.prompt.setMinimumHeight(56)
-        self._build_numbers()
+        self.form = GenerationForm()
+        self._build_buttons()
         self.text = TokenView()
         self.text.setAccessibleName("What the model wrote")
         self.text.setPlaceholderText("Press Generate. Point at a token to see what else could have come.")
@@ -99,8 +99,7 @@ class WriteDock(LabDock):
         self.tabs.setCurrentIndex(TOKEN_TAB)
         self.text.begin(self.prompt.toPlainText())
         self._point(-1)
-        how = Generation(self.tokens.value(), self.temperature.value(), self.top_k.value(), self.seed.value())
-        self._generating = self.host.generate(model, self.text.prompt, how)
+        self._generating = self.host.generate(model, self.text.prompt, self.form.how())
         self.said.setText("Asking the model…")
         self._update_buttons()
 
@@ -111,9 +110,8 @@ class WriteDock(LabDock):
             self.said.setText("Stopping…")
 
     def show_model(self, run_id: str, checkpoint: str) -> None:
-        """Chooses a model and brings the dock to the front."""
+        """Chooses a model; the window brings the dock to the front."""
         self.picker.select(run_id, checkpoint or "latest")
-        self.lab.dock_requested.emit("write")
         self.prompt.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -121,27 +119,12 @@ class WriteDock(LabDock):
         if not self.next_list.pairs():
             self._typing.start()
 
-    def _build_numbers(self) -> None:
-        self.tokens, self.top_k, self.seed = QSpinBox(), QSpinBox(), QSpinBox()
-        self.temperature = QDoubleSpinBox()
-        self.tokens.setRange(1, 4096)
-        self.tokens.setValue(120)
-        self.tokens.setToolTip("Length of the text, in tokens")
-        self.temperature.setRange(0.0, 10.0)
-        self.temperature.setSingleStep(0.1)
-        self.temperature.setValue(0.8)
-        self.temperature.setToolTip("0 takes the likeliest token each time; 1 draws as the model says; more is wilder")
-        self.top_k.setRange(0, 100_000)
-        self.top_k.setValue(50)
-        self.top_k.setSpecialValueText("all")
-        self.top_k.setToolTip("Draw among this many likeliest tokens")
-        self.seed.setRange(0, 2**31 - 1)
-        self.seed.setValue(1337)
-        self.seed.setToolTip("One seed, one text: the same model, prompt and settings write the same again")
-        self.new_seed = QToolButton()
-        self.new_seed.setText("New")
-        self.new_seed.setToolTip("Another seed, another text")
-        self.new_seed.clicked.connect(lambda: self.seed.setValue(random.randrange(100_000)))
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = event.size().width() < _NARROW
+        self._sides.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
+
+    def _build_buttons(self) -> None:
         self.generate_button, self.stop_button = QPushButton("Generate"), QPushButton("Stop")
         self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
         self.stop_button.setToolTip("Stop writing (Esc)")
@@ -150,34 +133,18 @@ class WriteDock(LabDock):
         self.copy_button = QPushButton("Copy text")
 
     def _lay_out(self) -> None:
-        numbers = QHBoxLayout()
-        for label, widget in (
-            ("Tokens", self.tokens),
-            ("Temperature", self.temperature),
-            ("Top-k", self.top_k),
-            ("Seed", self.seed),
-        ):
-            column = QVBoxLayout()
-            column.setSpacing(1)
-            name = QLabel(label)
-            name.setBuddy(widget)
-            widget.setAccessibleName(label)
-            column.addWidget(name)
-            column.addWidget(widget)
-            numbers.addLayout(column)
-        bottom = Qt.AlignmentFlag.AlignBottom
-        numbers.addWidget(self.new_seed, 0, bottom)
-        numbers.addStretch(1)
-        numbers.addWidget(self.generate_button, 0, bottom)
-        numbers.addWidget(self.stop_button, 0, bottom)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.generate_button)
+        buttons.addWidget(self.stop_button)
+        buttons.addWidget(self.said, 1)
         written = QWidget()
         writing = QVBoxLayout(written)
         writing.setContentsMargins(0, 0, 0, 0)
         writing.addWidget(self.text, 1)
         writing.addWidget(TintLegend())
         below = QHBoxLayout()
-        below.addWidget(self.said, 1)
         below.addWidget(self.spaces)
+        below.addStretch(1)
         below.addWidget(self.copy_button)
         writing.addLayout(below)
         self.tabs = QTabWidget()
@@ -193,21 +160,22 @@ class WriteDock(LabDock):
             layout.addWidget(words)
             layout.addWidget(pairs, 1)
             self.tabs.addTab(page, title)
-        sides = QSplitter(Qt.Orientation.Horizontal)
-        sides.addWidget(written)
-        sides.addWidget(self.tabs)
-        sides.setSizes([560, 280])
-        sides.setStretchFactor(0, 1)
+        self._sides = QSplitter(Qt.Orientation.Horizontal)
+        self._sides.addWidget(written)
+        self._sides.addWidget(self.tabs)
+        self._sides.setSizes([560, 280])
+        self._sides.setStretchFactor(0, 1)
         above = QWidget()
         top = QVBoxLayout(above)
         top.setContentsMargins(0, 0, 0, 0)
         top.addWidget(self.picker)
         top.addWidget(self.note)
         top.addWidget(self.prompt, 1)
-        top.addLayout(numbers)
+        top.addWidget(self.form)
+        top.addLayout(buttons)
         self._halves = QSplitter(Qt.Orientation.Vertical)
         self._halves.addWidget(above)
-        self._halves.addWidget(sides)
+        self._halves.addWidget(self._sides)
         self._halves.setStretchFactor(1, 1)
         self._halves.setSizes([170, 400])
         self._halves.setChildrenCollapsible(False)

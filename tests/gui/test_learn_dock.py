@@ -72,10 +72,8 @@ def test_back_and_forward_like_a_browser(dock: LearnDock, lab: FakeLab) -> None:
     assert dock.list.currentItem().text() == "Curves"
 
 
-def test_a_page_asked_for_elsewhere_is_shown_and_the_dock_raised(qtbot: QtBot, dock: LearnDock, lab: FakeLab) -> None:
-    with qtbot.waitSignal(lab.dock_requested, timeout=1000) as asked:
-        lab.open_concept("loss")
-    assert asked.args == ["learn"]
+def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> None:
+    lab.open_concept("loss")
     assert dock.page_name == "loss"
     lab.open_concept("gone")
     assert "no page 'gone'" in lab.errors[-1].what

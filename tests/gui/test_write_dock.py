@@ -59,7 +59,7 @@ def activate(qtbot: QtBot, dock: WriteDock) -> None:
 def test_ctrl_enter_writes_and_one_seed_gives_one_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock)
     activate(qtbot, dock)
-    dock.tokens.setValue(9)
+    dock.form.tokens.setValue(9)
     dock.prompt.setFocus()
     qtbot.keyClick(dock.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     written(qtbot, dock, 9)
@@ -69,7 +69,7 @@ def test_ctrl_enter_writes_and_one_seed_gives_one_text(qtbot: QtBot, lab: FakeLa
     qtbot.mouseClick(dock.generate_button, Qt.MouseButton.LeftButton)
     written(qtbot, dock, 9)
     assert dock.text.text() == first
-    dock.seed.setValue(7)
+    dock.form.seed.setValue(7)
     qtbot.mouseClick(dock.generate_button, Qt.MouseButton.LeftButton)
     written(qtbot, dock, 9)
     assert dock.text.text() != first
@@ -119,7 +119,7 @@ def test_arrow_keys_show_what_else_could_have_come_and_a_click_branches_the_text
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    dock.tokens.setValue(4)
+    dock.form.tokens.setValue(4)
     dock.generate()
     written(qtbot, dock, 4)
     dock.text.setFocus()
@@ -190,7 +190,7 @@ def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLa
     qtbot.waitUntil(lambda: bool(lab.errors), timeout=10_000)
     assert "MemoryError" in lab.errors[-1].why
     dock.prompt.setPlainText("good")
-    dock.tokens.setValue(3)
+    dock.form.tokens.setValue(3)
     dock.generate()
     written(qtbot, dock, 3)
 
