@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -24,6 +24,8 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+# What `describe` found: the window and every preset ask many times.
+_described: dict[tuple[type, str], tuple[SettingInfo, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,21 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def describe(settings_type: type, section: str = "") -> Iterator[SettingInfo]:
+def describe(settings_type: type, section: str = "") -> tuple[SettingInfo, ...]:
     """Every setting of a settings class, in order; nested sections are walked."""
+    known = _described.get((settings_type, section))
+    if known is not None:
+        return known
     hints = get_type_hints(settings_type)
+    found: list[SettingInfo] = []
     for field in dataclasses.fields(settings_type):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind):
-            yield from describe(kind, field.name)  # type: ignore[arg-type]
+            found += describe(kind, field.name)  # type: ignore[arg-type]
         else:
             plain = tuple if "tuple" in str(kind) else kind
-            yield SettingInfo(section, field.name, plain, field.default, **field.metadata)
+            found.append(SettingInfo(section, field.name, plain, field.default, **field.metadata))
+    return _described.setdefault((settings_type, section), tuple(found))
 
 
 def parse_value(info: SettingInfo, value: Any) -> Any:

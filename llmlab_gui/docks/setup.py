@@ -29,7 +29,7 @@ from llmlab.errors import LabError
 from llmlab.gpt.estimate import estimate
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import PRETRAINING
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
 from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.field import Field
@@ -67,6 +67,7 @@ class SetupDock(LabDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "setup", "Set-up", parent)
+        self._presets: dict[str, Preset] = {}
         self.presets = QComboBox()
         self.presets.setAccessibleName("Preset")
         self.presets.setToolTip("A starting point; everything below can be changed")
@@ -201,13 +202,13 @@ class SetupDock(LabDock):
 
     def _fill_presets(self) -> None:
         for name in preset_names():
-            preset = load_preset(name)
+            preset = self._presets[name] = load_preset(name)
             self.presets.addItem(f"{preset.title} · {minutes_text(preset.minutes)}", name)
             self.presets.setItemData(self.presets.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
         self.presets.setCurrentIndex(self.presets.findData(DEFAULT_PRESET))
 
     def _use_preset(self) -> None:
-        preset = load_preset(self.presets.currentData())
+        preset = self._presets[self.presets.currentData()]
         self.about.setText(preset.description)
         self.form.set_baseline(preset.settings)
 

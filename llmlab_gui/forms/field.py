@@ -27,6 +27,7 @@ class Field(QObject):
         super().__init__(parent)
         self.info = info
         self.baseline: Any = info.default
+        self._marked: tuple[bool, bool] | None = (False, False)  # changed, wrong: as the widgets say now
         self.editor = editor or make_editor(info)
         self.label = QLabel(info.name.replace("_", "_\u200b"))  # may break where a narrow form needs it
         self.label.setWordWrap(True)
@@ -44,13 +45,11 @@ class Field(QObject):
         target.setAccessibleDescription(f"{info.help} {info.range_text}")
         self.label.setBuddy(target)
         for widget in (self.label, self.editor, target, self.unit):
-            widget.setToolTip(self.help_text())
             widget.installEventFilter(self)
         self.reset_button.clicked.connect(self.reset)
-        self.editor.edited.connect(self._update)
-        self.editor.edited.connect(self.edited)
+        self.editor.edited.connect(self._edited)
         theme_notifier.changed.connect(self._restyle)
-        self._restyle()
+        self.reset_button.setIcon(icon("undo", current_theme().accent))
 
     @property
     def widgets(self) -> tuple[QWidget, QWidget, QWidget, QWidget]:
@@ -78,13 +77,23 @@ class Field(QObject):
 
     def set_value(self, value: Any) -> None:
         """Shows a checked value."""
+        before = self.editor.value()
+        self.editor.blockSignals(True)
         self.editor.set_value(value)
-        self._update()
+        self.editor.blockSignals(False)
+        if self.editor.value() == before:
+            self._update()
+        else:
+            self._edited()
 
     def set_baseline(self, value: Any) -> None:
         """The value that counts as unchanged, and shows it."""
         self.baseline = value
         self.set_value(value)
+        tip = self.help_text()
+        for widget in {self.label, self.editor, self.editor.focusProxy() or self.editor, self.unit}:
+            widget.setToolTip(tip)
+        self.reset_button.setToolTip(f"Back to the preset's {value_text(value)}")
 
     def reset(self) -> None:
         """Back to the preset's value."""
@@ -109,28 +118,32 @@ class Field(QObject):
             self.entered.emit(self)
         return super().eventFilter(watched, event)
 
+    def _edited(self) -> None:
+        self._update()
+        self.edited.emit()
+
     def _update(self) -> None:
-        changed = self.changed
+        """Marks what differs from the preset, and what cannot be read."""
+        try:
+            changed, wrong = bool(self.parsed() != self.baseline), False
+        except UsageError:
+            changed = wrong = True
+        if (changed, wrong) == self._marked:
+            return
+        self._marked = (changed, wrong)
         self.reset_button.setVisible(changed and not self.editor.isHidden())
-        self.reset_button.setToolTip(f"Back to the preset's {value_text(self.baseline)}")
         font = self.label.font()
         font.setBold(changed)
         self.label.setFont(font)
-        try:
-            self.parsed()
-            wrong = False
-        except UsageError:
-            wrong = True
         target = self.editor.focusProxy() or self.editor
         palette = QPalette(target.palette())
         theme = current_theme()
         palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if wrong else theme.text))
         target.setPalette(palette)
-        for widget in (self.label, self.editor, target, self.unit):
-            widget.setToolTip(self.help_text())
 
     def _restyle(self) -> None:
         self.reset_button.setIcon(icon("undo", current_theme().accent))
+        self._marked = None
         self._update()
 
 

@@ -25,7 +25,10 @@ class SettingsForm(QWidget, Generic[T]):
     def __init__(
         self, settings_type: type[T], titles: Mapping[str, str], own: Mapping[str, Field], parent: QWidget | None = None
     ) -> None:
-        """titles: of the sections. own: fields by key that the caller made and places itself."""
+        """titles: of the sections. own: fields by key that the caller made and places itself.
+
+        Empty until `set_baseline`.
+        """
         super().__init__(parent)
         self._base = settings_type()
         self.fields: dict[str, Field] = {}
@@ -46,7 +49,6 @@ class SettingsForm(QWidget, Generic[T]):
             layout.addWidget(self.sections[name])
         layout.addStretch(1)
         self._quiet = False
-        self.set_baseline(self._base)
 
     def set_baseline(self, settings: T) -> None:
         """Shows these settings, and counts them as unchanged."""
