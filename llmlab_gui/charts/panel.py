@@ -10,7 +10,6 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QMenu,
     QSlider,
@@ -25,6 +24,7 @@ from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
+from llmlab_gui.flow import FlowRow
 from llmlab_gui.theme import current_theme, theme_notifier
 
 # What x can be: the history's name for it, what the axis is called, the kind of its numbers, and the choice's text.
@@ -130,8 +130,8 @@ class ChartPanel(QWidget):
 
     # Controls --------------------------------------------------------------------------------------------------
 
-    def _controls(self, smoothing: int | None) -> QHBoxLayout:
-        row = QHBoxLayout()
+    def _controls(self, smoothing: int | None) -> FlowRow:
+        row = FlowRow()
         row.setContentsMargins(6, 2, 6, 0)
         row.setSpacing(6)
         self._x_choice = QComboBox()
@@ -158,7 +158,7 @@ class ChartPanel(QWidget):
         row.addWidget(self._export_button())
         return row
 
-    def _add_smoothing(self, row: QHBoxLayout, memory: int) -> None:
+    def _add_smoothing(self, row: FlowRow, memory: int) -> None:
         self._slider = QSlider(Qt.Orientation.Horizontal)
         self._slider.setRange(0, len(MEMORIES) - 1)
         self._slider.setPageStep(1)
