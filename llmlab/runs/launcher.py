@@ -14,6 +14,7 @@ from typing import Any
 
 from llmlab import __version__
 from llmlab.config import SettingInfo, differences, with_values
+from llmlab.corpora.registry import find_corpus
 from llmlab.errors import LabError, UsageError
 from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_alive
@@ -27,8 +28,9 @@ from llmlab.training import requests
 _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
 
 
-# What decides which id means which text.
+# What decides which id means which text. All kinds but gpt2 take their vocabulary from the text itself.
 _VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
+_TEXT_SETTINGS = ("data.corpus", "data.max_tokens")
 
 
 def create_run(
@@ -44,7 +46,7 @@ def create_run(
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
     branch begins from. watched: a window looks on, so the worker leaves one core to it.
-    Raises UsageError when the name is taken or cannot be a folder, LabError when the folder cannot be made.
+    Raises UsageError when the name is taken or cannot be a folder or the corpus is unknown, LabError when the folder cannot be made.
     """
     track = outputs / PRETRAINING
     if name is None:
@@ -59,6 +61,10 @@ def create_run(
             f"{name!r} cannot be a run's name.",
             "Letters, digits and . _ + - are allowed, at most 100 of them.",
         )
+    corpus_path = Path(settings.data.corpus).expanduser()
+    if find_corpus(settings.data.corpus).kind == "yours" and not corpus_path.is_absolute():
+        # The worker, and whoever resumes the run some day, may be in another working directory.
+        settings = with_values(settings, {"data.corpus": str(corpus_path.resolve())})
     if parent is not None:
         _check_branch(*parent, settings)
     run = RunFolder(track / name)
@@ -100,7 +106,7 @@ def create_run(
 
 
 def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: PretrainSettings) -> None:
-    _refuse_unfit(differences(parent.info().settings, settings))
+    _refuse_unfit(differences(parent.info().settings, settings), settings)
     problem = verify(checkpoint)
     if problem is not None:
         raise LabError(f"A branch cannot begin from {parent.id}@{checkpoint.step}.", problem)
@@ -121,7 +127,7 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
     info = run.info()
     settings = with_values(info.settings, overrides)
     rows = differences(info.settings, settings)
-    _refuse_unfit(rows)
+    _refuse_unfit(rows, settings)
     done = run.recorded_status()
     if done.state == "finished" and done.step >= settings.train.steps:
         raise UsageError(
@@ -138,10 +144,11 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]]) -> None:
+def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: PretrainSettings) -> None:
     """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
+    unfit = _VOCABULARY_SETTINGS if settings.data.tokenizer == "gpt2" else _VOCABULARY_SETTINGS + _TEXT_SETTINGS
     for changed, before, after in changes:
-        if (changed.section == "model" and changed.name != "dropout") or changed.key in _VOCABULARY_SETTINGS:
+        if (changed.section == "model" and changed.name != "dropout") or changed.key in unfit:
             raise UsageError(
                 f"{changed.key} cannot change from {before} to {after} in a run that exists, or in a branch of it.",
                 "Its checkpoints would not fit.",

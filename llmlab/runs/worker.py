@@ -107,12 +107,12 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
         recorder.record(Stopped(recorder.status.step, time.time(), 0.0, None))
         recorder.update(state="stopped", doing="")
         return
-    write_json(run.tokenizer_json, data.tokenizer.to_json())
     origin = Origin(to_mapping(settings), data.key, threads, device.kind, device.precision, versions)
     recorder.update(doing="Measuring the device")
     peak = measured_peak(device)
     trainer = Trainer(run, settings, data, device, recorder, control, origin, peak)
     loaded, skipped = _load_newest(run, trainer)
+    write_json(run.tokenizer_json, data.tokenizer.to_json())
     changed = changes_since(loaded, trainer.origin) if loaded is not None else []
     if loaded is not None:
         trainer.progress = loaded.progress
@@ -164,6 +164,12 @@ def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, 
     skipped: list[str] = []
     for checkpoint in reversed(checkpoints.list_checkpoints(run.checkpoints)):
         problem = checkpoints.verify(checkpoint)
+        if problem is None and checkpoint.about.get("tokenizer") != trainer.data.tokenizer.key():
+            raise LabError(
+                f"{run.id} cannot go on: its text now gives another vocabulary.",
+                f"{checkpoint.name} was trained on other tokens than {trainer.settings.data.corpus} has today.",
+                "Put the old text back, or start a new run.",
+            )
         if problem is None:
             try:
                 loaded = load_state(checkpoint.path)
