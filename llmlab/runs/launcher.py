@@ -46,7 +46,8 @@ def create_run(
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
     branch begins from. watched: a window looks on, so the worker leaves one core to it.
-    Raises UsageError when the name is taken or cannot be a folder or the corpus is unknown, LabError when the folder cannot be made.
+    Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
+    the folder cannot be made.
     """
     track = outputs / PRETRAINING
     if name is None:
