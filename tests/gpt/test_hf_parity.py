@@ -1,0 +1,139 @@
+"""Ours and transformers' GPT-2 are the same function, in both directions, or the difference is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import VOCAB, lively, shape, some_ids
+
+from llmlab.errors import LabError
+from llmlab.gpt.hf import from_hf, refusal, save_hf, to_hf
+
+transformers = pytest.importorskip("transformers")
+
+CLOSE = 1e-5  # of logits in fp32
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _config(**changes: Any) -> Any:
+    plain = {"vocab_size": VOCAB, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    return transformers.GPT2Config(**(plain | {"bos_token_id": None, "eos_token_id": None} | changes))
+
+
+def _theirs(**changes: Any) -> Any:
+    """A GPT2LMHeadModel whose every parameter, biases included, was moved from where it began."""
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(_config(**changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("multiple", [1, 64])
+@pytest.mark.parametrize("heads", [0, 4])
+def test_ours_as_theirs_has_equal_logits(bias: bool, multiple: int, heads: int) -> None:
+    model = lively(shape(bias=bias, vocab_multiple=multiple, n_kv_head=heads))
+    theirs = to_hf(model)
+    ids = some_ids(3, 12)
+    with torch.no_grad():
+        assert _apart(model(ids)[:, :, :VOCAB], theirs(ids).logits) < CLOSE
+    assert theirs.config.vocab_size == VOCAB
+    assert theirs.lm_head.weight.data_ptr() == theirs.transformer.wte.weight.data_ptr()
+
+
+def test_theirs_as_ours_has_equal_logits() -> None:
+    theirs = _theirs()
+    ids = some_ids(3, 12)
+    with torch.no_grad():
+        assert _apart(from_hf(theirs)(ids), theirs(ids).logits) < CLOSE
+
+
+def test_every_layers_stream_agrees() -> None:
+    theirs = _theirs()
+    ours = from_hf(theirs)
+    ids = some_ids(2, 9)
+    with torch.no_grad():
+        hidden = theirs(ids, output_hidden_states=True).hidden_states
+        x = ours.token_embedding(ids) + ours.position_embedding.weight[:9]
+        for block, expected in zip(ours.blocks[:-1], hidden[1:-1], strict=True):
+            x = block(x)
+            assert _apart(x, expected) < CLOSE
+        assert _apart(ours.residual_stream(ids), hidden[-1]) < CLOSE
+
+
+def test_there_and_back_is_every_weight_unchanged() -> None:
+    model = lively(shape(bias=True))
+    back = from_hf(to_hf(model))
+    assert back.state_dict().keys() == model.state_dict().keys()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], weight), name
+
+
+def test_training_the_copy_leaves_ours_alone() -> None:
+    model = lively(shape(bias=True))
+    before = model.token_embedding.weight.clone()
+    with torch.no_grad():
+        for parameter in to_hf(model).parameters():
+            parameter.zero_()
+    assert torch.equal(model.token_embedding.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"norm": "rmsnorm"}, "norm=rmsnorm"),
+        ({"position": "rotary"}, "position=rotary"),
+        ({"activation": "swiglu"}, "activation=swiglu"),
+        ({"n_kv_head": 2}, "n_kv_head=2"),
+    ],
+)
+def test_a_model_that_is_no_gpt2_is_refused_by_what_differs(
+    options: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    model = lively(shape(**options))
+    assert named in (refusal(model.settings) or "")
+    for act in (to_hf, lambda model: save_hf(model, tmp_path / "out")):
+        with pytest.raises(LabError, match=named):
+            act(model)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"activation_function": "gelu"}, "activation_function"),
+        ({"scale_attn_weights": False}, "scale_attn_weights"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"),
+        ({"n_inner": 100}, "n_inner"),
+        ({"tie_word_embeddings": False}, "head is not tied"),
+    ],
+)
+def test_a_gpt2_that_ours_cannot_be_is_refused_by_what_differs(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(LabError, match=named):
+        from_hf(_theirs(**changes))
+
+
+def test_the_usual_hidden_width_may_be_spelled_out() -> None:
+    assert from_hf(_theirs(n_inner=128)).blocks[0].feed_forward.up.out_features == 128
+
+
+def test_a_model_of_another_kind_is_refused() -> None:
+    config = transformers.GPTNeoConfig(
+        vocab_size=VOCAB, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global"], 2]]
+    )
+    with pytest.raises(LabError, match="model_type"):
+        from_hf(transformers.GPTNeoForCausalLM(config))

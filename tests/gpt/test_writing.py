@@ -1,0 +1,101 @@
+"""Writing: what is chosen, from what, and that nothing else notices."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from small_models import VOCAB, lively, shape, some_ids
+
+from llmlab.gpt.generate import choose, generate
+from llmlab.gpt.model import GPT
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _written(model: GPT, prompt: list[int], tokens: int = 30, **how: float) -> list[int]:
+    settings = {"temperature": 1.0, "top_k": 0, "seed": 0} | how
+    return [token.id for token in generate(model, prompt, tokens, **settings)]  # type: ignore[arg-type]
+
+
+def test_temperature_zero_takes_the_likeliest_also_beyond_the_context() -> None:
+    model = lively(shape())
+    ids = some_ids(5).tolist()
+    expected = list(ids)
+    for _ in range(30):
+        window = torch.tensor([expected[-12:]])
+        with torch.no_grad():
+            expected.append(int(model(window)[0, -1, :VOCAB].argmax()))
+    assert _written(model, ids, temperature=0.0) == expected[5:]
+
+
+def test_a_prompt_longer_than_the_context_is_read_from_its_end() -> None:
+    model = lively(shape(position="rotary"))
+    ids = some_ids(500).tolist()
+    assert _written(model, ids) == _written(model, ids[-12:])
+
+
+def test_one_candidate_is_the_likeliest() -> None:
+    model = lively(shape())
+    assert _written(model, [1], top_k=1, temperature=3.0) == _written(model, [1], temperature=0.0)
+
+
+def test_equal_seeds_write_equal_texts_and_others_differ() -> None:
+    model = lively(shape())
+    assert _written(model, [1], seed=7) == _written(model, [1], seed=7)
+    assert _written(model, [1], seed=7) != _written(model, [1], seed=8)
+
+
+def test_only_the_top_k_are_drawn() -> None:
+    model = lively(shape())
+    for token in generate(model, [3], 60, temperature=2.0, top_k=3, seed=1):
+        assert token.id in [id for id, _ in token.top(3)]
+
+
+def test_more_candidates_than_there_are_tokens_means_all() -> None:
+    model = lively(shape())
+    assert _written(model, [3], top_k=10**6) == _written(model, [3], top_k=0)
+
+
+def test_drawn_shares_are_the_softmax_at_that_temperature() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.tensor([choose(logits, 0.5, 3, generator) for _ in range(4000)])
+    expected = torch.tensor([4.0, 2.0, 0.0, -torch.inf]).softmax(-1)  # / 0.5, and the fourth is beyond the top 3
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    assert torch.allclose(shares, expected, atol=0.03)  # 4 standard errors of a share: 4 * 0.5 / sqrt(4000)
+    assert shares[3] == 0
+
+
+def test_writing_moves_no_global_random_numbers() -> None:
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    _written(lively_without_seeding(), [1, 2])
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+
+
+def lively_without_seeding() -> GPT:
+    """A model whose making leaves torch's generator where it was."""
+    with torch.random.fork_rng():
+        return lively(shape())
+
+
+def test_probabilities_are_the_models_own_whatever_the_temperature() -> None:
+    model = lively(shape())
+    for token in generate(model, [4], 5, temperature=0.1, top_k=2, seed=0):
+        everything = dict(token.top(VOCAB))
+        assert sum(everything.values()) == pytest.approx(1.0, abs=1e-5)
+        assert token.probability == pytest.approx(everything[token.id])
+        assert [p for _, p in token.top(4)] == sorted(everything.values(), reverse=True)[:4]
+
+
+def test_a_padded_vocabulary_is_never_written_beyond_its_tokens() -> None:
+    model = lively(shape(vocab_multiple=64))
+    with torch.no_grad():
+        model.token_embedding.weight[VOCAB:] *= 100  # the padding shouts
+    assert max(_written(model, [1], 200, temperature=5.0)) < VOCAB
