@@ -119,3 +119,6 @@ class QuietLabel(QLabel):
         palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.quiet))
         palette.setColor(QPalette.ColorRole.Link, QColor(theme.accent))
         self.setPalette(palette)
+        text = self.text()  # a link has the colour of when its text was set
+        self.clear()
+        self.setText(text)

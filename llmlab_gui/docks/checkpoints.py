@@ -36,7 +36,7 @@ from llmlab_gui.docks.checkpoint_rows import (
     read_rows,
     verify_row,
 )
-from llmlab_gui.docks.checkpoints_table import STEP, WHY, CheckpointsModel, sorted_proxy
+from llmlab_gui.docks.checkpoints_table import STEP, CheckpointsModel, sorted_proxy
 from llmlab_gui.docks.deletion_box import confirm_deletion
 from llmlab_gui.docks.exporter import Exporter
 from llmlab_gui.theme import theme_notifier
@@ -319,7 +319,7 @@ class CheckpointsDock(LabDock):
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.horizontalHeader().setSectionResizeMode(WHY, QHeaderView.ResizeMode.Stretch)
+        self.table.horizontalHeader().setStretchLastSection(True)
         self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.table.customContextMenuRequested.connect(self._open_menu)
         self.table.doubleClicked.connect(self.write)

@@ -16,16 +16,16 @@ from llmlab_gui.theme import current_theme
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
-STEP, WHY, LOSS, SIZE, AGE, PINNED, STATE = range(7)
-HEADERS = ("Step", "Saved", "Val loss", "Size", "Age", "Pinned", "State")
+STEP, LOSS, WHY, STATE, PINNED, SIZE, AGE = range(7)
+HEADERS = ("Step", "Val loss", "Saved", "State", "Pinned", "Size", "Age")
 _TIPS = (
     "Optimizer steps done",
-    "Why it was saved",
     "Validation loss at that step, nats a token",
+    "Why it was saved",
+    "Sizes are compared with the manifest at once; Verify also compares every byte's hash",
+    "A pinned checkpoint is never deleted by the keep rule",
     "Bytes on disk",
     "How long ago it was saved",
-    "A pinned checkpoint is never deleted by the keep rule",
-    "Sizes are compared with the manifest at once; Verify also compares every byte's hash",
 )
 _NUMBERS = (LOSS, SIZE, AGE)
 

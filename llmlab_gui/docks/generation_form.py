@@ -49,6 +49,7 @@ class GenerationForm(QWidget):
             name = QLabel(label)
             name.setBuddy(widget)
             widget.setAccessibleName(label)
+            widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
             column.addWidget(name)
             column.addWidget(widget)
             row.addLayout(column)

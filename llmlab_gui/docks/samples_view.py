@@ -47,7 +47,7 @@ Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
 # Longer texts are cut in the table; copying and exporting give all of them.
 SHOWN_CHARACTERS = 4000
-COLUMN_WIDTH = 190
+COLUMN_WIDTH = 165
 _MARGIN = 8
 PROMPT_ROLE = Qt.ItemDataRole.UserRole
 TEXT_ROLE = Qt.ItemDataRole.UserRole + 1

@@ -278,5 +278,5 @@ class TintLegend(QWidget):
         painter.drawText(
             QRectF(left + 8, 1, self.width() - left - 8, height),
             Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft,
-            "probability of the token drawn",
+            "how likely each was",
         )

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 from llmlab.errors import LabError
 from llmlab_gui.background import Background
 from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
-from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.docks.generation_form import GenerationForm
 from llmlab_gui.docks.model_picker import ModelPicker
 from llmlab_gui.docks.token_view import TintLegend, TokenView
@@ -53,8 +53,7 @@ class WriteDock(LabDock):
         self._fresh: list[Token] = []
 
         self.picker = ModelPicker(lab, self._background)
-        self.note = QLabel()
-        self.note.setWordWrap(True)
+        self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
         self.prompt = QPlainTextEdit("The king")
         self.prompt.setAccessibleName("Prompt")
