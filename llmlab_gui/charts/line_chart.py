@@ -108,7 +108,7 @@ class LineChart(pg.PlotWidget):
             curve = self._curves[key] = Curve(style, self._theme_background)
             self.getPlotItem().addItem(curve.item, ignoreBounds=True)
         elif curve.style != style:
-            curve.set_style(style, self._theme_background)
+            curve.set_style(style, self._theme_background)  # markers stay what they were
         curve.set_points(x, y)
 
     def keep_only(self, keys: set[str]) -> None:
@@ -129,7 +129,7 @@ class LineChart(pg.PlotWidget):
                 plot.removeItem(self._band)
                 self._band = None
             return
-        first, second = (self._curves[key].item.curve for key in keys)
+        first, second = (self._curves[key].line for key in keys)
         tint = QColor(color or self._theme_background)
         tint.setAlpha(36)
         if self._band is None:
@@ -179,7 +179,8 @@ class LineChart(pg.PlotWidget):
         self._legend.clear()
         for style in entries:
             sample = Curve(style, self._theme_background)
-            sample.item.setData([0.0], [0.0], symbol=style.markers, symbolSize=style.marker_size)
+            sample.set_points(np.zeros(1), np.zeros(1))
+            sample.draw(-1.0, 1.0, 1, log_x=False, log_y=False)
             self._legend.addItem(sample.item, style.label)
         self._legend.setVisible(bool(entries))
 

@@ -19,7 +19,11 @@ import psutil
 from fakes import FakeRun
 from loop_watch import LoopWatch
 from PySide6.QtCore import QEventLoop, QTimer
+from PySide6.QtWidgets import QApplication
 from window import Window
+
+from llmlab.runs.folder import RunFolder
+from llmlab_gui.workspaces import TRAIN
 
 SPIKE_STEP, SPIKE = 123_456, 60.0
 
@@ -28,24 +32,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=5_000_000)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        fake = FakeRun(Path(folder), "week", steps=arguments.lines).start()
+    _application = QApplication([])  # without one, an event loop spins
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as elsewhere:
+        fake = FakeRun(Path(elsewhere), "week", steps=arguments.lines).start()
         fake.write_lines(arguments.lines, eval_every=1000, spikes={SPIKE_STEP: SPIKE})
         size = fake.run.events.stat().st_size
         print(f"events.jsonl: {arguments.lines:,} lines, {size / 2**20:,.0f} MiB")
-        _open(Path(folder), arguments.lines)
+        _open(Path(folder), fake.run.path, arguments.lines)
 
 
-def _open(outputs: Path, lines: int) -> None:
+def _open(outputs: Path, week: Path, lines: int) -> None:
+    """The run lies elsewhere, so that it is opened when asked and not as soon as the window finds it."""
     here = psutil.Process()
-    window = Window(outputs, "")
+    window = Window(outputs, outputs / "window.ini", TRAIN)
     _until(lambda: False, 2.0)
     before = here.memory_info().rss
     peak_here = peak_reader = 0
     watch = LoopWatch()
     watch.start()
     begin = time.perf_counter()
-    window.show_run("week")
+    window.show_run(RunFolder(week))
 
     def opened() -> bool:
         nonlocal peak_here, peak_reader

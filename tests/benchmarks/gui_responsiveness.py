@@ -22,11 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fakes import FakeRun
 from loop_watch import LoopWatch
 from PySide6.QtCore import QEventLoop, QTimer
+from PySide6.QtWidgets import QApplication
 from window import Window
 
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, request, start_worker
 from llmlab.settings import resolve_settings
+from llmlab_gui.workspaces import TRAIN, WORKSPACES
 
 KEPT_BAR = 0.97  # of the headless tokens/s
 
@@ -38,30 +40,39 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the real run, watched or not")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one stretch")
     parser.add_argument("--rounds", type=int, default=3, help="stretches of each kind, with --run-live")
+    parser.add_argument("--workspace", default=TRAIN, help=f"one of {', '.join(WORKSPACES)}")
     parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)  # the process that writes the fake run
     arguments = parser.parse_args()
     if arguments.stream:
         _stream(arguments.stream, arguments.seconds)
         return
+    _application = QApplication([])  # without one, an event loop spins
     with tempfile.TemporaryDirectory() as folder:
         if arguments.run_live:
             _live(Path(folder), arguments)
         else:
-            _fake(Path(folder), arguments.seconds)
+            _fake(Path(folder), arguments)
 
 
-def _fake(outputs: Path, seconds: float) -> None:
-    command = [sys.executable, __file__, "--stream", str(outputs), "--seconds", str(seconds + 5)]
+def _fake(outputs: Path, arguments: argparse.Namespace) -> None:
+    seconds = arguments.seconds
+    command = [sys.executable, __file__, "--stream", str(outputs), "--seconds", str(seconds + 20)]
     with subprocess.Popen(command) as writer:
         while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
             time.sleep(0.05)
-        window = Window(outputs, "stream")
+        empty = LoopWatch()
+        empty.start()
+        _spend(5.0)
+        empty.stop()
+        print(f"no window, the machine as it is: {empty.line()}")
+        window = Window(outputs, outputs / "window.ini", arguments.workspace)
+        window.show_run(RunFolder(outputs / "pretraining" / "stream"))
         _spend(3.0)  # the window's first drawing is not what is measured
         watch, busy = LoopWatch(), time.process_time()
         watch.start()
         _spend(seconds)
         watch.stop()
-        print(f"fake run, 50 steps a second: {watch.line()}")
+        print(f"fake run, 50 steps a second, workspace {arguments.workspace}: {watch.line()}")
         print(f"  the window's process used {(time.process_time() - busy) / seconds:.0%} of one core")
         window.close()
         writer.terminate()
@@ -85,7 +96,8 @@ def _live(outputs: Path, arguments: argparse.Namespace) -> None:
     watch = LoopWatch()
     for _ in range(arguments.rounds):
         speeds["headless"].append(_tokens_per_second(run, arguments.seconds))
-        window = Window(outputs, run.id)
+        window = Window(outputs, outputs / "window.ini", arguments.workspace)
+        window.show_run(run)
         _spend(3.0)
         watch.start()
         speeds["watched"].append(_tokens_per_second(run, arguments.seconds))
@@ -93,7 +105,8 @@ def _live(outputs: Path, arguments: argparse.Namespace) -> None:
         window.close()
     request(run, "stop")
     worker.wait()
-    print(f"{arguments.preset}, {arguments.threads} thread(s), {arguments.rounds} x {arguments.seconds:.0f} s each")
+    stretches = f"{arguments.rounds} x {arguments.seconds:.0f} s each"
+    print(f"{arguments.preset}, workspace {arguments.workspace}, {arguments.threads} thread(s), {stretches}")
     for kind, values in speeds.items():
         print(f"  {kind:9} {statistics.median(values):10,.0f} tokens/s   ({', '.join(f'{v:,.0f}' for v in values)})")
     ratio = statistics.median(b / a for a, b in zip(speeds["headless"], speeds["watched"], strict=True))

@@ -1,52 +1,45 @@
-"""The window as the GUI benchmarks open it: the lab's model and its three chart docks, side by side."""
+"""The real window, as the GUI benchmarks open it, with settings of its own."""
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QMainWindow
+from PySide6.QtWidgets import QApplication
 
-from llmlab_gui.docks.learning_rate import LearningRateDock
-from llmlab_gui.docks.loss import LossDock
-from llmlab_gui.docks.throughput import ThroughputDock
-from llmlab_gui.lab import Lab
+from llmlab.runs.folder import RunFolder
+from llmlab_gui.docks.chart_dock import ChartDock
+from llmlab_gui.garbage import GarbageTimer
+from llmlab_gui.main_window import MainWindow
 from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import apply_theme
 
 
 class Window:
-    """Opens at once; shows `run_id`, or nothing."""
+    """Opens at once, with the docks of a workspace; needs a QApplication."""
 
-    def __init__(self, outputs: Path, run_id: str) -> None:
-        app = QApplication.instance() or QApplication([])
+    def __init__(self, outputs: Path, settings: Path, workspace: str) -> None:
+        app = QApplication.instance()
         assert isinstance(app, QApplication)
         apply_theme(app, "light")
-        gc.disable()  # as the application does
-        self._lab = Lab(outputs)
-        self._window = QMainWindow()
-        self._docks = [LossDock(self._lab), LearningRateDock(self._lab), ThroughputDock(self._lab)]
-        for dock in self._docks:
-            self._window.addDockWidget(Qt.DockWidgetArea.TopDockWidgetArea, dock)
-        self._window.resize(1600, 700)
-        self._window.show()
-        if run_id:
-            self.show_run(run_id)
+        self._garbage = GarbageTimer()
+        self.window = MainWindow(outputs, WindowSettings(settings))
+        self.window.resize(1600, 1000)
+        self.window.show()
+        self.window.use_workspace(workspace)
 
-    def show_run(self, run_id: str) -> None:
-        self._lab.set_current(run_id)
+    def show_run(self, run: RunFolder) -> None:
+        self.window.lab.open_run(run)
 
     def history(self, run_id: str) -> RunHistory:
-        return self._lab.history(run_id)
+        return self.window.lab.history(run_id)
 
     def drawn(self) -> bool:
-        """Whether all charts show what has arrived."""
-        return not any(dock.panel.dirty for dock in self._docks)
+        """Whether all visible charts show what has arrived."""
+        charts = [dock.panel for dock in self.window.docks.values() if isinstance(dock, ChartDock)]
+        return not any(panel.dirty for panel in charts if panel.isVisible())
 
     def close(self) -> None:
-        self._lab.shutdown()
-        for dock in self._docks:
-            dock.shutdown()
-        self._window.close()
-        self._window.deleteLater()
+        self.window.close_quietly()
+        self.window.deleteLater()
+        self._garbage.stop()

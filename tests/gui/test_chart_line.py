@@ -164,7 +164,7 @@ def test_curves_that_are_not_kept_go(drawing: Drawing) -> None:
     drawing.chart.set_curve("other", X, Y, STYLE)
     drawing.chart.keep_only({"train"})
     assert set(drawing.chart.curves()) == {"train"}
-    curves = [item for item in drawing.chart.getPlotItem().items if isinstance(item, pg.PlotDataItem)]
+    curves = [item for item in drawing.chart.getPlotItem().items if isinstance(item, pg.PlotCurveItem)]
     assert curves == [drawing.chart.curves()["train"].item]
 
 
