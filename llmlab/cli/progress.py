@@ -103,7 +103,7 @@ class PlainReport(Report):
         self._doing = ""
         self._started: Started | None = None
         self._last_step: StepEvent | None = None
-        self._val_loss: float | None = None
+        self._evaluated: Evaluated | None = None
         self._line_time = 0.0
 
     def note(self, sentence: str) -> None:
@@ -128,7 +128,7 @@ class PlainReport(Report):
                 self._step(event)
                 self._last_step = event
             case Evaluated():
-                self._val_loss = event.val_loss
+                self._evaluated = event
                 best = "   best so far" if event.best and event.step else ""
                 losses = f"train {text.loss(event.train_loss)}   validation {text.loss(event.val_loss)}"
                 self._print(f"step {event.step}   {losses}{best}")
@@ -146,7 +146,8 @@ class PlainReport(Report):
                 self._print(f"warning: {event.message}")
 
     def summary(self, last: Event | None) -> None:
-        for line in _summary(self._run, self._started, self._last_step, last):
+        losses = _closing_losses(last, self._started, self._last_step, self._evaluated)
+        for line in _summary(self._run, last, losses):
             self._print(line)
 
     def _step(self, event: StepEvent) -> None:
@@ -155,7 +156,7 @@ class PlainReport(Report):
         if first or now - self._line_time >= _LINE_SECONDS:
             self._line_time = now
             steps = self._started.steps if self._started else 0
-            self._print(f"step {event.step}/{steps}   {_numbers(event, self._val_loss)}")
+            self._print(f"step {event.step}/{steps}   {_numbers(event, self._evaluated)}")
 
     def _quietly(self, lines: list[str]) -> None:
         for line in lines:
@@ -183,7 +184,7 @@ class LiveReport(PlainReport):
 
     def _step(self, event: StepEvent) -> None:
         steps = self._started.steps if self._started else None
-        self._show(_numbers(event, self._val_loss), event.step, steps)
+        self._show(_numbers(event, self._evaluated), event.step, steps)
 
     def _print(self, line: str) -> None:
         if self._progress is None:
@@ -238,8 +239,8 @@ def _introduction(event: Started) -> list[str]:
     return lines + [f"changed: {sentence}" for sentence in event.changed]
 
 
-def _numbers(event: StepEvent, val_loss: float | None) -> str:
-    validation = "" if val_loss is None else f"   validation {text.loss(val_loss)}"
+def _numbers(event: StepEvent, evaluated: Evaluated | None) -> str:
+    validation = "" if evaluated is None else f"   validation {text.loss(evaluated.val_loss)}"
     speed = f"{text.count(event.tokens_per_second)} tokens/s"
     return f"loss {text.loss(event.loss)}{validation}   {speed}   {text.duration(event.eta_seconds)} left"
 
@@ -256,7 +257,7 @@ def _printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
-def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, last: Event | None) -> list[str]:
+def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]:
     """The closing lines."""
     name = spoken(run)
     if last is None:
@@ -271,7 +272,7 @@ def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, la
         commands.insert(0, (f"llmlab-run resume {name}", "go on"))
     if last.step:
         commands.insert(0, (f'llmlab-run generate {name} --prompt "The king"', "let it write"))
-    lines = ["", how, *_closing_losses(last, started, step)]
+    lines = ["", how, *losses]
     if isinstance(last, (Finished, Stopped)) and last.checkpoint:
         lines.append(f"  checkpoint   {last.checkpoint}")
     lines += [f"  folder       {run.path}", "", "Next:"]
@@ -279,16 +280,18 @@ def _summary(run: RunFolder, started: Started | None, step: StepEvent | None, la
     return lines + [f"  {command.ljust(widest)}   {meaning}" for command, meaning in commands]
 
 
-def _closing_losses(last: Event, started: Started | None, step: StepEvent | None) -> list[str]:
+def _closing_losses(
+    last: Event | None, started: Started | None, step: StepEvent | None, evaluated: Evaluated | None
+) -> list[str]:
     """The losses at the end, in nats a token, and what to hold them against."""
     lines = []
-    if isinstance(last, Finished) and last.val_loss is not None:
-        lines.append(f"  train loss   {text.loss(last.train_loss)}")
-        earlier = last.best_step is not None and last.best_step != last.step
-        best = f" (best {text.loss(last.best_val_loss)} at step {last.best_step})" if earlier else ""
-        lines.append(f"  validation   {text.loss(last.val_loss)}{best}")
+    if evaluated is not None and last is not None and evaluated.step == last.step:
+        lines.append(f"  train loss   {text.loss(evaluated.train_loss)}")
+        lines.append(f"  validation   {text.loss(evaluated.val_loss)}")
     elif step is not None:
-        lines.append(f"  train loss   {text.loss(step.loss)} at the last step")
+        lines.append(f"  train loss   {text.loss(step.loss)} in step {step.step}")
+    if isinstance(last, Finished) and last.best_step not in (None, last.step):
+        lines.append(f"  best         {text.loss(last.best_val_loss)} on validation, at step {last.best_step}")
     if started is not None:
         floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
         lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")

@@ -82,7 +82,8 @@ def show(args: argparse.Namespace) -> int:
         print(line)
     print(f"{len(saved)} checkpoints: {', '.join(_named(checkpoint) for checkpoint in saved) or 'none'}")
     if not status.live:
-        print(f"\nGo on with it: llmlab-run resume {spoken(run)}")
+        more = f" --steps {2 * status.step}" if status.state == "finished" else ""
+        print(f"\nGo on with it: llmlab-run resume {spoken(run)}{more}")
     return DONE
 
 

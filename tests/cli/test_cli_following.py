@@ -53,7 +53,8 @@ def test_a_finished_run_ends_with_losses_and_what_to_do_next(
     output = capsys.readouterr().out
     assert "810 k parameters" in output
     assert "knowing nothing costs 4.174" in output
-    assert "1.500 (best 1.250 at step 2)" in output
+    assert "train loss   1.000 in step 3" in output  # the last evaluation was at another step
+    assert "best         1.250 on validation, at step 2" in output
     assert "uniform 4.174, unigram 3.300" in output
     assert str(outputs / "pretraining" / "bar") in output
     assert "llmlab-run resume bar --steps 6" in output

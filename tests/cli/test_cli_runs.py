@@ -67,6 +67,7 @@ def test_show_has_settings_references_evaluations_and_checkpoints(
     assert "uniform 4.174, unigram 3.340, floor 0.900" in printed
     assert "train.steps=1000" in printed  # not the preset's 2000
     assert "1000 (final)" in printed
+    assert "llmlab-run resume bar --steps 2000" in printed
     assert [line.split()[0] for line in printed.splitlines() if line.endswith("best")] == ["250", "500", "750"]
     about = _json(capsys, "show", str(fake.run.path))
     assert isinstance(about, dict)

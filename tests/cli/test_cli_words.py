@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -243,11 +242,14 @@ print([name for name in ("torch", "transformers", "datasets", "rich", "PySide6")
 @pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["runs"]])
 def test_help_and_the_list_of_runs_answer_in_well_under_a_second(words: list[str], outputs: Path) -> None:
     seconds = []
-    for _ in range(3):  # the best of three: others use this machine too
-        begin = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([sys.executable, "-m", "llmlab", *words], capture_output=True, cwd=REPOSITORY, check=True)
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 0.7
+        after = os.times()
+        # Its own processor time: the time that passes also depends on who else uses this machine.
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds.append(spent)
+    assert min(seconds) < 0.4
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(outputs: Path) -> None:
