@@ -67,6 +67,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None when it is missing, unreadable, damaged, or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # nested deeper than any reader goes
         return None
     return value if isinstance(value, dict) else None

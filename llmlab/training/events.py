@@ -201,5 +201,5 @@ def from_line(line: str | bytes) -> Event | None:
             if value is None and known[name].type == "float":
                 values[name] = math.nan
         return kind(**values)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -91,7 +91,7 @@ class Recorder:
                 try:
                     if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                         break
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break
                 keep += len(line)
         return keep

@@ -34,7 +34,10 @@ def send(folder: Path, name: RequestName, **options: Any) -> Path:
 
 
 def take(folder: Path) -> list[Request]:
-    """The waiting requests, oldest first; each is removed. Damaged or unknown ones are removed and left out."""
+    """The waiting requests, oldest first; each is removed. Damaged or unknown ones are removed and left out.
+
+    One that cannot be removed (a folder, say) is left out: it would be answered again at every step.
+    """
     try:
         waiting = sorted(path for path in folder.iterdir() if path.suffix == ".json")
     except OSError:
@@ -42,7 +45,10 @@ def take(folder: Path) -> list[Request]:
     requests = []
     for path in waiting:
         values = read_json(path)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue
         if values is not None and values.get("request") in REQUEST_NAMES:
             options = values.get("options")
             requests.append(Request(values["request"], options if isinstance(options, dict) else {}))
