@@ -1,0 +1,100 @@
+"""Events survive the file, whatever they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmlab.training.events import EVENT_TYPES, Evaluated, Event, StepEvent, Warned, from_line, to_line
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+_BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(0, 2**53),
+    float: st.floats(),
+    str: _TEXT,
+    bool: st.booleans(),
+    list[str]: st.lists(_TEXT, max_size=3),
+    list[dict[str, str]]: st.lists(st.fixed_dictionaries({"prompt": _TEXT, "text": _TEXT}), max_size=2),
+    float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    int | None: st.none() | st.integers(0, 2**53),
+    str | None: st.none() | _TEXT,
+}
+
+
+def _events(kind: type[Event]) -> st.SearchStrategy[Event]:
+    hints = get_type_hints(kind)
+    fields = {field.name: _BY_TYPE[hints[field.name]] for field in dataclasses.fields(kind)}
+    return st.builds(kind, **(fields | {"time": st.floats(0, 1e11)}))
+
+
+def _seen(event: Event) -> dict[str, Any]:
+    """The event's fields, with what is not a finite number as one mark (NaN equals nothing, itself included)."""
+    fields = vars(event).items()
+    return {name: "nan" if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields}
+
+
+@given(st.sampled_from(list(EVENT_TYPES.values())).flatmap(_events))
+def test_every_event_comes_back_from_its_line_as_it_was(event: Event) -> None:
+    line = to_line(event)
+    assert "\n" not in line
+    back = from_line(line.encode())
+    assert type(back) is type(event)
+    assert back is not None
+    assert _seen(back) == _seen(event)
+
+
+@given(st.sampled_from(list(EVENT_TYPES.values())).flatmap(_events))
+def test_every_line_is_strict_json_that_begins_with_event_time_and_step(event: Event) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    values = json.loads(to_line(event), parse_constant=refuse)
+    assert list(values)[:3] == ["event", "time", "step"]
+    assert values["event"] == event.name
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_file_and_nan_when_read() -> None:
+    line = to_line(Evaluated(3, 1.0, math.nan, math.inf, False, 0.1))
+    assert json.loads(line)["val_loss"] is None
+    back = from_line(line)
+    assert isinstance(back, Evaluated)
+    assert math.isnan(back.train_loss)
+    assert math.isnan(back.val_loss)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        '{"event": "step"}',
+        '{"event": "unheard", "time": 1.0, "step": 1}',
+        '{"event": ["step"], "time": 1.0, "step": 1}',
+        '{"time": 1.0, "step": 1}',
+        b"\xff\xfe",
+        "[" * 100_000,
+    ],
+)
+def test_a_line_that_is_no_event_is_none(line: str | bytes) -> None:
+    assert from_line(line) is None
+
+
+def test_fields_of_a_later_version_are_passed_over() -> None:
+    assert from_line('{"event": "warned", "time": 1.0, "step": 2, "message": "m", "new": 3}') == Warned(2, 1.0, "m")
+
+
+def test_the_fields_of_the_contract_are_there() -> None:
+    step = {field.name for field in dataclasses.fields(StepEvent)}
+    assert step >= {"loss", "lr", "grad_norm", "tokens", "tokens_per_second", "active_seconds", "eta_seconds"}
+    assert {field.name for field in dataclasses.fields(Evaluated)} >= {"train_loss", "val_loss"}
+    names = "started step evaluated sampled checkpoint_saved paused resumed warned inspected finished stopped failed"
+    assert set(EVENT_TYPES) == set(names.split())
