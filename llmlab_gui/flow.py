@@ -5,6 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QPoint, QRect, QSize, Qt
 from PySide6.QtWidgets import QLayout, QLayoutItem, QSizePolicy, QSpacerItem, QWidget
 
+_LINE_GAP = 2
+
 
 class FlowRow(QLayout):
     """Used like a QHBoxLayout: stretches push what follows to the right, as long as all is in one line."""
@@ -55,7 +57,12 @@ class FlowRow(QLayout):
         self._lay_out(rect, move=True)
 
     def _shown(self) -> list[QLayoutItem]:
-        return [item for item in self._items if item.spacerItem() is not None or not item.isEmpty()]
+        """What takes room: stretches, and visible widgets that are not empty."""
+        return [item for item in self._items if item.spacerItem() is not None or not self._is_nothing(item)]
+
+    @staticmethod
+    def _is_nothing(item: QLayoutItem) -> bool:
+        return item.isEmpty() or item.sizeHint().width() == 0
 
     def _margins(self) -> QSize:
         margins = self.contentsMargins()
@@ -65,28 +72,39 @@ class FlowRow(QLayout):
         """Places all items (if `move`) and returns the height that they need."""
         margins = self.contentsMargins()
         inside = rect.marginsRemoved(margins)
-        lines: list[list[QLayoutItem]] = [[]]
-        used = 0
-        for item in self._shown():
-            width = item.sizeHint().width()
-            if lines[-1] and used + width > inside.width() and item.spacerItem() is None:
-                lines.append([])
-                used = 0
-            lines[-1].append(item)
-            used += width + (self.spacing() if item.spacerItem() is None else 0)
         top = inside.top()
-        for line in lines:
-            height = max((item.sizeHint().height() for item in line), default=0)
+        for line in self._lines(inside.width()):
+            height = max(item.sizeHint().height() for item in line)
             if move:
                 self._place(line, QRect(inside.left(), top, inside.width(), height))
-            top += height + 2
-        return top - 2 - inside.top() + margins.top() + margins.bottom()
+            top += height + _LINE_GAP
+        return top - _LINE_GAP - inside.top() + margins.top() + margins.bottom()
+
+    def _lines(self, width: int) -> list[list[QLayoutItem]]:
+        """What stands behind a stretch goes to the next line together, and still to the right of it."""
+        groups: list[list[QLayoutItem]] = [[]]
+        for item in self._shown():
+            if item.spacerItem() is not None:
+                groups.append([item])
+            else:
+                groups[-1].append(item)
+        lines: list[list[QLayoutItem]] = [[]]
+        for group in groups:
+            if lines[-1] and self._width([*lines[-1], *group]) > width:
+                lines.append([])
+            for item in group:
+                if self._width(lines[-1]) and self._width([*lines[-1], item]) > width:
+                    lines.append([])
+                lines[-1].append(item)
+        return [line for line in lines if line]
+
+    def _width(self, line: list[QLayoutItem]) -> int:
+        solid = [item for item in line if item.spacerItem() is None]
+        return sum(item.sizeHint().width() for item in solid) + self.spacing() * max(0, len(solid) - 1)
 
     def _place(self, line: list[QLayoutItem], area: QRect) -> None:
-        solid = [item for item in line if item.spacerItem() is None]
-        stretches = len(line) - len(solid)
-        needed = sum(item.sizeHint().width() for item in solid) + self.spacing() * max(0, len(solid) - 1)
-        free = max(0, area.width() - needed)
+        stretches = sum(item.spacerItem() is not None for item in line)
+        free = max(0, area.width() - self._width(line))
         left = area.left()
         for item in line:
             if item.spacerItem() is not None:

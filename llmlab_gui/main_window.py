@@ -15,6 +15,7 @@ from PySide6.QtGui import (
     QGuiApplication,
     QKeySequence,
     QResizeEvent,
+    QShowEvent,
 )
 from PySide6.QtWidgets import QApplication, QMainWindow, QSizePolicy, QToolBar, QWidget
 
@@ -34,14 +35,14 @@ from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.docks.throughput import ThroughputDock
 from llmlab_gui.docks.write import WriteDock
 from llmlab_gui.errors import log_path
-from llmlab_gui.icons import app_icon
+from llmlab_gui.icons import app_icon, icon
 from llmlab_gui.lab import Lab
 from llmlab_gui.menus import Menus
 from llmlab_gui.message_bar import MessageBar
 from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
-from llmlab_gui.theme import apply_theme
+from llmlab_gui.theme import apply_theme, theme_notifier
 from llmlab_gui.tour import Stop, Tour
 from llmlab_gui.welcome import WelcomePanel
 from llmlab_gui.workspaces import TRAIN, arrange
@@ -89,6 +90,7 @@ class MainWindow(QMainWindow):
         self._welcomed = False  # waved away, or no longer needed
         self._tour: Tour | None = None
         self._may_close = False
+        self._arranged = False  # the docks have their places
         self._is_shut_down = False
         self._connect()
         self._restore()
@@ -168,6 +170,12 @@ class MainWindow(QMainWindow):
 
     # Events ----------------------------------------------------------------------------------------------------
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if not self._arranged:  # shares of the height can only be given once there is one
+            self._arranged = True
+            QTimer.singleShot(0, self, self.reset_layout)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._place_welcome()
@@ -220,9 +228,10 @@ class MainWindow(QMainWindow):
         spacer = QWidget()
         spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         bar.addWidget(spacer)
-        self.palette_action = QAction("Find a command", self)
+        self.palette_action = QAction(icon("search"), "Find a command", self)
         self.palette_action.setObjectName("action.palette")
         self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
+        theme_notifier.changed.connect(lambda: self.palette_action.setIcon(icon("search")))
         self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
         bar.addAction(self.palette_action)
         self.addToolBar(bar)
@@ -259,7 +268,8 @@ class MainWindow(QMainWindow):
         screen = self.screen()
         if screen is not None:
             self.resize(_FIRST_SIZE.boundedTo(screen.availableSize()))
-        if not self.settings.restore_layout(self):
+        self._arranged = self.settings.restore_layout(self)
+        if not self._arranged:
             arrange(self, self.docks, TRAIN)
         self.message_bar.hide()
         self.train_bar.show()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from llmlab.errors import LabError
 from llmlab_gui.colors import mix
@@ -15,6 +15,7 @@ from llmlab_gui.theme import current_theme, theme_notifier
 
 # Older ones are let go: nobody reads back further.
 _MOST = 20
+_PADDING = 5
 
 
 class MessageBar(QWidget):
@@ -32,6 +33,8 @@ class MessageBar(QWidget):
         self.text.setTextFormat(Qt.TextFormat.RichText)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.text.setAccessibleName("Message")
+        # The height comes from `_fit`: what a wrapped label asks for fits another width.
+        self.text.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         self._count = QLabel()
         self.log_button = QPushButton("Show log")
         self.log_button.setFlat(True)
@@ -41,7 +44,7 @@ class MessageBar(QWidget):
         self.close_button.setAccessibleName("Dismiss the message")
         self.close_button.setToolTip("Dismiss")
         layout = QHBoxLayout(self)
-        layout.setContentsMargins(10, 5, 6, 5)
+        layout.setContentsMargins(10, _PADDING, 6, _PADDING)
         layout.addWidget(self._sign)
         layout.addWidget(self.text, 1)
         layout.addWidget(self._count)
@@ -72,7 +75,8 @@ class MessageBar(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._fit()
+        # Later: the layout would answer a change of height in here with the height before.
+        QTimer.singleShot(0, self, self._fit)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
@@ -92,9 +96,8 @@ class MessageBar(QWidget):
 
     def _fit(self) -> None:
         """A toolbar does not ask how high wrapped text becomes in the width that there is."""
-        margins = self.contentsMargins().top() + self.contentsMargins().bottom() + 12
         wanted = max(self.log_button.sizeHint().height(), self.text.heightForWidth(self.text.width()))
-        self.setFixedHeight(wanted + margins)
+        self.setFixedHeight(wanted + 2 * _PADDING)
 
     def _restyle(self) -> None:
         self._sign.setPixmap(icon("warning", current_theme().bad).pixmap(20, 20))

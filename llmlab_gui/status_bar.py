@@ -39,6 +39,7 @@ class StatusBar(QStatusBar):
         for widget in (self._sign, self.state, self.bar, self.steps, self.speed, self.left):
             self.addPermanentWidget(widget)
         self.setSizeGripEnabled(False)
+        self.setContentsMargins(8, 0, 10, 0)
         lab.runs_changed.connect(self._draw)
         lab.current_changed.connect(self._draw)
         lab.controller.stopping_changed.connect(self._draw)

@@ -151,7 +151,7 @@ def _style_sheet(theme: Theme) -> str:
     QToolTip {{ color: {theme.text}; background: {theme.surface}; border: 1px solid {theme.grid}; padding: 4px; }}
     QMainWindow::separator {{ background: {theme.background}; width: 5px; height: 5px; }}
     QMainWindow::separator:hover {{ background: {theme.accent}; }}
-    QDockWidget {{ titlebar-close-icon: none; titlebar-normal-icon: none; font-weight: 600; }}
+    QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
     QToolBar {{ border: none; border-bottom: 1px solid {theme.grid}; padding: 4px 6px; spacing: 4px; }}
     QStatusBar {{ border-top: 1px solid {theme.grid}; }}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
@@ -11,59 +13,120 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow
 TRAIN, COMPARE, WRITE, LEARN = "Train", "Compare runs", "Write", "Learn"
 WORKSPACES = (TRAIN, COMPARE, WRITE, LEARN)
 
-# Columns from left to right, each with its share of the width; in a column groups from top to bottom, each with its
-# share of the height; in a group the docks that share a place as tabs, the first in front.
-Group = tuple[int, tuple[str, ...]]
-_ARRANGEMENTS: Mapping[str, tuple[tuple[int, tuple[Group, ...]], ...]] = {
-    TRAIN: (
-        (27, ((30, ("runs",)), (70, ("setup",)))),
-        (45, ((60, ("loss",)), (40, ("learning_rate", "throughput", "log")))),
-        (28, ((100, ("samples", "checkpoints", "write", "learn")),)),
+
+@dataclass(frozen=True)
+class Tabs:
+    """Docks that share a place, the first in front."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Parts beside or above each other, each with its share of the length in per cent."""
+
+    across: bool  # beside each other
+    parts: tuple[tuple[int, Node], ...]
+
+
+Node: TypeAlias = Tabs | Split
+
+
+def _beside(*parts: tuple[int, Node]) -> Split:
+    return Split(True, parts)
+
+
+def _stacked(*parts: tuple[int, Node]) -> Split:
+    return Split(False, parts)
+
+
+def _tabs(*names: str) -> Tabs:
+    return Tabs(names)
+
+
+_ARRANGEMENTS: Mapping[str, Split] = {
+    TRAIN: _beside(
+        (25, _stacked((29, _tabs("runs")), (71, _tabs("setup")))),
+        (
+            75,
+            _stacked(
+                (52, _tabs("loss")),
+                (
+                    48,
+                    _beside(
+                        (50, _tabs("learning_rate", "throughput", "log")),
+                        (50, _tabs("samples", "checkpoints", "learn")),
+                    ),
+                ),
+            ),
+        ),
     ),
-    COMPARE: (
-        (62, ((66, ("loss",)), (34, ("runs",)))),
-        (38, ((60, ("learning_rate",)), (40, ("throughput",)))),
+    COMPARE: _beside(
+        (60, _stacked((66, _tabs("loss")), (34, _tabs("runs")))),
+        (40, _stacked((60, _tabs("learning_rate")), (40, _tabs("throughput")))),
     ),
-    WRITE: (
-        (56, ((58, ("write",)), (42, ("samples",)))),
-        (44, ((45, ("checkpoints",)), (55, ("loss", "runs", "log")))),
+    WRITE: _beside(
+        (58, _stacked((62, _tabs("write")), (38, _tabs("samples")))),
+        (42, _stacked((45, _tabs("checkpoints")), (55, _tabs("loss", "runs", "log")))),
     ),
-    LEARN: (
-        (48, ((100, ("learn",)),)),
-        (52, ((56, ("loss",)), (44, ("setup", "runs", "samples", "learning_rate")))),
+    LEARN: _beside(
+        (50, _tabs("learn")),
+        (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate")))),
     ),
 }
 
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:
     """Puts the docks of a workspace in their places and hides the others. docks: by id."""
-    area = Qt.DockWidgetArea.LeftDockWidgetArea
+    tree = _ARRANGEMENTS[workspace]
     for dock in docks.values():
         window.removeDockWidget(dock)
         dock.setFloating(False)
-    columns = _ARRANGEMENTS[workspace]
-    heads = [docks[groups[0][1][0]] for _, groups in columns]
-    window.addDockWidget(area, heads[0])
-    for before, head in pairwise(heads):
-        window.splitDockWidget(before, head, Qt.Orientation.Horizontal)
-    fronts: list[QDockWidget] = []
-    for _, groups in columns:
-        above: QDockWidget | None = None
-        for _, names in groups:
-            front = docks[names[0]]
-            if above is not None:
-                window.splitDockWidget(above, front, Qt.Orientation.Vertical)
-            for name in names[1:]:
-                window.tabifyDockWidget(front, docks[name])
-            above = front
-            fronts.append(front)
-    shown = [name for _, groups in columns for _, names in groups for name in names]
+    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, docks[_first(tree)])
+    _place(window, docks, tree)
+    shown = _names(tree)
     for name, dock in docks.items():
+        if name not in shown:  # it has a place all the same, for when someone asks for it
+            window.tabifyDockWidget(docks[shown[-1]], dock)
         dock.setVisible(name in shown)
-    width, height = window.width(), window.height()
-    window.resizeDocks(heads, [width * share // 100 for share, _ in columns], Qt.Orientation.Horizontal)
-    for _, groups in columns:
-        tops = [docks[names[0]] for _, names in groups]
-        window.resizeDocks(tops, [height * share // 100 for share, _ in groups], Qt.Orientation.Vertical)
-    for front in fronts:
-        front.raise_()
+    _resize(window, docks, tree, window.width(), window.height())
+    for front in _fronts(tree):
+        docks[front].raise_()
+
+
+def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) -> None:
+    """Adds what shares a part of the window with the part's first dock, which is there already."""
+    if isinstance(node, Tabs):
+        for name in node.names[1:]:
+            window.tabifyDockWidget(docks[node.names[0]], docks[name])
+        return
+    for (_, before), (_, after) in pairwise(node.parts):
+        window.splitDockWidget(docks[_first(before)], docks[_first(after)], _direction(node))
+    for _, part in node.parts:
+        _place(window, docks, part)
+
+
+def _resize(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node, width: int, height: int) -> None:
+    if isinstance(node, Tabs):
+        return
+    length = width if node.across else height
+    sizes = [length * share // 100 for share, _ in node.parts]
+    window.resizeDocks([docks[_first(part)] for _, part in node.parts], sizes, _direction(node))
+    for size, (_, part) in zip(sizes, node.parts, strict=True):
+        _resize(window, docks, part, size if node.across else width, height if node.across else size)
+
+
+def _direction(node: Split) -> Qt.Orientation:
+    return Qt.Orientation.Horizontal if node.across else Qt.Orientation.Vertical
+
+
+def _first(node: Node) -> str:
+    return node.names[0] if isinstance(node, Tabs) else _first(node.parts[0][1])
+
+
+def _names(node: Node) -> list[str]:
+    return list(node.names) if isinstance(node, Tabs) else [name for _, part in node.parts for name in _names(part)]
+
+
+def _fronts(node: Node) -> list[str]:
+    return [node.names[0]] if isinstance(node, Tabs) else [name for _, part in node.parts for name in _fronts(part)]

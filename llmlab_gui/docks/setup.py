@@ -86,7 +86,7 @@ class SetupDock(LabDock):
         self.problem = QLabel()
         self.problem.setWordWrap(True)
         self.problem.setAccessibleName("What is wrong")
-        self.help = QuietLabel()
+        self.help = QuietLabel("Point at a setting to read what it means.")
         self.help.setAccessibleName("Help")
         self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 4)
         self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
