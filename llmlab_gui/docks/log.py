@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
-from PySide6.QtGui import QColor, QDesktopServices, QFontDatabase, QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtGui import (
+    QColor,
+    QDesktopServices,
+    QFontDatabase,
+    QGuiApplication,
+    QHideEvent,
+    QShowEvent,
+    QTextCharFormat,
+    QTextCursor,
+)
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -33,7 +41,8 @@ if TYPE_CHECKING:
 
 # Rows of each view; about the 2 MB that the tail begins with, at 100 characters a line.
 _MAX_LINES = 20_000
-_MAX_SENTENCES = 5_000
+_MAX_SENTENCES = 1_000
+_LONGEST_SENTENCE = 5_000
 _POLL_MS = 500
 EVENTS, OUTPUT = 0, 1
 
@@ -59,7 +68,7 @@ class LogDock(LabDock):
         self.open_button = QPushButton("Open file")
         self.open_button.setToolTip("Open worker.log in the editor of this system")
         self.open_button.clicked.connect(self.open_file)
-        self.events_view, self.output_view = self._text_view(_MAX_SENTENCES * 3), self._text_view(_MAX_LINES)
+        self.events_view, self.output_view = self._text_view(_MAX_SENTENCES), self._text_view(_MAX_LINES)
         self.events_view.setAccessibleName("Events of the run")
         self.output_view.setAccessibleName("Output of the worker")
         self.output_view.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
@@ -212,8 +221,12 @@ class LogDock(LabDock):
             return
         bar = self.events_view.verticalScrollBar()
         before = bar.value()
+        cursor = QTextCursor(self.events_view.document())
+        cursor.beginEditBlock()
+        cursor.movePosition(QTextCursor.MoveOperation.End)
         for told in sentences:
-            self.events_view.appendHtml(_line(told))
+            _write_line(cursor, told)
+        cursor.endEditBlock()
         bar.setValue(bar.maximum() if self.follow.isChecked() else before)
 
     def _go_to_end(self, follow: bool) -> None:
@@ -222,12 +235,16 @@ class LogDock(LabDock):
             bar.setValue(bar.maximum())
 
 
-def _line(told: Sentence) -> str:
-    """One event: its time and step quiet, the sentence in its colour. Texts are escaped."""
+def _write_line(cursor: QTextCursor, told: Sentence) -> None:
+    """One event in a paragraph of its own: time and step quiet, the sentence in its colour."""
     theme = current_theme()
     colors = {"plain": theme.text, "good": theme.good, "warning": theme.warning, "bad": theme.bad}
-    quiet, color = QColor(theme.quiet).name(), QColor(colors[told.tone]).name()
+    quiet, loud = QTextCharFormat(), QTextCharFormat()
+    quiet.setForeground(QColor(theme.quiet))
+    loud.setForeground(QColor(colors[told.tone]))
+    if not cursor.atStart():
+        cursor.insertBlock()
     at = time.strftime("%H:%M:%S", time.localtime(told.time))
-    text = html.escape(told.text[:5000]).replace("\n", "<br>")
-    place = f'<span style="color:{quiet}">{at}&nbsp; step {told.step:,}&nbsp; </span>'
-    return f'{place}<span style="color:{color}">{text}</span>'
+    cursor.insertText(f"{at}  step {told.step:,}  ", quiet)
+    # A line separator keeps a message of several lines in its paragraph.
+    cursor.insertText(told.text[:_LONGEST_SENTENCE].replace("\n", "\u2028"), loud)

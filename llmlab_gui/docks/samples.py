@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -29,7 +29,7 @@ from llmlab.files import write_atomic
 from llmlab.runs.launcher import request
 from llmlab.training.events import Evaluated, Event, Sampled
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.samples_data import SampleTable, read_table, spread, to_csv, to_markdown
+from llmlab_gui.docks.samples_data import NO_SAMPLES, read_table, spread, to_csv, to_markdown
 from llmlab_gui.docks.samples_view import SamplesView
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ class SamplesDock(LabDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "samples", "Samples", parent)
         self._run_id = ""
-        self._table = SampleTable({}, {})
+        self._table = NO_SAMPLES
         self._ticked: set[int] = set()
+        self._stale = False  # something came while nobody looked
 
         self.view = SamplesView()
         self.choice = QComboBox()
@@ -75,6 +76,7 @@ class SamplesDock(LabDock):
         holder = QWidgetAction(menu)
         holder.setDefaultWidget(self.steps_list)
         menu.addAction(holder)
+        menu.aboutToShow.connect(self._fill_list)
         self.steps_button.setMenu(menu)
         self.ask_button = QPushButton("Sample now")
         self.ask_button.setToolTip("The model writes at its next step")
@@ -132,6 +134,11 @@ class SamplesDock(LabDock):
         except OSError as error:
             raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._stale:
+            self._reload()
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         if self.choice.currentData() in (SPREAD, NEWEST):
@@ -147,14 +154,19 @@ class SamplesDock(LabDock):
 
     def _take(self, run_id: str, events: Sequence[Event]) -> None:
         if run_id == self._run_id and any(isinstance(event, (Sampled, Evaluated)) for event in events):
-            self._settle.start()
+            self._reload_soon()
 
     def _reset(self, run_id: str) -> None:
         if run_id == self._run_id:
+            self._reload_soon()
+
+    def _reload_soon(self) -> None:
+        self._stale = True
+        if self.isVisible():
             self._settle.start()
 
     def _reload(self) -> None:
-        self._table = read_table(self.lab.history(self._run_id)) if self._run_id else SampleTable({}, {})
+        self._table = read_table(self.lab.history(self._run_id)) if self._run_id else NO_SAMPLES
         steps = self._table.steps
         self._ticked &= set(steps)
         at_newest = self.slider.value() == self.slider.maximum()
@@ -163,15 +175,17 @@ class SamplesDock(LabDock):
         if at_newest and self.choice.currentData() != COMPARE:
             self.slider.setValue(0)  # comparing begins with the first step
         self.slider.blockSignals(False)
-        self._fill_list(steps)
+        self._stale = False
         self._update_state()
         self._show_steps()
 
-    def _fill_list(self, steps: list[int]) -> None:
+    def _fill_list(self) -> None:
+        """The list of steps to tick, made when it is opened."""
+        steps = self._table.steps
         self.steps_list.blockSignals(True)
         self.steps_list.clear()
         for step in steps:
-            item = QListWidgetItem(f"step {step:,}   {self._table.losses[step]}")
+            item = QListWidgetItem(f"step {step:,}   {self._table.loss(step)}")
             item.setData(Qt.ItemDataRole.UserRole, step)
             newest = step == steps[-1]
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable)

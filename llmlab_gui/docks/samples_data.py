@@ -4,44 +4,44 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from llmlab.training.events import Sampled
 from llmlab_gui.runs.history import RunHistory
 
 
 @dataclass(frozen=True)
 class SampleTable:
-    """texts[step][prompt]: the continuation. losses[step]: a loss at that step, in words."""
+    """texts[step][prompt]: the continuation, steps ascending. loss(step): a loss at that step, in words."""
 
     texts: Mapping[int, Mapping[str, str]]
-    losses: Mapping[int, str]
+    loss: Callable[[int], str]
 
     @property
     def steps(self) -> list[int]:
-        return sorted(self.texts)
+        return list(self.texts)
 
     def prompts(self, steps: Iterable[int]) -> list[str]:
         """The prompts of those steps, in the order in which they were first used."""
         return list(dict.fromkeys(prompt for step in steps for prompt in self.texts[step]))
 
 
+NO_SAMPLES = SampleTable({}, lambda step: "")
+
+
 def read_table(history: RunHistory) -> SampleTable:
     """All samples that a history holds; two samplings at one step are one column."""
     texts: dict[int, dict[str, str]] = {}
     for event in history.samples:
-        texts.setdefault(event.step, {}).update(_samples(event))
-    return SampleTable(texts, {step: _loss_at(history, step) for step in texts})
+        for sample in event.samples:
+            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = str(sample.get("text", ""))
+    return SampleTable(texts, partial(loss_at, history))
 
 
-def _samples(event: Sampled) -> dict[str, str]:
-    return {str(sample.get("prompt", "")): str(sample.get("text", "")) for sample in event.samples}
-
-
-def _loss_at(history: RunHistory, step: int) -> str:
+def loss_at(history: RunHistory, step: int) -> str:
     """The validation loss measured at that step, else the training loss of the nearest step before it."""
     evaluated = history.evaluations["step"]
     place = int(np.searchsorted(evaluated, step))
@@ -67,7 +67,7 @@ def to_markdown(title: str, table: SampleTable) -> str:
     """All samples, a section a step; texts are fenced, so that nothing in them is read as Markdown."""
     parts = [f"# {title}"]
     for step in table.steps:
-        loss = f" ({table.losses[step]})" if table.losses[step] else ""
+        loss = f" ({words})" if (words := table.loss(step)) else ""
         parts.append(f"## Step {step}{loss}")
         for prompt, text in table.texts[step].items():
             whole = prompt + text
@@ -84,7 +84,7 @@ def to_csv(table: SampleTable) -> str:
     writer.writerow(["step", "loss", "prompt", "text"])
     for step in table.steps:
         for prompt, text in table.texts[step].items():
-            writer.writerow([step, table.losses[step], prompt, text])
+            writer.writerow([step, table.loss(step), prompt, text])
     return buffer.getvalue()
 
 

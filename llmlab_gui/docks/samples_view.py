@@ -40,7 +40,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab_gui.docks.samples_data import SampleTable
+from llmlab_gui.docks.samples_data import NO_SAMPLES, SampleTable
 from llmlab_gui.theme import current_theme, theme_notifier
 
 Index = QModelIndex | QPersistentModelIndex
@@ -58,7 +58,7 @@ class SamplesModel(QAbstractTableModel):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
-        self._table = SampleTable({}, {})
+        self._table = NO_SAMPLES
         self.steps: list[int] = []
         self.prompts: list[str] = []
 
@@ -89,8 +89,8 @@ class SamplesModel(QAbstractTableModel):
         if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
             return None
         step = self.steps[section]
-        newest = " · newest" if step == max(self._table.texts) else ""
-        return f"step {step:,}{newest}\n{self._table.losses[step]}"
+        newest = " · newest" if step == self._table.steps[-1] else ""
+        return f"step {step:,}{newest}\n{self._table.loss(step)}"
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         # Editable only in the sense that a double click opens the text for selecting; nothing is written back.

@@ -77,7 +77,9 @@ def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab
 
 def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
-    qtbot.waitUntil(lambda: dock.steps_list.count() == 4, timeout=3000)
+    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=3000)
+    dock.steps_button.menu().aboutToShow.emit()
+    assert dock.steps_list.count() == 4
     dock.steps_list.item(0).setCheckState(Qt.CheckState.Checked)
     assert dock.choice.currentData() == CHOSEN
     assert dock.shown_steps == [500, 2000]
@@ -149,3 +151,15 @@ def test_a_live_run_is_asked_to_sample_and_an_ended_one_is_not(qtbot: QtBot, lab
     assert not dock.ask_button.isEnabled()
     with pytest.raises(LabError):
         request(fake.run, "sample")
+
+
+def test_samples_that_come_while_the_dock_is_hidden_are_there_when_it_shows(
+    qtbot: QtBot, lab: FakeLab, dock: SamplesDock
+) -> None:
+    fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(500))
+    wait_steps(qtbot, dock, [500])
+    dock.hide()
+    lab.pump(fake.advance(500))
+    assert dock.shown_steps == [500]
+    dock.show()
+    assert dock.shown_steps == [500, 1000]
