@@ -22,6 +22,7 @@ class CurveStyle:
     """How a curve looks, and what it is called.
 
     group: the run's name; label: what of the run. markers: pyqtgraph's symbol, or none. z: higher is in front.
+    minor: left out of the cross-hair's read-out where there are several runs.
     """
 
     color: QColor
@@ -33,6 +34,7 @@ class CurveStyle:
     markers: str | None = None
     marker_size: int = 7
     z: float = 0.0
+    minor: bool = False
 
 
 class Curve:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, Qt, Signal
+from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
@@ -22,6 +22,7 @@ _LEFT_AXIS_WIDTH = 66
 _LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
+_LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
 _FILLED = 0.8  # of the view: with less, it is fitted anew
 
 
@@ -189,12 +190,14 @@ class LineChart(pg.PlotWidget):
     def set_x_axis(self, label: str, kind: str) -> None:
         """What x is: its name, and the kind of its numbers (`count` or `seconds`)."""
         self.x_label, self.x_kind = label, kind
+        self.point_at(math.nan)
         self._axis_x.set_kind(kind)
         self._name_axes()
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Logarithmic axes; what is not above zero is left out there."""
         self.log_x, self.log_y = x, y
+        self.point_at(math.nan)
         self._axis_x.setLogMode(x=x)
         self._axis_y.setLogMode(y=y)
         self._place_lines()
@@ -265,7 +268,8 @@ class LineChart(pg.PlotWidget):
             high = max([*values, 0.0]) or 1.0
             return 0.0, high, 0.0, high * (1 + _MARGIN_Y)
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        room = (high - low) * _MARGIN_Y or abs(high) * _MARGIN_Y or 1.0
+        share = max(_MARGIN_Y, _LINE_LABEL_HEIGHT / max(1.0, self._view.height())) if self._lines else _MARGIN_Y
+        room = (high - low) * share or abs(high) * share or 1.0
         return low, high, low - room, high + room
 
     def _place_lines(self) -> None:
@@ -286,6 +290,13 @@ class LineChart(pg.PlotWidget):
         self.x_range_changed.emit(low, high)
         self.frozen.emit()
         self.needs_redraw.emit()
+
+    def sizeHint(self) -> QSize:
+        """Small: docks share out the room, and charts take what they get."""
+        return QSize(320, 150)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(160, 70)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click follows again."""

@@ -39,11 +39,14 @@ class ReadOut(QLabel):
         self, rows: list[ReadOutRow], x: float, x_label: str, x_kind: str, y_kind: str, y_unit: str, at: float
     ) -> None:
         """Writes the rows, grouped by run, beside the place `at` (pixels from the chart's left edge)."""
-        unit = f" {y_unit}" if y_unit and y_kind == "value" and len(y_unit) < 10 else ""
+        # Percentages have their sign already, and a long unit is on the axis.
+        unit = f" {y_unit}" if y_unit and y_kind != "percent" and len(y_unit) < 10 else ""
         lines = [f"<tr><td colspan=3><b>{escape(x_label)} {read_out(x, x_kind)}</b></td></tr>"]
         group = None
         several = len({row.style.group for row in rows}) > 1
         for row in rows:
+            if several and row.style.minor:
+                continue
             if several and row.style.group != group:
                 group = row.style.group
                 lines.append(f"<tr><td colspan=3>{escape(group)}</td></tr>")

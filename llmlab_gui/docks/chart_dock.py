@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PySide6.QtGui import QColor
@@ -53,6 +54,7 @@ class ChartDock(LabDock):
         self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing)
         self.set_body(self.panel)
         self.panel.failed.connect(lab.error_raised)
+        self.panel.exported.connect(self._exported)
         lab.events_arrived.connect(self._events_arrived)
         lab.history_reset.connect(self._history_reset)
         lab.shown_changed.connect(self._runs_changed)
@@ -74,6 +76,9 @@ class ChartDock(LabDock):
             ShownRun(run_id, self.lab.color(run_id), self.lab.history(run_id), behind=place * _LAYERS)
             for place, run_id in enumerate(ids)
         ]
+
+    def _exported(self, path: Path) -> None:
+        self.lab.said.emit(f"Saved {path}.")
 
     def _fill(self) -> None:
         self.fill(self.shown_runs())

@@ -49,7 +49,9 @@ class LearningRateDock(ChartDock):
     def _fill_norms(self, run: ShownRun) -> set[str]:
         memory = self.panel.memory
         x = run.history.x(self.panel.x_axis)
-        raw = CurveStyle(run.color, "each step", run.id, alpha=80 if memory else 255, z=1 - run.behind)
+        raw = CurveStyle(
+            run.color, "each step", run.id, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+        )
         self.norm_chart.set_curve(f"{run.id}/norm", x, run.history.step_columns["grad_norm"], raw)
         if not memory:
             return {f"{run.id}/norm"}

@@ -48,7 +48,9 @@ class LossDock(ChartDock):
     def _fill_run(self, run: ShownRun) -> set[str]:
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
         x = history.x(axis)
-        raw = CurveStyle(run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1 - run.behind)
+        raw = CurveStyle(
+            run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+        )
         points: dict[str, tuple[np.ndarray, np.ndarray, CurveStyle]] = {"train": (x, history.step_columns["loss"], raw)}
         if memory:
             smoothed = self._smoothed.get(run.id)
@@ -62,7 +64,7 @@ class LossDock(ChartDock):
             (
                 "evaluated",
                 "train_loss",
-                CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4 - run.behind),
+                CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4 - run.behind, minor=True),
             ),
             ("val", "val_loss", CurveStyle(shade, "validation", run.id, width=1.5, markers="o", z=5 - run.behind)),
         ):
@@ -80,6 +82,7 @@ class LossDock(ChartDock):
                 markers="star",
                 marker_size=13,
                 z=6 - run.behind,
+                minor=True,
             )
             points["best"] = (history.x(axis, np.array([step])), np.array([loss]), star)
         for key, (places, values, style) in points.items():

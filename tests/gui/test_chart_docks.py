@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
-from llmlab_gui.theme import theme_notifier
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
@@ -23,12 +23,15 @@ from llmlab_gui.docks.chart_dock import ChartDock
 from llmlab_gui.docks.learning_rate import LearningRateDock
 from llmlab_gui.docks.loss import LossDock, gap_note
 from llmlab_gui.docks.throughput import ThroughputDock
+from llmlab_gui.theme import theme_notifier
 
 COLORS = ("#0072b2", "#d55e00", "#009e73")
 
 
 class FakeChartLab(FakeLab):
     """A FakeLab that also knows which runs are overlaid, and in which colours."""
+
+    said = Signal(str)
 
     def __init__(self, outputs: Path) -> None:
         super().__init__(outputs)
@@ -233,3 +236,31 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
         return panel() is None
 
     qtbot.waitUntil(freed, timeout=3000)
+
+
+def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path, "first", seed=1).start().advance(600))
+    _wait(dock, qtbot)
+    dock.panel._point(100.0)
+    assert "train, each step" in dock.chart._read_out.text()
+    lab.add(FakeRun(tmp_path, "second", seed=2).start().advance(600))
+    _wait(dock, qtbot)
+    dock.panel._point(100.0)
+    text = dock.chart._read_out.text()
+    assert text.count("train, smoothed") == text.count("validation") == 2
+    assert "train, each step" not in text
+
+
+def test_an_export_is_announced(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = ThroughputDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(20))
+    _wait(dock, qtbot)
+    assert dock.panel.export_name == "fake-throughput"
+    with qtbot.waitSignal(lab.said, timeout=3000) as said:
+        dock.panel.export(tmp_path / "speed.svg")
+    assert "speed.svg" in said.args[0]
