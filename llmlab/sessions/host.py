@@ -57,7 +57,10 @@ class Host:
         while (request := self._requests.get()) is not None:
             number = request["id"]
             try:
-                self._answer(number, request)
+                if number in self._cancelled:
+                    self._send(number, "cancelled")
+                else:
+                    self._answer(number, request)
             except LabError as error:
                 self._send(number, "error", **error.as_dict())
             except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
