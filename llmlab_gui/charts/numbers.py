@@ -23,7 +23,7 @@ def read_out(value: float, kind: str) -> str:
         return f"{value:.1f} %"
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:#.4g}".rstrip(".")
 
 
 def tick(value: float, spacing: float, kind: str) -> str:

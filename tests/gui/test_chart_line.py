@@ -131,7 +131,7 @@ def test_the_cross_hair_reads_the_nearest_values(drawing: Drawing) -> None:
     drawing.panel._point(123.3)
     text = drawing.chart._read_out.text()
     assert "step 123" in text
-    assert f"{Y[122]:.4g}" in text
+    assert f"{Y[122]:#.4g}" in text
     assert not drawing.chart._read_out.isHidden()
     drawing.panel._point(math.nan)
     assert drawing.chart._read_out.isHidden()

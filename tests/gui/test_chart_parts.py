@@ -130,6 +130,8 @@ def test_ticks_have_as_many_digits_as_they_need(value: float, spacing: float, ki
 def test_read_outs_are_sensible() -> None:
     assert read_out(1234567.0, "count") == "1,234,567"
     assert read_out(1.23456789, "value") == "1.235"
+    assert read_out(1.35, "value") == "1.350"
+    assert read_out(1234.4, "value") == "1234"
     assert read_out(24087.88, "value") == "24,088"
     assert read_out(41.26, "percent") == "41.3 %"
     assert read_out(math.nan, "value") == "–"
