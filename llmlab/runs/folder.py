@@ -11,6 +11,7 @@ checkpoints/    step-00000500/ and so on
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,8 +166,12 @@ class RunFolder:
         return status
 
     def write_status(self, status: RunStatus) -> None:
-        """Replaces status.json. OSError when that is impossible."""
-        write_json(self.status_json, dataclasses.asdict(status), durable=False)
+        """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""
+        values = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in dataclasses.asdict(status).items()
+        }
+        write_json(self.status_json, values, durable=False)
 
 
 def process_alive(pid: int | None, started: float | None) -> bool:

@@ -39,6 +39,7 @@ _MEMORY_SECONDS = 1.0
 class StepResult:
     """What one optimizer step did; tensors on the device until someone needs the numbers."""
 
+    step: int  # counted from 1
     loss: torch.Tensor  # mean over the step's tokens, nats
     grad_norm: torch.Tensor  # before clipping
     lr: float
@@ -91,7 +92,8 @@ class Trainer:
         train, progress = self.settings.train, self.progress
         self.model.train()
         try:
-            if progress.step == 0 and train.eval_interval:
+            # A checkpoint of step 0 already knows what was measured there.
+            if progress.step == 0 and train.eval_interval and progress.val_loss is None:
                 self.evaluate()
             while progress.step < train.steps and not self._early_stop_due():
                 self.control.handle_requests(self)
@@ -130,7 +132,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
-        result = StepResult(loss, grad_norm, lr)
+        result = StepResult(self.progress.step + 1, loss, grad_norm, lr)
         if self.device.kind == "cpu":  # on a GPU looking at a number waits for all queued work: see `report`, `save`
             self._require_finite(result)
         self.scaler.step(self.optimizer)
@@ -161,7 +163,10 @@ class Trainer:
         )
 
     def evaluate(self) -> bool:
-        """Measures both losses on fixed windows and writes `evaluated`; returns whether validation is the best yet."""
+        """Measures both losses on fixed windows and writes `evaluated`; returns whether validation is the best yet.
+
+        LabError when one is not finite: weights that say nothing must not be saved as if they were good.
+        """
         begin = time.perf_counter()
         progress, size = self.progress, self.settings.data.batch_size
         block, count = self.settings.model.block_size, self.settings.train.eval_windows
@@ -181,6 +186,9 @@ class Trainer:
         self.recorder.record(
             Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds)
         )
+        for loss, split in zip(losses, ("train", "validation"), strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged(f"{split} loss", progress.step, learning_rate(progress.step, self.settings.train))
         return better
 
     def sample(self, prompts: Sequence[str]) -> None:
@@ -289,8 +297,8 @@ class Trainer:
             (train.eval_interval, progress.evaluation_seconds),
             (train.sample_interval, progress.sample_seconds),
         ):
-            if interval:
-                left += (train.steps // interval - progress.step // interval) * seconds
+            if interval:  # the last step counts also where it is no multiple of the interval
+                left += (-(-train.steps // interval) - progress.step // interval) * seconds
         return left
 
     def _require_finite(self, result: StepResult) -> None:
@@ -298,14 +306,16 @@ class Trainer:
         # fp16's scaler expects infinite gradients now and then, skips the step and lowers its scale.
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled()):
             return
-        what = "loss" if not math.isfinite(loss) else "gradient"
+        raise self._diverged("loss" if not math.isfinite(loss) else "gradient", result.step, result.lr)
+
+    def _diverged(self, what: str, step: int, lr: float) -> LabError:
         saved = checkpoints.list_checkpoints(self.run.checkpoints)
         kept = f"The last good checkpoint is {saved[-1].name}." if saved else "No checkpoint had been saved yet."
         train = self.settings.train
         clip = "" if train.grad_clip else ", or clip the gradient (train.grad_clip=1)"
-        raise LabError(
-            f"The {what} at step {self.progress.step + 1} is not a finite number, so training stopped. {kept}",
-            f"The learning rate there was {result.lr:.3g}.",
+        return LabError(
+            f"The {what} at step {step} is not a finite number, so training stopped. {kept}",
+            f"The learning rate there was {lr:.3g}.",
             f"Lower it (train.learning_rate={train.learning_rate / 3:.1g}), warm up longer "
             f"(train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
         )
