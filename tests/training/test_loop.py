@@ -1,0 +1,335 @@
+"""Training does what was set, and what only watches it never changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from kills import events_of, final_tensors
+from small_runs import all_events, names_of_events, new_run, quick_settings, same_weights, train_here, weights_of
+
+from llmlab.errors import LabError
+from llmlab.gpt.model import GPT
+from llmlab.runs.checkpoints import list_checkpoints, select
+from llmlab.runs.launcher import create_run, prepare_resume
+from llmlab.training import loop
+from llmlab.training.loop import Trainer
+from llmlab.training.schedule import learning_rate
+
+
+def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:
+    """A trainer that has not stepped yet, as a worker makes it; without dropout, so that two can be compared."""
+    made: list[Trainer] = []
+    with mock.patch.object(Trainer, "train", lambda self: made.append(self)):
+        train_here(new_run(outputs, 20, name, **({"model__dropout": 0.0} | overrides)))
+    made[0].model.train()
+    return made[0]
+
+
+def _gradient(trainer: Trainer) -> torch.Tensor:
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.grad is not None]
+    )
+
+
+def test_150_steps_on_tiny_lower_the_validation_loss_far_below_letter_frequencies(outputs: Path) -> None:
+    shape = {"model__n_layer": 2, "model__n_head": 4, "model__n_embd": 64, "model__block_size": 32}
+    data = {"data__batch_size": 16, "train__grad_accum": 1, "model__dropout": 0.0, "train__warmup_steps": 20}
+    rates = {"train__learning_rate": 2e-3, "train__eval_windows": 64, "train__eval_interval": 50}
+    run = train_here(new_run(outputs, 150, **shape, **data, **rates))
+    started, measured = events_of(run, "started")[0], [event["val_loss"] for event in events_of(run, "evaluated")]
+    assert measured[0] == pytest.approx(started["uniform_loss"], abs=0.1)
+    assert measured[-1] < started["unigram_loss"] - 0.4
+    assert measured[-1] < measured[0] - 1.5
+    assert events_of(run, "finished")[0]["val_loss"] == measured[-1]
+
+
+def test_watching_a_run_closely_gives_bitwise_equal_training(outputs: Path) -> None:
+    never = {"train__eval_interval": 0, "train__sample_interval": 0, "checkpoints__interval": 0}
+    alone = train_here(new_run(outputs, 12, "alone", **never, train__log_interval=1000))
+    always = {"train__eval_interval": 1, "train__sample_interval": 1, "checkpoints__interval": 1}
+    watched = train_here(new_run(outputs, 12, "watched", **always, train__log_interval=1))
+    ours, theirs = final_tensors(alone), final_tensors(watched)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert events_of(watched, "step")[-1]["loss"] == events_of(alone, "step")[-1]["loss"]
+
+
+def test_the_seed_decides_everything_and_another_one_changes_it(outputs: Path) -> None:
+    first, again, other = (
+        train_here(new_run(outputs, 6, name, train__seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+    losses = [[event["loss"] for event in events_of(run, "step")] for run in (first, again)]
+    assert losses[0] == losses[1]
+
+
+def test_an_interval_of_zero_means_never_and_a_final_checkpoint_is_saved_all_the_same(outputs: Path) -> None:
+    never = {"train__eval_interval": 0, "train__sample_interval": 0, "checkpoints__interval": 0}
+    run = train_here(new_run(outputs, 7, **never, train__log_interval=3))
+    assert names_of_events(run) == ["started", *["step"] * 4, "checkpoint_saved", "finished"]
+    assert [event["step"] for event in events_of(run, "step")] == [1, 3, 6, 7]
+    (saved,) = list_checkpoints(run.checkpoints)
+    assert (saved.step, saved.labels, saved.val_loss) == (7, ("final",), None)
+
+
+def test_things_happen_every_interval_and_at_the_last_step(outputs: Path) -> None:
+    intervals = {"train__eval_interval": 4, "train__sample_interval": 5, "checkpoints__interval": 3}
+    run = train_here(new_run(outputs, 10, **intervals, checkpoints__keep_last=100, checkpoints__best=False))
+    assert [event["step"] for event in events_of(run, "evaluated")] == [0, 4, 8, 10]
+    assert [event["step"] for event in events_of(run, "sampled")] == [5, 10]
+    assert [event["step"] for event in events_of(run, "checkpoint_saved")] == [3, 6, 9, 10]
+    assert select(run.checkpoints, "final").step == 10
+
+
+def test_events_tell_a_run_from_started_to_finished(outputs: Path) -> None:
+    before = time.time()
+    run = train_here(new_run(outputs, 8, train__sample_interval=4))
+    events = all_events(run)
+    assert (events[0]["event"], events[-1]["event"]) == ("started", "finished")
+    assert all(list(event)[:3] == ["event", "time", "step"] for event in events)
+    assert all(isinstance(event["time"], float) and isinstance(event["step"], int) for event in events)
+    times = [before, *(event["time"] for event in events), time.time()]
+    assert times == sorted(times)
+    steps = [event["step"] for event in events]
+    assert steps == sorted(steps)
+    assert all(set(sample) == {"prompt", "text"} for event in events_of(run, "sampled") for sample in event["samples"])
+
+
+def test_step_events_count_tokens_and_follow_the_schedule(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 8))
+    settings = run.info().settings
+    per_step = 2 * 4 * 16  # grad_accum x batch_size x block_size
+    for number, event in enumerate(events_of(run, "step")):
+        assert event["step"] == number + 1
+        assert event["tokens"] == per_step * (number + 1)
+        assert event["lr"] == learning_rate(number, settings.train)
+        assert event["grad_norm"] > 0
+        assert event["memory_bytes"] > 0
+        assert event["mfu"] == pytest.approx(
+            loop.flops_per_token(settings.model, events_of(run, "started")[0]["vocab_size"])
+            * event["tokens_per_second"]
+            / 1e11
+        )
+
+
+def test_the_status_says_how_the_run_ended(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 8))
+    status, last = run.status(), events_of(run, "evaluated")[-1]
+    assert (status.state, status.step, status.steps, status.eta_seconds) == ("finished", 8, 8, 0.0)
+    assert status.val_loss == last["val_loss"]
+    assert status.best_val_loss == min(event["val_loss"] for event in events_of(run, "evaluated"))
+    assert status.error is None
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(outputs: Path) -> None:
+    order = {"data__order": "sliding", "train__grad_clip": 0.0}
+    parts = _trainer(outputs, "parts", data__batch_size=2, train__grad_accum=4, **order)
+    whole = _trainer(outputs, "whole", data__batch_size=8, train__grad_accum=1, **order)
+    for _ in range(3):
+        results = [trainer.optimizer_step() for trainer in (parts, whole)]
+        assert float(results[0].loss) == pytest.approx(float(results[1].loss), rel=1e-5)
+        assert float(results[0].grad_norm) == pytest.approx(float(results[1].grad_norm), rel=1e-4)
+        assert torch.allclose(_gradient(parts), _gradient(whole), atol=1e-6)
+        for trainer in (parts, whole):
+            trainer.progress.step += 1
+
+
+def test_a_long_gradient_is_shortened_and_keeps_its_direction(outputs: Path) -> None:
+    free = _trainer(outputs, "free", train__grad_clip=0.0)
+    clipped = _trainer(outputs, "clipped", train__grad_clip=0.01)
+    norms = [float(trainer.optimizer_step().grad_norm) for trainer in (free, clipped)]
+    assert norms[0] == norms[1] > 0.01  # the norm that is reported is the one before clipping
+    assert float(_gradient(free).norm()) == pytest.approx(norms[0], rel=1e-4)
+    assert float(_gradient(clipped).norm()) == pytest.approx(0.01, rel=1e-3)
+    assert torch.cosine_similarity(_gradient(free), _gradient(clipped), dim=0) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_short_gradient_is_left_alone(outputs: Path) -> None:
+    free, clipped = _trainer(outputs, "free", train__grad_clip=0.0), _trainer(outputs, "loose", train__grad_clip=100.0)
+    for trainer in (free, clipped):
+        trainer.optimizer_step()
+    assert torch.equal(_gradient(free), _gradient(clipped))
+
+
+def test_each_group_of_parameters_gets_the_schedules_rate(outputs: Path) -> None:
+    trainer = _trainer(outputs, "run")
+    trainer.progress.step = 3
+    result = trainer.optimizer_step()
+    assert result.lr == learning_rate(3, trainer.settings.train)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [result.lr, result.lr]
+
+
+def _from_step(number: int, spoil: Any) -> Any:
+    """GPT.loss, but what the `number`-th training step computes goes through `spoil`."""
+    plain, calls = GPT.loss, itertools.count()
+
+    def loss(self: GPT, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        value = plain(self, ids, targets)
+        return spoil(value) if self.training and next(calls) // 2 >= number - 1 else value  # two batches a step
+
+    return mock.patch.object(GPT, "loss", loss)
+
+
+@pytest.mark.parametrize(
+    ("what", "spoil"),
+    [
+        ("loss", lambda value: value * math.nan),
+        ("loss", lambda value: value + math.inf),
+        # sqrt has no gradient at zero: the loss is finite, what flows back is not.
+        ("gradient", lambda value: value + (value - value.detach()).abs().sqrt()),
+    ],
+)
+def test_training_stops_at_the_first_number_that_is_none_and_keeps_what_was_saved(
+    outputs: Path, what: str, spoil: Any
+) -> None:
+    run = new_run(outputs, 12, checkpoints__interval=5, checkpoints__keep_last=1, checkpoints__best=False)
+    with _from_step(8, spoil), pytest.raises(LabError) as stopped:
+        train_here(run)
+    assert f"The {what} at step 8 is not a finite number" in stopped.value.what
+    assert "step-00000005" in stopped.value.what
+    assert "train.learning_rate=" in stopped.value.do
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 8))
+    failed = all_events(run)[-1]
+    assert (failed["event"], failed["step"], failed["what"]) == ("failed", 7, stopped.value.what)
+    status = run.status()
+    assert (status.state, status.error) == ("failed", stopped.value.as_dict())
+    assert [saved.step for saved in list_checkpoints(run.checkpoints)] == [5]
+    assert all(torch.isfinite(weight).all() for weight in weights_of(run).values())
+    train_here(run)  # without the spoiled step it goes on from there and ends well
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 13))
+
+
+def test_a_measured_loss_that_is_no_number_stops_before_it_is_saved(outputs: Path) -> None:
+    run = new_run(outputs, 12, train__eval_interval=4, checkpoints__interval=3, checkpoints__keep_last=9)
+    plain = Trainer.optimizer_step
+
+    def overflow(self: Trainer) -> Any:
+        result = plain(self)
+        if self.progress.step == 7:
+            with torch.no_grad():
+                self.model.final_norm.weight.fill_(math.inf)
+        return result
+
+    with mock.patch.object(Trainer, "optimizer_step", overflow), pytest.raises(LabError) as stopped:
+        train_here(run)
+    assert "step 8" in stopped.value.what
+    assert "not a finite number" in stopped.value.what
+    assert "step-00000006" in stopped.value.what
+    assert events_of(run, "evaluated")[-1]["val_loss"] is None  # the curve shows what was measured
+    assert 8 not in [saved.step for saved in list_checkpoints(run.checkpoints)]
+
+
+def test_an_absurd_learning_rate_ends_in_advice_or_in_a_finite_model(outputs: Path) -> None:
+    run = new_run(outputs, 30, train__learning_rate=10.0, train__grad_clip=0.0, train__warmup_steps=0)
+    with contextlib.suppress(LabError):
+        train_here(run)
+    if run.status().state == "failed":
+        assert "not a finite number" in events_of(run, "failed")[0]["what"]
+        assert "train.learning_rate=" in events_of(run, "failed")[0]["do"]
+    for saved in list_checkpoints(run.checkpoints):
+        assert saved.val_loss is None or math.isfinite(saved.val_loss)
+    assert all(torch.isfinite(weight).all() for weight in weights_of(run).values())
+
+
+def test_early_stopping_ends_after_so_many_measurements_without_a_better_one(outputs: Path) -> None:
+    losses = iter([3.0, 2.5, 2.6, 2.55, 2.4, 2.4, 2.41, 9.0])
+    steps = {"train__eval_interval": 2, "train__early_stop": 2, "checkpoints__interval": 0}
+    run = new_run(outputs, 40, **steps)
+    values = itertools.chain.from_iterable((loss + 1, loss) for loss in losses)  # train, then validation
+    with mock.patch.object(loop, "mean_loss", side_effect=values):
+        train_here(run)
+    finished = all_events(run)[-1]
+    assert (finished["event"], finished["reason"], finished["step"]) == ("finished", "early_stop", 6)
+    assert (finished["best_val_loss"], finished["best_step"]) == (2.5, 2)
+    assert (finished["train_loss"], finished["val_loss"]) == (3.55, 2.55)
+    assert [event["best"] for event in events_of(run, "evaluated")] == [True, True, False, False]
+    assert [(saved.step, saved.labels) for saved in list_checkpoints(run.checkpoints)] == [
+        (2, ("best",)),
+        (6, ("final",)),
+    ]
+    assert run.status().state == "finished"
+
+
+class FakeClock:
+    """The `time` module of the loop: every look at the performance counter finds `tick` seconds gone."""
+
+    def __init__(self) -> None:
+        self.tick, self.now = 0.25, 0.0
+        self.wall = itertools.count(1e9, -3600.0)  # a clock that someone turns back an hour, again and again
+
+    def perf_counter(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return next(self.wall)
+
+
+@pytest.fixture
+def clock() -> Iterator[FakeClock]:
+    fake = FakeClock()
+    with mock.patch.object(loop, "time", fake):
+        yield fake
+
+
+def test_time_left_is_right_from_the_first_step_after_a_resume(outputs: Path, clock: FakeClock) -> None:
+    run = new_run(outputs, 25, train__eval_interval=10, train__sample_interval=0, checkpoints__best=False)
+    train_here(run)
+    assert [event["eta_seconds"] for event in events_of(run, "step")][:2] == [
+        24 * 0.25 + 3 * 0.25,  # steps, and measurements at 10, 20 and 25
+        23 * 0.25 + 3 * 0.25,
+    ]
+    prepare_resume(run, {"train.steps": "105"})
+    clock.tick = 2.0  # a worker that has just begun is slow
+    train_here(run)
+    first = events_of(run, "step")[25]
+    assert first["step"] == 26
+    assert first["tokens_per_second"] == 128 / 0.25
+    assert first["eta_seconds"] == pytest.approx(79 * 0.25 + 9 * 0.25)
+    later = events_of(run, "step")[60]
+    assert later["tokens_per_second"] == 128 / 2.0  # and then what is measured counts
+    assert later["eta_seconds"] == pytest.approx((105 - later["step"]) * 2.0 + 5 * 2.0)
+
+
+def test_durations_do_not_follow_a_clock_that_is_turned_back(outputs: Path, clock: FakeClock) -> None:
+    run = train_here(new_run(outputs, 6, checkpoints__interval=3))
+    steps = events_of(run, "step")
+    assert [event["active_seconds"] for event in steps] == pytest.approx([0.25 * n for n in range(1, 7)])
+    assert all(event["seconds"] > 0 for event in events_of(run, "evaluated") + events_of(run, "checkpoint_saved"))
+    assert all(event["eta_seconds"] >= 0 for event in steps)
+
+
+def test_active_time_goes_on_counting_over_workers(outputs: Path, clock: FakeClock) -> None:
+    run = train_here(new_run(outputs, 4))
+    prepare_resume(run, {"train.steps": "8"})
+    train_here(run)
+    assert events_of(run, "started")[1]["active_seconds"] == 1.0
+    assert events_of(run, "finished")[-1]["active_seconds"] == 2.0
+
+
+def test_prompts_that_the_vocabulary_cannot_say_are_left_out_and_it_is_said(outputs: Path) -> None:
+    settings = quick_settings(4, train__sample_interval=2, samples__prompts=["the", "日本"])
+    run = train_here(create_run(outputs, settings, name="run"))
+    (warning,) = events_of(run, "warned")
+    assert "'日本'" in warning["message"]
+    assert [[s["prompt"] for s in event["samples"]] for event in events_of(run, "sampled")] == [["the"], ["the"]]
+
+
+def test_bf16_trains_on_a_cpu_with_fp32_weights(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 6, train__precision="bf16"))
+    assert events_of(run, "started")[0]["precision"] == "bf16"
+    assert all(weight.dtype == torch.float32 for weight in weights_of(run).values())
+    assert events_of(run, "step")[-1]["loss"] < events_of(run, "step")[0]["loss"] + 0.1
