@@ -48,6 +48,7 @@ from llmlab_gui.welcome import WelcomePanel
 from llmlab_gui.workspaces import TRAIN, arrange
 
 _FIRST_SIZE = QSize(1440, 900)
+_FRAME = 40  # about what the title bar needs
 _MINIMUM_SIZE = QSize(900, 600)
 
 
@@ -115,6 +116,8 @@ class MainWindow(QMainWindow):
     def reset_layout(self) -> None:
         """As at the first start."""
         arrange(self, self.docks, TRAIN)
+        if not self.welcome.isHidden():  # the docks were raised above it
+            self._raise_welcome()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -265,9 +268,9 @@ class MainWindow(QMainWindow):
 
     def _restore(self) -> None:
         self.resize(_FIRST_SIZE)
-        screen = self.screen()
-        if screen is not None:
-            self.resize(_FIRST_SIZE.boundedTo(screen.availableSize()))
+        room = self.screen().availableSize()
+        if room.width() < _FIRST_SIZE.width() or room.height() < _FIRST_SIZE.height() + _FRAME:
+            self.setWindowState(Qt.WindowState.WindowMaximized)
         self._arranged = self.settings.restore_layout(self)
         if not self._arranged:
             arrange(self, self.docks, TRAIN)
@@ -298,9 +301,12 @@ class MainWindow(QMainWindow):
             dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
         self.welcome.setVisible(shown)
         if shown:
-            self._place_welcome()
-            self.welcome.raise_()
-            self.welcome.train_button.setFocus()
+            self._raise_welcome()
+
+    def _raise_welcome(self) -> None:
+        self._place_welcome()
+        self.welcome.raise_()
+        self.welcome.train_button.setFocus()
 
     def _place_welcome(self) -> None:
         bars = [bar for bar in (self.train_bar, self.message_bar) if not bar.isHidden()]

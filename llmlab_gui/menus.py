@@ -54,7 +54,7 @@ class Menus(QObject):
             if action.isEnabled()
         ]
         made += [
-            Command(dock.windowTitle(), partial(window.show_dock, dock_id), "Show", _keys(action))
+            Command(dock.windowTitle().replace("&&", "&"), partial(window.show_dock, dock_id), "Show", _keys(action))
             for (dock_id, dock), action in zip(window.docks.items(), self._dock_actions, strict=True)
         ]
         made += [Command(name, partial(window.use_workspace, name), "Workspace") for name in WORKSPACES]

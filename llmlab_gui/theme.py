@@ -165,7 +165,7 @@ def _style_sheet(theme: Theme) -> str:
         padding: 4px 6px; }}
     QPushButton[primary="true"] {{
         background: {theme.accent}; color: {theme.on_accent}; border: none; border-radius: 4px;
-        padding: 7px 16px; font-weight: 600; }}
+        padding: 7px 16px; }}
     QPushButton[primary="true"]:hover, QPushButton[primary="true"]:focus {{ border: 2px solid {theme.text}; }}
     QPushButton[primary="true"]:disabled {{ background: {theme.grid}; color: {theme.quiet}; }}
     """

@@ -9,6 +9,7 @@ from PySide6.QtCore import QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from llmlab_gui.docks.base import PrimaryButton
 from llmlab_gui.theme import current_theme
 
 _CARD_WIDTH = 330
@@ -45,10 +46,9 @@ class Tour(QWidget):
         self.title.setFont(font)
         for label in (self.title, self.words):
             label.setWordWrap(True)
-        self.back_button, self.next_button = QPushButton("Back"), QPushButton("Next")
+        self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")
         self.skip_button = QPushButton("Skip the tour")
         self.skip_button.setFlat(True)
-        self.next_button.setProperty("primary", True)
         row = QHBoxLayout()
         row.addWidget(self.skip_button)
         row.addStretch(1)

@@ -6,7 +6,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter, QPainterPath, QPaintEvent, QPen
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.docks.base import PrimaryButton, QuietLabel
 from llmlab_gui.theme import current_theme, theme_notifier
 
 _WORDS = (
@@ -36,8 +36,7 @@ class WelcomePanel(QWidget):
         words = QuietLabel(_WORDS)
         words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         words.setMaximumWidth(560)
-        self.train_button = QPushButton("Train a small GPT (about a minute)")
-        self.train_button.setProperty("primary", True)
+        self.train_button = PrimaryButton("Train a small GPT (about a minute)")
         self.train_button.setMinimumHeight(40)
         self.setup_button = QPushButton("Choose the settings first")
         self.tour_button = QPushButton("Take the tour")

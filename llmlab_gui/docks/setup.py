@@ -30,7 +30,7 @@ from llmlab.gpt.estimate import estimate
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import PRETRAINING
 from llmlab.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
-from llmlab_gui.docks.base import LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock, PrimaryButton, QuietLabel
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
@@ -91,8 +91,7 @@ class SetupDock(LabDock):
         self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 4)
         self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.reset_button = QPushButton("Reset to preset")
-        self.train_button = QPushButton("Train")
-        self.train_button.setProperty("primary", True)
+        self.train_button = PrimaryButton("Train")
         self._lay_out(own)
         self.caption("What decides a run. Bold settings differ from the preset.", "optimisation")
         self._settle = QTimer(self)
