@@ -296,7 +296,7 @@ class LineChart(pg.PlotWidget):
         return QSize(320, 150)
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(160, 70)
+        return QSize(160, 84)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click follows again."""

@@ -30,7 +30,7 @@ class ThroughputDock(ChartDock):
             (self.mfu_chart, "mfu", 100.0),
             (self.memory_chart, "memory_bytes", 1 / _MIB),
         )
-        charts = [(self.speed_chart, 3), (self.mfu_chart, 2), (self.memory_chart, 2)]
+        charts = [(self.speed_chart, 4), (self.mfu_chart, 3), (self.memory_chart, 4)]
         super().__init__(lab, "throughput", "Throughput", charts, parent=parent)
         self.caption(_CAPTION, "optimisation")
 
