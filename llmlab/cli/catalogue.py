@@ -12,7 +12,7 @@ from llmlab.cli.words import Commands
 from llmlab.config import SettingInfo, describe, to_mapping
 from llmlab.errors import UsageError
 from llmlab.gpt.estimate import estimate
-from llmlab.settings import PretrainSettings, load_preset, preset_names
+from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 
 if TYPE_CHECKING:
     from llmlab.corpora.corpus import Corpus
@@ -104,6 +104,9 @@ def settings(args: argparse.Namespace) -> int:
     shown = "default" if args.preset is None else args.preset
     for line in text.table(("setting", shown, "takes", "meaning"), rows):
         print(line)
+    if args.preset is None:
+        print(f"\nA preset changes some of these; without one, pretrain uses {DEFAULT_PRESET}'s:")
+        print(f"  llmlab-run settings --preset {DEFAULT_PRESET}")
     return DONE
 
 

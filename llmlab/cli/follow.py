@@ -83,8 +83,9 @@ def train(run: RunFolder, report: Report) -> int:
             report.close()
             report.note(f"Killed at once. What was saved is there: llmlab-run resume {spoken(run)}")
             return INTERRUPTED
-        except BaseException:
-            worker.kill()
+        except Exception:
+            worker.terminate()  # it saves before it ends
+            _wait(worker)
             report.close()
             raise
         report.close()

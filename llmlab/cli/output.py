@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,7 +19,8 @@ def print_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """A remark that is not the command's output, so that piped output stays clean."""
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone, which is no reason to stop what goes on
+        print(text, file=sys.stderr)
 
 
 def prepare_streams(as_json: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from llmlab.cli import text
@@ -55,19 +57,25 @@ class Report(Protocol):
 
 
 class Output:
-    """Lines on stdout. Losing their reader ends the showing, never the training."""
+    """Stdout. Losing its reader ends the showing, never the training."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run, self._lost = run, False
+        self._run, self.lost = run, False
 
     def line(self, line: str) -> None:
         """Prints one line at once."""
-        if self._lost:
-            return
-        try:
+        with self.guarded():
             print(line, flush=True)
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """For whatever writes to stdout; from the first failure on, it all goes nowhere."""
+        try:
+            yield
         except OSError:  # the pipe's reader or the terminal is gone
-            self._lost = True
+            if self.lost:
+                return
+            self.lost = True
             silence_stdout()
             say(f"Nobody reads the output any more; {self._run.id} trains on. Ctrl-C stops it and saves.")
 
@@ -179,7 +187,8 @@ class LiveReport(PlainReport):
 
     def close(self) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with self._output.guarded():
+                self._progress.stop()
             self._progress = self._task = None
 
     def _step(self, event: StepEvent) -> None:
@@ -190,14 +199,20 @@ class LiveReport(PlainReport):
         if self._progress is None:
             super()._print(line)
         else:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._above(line)
 
     def _quietly(self, lines: list[str]) -> None:
         if self._progress is None:
             super()._quietly(lines)
             return
         for line in lines:
-            self._progress.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+            self._above(line, "dim")
+
+    def _above(self, line: str, style: str = "") -> None:
+        """Prints above the moving line."""
+        assert self._progress is not None
+        with self._output.guarded():
+            self._progress.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, words: str, step: int = 0, steps: int | None = None) -> None:
         """Draws the moving line, which appears with the first call."""
@@ -207,8 +222,9 @@ class LiveReport(PlainReport):
             place = TextColumn("{task.fields[place]}", markup=False)
             numbers = TextColumn("{task.description}", markup=False)
             self._progress = Progress(place, BarColumn(bar_width=24), numbers, refresh_per_second=8, transient=True)
-            self._progress.start()
             self._task = self._progress.add_task(words, total=None, place="")
+            with self._output.guarded():
+                self._progress.start()
         assert self._task is not None
         at = f"step {step}/{steps}" if steps else ""
         self._progress.update(self._task, description=words, completed=step, total=steps, place=at)

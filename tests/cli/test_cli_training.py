@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +226,23 @@ def test_training_goes_on_when_the_reader_of_its_output_leaves(outputs: Path) ->
     assert "Traceback" not in errors
     assert "BrokenPipe" not in errors
     assert RunFolder(outputs / "pretraining" / "bar").status().state == "finished"
+
+
+def test_closing_the_terminal_stops_and_saves(outputs: Path) -> None:
+    run = RunFolder(outputs / "pretraining" / "bar")
+    words = [word for word in ENDLESS if word != "--json"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(REPOSITORY)
+        os.execv(sys.executable, _command("pretrain", *words, "--name", "bar", "--outputs", str(outputs)))
+    shown = b""
+    while not re.search(rb"step \d+/", shown):
+        shown += os.read(terminal, 1 << 16)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert run.status().state == "stopped"
+    assert len(list_checkpoints(run.checkpoints)) == 1
 
 
 def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
