@@ -25,12 +25,11 @@ class Window:
         self._garbage = GarbageTimer()
         self.window = MainWindow(outputs, WindowSettings(settings))
         self.window.resize(1600, 1000)
-        self._workspace = workspace
         self.window.show()
+        QApplication.processEvents()  # the window arranges itself when it is first shown
+        self.window.use_workspace(workspace)
 
     def show_run(self, run: RunFolder) -> None:
-        QApplication.processEvents()  # the window arranges itself when it is first shown
-        self.window.use_workspace(self._workspace)
         self.window.lab.open_run(run)
 
     def history(self, run_id: str) -> RunHistory:
