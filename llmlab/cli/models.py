@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import time
 import uuid
 from pathlib import Path
 
+from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.config import describe, parse_value
@@ -72,9 +74,10 @@ def generate(args: argparse.Namespace) -> int:
             }
         )
         return DONE
+    shown = text.printable if sys.stdout.isatty() else str
     print(args.prompt, end="", flush=True)
     for token in tokens:
-        print(token.text, end="", flush=True)
+        print(shown(token.text), end="", flush=True)
     print()
     return DONE
 

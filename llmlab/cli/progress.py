@@ -265,12 +265,7 @@ def _sample(sample: dict[str, str]) -> list[str]:
     """A sample's first lines, behind a bar."""
     lines = (sample.get("prompt", "") + sample.get("text", "")).strip("\n").split("\n")
     shown = [line[:_SAMPLE_WIDTH].rstrip() for line in lines if line.strip()]
-    return [f"  | {_printable(line)}" for line in shown[:_SAMPLE_LINES]]
-
-
-def _printable(line: str) -> str:
-    """Without control characters: an untrained model writes those too, and a terminal would obey them."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return [f"  | {text.printable(line)}" for line in shown[:_SAMPLE_LINES]]
 
 
 def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]:

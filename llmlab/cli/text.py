@@ -64,6 +64,13 @@ def value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def printable(words: str) -> str:
+    """Without control characters but line breaks and tabs: a model writes those too, and a terminal obeys them."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in words
+    )
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[str]:
     """Lines of a table with aligned columns; the last column wraps at the terminal's width.
 
