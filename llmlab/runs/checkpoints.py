@@ -9,7 +9,10 @@ checkpoints/step-00000500/
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -61,16 +64,27 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
+def unreadable(folder: Path) -> list[str]:
+    """Names of the checkpoint folders that `list_checkpoints` leaves out: their manifest is missing or damaged."""
+    try:
+        paths = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+    except OSError:
+        return []
+    return sorted(path.name for path in paths if path.is_dir() and read_checkpoint(path) is None)
+
+
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in a folder; None when its manifest is missing or damaged."""
+    """The checkpoint in a folder; None when its manifest is missing, damaged, or of another step."""
     manifest = read_json(path / MANIFEST_FILE)
     if manifest is None:
         return None
     try:
-        val_loss = manifest["val_loss"]
+        step, val_loss = int(manifest["step"]), manifest["val_loss"]
+        if checkpoint_name(step) != path.name or not math.isfinite(val_loss or 0.0):
+            return None
         return Checkpoint(
             path,
-            int(manifest["step"]),
+            step,
             tuple(str(label) for label in manifest["labels"]),
             float(manifest["time"]),
             None if val_loss is None else float(val_loss),
@@ -78,24 +92,28 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             (path / PINNED_FILE).exists(),
             dict(manifest["about"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
 def verify(checkpoint: Checkpoint) -> str | None:
     """None when every file has the size and sha256 of the manifest, else what is wrong, as a sentence."""
     manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
-    if manifest.get("format", 0) > CHECKPOINT_FORMAT:
+    if manifest.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
         return f"{checkpoint.name} was made by a newer version of the lab."
     for name in (MODEL_FILE, STATE_FILE):
         entry = manifest.get("files", {}).get(name)
         path = checkpoint.path / name
         if entry is None or not path.is_file():
             return f"{checkpoint.name} lacks {name}."
-        if path.stat().st_size != entry.get("bytes"):
-            return f"{name} of {checkpoint.name} has {path.stat().st_size} bytes instead of {entry.get('bytes')}."
-        if sha256_of(path) != entry.get("sha256"):
-            return f"{name} of {checkpoint.name} is not what was saved: its sha256 differs from the manifest's."
+        try:
+            size = path.stat().st_size
+            if size != entry.get("bytes"):
+                return f"{name} of {checkpoint.name} has {size} bytes instead of {entry.get('bytes')}."
+            if sha256_of(path) != entry.get("sha256"):
+                return f"{name} of {checkpoint.name} is not what was saved: its sha256 differs from the manifest's."
+        except OSError as error:
+            return f"{name} of {checkpoint.name} cannot be read: {error}."
     return None
 
 
@@ -111,9 +129,10 @@ def commit(
     """Makes a checkpoint appear whole: `write_files(staging)` writes both files, then the folder is renamed.
 
     At any kill there is the old checkpoint of that step, the new one, or none; never half of one. Raises OSError
-    (a full disk) with the staging folder gone and everything saved before intact.
+    (a full disk) with the staging folder gone and everything saved before intact. A run that someone deleted is
+    not made again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     target = folder / checkpoint_name(step)
     staging = folder / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -139,7 +158,11 @@ def commit(
         if target.exists():  # a folder cannot be replaced by a rename: the old one steps aside first
             aside = folder / f".tmp-old-{target.name}-{uuid.uuid4().hex[:8]}"
             os.replace(target, aside)
-            os.replace(staging, target)
+            try:
+                os.replace(staging, target)
+            except BaseException:
+                os.replace(aside, target)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         else:
             os.replace(staging, target)
@@ -170,10 +193,10 @@ def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     Kept besides: best, the newest final, pinned, requested, a branch's first, and the one named `keep` (just
     saved, and verified here before anything goes). When `keep` does not verify, nothing is deleted.
     """
-    every = list_checkpoints(folder)
-    newest = next((checkpoint for checkpoint in every if checkpoint.name == keep), None)
+    newest = read_checkpoint(folder / keep)
     if newest is None or verify(newest) is not None:
         return []
+    every = list_checkpoints(folder)  # only now: to verify takes time, in which someone may pin or delete
     kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels)}
     for special in (best_of(every), final_of(every)):
         if special is not None:
@@ -183,8 +206,9 @@ def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     deleted = []
     for checkpoint in every:
         if checkpoint.name not in kept:
-            delete(checkpoint)
-            deleted.append(checkpoint.name)
+            with contextlib.suppress(OSError):  # gone already; tidying up never ends a training
+                delete(checkpoint)
+                deleted.append(checkpoint.name)
     return deleted
 
 
@@ -220,8 +244,8 @@ def select(folder: Path, which: str = "latest") -> Checkpoint:
         found = best_of(every)
     elif which == "final":
         found = final_of(every)
-    elif which.isdigit():
-        found = next((checkpoint for checkpoint in every if checkpoint.step == int(which)), None)
+    elif which.isdecimal():
+        found = next((checkpoint for checkpoint in every if checkpoint.name == f"step-{which:0>8}"), None)
     if found is None:
         there = ", ".join(str(checkpoint.step) for checkpoint in every) or "none"
         raise LabError(f"{folder.parent.name} has no checkpoint @{which}.", f"Saved steps: {there}.")

@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 
 from llmlab.config import from_mapping, to_mapping
-from llmlab.errors import LabError
+from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
+from llmlab.records import from_plain
 from llmlab.settings import PretrainSettings
 
 RUN_FORMAT = 1
@@ -134,14 +135,13 @@ class RunFolder:
                 "Its run.json is missing or damaged." if self.path.is_dir() else "There is no such folder.",
                 "`llmlab-run runs` lists the runs that are here.",
             )
-        if values.get("format", 0) > RUN_FORMAT:
+        version = values.get("format")
+        if isinstance(version, int) and version > RUN_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
-        known = {f.name for f in dataclasses.fields(RunInfo)} - {"id", "settings"}
         try:
             settings = from_mapping(PretrainSettings, values["settings"])
-            kept = {name: value for name, value in values.items() if name in known}
-            return RunInfo(id=self.id, settings=settings, **kept)
-        except (KeyError, TypeError, AttributeError) as error:
+            return from_plain(RunInfo, values | {"id": self.id, "settings": settings})
+        except (UsageError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise LabError(f"The run.json of {self.id} is damaged.", f"{error}") from error
 
     def write_info(self, info: RunInfo) -> None:
@@ -150,17 +150,18 @@ class RunFolder:
         write_json(self.run_json, values | {"settings": to_mapping(info.settings)})
 
     def recorded_status(self) -> RunStatus:
-        """status.json as it stands, whether or not its process still lives."""
-        values = read_json(self.status_json) or {}
-        known = {f.name for f in dataclasses.fields(RunStatus)}
-        return RunStatus(**{name: value for name, value in values.items() if name in known})
+        """status.json as it stands, whether or not its process still lives; the default when it is damaged."""
+        try:
+            return from_plain(RunStatus, read_json(self.status_json) or {})
+        except ValueError:
+            return RunStatus()
 
     def status(self) -> RunStatus:
         """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
         status = self.recorded_status()
         if status.live and not process_alive(status.pid, status.pid_start):
             # A queued run has no process yet; give its launcher a minute before calling it interrupted.
-            if status.state == "queued" and time.time() - status.heartbeat < 60:
+            if status.state == "queued" and abs(time.time() - status.heartbeat) < 60:
                 return status
             return dataclasses.replace(status, state="interrupted")
         return status
@@ -181,7 +182,7 @@ def process_alive(pid: int | None, started: float | None) -> bool:
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, TypeError):
+    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
         return False
 
 

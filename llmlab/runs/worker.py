@@ -162,7 +162,13 @@ def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, 
     Raises LabError when there are checkpoints and none is good: starting over would hide the loss.
     """
     skipped: list[str] = []
-    for checkpoint in reversed(checkpoints.list_checkpoints(run.checkpoints)):
+    readable = {checkpoint.name: checkpoint for checkpoint in checkpoints.list_checkpoints(run.checkpoints)}
+    names = [*readable, *checkpoints.unreadable(run.checkpoints)]
+    for name in sorted(names, key=lambda name: (len(name), name), reverse=True):  # newest first
+        checkpoint = readable.get(name)
+        if checkpoint is None:
+            skipped.append(f"{name} has no manifest that can be read. It is passed over.")
+            continue
         problem = checkpoints.verify(checkpoint)
         if problem is None and checkpoint.about.get("tokenizer") != trainer.data.tokenizer.key():
             raise LabError(

@@ -7,7 +7,7 @@ with weights_only=True: nothing in a checkpoint is ever unpickled into code, who
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.errors import LabError
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE
+from llmlab.records import from_plain
+from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 
 STATE_FORMAT = 1
 
@@ -113,10 +114,13 @@ def load_state(folder: Path) -> LoadedState:
         raw = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         if raw["format"] > STATE_FORMAT:
             raise LabError(f"{folder.name} was made by a newer version of the lab.", "", "Update the lab to resume it.")
+        progress = from_plain(Progress, raw["progress"])
+        if checkpoint_name(progress.step) != folder.name:
+            raise ValueError(f"it is the state of step {progress.step}")
         return LoadedState(
-            progress=_known(Progress, raw["progress"]),
-            origin=_known(Origin, raw["origin"]),
-            events_bytes=int(raw["events_bytes"]),
+            progress=progress,
+            origin=from_plain(Origin, raw["origin"]),
+            events_bytes=max(0, int(raw["events_bytes"])),
             optimizer=raw["optimizer"],
             scaler=raw["scaler"],
             random=raw["random"],
@@ -156,11 +160,6 @@ def restore(
 def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
     """Without the prefix that torch.compile puts before every name."""
     return {name.removeprefix("_orig_mod."): value for name, value in named.items()}
-
-
-def _known(kind: type, values: dict[str, Any]) -> Any:
-    names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _random_state() -> dict[str, Any]:
