@@ -1,0 +1,92 @@
+"""Workers made by fork: processes as separate as real ones, without the seconds in which torch is imported.
+
+POSIX only. The test's process must have one torch thread when it forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+from llmlab.runs import worker
+from llmlab.runs.folder import RunFolder
+
+_SECONDS = 60.0
+
+
+class Fork:
+    """A child process that runs `work` and ends with what it returns as exit code."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70  # a traceback: no worker ends so
+            try:
+                code = work()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code (negative: the signal that ended it), or None while it lives."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def wait(self, seconds: float = _SECONDS) -> int:
+        """Waits for its end; AssertionError when that takes too long."""
+        wait_until(lambda: self.poll() is not None, seconds)
+        assert self._code is not None
+        return self._code
+
+    def kill(self) -> None:
+        """SIGKILL, and waits until it is gone."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+
+
+def work_on(run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | None = None) -> int:
+    """What a worker process does, its output in worker.log. largest_file: RLIMIT_FSIZE, in bytes."""
+    log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    with (
+        mock.patch.object(worker, "measured_peak", return_value=1e11),
+        mock.patch.object(worker, "_LOCK_SECONDS", lock_seconds),
+    ):
+        return worker.main([str(run.path)])
+
+
+@contextlib.contextmanager
+def forked(run: RunFolder, **how: float) -> Iterator[Fork]:
+    """A worker on `run`; killed when the block is left."""
+    fork = Fork(lambda: work_on(run, **how))  # type: ignore[arg-type]
+    try:
+        yield fork
+    finally:
+        fork.kill()
+
+
+def wait_until(true: Callable[[], bool], seconds: float = _SECONDS) -> None:
+    """Waits for something that another process or thread does; AssertionError when it takes too long."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.002)
