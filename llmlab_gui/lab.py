@@ -54,6 +54,7 @@ class Lab(QObject):
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
         self.looked = False  # whether the outputs folder was read at least once
+        self._ended = False
         self._rows: dict[str, RunRow] = {}
         self._current = ""
         self._by_hand = False  # the learner chose the current run: do not switch away from it
@@ -157,6 +158,7 @@ class Lab(QObject):
 
     def shutdown(self) -> None:
         """Ends every thread and waits for it. Workers train on."""
+        self._ended = True
         self.redraw.stop()
         self._news.stop()
         self._poller.stop()
@@ -172,6 +174,8 @@ class Lab(QObject):
 
     def _take_rows(self, rows: list[RunRow]) -> None:
         """The poller's news. A followed run's own thread knows its status sooner."""
+        if self._ended:  # sent before the poller stopped, delivered after
+            return
         known = set(self._rows)
         fresh = [row for row in rows if row.run.id not in known and row.status.live]
         self._rows = {row.run.id: self._with_newer_status(row) for row in rows}

@@ -49,7 +49,6 @@ from llmlab_gui.workspaces import TRAIN, arrange
 
 _FIRST_SIZE = QSize(1440, 900)
 _FRAME = 40  # about what the title bar needs
-_MINIMUM_SIZE = QSize(900, 600)
 
 
 class MainWindow(QMainWindow):
@@ -63,7 +62,6 @@ class MainWindow(QMainWindow):
         self.setObjectName("window")
         self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
-        self.setMinimumSize(_MINIMUM_SIZE)
         self.lab = Lab(outputs, self)
         self.docks: dict[str, LabDock] = {}
         for make in (
@@ -91,7 +89,8 @@ class MainWindow(QMainWindow):
         self._welcomed = False  # waved away, or no longer needed
         self._tour: Tour | None = None
         self._may_close = False
-        self._arranged = False  # the docks have their places
+        self._remembered = False  # the docks are where they were left
+        self._shown_before = False
         self._is_shut_down = False
         self._connect()
         self._restore()
@@ -175,9 +174,9 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        if not self._arranged:  # shares of the height can only be given once there is one
-            self._arranged = True
-            QTimer.singleShot(0, self, self.reset_layout)
+        if not self._shown_before:
+            self._shown_before = True
+            QTimer.singleShot(0, self, self._settle_layout)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -234,7 +233,7 @@ class MainWindow(QMainWindow):
         self.palette_action = QAction(icon("search"), "Find a command", self)
         self.palette_action.setObjectName("action.palette")
         self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
-        theme_notifier.changed.connect(lambda: self.palette_action.setIcon(icon("search")))
+        theme_notifier.changed.connect(self._restyle)
         self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
         bar.addAction(self.palette_action)
         self.addToolBar(bar)
@@ -248,6 +247,9 @@ class MainWindow(QMainWindow):
         self.messages.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.addToolBar(bar)
         self.message_bar = bar
+
+    def _restyle(self) -> None:
+        self.palette_action.setIcon(icon("search"))
 
     def _connect(self) -> None:
         lab = self.lab
@@ -271,11 +273,20 @@ class MainWindow(QMainWindow):
         room = self.screen().availableSize()
         if room.width() < _FIRST_SIZE.width() or room.height() < _FIRST_SIZE.height() + _FRAME:
             self.setWindowState(Qt.WindowState.WindowMaximized)
-        self._arranged = self.settings.restore_layout(self)
-        if not self._arranged:
+        self._remembered = self.settings.restore_layout(self)
+        if not self._remembered:
             arrange(self, self.docks, TRAIN)
         self.message_bar.hide()
         self.train_bar.show()
+
+    def _settle_layout(self) -> None:
+        """The docks' shares, once more now that the window has its real size."""
+        if not self._remembered:
+            self.reset_layout()
+        elif self.isMaximized() or self.isFullScreen():
+            self.settings.restore_layout(self)
+            self.message_bar.setVisible(bool(self.messages.messages))
+            self.train_bar.show()
 
     def _runs_changed(self) -> None:
         row = self.lab.current()

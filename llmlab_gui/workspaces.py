@@ -66,8 +66,8 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         (40, _stacked((60, _tabs("learning_rate")), (40, _tabs("throughput")))),
     ),
     WRITE: _beside(
-        (58, _stacked((62, _tabs("write")), (38, _tabs("samples")))),
-        (42, _stacked((45, _tabs("checkpoints")), (55, _tabs("loss", "runs", "log")))),
+        (58, _tabs("write")),
+        (42, _stacked((45, _tabs("checkpoints")), (55, _tabs("samples", "loss", "runs", "log")))),
     ),
     LEARN: _beside(
         (50, _tabs("learn")),

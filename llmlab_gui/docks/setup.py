@@ -165,11 +165,8 @@ class SetupDock(LabDock):
         for row, key in enumerate(_ESSENTIAL, start=2):
             label, editor, unit, reset = own[key].widgets
             essentials.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
-            if key == "data.corpus":
-                essentials.addWidget(editor, row, 1, 1, 2)
-            else:
-                essentials.addWidget(editor, row, 1)
-                essentials.addWidget(unit, row, 2)
+            essentials.addWidget(editor, row, 1)
+            essentials.addWidget(unit, row, 2)
             essentials.addWidget(reset, row, 3, Qt.AlignmentFlag.AlignTop)
         essentials.addWidget(name_label, 5, 0)
         essentials.addWidget(self.name, 5, 1, 1, 3)

@@ -42,18 +42,15 @@ class Section(QWidget):
         grid.setColumnStretch(0, 4)
         grid.setColumnStretch(1, 5)
         grid.setColumnStretch(2, 3)
-        self.more = QPushButton()
+        self.more = QPushButton(self.content)
         self.more.setCheckable(True)
         self.more.setFlat(True)
         ordered = [f for f in fields if not f.info.advanced] + [f for f in fields if f.info.advanced]
-        row = 0
-        for field in ordered:
-            if field.info.advanced and self.more.parent() is None:
-                grid.addWidget(self.more, row, 0, 1, 4)
-                row += 1
+        ordinary = sum(not field.info.advanced for field in ordered)
+        grid.addWidget(self.more, ordinary, 0, 1, 4)
+        for place, field in enumerate(ordered):
             for column, widget in enumerate(field.widgets):
-                grid.addWidget(widget, row, column)
-            row += 1
+                grid.addWidget(widget, place if place < ordinary else place + 1, column)
         top = QHBoxLayout()
         top.addWidget(self.header)
         top.addWidget(self.summary, 1)

@@ -1,0 +1,88 @@
+"""Windows of the tests: fresh settings each, closed and waited for, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import shiboken6
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
+from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.main_window import MainWindow
+from llmlab_gui.settings import WindowSettings
+from llmlab_gui.theme import apply_theme
+
+MakeWindow = Callable[..., MainWindow]
+
+
+@pytest.fixture(autouse=True)
+def no_window_left(qapp: QApplication) -> Iterator[None]:
+    """A test that leaves a top-level widget or a thread fails."""
+    widgets = {id(widget): widget for widget in QApplication.topLevelWidgets()}
+    threads = set(threading.enumerate())
+    yield
+    delete_now()
+    left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
+    assert not left, f"top-level widgets left: {left}"
+    alive = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
+    assert not alive, f"threads left: {alive}"
+
+
+@pytest.fixture
+def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[MakeWindow]:
+    """`make_main_window()` opens a window of 1280 x 800 on the test's outputs folder, light, with fresh settings."""
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    apply_theme(app, "light")
+    before = _running()
+    windows: list[MainWindow] = []
+
+    def make(*, show: bool = True) -> MainWindow:
+        window = MainWindow(outputs, WindowSettings(tmp_path / "window.ini"))
+        windows.append(window)
+        window.setWindowState(Qt.WindowState.WindowNoState)  # the offscreen screen is small
+        window.resize(1280, 800)
+        if show:
+            window.show()
+        return window
+
+    yield make
+    for window in windows:
+        window.close_quietly()
+        window.deleteLater()
+    delete_now()
+    windows.clear()
+    gc.collect()
+    delete_now()
+    left = [thing for thing in _running() if id(thing) not in {id(other) for other in before}]
+    assert not left, f"still running after the window closed: {left}"
+
+
+def delete_now() -> None:
+    """Carries out every `deleteLater` that is due."""
+    for _ in range(3):  # deleting one thing can ask for another to be deleted
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def _running() -> list[QObject]:
+    """Threads that run and timers that tick."""
+    found: list[QObject] = []
+    for thing in gc.get_objects():
+        if not isinstance(thing, (QThread, QTimer)) or not shiboken6.isValid(thing):
+            continue
+        if (isinstance(thing, QThread) and thing.isRunning() and thing is not QThread.currentThread()) or (
+            isinstance(thing, QTimer) and thing.isActive()
+        ):
+            found.append(thing)
+    return found
+
+
+def _counts(widget: QWidget) -> bool:
+    """Qt keeps tool tips and drag images of its own for later; pyqtgraph's plots have menus without a parent."""
+    kinds = ("QTipLabel", "QShapedPixmapWidget", "QMenu")
+    return shiboken6.isValid(widget) and widget.metaObject().className() not in kinds
