@@ -22,15 +22,12 @@ MakeWindow = Callable[..., MainWindow]
 
 @pytest.fixture(autouse=True)
 def no_window_left(qapp: QApplication) -> Iterator[None]:
-    """A test that leaves a top-level widget or a thread fails."""
+    """A test that leaves a top-level widget fails."""
     widgets = {id(widget): widget for widget in QApplication.topLevelWidgets()}
-    threads = set(threading.enumerate())
     yield
     delete_now()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
-    alive = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
-    assert not alive, f"threads left: {alive}"
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     apply_theme(app, "light")
-    before = _running()
+    before, threads = _running(), set(threading.enumerate())
     windows: list[MainWindow] = []
 
     def make(*, show: bool = True) -> MainWindow:
@@ -61,6 +58,8 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     delete_now()
     left = [thing for thing in _running() if id(thing) not in {id(other) for other in before}]
     assert not left, f"still running after the window closed: {left}"
+    alive = set(threading.enumerate()) - threads
+    assert not alive, f"threads left: {alive}"
 
 
 def delete_now() -> None:
