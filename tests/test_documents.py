@@ -1,0 +1,192 @@
+"""The documents say what is so: their commands parse, their links lead somewhere, their figures are the lab's own."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmlab.cli import main as command_line
+from llmlab.cli.words import Commands, Parser, assignments_of
+from llmlab.config import describe, read_toml, with_values
+from llmlab.corpora.dataset import load_dataset
+from llmlab.corpora.stories import story_entropy
+from llmlab.gpt.shapes import parameter_count
+from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
+from llmlab_gui.concepts import DOCK_IDS, READING_ORDER, check_pages, load_pages, markdown, run_link
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHECKS = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+PAGES = {page.name: page for page in load_pages(ROOT / "resources" / "concepts")}
+DOCUMENTS = {
+    **{name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md")},
+    "THIRD_PARTY_NOTICES.md": (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8"),
+    **{f"{page.name}.md": page.text for page in PAGES.values()},
+}
+
+
+def code_of(text: str) -> Iterator[str]:
+    """The lines of every code block and the text of every code span."""
+    for token in markdown().parse(text):
+        if token.type in ("fence", "code_block"):
+            yield from token.content.splitlines()
+        yield from (child.content for child in token.children or () if child.type == "code_inline")
+
+
+def links_of(text: str) -> Iterator[str]:
+    for token in markdown().parse(text):
+        for child in token.children or ():
+            if child.type in ("link_open", "image"):
+                yield str(child.attrs["href" if child.type == "link_open" else "src"])
+
+
+def commands_of(text: str) -> list[str]:
+    """Every `llmlab-run ...` in the code of a text, without what stands before it."""
+    parts = [part.strip() for code in code_of(text) for part in code.split("&&")]
+    named = [part.removeprefix(".venv/bin/") for part in parts]
+    return [part for part in named if part.startswith("llmlab-run ")]
+
+
+ALL_COMMANDS = [(name, command) for name, text in DOCUMENTS.items() for command in commands_of(text)]
+
+
+def the_parser() -> tuple[Parser, list[str]]:
+    """The command line's parser with all its commands, and their names."""
+    parser = Parser(prog="llmlab-run")
+    commands = Commands(parser)
+    for group in vars(command_line).values():
+        if hasattr(group, "add_commands"):
+            group.add_commands(commands)
+    return parser, commands.names
+
+
+def settings_of(command: str) -> PretrainSettings | None:
+    """What a command line asks for; None where it trains nothing. Raises UsageError when it is not understood."""
+    words = shlex.split(command, comments=True)[1:]
+    args, unknown = the_parser()[0].parse_known_args(words)
+    assert not unknown
+    if not hasattr(args, "assignments"):
+        return None
+    if words[0] == "resume" or args.parent is not None:
+        return with_values(PretrainSettings(), parse_assignments(assignments_of(args)))
+    return resolve_settings(args.preset or DEFAULT_PRESET, overrides=assignments_of(args))
+
+
+def test_the_concept_pages_pass_their_checker() -> None:
+    assert check_pages(list(PAGES.values())) == []
+
+
+def test_every_page_of_the_reading_order_is_there() -> None:
+    assert tuple(PAGES) == READING_ORDER
+
+
+@pytest.mark.parametrize(("document", "command"), ALL_COMMANDS)
+def test_a_command_in_a_document_is_understood(document: str, command: str) -> None:
+    settings_of(command)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> None:
+    runs = [block.text for block in PAGES[name].blocks if block.kind == "run"]
+    assert any("lab:run" in text for text in runs)
+    for text in runs:
+        asked = []
+        for link in links_of(text):
+            if link.startswith("lab:run"):
+                values = run_link(link)
+                asked.append(resolve_settings(values.pop("preset"), overrides=values))
+        begun = [command for command in commands_of(text) if command.startswith("llmlab-run pretrain")]
+        assert asked == [settings_of(command) for command in begun if "--from" not in command]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_settings_in_a_document_exist(document: str) -> None:
+    known = {info.key for info in describe(PretrainSettings)}
+    sections = "|".join(sorted({key.partition(".")[0] for key in known}))
+    named = {
+        match[0]
+        for code in code_of(DOCUMENTS[document])
+        for match in re.finditer(rf"(?<![\w/.])(?:{sections})\.[a-z]\w*", code)
+    }
+    assert named - known - {"model.py", "model.safetensors"} == set()
+
+
+@pytest.mark.parametrize("dock", [dock for dock in DOCK_IDS if dock != "learn"])
+def test_the_caption_of_a_dock_links_to_a_page(dock: str) -> None:
+    tree = ast.parse((ROOT / "llmlab_gui" / "docks" / f"{dock}.py").read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
+    pages = [ast.literal_eval(call.args[1]) for call in captions]
+    assert pages
+    assert set(pages) <= set(PAGES)
+
+
+def test_the_checks_begin_with_readmes_test_command() -> None:
+    commands = [line for line in code_of(README) if line.endswith(".venv/bin/pytest")]
+    (command,) = [line for line in commands if line.startswith("python3 -m venv")]
+    assert f"'{command}'" in CHECKS
+
+
+def test_the_checks_name_no_registry() -> None:
+    assert set(re.findall(r"https?://([\w.]+)", CHECKS)) <= {"127.0.0.1"}
+
+
+def test_readme_names_every_command() -> None:
+    named = {command.split()[1] for command in commands_of(README)}
+    assert named == set(the_parser()[1])
+
+
+def test_the_programs_that_readme_starts_are_installed_by_it() -> None:
+    project = read_toml(ROOT / "pyproject.toml")["project"]
+    ours = project["scripts"] | project["gui-scripts"]
+    tests = {re.match(r"[\w-]+", wanted)[0] for wanted in project["optional-dependencies"]["test"]}  # type: ignore[index]
+    started = set(re.findall(r"\.venv/bin/([\w-]+)", README))
+    assert started <= {"pip", "python"} | set(ours) | tests
+    for target in ours.values():
+        module, _, function = target.partition(":")
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert f"def {function}(" in Path(str(spec.origin)).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
+def test_files_that_a_document_names_exist(document: str) -> None:
+    text = DOCUMENTS[document]
+    linked = [link for link in links_of(text) if not link.startswith("http")]
+    starts = ("llmlab/", "llmlab_gui/", "resources/", "tests/")
+    words = [word for code in code_of(text) for word in code.split()]
+    missing = [path for path in [*linked, *(w for w in words if w.startswith(starts))] if not (ROOT / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_document_names_a_place_on_one_machine(document: str) -> None:
+    assert re.findall(r"(?<![\w.:/~*])/[a-z]\w*/\S*|\b[A-Z]:\\\S*", DOCUMENTS[document]) == []
+
+
+def test_the_losses_that_the_pages_name_are_true() -> None:
+    loss, tokens = PAGES["loss"].text, PAGES["tokens"].text
+    for corpus, tokenizer in (("shakespeare", "char"), ("shakespeare", "gpt2"), ("stories", "compact")):
+        settings = resolve_settings(overrides={"data.corpus": corpus, "data.tokenizer": tokenizer})
+        data = load_dataset(settings.data, settings.model.block_size, lambda *_: None, lambda: False)
+        vocabulary = data.tokenizer.vocab_size
+        assert f"{vocabulary:,}" in tokens
+        assert f"ln {vocabulary:,} = {math.log(vocabulary):.2f}" in loss
+        assert f"{data.unigram_loss:.2f}" in loss
+        if data.floor_loss is not None:
+            assert f"{data.floor_loss:.3f}" in loss
+    assert f"{story_entropy():.2f}" in loss
+
+
+def test_the_sizes_that_the_pages_name_are_true() -> None:
+    baby = parameter_count(load_preset("baby").settings.model, 84)
+    assert f"{baby:,}" in PAGES["feed-forward"].text
+    nano = parameter_count(load_preset("nano").settings.model, 50257)
+    assert f"{nano:,}" in PAGES["embeddings"].text
