@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,10 @@ class Drawing:
 
 
 @pytest.fixture
-def drawing(qtbot: QtBot) -> Drawing:
-    return Drawing(qtbot)
+def drawing(qtbot: QtBot) -> Iterator[Drawing]:
+    made = Drawing(qtbot)
+    yield made
+    made.panel.shutdown()
 
 
 def test_the_plot_holds_exactly_the_numbers(drawing: Drawing) -> None:

@@ -206,3 +206,16 @@ def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
     del chart
     timer.wake()
     qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=2000)
+
+
+def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("llmlab_gui.charts.redraw.time.perf_counter", lambda: clock[0])
+    timer = RedrawTimer()
+    chart = FakeChart(True)
+    timer.register(chart)
+    for seconds, interval in ((0.020, 100), (0.001, 33), (2.0, 250)):
+        chart.dirty = True
+        timer._tick()
+        clock[0] += seconds
+        qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted, timeout=2000)
