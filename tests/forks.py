@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import signal
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,12 +19,14 @@ from llmlab.runs import worker
 from llmlab.runs.folder import RunFolder
 
 _SECONDS = 60.0
+_POLL_SECONDS = 0.002
 
 
 class Fork:
-    """A child process that runs `work` and ends with what it returns as exit code."""
+    """A child process that runs `work` and ends with what it returns as exit code; answers like subprocess.Popen."""
 
     def __init__(self, work: Callable[[], int]) -> None:
+        self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             code = 70  # a traceback: no worker ends so
@@ -33,21 +36,25 @@ class Fork:
                 traceback.print_exc()
             finally:
                 os._exit(code)
-        self._code: int | None = None
 
     def poll(self) -> int | None:
         """The exit code (negative: the signal that ended it), or None while it lives."""
-        if self._code is None:
+        if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
-    def wait(self, seconds: float = _SECONDS) -> int:
-        """Waits for its end; AssertionError when that takes too long."""
-        wait_until(lambda: self.poll() is not None, seconds)
-        assert self._code is not None
-        return self._code
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end and returns the exit code; subprocess.TimeoutExpired when that takes too long."""
+        seconds = _SECONDS if timeout is None else timeout
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("fork", seconds)
+            time.sleep(_POLL_SECONDS)
+        assert self.returncode is not None
+        return self.returncode
 
     def kill(self) -> None:
         """SIGKILL, and waits until it is gone."""
@@ -58,6 +65,11 @@ class Fork:
     def terminate(self) -> None:
         """SIGTERM."""
         os.kill(self.pid, signal.SIGTERM)
+
+
+def start_fork(run: RunFolder) -> Fork:
+    """A worker on `run`, as `start_worker` starts one."""
+    return Fork(lambda: work_on(run))
 
 
 def work_on(run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | None = None) -> int:
@@ -89,4 +101,4 @@ def wait_until(true: Callable[[], bool], seconds: float = _SECONDS) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.002)
+        time.sleep(_POLL_SECONDS)

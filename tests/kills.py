@@ -6,8 +6,9 @@ import json
 import random
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -17,6 +18,8 @@ from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, start_worker
 from llmlab.settings import PretrainSettings, resolve_settings
 
+# How long a worker may take at most, on a busy machine.
+_SECONDS = 240
 # Fields of a step event that training decides, and not the clock.
 DETERMINED = ("step", "loss", "lr", "grad_norm", "tokens")
 
@@ -45,22 +48,40 @@ def small_settings(steps: int, **overrides: Any) -> PretrainSettings:
     return resolve_settings("baby", overrides=values | {key.replace("__", "."): v for key, v in overrides.items()})
 
 
-def train_to_the_end(run: RunFolder, timeout: float = 240) -> None:
+class Worker(Protocol):
+    """What a worker's process answers: a subprocess.Popen, or a fork (tests/forks.py)."""
+
+    @property
+    def returncode(self) -> int | Any: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+def train_to_the_end(run: RunFolder, start: Callable[[RunFolder], Worker] = start_worker) -> None:
     """Runs a worker and waits for it."""
-    assert start_worker(run).wait(timeout) == 0, run.log.read_text()[-2000:]
+    assert start(run).wait(_SECONDS) == 0, run.log.read_text()[-2000:]
 
 
-def train_with_kills(run: RunFolder, kills: int, seed: int, longest: float = 4.0) -> int:
+def train_with_kills(
+    run: RunFolder,
+    kills: int,
+    seed: int,
+    longest: float = 4.0,
+    start: Callable[[RunFolder], Worker] = start_worker,
+) -> int:
     """Kills workers with SIGKILL after random times until `kills` are done or the run is finished; then finishes it.
 
+    longest: seconds that a worker may live; the shortest is a twentieth of it, so that some die before they train.
     Returns how many were killed while they lived.
     """
     moments = random.Random(seed)
     killed = 0
     while killed < kills and run.status().state != "finished":
-        worker = start_worker(run)
+        worker = start(run)
         try:
-            worker.wait(moments.uniform(0.2, longest))
+            worker.wait(moments.uniform(longest / 20, longest))
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
@@ -68,7 +89,7 @@ def train_with_kills(run: RunFolder, kills: int, seed: int, longest: float = 4.0
         else:
             assert worker.returncode == 0, run.log.read_text()[-2000:]
     if run.status().state != "finished":
-        train_to_the_end(run)
+        train_to_the_end(run, start)
     return killed
 
 

@@ -1,0 +1,377 @@
+"""A run that was killed, paused, stopped or branched ends bitwise equal to one left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from forks import Fork, forked, start_fork, wait_until
+from kills import differences, events_of, train_to_the_end, train_with_kills
+from small_runs import all_events, new_run, same_weights, train_here, weights_of
+
+from llmlab.config import with_values
+from llmlab.runs.checkpoints import list_checkpoints, select
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run, prepare_resume, request, start_worker
+from llmlab.runs.worker import changes_since
+from llmlab.training import requests
+from llmlab.training.loop import Trainer
+from llmlab.training.state import load_state
+
+STEPS = 24
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nobody disturbed."""
+    torch.set_num_threads(1)
+    return train_here(new_run(tmp_path_factory.mktemp("alone"), STEPS, "alone", train__sample_interval=8))
+
+
+@pytest.fixture
+def run(outputs: Path) -> RunFolder:
+    """The same run, not begun."""
+    return new_run(outputs, STEPS, train__sample_interval=8)
+
+
+@contextlib.contextmanager
+def _asking(run: RunFolder, **asked: int) -> Iterator[None]:
+    """Each request is sent while the step of that number is computed; holds for forks that begin inside."""
+    plain = Trainer.optimizer_step
+
+    def step(self: Trainer) -> Any:
+        for name, number in asked.items():
+            if self.progress.step + 1 == number and self.run == run:
+                requests.send(run.requests, name)  # type: ignore[arg-type]
+        return plain(self)
+
+    with mock.patch.object(Trainer, "optimizer_step", step):
+        yield
+
+
+def _steps(run: RunFolder) -> list[int]:
+    return [event["step"] for event in events_of(run, "step")]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
+    run: RunFolder, alone: RunFolder, outputs: Path, seed: int
+) -> None:
+    begin = time.monotonic()
+    train_to_the_end(new_run(outputs, STEPS, "measured"), start_fork)  # how long that takes on this machine, today
+    kills = train_with_kills(run, 8, seed, longest=(time.monotonic() - begin) / 2, start=start_fork)
+    assert kills > 0
+    assert differences(alone, run) == []
+    assert _steps(run) == list(range(1, STEPS + 1))
+    assert events_of(run, "started")[-1]["attempt"] <= kills + 1
+
+
+def test_a_real_worker_killed_and_resumed_ends_as_one_left_alone(run: RunFolder, alone: RunFolder) -> None:
+    requests.send(run.requests, "save")
+    requests.send(run.requests, "pause")
+    worker = start_worker(run)
+    wait_until(lambda: run.status().state == "paused", seconds=120)
+    worker.kill()
+    worker.wait()
+    assert run.status().state == "interrupted"
+    train_to_the_end(run)
+    assert differences(alone, run) == []
+    assert events_of(run, "started")[-1]["attempt"] == 2
+
+
+def test_a_pause_holds_in_place_and_loses_nothing(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, pause=9), forked(run) as worker:
+        wait_until(lambda: run.status().state == "paused")
+        paused = all_events(run)
+        assert (paused[-1]["event"], paused[-1]["step"], paused[-1]["reason"]) == ("paused", 9, "requested")
+        assert run.status().step == 9
+        request(run, "pause")  # once more changes nothing
+        request(run, "save")
+        request(run, "sample", prompts=["the"])
+        wait_until(lambda: "sampled" in [event["event"] for event in all_events(run)[len(paused) :]])
+        assert [event["event"] for event in all_events(run)[len(paused) :]] == ["checkpoint_saved", "sampled"]
+        assert worker.poll() is None
+        request(run, "resume")
+        assert worker.wait() == 0
+    resumed = events_of(run, "resumed")[0]
+    assert resumed["step"] == 9
+    assert 0 < resumed["paused_seconds"] < 60
+    assert differences(alone, run) == []
+    assert _steps(run) == list(range(1, STEPS + 1))
+    assert events_of(run, "finished")[0]["active_seconds"] < all_events(run)[-1]["time"] - all_events(run)[0]["time"]
+
+
+def test_a_resume_without_a_pause_changes_nothing(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, resume=5):
+        train_here(run)
+    assert differences(alone, run) == []
+    assert events_of(run, "resumed") == []
+
+
+def test_a_stop_saves_and_the_rest_ends_as_one_left_alone(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, stop=13):
+        train_here(run)
+    stopped = all_events(run)[-1]
+    assert (stopped["event"], stopped["step"], stopped["checkpoint"]) == ("stopped", 13, "step-00000013")
+    assert (run.status().state, run.status().step) == ("stopped", 13)
+    assert select(run.checkpoints).labels == ("stopped",)
+    train_here(run)
+    assert differences(alone, run) == []
+    assert events_of(run, "started")[1]["changed"] == []
+
+
+def test_a_stop_at_a_step_that_is_saved_already_saves_it_once(run: RunFolder) -> None:
+    with _asking(run, stop=10):
+        train_here(run)
+    assert [event["step"] for event in events_of(run, "checkpoint_saved")].count(10) == 1
+    assert events_of(run, "stopped")[0]["checkpoint"] == "step-00000010"
+
+
+def test_a_stop_while_paused_saves_where_it_stands(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, pause=11), forked(run) as worker:
+        wait_until(lambda: run.status().state == "paused")
+        request(run, "stop")
+        assert worker.wait() == 0
+    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 11)
+    train_here(run)
+    assert differences(alone, run) == []
+
+
+def test_a_stop_before_the_first_step_saves_step_zero_and_measures_it_once(run: RunFolder, alone: RunFolder) -> None:
+    requests.send(run.requests, "stop")
+    train_here(run)
+    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 0)
+    train_here(run)
+    assert differences(alone, run) == []
+    assert [event["step"] for event in events_of(run, "evaluated")] == [0, 4, 8, 12, 16, 20, 24]
+    progress = [load_state(select(ended.checkpoints, "final").path).progress for ended in (alone, run)]
+    assert progress[0].evaluations_without_better == progress[1].evaluations_without_better
+    assert (progress[0].best_val_loss, progress[0].best_step) == (progress[1].best_val_loss, progress[1].best_step)
+
+
+def test_sigterm_stops_and_saves(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, pause=6), forked(run) as worker:
+        wait_until(lambda: run.status().state == "paused")
+        worker.terminate()
+        assert worker.wait() == 0
+    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 6)
+    train_here(run)
+    assert differences(alone, run) == []
+
+
+def test_save_now_saves_that_step_keeps_it_and_changes_nothing(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, save=7):
+        train_here(run)
+    saved = select(run.checkpoints, "7")
+    assert saved.labels == ("requested",)
+    assert differences(alone, run) == []
+
+
+@pytest.mark.parametrize("interrupted", [1, 17])
+def test_resuming_reads_where_every_generator_stood(run: RunFolder, interrupted: int) -> None:
+    states: dict[str, Any] = {}
+    plain = Trainer.optimizer_step
+
+    def look(self: Trainer) -> Any:
+        states["before"] = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
+        states.setdefault("first", states["before"])
+        return plain(self)
+
+    random.seed(interrupted)
+    np.random.seed(interrupted)
+    with mock.patch.object(Trainer, "optimizer_step", look):
+        with _asking(run, stop=interrupted):
+            train_here(run)
+        after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
+        random.seed(99)
+        np.random.seed(99)
+        torch.manual_seed(99)
+        states.clear()
+        train_here(run)
+    assert states["first"] == after
+
+
+def test_what_was_written_after_the_checkpoint_is_cut_also_half_a_line(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, stop=12):
+        train_here(run)
+    before = run.events.read_bytes()
+    step = next(line for line in before.splitlines() if b'"event": "step"' in line)
+    later = json.loads(step) | {"step": 13}
+    with run.events.open("ab") as file:
+        file.write(json.dumps(later).encode() + b'\n{"event": "step", "ti')
+    train_here(run)
+    assert run.events.read_bytes().startswith(before)
+    assert differences(alone, run) == []
+
+
+def test_a_run_whose_events_were_deleted_goes_on(run: RunFolder, alone: RunFolder) -> None:
+    with _asking(run, stop=12):
+        train_here(run)
+    run.events.unlink()
+    train_here(run)
+    assert same_weights(alone, run)
+    assert _steps(run) == list(range(13, STEPS + 1))
+
+
+def test_a_run_that_never_saved_starts_over_and_leaves_no_trace_of_the_first_time(
+    run: RunFolder, alone: RunFolder
+) -> None:
+    with _asking(run, pause=3), forked(run):
+        wait_until(lambda: run.status().state == "paused")
+    assert run.status().state == "interrupted"
+    assert list_checkpoints(run.checkpoints) == []
+    train_here(run)
+    assert differences(alone, run) == []
+    assert len(events_of(run, "started")) == 1
+    assert events_of(run, "started")[0]["attempt"] == 2
+
+
+def test_more_steps_after_the_end_are_as_if_they_had_been_planned(outputs: Path) -> None:
+    constant = {"train__schedule": "constant", "train__eval_interval": 0}
+    planned = train_here(new_run(outputs, 14, "planned", **constant))
+    longer = train_here(new_run(outputs, 6, "longer", **constant))
+    assert prepare_resume(longer, {"train.steps": 14}) == [
+        "train.steps: 6 -> 14; from here on the run differs from one left alone."
+    ]
+    train_here(longer)
+    assert same_weights(planned, longer)
+    assert [event["event"] for event in all_events(longer)].count("finished") == 2
+    assert select(longer.checkpoints, "final").step == 14
+    (change,) = events_of(longer, "started")[1]["changed"]
+    assert change.startswith("train.steps: 6 -> 14; the run is no longer")
+
+
+def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said(run: RunFolder) -> None:
+    with _asking(run, stop=6):
+        train_here(run)
+    said = prepare_resume(run, {"train.eval_interval": "3", "train.learning_rate": "1e-4", "model.dropout": "0.2"})
+    assert [sentence.split(":")[0] for sentence in said] == [
+        "model.dropout",
+        "train.learning_rate",
+        "train.eval_interval",
+    ]
+    assert [("differs" in sentence) for sentence in said] == [True, True, False]
+    train_here(run)
+    changed = events_of(run, "started")[1]["changed"]
+    assert [sentence.split(":")[0] for sentence in changed] == [
+        "model.dropout",
+        "train.learning_rate",
+        "train.eval_interval",
+    ]
+    assert "training is not touched" in changed[2]
+    assert run.info().settings.train.eval_interval == 3
+    assert events_of(run, "step")[6]["lr"] <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("threads", 7, "The number of threads changed (1 -> 7)"),
+        ("device", "cuda", "The device changed (cpu -> cuda)"),
+        ("precision", "bf16", "The precision changed (fp32 -> bf16)"),
+        ("versions", {"torch": "9.9"}, "The torch version changed"),
+        ("data_key", "other", "The token file changed"),
+    ],
+)
+def test_whatever_else_breaks_exactness_is_said(alone: RunFolder, field: str, value: Any, said: str) -> None:
+    loaded = load_state(select(alone.checkpoints).path)
+    assert changes_since(loaded, loaded.origin) == []
+    (sentence,) = changes_since(loaded, dataclasses.replace(loaded.origin, **{field: value}))
+    assert sentence.startswith(said)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run whose every fifth step is kept."""
+    torch.set_num_threads(1)
+    return train_here(new_run(tmp_path_factory.mktemp("parent"), STEPS, "parent", checkpoints__keep_last=99))
+
+
+def test_a_branch_with_the_same_settings_ends_as_its_parent_did(parent: RunFolder, outputs: Path) -> None:
+    begin = select(parent.checkpoints, "10")
+    branch = create_run(outputs, parent.info().settings, name="branch", parent=(parent, begin))
+    origin = branch.info().parent
+    assert origin is not None
+    assert (origin["run"], origin["checkpoint"], origin["step"]) == ("parent", "step-00000010", 10)
+    assert select(branch.checkpoints).labels == ("branch",)
+    train_here(branch)
+    assert same_weights(parent, branch)
+    assert _steps(branch) == list(range(11, STEPS + 1))
+    assert all_events(branch)[0]["event"] == "started"
+    assert all_events(branch)[0]["step"] == 10
+    assert [event["loss"] for event in events_of(branch, "step")] == [
+        event["loss"] for event in events_of(parent, "step")[10:]
+    ]
+    assert select(branch.checkpoints, "10").labels == ("branch",)
+
+
+def test_a_branch_outlives_its_parent(parent: RunFolder, outputs: Path) -> None:
+    mortal = RunFolder(Path(shutil.copytree(parent.path, outputs / "pretraining" / "mortal")))
+    branch = create_run(
+        outputs, mortal.info().settings, name="branch", parent=(mortal, select(mortal.checkpoints, "10"))
+    )
+    shutil.rmtree(mortal.path)
+    train_here(branch)
+    assert branch.status().state == "finished"
+    assert same_weights(parent, branch)
+
+
+def test_a_killed_branch_resumes_without_a_step_twice(parent: RunFolder, outputs: Path) -> None:
+    begin = select(parent.checkpoints, "10")
+    branch = create_run(outputs, parent.info().settings, name="branch", parent=(parent, begin))
+    for pause in (12, 18):  # before its own first checkpoint, and after it
+        with _asking(branch, pause=pause), forked(branch) as worker:
+            wait_until(lambda: branch.status().state == "paused")
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+    train_here(branch)
+    assert same_weights(parent, branch)
+    assert _steps(branch) == list(range(11, STEPS + 1))
+
+
+def test_a_branch_may_change_how_it_learns(parent: RunFolder, outputs: Path) -> None:
+    settings = with_values(parent.info().settings, {"train.learning_rate": 0.02, "train.steps": 15})
+    branch = train_here(create_run(outputs, settings, name="branch", parent=(parent, select(parent.checkpoints, "10"))))
+    assert not torch.equal(
+        *(weights_of(run, "15")["token_embedding.weight"] for run in (parent, branch)),
+    )
+    assert any(sentence.startswith("train.learning_rate") for sentence in all_events(branch)[0]["changed"])
+
+
+def test_two_workers_in_a_row_count_attempts(run: RunFolder) -> None:
+    with _asking(run, stop=4):
+        train_here(run)
+    train_here(run)
+    assert [event["attempt"] for event in events_of(run, "started")] == [1, 2]
+    assert run.recorded_status().attempt == 2
+
+
+def test_requests_left_by_an_earlier_worker_are_not_answered_by_the_next(run: RunFolder) -> None:
+    with _asking(run, stop=4):
+        train_here(run)
+    requests.send(run.requests, "stop")
+    with mock.patch("subprocess.Popen"):
+        start_worker(run)
+    assert requests.take(run.requests) == []
+
+
+def test_a_fork_that_fails_says_so() -> None:
+    assert Fork(lambda: 1 // 0).wait() == 70
