@@ -99,7 +99,7 @@ def test_a_real_worker_killed_and_resumed_ends_as_one_left_alone(run: RunFolder,
 
 def test_a_pause_holds_in_place_and_loses_nothing(run: RunFolder, alone: RunFolder) -> None:
     with _asking(run, pause=9), forked(run) as worker:
-        wait_until(lambda: "paused" in run.events.read_text())
+        wait_until(lambda: run.events.is_file() and '"paused"' in run.events.read_text())
         paused = all_events(run)
         assert run.status().state == "paused"
         assert (paused[-1]["event"], paused[-1]["step"], paused[-1]["reason"]) == ("paused", 9, "requested")
