@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,30 +115,36 @@ class RunsDock(LabDock):
                 LabError(f"{', '.join(live)} still trains.", "A live run cannot be deleted.", "Stop it first.")
             )
             return
-        if rows and self.confirm_deletion(rows):
-            for row in rows:
-                self.lab.forget(row.run.id)
-                # PySide gives (done, where it went).
-                result = QFile.moveToTrash(str(row.run.path))
-                if not (result[0] if isinstance(result, tuple) else result):
-                    self.lab.error_raised.emit(
-                        LabError(
-                            f"{row.run.id} could not be moved to the trash.",
-                            "This system or this disk has none, or the folder is protected.",
-                            f"Delete it yourself: {row.run.path}",
-                        )
-                    )
-            self.lab.refresh()
+        if not rows or not self.confirm_deletion(rows, for_good=False):
+            return
+        kept = [row for row in rows if not move_to_trash(row.run.path)]
+        gone = [row for row in rows if row not in kept]
+        if kept and self.confirm_deletion(kept, for_good=True):
+            gone += [row for row in kept if self._delete_for_good(row)]
+        for row in gone:
+            self.lab.forget(row.run.id)
+        self.lab.refresh()
 
-    def confirm_deletion(self, rows: list[RunRow]) -> bool:
-        """The question before runs are deleted."""
+    def _delete_for_good(self, row: RunRow) -> bool:
+        try:
+            shutil.rmtree(row.run.path)
+        except OSError as error:
+            self.lab.error_raised.emit(LabError(f"{row.run.id} could not be deleted.", str(error)))
+            return False
+        return True
+
+    def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
+        """The question before runs are deleted. for_good: there is no trash that could hold them."""
         names = ", ".join(row.run.id for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
+        what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
         box = QMessageBox(self)
         box.setIcon(QMessageBox.Icon.Warning)
         box.setWindowTitle("Delete")
-        box.setText(f"Move {len(rows)} run{'s' if len(rows) != 1 else ''} to the trash?")
-        box.setInformativeText(f"{names}, with all checkpoints.")
-        delete = box.addButton("Move to trash", QMessageBox.ButtonRole.DestructiveRole)
+        box.setText(f"Delete {what} for good?" if for_good else f"Move {what} to the trash?")
+        reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
+        box.setInformativeText(f"{names}, with all checkpoints.{reason}")
+        words = "Delete for good" if for_good else "Move to trash"
+        delete = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
         box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
         box.exec()
         agreed = box.clickedButton() is delete
@@ -307,3 +314,9 @@ class RunsDock(LabDock):
                 self.export(Path(name).with_suffix(".csv"))
             except LabError as error:
                 self.lab.error_raised.emit(error)
+
+
+def move_to_trash(path: Path) -> bool:
+    """Whether the system's trash took it. Not every system and not every disk has one."""
+    result = QFile.moveToTrash(str(path))  # PySide gives (done, where it went)
+    return bool(result[0] if isinstance(result, tuple) else result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from llmlab_gui.icons import icon
 from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.theme import theme_notifier
 
+# Blocks arrive by the thousand in a second.
+_TELL_SECONDS = 0.1
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
@@ -165,9 +168,17 @@ class CorpusEditor(Editor):
         self.bar.setRange(0, 0)
         self.bar.setFormat("Connecting…")
 
+        told = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > _TELL_SECONDS or done == total:
+                told = time.monotonic()
+                self._progress.emit(done, total)
+
         def work() -> bool:
             try:
-                fetch(corpus, self._progress.emit, self._cancel.is_set)
+                fetch(corpus, tell, self._cancel.is_set)
             except Cancelled:
                 return False
             return True

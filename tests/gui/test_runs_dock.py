@@ -1,0 +1,187 @@
+"""The Runs dock: rows that follow the runs, overlays, filter, sorting, CSV, and deleting."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.docks import runs as runs_dock
+from llmlab_gui.docks.runs import RunsDock
+from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
+from llmlab_gui.lab import Lab
+
+WAIT = 10_000
+
+
+@pytest.fixture
+def runs(outputs: Path) -> dict[str, FakeRun]:
+    """Oldest first: one failed, one finished, one live."""
+    return {
+        "first": FakeRun(outputs, "first", created=1.70e9).start().advance(30).fail("There was not enough memory."),
+        "second": FakeRun(outputs, "second", created=1.71e9, seed=2, steps=300).start().advance(300).finish(),
+        "third": FakeRun(outputs, "third", created=1.72e9, seed=3).start().advance(40),
+    }
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]) -> Iterator[Lab]:
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> RunsDock:
+    made = RunsDock(lab)
+    qtbot.addWidget(made)
+    made.resize(900, 300)
+    made.show()
+    qtbot.waitUntil(lambda: len(made.model.rows) == 3, timeout=WAIT)
+    return made
+
+
+def shown_ids(dock: RunsDock) -> list[str]:
+    return [dock.proxy.index(row, NAME).data(ID_ROLE) for row in range(dock.proxy.rowCount())]
+
+
+def cell(dock: RunsDock, run_id: str, title: str, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+    column = next(i for i, column in enumerate(COLUMNS) if column.title == title)
+    return dock.proxy.index(shown_ids(dock).index(run_id), column).data(role)
+
+
+def test_a_row_tells_what_a_run_is_and_where_it_stands(dock: RunsDock, runs: dict[str, FakeRun]) -> None:
+    assert shown_ids(dock) == ["third", "second", "first"]  # newest first
+    assert cell(dock, "second", "State") == "finished"
+    assert cell(dock, "second", "Step") == "300 / 300"
+    assert cell(dock, "second", "Size") == "0.81M"
+    assert cell(dock, "second", "Corpus") == "shakespeare"
+    assert cell(dock, "second", "Loss") == f"{runs['second'].step_event(300).loss:.3f}"
+    assert cell(dock, "third", "State", Qt.ItemDataRole.DecorationRole) is not None  # a sign, not only a colour
+
+
+def test_a_live_run_moves_in_its_row_and_the_selection_stays(
+    dock: RunsDock, qtbot: QtBot, runs: dict[str, FakeRun]
+) -> None:
+    dock.table.selectRow(shown_ids(dock).index("first"))
+    runs["third"].advance(100)
+    qtbot.waitUntil(lambda: cell(dock, "third", "Step") == "140 / 1,000", timeout=WAIT)
+    assert [row.run.id for row in dock.chosen()] == ["first"]
+
+
+def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
+    place = shown_ids(dock).index("second")
+    index = dock.proxy.index(place, SHOW)
+    with qtbot.waitSignal(lab.shown_changed, timeout=WAIT):
+        dock.proxy.setData(index, Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
+    assert lab.shown() == ["third", "second"]
+    assert lab.color("third") != lab.color("second")
+    qtbot.waitUntil(lambda: len(lab.history("second").step_columns) == 300, timeout=WAIT)
+    dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
+    assert lab.shown() == ["third"]
+
+
+def test_clicking_a_row_opens_that_run(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
+    index = dock.proxy.index(shown_ids(dock).index("second"), NAME)
+    with qtbot.waitSignal(lab.current_changed, timeout=WAIT) as changed:
+        qtbot.mouseClick(dock.table.viewport(), Qt.MouseButton.LeftButton, pos=dock.table.visualRect(index).center())
+    assert changed.args == ["second"]
+
+
+def test_the_filter_keeps_what_fits(dock: RunsDock) -> None:
+    dock.filter.setText("FINI")
+    assert shown_ids(dock) == ["second"]
+    dock.filter.setText("sec(ond")  # no pattern: it is taken as it stands
+    assert shown_ids(dock) == []
+    dock.filter.clear()
+    assert len(shown_ids(dock)) == 3
+
+
+def test_columns_sort_by_value_not_by_text(dock: RunsDock) -> None:
+    steps = next(i for i, column in enumerate(COLUMNS) if column.title == "Step")
+    dock.table.sortByColumn(steps, Qt.SortOrder.AscendingOrder)
+    assert shown_ids(dock) == ["first", "third", "second"]  # 30, 40, 300
+    dock.table.sortByColumn(STATE, Qt.SortOrder.AscendingOrder)
+    assert shown_ids(dock) == ["first", "second", "third"]  # failed, finished, running
+
+
+def test_the_table_is_exported_as_it_is_shown(dock: RunsDock, tmp_path: Path) -> None:
+    dock.filter.setText("second")
+    dock.export(tmp_path / "runs.csv")
+    with (tmp_path / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Run"] for row in rows] == ["second"]
+    assert rows[0]["Step"] == "300"
+    assert float(rows[0]["Val loss"]) > 0
+    assert rows[0]["Size"] == "809856"
+
+
+def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]) -> None:
+    row = lab.row("third")
+    assert row is not None
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        dock.delete([row])
+    assert "still trains" in told.args[0].what
+    assert runs["third"].run.path.is_dir()
+
+
+def test_a_deleted_run_goes_to_the_trash_after_a_question(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def trash(path: Path) -> bool:
+        path.rename(tmp_path / "trash")
+        return True
+
+    monkeypatch.setattr(runs_dock, "move_to_trash", trash)
+    row = lab.row("second")
+    assert row is not None
+    lab.set_current("second")
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: False)
+    dock.delete([row])
+    assert runs["second"].run.path.is_dir()
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
+    dock.delete([row])
+    assert (tmp_path / "trash" / "run.json").is_file()
+    qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"], timeout=WAIT)
+    current = lab.current()
+    assert current is not None
+    assert current.run.id != "second"
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
+    dock: RunsDock, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch, agreed: bool
+) -> None:
+    monkeypatch.setattr(runs_dock, "move_to_trash", lambda path: False)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: agreed or not for_good)
+    row = lab.row("second")
+    assert row is not None
+    dock.delete([row])
+    assert runs["second"].run.path.exists() is not agreed
+    assert (lab.row("second") is None) is agreed
+
+
+def test_another_run_like_it_is_set_up_with_all_its_settings(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
+    dock.table.selectRow(shown_ids(dock).index("second"))
+    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+        dock._actions["again"].trigger()
+    assert asked.args[0]["preset"] == "baby"
+    assert asked.args[0]["train.steps"] == 300
+    assert asked.args[0]["train.seed"] == 2
+
+
+def test_times_are_as_short_as_they_can_be() -> None:
+    assert created_text(0.0) in ("1970-01-01", "1969-12-31")
+
+
+def test_without_runs_the_dock_says_how_they_come(qtbot: QtBot, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "nothing")
+    dock = RunsDock(lab)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock._empty._title.text() == "No runs yet", timeout=WAIT)
+    lab.shutdown()
