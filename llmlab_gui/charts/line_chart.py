@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
@@ -14,32 +13,17 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
+from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
 from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
 from llmlab_gui.theme import Theme, current_theme
 
 # Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
 _LEFT_AXIS_WIDTH = 66
-_LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
 _LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
+_LEGEND_ROW, _LEGEND_SHARE = 20, 0.7  # pixels of an entry; share of the height that all may take
 _FILLED = 0.8  # of the view: with less, it is fitted anew
-
-
-@dataclass(frozen=True)
-class ReferenceLine:
-    """A quiet horizontal line: what a value means."""
-
-    value: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of x in which something was so (a pause); low equals high for a single place."""
-
-    low: float
-    high: float
 
 
 class LineChart(pg.PlotWidget):
@@ -72,12 +56,12 @@ class LineChart(pg.PlotWidget):
         self.log_x = self.log_y = False
         self.follow = self._refit = True
         self._curves: dict[str, Curve] = {}
-        self._lines: list[tuple[ReferenceLine, pg.InfiniteLine]] = []
-        self._spans: list[tuple[Span, pg.LinearRegionItem]] = []
         self._band: pg.FillBetweenItem | None = None
-        self._entries: list[CurveStyle] = []
+        self._entries: list[CurveStyle] = []  # of the legend
+        self._wanted: list[CurveStyle] = []  # the same, had they all room
         self._names_x = True
         plot = self.getPlotItem()
+        self.marks = Marks(plot)
         plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setContentsMargins(0, 6, 10, 0)
@@ -143,47 +127,27 @@ class LineChart(pg.PlotWidget):
 
     def set_reference_lines(self, lines: Sequence[ReferenceLine]) -> None:
         """Replaces the quiet horizontal lines."""
-        if [line for line, _ in self._lines] == list(lines):
-            return
-        for _, item in self._lines:
-            self.getPlotItem().removeItem(item)
-        self._lines = []
-        for line in lines:
-            options = {"position": _LABEL_PLACE, "anchors": [(0, 1), (0, 1)], "movable": False}
-            item = pg.InfiniteLine(angle=0, movable=False, label=line.label, labelOpts=options)
-            item.setZValue(-5)
-            self.getPlotItem().addItem(item, ignoreBounds=True)
-            self._lines.append((line, item))
-        self._color_lines()
-        self._place_lines()
+        self.marks.set_lines(lines)
 
     def set_spans(self, spans: Sequence[Span]) -> None:
         """Replaces the shaded stretches (pauses)."""
-        if [span for span, _ in self._spans] == list(spans):
-            return
-        for _, item in self._spans:
-            self.getPlotItem().removeItem(item)
-        self._spans = []
-        for span in spans:
-            item = pg.LinearRegionItem(movable=False)
-            item.setZValue(-20)
-            self.getPlotItem().addItem(item, ignoreBounds=True)
-            self._spans.append((span, item))
-        self._color_lines()
-        self._place_lines()
+        self.marks.set_spans(spans)
 
     def set_legend(self, entries: Sequence[CurveStyle]) -> None:
-        """One entry a style: its label beside a piece of its line."""
-        if list(entries) == self._entries:
+        """One entry a style: its label beside a piece of its line. The first come first where room is short."""
+        fitting = max(0, int(self._view.height() * _LEGEND_SHARE / _LEGEND_ROW))
+        shown = list(entries)[:fitting]
+        self._wanted = list(entries)
+        if shown == self._entries:
             return
-        self._entries = list(entries)
+        self._entries = shown
         self._legend.clear()
-        for style in entries:
+        for style in shown:
             sample = Curve(style, self._theme_background)
             sample.set_points(np.zeros(1), np.zeros(1))
             sample.draw(-1.0, 1.0, 1, log_x=False, log_y=False)
             self._legend.addItem(sample.item, style.label)
-        self._legend.setVisible(bool(entries))
+        self._legend.setVisible(bool(shown))
 
     # The axes --------------------------------------------------------------------------------------------------
 
@@ -200,7 +164,7 @@ class LineChart(pg.PlotWidget):
         self.point_at(math.nan)
         self._axis_x.setLogMode(x=x)
         self._axis_y.setLogMode(y=y)
-        self._place_lines()
+        self.marks.set_log(x=x, y=y)
         self.set_follow(True)
         self.draw()  # the view still shows the other scale's numbers
 
@@ -262,27 +226,15 @@ class LineChart(pg.PlotWidget):
     def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float, float, float]:
         """Smallest and largest value, and the view that shows them with some room."""
         values = [value for pair in extents for value in pair]
-        values += drawn(np.array([line.value for line, _ in self._lines]), self.log_y).tolist()
+        values += self.marks.heights()
         values = [value for value in values if math.isfinite(value)]
         if self._from_zero and not self.log_y:
             high = max([*values, 0.0]) or 1.0
             return 0.0, high, 0.0, high * (1 + _MARGIN_Y)
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        share = max(_MARGIN_Y, _LINE_LABEL_HEIGHT / max(1.0, self._view.height())) if self._lines else _MARGIN_Y
+        share = max(_MARGIN_Y, _LINE_LABEL_HEIGHT / max(1.0, self._view.height())) if self.marks.lines else _MARGIN_Y
         room = (high - low) * share or abs(high) * share or 1.0
         return low, high, low - room, high + room
-
-    def _place_lines(self) -> None:
-        for line, item in self._lines:
-            place = drawn(np.array([line.value]), self.log_y)[0]
-            item.setVisible(bool(np.isfinite(place)))
-            if np.isfinite(place):
-                item.setPos(place)
-        for span, item in self._spans:
-            low, high = drawn(np.array([span.low, span.high]), self.log_x)
-            item.setVisible(bool(np.isfinite(low)))
-            if np.isfinite(low):
-                item.setRegion((low, high))
 
     def _moved_by_hand(self) -> None:
         self.follow = False
@@ -372,10 +324,10 @@ class LineChart(pg.PlotWidget):
         self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
         for curve in self._curves.values():
             curve.set_style(curve.style, self._theme_background)
-        entries, self._entries = self._entries, []
-        self.set_legend(entries)
+        self._entries = []
+        self.set_legend(self._wanted)
         self._read_out.apply_theme(theme)
-        self._color_lines()
+        self.marks.set_color(self._quiet)
         self._name_axes()
         self.needs_redraw.emit()
 
@@ -392,14 +344,3 @@ class LineChart(pg.PlotWidget):
         if self._names_x:
             plot.setLabel("bottom", self.x_label, **style)
         plot.showLabel("bottom", self._names_x)
-
-    def _color_lines(self) -> None:
-        for _, line in self._lines:
-            line.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
-            line.label.setColor(self._quiet)
-        shade = QColor(self._quiet)
-        shade.setAlpha(45)
-        for _, region in self._spans:
-            region.setBrush(pg.mkBrush(shade))
-            for edge in region.lines:
-                edge.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DotLine))

@@ -11,7 +11,8 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
-from llmlab_gui.charts.line_chart import LineChart, Span
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.panel import ChartPanel
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.lab import Lab

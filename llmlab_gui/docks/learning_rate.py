@@ -5,7 +5,8 @@ from __future__ import annotations
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
-from llmlab_gui.charts.line_chart import LineChart, ReferenceLine
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.charts.smoothed_column import SmoothedColumn
 from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend
 from llmlab_gui.lab import Lab

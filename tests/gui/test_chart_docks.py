@@ -78,7 +78,7 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
     assert _points(dock.chart, "fake/train") == ([e.step for e in steps], [e.loss for e in steps])
     assert _points(dock.chart, "fake/val") == ([e.step for e in evaluated], [e.val_loss for e in evaluated])
     assert _points(dock.chart, "fake/evaluated")[1] == [e.train_loss for e in evaluated]
-    labels = [line.label for line, _ in dock.chart._lines]
+    labels = [line.label for line, _ in dock.chart.marks.lines]
     assert [label.split(":")[0] for label in labels] == ["uniform 4.17", "unigram 3.34", "floor 1.10"]
     gap = evaluated[-1].val_loss - evaluated[-1].train_loss
     assert gap_note(lab.history("fake")) == f"validation − train: {gap:+.3f}"
@@ -141,7 +141,7 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     steps = [event for event in fake.written if isinstance(event, StepEvent)]
     assert _points(dock.rate_chart, "fake/lr")[1] == [e.lr for e in steps]
     assert _points(dock.norm_chart, "fake/norm")[1] == [e.grad_norm for e in steps]
-    (line, _) = dock.norm_chart._lines[0]
+    (line, _) = dock.norm_chart.marks.lines[0]
     assert line.value == fake.settings.train.grad_clip
 
 
@@ -167,10 +167,10 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     assert _points(dock.speed_chart, "fake")[1] == [e.tokens_per_second for e in steps]
     assert np.allclose(_points(dock.mfu_chart, "fake")[1], [e.mfu * 100 for e in steps])
     assert np.allclose(_points(dock.memory_chart, "fake")[1], [e.memory_bytes / 2**20 for e in steps])
-    assert [(span.low, span.high) for span, _ in dock.speed_chart._spans] == [(100.0, 100.0)]
+    assert [(span.low, span.high) for span, _ in dock.speed_chart.marks.spans] == [(100.0, 100.0)]
     dock.panel.set_x_axis("elapsed")
     _wait(dock, qtbot)
-    ((span, _),) = dock.speed_chart._spans
+    ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)
     x, y = _points(dock.speed_chart, "fake")
     gaps = [place for place, value in zip(x, y, strict=True) if math.isnan(value)]

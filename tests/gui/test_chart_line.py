@@ -16,7 +16,8 @@ from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
 from llmlab_gui.charts.curve import CurveStyle
-from llmlab_gui.charts.line_chart import LineChart, ReferenceLine, Span
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import ReferenceLine, Span
 from llmlab_gui.charts.panel import ChartPanel
 from llmlab_gui.charts.redraw import RedrawTimer
 
@@ -148,7 +149,7 @@ def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
 
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
-    (_, uniform), (_, below) = drawing.chart._lines
+    (_, uniform), (_, below) = drawing.chart.marks.lines
     assert uniform.value() == 4.0
     assert uniform.label.toPlainText() == "uniform 4.00"
     drawing.panel.set_log(x=False, y=True)
@@ -159,7 +160,7 @@ def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) 
 def test_spans_follow_the_scale(drawing: Drawing) -> None:
     drawing.chart.set_spans([Span(10.0, 100.0)])
     drawing.panel.set_log(x=True, y=False)
-    (_, region) = drawing.chart._spans[0]
+    (_, region) = drawing.chart.marks.spans[0]
     assert region.getRegion() == pytest.approx((1.0, 2.0))
 
 
@@ -203,3 +204,16 @@ def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp
     with qtbot.waitSignal(drawing.panel.failed, timeout=5000) as failure:
         drawing.panel.export(tmp_path / "missing" / f"loss.{kind}")
     assert isinstance(failure.args[0], LabError)
+
+
+def test_a_low_chart_drops_the_entries_that_have_no_room(drawing: Drawing) -> None:
+    entries = [CurveStyle(QColor("#0072b2"), f"entry {number}") for number in range(8)]
+    drawing.chart.set_legend(entries)
+    assert len(drawing.chart._entries) == 8
+    drawing.panel.resize(500, 160)
+    drawing.panel.grab()
+    drawing.chart.set_legend(entries)
+    shown = drawing.chart._entries
+    assert shown == entries[: len(shown)]
+    assert len(shown) < 8
+    assert drawing.chart._legend.height() < drawing.chart.height()

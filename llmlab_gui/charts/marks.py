@@ -1,0 +1,104 @@
+"""What lies quietly behind the curves: lines that say what a value means, and stretches in which something was so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+
+from llmlab_gui.charts.curve import drawn
+
+_LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
+
+
+@dataclass(frozen=True)
+class ReferenceLine:
+    """A quiet horizontal line: what a value means."""
+
+    value: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of x in which something was so (a pause); low equals high for a single place."""
+
+    low: float
+    high: float
+
+
+class Marks:
+    """The reference lines and spans of one plot, on linear or logarithmic axes."""
+
+    def __init__(self, plot: pg.PlotItem) -> None:
+        self._plot = plot
+        self._log_x = self._log_y = False
+        self._color = QColor()
+        self.lines: list[tuple[ReferenceLine, pg.InfiniteLine]] = []
+        self.spans: list[tuple[Span, pg.LinearRegionItem]] = []
+
+    def set_lines(self, lines: Sequence[ReferenceLine]) -> None:
+        """Replaces the lines."""
+        if [line for line, _ in self.lines] == list(lines):
+            return
+        for _, item in self.lines:
+            self._plot.removeItem(item)
+        options = {"position": _LABEL_PLACE, "anchors": [(0, 1), (0, 1)], "movable": False}
+        self.lines = [
+            (line, pg.InfiniteLine(angle=0, movable=False, label=line.label, labelOpts=options)) for line in lines
+        ]
+        for _, item in self.lines:
+            item.setZValue(-5)
+            self._plot.addItem(item, ignoreBounds=True)
+        self._restyle()
+
+    def set_spans(self, spans: Sequence[Span]) -> None:
+        """Replaces the spans."""
+        if [span for span, _ in self.spans] == list(spans):
+            return
+        for _, item in self.spans:
+            self._plot.removeItem(item)
+        self.spans = [(span, pg.LinearRegionItem(movable=False)) for span in spans]
+        for _, item in self.spans:
+            item.setZValue(-20)
+            self._plot.addItem(item, ignoreBounds=True)
+        self._restyle()
+
+    def heights(self) -> list[float]:
+        """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""
+        places: list[float] = drawn(np.array([line.value for line, _ in self.lines]), self._log_y).tolist()
+        return places
+
+    def set_log(self, *, x: bool, y: bool) -> None:
+        """Moves all to where they stand on these axes; what is not above zero is hidden on a logarithmic one."""
+        self._log_x, self._log_y = x, y
+        for (_, item), height in zip(self.lines, self.heights(), strict=True):
+            item.setVisible(bool(np.isfinite(height)))
+            if np.isfinite(height):
+                item.setPos(height)
+        for span, item in self.spans:
+            low, high = drawn(np.array([span.low, span.high]), x)
+            item.setVisible(bool(np.isfinite(low)))
+            if np.isfinite(low):
+                item.setRegion((low, high))
+
+    def set_color(self, color: QColor) -> None:
+        """The quiet colour of the theme."""
+        self._color = color
+        self._restyle()
+
+    def _restyle(self) -> None:
+        for _, line in self.lines:
+            line.setPen(pg.mkPen(self._color, style=Qt.PenStyle.DashLine))
+            line.label.setColor(self._color)
+        shade = QColor(self._color)
+        shade.setAlpha(45)
+        for _, region in self.spans:
+            region.setBrush(pg.mkBrush(shade))
+            for edge in region.lines:
+                edge.setPen(pg.mkPen(self._color, style=Qt.PenStyle.DotLine))
+        self.set_log(x=self._log_x, y=self._log_y)
