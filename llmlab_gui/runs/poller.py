@@ -42,6 +42,7 @@ class RunsPoller(QThread):
 
     found = Signal(list)  # list[RunRow]
     failed = Signal(object)  # LabError: a run that cannot be read, said once
+    looked = Signal()  # after each look
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -72,6 +73,7 @@ class RunsPoller(QThread):
             if rows != last:
                 last = rows
                 self.found.emit(rows)
+            self.looked.emit()
             self._wake.wait(_INTERVAL_SECONDS)
             self._wake.clear()
 

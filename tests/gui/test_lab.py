@@ -1,0 +1,175 @@
+"""The lab: runs found and followed, one colour each, histories that survive cuts, and threads that end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+from pytestqt.qtbot import QtBot
+
+from llmlab.errors import LabError
+from llmlab_gui.lab import Lab
+from llmlab_gui.runs import poller as poller_module
+from llmlab_gui.runs.poller import RunsPoller
+
+WAIT = 10_000
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:
+    qtbot.waitUntil(lambda: len(lab.runs()) == count, timeout=WAIT)
+
+
+def current_id(lab: Lab) -> str:
+    row = lab.current()
+    return row.run.id if row else ""
+
+
+def test_at_the_start_it_turns_to_what_still_trains(qtbot: QtBot, outputs: Path) -> None:
+    FakeRun(outputs, "live", created=1.7e9).start().advance(20)
+    FakeRun(outputs, "newer", created=1.71e9).start().advance(20).finish()
+    lab = Lab(outputs)
+    wait_for_runs(qtbot, lab, 2)
+    assert current_id(lab) == "live"
+    assert [row.run.id for row in lab.runs()] == ["newer", "live"]
+    lab.shutdown()
+
+
+def test_events_arrive_once_each_and_in_order(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    seen: list[int] = []
+    lab.events_arrived.connect(lambda _, events: seen.extend(e.step for e in events if e.name == "step"))
+    fake = FakeRun(outputs).start().advance(100)
+    qtbot.waitUntil(lambda: len(seen) == 100, timeout=WAIT)
+    fake.advance(50)
+    qtbot.waitUntil(lambda: len(seen) == 150, timeout=WAIT)
+    assert seen == list(range(1, 151))
+
+
+def test_a_worker_that_goes_back_cuts_the_history(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    fake = FakeRun(outputs).start().advance(100)
+    qtbot.waitUntil(lambda: len(lab.history("fake").step_columns) == 100, timeout=WAIT)
+    with qtbot.waitSignal(lab.history_reset, timeout=WAIT) as told:
+        fake.resume_from(60)
+    assert told.args == ["fake"]
+    assert len(lab.history("fake").step_columns) == 60
+
+
+def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    for number, name in enumerate("abc"):
+        FakeRun(outputs, name, created=1.7e9 + number).start().advance(30 + number)
+    wait_for_runs(qtbot, lab, 3)
+    lab.set_current("c")
+    lab.set_shown(["a", "b"])
+    assert lab.shown() == ["c", "a", "b"]
+    qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in "abc"] == [30, 31, 32], timeout=WAIT)
+    assert len({lab.color(name).name() for name in "abc"}) == 3
+    before = lab.color("c").name()
+    lab.set_shown(["a"])
+    assert lab.shown() == ["c", "a"]
+    assert len(lab.history("b").step_columns) == 0
+    assert lab.color("c").name() == before
+
+
+def test_switching_back_and_forth_leaves_one_thread_a_shown_run(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    for number, name in enumerate("ab"):
+        FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)
+    wait_for_runs(qtbot, lab, 2)
+    for _ in range(5):
+        lab.set_current("a")
+        lab.set_current("b")
+    qtbot.waitUntil(lambda: not lab._ending, timeout=WAIT)
+    assert list(lab._followed) == ["b"]
+    qtbot.waitUntil(lambda: len(lab.history("b").step_columns) == 20, timeout=WAIT)
+
+
+def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    FakeRun(outputs, "stays", created=1.7e9).start().advance(5).finish()
+    doomed = FakeRun(outputs, "doomed", created=1.71e9).start().advance(5).finish()
+    wait_for_runs(qtbot, lab, 2)
+    lab.set_current("doomed")
+    errors: list[LabError] = []
+    lab.error_raised.connect(errors.append)
+    shutil.rmtree(doomed.run.path)
+    wait_for_runs(qtbot, lab, 1)
+    assert current_id(lab) == "stays"
+    assert not errors
+
+
+def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Path) -> None:
+    broken = FakeRun(outputs, "broken")
+    broken.run.run_json.write_text("{ not json")
+    FakeRun(outputs, "sound").start().advance(5)
+    lab = Lab(outputs)
+    errors: list[LabError] = []
+    lab.error_raised.connect(errors.append)
+    wait_for_runs(qtbot, lab, 1)
+    for _ in range(3):
+        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+            lab.refresh()
+    assert len(errors) == 1
+    assert "broken" in errors[0].what
+    lab.shutdown()
+
+
+def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    FakeRun(outputs).start().advance(10).finish()
+    wait_for_runs(qtbot, lab, 1)
+    qtbot.waitUntil(lambda: len(lab.history("fake").step_columns) == 10, timeout=WAIT)
+    with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+        lab.refresh()
+    qtbot.wait(150)  # what was on its way has arrived
+    told: list[int] = []
+    lab.runs_changed.connect(lambda: told.append(1))
+    for _ in range(3):
+        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+            lab.refresh()
+    assert not told
+
+
+def test_files_that_did_not_change_are_not_read_again(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRun(outputs).start().advance(10).finish()
+    poller = RunsPoller(outputs)
+    assert [row.parameters for row in poller.look()] == [809_856]
+    reads: list[str] = []
+    monkeypatch.setattr(poller_module.RunFolder, "info", lambda self: reads.append("info"))
+    monkeypatch.setattr(poller_module.RunFolder, "status", lambda self: reads.append("status"))
+    assert len(poller.look()) == 1
+    assert reads == []
+    monkeypatch.undo()
+    fake.run.write_status(replace(fake.run.recorded_status(), state="failed"))
+    assert [row.status.state for row in poller.look()] == ["failed"]
+
+
+def test_a_process_that_died_is_noticed_without_any_file_changing(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeRun(outputs).start().advance(10)
+    poller = RunsPoller(outputs)
+    assert [row.status.state for row in poller.look()] == ["running"]
+    status = fake.run.recorded_status()
+    stamp = fake.run.status_json.stat()
+    monkeypatch.setattr("llmlab.runs.folder.process_alive", lambda pid, started: False)
+    assert [row.status.state for row in poller.look()] == ["interrupted"]
+    assert fake.run.status_json.stat() == stamp
+    assert fake.run.recorded_status() == status
+
+
+def test_two_hundred_runs_are_looked_at_within_the_poll(outputs: Path) -> None:
+    for number in range(200):
+        FakeRun(outputs, f"run-{number}").start().advance(1).finish()
+    poller = RunsPoller(outputs)
+    assert len(poller.look()) == 200
+    began = time.process_time()
+    poller.look()
+    assert time.process_time() - began < 0.2
