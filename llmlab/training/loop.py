@@ -92,9 +92,11 @@ class Trainer:
         train, progress = self.settings.train, self.progress
         self.model.train()
         try:
-            # A checkpoint of step 0 already knows what was measured there.
-            if progress.step == 0 and train.eval_interval and progress.val_loss is None:
-                self.evaluate()
+            if progress.step == 0:  # where learning begins from; a checkpoint of step 0 has been through this
+                if train.eval_interval and progress.val_loss is None:
+                    self.evaluate()
+                if train.sample_interval and not progress.sample_seconds:
+                    self.sample(self._prompts)
             while progress.step < train.steps and not self._early_stop_due():
                 self.control.handle_requests(self)
                 begin = time.perf_counter()
