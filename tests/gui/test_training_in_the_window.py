@@ -1,0 +1,165 @@
+"""The whole way, with a real worker: press Train, see the charts move, pause, resume, save, stop, close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import MakeWindow
+from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
+
+from llmlab.runs.checkpoints import final_of, list_checkpoints
+from llmlab.runs.folder import RunFolder
+from llmlab_gui import closing
+from llmlab_gui.closing import CloseChoice
+from llmlab_gui.docks.loss import LossDock
+from llmlab_gui.main_window import MainWindow
+
+# torch's import alone takes seconds on a busy machine.
+WAIT = 120_000
+SMALL = {
+    "preset": "baby",
+    "model.n_layer": "2",
+    "model.n_head": "2",
+    "model.n_embd": "32",
+    "model.block_size": "32",
+    "data.corpus": "tiny",
+    "data.batch_size": "4",
+    "train.warmup_steps": "5",
+    "train.eval_interval": "50",
+    "train.eval_windows": "4",
+    "train.sample_interval": "50",
+    "train.threads": "1",
+    "samples.tokens": "8",
+    "checkpoints.interval": "0",
+}
+
+
+@pytest.fixture
+def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
+    made = make_main_window()
+    qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_worker_left() -> Iterator[None]:
+    """Ends what a failed test left training."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        process.kill()
+        process.wait()
+
+
+def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:
+    window.lab.setup_requested.emit(SMALL | {"train.steps": str(steps)})
+    setup = window._setup
+    setup.name.setText(name)
+    qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
+    with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:
+        window.run_actions.train.trigger()
+    run: RunFolder = started.args[0]
+    return run
+
+
+def state_of(window: MainWindow, name: str) -> str:
+    row = window.lab.row(name)
+    return row.status.state if row else ""
+
+
+def steps_drawn(window: MainWindow, name: str) -> int:
+    """Steps in the loss chart as it is drawn."""
+    dock = window.docks["loss"]
+    assert isinstance(dock, LossDock)
+    curve = dock.chart.curves().get(f"{name}/train")
+    return len(curve.x) if curve is not None else 0
+
+
+def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) -> None:
+    run = press_train(window, qtbot, "real", 300)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)
+    assert "tokens/s" in window.status.speed.text()
+    drawn = steps_drawn(window, "real")
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > drawn, timeout=WAIT)
+
+    window.run_actions.pause.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "paused", timeout=WAIT)
+    held = run.recorded_status().step
+    qtbot.waitUntil(lambda: len(window.lab.history("real").step_columns) == held, timeout=WAIT)
+    qtbot.wait(700)  # it holds
+    assert run.recorded_status().step == held
+
+    window.run_actions.save.trigger()
+    qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held], timeout=WAIT)
+    window.run_actions.resume.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") == 300, timeout=WAIT)
+    final = final_of(list_checkpoints(run.checkpoints))
+    assert final is not None
+    assert final.step == 300
+    history = window.lab.history("real")
+    assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
+    assert len(history.samples) >= 6
+    assert not window.messages.messages
+
+
+def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) -> None:
+    run = press_train(window, qtbot, "stopped", 100_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "stopped") > 5, timeout=WAIT)
+    window.run_actions.stop.trigger()
+    assert not window.run_actions.stop.isEnabled()
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+    ended = run.recorded_status().step
+    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    window.run_actions.resume.trigger()
+    qtbot.waitUntil(lambda: run.recorded_status().step > ended, timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "running", timeout=WAIT)
+    steps = window.lab.history("stopped").step_columns["step"]
+    assert list(steps) == list(range(1, len(steps) + 1))  # none twice, none lost
+    window.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+
+
+@pytest.mark.parametrize("choice", list(CloseChoice))
+def test_closing_with_a_live_run(
+    window: MainWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, choice: CloseChoice
+) -> None:
+    run = press_train(window, qtbot, "live", 1_000_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "live") > 0, timeout=WAIT)
+    asked: list[list[str]] = []
+
+    def ask(_parent: QWidget, rows: list) -> CloseChoice:  # type: ignore[type-arg]
+        asked.append([row.run.id for row in rows])
+        return choice
+
+    monkeypatch.setattr(closing, "ask", ask)
+    window.close()
+    assert asked == [["live"]]
+    if choice is CloseChoice.STOP:
+        qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+        assert run.status().state == "stopped"
+        assert list_checkpoints(run.checkpoints)
+        return
+    assert window.isVisible() is (choice is CloseChoice.CANCEL)
+    before = run.recorded_status().step
+    qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
+    assert run.status().state == "running"
+
+
+def test_a_run_left_in_the_background_is_found_again(
+    make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = press_train(window, qtbot, "kept", 1_000_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "kept") > 0, timeout=WAIT)
+    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.KEEP)
+    assert window.close()
+    again = make_main_window()
+    qtbot.waitUntil(lambda: steps_drawn(again, "kept") > 5, timeout=WAIT)
+    QApplication.processEvents()
+    assert state_of(again, "kept") == "running"
+    again.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
