@@ -9,14 +9,17 @@ import torch
 
 from llmlab.config import from_mapping
 from llmlab.corpora.tokenizers import Tokenizer, tokenizer_from_json
-from llmlab.errors import LabError
+from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json
 from llmlab.gpt.generate import NextToken, generate
 from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import parameter_count
 from llmlab.runs.checkpoints import Checkpoint, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.settings import PretrainSettings
 from llmlab.training.state import load_weights
+
+_FLOAT = 4  # bytes of a weight
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,18 @@ def open_checkpoint(run: RunFolder, checkpoint: Checkpoint) -> OpenCheckpoint:
         tokenizer = tokenizer_from_json(values)
         settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]})
         vocab_size = int(checkpoint.about["vocab_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
+        if vocab_size < 1 or parameter_count(settings.model, vocab_size) * _FLOAT > checkpoint.bytes:
+            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings.model}")
+    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabError(
             f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
         ) from error
+    if tokenizer.key() != checkpoint.about.get("tokenizer"):
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.",
+            f"{run.tokenizer_json.name} is not the tokenizer that it was trained with.",
+        )
     model = GPT(settings.model, vocab_size)
     load_weights(checkpoint.path, model)
     return OpenCheckpoint(run, checkpoint, model.eval(), tokenizer)

@@ -6,6 +6,7 @@ with weights_only=True: nothing in a checkpoint is ever unpickled into code, who
 
 from __future__ import annotations
 
+import pickle
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,8 +105,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         weights = safetensors.torch.load_file(path)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", first) from error
+        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", _brief(error)) from error
 
 
 def load_state(folder: Path) -> LoadedState:
@@ -127,9 +127,11 @@ def load_state(folder: Path) -> LoadedState:
         )
     except LabError:
         raise
+    except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
+        why = "It is damaged, or holds code besides tensors; nothing in it was run."
+        raise LabError(f"The training state of {folder.name} cannot be read.", why) from error
     except Exception as error:  # a damaged file can fail anywhere inside the reader
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LabError(f"The training state of {folder.name} cannot be read.", first) from error
+        raise LabError(f"The training state of {folder.name} cannot be read.", _brief(error)) from error
 
 
 def restore(
@@ -155,6 +157,12 @@ def restore(
         _restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise LabError("The training state does not fit this model.", str(error)) from error
+
+
+def _brief(error: Exception) -> str:
+    """The beginning of an error's text on one line, for errors that list every tensor."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
