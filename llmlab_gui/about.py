@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from pathlib import Path
 
 from PySide6.QtCore import QLibraryInfo, qVersion
@@ -41,6 +40,8 @@ def show_about(parent: QWidget) -> None:
 
 def debug_information(outputs: Path) -> str:
     """Versions, platform, folders, and the end of the window's log."""
+    from importlib import metadata  # rarely needed, and slow to load
+
     lines = [
         f"LLM Learning Lab {llmlab.__version__}",
         f"Python {platform.python_version()} on {platform.platform()} ({platform.machine()})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     """The application and its window, shown; `exec()` is left to the caller."""
+    gc.disable()  # the GarbageTimer takes over; what is imported now is no garbage
     from PySide6.QtCore import QTimer
     from PySide6.QtWidgets import QApplication
 
@@ -83,7 +85,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     app.aboutToQuit.connect(garbage.stop)
     settings = WindowSettings()
     apply_theme(app, settings.theme)
-    window = MainWindow(outputs, settings)
+    window = MainWindow(outputs, settings, later=True)
     post.unexpected.connect(window.lab.error_raised)
     window.show()
 

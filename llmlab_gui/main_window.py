@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from PySide6.QtCore import QSize, Qt, QTimer, QUrl
 from PySide6.QtGui import (
@@ -14,6 +15,7 @@ from PySide6.QtGui import (
     QDropEvent,
     QGuiApplication,
     QKeySequence,
+    QPaintEvent,
     QResizeEvent,
     QShowEvent,
 )
@@ -24,16 +26,6 @@ from llmlab_gui import closing, drops
 from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.checkpoints import CheckpointsDock
-from llmlab_gui.docks.learn import LearnDock
-from llmlab_gui.docks.learning_rate import LearningRateDock
-from llmlab_gui.docks.log import LogDock
-from llmlab_gui.docks.loss import LossDock
-from llmlab_gui.docks.runs import RunsDock
-from llmlab_gui.docks.samples import SamplesDock
-from llmlab_gui.docks.setup import SetupDock
-from llmlab_gui.docks.throughput import ThroughputDock
-from llmlab_gui.docks.write import WriteDock
 from llmlab_gui.errors import log_path
 from llmlab_gui.icons import app_icon, icon
 from llmlab_gui.lab import Lab
@@ -43,9 +35,13 @@ from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
 from llmlab_gui.theme import apply_theme, theme_notifier
-from llmlab_gui.tour import Stop, Tour
+from llmlab_gui.tour import Tour, stops
 from llmlab_gui.welcome import WelcomePanel
 from llmlab_gui.workspaces import TRAIN, arrange
+
+if TYPE_CHECKING:
+    from llmlab_gui.docks.log import LogDock
+    from llmlab_gui.docks.setup import SetupDock
 
 _FIRST_SIZE = QSize(1440, 900)
 _FRAME = 40  # about what the title bar needs
@@ -54,7 +50,8 @@ _FRAME = 40  # about what the title bar needs
 class MainWindow(QMainWindow):
     """Owns the lab and the docks; `close()` asks what becomes of live runs, then ends every thread."""
 
-    def __init__(self, outputs: Path, settings: WindowSettings | None = None) -> None:
+    def __init__(self, outputs: Path, settings: WindowSettings | None = None, *, later: bool = False) -> None:
+        """later: the docks are made after the window was first painted, so that it is there at once."""
         super().__init__()
         self.settings = settings or WindowSettings()
         self.setWindowTitle("LLM Learning Lab")
@@ -64,21 +61,7 @@ class MainWindow(QMainWindow):
         self.setDockNestingEnabled(True)
         self.lab = Lab(outputs, self)
         self.docks: dict[str, LabDock] = {}
-        for make in (
-            RunsDock,
-            SetupDock,
-            LossDock,
-            LearningRateDock,
-            ThroughputDock,
-            SamplesDock,
-            CheckpointsDock,
-            WriteDock,
-            LogDock,
-            LearnDock,
-        ):
-            dock = make(self.lab, self)
-            self.docks[dock.objectName().removeprefix("dock.")] = dock
-        self.run_actions = RunActions(self.lab, self._setup.train, self)
+        self.run_actions = RunActions(self.lab, self.train, self)
         self.messages = MessageBar()
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
@@ -89,16 +72,41 @@ class MainWindow(QMainWindow):
         self._welcomed = False  # waved away, or no longer needed
         self._tour: Tour | None = None
         self._may_close = False
+        self._furnish_when_seen = later
         self._remembered = False  # the docks are where they were left
-        self._shown_before = False
         self._is_shut_down = False
         self._connect()
-        self._restore()
+        self._place_window()
+        if not later:
+            self.furnish()
+
+    def furnish(self) -> None:
+        """Makes the docks and puts them where they were left."""
+        self._furnish_when_seen = False
+        if self.docks or self._is_shut_down:
+            return
+        from llmlab_gui.docks.catalogue import make_docks  # half of the time that the window takes to open
+
+        self.docks = make_docks(self.lab, self)
+        self.menus.add_docks()
+        self._remembered = self.settings.restore_docks(self)
+        if not self._remembered:
+            arrange(self, self.docks, TRAIN)
+        self._show_bars()
+        for dock in self.docks.values():
+            dock.setEnabled(self.welcome.isHidden())
+        if self.isVisible():
+            self._settle_docks()
 
     # What the menus and the palette call -----------------------------------------------------------------------
 
+    def train(self) -> None:
+        """Trains what Set-up describes."""
+        self._setup.train()
+
     def show_dock(self, dock_id: str) -> None:
         """Brings a dock to the front and gives it the keyboard."""
+        self.furnish()
         dock = self.docks.get(dock_id)
         if dock is None:
             return
@@ -109,14 +117,13 @@ class MainWindow(QMainWindow):
 
     def use_workspace(self, name: str) -> None:
         """Arranges the docks for one kind of work."""
+        self.furnish()
         self._wave_welcome()
         arrange(self, self.docks, name)
 
     def reset_layout(self) -> None:
         """As at the first start."""
         arrange(self, self.docks, TRAIN)
-        if not self.welcome.isHidden():  # the docks were raised above it
-            self._raise_welcome()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -152,16 +159,17 @@ class MainWindow(QMainWindow):
     def show_log(self) -> None:
         """What the worker of the current run printed."""
         self.show_dock("log")
-        self._log.show_output()
+        cast("LogDock", self.docks["log"]).show_output()
 
     def start_tour(self) -> None:
         """From the first stop."""
         if self._tour is not None:
             return
+        self.furnish()
         self._wave_welcome()
         arrange(self, self.docks, TRAIN)
         QApplication.processEvents()  # so that every part has its place before it is outlined
-        self._tour = Tour(self, self._stops())
+        self._tour = Tour(self, stops(self.docks, self.train_bar))
         self._tour.ended.connect(self._tour_ended)
         self._tour.start()
 
@@ -174,9 +182,14 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        if not self._shown_before:
-            self._shown_before = True
-            QTimer.singleShot(0, self, self._settle_layout)
+        if self.docks:
+            QTimer.singleShot(0, self, self._settle_docks)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if self._furnish_when_seen:
+            self._furnish_when_seen = False
+            QTimer.singleShot(0, self, self.furnish)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -210,15 +223,8 @@ class MainWindow(QMainWindow):
 
     @property
     def _setup(self) -> SetupDock:
-        dock = self.docks["setup"]
-        assert isinstance(dock, SetupDock)
-        return dock
-
-    @property
-    def _log(self) -> LogDock:
-        dock = self.docks["log"]
-        assert isinstance(dock, LogDock)
-        return dock
+        self.furnish()
+        return cast("SetupDock", self.docks["setup"])
 
     def _build_toolbars(self) -> None:
         bar = QToolBar("Training", self)
@@ -268,25 +274,28 @@ class MainWindow(QMainWindow):
         self.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
         self.welcome.tour_wanted.connect(self.start_tour)
 
-    def _restore(self) -> None:
+    def _place_window(self) -> None:
         self.resize(_FIRST_SIZE)
         room = self.screen().availableSize()
         if room.width() < _FIRST_SIZE.width() or room.height() < _FIRST_SIZE.height() + _FRAME:
             self.setWindowState(Qt.WindowState.WindowMaximized)
-        self._remembered = self.settings.restore_layout(self)
-        if not self._remembered:
-            arrange(self, self.docks, TRAIN)
-        self.message_bar.hide()
-        self.train_bar.show()
+        self.settings.restore_geometry(self)
+        self._show_bars()
 
-    def _settle_layout(self) -> None:
+    def _show_bars(self) -> None:
+        """Whatever an arrangement remembered: the tools always, messages while there are some."""
+        self.train_bar.show()
+        self.message_bar.setVisible(bool(self.messages.messages))
+
+    def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
         if not self._remembered:
             self.reset_layout()
         elif self.isMaximized() or self.isFullScreen():
-            self.settings.restore_layout(self)
-            self.message_bar.setVisible(bool(self.messages.messages))
-            self.train_bar.show()
+            self.settings.restore_docks(self)
+            self._show_bars()
+        if not self.welcome.isHidden():  # the docks were raised above it
+            self._raise_welcome()
 
     def _runs_changed(self) -> None:
         row = self.lab.current()
@@ -324,49 +333,6 @@ class MainWindow(QMainWindow):
         top = max((bar.geometry().bottom() + 1 for bar in bars), default=self.menuBar().height())
         self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
 
-    def _stops(self) -> list[Stop]:
-        def dock(dock_id: str) -> QWidget:
-            self.docks[dock_id].show()
-            self.docks[dock_id].raise_()
-            return self.docks[dock_id]
-
-        return [
-            Stop(
-                lambda: dock("setup"),
-                "Set up",
-                "Choose a preset and a text. Every setting says what it means, and the estimate says what the run will "
-                "cost before it starts.",
-            ),
-            Stop(
-                lambda: self.train_bar,
-                "Train",
-                "Start, pause, resume and stop. Training happens in a process of its own: nothing is lost when this "
-                "window closes, and a stop always saves first.",
-            ),
-            Stop(
-                lambda: dock("loss"),
-                "Watch it learn",
-                "The loss falls from what blind guessing costs. The dashed lines say what its values mean. Point at a "
-                "curve to read it.",
-            ),
-            Stop(
-                lambda: dock("runs"),
-                "Compare",
-                "Every run is kept. Tick several to see their curves together: predict first, then look.",
-            ),
-            Stop(
-                lambda: dock("samples"),
-                "See what it writes",
-                "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
-            ),
-            Stop(
-                lambda: dock("learn"),
-                "Understand why",
-                "Each page has the idea, the formula, our own code, and a question with the run that answers it. "
-                "Ctrl+K finds everything.",
-            ),
-        ]
-
     def _tour_ended(self) -> None:
         self._tour = None
         self.settings.tour_seen = True
@@ -387,7 +353,8 @@ class MainWindow(QMainWindow):
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        self.settings.save_layout(self)
+        if self.docks:
+            self.settings.save_layout(self)
         for dock in self.docks.values():
             dock.shutdown()
         self.lab.shutdown()

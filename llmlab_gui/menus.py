@@ -69,6 +69,17 @@ class Menus(QObject):
         ]
         return made
 
+    def add_docks(self) -> None:
+        """The docks in the View menu, once they are there."""
+        window = self._window
+        for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
+            self._view.insertAction(self._view_docks, dock.toggleViewAction())
+            action = self._make(
+                f"show_{dock_id}", dock.windowTitle(), partial(window.show_dock, dock_id), f"Ctrl+{number % 10}"
+            )
+            self._go_to.addAction(action)
+            self._dock_actions.append(action)
+
     def shortcuts(self) -> list[QAction]:
         """Every action with keys."""
         window = self._window
@@ -90,17 +101,10 @@ class Menus(QObject):
         menu.addActions(self._window.run_actions.all())
 
     def _build_view(self) -> None:
-        menu, window = self._menu("&View"), self._window
-        for dock in window.docks.values():
-            menu.addAction(dock.toggleViewAction())
-        menu.addSeparator()
-        go_to = menu.addMenu("Go to")
-        for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
-            action = self._make(
-                f"show_{dock_id}", dock.windowTitle(), partial(window.show_dock, dock_id), f"Ctrl+{number % 10}"
-            )
-            go_to.addAction(action)
-            self._dock_actions.append(action)
+        window = self._window
+        menu = self._view = self._menu("&View")
+        self._view_docks = menu.addSeparator()
+        self._go_to = menu.addMenu("Go to")
         workspaces = menu.addMenu("Workspace")
         for name in WORKSPACES:
             workspaces.addAction(name, partial(window.use_workspace, name))

@@ -28,11 +28,15 @@ class WindowSettings:
         self._settings.setValue("window/state", window.saveState(LAYOUT_VERSION))
         self._settings.sync()
 
-    def restore_layout(self, window: QMainWindow) -> bool:
-        """Puts everything back; False when nothing usable was remembered, and the window must arrange itself."""
-        geometry, state = self._settings.value("window/geometry"), self._settings.value("window/state")
+    def restore_geometry(self, window: QMainWindow) -> None:
+        """Size and place, if they were remembered."""
+        geometry = self._settings.value("window/geometry")
         if isinstance(geometry, QByteArray):
             window.restoreGeometry(geometry)
+
+    def restore_docks(self, window: QMainWindow) -> bool:
+        """Puts the docks back; False when nothing usable was remembered, and the window must arrange them."""
+        state = self._settings.value("window/state")
         return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
 
     @property

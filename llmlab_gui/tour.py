@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPoint, QRect, Qt, Signal
@@ -134,3 +134,52 @@ class Tour(QWidget):
         x = min(max(_GAP, point.x()), room.width() - width - _GAP)
         y = min(max(_GAP, point.y()), room.height() - height - _GAP)
         return QPoint(x, y)
+
+
+def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
+    """The way through the window. docks: by id."""
+
+    def dock(dock_id: str) -> Callable[[], QWidget]:
+        def show() -> QWidget:
+            docks[dock_id].show()
+            docks[dock_id].raise_()
+            return docks[dock_id]
+
+        return show
+
+    return [
+        Stop(
+            dock("setup"),
+            "Set up",
+            "Choose a preset and a text. Every setting says what it means, and the estimate says what the run will "
+            "cost before it starts.",
+        ),
+        Stop(
+            lambda: toolbar,
+            "Train",
+            "Start, pause, resume and stop. Training happens in a process of its own: nothing is lost when this window "
+            "closes, and a stop always saves first.",
+        ),
+        Stop(
+            dock("loss"),
+            "Watch it learn",
+            "The loss falls from what blind guessing costs. The dashed lines say what its values mean. Point at a "
+            "curve to read it.",
+        ),
+        Stop(
+            dock("runs"),
+            "Compare",
+            "Every run is kept. Tick several to see their curves together: predict first, then look.",
+        ),
+        Stop(
+            dock("samples"),
+            "See what it writes",
+            "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
+        ),
+        Stop(
+            dock("learn"),
+            "Understand why",
+            "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "
+            "finds everything.",
+        ),
+    ]
