@@ -24,6 +24,10 @@ class ErrorPost(QObject):
     unexpected = Signal(object)  # LabError
 
 
+class WindowError(LabError):
+    """A mistake of the window itself; its traceback is in the window's log."""
+
+
 def log_path() -> Path:
     """The window's own log (each run's worker has another, in the run's folder)."""
     return Path(platformdirs.user_log_dir("llmlab", appauthor=False)) / "window.log"
@@ -52,7 +56,7 @@ def as_lab_error(error: BaseException) -> LabError:
     """Any error in a form that people can read."""
     if isinstance(error, LabError):
         return error
-    return LabError(
+    return WindowError(
         "The window met an error that it did not expect.",
         f"{type(error).__name__}: {error}".strip().split("\n")[0],
         "Training is not touched by it. The whole of it is in the window's log.",

@@ -58,7 +58,8 @@ def _icon(name: str, color: str, quiet: str) -> QIcon:
 
 def swatch(color: QColor, size: int = 12) -> QPixmap:
     """A small filled square: a run's colour in the charts."""
-    pixmap = QPixmap(size, size)
+    pixmap = QPixmap(2 * size, 2 * size)  # sharp on screens of twice the density, too
+    pixmap.setDevicePixelRatio(2)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)

@@ -39,6 +39,7 @@ class Lab(QObject):
     history_reset = Signal(str)  # what was there was cut back or read anew
     error_raised = Signal(object)  # LabError
     said = Signal(str)  # good news, one sentence
+    run_ended = Signal(str)  # a run that was live no longer is
     run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
     concept_requested = Signal(str)  # page
     write_requested = Signal(str, str)  # run id, checkpoint's folder name
@@ -176,9 +177,12 @@ class Lab(QObject):
         """The poller's news. A followed run's own thread knows its status sooner."""
         if self._ended:  # sent before the poller stopped, delivered after
             return
-        known = set(self._rows)
+        known = self._rows
         fresh = [row for row in rows if row.run.id not in known and row.status.live]
         self._rows = {row.run.id: self._with_newer_status(row) for row in rows}
+        for run_id, row in self._rows.items():
+            if run_id in known:
+                self._tell_end(known[run_id].status, row)
         first, self.looked = not self.looked, True
         if self._current and self._current not in self._rows:
             self._by_hand = False
@@ -289,11 +293,25 @@ class Lab(QObject):
         if row is None:
             return
         self._rows[run_id] = replace(row, status=status)
+        self._tell_end(row.status, self._rows[run_id])
         if status.state != row.status.state:
             self._news.stop()
             self.runs_changed.emit()
         elif not self._news.isActive():
             self._news.start()
+
+    def _tell_end(self, before: RunStatus, row: RunRow) -> None:
+        """What a run that just ended has to say: its error, or its result."""
+        status = row.status
+        if not before.live or status.live:
+            return
+        if status.state == "failed" and status.error is not None:
+            parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
+            self.error_raised.emit(LabError(*parts))
+        elif status.state == "finished":
+            loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
+            self.said.emit(f"{row.run.id} has finished.{loss}")
+        self.run_ended.emit(row.run.id)
 
     def _follow_failed(self, run_id: str, error: LabError) -> None:
         row = self._rows.get(run_id)

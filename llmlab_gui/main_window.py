@@ -26,7 +26,7 @@ from llmlab_gui import closing, drops
 from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.errors import log_path
+from llmlab_gui.errors import WindowError, log_path
 from llmlab_gui.icons import app_icon, icon
 from llmlab_gui.lab import Lab
 from llmlab_gui.menus import Menus
@@ -161,6 +161,12 @@ class MainWindow(QMainWindow):
         self.show_dock("log")
         cast("LogDock", self.docks["log"]).show_output()
 
+    def _show_log_of(self, error: LabError) -> None:
+        if isinstance(error, WindowError):
+            self.open_window_log()
+        else:
+            self.show_log()
+
     def start_tour(self) -> None:
         """From the first stop."""
         if self._tour is not None:
@@ -261,12 +267,13 @@ class MainWindow(QMainWindow):
         lab = self.lab
         lab.error_raised.connect(self.messages.show_error)
         self.messages.count_changed.connect(lambda count: self.message_bar.setVisible(count > 0))
-        self.messages.log_wanted.connect(self.show_log)
+        self.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)
         lab.setup_requested.connect(lambda _: self.show_dock("setup"))
         lab.concept_requested.connect(lambda _: self.show_dock("learn"))
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.log_requested.connect(self.show_log)
+        lab.run_ended.connect(lambda _: QApplication.alert(self))  # where another window is in front
         lab.run_appeared.connect(lambda run_id: lab.said.emit(f"{run_id} began to train; it is in Runs."))
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmlab_gui.main_window import MainWindow
 
 _RECENT_RUNS = 12
+_THEMES = {"light": "Light", "dark": "Dark", "system": "As the system"}
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
@@ -58,7 +59,7 @@ class Menus(QObject):
             for (dock_id, dock), action in zip(window.docks.items(), self._dock_actions, strict=True)
         ]
         made += [Command(name, partial(window.use_workspace, name), "Workspace") for name in WORKSPACES]
-        made += [Command(choice, partial(window.use_theme, choice), "Theme") for choice in THEME_CHOICES]
+        made += [Command(_THEMES[choice], partial(window.use_theme, choice), "Theme") for choice in THEME_CHOICES]
         for name in preset_names():
             title = load_preset(name).title
             made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
@@ -112,8 +113,7 @@ class Menus(QObject):
         menu.addSeparator()
         themes, group = menu.addMenu("Theme"), QActionGroup(self)
         for choice in THEME_CHOICES:
-            words = "As the system" if choice == "system" else choice.capitalize()
-            action = themes.addAction(words, partial(window.use_theme, choice))
+            action = themes.addAction(_THEMES[choice], partial(window.use_theme, choice))
             action.setCheckable(True)
             action.setChecked(choice == window.settings.theme)
             group.addAction(action)

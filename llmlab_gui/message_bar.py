@@ -21,7 +21,7 @@ _PADDING = 5
 class MessageBar(QWidget):
     """What happened, why, and what to do. The newest is shown; dismissing it shows the one before."""
 
-    log_wanted = Signal()
+    log_wanted = Signal(object)  # the LabError that is shown
     count_changed = Signal(int)
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -50,7 +50,7 @@ class MessageBar(QWidget):
         layout.addWidget(self._count)
         layout.addWidget(self.log_button)
         layout.addWidget(self.close_button)
-        self.log_button.clicked.connect(self.log_wanted)
+        self.log_button.clicked.connect(self._want_log)
         self.close_button.clicked.connect(self.dismiss)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
@@ -72,6 +72,10 @@ class MessageBar(QWidget):
         if self._messages:
             self._messages.pop()
         self._draw()
+
+    def _want_log(self) -> None:
+        if self._messages:
+            self.log_wanted.emit(self._messages[-1])
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

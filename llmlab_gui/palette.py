@@ -24,6 +24,8 @@ from llmlab_gui.theme import current_theme
 
 _ROOT = QModelIndex()
 _MOST = 200
+_ROW_PADDING = 12
+_ROWS = 14  # in sight at once
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ class CommandPalette(QDialog):
         self.line.installEventFilter(self)
         self.line.textChanged.connect(self._filter)
         self.list.clicked.connect(lambda _: self._run())
-        self._filter()
         width = min(640, parent.width() - 40)
-        self.resize(width, min(430, parent.height() - 80))
+        self.setFixedWidth(width)
+        self._filter()
         corner = parent.mapToGlobal(parent.rect().topLeft())
         self.move(corner.x() + (parent.width() - width) // 2, corner.y() + 60)
         self.line.setFocus()
@@ -119,6 +121,10 @@ class CommandPalette(QDialog):
     def _filter(self) -> None:
         self._model.show(best(self._commands, self.line.text()))
         self.list.setCurrentIndex(self._model.index(0))
+        rows = min(max(1, self._model.rowCount()), _ROWS)
+        row_height = self.fontMetrics().height() + _ROW_PADDING
+        self.list.setFixedHeight(rows * row_height + 2 * self.list.frameWidth() + 2)
+        self.adjustSize()
 
     def _run(self) -> None:
         place = self.list.currentIndex().row()
@@ -154,7 +160,7 @@ class _CommandDelegate(QStyledItemDelegate):
     """Kind, text, and the shortcut at the right."""
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
-        return QSize(200, option.fontMetrics.height() + 12)
+        return QSize(200, option.fontMetrics.height() + _ROW_PADDING)
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex

@@ -88,7 +88,7 @@ class SetupDock(LabDock):
         self.problem.setAccessibleName("What is wrong")
         self.help = QuietLabel("Point at a setting to read what it means.")
         self.help.setAccessibleName("Help")
-        self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 4)
+        self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 3)
         self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.reset_button = QPushButton("Reset to preset")
         self.train_button = PrimaryButton("Train")
@@ -165,7 +165,7 @@ class SetupDock(LabDock):
         for row, key in enumerate(_ESSENTIAL, start=2):
             label, editor, unit, reset = own[key].widgets
             essentials.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
-            essentials.addWidget(editor, row, 1)
+            essentials.addWidget(editor, row, 1, 1, 1 if own[key].info.unit else 2)
             essentials.addWidget(unit, row, 2)
             essentials.addWidget(reset, row, 3, Qt.AlignmentFlag.AlignTop)
         essentials.addWidget(name_label, 5, 0)

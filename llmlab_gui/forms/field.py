@@ -32,6 +32,8 @@ class Field(QObject):
         self.label = QLabel(info.name.replace("_", "_\u200b"))  # may break where a narrow form needs it
         self.label.setWordWrap(True)
         self.unit = QuietLabel(info.unit)
+        if not info.unit:
+            self.unit.hide()
         self.reset_button = QToolButton()
         self.reset_button.setAutoRaise(True)
         self.reset_button.setIconSize(QSize(14, 14))
@@ -109,8 +111,9 @@ class Field(QObject):
 
     def set_visible(self, visible: bool) -> None:
         """Shows or hides all of it."""
-        for widget in (self.label, self.editor, self.unit):
+        for widget in (self.label, self.editor):
             widget.setVisible(visible)
+        self.unit.setVisible(visible and bool(self.info.unit))
         self.reset_button.setVisible(visible and self.changed)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

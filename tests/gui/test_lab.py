@@ -106,6 +106,19 @@ def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab,
     assert not errors
 
 
+def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    fake = FakeRun(outputs).start().advance(20)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        fake.fail("There was not enough memory.", "About 3 GB are needed.", "Try less.")
+    assert (told.args[0].what, told.args[0].do) == ("There was not enough memory.", "Try less.")
+    fake.resume_from(20)
+    qtbot.waitUntil(lambda: lab.row("fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
+        fake.advance(10).finish()
+    assert said.args[0].startswith("fake has finished. Validation loss ")
+
+
 def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Path) -> None:
     broken = FakeRun(outputs, "broken")
     broken.run.run_json.write_text("{ not json")

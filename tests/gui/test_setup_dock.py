@@ -263,7 +263,7 @@ def test_fetching_shows_progress_and_makes_the_corpus_usable(
     dock.corpus.fetch_button.click()
     qtbot.waitUntil(lambda: not dock.corpus.missing, timeout=WAIT)
     qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
-    assert dock.corpus.bar.format() == "10.0 kB of 20.5 kB"
+    qtbot.waitUntil(lambda: dock.corpus.bar.format() == "10.0 kB of 20.5 kB", timeout=WAIT)
 
 
 def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
