@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error means that there is no room: to free some helps, and nothing else does."""
+    # Rust's libraries give the system's number only in their text.
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
 
 
 def sha256_of(path: Path) -> str:

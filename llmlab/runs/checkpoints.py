@@ -171,7 +171,8 @@ def commit(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     checkpoint = read_checkpoint(target)
-    assert checkpoint is not None
+    if checkpoint is None:
+        raise FileNotFoundError(f"{target} was moved or changed as soon as it was saved")
     return checkpoint
 
 

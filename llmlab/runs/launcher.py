@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -69,41 +70,49 @@ def create_run(
     if parent is not None:
         _check_branch(*parent, settings)
     run = RunFolder(track / name)
-    try:
-        track.mkdir(parents=True, exist_ok=True)
-        run.path.mkdir()
-        run.requests.mkdir()
-        run.checkpoints.mkdir()
-        origin: dict[str, Any] | None = None
-        if parent is not None:
-            origin = {"run": parent[0].id, "folder": str(parent[0].path)}
-            origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
-            # Its own copy of the checkpoint, so that the branch outlives its parent.
-            copy_into(run.checkpoints, parent[1], labels=("branch",))
-        run.write_status(RunStatus(heartbeat=time.time(), steps=settings.train.steps))
-        run.write_info(
-            RunInfo(
-                id=name,
-                track=PRETRAINING,
-                created=time.time(),
-                settings=settings,
-                preset=preset,
-                parent=origin,
-                watched=watched,
-                code_version=__version__,
-            )
-        )
-    except FileExistsError as error:
+    origin: dict[str, Any] | None = None
+    if parent is not None:
+        origin = {"run": parent[0].id, "folder": str(parent[0].path)}
+        origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
+    info = RunInfo(
+        id=name,
+        track=PRETRAINING,
+        created=time.time(),
+        settings=settings,
+        preset=preset,
+        parent=origin,
+        watched=watched,
+        code_version=__version__,
+    )
+    if run.path.exists():
         raise UsageError(
             f"A run named {name!r} is already there.",
             f"It is in {run.path}.",
             f"Choose another --name, or go on with it: llmlab-run resume {name}",
-        ) from error
+        )
+    try:
+        _make_folder(run, info, None if parent is None else parent[1])
     except OSError as error:
         raise LabError(
             f"The run's folder could not be made in {track}.", str(error), "Choose another --outputs folder."
         ) from error
     return run
+
+
+def _make_folder(run: RunFolder, info: RunInfo, begin: Checkpoint | None) -> None:
+    """All of a new run's folder, or nothing. Raises OSError."""
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    run.path.mkdir()
+    try:
+        run.requests.mkdir()
+        run.checkpoints.mkdir()
+        if begin is not None:  # its own copy, so that the branch outlives its parent
+            copy_into(run.checkpoints, begin, labels=("branch",))
+        run.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
+        run.write_info(info)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: PretrainSettings) -> None:
@@ -137,7 +146,10 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
             f"Train it longer (--steps {2 * settings.train.steps}), or branch from one of its checkpoints.",
         )
     if rows:
-        run.write_info(replace(info, settings=settings))
+        try:
+            run.write_info(replace(info, settings=settings))
+        except OSError as error:
+            raise LabError(f"The settings of {run.id} could not be changed.", f"{error}.") from error
     return [
         f"{changed.key}: {before} -> {after}"
         + ("; from here on the run differs from one left alone." if changed.exact else ".")

@@ -7,6 +7,7 @@ every error into a sentence. Exit codes: 0 finished or stopped, 1 failed, 3 anot
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import math
@@ -54,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train_run(RunFolder(arguments.run.resolve()), handle_signals=True)
     except filelock.Timeout:
-        print("Another worker holds this run.", file=sys.stderr)
+        _log("Another worker holds this run.")
         return 3
     except LabError as error:
-        print(error, file=sys.stderr)
+        _log(str(error))
         return 1
     return 0
 
@@ -69,21 +70,30 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     Raises filelock.Timeout when another worker holds the run, and LabError with what was recorded as `failed`.
     """
     info = run.info()
-    with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
-        checkpoints.clean_staging(run.checkpoints)
-        recorder = Recorder(run)
-        control = Control(run, recorder, watched=info.watched)
-        if handle_signals:
-            signal.signal(signal.SIGTERM, lambda *_: control.stop_signal.set())
-        try:
-            _train(run, info, recorder, control)
-        except Exception as error:
-            traceback.print_exc()
-            failure = explain(error, info.settings)
-            _record_failure(recorder, failure)
-            raise failure from error
-        finally:
-            recorder.close()
+    try:
+        with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
+            checkpoints.clean_staging(run.checkpoints)
+            recorder = Recorder(run)
+            control = Control(run, recorder, watched=info.watched)
+            if handle_signals:
+                signal.signal(signal.SIGTERM, lambda *_: control.stop_signal.set())
+            _train_or_fail(run, info, recorder, control)
+    except filelock.Timeout:
+        raise
+    except OSError as error:  # a folder that may not be written: nothing can be recorded there
+        raise explain(error, info.settings) from error
+
+
+def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
+    try:
+        _train(run, info, recorder, control)
+    except Exception as error:
+        failure = explain(error, info.settings)
+        _record_failure(recorder, failure)
+        _log(traceback.format_exc())
+        raise failure from error
+    finally:
+        recorder.close()
 
 
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
@@ -246,12 +256,17 @@ def explain(error: Exception, settings: PretrainSettings) -> LabError:
 
 def _record_failure(recorder: Recorder, failure: LabError) -> None:
     """As far as the disk allows."""
-    step = recorder.status.step
+    failed = Failed(recorder.status.step, time.time(), **failure.as_dict())
     try:
-        recorder.update(state="failed", error=failure.as_dict(), doing="")
-        recorder.record(Failed(step, time.time(), **failure.as_dict()))
+        recorder.announce(failed, state="failed", error=failure.as_dict(), doing="")
     except OSError as error:
-        print(f"This could not be recorded: {failure} ({error})", file=sys.stderr)
+        _log(f"This could not be recorded: {failure} ({error})")
+
+
+def _log(text: str) -> None:
+    """To worker.log, as far as the disk allows."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _versions() -> dict[str, str]:

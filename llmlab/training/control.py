@@ -6,16 +6,19 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.errors import LabError
+from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder
 from llmlab.training import requests
-from llmlab.training.events import Paused, Resumed, Warned
+from llmlab.training.events import Event, Paused, Resumed, Warned
 from llmlab.training.recorder import Recorder
 
 if TYPE_CHECKING:
     from llmlab.training.loop import Trainer
+
+T = TypeVar("T")
 
 # How often a paused worker looks for requests: a click is answered before it feels slow.
 _POLL_SECONDS = 0.05
@@ -59,21 +62,20 @@ class Control:
         """Records a warning at the trainer's step."""
         self._recorder.record(Warned(trainer.progress.step, time.time(), message))
 
-    def until_saved(self, trainer: Trainer, save: Callable[[], str]) -> str:
-        """Calls `save` and returns what it does. A watched run whose disk is full pauses and tries again."""
+    def until_written(self, trainer: Trainer, write: Callable[[], T]) -> T:
+        """Calls `write` and returns what it does. A watched run that cannot write pauses and tries again."""
         while True:
             try:
-                return save()
+                return write()
             except OSError as error:
-                if not self._watched:
+                if not self._watched or not self._run.path.is_dir():
                     raise
-                self._pause(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
+                self._pause(trainer, f"The run's folder could not be written. {disk_advice(error)}")
 
     def _pause(self, trainer: Trainer, reason: str) -> None:
         began = time.monotonic()
         step = trainer.progress.step
-        self._recorder.update(state="paused", step=step)
-        self._recorder.record(Paused(step, time.time(), reason))
+        self._announce(Paused(step, time.time(), reason), state="paused", step=step)
         while not self.stop_signal.is_set():
             if not self._waiting:
                 self._waiting = requests.take(self._run.requests)
@@ -91,8 +93,18 @@ class Control:
                 self._save_on_request(trainer)
             elif request.name == "sample":
                 self._sample_on_request(trainer, request)
-        self._recorder.update(state="running", step=step)
-        self._recorder.record(Resumed(step, time.time(), time.monotonic() - began))
+        if self.stop_signal.is_set():
+            raise StopRequested
+        self._recorder.keep_reserve()
+        self._announce(Resumed(step, time.time(), time.monotonic() - began), state="running", step=step)
+
+    def _announce(self, event: Event, **changes: Any) -> None:
+        """Says it as far as a full disk allows: a pause holds, and ends, whether or not there is room for its words."""
+        try:
+            self._recorder.announce(event, **changes)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
 
     def _save_on_request(self, trainer: Trainer) -> None:
         try:
@@ -112,9 +124,8 @@ class Control:
 
 def disk_advice(error: OSError) -> str:
     """What an error of the file system means and what to do about it, in two sentences."""
-    text = str(error).lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space" in text or "os error 28" in text:
+    if is_disk_full(error):
         return "The disk is full. Free some space, then resume."
-    if error.errno == errno.EFBIG or "too large" in text or "os error 27" in text:
+    if error.errno == errno.EFBIG or "os error 27" in str(error):
         return "A limit on the size of files was reached. Raise it, then resume."
     return f"{error}."

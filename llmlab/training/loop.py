@@ -23,7 +23,7 @@ from llmlab.training import state
 from llmlab.training.control import Control, StopRequested
 from llmlab.training.device import Device
 from llmlab.training.evaluation import mean_loss, write_samples
-from llmlab.training.events import CheckpointSaved, Evaluated, Finished, Sampled, StepEvent, Stopped
+from llmlab.training.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, StepEvent, Stopped
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.recorder import Recorder
 from llmlab.training.schedule import learning_rate
@@ -112,7 +112,7 @@ class Trainer:
                     self.sample(self._prompts)
                 labels = self._labels(better)
                 if labels and not last and not self._early_stop_due():
-                    self.control.until_saved(self, partial(self.save, labels, result))
+                    self.control.until_written(self, partial(self.save, labels, result))
             self.finish()
         except StopRequested:
             self.stop()
@@ -148,7 +148,7 @@ class Trainer:
         now = time.monotonic()
         if now - self._memory_read > _MEMORY_SECONDS:
             self._memory, self._memory_read = self.device.memory_bytes(), now
-        self.recorder.record(
+        self._record(
             StepEvent(
                 step=progress.step,
                 time=time.time(),
@@ -185,9 +185,7 @@ class Trainer:
         else:
             progress.evaluations_without_better += 1
         progress.evaluation_seconds = time.perf_counter() - begin
-        self.recorder.record(
-            Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds)
-        )
+        self._record(Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds))
         for loss, split in zip(losses, ("train", "validation"), strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(f"{split} loss", progress.step, learning_rate(progress.step, self.settings.train))
@@ -199,7 +197,7 @@ class Trainer:
         seed = self.settings.train.seed + self.progress.step
         written = write_samples(self.model, self.data.tokenizer, self.settings.samples, prompts, seed)
         self.progress.sample_seconds = time.perf_counter() - begin
-        self.recorder.record(Sampled(self.progress.step, time.time(), written))
+        self._record(Sampled(self.progress.step, time.time(), written))
 
     def save(self, labels: set[str], result: StepResult | None = None) -> str:
         """Saves a checkpoint, deletes what the keep rule drops, and returns its name."""
@@ -238,7 +236,7 @@ class Trainer:
         progress = self.progress
         early = progress.step < self.settings.train.steps
         labels = {"final"} | ({"best"} if progress.best_step == progress.step else set())
-        name = self.control.until_saved(self, partial(self.save, labels))
+        name = self.control.until_written(self, partial(self.save, labels))
         self.recorder.record(
             Finished(
                 step=progress.step,
@@ -262,6 +260,9 @@ class Trainer:
             self.save({"stopped"})
         self.recorder.record(Stopped(self.progress.step, time.time(), self.progress.active_seconds, name))
         self.recorder.update(state="stopped", step=self.progress.step)
+
+    def _record(self, event: Event) -> None:
+        self.control.until_written(self, partial(self.recorder.record, event))
 
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = self.windows.batch(index)  # int64 [batch, block]

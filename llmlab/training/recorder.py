@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
 from typing import Any
 
+from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder, process_start
 from llmlab.training.events import Evaluated, Event, StepEvent, to_line
 
+# Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
+# status.json beside the first, and the folder entries of both.
+_RESERVE_BYTES = 64 << 10
 # How often status.json may be replaced for news that events.jsonl has as well.
 _STATUS_SECONDS = 0.5
 
@@ -23,6 +28,8 @@ class Recorder:
         self._run = run
         self._file = os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._last_status = 0.0
+        self._reserve = run.path / ".reserve"
+        self.keep_reserve()
         recorded = run.recorded_status()
         pid = os.getpid()
         self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
@@ -65,18 +72,44 @@ class Recorder:
         self._last_status = time.monotonic()
         self._run.write_status(self.status)
 
+    def announce(self, event: Event, **changes: Any) -> None:
+        """An event and the status that goes with it, said on a full disk too: the reserve is given up for them.
+
+        Raises OSError when even that is not enough.
+        """
+        try:
+            self.update(**changes)
+            self.record(event)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._reserve.unlink(missing_ok=True)
+            self.update(**changes)
+            self.record(event)
+
+    def keep_reserve(self) -> None:
+        """Takes room for later announcements, as far as there is any."""
+        with contextlib.suppress(OSError):
+            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))  # zeros would take no room where disks compress
+
     def prepare(self, doing: str) -> None:
         """Says what keeps the run before its first step."""
         self._refresh(doing=doing)
 
     def close(self) -> None:
-        """Gives the events file back."""
+        """Gives the events file and the reserve back."""
         os.close(self._file)
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def _refresh(self, **changes: Any) -> None:
         self.status = dataclasses.replace(self.status, **changes)
         if time.monotonic() - self._last_status >= _STATUS_SECONDS:
-            self.update()
+            try:
+                self.update()
+            except OSError as error:
+                if not is_disk_full(error):  # what is in the events already may be in the status later
+                    raise
 
     def _cut(self, step: int, scan_from: int) -> int:
         """Bytes to keep: up to the first line, at or after `scan_from`, that is damaged or later than `step`."""

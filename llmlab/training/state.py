@@ -93,8 +93,11 @@ def save_files(
     }
     try:
         safetensors.torch.save_file(weights, folder / MODEL_FILE)
-        torch.save(state, folder / STATE_FILE)
-    except (safetensors.SafetensorError, RuntimeError) as error:  # both hide the operating system's error
+        with (folder / STATE_FILE).open("wb") as file:  # by its name, torch.save would lose the system's error
+            torch.save(state, file)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise OSError(f"{folder.name} could not be written: {error}") from error
 
 
