@@ -72,7 +72,8 @@ def _running() -> list[QObject]:
     """Threads that run and timers that tick."""
     found: list[QObject] = []
     for thing in gc.get_objects():
-        if not isinstance(thing, (QThread, QTimer)) or not shiboken6.isValid(thing):
+        kind = type(thing)  # isinstance would wake the deprecated proxies of other packages
+        if not issubclass(kind, (QThread, QTimer)) or not shiboken6.isValid(thing):
             continue
         if (isinstance(thing, QThread) and thing.isRunning() and thing is not QThread.currentThread()) or (
             isinstance(thing, QTimer) and thing.isActive()

@@ -20,6 +20,8 @@ from llmlab_gui.main_window import MainWindow
 
 # torch's import alone takes seconds on a busy machine.
 WAIT = 120_000
+# A few seconds: long enough to be paused on the way.
+STEPS = 2000
 SMALL = {
     "preset": "baby",
     "model.n_layer": "2",
@@ -80,9 +82,9 @@ def steps_drawn(window: MainWindow, name: str) -> int:
 
 
 def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) -> None:
-    run = press_train(window, qtbot, "real", 300)
+    run = press_train(window, qtbot, "real", STEPS)
     qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)
-    assert "tokens/s" in window.status.speed.text()
+    qtbot.waitUntil(lambda: "tokens/s" in window.status.speed.text(), timeout=WAIT)
     drawn = steps_drawn(window, "real")
     qtbot.waitUntil(lambda: steps_drawn(window, "real") > drawn, timeout=WAIT)
 
@@ -97,10 +99,10 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held], timeout=WAIT)
     window.run_actions.resume.trigger()
     qtbot.waitUntil(lambda: state_of(window, "real") == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: steps_drawn(window, "real") == 300, timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") == STEPS, timeout=WAIT)
     final = final_of(list_checkpoints(run.checkpoints))
     assert final is not None
-    assert final.step == 300
+    assert final.step == STEPS
     history = window.lab.history("real")
     assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
     assert len(history.samples) >= 6
