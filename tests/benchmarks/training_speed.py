@@ -11,6 +11,7 @@ batches, settings and threads. nanoGPT's GELU is set to the tanh approximation, 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -108,7 +109,7 @@ def _train_ours(folder: Path, settings: PretrainSettings) -> Result:
     assert status == 0, run.log.read_text()[-2000:]
     steps = _events(run, "step")
     active = [event["active_seconds"] for event in steps]
-    seconds = [after - before for before, after in zip(active, active[1:], strict=False)]
+    seconds = [after - before for before, after in itertools.pairwise(active)]
     return Result(seconds[WARM_UP:], [event["loss"] for event in steps], usage.ru_maxrss * 1024)
 
 
