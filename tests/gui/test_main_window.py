@@ -211,6 +211,47 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
     assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
 
 
+@pytest.mark.parametrize(("answer", "paused", "started"), [("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)])
+def test_a_second_run_at_once_is_asked_about(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    paused: int,
+    started: int,
+) -> None:
+    fake = FakeRun(outputs).start().advance(10)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    starts: list[str] = []
+    monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: starts.append(preset))
+    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others: answer)
+    window.run_actions.train.trigger()
+    assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused
+    assert starts == ["baby"] * started
+
+
+@pytest.mark.parametrize(("steps", "resumed"), [(1500, [{"train.steps": 1500}]), (None, [])])
+def test_resuming_a_finished_run_asks_for_more_steps(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int | None,
+    resumed: list[dict[str, int]],
+) -> None:
+    FakeRun(outputs, steps=100).start().advance(100).finish()
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides: asked.append(overrides))
+    monkeypatch.setattr(window.run_actions, "ask_steps", lambda row: steps)
+    window.run_actions.resume.trigger()
+    assert asked == resumed
+
+
 # Errors and drops ----------------------------------------------------------------------------------------------
 
 
