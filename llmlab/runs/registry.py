@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,11 @@ def list_runs(outputs: Path) -> list[RunFolder]:
     except OSError:
         return []
     for track in tracks:
-        for path in track.iterdir():
-            run = RunFolder(path)
-            try:
-                found.append((run.run_json.stat().st_mtime, run))
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):  # a folder that may not be read, or went away
+            for path in track.iterdir():
+                run = RunFolder(path)
+                with contextlib.suppress(OSError):
+                    found.append((run.run_json.stat().st_mtime, run))
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
@@ -48,9 +48,10 @@ def resolve_run(text: str, outputs: Path) -> RunReference:
     candidates = [(text, None)] + ([(name, which)] if at and name else [])
     runs = {run.id: run for run in list_runs(outputs)}
     for candidate, chosen in candidates:
-        path = Path(candidate).expanduser()
-        if (path / "run.json").is_file():
-            return RunReference(RunFolder(path.resolve()), chosen)
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
+            path = Path(candidate).expanduser()
+            if (path / "run.json").is_file():
+                return RunReference(RunFolder(path.resolve()), chosen)
         if candidate in runs:
             return RunReference(runs[candidate], chosen)
     wanted = candidates[-1][0]

@@ -66,8 +66,8 @@ class OpenCheckpoint:
         return [(self.tokenizer.token_text(id), p) for id, p in token.top(top)] if top else []
 
     def _ids(self, prompt: str) -> list[int]:
-        """At least one id: an empty prompt is the start of a text."""
-        return self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text or 0]
+        """At least one id: an empty prompt is the start of a text. Half of a surrogate pair reads as `?`."""
+        return self.tokenizer.encode(prompt.encode(errors="replace").decode()) or [self.tokenizer.end_of_text or 0]
 
 
 def open_checkpoint(run: RunFolder, checkpoint: Checkpoint) -> OpenCheckpoint:

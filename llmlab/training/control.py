@@ -117,7 +117,8 @@ class Control:
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             prompts = list(trainer.settings.samples.prompts)
         try:
-            trainer.sample(prompts)
+            # JSON can spell half of a surrogate pair, which no tokenizer reads and no file holds.
+            trainer.sample([prompt.encode(errors="replace").decode() for prompt in prompts])
         except LabError as error:
             self.warn(trainer, str(error))
 
