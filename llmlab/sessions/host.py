@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,8 +40,11 @@ class Host:
         self._cancelled: set[int] = set()
         self._open: OpenCheckpoint | None = None
 
-    def listen(self, lines: TextIO) -> None:
-        """Reads requests until the input ends; meant for a thread, so that a cancel is heard during an answer."""
+    def listen(self, lines: Iterable[str | bytes]) -> None:
+        """Reads requests until the input ends; meant for a thread, so that a cancel is heard during an answer.
+
+        Whatever a line holds, the next one is heard.
+        """
         for line in lines:
             try:
                 request = json.loads(line)
@@ -48,7 +52,7 @@ class Host:
                     self._cancelled.add(int(request["id"]))
                 else:
                     self._requests.put(request | {"id": int(request["id"])})
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 print(f"Not a request: {line[:200]!r}", file=sys.stderr)
         self._requests.put(None)
 
@@ -118,7 +122,7 @@ def _find(run: RunFolder, name: str | None) -> Checkpoint:
 def main() -> None:
     """Serves stdin until it ends."""
     host = Host(sys.stdout)
-    threading.Thread(target=host.listen, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=host.listen, args=(sys.stdin.buffer,), daemon=True).start()
     host.answer_all()
 
 
