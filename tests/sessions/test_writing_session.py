@@ -1,0 +1,144 @@
+"""An open checkpoint writes what its model and tokenizer say, character by whole character."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kills import events_of
+from small_runs import new_run, train_here
+
+from llmlab.corpora.gpt2_vocabulary import byte_symbols
+from llmlab.corpora.tokenizers import BpeTokenizer
+from llmlab.errors import LabError
+from llmlab.gpt.generate import NextToken
+from llmlab.runs.checkpoints import select
+from llmlab.runs.folder import RunFolder
+from llmlab.sessions import checkpoint as session
+from llmlab.sessions.checkpoint import OpenCheckpoint, open_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    torch.set_num_threads(1)
+    outputs = tmp_path_factory.mktemp("session")
+    return train_here(new_run(outputs, 10, data__tokenizer="bpe", data__bpe_vocab_size=300, checkpoints__best=False))
+
+
+@pytest.fixture(scope="module")
+def opened(run: RunFolder) -> OpenCheckpoint:
+    return open_checkpoint(run, select(run.checkpoints, "final"))
+
+
+def _text(opened: OpenCheckpoint, prompt: str, tokens: int = 20, **how: float) -> str:
+    settings = {"temperature": 0.9, "top_k": 0, "seed": 3} | how
+    return "".join(token.text for token in opened.write(prompt, tokens, **settings))  # type: ignore[arg-type]
+
+
+def test_equal_seeds_write_equal_texts(opened: OpenCheckpoint) -> None:
+    assert _text(opened, "the king") == _text(opened, "the king")
+    assert _text(opened, "the king") != _text(opened, "the king", seed=4)
+
+
+def test_a_checkpoint_writes_as_the_run_sampled_at_that_step(run: RunFolder, tmp_path: Path) -> None:
+    sampled = train_here(
+        new_run(
+            tmp_path, 4, data__tokenizer="bpe", data__bpe_vocab_size=300, train__sample_interval=2, samples__tokens=9
+        )
+    )
+    settings = sampled.info().settings
+    opened = open_checkpoint(sampled, select(sampled.checkpoints, "final"))
+    for number, sample in enumerate(events_of(sampled, "sampled")[-1]["samples"]):
+        how = {"temperature": settings.samples.temperature, "top_k": settings.samples.top_k}
+        assert _text(opened, sample["prompt"], 9, seed=settings.train.seed + 4 + number, **how) == sample["text"]
+
+
+def test_the_next_tokens_are_the_models_distribution(opened: OpenCheckpoint) -> None:
+    top, entropy = opened.next("the king", opened.tokenizer.vocab_size)
+    p = [probability for _, probability in top]
+    assert sum(p) == pytest.approx(1.0, abs=1e-5)
+    assert p == sorted(p, reverse=True)
+    assert entropy == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-4)
+    assert 0 < entropy < math.log(opened.tokenizer.vocab_size) + 1e-6
+    with torch.no_grad():
+        logits = opened.model(torch.tensor([opened.tokenizer.encode("the king")]))[0, -1, : opened.tokenizer.vocab_size]
+    assert top[0][0] == opened.tokenizer.token_text(int(logits.argmax()))
+
+
+def test_a_certain_model_has_no_entropy(opened: OpenCheckpoint) -> None:
+    logits = torch.full((1, opened.tokenizer.vocab_size), -1e4)
+    logits[0, 5] = 1e4
+    with mock.patch.object(opened.model, "next_token", return_value=logits):
+        assert opened.next("x", 1)[1] == 0.0
+
+
+def test_an_empty_prompt_is_the_start_of_a_text(opened: OpenCheckpoint) -> None:
+    assert len(_text(opened, "")) > 0
+    assert opened.next("", 3)[0]
+
+
+def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenCheckpoint) -> None:
+    long = "What light through yonder window breaks? " * 250
+    assert _text(opened, long) == _text(opened, opened.tokenizer.decode(opened.tokenizer.encode(long)[-16:]))
+
+
+def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenCheckpoint) -> None:
+    for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
+        _text(opened, prompt, 2)
+        opened.next(prompt, 2)
+
+
+def test_a_letter_that_a_vocabulary_of_characters_lacks_is_named(tmp_path: Path) -> None:
+    run = train_here(new_run(tmp_path, 2))
+    opened = open_checkpoint(run, select(run.checkpoints))
+    with pytest.raises(LabError, match="'日'"):
+        _text(opened, "日")
+
+
+_BYTES = BpeTokenizer([])  # every byte a token
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=30))
+def test_pieces_join_to_the_text_and_half_a_character_is_never_shown(opened: OpenCheckpoint, values: list[int]) -> None:
+    order = list(byte_symbols())
+    ids = [order.index(value) for value in values]
+    assert _BYTES.decode(ids) == bytes(values).decode(errors="replace")
+
+    def fake_generate(*_: object, **__: object) -> Iterator[NextToken]:
+        for id in ids:
+            yield NextToken(id, torch.zeros(257))
+
+    speaking = OpenCheckpoint(opened.run, opened.checkpoint, opened.model, _BYTES)
+    with mock.patch.object(session, "generate", fake_generate):
+        pieces = [token.text for token in speaking.write("x", len(ids), temperature=1, top_k=0, seed=0)]
+    assert "".join(pieces) == _BYTES.decode(ids)
+
+
+def test_a_character_of_four_bytes_comes_whole_with_its_last(opened: OpenCheckpoint) -> None:
+    order = list(byte_symbols())
+    ids = [order.index(value) for value in "a🙂b".encode()]
+    speaking = OpenCheckpoint(opened.run, opened.checkpoint, opened.model, _BYTES)
+    tokens = [NextToken(id, torch.zeros(257)) for id in ids]
+    with mock.patch.object(session, "generate", return_value=iter(tokens)):
+        pieces = [token.text for token in speaking.write("x", len(ids), temperature=1, top_k=0, seed=0)]
+    assert pieces == ["a", "", "", "", "🙂", "b"]
+
+
+def test_a_damaged_checkpoint_is_not_opened(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    saved = select(copy.checkpoints)
+    with (saved.path / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(LabError, match=r"cannot be opened.*sha256.*Choose another checkpoint"):
+        open_checkpoint(copy, saved)
+    shutil.rmtree(saved.path)
+    with pytest.raises(LabError, match=r"lacks model\.safetensors"):
+        open_checkpoint(copy, saved)
