@@ -192,6 +192,17 @@ def test_a_full_disk_ends_a_headless_worker_in_a_sentence(small_disk: Path, alon
     assert differences(alone, run) == []
 
 
+def test_a_run_that_waits_on_a_full_disk_can_be_stopped(outputs: Path) -> None:
+    run = create_run(outputs, quick_settings(STEPS, **_SETTINGS), name="run", watched=True)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch.object(loop.state, "save_files", side_effect=full), forked(run) as child:
+        wait_until(lambda: run.status().state == "paused")
+        child.terminate()
+        assert child.wait(20) == 1
+    assert run.status().state == "failed"
+    assert "The disk is full" in run.log.read_text()
+
+
 def test_a_full_disk_while_a_run_is_made_leaves_no_half_of_it(small_disk: Path, alone: RunFolder) -> None:
     filler = _filled(small_disk, 20 << 10)
     with pytest.raises(LabError, match="could not be made"):

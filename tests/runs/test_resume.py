@@ -348,6 +348,17 @@ def test_a_killed_branch_resumes_without_a_step_twice(parent: RunFolder, outputs
     assert _steps(branch) == list(range(11, STEPS + 1))
 
 
+def test_a_branch_that_never_saved_starts_again_from_its_parents_place(parent: RunFolder, outputs: Path) -> None:
+    settings = with_values(parent.info().settings, {"checkpoints.interval": 0, "checkpoints.best": False})
+    branch = create_run(outputs, settings, name="branch", parent=(parent, select(parent.checkpoints, "5")))
+    with _asking(branch, pause=20), forked(branch):  # its events are longer by now than its parent's were at step 5
+        wait_until(lambda: branch.status().state == "paused")
+    train_here(branch)
+    assert same_weights(parent, branch)
+    assert _steps(branch) == list(range(6, STEPS + 1))
+    assert [event["step"] for event in events_of(branch, "started")] == [5, 5]
+
+
 def test_a_branch_may_change_how_it_learns(parent: RunFolder, outputs: Path) -> None:
     settings = with_values(parent.info().settings, {"train.learning_rate": 0.02, "train.steps": 15})
     branch = train_here(create_run(outputs, settings, name="branch", parent=(parent, select(parent.checkpoints, "10"))))

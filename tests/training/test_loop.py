@@ -209,6 +209,30 @@ def test_training_stops_at_the_first_number_that_is_none_and_keeps_what_was_save
     assert [event["step"] for event in events_of(run, "step")] == list(range(1, 13))
 
 
+def test_a_step_that_nobody_looks_at_is_checked_before_it_changes_a_weight(outputs: Path) -> None:
+    never = {"train__eval_interval": 0, "checkpoints__interval": 0}
+    run = new_run(outputs, 12, train__log_interval=100, **never)
+    seen: list[dict[str, torch.Tensor]] = []
+    plain = Trainer.optimizer_step
+
+    def look(self: Trainer) -> Any:
+        seen.append({name: weight.clone() for name, weight in self.model.state_dict().items()})
+        try:
+            return plain(self)
+        finally:
+            seen.append({name: weight.clone() for name, weight in self.model.state_dict().items()})
+
+    with (
+        mock.patch.object(Trainer, "optimizer_step", look),
+        _from_step(8, lambda value: value * math.nan),
+        pytest.raises(LabError, match="The loss at step 8 is not a finite number"),
+    ):
+        train_here(run)
+    assert [event["step"] for event in events_of(run, "step")] == [1]
+    before, after = seen[-2:]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_measured_loss_that_is_no_number_stops_before_it_is_saved(outputs: Path) -> None:
     run = new_run(outputs, 12, train__eval_interval=4, checkpoints__interval=3, checkpoints__keep_last=9)
     plain = Trainer.optimizer_step
