@@ -19,7 +19,7 @@ from llmlab.config import from_mapping, read_toml, with_values
 from llmlab.errors import LabError, UsageError
 from llmlab.gpt.estimate import estimate
 from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, process_alive
+from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.runs.registry import resolve_run
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings
@@ -80,7 +80,7 @@ def resume(args: argparse.Namespace) -> int:
     """Goes on with a run from its newest checkpoint."""
     run = resolve_run(args.run, outputs_of(args)).run
     status = run.recorded_status()
-    if status.live and process_alive(status.pid, status.pid_start):
+    if status.live and run.has_worker(status):
         paused = status.state == "paused"
         raise LabError(
             f"{run.id} is being trained already (it is {status.state}).",

@@ -10,6 +10,7 @@ checkpoints/    step-00000500/ and so on
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -159,12 +160,35 @@ class RunFolder:
     def status(self) -> RunStatus:
         """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
         status = self.recorded_status()
-        if status.live and not process_alive(status.pid, status.pid_start):
+        if status.live and not self.has_worker(status):
             # A queued run has no process yet; give its launcher a minute before calling it interrupted.
             if status.state == "queued" and abs(time.time() - status.heartbeat) < 60:
                 return status
             return dataclasses.replace(status, state="interrupted")
         return status
+
+    def has_worker(self, status: RunStatus) -> bool:
+        """Whether the process that `status` names lives.
+
+        Linux counts start times from the clock of now: when someone sets the clock, those of all processes move, and
+        none is what was written down. The lock, which a worker holds as long as it lives, then tells.
+        """
+        if process_alive(status.pid, status.pid_start):
+            return True
+        return status.pid is not None and _exists(status.pid) and self._is_locked()
+
+    def _is_locked(self) -> bool:
+        if not self.lock.is_file():
+            return False
+        import filelock  # seldom needed, and 25 ms of every start
+
+        try:
+            with filelock.FileLock(self.lock, timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False
 
     def write_status(self, status: RunStatus) -> None:
         """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""
@@ -184,6 +208,12 @@ def process_alive(pid: int | None, started: float | None) -> bool:
         return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
         return False
+
+
+def _exists(pid: int) -> bool:
+    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
+        return psutil.pid_exists(pid)
+    return False
 
 
 def process_start(pid: int) -> float:

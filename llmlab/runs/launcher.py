@@ -18,7 +18,7 @@ from llmlab.config import SettingInfo, differences, with_values
 from llmlab.corpora.registry import find_corpus
 from llmlab.errors import LabError, UsageError
 from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_alive
+from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.runs.registry import PRETRAINING
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -176,7 +176,7 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     window). Raises LabError when a worker is already there.
     """
     status = run.recorded_status()
-    if status.live and process_alive(status.pid, status.pid_start):
+    if status.live and run.has_worker(status):
         raise LabError(
             f"{run.id} is already being trained.",
             f"Process {status.pid} holds it.",
