@@ -102,6 +102,20 @@ def test_a_process_id_that_someone_else_has_now_is_not_the_worker(run: RunFolder
     assert run.status().state == "interrupted"
 
 
+def test_a_worker_lives_on_for_those_who_look_after_the_system_clock_was_set(run: RunFolder) -> None:
+    with _paused(run) as first:
+        plain = process_start(first.pid)
+        with mock.patch.object(folder.psutil.Process, "create_time", return_value=plain - 3600):
+            assert run.status().state == "paused"
+            with pytest.raises(LabError, match="already being trained"):
+                start_worker(run)
+            request(run, "resume")
+        assert first.wait() == 0
+        with mock.patch.object(folder.psutil.Process, "create_time", return_value=plain - 3600):
+            run.write_status(dataclasses.replace(run.recorded_status(), state="running", pid=os.getpid()))
+            assert run.status().state == "interrupted"  # the id is someone else's now, and nobody holds the lock
+
+
 @pytest.mark.parametrize(("pid", "start"), [(None, 1.0), (1, None), (-1, 0.0), (0, 0.0), (2**31, 0.0), (10**30, 0.0)])
 def test_a_process_that_cannot_be_does_not_live(pid: int | None, start: float | None) -> None:
     assert not process_alive(pid, start)
