@@ -256,8 +256,8 @@ def test_weights_begin_as_gpt2s_do(activation: str) -> None:
             assert torch.equal(parameter, torch.full_like(parameter, 1.0 if name.endswith("weight") else 0.0)), name
             continue
         # 5 standard errors of a standard deviation: 5 / sqrt(2 n).
-        assert float(parameter.std()) == pytest.approx(expected, rel=5 / math.sqrt(2 * parameter.numel())), name
-        assert abs(float(parameter.mean())) < 5 * expected / math.sqrt(parameter.numel()), name
+        assert parameter.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * parameter.numel())), name
+        assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
     assert narrow == 6
 
 
