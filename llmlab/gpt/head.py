@@ -15,9 +15,9 @@ from torch import Tensor
 
 # Fewer logits than this (16 MB in fp32) are cheap to hold, and the plain way is as fast.
 _FEW_LOGITS = 4 * 1024 * 1024
-# Rows of logits held at once: fewer make thin, slow matrix products, more bring little speed and cost 0.2 MB each
-# (measured on two cores at widths 128 and 384: 512 is 4-5 % faster than 384, 768 no more). A constant and not a measurement at start: it decides the order in
-# which sums are rounded, and a run must be repeatable bit for bit.
+# Rows of logits held at once: fewer make thin, slow matrix products (384 are 4-5 % slower than 512 on two cores, at
+# widths 128 and 384), each costs 0.2 MB. A constant and not a measurement at start: it decides the order in which
+# sums are rounded, and a run must be repeatable bit for bit.
 CHUNK_ROWS = 512
 
 

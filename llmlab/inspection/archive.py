@@ -1,0 +1,243 @@
+"""The file of an inspection: one safetensors file, what it holds described in its header.
+
+A safetensors file is the length of its header (8 bytes, little-endian), the header as JSON, then the tensors'
+bytes (github.com/huggingface/safetensors, README "Format"). All shapes are known before a forward pass begins, so
+the header is written first and every tensor goes to its place as soon as a layer has produced it: the attention
+patterns of a whole model never lie in memory together.
+
+Names and shapes are the contract with whoever reads: see `llmlab.inspection.answers`.
+This module needs no torch, so the window reads archives with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmlab.errors import LabError
+
+SCHEMA = 1
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "BOOL": np.dtype("bool"),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+# Metadata that is JSON inside its string.
+_PARSED: dict[str, type] = {"token_ids": list, "tokens": list, "notes": list, "versions": dict, "question": dict}
+# safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
+_LARGEST_HEADER = 100_000_000
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+Slot = tuple[npt.DTypeLike, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an archive says of itself; each field is a string in the header, lists and mappings as JSON.
+
+    kind: inspection, pattern, stages, neurons, intervention, sweep, comparison, evolution, geometry, parameters.
+    notes: sentences a reader must know (a virtual post_attn, a refused panel, what was sampled).
+    question: what was asked. more: fields of this kind alone, as strings.
+    """
+
+    kind: str
+    model: str
+    weights_sha256: str
+    token_ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    dtype: str = "float32"
+    attention_path: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    question: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
+
+    def to_strings(self) -> dict[str, str]:
+        """The header's `__metadata__`: strings only, as the format demands."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in values.items()
+        }
+        return {"schema": str(SCHEMA), **texts, **self.more}
+
+    @classmethod
+    def from_strings(cls, texts: Mapping[str, str]) -> Metadata:
+        """The inverse of `to_strings`. ValueError or KeyError where a field is missing or of another type."""
+        rest = dict(texts)
+        rest.pop("schema")
+        values: dict[str, Any] = {}
+        for name, kind in (
+            ("token_ids", list),
+            ("tokens", list),
+            ("notes", list),
+            ("versions", dict),
+            ("question", dict),
+        ):
+            values[name] = json.loads(rest.pop(name))
+            if not isinstance(values[name], kind):
+                raise ValueError(f"{name} is not a {kind.__name__}")
+        for name in ("kind", "model", "weights_sha256", "dtype", "attention_path"):
+            values[name] = rest.pop(name)
+        return cls(**values, more=rest)
+
+
+class ArchiveWriter:
+    """Writes an archive piece by piece; it appears under its name when complete, or not at all.
+
+    Used as a context manager: leaving it by an error removes what was written. OSError when the disk is full.
+    """
+
+    def __init__(
+        self, path: Path, shapes: Mapping[str, tuple[npt.DTypeLike, Sequence[int]]], metadata: Metadata
+    ) -> None:
+        """shapes: dtype and shape of every tensor, by name. What is never written reads as zeros."""
+        self._path = path
+        self._staging = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
+        header: dict[str, Any] = {"__metadata__": metadata.to_strings()}
+        self._places: dict[str, tuple[int, np.dtype[Any], Shape]] = {}
+        end = 0
+        # Wider types first keeps every tensor aligned to its own width, as safetensors' readers expect.
+        for name in sorted(shapes, key=lambda n: (-np.dtype(shapes[n][0]).itemsize, n)):
+            dtype, shape = np.dtype(shapes[name][0]), tuple(int(size) for size in shapes[name][1])
+            size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [end, end + size]}
+            self._places[name] = (end, dtype, shape)
+            end += size
+        text = json.dumps(header, ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._staging.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+        self._start = 8 + len(text)
+        self._file.truncate(self._start + end)
+
+    def write(self, name: str, values: npt.ArrayLike, *index: int, first_row: int = 0) -> None:
+        """Puts values at `name[index]`, from row `first_row` of the rest on; they must fill whole rows there."""
+        start, dtype, shape = self._places[name]
+        array = np.ascontiguousarray(values, dtype=dtype)
+        inner = shape[len(index) :]
+        if array.shape[1:] != inner[1:] or (inner and first_row + len(array) > inner[0]):
+            raise ValueError(f"{array.shape} from row {first_row} on does not fit into {name}{list(index)} of {shape}")
+        for depth, place in enumerate(index):
+            start += place * dtype.itemsize * int(np.prod(shape[depth + 1 :], dtype=np.int64))
+        start += first_row * dtype.itemsize * int(np.prod(inner[1:], dtype=np.int64))
+        self._file.seek(self._start + start)
+        self._file.write(array.data if array.size else b"")
+
+    def __enter__(self) -> ArchiveWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+            if kind is None:
+                os.replace(self._staging, self._path)
+        finally:
+            self._staging.unlink(missing_ok=True)
+
+
+def write_archive(path: Path, tensors: Mapping[str, npt.ArrayLike], metadata: Metadata) -> None:
+    """Writes tensors that are in memory. Floats become float32, whole numbers int32 or int64 as they are."""
+    arrays = {name: _plain(np.asarray(values)) for name, values in tensors.items()}
+    with ArchiveWriter(path, {name: (array.dtype, array.shape) for name, array in arrays.items()}, metadata) as writer:
+        for name, array in arrays.items():
+            writer.write(name, array)
+
+
+class Archive(Mapping[str, Array]):
+    """An archive on disk; tensors are read when they are asked for, as read-only views of the mapped file."""
+
+    def __init__(self, path: Path, metadata: Metadata, places: Mapping[str, tuple[int, np.dtype[Any], Shape]]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> Array:
+        start, dtype, shape = self._places[name]
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        return np.memmap(self.path, dtype=dtype, mode="r", offset=start, shape=shape or (1,)).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor, without reading it."""
+        return self._places[name][2]
+
+
+def read_archive(path: Path) -> Archive:
+    """Opens an archive. LabError when it is missing, cut, not an inspection, or from a newer lab."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+                raise ValueError("it does not begin like a safetensors file")
+            header = json.loads(file.read(length))
+        texts = header.pop("__metadata__", {})
+        schema = int(texts["schema"]) if "schema" in texts else 0
+    except OSError as error:
+        raise LabError(f"{path} cannot be read.", f"{error.strerror or error}.") from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise LabError(f"{path.name} is not an inspection of this lab.", f"{error}.", "Choose another file.") from error
+    if schema > SCHEMA:
+        raise LabError(
+            f"{path.name} was written by a newer lab.",
+            f"Its schema is {schema}, this one reads {SCHEMA}.",
+            "Update the lab.",
+        )
+    try:
+        places = {name: _place(entry, 8 + length, size) for name, entry in header.items()}
+        return Archive(path, Metadata.from_strings(texts), places)
+    except EOFError as error:
+        raise LabError(f"{path.name} is cut short.", f"{error}.", "Run the inspection again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        why = f"Its header lacks or garbles {error}." if isinstance(error, KeyError) else f"{error}."
+        raise LabError(f"{path.name} is not an inspection of this lab.", why, "Choose another file.") from error
+
+
+def _place(entry: Mapping[str, Any], start: int, size: int) -> tuple[int, np.dtype[Any], Shape]:
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+    first, last = entry["data_offsets"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
+        raise ValueError("a tensor's shape or place is not made of whole numbers")
+    if last - first != dtype.itemsize * _product(shape):
+        raise ValueError("a tensor's shape and length differ")
+    if start + last > size:
+        raise EOFError(f"It should have {start + last:,} bytes and has {size:,}")
+    return start + first, dtype, shape
+
+
+def _product(shape: Sequence[int]) -> int:
+    """Python's whole numbers: a hostile shape must not wrap around."""
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _plain(array: Array) -> Array:
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    return array if array.dtype in _CODES else array.astype(np.int64)
