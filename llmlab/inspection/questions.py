@@ -1,0 +1,134 @@
+"""What can be asked of one open model: one dataclass a question, as it stands in JSON and in an archive's header."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from llmlab.errors import UsageError
+from llmlab.sessions.model import OpenModel
+
+T = TypeVar("T")
+
+ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """The text that the model reads. ids win over text; beginning: put the beginning-of-text token before it."""
+
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    beginning: bool = False
+
+    def token_ids(self, opened: OpenModel) -> list[int]:
+        """What the model is given. UsageError when there is nothing, or no beginning to add."""
+        if self.ids:
+            return list(self.ids)
+        ids = opened.tokenizer.encode(self.text.encode(errors="replace").decode())  # half of a surrogate pair is "?"
+        if self.beginning:
+            if opened.tokenizer.beginning is None:
+                raise UsageError(f"{opened.name} has no beginning-of-text token.", "", "Ask without one.")
+            ids = [opened.tokenizer.beginning, *ids]
+        if not ids:
+            raise UsageError("The prompt is empty.", "A model needs at least one token to read.")
+        return ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Prompt):
+    """A place in the prompt and what is predicted there: the logit of `answer`, minus that of `against` if given.
+
+    position: from 0, negative from the end. answer and against: one token's text; "" for answer is the model's own
+    likeliest token, "" for against is none.
+    """
+
+    position: int = -1
+    answer: str = ""
+    against: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Target):
+    """The panels' question: any of ASPECTS, in one forward pass. top: tokens kept by the lens at each place."""
+
+    what: tuple[str, ...] = ASPECTS
+    top: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern(Prompt):
+    """One head's whole attention pattern."""
+
+    layer: int
+    head: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages(Prompt):
+    """One head's way from queries and keys to its pattern."""
+
+    layer: int
+    head: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons(Target):
+    """The neurons of one feed-forward that speak most for (and against) the answer."""
+
+    layer: int
+    top: int = 20
+
+
+def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A question from JSON. UsageError names the field that is unknown, missing or of another type."""
+    hints = get_type_hints(kind)
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"{kind.__name__.lower()} has no {unknown[0]!r}.", f"It takes {', '.join(known)}.")
+    for name, field in known.items():
+        if name not in values and field.default is dataclasses.MISSING:
+            raise UsageError(f"{kind.__name__.lower()} needs {name}.")
+    return kind(**{name: _typed(kind, name, hints[name], value) for name, value in values.items()})
+
+
+def to_values(question: Any) -> dict[str, Any]:
+    """The inverse: plain values for JSON, those at their default left out."""
+    return {
+        field.name: list(value) if isinstance(value, tuple) else value
+        for field in dataclasses.fields(question)
+        if (value := getattr(question, field.name)) != field.default
+    }
+
+
+def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        if isinstance(value, (list, tuple)):
+            return tuple(_typed(kind, name, inner, item) for item in value)
+    elif type(value) is hint or (hint is float and type(value) is int):
+        return value
+    raise UsageError(f"{name} of {kind.__name__.lower()} cannot be {value!r}.", "It is of another kind.")
+
+
+def token_of(opened: OpenModel, text: str, field: str) -> int:
+    """The one token that `text` is. UsageError when it is several, with what they are."""
+    ids = opened.tokenizer.encode(text)
+    if len(ids) != 1:
+        parts = ", ".join(repr(opened.tokenizer.token_text(id)) for id in ids) or "nothing"
+        raise UsageError(
+            f"{field} {text!r} is not one token of {opened.name}.",
+            f"It is cut into {parts}.",
+            "A leading space often matters: ' Paris' is one token where 'Paris' is two.",
+        )
+    return ids[0]
+
+
+def place_of(position: int, time: int) -> int:
+    """A position in a prompt of `time` tokens, counted from 0. UsageError when it is outside."""
+    place = position + time if position < 0 else position
+    if not 0 <= place < time:
+        raise UsageError(f"The prompt has no token {position}.", f"It has {time}: 0 to {time - 1}, or -{time} to -1.")
+    return place
