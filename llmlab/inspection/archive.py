@@ -37,6 +37,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # Metadata that is JSON inside its string.
 _PARSED: dict[str, type] = {"token_ids": list, "tokens": list, "notes": list, "versions": dict, "question": dict}
+# Left free in the header for what a pass adds to the metadata: a few notes, an answer.
+_ROOM_IN_HEADER = 16 * 1024
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
 
@@ -108,7 +110,7 @@ class ArchiveWriter:
         """shapes: dtype and shape of every tensor, by name. What is never written reads as zeros."""
         self._path = path
         self._staging = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
-        header: dict[str, Any] = {"__metadata__": metadata.to_strings()}
+        header: dict[str, Any] = {}
         self._places: dict[str, tuple[int, np.dtype[Any], Shape]] = {}
         end = 0
         # Wider types first keeps every tensor aligned to its own width, as safetensors' readers expect.
@@ -118,12 +120,14 @@ class ArchiveWriter:
             header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [end, end + size]}
             self._places[name] = (end, dtype, shape)
             end += size
-        text = json.dumps(header, ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
+        self.bytes = end
+        self.metadata = metadata  # may be replaced until the archive is closed: an answer is known after the pass
+        self._header = header
+        text = self._encoded_header()
+        room = len(text) + _ROOM_IN_HEADER
+        self._start = 8 + room + (-room % 8)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._staging.open("wb")
-        self._file.write(len(text).to_bytes(8, "little") + text)
-        self._start = 8 + len(text)
         self._file.truncate(self._start + end)
 
     def write(self, name: str, values: npt.ArrayLike, *index: int, first_row: int = 0) -> None:
@@ -139,6 +143,9 @@ class ArchiveWriter:
         self._file.seek(self._start + start)
         self._file.write(array.data if array.size else b"")
 
+    def _encoded_header(self) -> bytes:
+        return json.dumps({"__metadata__": self.metadata.to_strings(), **self._header}, ensure_ascii=False).encode()
+
     def __enter__(self) -> ArchiveWriter:
         return self
 
@@ -146,6 +153,10 @@ class ArchiveWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is None:
+                text = self._encoded_header().ljust(self._start - 8)  # spaces: JSON and the format allow them
+                self._file.seek(0)
+                self._file.write((self._start - 8).to_bytes(8, "little") + text)
             self._file.close()
             if kind is None:
                 os.replace(self._staging, self._path)
