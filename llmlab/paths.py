@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import platformdirs
+
+from llmlab.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -19,13 +22,29 @@ def resources_dir() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "resources"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as people write it, with `~` and `~name` as home folders; it need not exist.
+
+    UsageError when there is no such home, and for a name that no file system takes (too long, with a null byte).
+    """
+    try:
+        found = Path(path).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            found.lstat()
+    except RuntimeError as error:
+        raise UsageError(f"{path} leads nowhere.", "There is no such home folder.", "Write the whole path.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(path)!r:.100} cannot be a file or a folder.", f"{error.args[-1]}.") from error
+    return found
+
+
 def outputs_dir() -> Path:
     """Where runs go unless told otherwise: $LLMLAB_OUTPUTS, else the checkout's outputs/, else the home folder.
 
     The same answer for the window and the command line, so that each sees the runs of the other.
     """
     if named := os.environ.get("LLMLAB_OUTPUTS"):
-        return Path(named).expanduser()
+        return expanded(named)
     checkout = _PACKAGE.parent
     if (checkout / "pyproject.toml").is_file():
         return checkout / "outputs"
@@ -35,5 +54,5 @@ def outputs_dir() -> Path:
 def cache_dir() -> Path:
     """Where token caches and downloaded corpora go: $LLMLAB_CACHE, else the platform's cache folder."""
     if named := os.environ.get("LLMLAB_CACHE"):
-        return Path(named).expanduser()
+        return expanded(named)
     return Path(platformdirs.user_cache_dir("llmlab", appauthor=False))

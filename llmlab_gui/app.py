@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llmlab import __version__
 from llmlab.errors import LabError
-from llmlab.paths import outputs_dir
+from llmlab.paths import expanded, outputs_dir
 from llmlab.runs.registry import resolve_run
 from llmlab_gui.display import missing_library, why_no_window
 
@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="the folder that holds the runs")
     parser.add_argument("--version", action="version", version=f"LLM Learning Lab {__version__}")
     arguments = parser.parse_args(argv)
-    outputs = (arguments.outputs or outputs_dir()).expanduser().resolve()
+    try:
+        outputs = expanded(arguments.outputs or outputs_dir()).resolve()
+    except LabError as error:
+        print(f"llmlab-gui: {error}", file=sys.stderr)
+        return 2
     reason = why_no_window()
     if reason is not None:
         print(f"llmlab-gui: {reason} {_TWIN}", file=sys.stderr)

@@ -15,6 +15,7 @@ from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.config import describe, parse_value
 from llmlab.errors import LabError, UsageError
+from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import resolve_run
@@ -85,7 +86,7 @@ def generate(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Writes a checkpoint for transformers: all of the folder, or nothing."""
     run, checkpoint = _checkpoint_of(args)
-    out = args.out.expanduser().resolve()
+    out = expanded(args.out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already.", "An export never overwrites.", "Choose another --out folder.")
     from transformers.utils import logging  # these bring torch and transformers

@@ -18,6 +18,7 @@ from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assig
 from llmlab.config import from_mapping, read_toml, with_values
 from llmlab.errors import LabError, UsageError
 from llmlab.gpt.estimate import estimate
+from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume
@@ -129,7 +130,7 @@ def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:
         next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
     if corpus.kind != "yours":
         return settings
-    path = Path(settings.data.corpus).expanduser().resolve()
+    path = expanded(settings.data.corpus).resolve()
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, corpus=str(path)))
 
 

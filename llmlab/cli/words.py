@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llmlab.errors import UsageError
-from llmlab.paths import outputs_dir
+from llmlab.paths import expanded, outputs_dir
 from llmlab.runs.folder import RunFolder
 
 # Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
@@ -87,7 +87,7 @@ def add_settings(parser: Parser) -> None:
 
 def outputs_of(args: argparse.Namespace) -> Path:
     """The outputs folder that the command line means, absolute."""
-    return (args.outputs.expanduser() if args.outputs is not None else outputs_dir()).resolve()
+    return (expanded(args.outputs) if args.outputs is not None else outputs_dir()).resolve()
 
 
 def assignments_of(args: argparse.Namespace) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+import os
 
 from llmlab.corpora.corpus import Corpus
 from llmlab.corpora.embedded import embedded_corpora
@@ -11,6 +11,7 @@ from llmlab.corpora.fetched import fetch, fetched_corpora
 from llmlab.corpora.own import own_corpus
 from llmlab.corpora.stories import stories_corpus
 from llmlab.errors import UsageError
+from llmlab.paths import expanded
 
 __all__ = ["Corpus", "corpora", "fetch", "find_corpus"]
 
@@ -25,8 +26,8 @@ def find_corpus(name_or_path: str) -> Corpus:
     named = {corpus.name: corpus for corpus in corpora()}
     if name_or_path in named:
         return named[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if name_or_path and path.exists():
+    path = expanded(name_or_path)
+    if name_or_path and os.path.exists(path):  # false, and no error, where it may not be looked at
         return own_corpus(path)
     nearest = difflib.get_close_matches(name_or_path, named, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."

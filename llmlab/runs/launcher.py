@@ -17,6 +17,7 @@ from llmlab import __version__
 from llmlab.config import SettingInfo, differences, with_values
 from llmlab.corpora.registry import find_corpus
 from llmlab.errors import LabError, UsageError
+from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.runs.registry import PRETRAINING
@@ -63,7 +64,7 @@ def create_run(
             f"{name!r} cannot be a run's name.",
             "Letters, digits and . _ + - are allowed, at most 100 of them.",
         )
-    corpus_path = Path(settings.data.corpus).expanduser()
+    corpus_path = expanded(settings.data.corpus)
     if find_corpus(settings.data.corpus).kind == "yours" and not corpus_path.is_absolute():
         # The worker, and whoever resumes the run some day, may be in another working directory.
         settings = with_values(settings, {"data.corpus": str(corpus_path.resolve())})

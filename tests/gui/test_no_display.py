@@ -82,3 +82,10 @@ def test_a_plugin_that_cannot_be_loaded_names_what_it_lacks(tmp_path: Path) -> N
     broken.write_bytes(b"not a library")
     assert "libqxcb.so" in (missing_library(broken) or "")
     assert missing_library(tmp_path / "absent.so") is None
+
+
+def test_outputs_that_lead_nowhere_are_refused_in_a_sentence() -> None:
+    done = run_gui("--outputs", "~nobody-of-that-name/runs", QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "~nobody-of-that-name/runs leads nowhere" in done.stderr
