@@ -19,10 +19,12 @@ from llmlab.runs.checkpoints import (
     MANIFEST_FILE,
     MODEL_FILE,
     Checkpoint,
+    checkpoint_name,
     delete,
     list_checkpoints,
     select,
     set_pinned,
+    unreadable,
     verify,
 )
 from llmlab.runs.registry import RunReference, resolve_run
@@ -96,18 +98,24 @@ def _list(reference: RunReference, as_json: bool) -> int:
 
 
 def _verify(reference: RunReference, which: str | None, as_json: bool) -> int:
-    """All checkpoints of the run, or one, against their manifests."""
+    """All checkpoints of the run, or one, against their manifests; folders without a manifest are problems too."""
     folder = reference.run.checkpoints
-    chosen = list_checkpoints(folder) if which is None else [select(folder, which)]
-    problems = [(checkpoint, verify(checkpoint)) for checkpoint in chosen]
+    lost = unreadable(folder)
+    if which is not None and which.isdecimal():
+        lost = [name for name in lost if name == checkpoint_name(int(which))]
+    elif which is not None:
+        lost = []
+    chosen = list_checkpoints(folder) if which is None else [] if lost else [select(folder, which)]
+    problems = {checkpoint.name: verify(checkpoint) for checkpoint in chosen}
+    problems |= {name: f"{name} has no manifest that can be read." for name in lost}
     if as_json:
-        print_json([{"name": checkpoint.name, "problem": problem} for checkpoint, problem in problems])
+        print_json([{"name": name, "problem": problem} for name, problem in sorted(problems.items())])
     else:
-        for checkpoint, problem in problems:
-            print(problem or f"{checkpoint.name} is what was saved.")
+        for name, problem in sorted(problems.items()):
+            print(problem or f"{name} is what was saved.")
         if not problems:
             print(f"{reference.run.id} has saved no checkpoint yet.")
-    return FAILED if any(problem for _, problem in problems) else DONE
+    return FAILED if any(problems.values()) else DONE
 
 
 def _inspect(checkpoint: Checkpoint, as_json: bool) -> int:

@@ -197,6 +197,22 @@ def test_verify_finds_a_changed_byte(saved: FakeRun, capsys: pytest.CaptureFixtu
     assert main(["checkpoints", "bar", "verify", "final"]) == 0
 
 
+def test_verify_names_checkpoints_whose_manifest_is_gone(saved: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    (saved.run.checkpoints / "step-00000010" / "manifest.json").unlink()
+    (saved.run.checkpoints / ".tmp-step-00000030-1234abcd").mkdir()  # a save under way is none
+    assert main(["checkpoints", "bar", "verify"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "step-00000010 has no manifest that can be read.",
+        "step-00000020 is what was saved.",
+    ]
+    for words in (["bar", "verify", "10"], ["bar@10", "verify"]):
+        assert _json(capsys, "checkpoints", *words, code=1) == [
+            {"name": "step-00000010", "problem": "step-00000010 has no manifest that can be read."}
+        ]
+    assert main(["checkpoints", "bar", "verify", "20"]) == main(["checkpoints", "bar", "verify", "final"]) == 0
+    assert main(["checkpoints", "bar", "verify", "15"]) == 1
+
+
 def _write_header(fake: FakeRun, header: bytes, length: int | None = None) -> None:
     file = fake.run.checkpoints / "step-00000020" / "model.safetensors"
     file.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + bytes(64))
