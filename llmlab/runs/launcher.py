@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -92,7 +93,7 @@ def create_run(
             f"Choose another --name, or go on with it: llmlab-run resume {name}",
         )
     try:
-        _make_folder(run, info, None if parent is None else parent[1])
+        _make_folder(run, info, parent)
     except OSError as error:
         raise LabError(
             f"The run's folder could not be made in {track}.", str(error), "Choose another --outputs folder."
@@ -100,15 +101,17 @@ def create_run(
     return run
 
 
-def _make_folder(run: RunFolder, info: RunInfo, begin: Checkpoint | None) -> None:
+def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
     """All of a new run's folder, or nothing. Raises OSError."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     run.path.mkdir()
     try:
         run.requests.mkdir()
         run.checkpoints.mkdir()
-        if begin is not None:  # its own copy, so that the branch outlives its parent
-            copy_into(run.checkpoints, begin, labels=("branch",))
+        if parent is not None:  # its own copies, so that the branch outlives its parent
+            copy_into(run.checkpoints, parent[1], labels=("branch",))
+            with contextlib.suppress(FileNotFoundError):  # its worker writes it too; with it, the branch can write now
+                shutil.copyfile(parent[0].tokenizer_json, run.tokenizer_json)
         run.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
         run.write_info(info)
     except BaseException:

@@ -27,6 +27,7 @@ from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.runs.worker import changes_since
+from llmlab.sessions.checkpoint import open_checkpoint
 from llmlab.training import requests
 from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
@@ -322,6 +323,14 @@ def test_a_branch_with_the_same_settings_ends_as_its_parent_did(parent: RunFolde
         event["loss"] for event in events_of(parent, "step")[10:]
     ]
     assert select(branch.checkpoints, "10").labels == ("branch",)
+
+
+def test_a_branch_can_be_opened_before_its_first_worker_ran(parent: RunFolder, outputs: Path) -> None:
+    begin = select(parent.checkpoints, "10")
+    branch = create_run(outputs, parent.info().settings, name="branch", parent=(parent, begin))
+    opened, original = open_checkpoint(branch, select(branch.checkpoints)), open_checkpoint(parent, begin)
+    assert opened.tokenizer.to_json() == original.tokenizer.to_json()
+    assert same_weights(parent, branch, "10")
 
 
 def test_a_branch_outlives_its_parent(parent: RunFolder, outputs: Path) -> None:
