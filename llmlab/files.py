@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
+
+# No write of a small file takes so long; after it, its writer is gone.
+_LITTER_SECONDS = 60.0
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -62,6 +67,17 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         fsync_folder(path.parent)
+
+
+def clear_litter(folder: Path) -> None:
+    """Removes what writers that were killed left in `folder`: staging files of `write_atomic`, over a minute old.
+
+    A younger one may belong to a writer that lives.
+    """
+    for path in folder.glob(".tmp-*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and abs(time.time() - path.stat().st_mtime) > _LITTER_SECONDS:
+                path.unlink()
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -28,7 +28,7 @@ import torch
 from llmlab.config import differences, from_mapping, to_mapping
 from llmlab.corpora.dataset import Dataset, load_dataset
 from llmlab.errors import Cancelled, LabError
-from llmlab.files import write_json
+from llmlab.files import clear_litter, write_json
 from llmlab.gpt.estimate import estimate
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, process_alive
@@ -73,6 +73,8 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     try:
         with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
             checkpoints.clean_staging(run.checkpoints)
+            for folder in (run.path, run.requests):
+                clear_litter(folder)
             recorder = Recorder(run)
             control = Control(run, recorder, watched=info.watched)
             if handle_signals:

@@ -76,6 +76,17 @@ def test_two_workers_that_start_at_once_train_the_run_once(run: RunFolder, alone
     assert [event["step"] for event in events_of(run, "step")] == list(range(1, 13))
 
 
+def test_files_that_killed_writers_left_are_cleared_when_a_worker_begins(run: RunFolder) -> None:
+    litter = [run.path / ".tmp-status.json-0a1b2c3d", run.requests / ".tmp-1.json-0a1b2c3d"]
+    for path in litter:
+        path.write_text('{"state": "runn')
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    young = run.path / ".tmp-run.json-4e5f6a7b"  # someone may be writing it
+    young.write_text("{")
+    train_here(run)
+    assert [path for path in (*litter, young) if path.exists()] == [young]
+
+
 def test_a_lock_left_by_a_killed_worker_holds_nobody_up(run: RunFolder, alone: RunFolder) -> None:
     with _paused(run) as first:
         first.kill()
