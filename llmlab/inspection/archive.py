@@ -37,8 +37,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # Metadata that is JSON inside its string.
 _PARSED: dict[str, type] = {"token_ids": list, "tokens": list, "notes": list, "versions": dict, "question": dict}
-# Left free in the header for what a pass adds to the metadata: a few notes, an answer.
-_ROOM_IN_HEADER = 16 * 1024
+# Left free in the header for what a pass adds: some dozens of small tensors, a few notes, an answer.
+_ROOM_IN_HEADER = 32 * 1024
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
 
@@ -143,6 +143,19 @@ class ArchiveWriter:
         self._file.seek(self._start + start)
         self._file.write(array.data if array.size else b"")
 
+    def add(self, name: str, values: npt.ArrayLike) -> None:
+        """Appends a whole tensor whose shape was not known at the start. Few and small ones: see `_ROOM_IN_HEADER`."""
+        array = _plain(np.asarray(values))
+        end = self.bytes + array.nbytes
+        self._header[name] = {
+            "dtype": _CODES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [self.bytes, end],
+        }
+        self._file.seek(self._start + self.bytes)
+        self._file.write(np.ascontiguousarray(array).data if array.size else b"")
+        self.bytes = end
+
     def _encoded_header(self) -> bytes:
         return json.dumps({"__metadata__": self.metadata.to_strings(), **self._header}, ensure_ascii=False).encode()
 
@@ -155,6 +168,8 @@ class ArchiveWriter:
         try:
             if kind is None:
                 text = self._encoded_header().ljust(self._start - 8)  # spaces: JSON and the format allow them
+                if len(text) > self._start - 8:
+                    raise ValueError("what was added does not fit into the header")
                 self._file.seek(0)
                 self._file.write((self._start - 8).to_bytes(8, "little") + text)
             self._file.close()

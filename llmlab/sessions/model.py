@@ -11,6 +11,9 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from llmlab.gpt.model import GPT
+from llmlab.inspection.anatomy import Anatomy, anatomy_of
+
 ModelKind: TypeAlias = Literal["scratch", "huggingface", "gguf", "adapter", "live"]
 
 
@@ -54,6 +57,16 @@ class OpenModel:
     def bytes(self) -> int:
         """Memory of its weights."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that can come next; an embedding may have more rows than that, for padding."""
+        return self.model.vocab_size if isinstance(self.model, GPT) else self.anatomy.vocab_size
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Where its parts are, and which panels are refused. LabError when nothing of it could be trusted."""
+        return anatomy_of(self.model)
 
     @cached_property
     def weights_sha256(self) -> str:

@@ -96,6 +96,23 @@ def test_metadata_may_be_completed_after_the_pass(tmp_path: Path) -> None:
     assert archive["p"][0] == 1
 
 
+def test_what_is_added_at_the_end_is_read_like_the_rest(tmp_path: Path) -> None:
+    with ArchiveWriter(tmp_path / "a.safetensors", {"p": (np.float32, (3,))}, ABOUT) as writer:
+        writer.add("ids", np.arange(5, dtype=np.int32))
+        writer.write("p", np.ones(3, np.float32))
+        writer.add("score", np.float32([[0.5]]))
+    read = load_file(tmp_path / "a.safetensors")
+    assert read["ids"].tolist() == [0, 1, 2, 3, 4]
+    assert read["p"].tolist() == [1, 1, 1]
+    assert np.array_equal(read_archive(tmp_path / "a.safetensors")["score"], [[0.5]])
+
+
+def test_more_than_the_header_has_room_for_is_an_error_and_not_a_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="header"), ArchiveWriter(tmp_path / "a.safetensors", {}, ABOUT) as writer:
+        writer.metadata = dataclasses.replace(ABOUT, notes=["x" * 100_000])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_on_the_way_leaves_no_file_and_the_old_archive_whole(tmp_path: Path) -> None:
     write_archive(tmp_path / "a.safetensors", {"p": np.ones(3, np.float32)}, ABOUT)
     with pytest.raises(RuntimeError), ArchiveWriter(tmp_path / "a.safetensors", {"p": (np.float32, (3,))}, ABOUT):

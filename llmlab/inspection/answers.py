@@ -1,0 +1,87 @@
+"""Every question that can be asked of one open model, answered into an archive.
+
+The command line, the model host and a training worker all come through here, so that a live run, a checkpoint and
+a Hugging Face model are asked in the same words and answer in the same tensors:
+
+    inspect     attention/{layer} [H, T, T]; attention/rollout [L, T, T]
+                heads/{entropy,previous,first,distance,duplicate,induction} [L, H]; heads/mosaic [L, H, S, S]
+                residual/{pre_attn,post_attn,post_ffn,attn_out,mlp_out} [L, T, C]; residual/final [T, C]
+                contributions/norm/{point} [L, T]; contributions/cosine/{attention,feed_forward,block} [L, T]
+                contributions/share/{attention,feed_forward} [L, T], /embedding [T]; contributions/heads [L, H, T]
+                attribution/{attention,feed_forward,attention_bias} [L]; attribution/heads [L, H]
+                attribution/{embedding,bias,sum,logit} [1]
+                lens/{ids,probability} [2L + 1, T, K]; lens/{rank,target_probability,entropy,kl} [2L + 1, T]
+    pattern     pattern [T, T] of one head: query, key
+    stages      stages/{scores,scaled,masked,pattern} [T, T]; stages/{query,key,value} [T, D]
+    neurons     neurons/{index,activation,attribution} [K]
+    intervene, sweep, geometry, parameters: see the modules of these names
+
+L layers, H heads, T tokens of the prompt, C width of the stream, D of a head, K tokens or neurons kept, S at most 64.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmlab.errors import LabError, UsageError
+from llmlab.progress import Progress, quiet
+from llmlab.sessions.model import OpenModel
+from llmlab.training.device import is_out_of_memory
+
+Answer = Callable[[OpenModel, Mapping[str, Any], Path, Progress], None]
+
+
+def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> Path:
+    """Answers `question` into the file `out` and returns it.
+
+    UsageError for an unknown question or field. LabError when a panel is refused for this model, when memory runs
+    out (with what to do) or the disk is full. Cancelled when `progress` says so; nothing half-written is left.
+    """
+    answers = _answers()
+    if question not in answers:
+        raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(answers)}.")
+    try:
+        answers[question](opened, values, out, progress)
+    except OSError as error:
+        raise LabError(f"The answer could not be written to {out}.", f"{error.strerror or error}.") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise LabError(
+            f"Memory ran out while {opened.name} was read.",
+            "Attention patterns grow with the square of the prompt's length.",
+            "Shorten the prompt, ask for fewer things at once, or open a smaller model.",
+        ) from error
+    return out
+
+
+def require_room(out: Path, size: int) -> None:
+    """LabError when an archive of `size` bytes does not fit on the disk."""
+    folder = out.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise LabError(
+            f"The archive would need {size / 1e9:.1f} GB.",
+            f"{folder} has {free / 1e9:.1f} GB free.",
+            "Shorten the prompt, or leave out `attention` and `residual`.",
+        )
+
+
+def _answers() -> dict[str, Answer]:
+    """By name. Imported here: each of these modules knows what it answers, and some import this one."""
+    from llmlab.inspection import inspect
+
+    return {
+        "inspect": inspect.answer_inspect,
+        "pattern": inspect.answer_pattern,
+        "stages": inspect.answer_stages,
+        "neurons": inspect.answer_neurons,
+    }

@@ -1,0 +1,116 @@
+"""What an inspection found, in few words: for summary.json and the terminal. Numbers come from the archive alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llmlab.inspection.archive import Archive, Array
+
+HEAD_SCORES = ("previous", "first", "induction", "duplicate")
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """One head and how strongly it does what the score is about."""
+
+    layer: int
+    head: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a direct logit attribution."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that the model expects, with its probability."""
+
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The gist of an archive of kind `inspection`; parts that it lacks are empty."""
+
+    model: str
+    weights_sha256: str
+    tokens: list[str]
+    bytes: int
+    tensors: dict[str, list[int]]
+    notes: list[str]
+    next: list[Candidate] = field(default_factory=list)  # at the last token
+    heads: dict[str, list[HeadScore]] = field(default_factory=dict)  # strongest heads by score
+    attribution: list[Bar] = field(default_factory=list)  # largest bars by size, then `sum`
+    norms: dict[str, list[float]] = field(default_factory=dict)  # mean over tokens, by layer
+    settled: int | None = None  # first row of the lens from which on the last place's top token stays the same
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def summarise(archive: Archive) -> Summary:
+    """The summary of an inspection."""
+    about = archive.metadata
+    return Summary(
+        model=about.model,
+        weights_sha256=about.weights_sha256,
+        tokens=about.tokens,
+        bytes=archive.path.stat().st_size,
+        tensors={name: list(archive.shape(name)) for name in archive},
+        notes=about.notes,
+        next=_next(archive),
+        heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
+        attribution=_bars(archive),
+        norms={
+            name.removeprefix("contributions/norm/"): archive[name].mean(1).round(4).tolist()
+            for name in archive
+            if name.startswith("contributions/norm/")
+        },
+        settled=_settled(archive),
+    )
+
+
+def _next(archive: Archive) -> list[Candidate]:
+    if "lens/ids" not in archive:
+        return []
+    ids, probabilities = archive["lens/ids"][-1, -1], archive["lens/probability"][-1, -1]
+    return [Candidate(int(id), float(p)) for id, p in zip(ids, probabilities, strict=True)]
+
+
+def _settled(archive: Archive) -> int | None:
+    if "lens/ids" not in archive:
+        return None
+    top = archive["lens/ids"][:, -1, 0]
+    others = np.flatnonzero(top != top[-1])
+    return int(others[-1]) + 1 if len(others) else 0
+
+
+def _strongest(scores: Array) -> list[HeadScore]:
+    """scores [L, H] -> the highest ones."""
+    order = np.argsort(scores, axis=None)[::-1][:_LISTED]
+    places = zip(*np.unravel_index(order, scores.shape), strict=True)
+    return [HeadScore(int(layer), int(head), float(scores[layer, head])) for layer, head in places]
+
+
+def _bars(archive: Archive) -> list[Bar]:
+    if "attribution/sum" not in archive:
+        return []
+    bars = [
+        Bar("embedding", float(archive["attribution/embedding"][0])),
+        Bar("bias", float(archive["attribution/bias"][0])),
+    ]
+    for part in ("attention", "feed_forward"):
+        bars += [Bar(f"{part} {layer}", float(value)) for layer, value in enumerate(archive[f"attribution/{part}"])]
+    largest = sorted(bars, key=lambda bar: -abs(bar.value))[:_LISTED]
+    return [*largest, Bar("sum", float(archive["attribution/sum"][0]))]
