@@ -1,0 +1,170 @@
+"""What each attention head does, in a few numbers and a thumbnail, taken while its pattern passes by.
+
+With A [T, T] a head's pattern (row: query i, column: key j), means over all queries that have a choice, i >= 1:
+
+    entropy    sum_j -A_ij ln A_ij      in nats: 0 looks at one token, ln(i + 1) at all alike
+    previous   A_i,i-1                  a previous-token head (Elhage et al. 2021, "A Mathematical Framework")
+    first      A_i,0                    an attention sink (Xiao et al. 2024, "Efficient Streaming Language Models")
+    distance   sum_j A_ij (i - j)       in tokens
+
+and on N random tokens read twice in a row (Olsson et al. 2022, "In-context Learning and Induction Heads"), means
+over the places i of the second half, with j the same token's place in the first:
+
+    duplicate  A_i,j                    a duplicate-token head (Wang et al. 2022, "Interpretability in the Wild")
+    induction  A_i,j+1                  an induction head: what followed the last time
+
+Where rows sum to less than one (models with sinks) the missing part counts for nothing. Layers without a pattern,
+and prompts of one token, which leave no choice, have NaN.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.errors import LabError
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.capture import Observer, run
+
+MOSAIC = 64  # cells along a thumbnail's side, at most
+REPEATED = 50  # random tokens that are read twice; enough for a score, a tenth of the cost of a 512-token prompt
+
+# Rows that are summarised together: 64 rows x 9 heads x 512 keys are about 1 MB, so what is computed from them
+# stays in a core's cache; and keys behind a block's last query, which are all masked, are never looked at.
+_ROWS = 64
+# ln(0) is minus infinity and 0 times that is not a number; and numbers below 1e-38 are slow.
+_TINY = 1e-30
+
+
+class HeadSummaries(Observer):
+    """Entropy, previous-token, first-token and distance scores [L, H] and the mosaic [L, H, S, S] of one prompt.
+
+    S = min(T, 64). Cell (a, b) of the mosaic is the largest weight from the queries a T // S up to (a + 1) T // S
+    (not included) to such keys; of a prompt with at most 64 tokens it is the pattern itself.
+    """
+
+    def __init__(self, anatomy: Anatomy, time: int) -> None:
+        """time: tokens of the prompt, T."""
+        self._time = time
+        self._side = min(time, MOSAIC)
+        device = anatomy.unembedding.device
+        size = (anatomy.n_layer, anatomy.n_head)
+        self._sums = torch.zeros(4, *size, device=device)  # entropy, previous, first, distance
+        self._mosaic = torch.zeros(*size, self._side, self._side, device=device)
+        self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
+
+    def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        for start in range(0, pattern.shape[1], _ROWS):
+            row = first + start
+            rows = pattern[:, start : start + _ROWS]
+            rows = rows[:, :, : row + rows.shape[1]].float()  # [H, r, keys up to the last query]
+            self._thumbnail(layer, row, rows)
+            if row == 0:
+                row, rows = 1, rows[:, 1:]
+            if rows.shape[1]:
+                self._score(layer, row, rows)
+
+    def _score(self, layer: int, row: int, rows: Tensor) -> None:
+        count = rows.shape[1]
+        logs = (rows + _TINY).log_()
+        self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
+        self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
+        # Places are counted from the block's first query, so that near keys keep all their digits.
+        place = torch.arange(count, device=rows.device, dtype=rows.dtype)
+        weights = torch.stack((torch.ones_like(place), place))  # [2, r]
+        received, by_query = (weights @ rows).unbind(1)  # [H, keys] each
+        keys = torch.arange(-row, count, device=rows.device, dtype=rows.dtype)
+        self._sums[2, layer] += received[:, 0]
+        self._sums[3, layer] += by_query.sum(-1) - received @ keys
+
+    def _thumbnail(self, layer: int, row: int, rows: Tensor) -> None:
+        first_cell, cells = _largest(rows, 1, row, self._time, self._side)  # [H, a, keys]
+        _, cells = _largest(cells, 2, 0, self._time, self._side)  # [H, a, b]
+        place = self._mosaic[layer, :, first_cell : first_cell + cells.shape[1], : cells.shape[2]]
+        torch.maximum(place, cells, out=place)
+
+    def results(self) -> dict[str, Tensor]:
+        """heads/{entropy|previous|first|distance} [L, H] and heads/mosaic [L, H, S, S], by their archive names."""
+        means = self._sums / (self._time - 1 or torch.nan)
+        means[:, self._missing] = torch.nan
+        names = ("entropy", "previous", "first", "distance")
+        found = {f"heads/{name}": mean for name, mean in zip(names, means, strict=True)}
+        self._mosaic[self._missing] = torch.nan
+        return found | {"heads/mosaic": self._mosaic}
+
+
+def _largest(x: Tensor, dim: int, first: int, time: int, side: int) -> tuple[int, Tensor]:
+    """x, whose `dim` are the tokens from `first` on -> the first cell that they touch, the largest of each cell."""
+    last = first + x.shape[dim]
+    cells = range((first * side + side - 1) // time, ((last - 1) * side + side - 1) // time + 1)
+    starts = torch.tensor([max(cell * time // side, first) - first for cell in cells], device=x.device)
+    ends = torch.tensor([min((cell + 1) * time // side, last) - first for cell in cells], device=x.device)
+    largest = x.index_select(dim, starts)
+    for step in range(1, int((ends - starts).max())):
+        further = torch.minimum(starts + step, ends - 1)  # a shorter cell reads its last token again
+        torch.maximum(largest, x.index_select(dim, further), out=largest)
+    return cells.start, largest
+
+
+# Repeated random tokens ------------------------------------------------------------------------------------------
+
+
+def repeated_tokens(vocab: int, length: int, seed: int, beginning: int | None = None) -> list[int]:
+    """`length` different random tokens below `vocab`, twice in a row, after the beginning-of-text token if given.
+
+    Different, so that each token of the second half has one earlier place. LabError when the vocabulary is too small.
+    """
+    ids = torch.randperm(vocab, generator=torch.Generator().manual_seed(seed)).tolist()
+    half = [id for id in ids if id != beginning][:length]
+    if len(half) < length:
+        raise LabError(f"{length} different tokens cannot be drawn.", f"The vocabulary has {len(half)}.", "Take fewer.")
+    return ([] if beginning is None else [beginning]) + half * 2
+
+
+class RepeatScores(Observer):
+    """Duplicate-token and induction scores [L, H] of a pass over `repeated_tokens`."""
+
+    def __init__(self, anatomy: Anatomy, length: int, offset: int) -> None:
+        """length: N, tokens of one half. offset: tokens before the first half."""
+        self._length = length
+        self._second = offset + length
+        device = anatomy.unembedding.device
+        self._sums = torch.zeros(2, anatomy.n_layer, anatomy.n_head, device=device)
+        self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
+
+    def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        start = max(self._second - first, 0)
+        rows = pattern[:, start:].float()  # queries of the second half
+        back = first + start - self._length  # place in the first half of the first of these
+        for score in range(2):
+            self._sums[score, layer] += rows.diagonal(back + score, 1, 2).sum(-1)
+
+    def results(self) -> dict[str, Tensor]:
+        """heads/{duplicate|induction} [L, H]."""
+        means = self._sums / self._length
+        means[:, self._missing] = torch.nan
+        return {"heads/duplicate": means[0], "heads/induction": means[1]}
+
+
+def repeat_scores(
+    model: nn.Module,
+    anatomy: Anatomy,
+    *,
+    vocab: int,
+    beginning: int | None = None,
+    length: int = REPEATED,
+    seed: int = 0,
+) -> tuple[dict[str, Tensor], str]:
+    """One pass over random tokens read twice -> heads/{duplicate|induction} [L, H], a sentence saying how.
+
+    vocab: tokens that the tokenizer knows. beginning: put before them, for models trained with one. The length
+    shrinks to what the vocabulary and the context allow; LabError when not even two tokens fit.
+    """
+    offset = 0 if beginning is None else 1
+    length = min(length, vocab - offset, (anatomy.context - offset) // 2)
+    if length < 2:
+        raise LabError("There is no room for repeated tokens.", f"The model reads {anatomy.context} tokens at most.")
+    scores = RepeatScores(anatomy, length, offset)
+    run(model, anatomy, repeated_tokens(vocab, length, seed, beginning), [scores], last=True)
+    how = f"Duplicate-token and induction scores: on {length} random tokens read twice (seed {seed})."
+    return scores.results(), how

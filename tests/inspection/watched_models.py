@@ -1,0 +1,79 @@
+"""Models and brute-force patterns that the tests of the analyses share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from small_models import lively, shape
+from torch import Tensor, nn
+
+from llmlab.gpt.model import GPT
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.capture import Observer, Point, run
+
+# Every option of the scratch GPT in at least two of them.
+SETTINGS: list[dict[str, Any]] = [
+    {"norm": "layernorm", "position": "learned", "activation": "gelu", "bias": True, "n_kv_head": 0},
+    {"norm": "layernorm", "position": "rotary", "activation": "swiglu", "bias": True, "n_kv_head": 2},
+    {"norm": "rmsnorm", "position": "learned", "activation": "gelu", "bias": True, "n_kv_head": 1},
+    {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "bias": False, "n_kv_head": 2},
+    {"norm": "layernorm", "position": "rotary", "activation": "gelu", "bias": False, "n_kv_head": 0},
+]
+
+
+def name(options: dict[str, Any]) -> str:
+    """The setting as a test's id."""
+    return " ".join(map(str, options.values()))
+
+
+def scratch(options: dict[str, Any], **changes: Any) -> GPT:
+    """A small lively GPT of two layers and four heads, over 12 tokens unless changed."""
+    return lively(shape(**options, **changes))
+
+
+class Everything(Observer):
+    """Keeps copies of all that a pass shows."""
+
+    def __init__(self) -> None:
+        self.points: dict[tuple[Point, int], Tensor] = {}
+        self.z: dict[int, Tensor] = {}
+        self.activations: dict[int, Tensor] = {}
+        self.last: Tensor | None = None
+        self.patterns: dict[int, list[Tensor]] = {}
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        self.points[point, layer] = x.clone()
+
+    def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        self.patterns.setdefault(layer, []).append(pattern.clone())
+
+    def heads(self, layer: int, z: Tensor) -> None:
+        self.z[layer] = z.clone()
+
+    def neurons(self, layer: int, x: Tensor) -> None:
+        self.activations[layer] = x.clone()
+
+    def final(self, x: Tensor) -> None:
+        self.last = x.clone()
+
+    def stacked(self, point: Point) -> Tensor:
+        """[L, T, C]."""
+        return torch.stack([x for (at, _), x in sorted(self.points.items()) if at == point])
+
+    def all_patterns(self) -> Tensor:
+        """[L, H, T, T]."""
+        return torch.stack([torch.cat(rows, 1) for _, rows in sorted(self.patterns.items())])
+
+    @property
+    def final_residual(self) -> Tensor:
+        """[T, C]."""
+        assert self.last is not None
+        return self.last
+
+
+def watch_all(model: nn.Module, anatomy: Anatomy, ids: Sequence[int] | Tensor) -> tuple[Everything, Tensor]:
+    """All that a pass shows, and its logits [T, V]."""
+    everything = Everything()
+    return everything, run(model, anatomy, ids, [everything])[0]
