@@ -1,0 +1,101 @@
+"""The anatomy of transformers' models.
+
+A family is described in `llmlab.inspection.family_table`; a model of another is tried with the common layouts.
+Whatever a model is, `llmlab.inspection.probe` has the last word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from llmlab.errors import LabError
+from llmlab.inspection.anatomy import Anatomy, BlockAnatomy
+from llmlab.inspection.family_table import FAMILIES, Family
+from llmlab.inspection.modules import base_model, linear_numbers, norm_numbers
+
+
+def transformers_anatomy(model: nn.Module) -> Anatomy:
+    """The anatomy of a causal language model of transformers, in a PEFT wrapper or not.
+
+    LabError, with the reason, when nothing of it could be trusted.
+    """
+    plain: Any = base_model(model)
+    config: Any = plain.config.get_text_config()
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise LabError(
+            "This model cannot be looked into.", f"The lab does not know models of the kind {config.model_type}."
+        )
+    return describe(plain, config, family)
+
+
+def describe(model: Any, config: Any, family: Family) -> Anatomy:
+    """A model by the description of its family."""
+    decoder = model.get_submodule(family.trunk.decoder)
+    blocks = decoder.get_submodule(family.trunk.blocks)
+    final_norm = decoder.get_submodule(family.trunk.norm)
+    head = linear_numbers(model.get_output_embeddings())
+    windows = layer_windows(config, len(blocks))
+    described = tuple(
+        _with_window(family.layout.describe(block, config), window)
+        for block, window in zip(blocks, windows, strict=True)
+    )
+    return Anatomy(
+        family=family.name,
+        blocks=described,
+        embedding=model.get_input_embeddings(),
+        final_norm=final_norm,
+        norm=norm_numbers(final_norm, head.weight.shape[1]),
+        unembedding=head.weight.detach(),
+        unembedding_bias=None if head.bias is None else head.bias.detach(),
+        n_head=config.num_attention_heads,
+        n_kv_head=kv_heads(config),
+        head_width=head_width(config),
+        context=context(config),
+        logit_scale=family.logits.scale(config),
+        logit_softcap=getattr(config, "final_logit_softcapping", None),
+        sinks=any(isinstance(getattr(b.attention, "sinks", None), Tensor) for b in described),
+        attention_path="the model's own eager attention",
+    )
+
+
+def _with_window(block: BlockAnatomy, window: int | None) -> BlockAnatomy:
+    return block if window is None or block.attention is None else replace(block, window=window)
+
+
+def layer_windows(config: Any, n_layer: int) -> list[int | None]:
+    """For each layer how many tokens it sees, its own included; None where it sees all."""
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    size = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    if kinds is not None:
+        return [size if kind in ("sliding_attention", "local") else None for kind in kinds]
+    # Without kinds the setting holds for every layer (Mistral).
+    return [size if getattr(config, "use_sliding_window", True) else None] * n_layer
+
+
+def kv_heads(config: Any) -> int:
+    """How many key-value heads there are; Falcon's older models have one for all."""
+    for name in ("num_key_value_heads", "num_kv_heads"):
+        count = getattr(config, name, None)
+        if count is not None:
+            old_falcon = config.model_type == "falcon" and not config.new_decoder_architecture
+            return 1 if old_falcon and config.multi_query else int(count)
+    return int(config.num_attention_heads)
+
+
+def head_width(config: Any) -> int:
+    """Width of one head."""
+    width = getattr(config, "head_dim", None)
+    return int(width or config.hidden_size // config.num_attention_heads)
+
+
+def context(config: Any) -> int:
+    """The longest prompt; where nothing limits it (ALiBi), the length of BLOOM's and MPT's training."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        length = getattr(config, name, None)
+        if length is not None:
+            return int(length)
+    return 2048

@@ -1,0 +1,86 @@
+"""Single modules as the numbers that they stand for, found by what they compute and not by what they are called.
+
+A norm may store its weight as w or as w - 1, a linear layer its matrix upright or lying down, with an adapter's
+difference beside it: what a module does to a few vectors decides which it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.errors import LabError
+from llmlab.inspection.anatomy import FinalNorm
+
+_EPS_NAMES = ("eps", "variance_epsilon", "epsilon")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x -> x @ weight^T + bias."""
+
+    weight: Tensor  # [out, in]
+    bias: Tensor | None  # [out]
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The transformers model inside a PEFT wrapper, whose layers hold the adapters; any other model as it is."""
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
+@torch.no_grad()
+def norm_numbers(module: nn.Module, width: int) -> FinalNorm:
+    """A norm module of vectors of `width` as numbers.
+
+    LabError when what it computes is neither a LayerNorm nor an RMSNorm of the weights it holds.
+    """
+    stored, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if stored is None:  # OLMo's norms have no weights at all
+        stored = torch.ones(width)
+    vectors = torch.randn(6, width, generator=torch.Generator().manual_seed(0)) + 0.5  # LayerNorm takes the mean away
+    vectors *= torch.tensor([1.0, 1.0, 30.0, 0.1, 1e-2, 1e-3])[:, None]  # small ones show the eps
+    vectors = vectors.to(stored.device, stored.dtype)
+    told = module(vectors).float()
+    tolerance = 1e-4 if stored.dtype in (torch.float32, torch.float64) else 3e-2
+    for kind, weight, eps in product(("rmsnorm", "layernorm"), (stored, stored + 1), _eps(module)):
+        norm = FinalNorm(kind, weight, bias, eps)
+        ours = FinalNorm(kind, weight.float(), None if bias is None else bias.float(), eps).apply(vectors.float())
+        if torch.allclose(ours, told, rtol=tolerance, atol=tolerance):
+            return norm
+    raise LabError(
+        "A norm of this model is of no known kind.",
+        f"{type(module).__name__} computes neither a LayerNorm nor an RMSNorm of its weights.",
+    )
+
+
+def _eps(module: nn.Module) -> list[float]:
+    """What the module may add to the variance: what it says, else the usual numbers."""
+    said = [getattr(module, name) for name in _EPS_NAMES if isinstance(getattr(module, name, None), float)]
+    return said or [1e-5, 1e-6]
+
+
+@torch.no_grad()
+def linear_numbers(module: nn.Module) -> Linear:
+    """A linear layer as numbers, adapters included. LabError when it is not linear.
+
+    Layers that are not plain ones (an adapter beside them, weights in 4 bits) are asked with unit vectors.
+    """
+    weight: Any = getattr(module, "weight", None)
+    if type(module) is nn.Linear:
+        return Linear(weight, module.bias)
+    if type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils":
+        bias = module.bias
+        return Linear(weight.T, bias if isinstance(bias, Tensor) else None)
+    size = getattr(module, "in_features", None)
+    if not isinstance(size, int):
+        raise LabError("A layer of this model cannot be read.", f"{type(module).__name__} does not tell its inputs.")
+    like = next(p for p in module.parameters() if p.is_floating_point())
+    zero = torch.zeros(1, size, dtype=like.dtype, device=like.device)
+    bias = module(zero)[0]
+    columns = module(torch.eye(size, dtype=like.dtype, device=like.device)) - bias  # [in, out]
+    return Linear(columns.T.contiguous(), bias)
