@@ -45,7 +45,7 @@ class NumberAxis(pg.AxisItem):
         if self.kind == "seconds" and wanted > 1:
             major = next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
             return [(float(major), 0.0)]
-        step = max(_round_step(wanted), 1.0 if self.kind == "count" else 0.0)
+        step = max(round_step(wanted), 1.0 if self.kind == "count" else 0.0)
         return [(step, 0.0), (step / 5, 0.0)]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
@@ -63,7 +63,7 @@ class NumberAxis(pg.AxisItem):
         self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
-            step = _round_step((high - low) / max(2.0, size / _LABEL_WIDTH))
+            step = round_step((high - low) / max(2.0, size / _LABEL_WIDTH))
             self._log_step = step
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step
@@ -82,7 +82,7 @@ def _log_label(value: float, step: float | None, kind: str) -> str:
     return tick(value, step or 10.0 ** math.floor(math.log10(value) + 1e-9), kind)
 
 
-def _round_step(wanted: float) -> float:
+def round_step(wanted: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least `wanted`."""
     power = 10.0 ** math.floor(math.log10(wanted))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wanted * (1 - 1e-9))

@@ -1,0 +1,97 @@
+"""From numbers to colours: one-sided scales from zero up, and two-sided ones centred at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyqtgraph as pg
+from PySide6.QtGui import QColor
+
+from llmlab_gui.colors import mix
+from llmlab_gui.theme import Theme, current_theme
+
+Colors = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.floating]
+
+_STEPS = 256
+# Okabe and Ito's blue and vermilion: opposite for every kind of colour vision.
+_BELOW, _ABOVE = "#0072b2", "#d55e00"
+_BELOW_DARK, _ABOVE_DARK = "#56b4e9", "#ff8a3d"
+
+
+@dataclass(frozen=True)
+class ColorScale:
+    """low and high: values of the first and the last colour; what lies outside has the nearest one.
+
+    table [256, 3]: the colours. name: for people.
+    """
+
+    low: float
+    high: float
+    table: Colors
+    name: str
+
+    def colors(self, values: Values) -> Colors:
+        """RGB of each value, [..., 3]; what is no number has the ground's colour (see `ground`)."""
+        span = self.high - self.low or 1.0
+        with np.errstate(invalid="ignore"):
+            places = np.clip((np.asarray(values, np.float64) - self.low) / span, 0.0, 1.0) * (_STEPS - 1)
+        missing = ~np.isfinite(places)
+        places[missing] = 0
+        found: Colors = self.table[places.astype(np.intp)]
+        if missing.any():
+            ground = QColor(current_theme().background)
+            found[missing] = (ground.red(), ground.green(), ground.blue())
+        return found
+
+    def color(self, value: float) -> QColor:
+        """The colour of one value."""
+        red, green, blue = self.colors(np.array([value]))[0].tolist()
+        return QColor(red, green, blue)
+
+
+def one_sided(low: float, high: float, *, name: str = "viridis") -> ColorScale:
+    """viridis or cividis: lighter is more, for any colour vision and in grey."""
+    return ColorScale(low, high if high > low else low + 1.0, _map(name), name)
+
+
+def two_sided(reach: float) -> ColorScale:
+    """Blue below zero, the panel's own colour at zero, orange above; equal distances, equal strength."""
+    reach = reach if reach > 0 and np.isfinite(reach) else 1.0
+    return ColorScale(-reach, reach, _diverging(current_theme()), "diverging")
+
+
+def fitted(values: Values, *, signed: bool) -> ColorScale:
+    """The scale that takes in all numbers: from the smallest to the largest, or as far from zero as they go."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size:
+        return two_sided(1.0) if signed else one_sided(0.0, 1.0)
+    if signed:
+        return two_sided(float(np.abs(finite).max()))
+    return one_sided(float(finite.min()), float(finite.max()))
+
+
+def ink(ground: QColor) -> QColor:
+    """Black or white, whichever reads better on a colour (by relative luminance, WCAG 2.2)."""
+    parts = [ground.redF(), ground.greenF(), ground.blueF()]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return QColor("#000000" if luminance > 0.179 else "#ffffff")
+
+
+@lru_cache(maxsize=8)
+def _map(name: str) -> Colors:
+    table: Colors = pg.colormap.get(name).getLookupTable(nPts=_STEPS, alpha=False).astype(np.uint8)
+    return table
+
+
+@lru_cache(maxsize=4)
+def _diverging(theme: Theme) -> Colors:
+    dark = QColor(theme.surface).lightnessF() < 0.5
+    below, above = (_BELOW_DARK, _ABOVE_DARK) if dark else (_BELOW, _ABOVE)
+    shares = np.linspace(-1, 1, _STEPS)
+    colors = [mix(theme.surface, below if share < 0 else above, abs(float(share))) for share in shares]
+    return np.array([(color.red(), color.green(), color.blue()) for color in colors], np.uint8)
