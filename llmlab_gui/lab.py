@@ -14,6 +14,7 @@ from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.overview import Overview
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.poller import RunRow, RunsPoller
@@ -54,6 +55,8 @@ class Lab(QObject):
         self.outputs = outputs
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
+        self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
+        self.inspection.failed.connect(self.error_raised)
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -169,9 +172,15 @@ class Lab(QObject):
         for thread in list(self._ending):
             thread.wait()
         self._ending.clear()
+        self.inspection.shutdown()
         self.controller.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _step_of(self, run: str) -> int | None:
+        """How far a run is that is named by its id or its folder."""
+        row = self._rows.get(Path(run).name)
+        return row.status.step if row is not None else None
 
     def _take_rows(self, rows: list[RunRow]) -> None:
         """The poller's news. A followed run's own thread knows its status sooner."""

@@ -1,8 +1,8 @@
-"""The window's link to the process that holds a model: requests out, tokens in, never a wait.
+"""The window's link to the process that holds a model: requests out, answers in, never a wait.
 
 The model lives in `python -m llmlab.sessions.host`, started by the first request. Both sides speak JSON, one
 object a line. The window hears of everything through signals, and a host that dies is started again by the next
-request.
+request. Models are named by references, as everywhere in the lab: `RUN@150`, a folder, a file, `BASE+ADAPTER`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
 
 from llmlab.errors import LabError
+from llmlab_gui.host_messages import (
+    Generation,
+    NextToken,
+    Token,
+    alternatives_from,
+    cut_from,
+    progress_from,
+    rows_from,
+    text_of,
+)
+from llmlab_gui.inspection.about import about_from
 
 HOST_COMMAND = (sys.executable, "-m", "llmlab.sessions.host")
 # Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
@@ -27,60 +37,32 @@ _STDERR_KEPT = 8192
 _CANCEL_PATIENCE_MS = 15_000
 
 
-@dataclass(frozen=True)
-class ModelReference:
-    """Which model answers: a run's folder, and the folder name of a checkpoint (None: the latest saved)."""
-
-    run: Path
-    checkpoint: str | None = None
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How text is drawn. temperature 0 takes the likeliest token; top_k 0 means all; one seed gives one text."""
-
-    tokens: int = 120
-    temperature: float = 0.8
-    top_k: int = 50
-    seed: int = 1337
-
-
-Alternatives = tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token. probability and alternatives are the model's own, at temperature 1."""
-
-    text: str
-    probability: float
-    alternatives: Alternatives = ()
-
-
-@dataclass(frozen=True)
-class NextToken:
-    """What the model expects next. entropy: of the whole distribution, in nats."""
-
-    alternatives: Alternatives
-    entropy: float
-
-
 class ModelHost(QObject):
     """Owns the host process. Every request returns its id; signals carry that id first.
 
-    A request ends with exactly one of `done`, `next_token`, `cancelled` and `failed`.
+    A request ends with exactly one of `done`, `next_token`, `opened`, `tokens`, `answered`, `models`, `cancelled`
+    and `failed`.
     """
 
     loading = Signal(int)
+    progress = Signal(int, object)  # HostProgress
+    opened = Signal(int, object)  # ModelAbout
+    tokens = Signal(int, object)  # CutPrompt
+    answered = Signal(int, object, float)  # the archive's Path, and seconds that it took
+    models = Signal(int, list)  # list[ModelRow]
     token = Signal(int, object)  # Token
     next_token = Signal(int, object)  # NextToken
     done = Signal(int, float)  # seconds that it took
     cancelled = Signal(int)
     failed = Signal(int, object)  # LabError
 
-    def __init__(self, parent: QObject | None = None, command: Sequence[str] = HOST_COMMAND) -> None:
+    def __init__(
+        self, parent: QObject | None = None, command: Sequence[str] = HOST_COMMAND, outputs: Path | None = None
+    ) -> None:
+        """outputs: where runs are found by their ids; the usual place if not given."""
         super().__init__(parent)
         self._command = list(command)
+        self._outputs = outputs
         self._process: QProcess | None = None
         self._ids = itertools.count(1)
         self._waiting: set[int] = set()
@@ -94,14 +76,39 @@ class ModelHost(QObject):
         """Whether a request is unanswered."""
         return bool(self._waiting)
 
-    def generate(self, model: ModelReference, prompt: str, how: Generation, top: int = 10) -> int:
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
         """Asks for a continuation of `prompt`; `top` alternatives come with each token."""
         options = {"tokens": how.tokens, "temperature": how.temperature, "top_k": how.top_k, "seed": how.seed}
-        return self._ask(model, {"do": "generate", "prompt": prompt, "top": top, **options})
+        return self._send({"do": "generate", "model": model, "prompt": prompt, "top": top, **options})
 
-    def ask_next(self, model: ModelReference, prompt: str, top: int = 20) -> int:
+    def ask_next(self, model: str, prompt: str, top: int = 20) -> int:
         """Asks only what would come next."""
-        return self._ask(model, {"do": "next", "prompt": prompt, "top": top})
+        return self._send({"do": "next", "model": model, "prompt": prompt, "top": top})
+
+    def open(self, model: str) -> int:
+        """Loads a model: `progress` as it goes, then `opened`."""
+        return self._send({"do": "open", "model": model})
+
+    def tokenize(self, model: str, text: str, beginning: bool) -> int:
+        """Asks how a model's tokenizer cuts a text: `tokens`."""
+        return self._send({"do": "tokenize", "model": model, "text": text, "beginning": beginning})
+
+    def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> int:
+        """Asks one of the questions of `llmlab.inspection.questions`; `answered` when the archive is at `out`."""
+        asked = {"question": question, "values": dict(values), "out": str(out)}
+        return self._send({"do": "ask", "model": model, **asked})
+
+    def compare(self, first: str, second: str, values: Mapping[str, Any], out: Path) -> int:
+        """Two models on one prompt: `answered`."""
+        return self._send({"do": "compare", "models": [first, second], "values": dict(values), "out": str(out)})
+
+    def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> int:
+        """One question along a run's checkpoints: `answered`."""
+        return self._send({"do": "evolve", "run": run, "values": dict(values), "out": str(out)})
+
+    def list_models(self) -> int:
+        """Asks what is here and can be opened: `models`."""
+        return self._send({"do": "models"})
 
     def cancel(self, request: int) -> None:
         """Ends a request early; `cancelled` (or `done`, if it was quicker) follows."""
@@ -125,13 +132,12 @@ class ModelHost(QObject):
             process.waitForFinished(3000)
         process.deleteLater()
 
-    def _ask(self, model: ModelReference, values: dict[str, Any]) -> int:
+    def _send(self, values: dict[str, Any]) -> int:
         request = next(self._ids)
         self._waiting.add(request)
-        values = {"id": request, "run": str(model.run), "checkpoint": model.checkpoint, **values}
         if self._process is None:
             self._start()
-        self._write(values)
+        self._write({"id": request, **values})
         return request
 
     def _start(self) -> None:
@@ -141,6 +147,8 @@ class ModelHost(QObject):
             environment.insert(name, "1")  # the other cores belong to training
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONIOENCODING", "utf-8")
+        if self._outputs is not None:
+            environment.insert("LLMLAB_OUTPUTS", str(self._outputs))
         process.setProcessEnvironment(environment)
         process.readyReadStandardOutput.connect(self._read)
         process.readyReadStandardError.connect(self._read_stderr)
@@ -170,29 +178,51 @@ class ModelHost(QObject):
             request = values["id"]
             if request not in self._waiting:
                 return
-            match values["event"]:
-                case "loading":
-                    self.loading.emit(request)
-                case "token":
-                    alternatives = _alternatives(values.get("top", ()))
-                    self.token.emit(request, Token(_text(values["text"]), float(values["probability"]), alternatives))
-                case "next":
-                    answer = NextToken(_alternatives(values["top"]), float(values["entropy"]))
-                    self._close(request)
-                    self.next_token.emit(request, answer)
-                case "done":
-                    seconds = float(values.get("seconds", 0.0))
-                    self._close(request)
-                    self.done.emit(request, seconds)
-                case "cancelled":
-                    self._close(request)
-                    self.cancelled.emit(request)
-                case "error":
-                    error = LabError(*(str(values.get(part) or "") for part in ("what", "why", "do")))
-                    self._close(request)
-                    self.failed.emit(request, error)
+            self._take(request, values["event"], values)
         except (ValueError, KeyError, TypeError):
             return
+
+    def _take(self, request: int, event: str, values: Mapping[str, Any]) -> None:
+        """One event of a waiting request: everything is understood before anyone hears of it."""
+        match event:
+            case "loading":
+                self.loading.emit(request)
+            case "progress":
+                self.progress.emit(request, progress_from(values))
+            case "token":
+                alternatives = alternatives_from(values.get("top", ()))
+                self.token.emit(request, Token(text_of(values["text"]), float(values["probability"]), alternatives))
+            case "next":
+                answer = NextToken(alternatives_from(values["top"]), float(values["entropy"]))
+                self._close(request)
+                self.next_token.emit(request, answer)
+            case "opened":
+                about = about_from(values["about"])
+                self._close(request)
+                self.opened.emit(request, about)
+            case "tokens":
+                cut = cut_from(values)
+                self._close(request)
+                self.tokens.emit(request, cut)
+            case "answered":
+                path, seconds = Path(values["path"]), float(values.get("seconds", 0.0))
+                self._close(request)
+                self.answered.emit(request, path, seconds)
+            case "models":
+                rows = rows_from(values)
+                self._close(request)
+                self.models.emit(request, rows)
+            case "done":
+                seconds = float(values.get("seconds", 0.0))
+                self._close(request)
+                self.done.emit(request, seconds)
+            case "cancelled":
+                self._close(request)
+                self.cancelled.emit(request)
+            case "error":
+                error = LabError(*(str(values.get(part) or "") for part in ("what", "why", "do")))
+                self._close(request)
+                self.failed.emit(request, error)
 
     def _read_stderr(self) -> None:
         if self._process is not None:
@@ -242,12 +272,3 @@ class ModelHost(QObject):
         self._waiting.clear()
         self._cancelling.clear()
         self._partial = b""
-
-
-def _alternatives(pairs: Any) -> Alternatives:
-    return tuple((_text(text), float(probability)) for text, probability in pairs)
-
-
-def _text(value: Any) -> str:
-    """A token's text; half a surrogate pair, which no widget can show, becomes the replacement sign."""
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

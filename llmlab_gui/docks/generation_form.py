@@ -7,7 +7,7 @@ import random
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSpinBox, QToolButton, QVBoxLayout, QWidget
 
-from llmlab_gui.model_host import Generation
+from llmlab_gui.host_messages import Generation
 
 
 class GenerationForm(QWidget):

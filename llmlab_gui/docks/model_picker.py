@@ -11,7 +11,6 @@ from llmlab.errors import LabError
 from llmlab.runs.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
 from llmlab.training.events import CheckpointSaved, Event
 from llmlab_gui.background import Background
-from llmlab_gui.model_host import ModelReference
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab, RunRow
@@ -88,7 +87,7 @@ class ModelPicker(QWidget):
         self._fill()
         self.reload()
 
-    def reference(self) -> ModelReference:
+    def reference(self) -> str:
         """What to ask the model host for. LabError when there is nothing to ask."""
         row, checkpoint = self.row, self.checkpoint
         if row is None:
@@ -99,7 +98,7 @@ class ModelPicker(QWidget):
                 "Only what is saved can answer.",
                 "Press Save, or wait for the next checkpoint." if row.status.live else "Choose another run.",
             )
-        return ModelReference(row.run.path, checkpoint.name)
+        return f"{row.run.path}@{checkpoint.step}"
 
     def reload(self) -> None:
         """Reads which checkpoints are there, off the window's thread."""

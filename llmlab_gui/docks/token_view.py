@@ -20,7 +20,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QTextEdit, QWidget
 
 from llmlab_gui.colors import mix
-from llmlab_gui.model_host import Token
+from llmlab_gui.host_messages import Token
 from llmlab_gui.theme import current_theme, theme_notifier
 
 # Okabe and Ito's orange: told from text and background by every kind of colour vision.

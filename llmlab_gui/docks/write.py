@@ -27,7 +27,8 @@ from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.docks.generation_form import GenerationForm
 from llmlab_gui.docks.model_picker import ModelPicker
 from llmlab_gui.docks.token_view import TintLegend, TokenView
-from llmlab_gui.model_host import ModelHost, NextToken, Token
+from llmlab_gui.host_messages import NextToken, Token
+from llmlab_gui.model_host import ModelHost
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -45,8 +46,10 @@ class WriteDock(LabDock):
     """Prompt above, text below, and beside it what else could have come."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None, host: ModelHost | None = None) -> None:
+        """host: a process of its own, which goes with the dock; that of the inspection panels if not given."""
         super().__init__(lab, "write", "Write", parent)
-        self.host = host or ModelHost(self)
+        self.host = host or lab.inspection.host  # one process for all models of the window
+        self._owned = host
         self._background = Background(self)
         self._generating: int | None = None
         self._asked_next: int | None = None
@@ -80,10 +83,11 @@ class WriteDock(LabDock):
         self._model_changed()
 
     def shutdown(self) -> None:
-        """Ends the model's process and the reading thread."""
+        """Ends the reading thread, and a process of its own if it was given one."""
         for timer in (self._typing, self._frame):
             timer.stop()
-        self.host.shutdown()
+        if self._owned is not None:
+            self._owned.shutdown()
         self._background.shutdown()
 
     def generate(self) -> None:

@@ -12,10 +12,11 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
-from llmlab_gui.model_host import Generation, ModelHost, ModelReference, Token
+from llmlab_gui.host_messages import Generation, Token
+from llmlab_gui.model_host import ModelHost
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
-MODEL = ModelReference(Path("outputs/pretraining/fake"))
+MODEL = "fake@100"
 
 
 class Heard:

@@ -17,7 +17,8 @@ from pytestqt.qtbot import QtBot
 from llmlab_gui.docks.alternatives import percent, visible
 from llmlab_gui.docks.token_view import TokenView, tint
 from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock
-from llmlab_gui.model_host import ModelHost, Token
+from llmlab_gui.host_messages import Token
+from llmlab_gui.model_host import ModelHost
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 
@@ -221,11 +222,10 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     trained(qtbot, lab, dock, "second")
     lab.open_write("first", "step-00000100")
     qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=5000)
-    reference = dock.picker.reference()
-    assert (reference.run.name, reference.checkpoint) == ("first", "step-00000100")
+    assert dock.picker.reference().endswith("first@100")
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
     dock.picker.which.activated.emit(dock.picker.which.currentIndex())
-    assert dock.picker.reference().checkpoint == "step-00000200"
+    assert dock.picker.reference().endswith("first@200")
 
 
 def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:

@@ -1,0 +1,101 @@
+"""Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, a drawing, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QRect, QSize
+from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainter
+from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtWidgets import QWidget
+
+from llmlab.errors import LabError
+from llmlab.files import write_atomic
+from llmlab_gui.theme import current_theme
+
+Cell: TypeAlias = str | int | float | np.integer | np.floating
+
+_SCALE = 2  # for print or a slide, from a window on an ordinary screen
+
+
+def image_of(widgets: Sequence[QWidget]) -> QImage:
+    """The widgets below one another, on the panels' ground."""
+    image = QImage(_size(widgets) * _SCALE, QImage.Format.Format_RGB32)
+    image.fill(QColor(current_theme().surface))
+    image.setDevicePixelRatio(_SCALE)
+    painter = QPainter(image)
+    _paint(widgets, painter)
+    painter.end()
+    return image
+
+
+def copy_picture(widgets: Sequence[QWidget]) -> None:
+    """To the clipboard."""
+    QGuiApplication.clipboard().setImage(image_of(widgets))
+
+
+def save_picture(widgets: Sequence[QWidget], path: Path) -> Callable[[], None]:
+    """Paints a .png or .svg now; calling what is returned writes the file, in any thread. It raises LabError."""
+    buffer = QBuffer()
+    if path.suffix == ".svg":
+        size = _size(widgets)
+        generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip
+        generator.setOutputDevice(buffer)
+        generator.setSize(size)
+        generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+        painter = QPainter(generator)
+        painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
+        _paint(widgets, painter)
+        painter.end()
+    else:
+        buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets))
+    return partial(_write, path, bytes(buffer.data().data()))
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table as CSV; floats at full precision, what is not a number left empty."""
+    lines = [",".join(_quoted(name) for name in header)]
+    lines += [",".join(_cell(cell) for cell in row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> None:
+    """Touches no Qt. Raises LabError when the file cannot be written."""
+    _write(path, csv_text(header, rows).encode())
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return _quoted(cell)
+    if isinstance(cell, (int, np.integer)):
+        return str(int(cell))
+    if isinstance(cell, np.floating) and not isinstance(cell, float):
+        return "" if np.isnan(cell) else np.format_float_positional(cell, unique=True, trim="0")
+    return "" if cell != cell else repr(float(cell))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+
+
+def _size(widgets: Sequence[QWidget]) -> QSize:
+    return QSize(max(widget.width() for widget in widgets), sum(widget.height() for widget in widgets))
+
+
+def _paint(widgets: Sequence[QWidget], painter: QPainter) -> None:
+    top = 0
+    for widget in widgets:
+        widget.render(painter, QPoint(0, top))
+        top += widget.height()

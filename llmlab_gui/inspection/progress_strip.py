@@ -1,0 +1,46 @@
+"""The thin row over a panel while the model's process works: what it does, how far it is, and its end."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
+
+from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.numbers_text import time_left_text
+
+_WHOLE = 1000
+
+
+class ProgressStrip(QWidget):
+    """Follows the session's work; hidden while there is none."""
+
+    def __init__(self, session: InspectionSession, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self.what, self.left = QLabel(), QLabel()
+        self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(8)
+        self.bar.setAccessibleName("Progress of the inspection")
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setAccessibleName("Cancel the inspection")
+        self.cancel_button.clicked.connect(lambda: session.cancel())
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.what, 2)
+        layout.addWidget(self.bar, 1)
+        layout.addWidget(self.left)
+        layout.addWidget(self.cancel_button)
+        session.working_changed.connect(self._draw)
+        self._draw()
+
+    def _draw(self) -> None:
+        working = self._session.working
+        self.setVisible(working is not None)
+        if working is None:
+            return
+        self.what.setText(working.what)
+        self.bar.setRange(0, 0 if working.share is None else _WHOLE)
+        if working.share is not None:
+            self.bar.setValue(round(_WHOLE * working.share))
+        self.left.setText("" if working.eta is None else f"{time_left_text(working.eta)} left")

@@ -1,0 +1,53 @@
+"""What is chosen and pointed at in the inspection panels, and how far their work is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Part: TypeAlias = Literal["head", "attention", "feed_forward", "layer", "token"]
+How: TypeAlias = Literal["zero", "mean", "scale", "patch"]
+
+
+@dataclass(frozen=True)
+class TokenCut:
+    """One token of the prompt: its id, and its text as people read it."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The one place that all panels look at. token: of the prompt, -1 for the last. point: of the residual stream."""
+
+    layer: int = 0
+    head: int = 0
+    token: int = -1
+    point: str = "post_ffn"
+
+    def token_at(self, count: int) -> int:
+        """The chosen token in a prompt of `count`: always a place in it, 0 when it is empty."""
+        place = self.token if self.token >= 0 else count + self.token
+        return min(max(place, 0), max(count - 1, 0))
+
+
+@dataclass(frozen=True)
+class Working:
+    """What the model's process is doing for the panels. share: 0 to 1, None if unknown. eta: seconds left, if known."""
+
+    what: str
+    share: float | None = None
+    eta: float | None = None
+
+
+@dataclass(frozen=True)
+class ChosenEdit:
+    """A part of the model that an intervention changes, chosen in any panel. head, token: -1 where all are meant."""
+
+    part: Part
+    layer: int
+    head: int = -1
+    token: int = -1
+    how: How = "zero"
+    factor: float = 0.0  # of `scale`

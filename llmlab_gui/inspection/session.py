@@ -1,0 +1,489 @@
+"""The one thing that every inspection panel talks to: the active model, its prompt, and what was found in it.
+
+Panels set the prompt, the selection and the token under the pointer here and hear of it from here; none knows
+another. Questions go to the model's process and come back as archives, which are mapped from a private folder.
+What a new model or prompt makes pointless is cancelled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.host_messages import CutPrompt, HostProgress
+from llmlab_gui.inspection.about import ModelAbout
+from llmlab_gui.inspection.archive_folder import ArchiveFolder
+from llmlab_gui.inspection.plan import what_to_ask
+from llmlab_gui.inspection.selection import ChosenEdit, Selection, TokenCut, Working
+from llmlab_gui.model_host import ModelHost
+
+# After so long without a key, the prompt is looked at.
+_TYPING_PAUSE_MS = 300
+# How often a model that trains is looked at again, at first.
+FOLLOW_SECONDS = 5.0
+
+Then = Callable[[Archive], None]
+Failed = Callable[[LabError], None]
+
+
+@dataclass
+class _Pending:
+    """A request without its answer. bound: pointless with another model or prompt. key: one at a time of a kind."""
+
+    what: str
+    done: Callable[[Any], None]
+    failed: Failed
+    bound: bool = True
+    key: str = ""
+    path: Path | None = None
+    wanted: bool = True
+
+
+class InspectionSession(QObject):
+    """The store of the inspection panels; one per lab."""
+
+    about_changed = Signal()  # another active model, or none
+    tokens_changed = Signal()  # the prompt as it is cut
+    inspection_changed = Signal()  # the latest answer to `inspect`, or none
+    selection_changed = Signal()
+    hover_changed = Signal(int)  # token under the pointer in any panel, -1 for none
+    working_changed = Signal()
+    edits_changed = Signal()
+    trouble_changed = Signal()  # why there is no inspection
+    prompt_changed = Signal()  # its text or its beginning, whoever changed it
+    follow_changed = Signal()
+    failed = Signal(object)  # LabError that no panel shows by itself
+    choose_requested = Signal()  # someone wants to choose a model
+
+    def __init__(
+        self,
+        outputs: Path,
+        parent: QObject | None = None,
+        host: ModelHost | None = None,
+        step_of: Callable[[str], int | None] = lambda run: None,
+    ) -> None:
+        """step_of: the step that a live run, named by its reference without `@live`, has reached; None if unknown."""
+        super().__init__(parent)
+        self.host = host or ModelHost(self, outputs=outputs)
+        self.about: ModelAbout | None = None
+        self.text, self.beginning = "", False
+        self.tokens: list[TokenCut] = []
+        self.beginning_id: int | None = None  # what the model's texts begin with, if anything
+        self.inspection: Archive | None = None
+        self.selection = Selection()
+        self.hovered = -1
+        self.working: Working | None = None
+        self.trouble: LabError | None = None
+        self.edits: list[ChosenEdit] = []
+        self.follow = True  # look again while a live model trains
+        self._step_of = step_of
+        self._folder = ArchiveFolder()
+        self._pending: dict[int, _Pending] = {}
+        self._needs: dict[str, tuple[str, ...]] = {}
+        self._found: tuple[str, ...] = ()  # the aspects of `inspection`
+        self._asked: tuple[str, ...] = ()  # those of the running inspection
+        self._cut = False  # whether `tokens` are those of the prompt
+        self._step_seen: int | None = None
+        self._typing = QTimer(self)
+        self._typing.setSingleShot(True)
+        self._typing.timeout.connect(self._cut_prompt)
+        self._look = QTimer(self)  # several panels that open at once ask once
+        self._look.setSingleShot(True)
+        self._look.setInterval(0)
+        self._look.timeout.connect(self._inspect_if_needed)
+        self._follow_timer = QTimer(self)
+        self._follow_timer.setInterval(round(FOLLOW_SECONDS * 1000))
+        self._follow_timer.timeout.connect(self._look_again)
+        self.host.progress.connect(self._take_progress)
+        self.host.loading.connect(lambda request: self._take_progress(request, HostProgress("Loading the model")))
+        self.host.opened.connect(self._take)
+        self.host.tokens.connect(self._take)
+        self.host.answered.connect(lambda request, path, _seconds: self._take(request, path))
+        self.host.cancelled.connect(self._take_cancelled)
+        self.host.failed.connect(self._take_failure)
+
+    # The model ---------------------------------------------------------------------------------------------------
+
+    def open(self, reference: str) -> None:
+        """Makes a model the active one. While it loads, and when that fails, the one before stays."""
+        for request, pending in list(self._pending.items()):
+            if pending.key == "open":
+                self._drop(request)
+        request = self.host.open(reference)
+        self._wait(request, _Pending(f"Opening {reference}", self._take_about, self.failed.emit, False, "open"))
+
+    def close(self) -> None:
+        """No model is active any more."""
+        self._typing.stop()
+        self._follow_timer.stop()
+        self._drop_bound()
+        self.about = None
+        self._forget()
+        self.about_changed.emit()
+
+    # The prompt --------------------------------------------------------------------------------------------------
+
+    def set_prompt(self, text: str, beginning: bool, *, at_once: bool = False) -> None:
+        """What the model reads. It is looked at when typing pauses, or `at_once`."""
+        if (text, beginning) == (self.text, self.beginning):
+            return
+        self.text, self.beginning = text, beginning
+        self._cut = False
+        self._drop_bound()
+        self._typing.start(0 if at_once else _TYPING_PAUSE_MS)
+        self.prompt_changed.emit()
+
+    def refresh(self) -> None:
+        """Looks again, after a failure or a cancellation, or because a live model has learned since."""
+        self._set_trouble(None)
+        self._found = ()
+        if self._cut:
+            self._look.start()
+        else:
+            self._cut_prompt()
+
+    def need(self, panel: str, aspects: Sequence[str]) -> None:
+        """What a panel needs of inspections from now on (`plan.ASPECTS`); nothing while it is hidden."""
+        self._needs[panel] = tuple(aspects)
+        if aspects:
+            self._look.start()
+
+    # Questions ---------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: str,
+        values: Mapping[str, Any],
+        then: Then,
+        failed: Failed | None = None,
+        key: str = "",
+    ) -> int:
+        """Asks the active model about the prompt; `then(archive)` unless model or prompt have changed by then.
+
+        key: an unanswered question with the same one is no longer wanted. failed: told instead of the message bar.
+        Returns the request's id, 0 when nothing can be asked (and `failed` has been told why).
+        """
+        problem = self._why_not()
+        if problem is not None or self.about is None:
+            (failed or self.failed.emit)(problem or LabError("No model is open."))
+            return 0
+        path = self._path(question, failed)
+        if path is None:
+            return 0
+        self._supersede(key)
+        request = self.host.ask(self.about.reference, question, {**self._prompt(), **values}, path)
+        return self._wait(request, self._question(question, then, failed, key, path))
+
+    def compare(
+        self, first: str, second: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None
+    ) -> int:
+        """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
+        path = self._path("compare", failed)
+        if path is None:
+            return 0
+        self._supersede("compare")
+        request = self.host.compare(first, second, {**self._prompt(), **values}, path)
+        return self._wait(request, self._question("compare", then, failed, "compare", path))
+
+    def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> int:
+        """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
+        path = self._path("evolve", failed)
+        if path is None:
+            return 0
+        self._supersede("evolve")
+        request = self.host.evolve(run, {**self._prompt(), **values}, path)
+        return self._wait(request, self._question("evolve", then, failed, "evolve", path))
+
+    def cancel(self, request: int = 0) -> None:
+        """Ends one request early, or all of them. Nobody is told."""
+        inspecting = any(pending.key == "inspect" and pending.wanted for pending in self._pending.values())
+        for number in [request] if request else list(self._pending):
+            self._drop(number)
+        if inspecting and not request:
+            self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
+
+    # What is looked at -------------------------------------------------------------------------------------------
+
+    def select(self, **changes: Any) -> None:
+        """Changes the selection: layer, head, token or point."""
+        selection = dataclasses.replace(self.selection, **changes)
+        if selection != self.selection:
+            self.selection = selection
+            self.selection_changed.emit()
+
+    def hover(self, token: int) -> None:
+        """The pointer is on a token, in any panel; -1: it has left."""
+        if token != self.hovered:
+            self.hovered = token
+            self.hover_changed.emit(token)
+
+    def set_edits(self, edits: Iterable[ChosenEdit]) -> None:
+        """What an intervention would change, chosen in any panel."""
+        chosen = list(dict.fromkeys(edits))
+        if chosen != self.edits:
+            self.edits = chosen
+            self.edits_changed.emit()
+
+    def add_edit(self, edit: ChosenEdit) -> None:
+        """One more."""
+        self.set_edits([*self.edits, edit])
+
+    def set_follow(self, follow: bool, seconds: float | None = None) -> None:
+        """Whether a live model is looked at again, and how often."""
+        if seconds is not None:
+            self._follow_timer.setInterval(max(200, round(seconds * 1000)))
+        self.follow = follow
+        self._update_follow()
+        self.follow_changed.emit()
+
+    @property
+    def follow_seconds(self) -> float:
+        """How often a live model is looked at again."""
+        return self._follow_timer.interval() / 1000
+
+    @property
+    def opening(self) -> bool:
+        """Whether another model is being loaded."""
+        return any(pending.key == "open" and pending.wanted for pending in self._pending.values())
+
+    @property
+    def restrictions(self) -> list[str]:
+        """What is left out because the prompt is long, in sentences."""
+        return what_to_ask(self.about, len(self.tokens), self._wanted())[1]
+
+    def shutdown(self) -> None:
+        """Ends the model's process and deletes the archives."""
+        for timer in (self._typing, self._look, self._follow_timer):
+            timer.stop()
+        self._pending.clear()
+        self.host.shutdown()
+        self.inspection = None
+        self._folder.remove()
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _prompt(self) -> dict[str, Any]:
+        return {"text": self.text, "beginning": self.beginning}
+
+    def _wanted(self) -> set[str]:
+        return {aspect for aspects in self._needs.values() for aspect in aspects}
+
+    def _why_not(self) -> LabError | None:
+        """Why the prompt cannot be asked about."""
+        if self.about is None:
+            return LabError("No model is open.", "", "Choose one in the toolbar.")
+        if not self.text and not self.beginning:
+            return LabError("The prompt is empty.", "A model needs at least one token to read.", "Type one in Prompt.")
+        return None
+
+    def _question(self, what: str, then: Then, failed: Failed | None, key: str, path: Path) -> _Pending:
+        def done(written: Path) -> None:
+            try:
+                archive = self._folder.open(written)
+            except LabError as error:
+                (failed or self.failed.emit)(error)
+                return
+            then(archive)
+
+        return _Pending(what.capitalize(), done, failed or self.failed.emit, True, key, path)
+
+    def _path(self, name: str, failed: Failed | None) -> Path | None:
+        try:
+            return self._folder.new_path(name)
+        except OSError as error:
+            (failed or self.failed.emit)(LabError("There is no place for an inspection.", str(error)))
+            return None
+
+    def _wait(self, request: int, pending: _Pending) -> int:
+        self._pending[request] = pending
+        self._update_working()
+        return request
+
+    def _supersede(self, key: str) -> None:
+        for request, pending in list(self._pending.items()):
+            if key and pending.key == key:
+                self._drop(request)
+
+    def _drop_bound(self) -> None:
+        """Ends what another prompt or model makes pointless."""
+        for request, pending in list(self._pending.items()):
+            if pending.bound:
+                self._drop(request)
+        self._asked = ()
+
+    def _drop(self, request: int) -> None:
+        """Its answer is no longer wanted; it stays in the books until the host has heard."""
+        pending = self._pending.get(request)
+        if pending is not None and pending.wanted:
+            pending.wanted = False
+            if pending.key == "inspect":
+                self._asked = ()
+            self.host.cancel(request)
+            self._update_working()
+
+    def _close(self, request: int) -> _Pending | None:
+        """The request has ended; None when nobody wants its answer."""
+        pending = self._pending.pop(request, None)
+        if pending is None:
+            return None
+        self._update_working()
+        if pending.wanted:
+            return pending
+        if pending.path is not None:
+            self._folder.discard(pending.path)
+        return None
+
+    def _take(self, request: int, answer: Any) -> None:
+        pending = self._close(request)
+        if pending is not None:
+            pending.done(answer)
+
+    def _take_cancelled(self, request: int) -> None:
+        self._close(request)
+
+    def _take_failure(self, request: int, error: LabError) -> None:
+        pending = self._close(request)
+        if pending is not None:
+            if pending.path is not None:
+                self._folder.discard(pending.path)
+            pending.failed(error)
+
+    def _take_progress(self, request: int, progress: HostProgress) -> None:
+        pending = self._pending.get(request)
+        if pending is not None and pending.wanted:
+            self._set_working(Working(progress.what or pending.what, progress.share, progress.eta_seconds))
+
+    def _update_working(self) -> None:
+        """What the strip shows until the host reports: the oldest request that someone wants."""
+        wanted = [pending for pending in self._pending.values() if pending.wanted and pending.key != "tokenize"]
+        if not wanted:
+            self._set_working(None)
+        elif self.working is None:
+            self._set_working(Working(wanted[0].what))
+
+    def _set_working(self, working: Working | None) -> None:
+        if working != self.working:
+            self.working = working
+            self.working_changed.emit()
+
+    def _set_trouble(self, trouble: LabError | None) -> None:
+        if trouble is not self.trouble:
+            self.trouble = trouble
+            self.trouble_changed.emit()
+
+    def _take_about(self, about: ModelAbout) -> None:
+        self._drop_bound()
+        self.about = about
+        self._forget()
+        count = (about.n_layer, about.n_head)
+        layer, head = (min(chosen, max(most - 1, 0)) for chosen, most in zip(self._place(), count, strict=True))
+        self.about_changed.emit()
+        self.select(layer=layer, head=head)
+        self._update_follow()
+        self._cut_prompt()
+
+    def _place(self) -> tuple[int, int]:
+        return self.selection.layer, self.selection.head
+
+    def _forget(self) -> None:
+        """What was found in another model."""
+        self._cut, self._found, self._asked, self.beginning_id = False, (), (), None
+        self._set_trouble(None)
+        self._set_inspection(None)
+        self.set_edits([])
+        if self.tokens:
+            self.tokens = []
+            self.tokens_changed.emit()
+
+    def _cut_prompt(self) -> None:
+        self._typing.stop()
+        if self.about is None:
+            return
+        self._set_trouble(None)
+        self._found = ()
+        with_beginning = self.beginning and self.beginning_id is not None
+        request = self.host.tokenize(self.about.reference, self.text, with_beginning)
+        self._supersede("tokenize")
+        self._wait(request, _Pending("Cutting", self._take_cut, self._take_trouble, True, "tokenize"))
+
+    def _take_cut(self, cut: CutPrompt) -> None:
+        known, self.beginning_id = self.beginning_id, cut.beginning
+        if self.beginning and cut.beginning is None:  # a model that knows none
+            self.beginning = False
+            self.prompt_changed.emit()
+        elif self.beginning and known is None:
+            self._cut_prompt()
+            return
+        self._cut = True
+        self.tokens = list(cut.tokens)
+        self.hover(-1)
+        self.tokens_changed.emit()
+        self._look.start()
+
+    def _inspect_if_needed(self) -> None:
+        """Asks for what the panels in sight need and nobody has found yet."""
+        about = self.about
+        if about is None or not self._cut or self.trouble is not None:
+            return
+        if not self.tokens:
+            self._set_inspection(None)
+            return
+        if about.context and len(self.tokens) > about.context:
+            self._take_trouble(_too_long(about, len(self.tokens)))
+            return
+        what = what_to_ask(about, len(self.tokens), self._wanted())[0]
+        if set(what) <= set(self._found) or (self._asked and set(what) <= set(self._asked)):
+            return
+        self._asked = what
+        self.ask("inspect", {"what": list(what)}, self._take_inspection, self._take_trouble, "inspect")
+        self._asked = what  # a superseded inspection has cleared it
+
+    def _take_inspection(self, archive: Archive) -> None:
+        self._found, self._asked = self._asked, ()
+        if self.about is not None and self.about.live:
+            self._step_seen = self._live_step()
+        self._set_inspection(archive)
+        self._look.start()  # a panel that was opened in the meantime
+
+    def _take_trouble(self, error: LabError) -> None:
+        self._asked = ()
+        self._set_trouble(error)
+        self._set_inspection(None)
+
+    def _set_inspection(self, archive: Archive | None) -> None:
+        if archive is not self.inspection:
+            self.inspection = archive
+            self.inspection_changed.emit()
+
+    def _update_follow(self) -> None:
+        if self.follow and self.about is not None and self.about.live:
+            self._follow_timer.start()
+        else:
+            self._follow_timer.stop()
+
+    def _live_step(self) -> int | None:
+        return self._step_of(self.about.reference.removesuffix("@live")) if self.about is not None else None
+
+    def _look_again(self) -> None:
+        """A live model may have learned since."""
+        step = self._live_step()
+        busy = any(pending.key == "inspect" for pending in self._pending.values())
+        if busy or not self._found or (step is not None and step == self._step_seen):
+            return
+        self._found = ()
+        self._look.start()
+
+
+def _too_long(about: ModelAbout, count: int) -> LabError:
+    return LabError(
+        f"The prompt is longer than {about.name} can read.",
+        f"It has {count:,} tokens; the model reads {about.context:,}.",
+        "Shorten it.",
+    )
