@@ -1,0 +1,241 @@
+"""What changes in a model's predictions when something inside it is changed: ablation and patching.
+
+Two forward passes over one prompt, without and with the changes of `llmlab.inspection.edits`, and one over the
+source where values are patched from. The archive (kind `intervention`) holds, K tokens kept at each of T places:
+
+    before/ids, after/ids [T, K] int32; before/probability, after/probability [T, K]    likeliest next tokens
+    before/logits, after/logits [2]   logits of the answer and of what it is held against (NaN where nothing is)
+    target/before, target/after [1]   logit(answer) - logit(against); the answer's logit where against is nothing
+    target/source [1]                 the same in the source, at the aligned position, where there is a source
+    kl [T]                            KL(before || after) in nats
+    change/post_ffn [L, T]            ||x' - x|| / ||x|| of the stream after every block: where the change went
+
+metadata: `position`, `answer`, `answer_text`, `against`, `against_text` ("" for none), `changes` (JSON list).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmlab.errors import UsageError
+from llmlab.inspection.archive import Array, write_archive
+from llmlab.inspection.capture import Observer, Point
+from llmlab.inspection.edits import (
+    Action,
+    Change,
+    Changes,
+    Recorder,
+    Slot,
+    Sources,
+    align,
+    parse_change,
+    require_change,
+)
+from llmlab.inspection.inspect import describe
+from llmlab.inspection.questions import Prompt, Target, from_values, place_of, token_of
+from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
+from llmlab.progress import Progress, quiet
+from llmlab.sessions.model import OpenModel
+
+# The stream after every block is kept for `change/post_ffn` while it is no larger than this (30 layers of width
+# 576 take 69 kB a token).
+_STREAM_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sourced(Target):
+    """A question that may take values from elsewhere.
+
+    source, source_ids: the prompt that is patched from; ids win. align: see `llmlab.inspection.edits.align`.
+    reference: a text whose positions are averaged for mean-ablation; "" is the prompt itself.
+    """
+
+    source: str = ""
+    source_ids: tuple[int, ...] = ()
+    align: str = ""
+    reference: str = ""
+
+    def source_token_ids(self, opened: OpenModel) -> list[int] | None:
+        """What the source pass reads; None when there is no source."""
+        if not self.source and not self.source_ids:
+            return None
+        return Prompt(text=self.source, ids=self.source_ids, beginning=self.beginning).token_ids(opened)
+
+    def reference_token_ids(self, opened: OpenModel) -> list[int]:
+        """What means are taken over."""
+        if not self.reference:
+            return self.token_ids(opened)
+        return Prompt(text=self.reference, beginning=self.beginning).token_ids(opened)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervene(Sourced):
+    """Changes, as `llmlab.inspection.edits` writes them, and what is kept of the predictions."""
+
+    edits: tuple[str, ...]
+    top: int = 5
+
+
+def answer_intervene(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
+    """Answers the question `intervene` into an archive. See `Intervene`."""
+    intervene(opened, from_values(Intervene, values), out, progress)
+
+
+def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progress = quiet) -> None:
+    """Runs the prompt with and without the changes and writes what they did.
+
+    UsageError when there are no changes, one is wrong, or a source is missing or not aligned; LabError when a part
+    is refused for this model.
+    """
+    anatomy = opened.anatomy
+    changes = [parse_change(edit) for edit in question.edits]
+    if not changes:
+        raise UsageError("There is nothing to change.", "", "Name at least one edit: zero head:3.2")
+    for change in changes:
+        require_change(anatomy, change)
+    ids = question.token_ids(opened)
+    source_ids = question.source_token_ids(opened)
+    progress("Unchanged pass", 0, 3)
+    place = place_of(question.position, len(ids))
+    means = _taken(changes, "mean")
+    keep = anatomy.n_layer * len(ids) * anatomy.width * anatomy.unembedding.element_size() <= _STREAM_BYTES
+    own = Recorder([*(() if question.reference else means), *(_outputs(anatomy.n_layer) if keep else ())])
+    before = read(opened.model, anatomy, ids, [own])
+    progress("Reading the source", 1, 3)
+    sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
+    progress("Changed pass", 2, 3)
+    moved = _Moved(own) if keep else None
+    after = read(opened.model, anatomy, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
+    progress("Comparing", 3, 3)
+    tensors = _tensors(before, after, question.top)
+    target = target_of(opened, question, before, place)
+    for name, readout in (("before", before), ("after", after)):
+        logits = readout.at(place)
+        tensors[f"{name}/logits"] = target.logits(logits)
+        tensors[f"target/{name}"] = np.array([target.value(logits)], dtype=np.float32)
+    if source is not None and place in sources.alignment:
+        logits = source.at(sources.alignment[place])
+        tensors["target/source"] = np.array([target.value(logits)], dtype=np.float32)
+    if moved:
+        tensors["change/post_ffn"] = moved.rows()
+    metadata = describe(opened, "intervention", ids, question, changes=json.dumps([str(change) for change in changes]))
+    metadata = replace(metadata, more=metadata.more | target.strings(opened), notes=[*metadata.notes, *_notes(changes)])
+    write_archive(out, tensors, metadata)
+
+
+# The target ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogitTarget:
+    """What is watched: the logit of `answer` at a place, minus that of `against` where there is one."""
+
+    place: int
+    answer: int
+    against: int | None
+
+    def value(self, logits: Tensor) -> float:
+        """logits [V] -> logit(answer) - logit(against)."""
+        return float(logits[self.answer] - (0.0 if self.against is None else logits[self.against]))
+
+    def logits(self, logits: Tensor) -> Array:
+        """logits [V] -> both [2]; NaN for an against that is not there."""
+        against = float("nan") if self.against is None else float(logits[self.against])
+        return np.array([float(logits[self.answer]), against], dtype=np.float32)
+
+    def strings(self, opened: OpenModel) -> dict[str, str]:
+        """For an archive's metadata."""
+        return {
+            "position": str(self.place),
+            "answer": str(self.answer),
+            "answer_text": text_of(opened, self.answer),
+            "against": "" if self.against is None else str(self.against),
+            "against_text": "" if self.against is None else text_of(opened, self.against),
+        }
+
+
+def target_of(opened: OpenModel, question: Target, before: Readout, place: int) -> LogitTarget:
+    """The target of a question; without an answer, the likeliest token of the unchanged pass."""
+    answer = token_of(opened, question.answer, "answer") if question.answer else int(before.at(place).argmax())
+    return LogitTarget(place, answer, token_of(opened, question.against, "against") if question.against else None)
+
+
+# The passes ------------------------------------------------------------------------------------------------------
+
+
+def take_sources(
+    opened: OpenModel,
+    question: Sourced,
+    changes: Sequence[Change],
+    own: Recorder,
+    source_ids: Sequence[int] | None,
+    time: int,
+) -> tuple[Sources, Readout | None]:
+    """Values for means and patches, and what the source predicts. own: has the means if there is no reference text.
+
+    UsageError when a patch has no source.
+    """
+    means, patches = _taken(changes, "mean"), _taken(changes, "patch")
+    averaged = own
+    if question.reference and means:
+        averaged = Recorder(means)
+        read(opened.model, opened.anatomy, question.reference_token_ids(opened), [averaged])
+    if source_ids is None:
+        if patches:
+            raise UsageError("There is no source to patch from.", "", "Name another prompt as the source.")
+        return Sources(averaged.values), None
+    alignment = align(question.align, time, len(source_ids))
+    patched = Recorder(patches)
+    source = read(opened.model, opened.anatomy, source_ids, [patched])
+    return Sources(averaged.values, patched.values, alignment), source
+
+
+def _taken(changes: Sequence[Change], action: Action) -> list[Slot]:
+    """What the changes of one kind need of another pass."""
+    return [slot for change in changes if change.action == action for slot in change.takes]
+
+
+def _outputs(n_layer: int) -> list[Slot]:
+    return [(layer, "post_ffn") for layer in range(n_layer)]
+
+
+class _Moved(Observer):
+    """How far the stream after each block is from what it was, relative to its length."""
+
+    def __init__(self, before: Recorder) -> None:
+        self._before = before
+        self._rows: dict[int, Tensor] = {}
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        """Compares block outputs."""
+        if point == "post_ffn":
+            old = self._before.values[layer, point].float()
+            distance, length = (x.float() - old).norm(dim=-1), old.norm(dim=-1)
+            self._rows[layer] = distance / length.clamp_min(torch.finfo(length.dtype).tiny)
+
+    def rows(self) -> Array:
+        """[L, T]."""
+        return torch.stack([self._rows[layer] for layer in sorted(self._rows)]).cpu().numpy()
+
+
+def _tensors(before: Readout, after: Readout, top: int) -> dict[str, Array]:
+    tensors: dict[str, Array] = {"kl": divergence(before, after).cpu().numpy()}
+    for name, readout in (("before", before), ("after", after)):
+        best = predictions(readout, top)
+        tensors[f"{name}/ids"] = best.ids.int().cpu().numpy()
+        tensors[f"{name}/probability"] = best.probabilities.cpu().numpy()
+    return tensors
+
+
+def _notes(changes: Sequence[Change]) -> list[str]:
+    if any(change.part == "attention" and change.action == "zero" for change in changes):
+        return ["Zeroed attention loses its output bias too; all heads zeroed keep it."]
+    return []

@@ -1,0 +1,115 @@
+"""What a model predicts at every place of a prompt, without all of its logits lying in memory at once.
+
+The logits of 4,000 tokens over a vocabulary of 150,000 are 2.4 GB. The stream before the final norm is a hundredth
+of that, and the logits of a few rows are had from it when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.capture import Edit, Observer, run
+from llmlab.sessions.model import OpenModel
+
+# Logits that lie in memory together (64 MB in fp32).
+_NUMBERS = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Logits by place. stream [T, C] or, where the way from it to the logits is refused, the logits [T, V]."""
+
+    anatomy: Anatomy
+    stream: Tensor | None
+    logits: Tensor | None
+
+    @property
+    def time(self) -> int:
+        """How many places there are."""
+        kept = self.stream if self.stream is not None else self.logits
+        assert kept is not None
+        return len(kept)
+
+    @torch.inference_mode()
+    def rows(self, first: int, last: int) -> Tensor:
+        """Logits of places first to last - 1, in float32 or wider: [n, V]."""
+        if self.stream is not None:
+            logits = self.anatomy.logits(self.stream[first:last])
+        else:
+            assert self.logits is not None
+            logits = self.logits[first:last]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def at(self, place: int) -> Tensor:
+        """Logits at one place [V]."""
+        return self.rows(place, place + 1)[0]
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """All rows in pieces that fit: first place, logits [n, V]."""
+        step = max(1, _NUMBERS // self.anatomy.vocab_size)
+        for first in range(0, self.time, step):
+            yield first, self.rows(first, min(first + step, self.time))
+
+
+class _Final(Observer):
+    stream: Tensor
+
+    def final(self, x: Tensor) -> None:
+        """Keeps the stream before the final norm."""
+        self.stream = x.clone()
+
+
+def read(
+    model: nn.Module,
+    anatomy: Anatomy,
+    ids: Sequence[int],
+    observers: Sequence[Observer] = (),
+    edits: Sequence[Edit] = (),
+) -> Readout:
+    """One forward pass and what it predicts. Errors as in `llmlab.inspection.capture.run`."""
+    if anatomy.refusals.attribution is not None:
+        return Readout(anatomy, None, run(model, anatomy, ids, observers, edits)[0])
+    final = _Final()
+    run(model, anatomy, ids, [*observers, final], edits, last=True)
+    return Readout(anatomy, final.stream, None)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The likeliest tokens at every place: ids [T, K], their probabilities [T, K]."""
+
+    ids: Tensor
+    probabilities: Tensor
+
+
+def predictions(readout: Readout, top: int) -> Predictions:
+    """The `top` likeliest tokens at every place."""
+    ids, probabilities = [], []
+    for _, logits in readout.chunks():
+        best = logits.softmax(-1).topk(min(top, logits.shape[-1]), -1)
+        ids.append(best.indices)
+        probabilities.append(best.values)
+    return Predictions(torch.cat(ids), torch.cat(probabilities))
+
+
+def divergence(before: Readout, after: Readout) -> Tensor:
+    """KL(before || after) at every place, in nats [T]: sum over tokens of p ln(p / q) (Kullback & Leibler 1951)."""
+    parts = []
+    for first, logits in before.chunks():
+        p = logits.log_softmax(-1)
+        q = after.rows(first, first + len(logits)).log_softmax(-1)
+        parts.append((p.exp() * (p - q)).sum(-1).clamp_min(0.0))
+    return torch.cat(parts)
+
+
+def text_of(opened: OpenModel, id: int) -> str:
+    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
+    try:
+        return opened.tokenizer.token_text(id)
+    except (LookupError, ValueError, OverflowError):
+        return f"[{id}]"
