@@ -30,7 +30,7 @@ def name(options: dict[str, Any]) -> str:
 
 def scratch(options: dict[str, Any], **changes: Any) -> GPT:
     """A small lively GPT of two layers and four heads, over 12 tokens unless changed."""
-    return lively(shape(**options, **changes))
+    return lively(shape(**options, **changes)).requires_grad_(False)
 
 
 class Everything(Observer):
