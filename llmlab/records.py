@@ -16,31 +16,32 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
 
     Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
     """
-    hints = _hints(cast(type, kind))
+    hints = field_types(cast(type, kind))
     known = {name: value for name, value in values.items() if name in hints}
     for name, value in known.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise ValueError(f"{name} is {value!r:.100}")
     return kind(**known)
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def field_types(kind: type) -> dict[str, Any]:
+    """The types of a data class's fields, by name."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type as annotations write it: classes, unions, lists and dictionaries of such."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
+        return any(fits(value, part) for part in parts)
     if origin is list:
-        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, parts[0]) for item in value)
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+        return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if hint is float else hint)

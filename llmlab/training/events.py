@@ -7,11 +7,14 @@ are the contract between whatever trains and whatever watches, and change only w
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from llmlab.records import field_types, fits
 
 
 @dataclass
@@ -174,6 +177,9 @@ EVENT_NAMES: dict[type[Event], str] = {
 }
 EVENT_TYPES: dict[str, type[Event]] = {name: kind for kind, name in EVENT_NAMES.items()}
 FINAL_EVENTS = ("finished", "stopped", "failed")
+# What numbers in a file may be at most: 64 bits, and a time that every system can show (the year 5138).
+_LARGEST = 2**63 - 1
+_LATEST = 1e11
 
 
 def to_line(event: Event) -> str:
@@ -188,18 +194,46 @@ def _finite(value: Any) -> Any:
 
 
 def from_line(line: str | bytes) -> Event | None:
-    """The event on a line; None when it is damaged or of a kind or shape not known here.
+    """The event on a line; None when it is damaged, of a kind not known here, or a field is not of its type.
 
     A null number of a `step` or `evaluated` (it was not finite) reads as NaN.
     """
     try:
         values = json.loads(line)
-        kind = EVENT_TYPES[values.pop("event")]
-        known = {f.name: f for f in dataclasses.fields(kind)}
-        values = {name: value for name, value in values.items() if name in known}
-        for name, value in values.items():
-            if value is None and known[name].type == "float":
-                values[name] = math.nan
-        return kind(**values)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        kind = values.pop("event")
+        readers = _readers(kind)
+        event = EVENT_TYPES[kind](**{name: readers[name](value) for name, value in values.items() if name in readers})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+    return event if event.step >= 0 and 0 <= event.time <= _LATEST else None
+
+
+@functools.cache
+def _readers(event: str) -> dict[str, Callable[[Any], Any]]:
+    """What checks each field's value, and raises ValueError; the frequent types without a look at their annotation."""
+    frequent = {int: _whole, float: _number}
+    hints = field_types(cast(type, EVENT_TYPES[event]))
+    return {name: frequent.get(hint) or _reader(hint) for name, hint in hints.items()}
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError
+    return value
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if type(value) is not float and type(value) is not int:
+        raise ValueError
+    return float(value)
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not fits(value, hint) or (type(value) is int and abs(value) > _LARGEST):
+            raise ValueError
+        return value
+
+    return read

@@ -41,7 +41,7 @@ class Recorder:
         here and no sooner: a follower takes a new number as word of a new `events_start`.
         """
         os.ftruncate(self._file, self._cut(step, scan_from))
-        self.update(step=step, events_start=self.bytes, attempt=self.status.attempt + 1)
+        self.update(step=max(step, 0), events_start=self.bytes, attempt=self.status.attempt + 1)
 
     @property
     def bytes(self) -> int:

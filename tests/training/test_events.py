@@ -88,6 +88,65 @@ def test_a_line_that_is_no_event_is_none(line: str | bytes) -> None:
     assert from_line(line) is None
 
 
+_STEP = {
+    "event": "step",
+    "time": 1.0,
+    "step": 3,
+    "loss": 2.5,
+    "lr": 1e-3,
+    "grad_norm": 1,
+    "tokens": 768,
+    "tokens_per_second": 1e4,
+    "active_seconds": 1.0,
+    "eta_seconds": None,
+    "memory_bytes": 1,
+    "mfu": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("loss", "low"),
+        ("loss", "2.5"),
+        ("loss", [2.5]),
+        ("loss", {}),
+        ("loss", True),
+        ("loss", 10**400),
+        ("step", 3.0),
+        ("step", "3"),
+        ("step", None),
+        ("step", False),
+        ("step", -1),
+        ("step", 2**63),
+        ("tokens", 10**30),
+        ("time", None),
+        ("time", "now"),
+        ("time", 1e300),
+        ("time", -1.0),
+    ],
+)
+def test_a_field_of_another_type_makes_a_line_no_event(field: str, value: Any) -> None:
+    assert isinstance(from_line(json.dumps(_STEP)), StepEvent)
+    assert from_line(json.dumps(_STEP | {field: value})) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"event": "warned", "message": 3},
+        {"event": "warned", "message": None},
+        {"event": "sampled", "samples": "text"},
+        {"event": "sampled", "samples": [{"prompt": "a", "text": 5}]},
+        {"event": "sampled", "samples": ["text"]},
+        {"event": "checkpoint_saved", "checkpoint": "c", "labels": [1], "bytes": 1, "seconds": 1.0},
+        {"event": "stopped", "active_seconds": 1.0, "checkpoint": 7},
+    ],
+)
+def test_texts_and_lists_are_of_their_type_too(values: dict[str, Any]) -> None:
+    assert from_line(json.dumps({"time": 1.0, "step": 2} | values)) is None
+
+
 def test_fields_of_a_later_version_are_passed_over() -> None:
     assert from_line('{"event": "warned", "time": 1.0, "step": 2, "message": "m", "new": 3}') == Warned(2, 1.0, "m")
 
