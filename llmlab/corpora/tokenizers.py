@@ -43,6 +43,11 @@ class Tokenizer(ABC):
     def to_json(self) -> dict[str, Any]:
         """All that `tokenizer_from_json` needs to build it again."""
 
+    @property
+    def beginning(self) -> int | None:
+        """The id that a text begins after: the one between documents."""
+        return self.end_of_text
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`. LabError naming characters that a vocabulary of characters lacks."""
         return self.encode_array(text).tolist()

@@ -77,11 +77,10 @@ def require_room(out: Path, size: int) -> None:
 
 def _answers() -> dict[str, Answer]:
     """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import inspect
+    from llmlab.inspection import inspect, one_head
 
     return {
         "inspect": inspect.answer_inspect,
-        "pattern": inspect.answer_pattern,
-        "stages": inspect.answer_stages,
-        "neurons": inspect.answer_neurons,
+        "pattern": one_head.answer_pattern,
+        "stages": one_head.answer_stages,
     }

@@ -40,8 +40,9 @@ from llmlab.inspection.edits import (
     require_change,
 )
 from llmlab.inspection.inspect import describe
-from llmlab.inspection.questions import Prompt, Target, from_values, place_of, token_of
-from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
+from llmlab.inspection.questions import Prompt, Target, from_values, place_of
+from llmlab.inspection.readout import Readout, divergence, predictions, read
+from llmlab.inspection.target import target_of
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
 
@@ -116,7 +117,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     after = read(opened.model, anatomy, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
     progress("Comparing", 3, 3)
     tensors = _tensors(before, after, question.top)
-    target = target_of(opened, question, before, place)
+    target = target_of(opened, question, before.at(place), place)
     for name, readout in (("before", before), ("after", after)):
         logits = readout.at(place)
         tensors[f"{name}/logits"] = target.logits(logits)
@@ -129,43 +130,6 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     metadata = describe(opened, "intervention", ids, question, changes=json.dumps([str(change) for change in changes]))
     metadata = replace(metadata, more=metadata.more | target.strings(opened), notes=[*metadata.notes, *_notes(changes)])
     write_archive(out, tensors, metadata)
-
-
-# The target ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LogitTarget:
-    """What is watched: the logit of `answer` at a place, minus that of `against` where there is one."""
-
-    place: int
-    answer: int
-    against: int | None
-
-    def value(self, logits: Tensor) -> float:
-        """logits [V] -> logit(answer) - logit(against)."""
-        return float(logits[self.answer] - (0.0 if self.against is None else logits[self.against]))
-
-    def logits(self, logits: Tensor) -> Array:
-        """logits [V] -> both [2]; NaN for an against that is not there."""
-        against = float("nan") if self.against is None else float(logits[self.against])
-        return np.array([float(logits[self.answer]), against], dtype=np.float32)
-
-    def strings(self, opened: OpenModel) -> dict[str, str]:
-        """For an archive's metadata."""
-        return {
-            "position": str(self.place),
-            "answer": str(self.answer),
-            "answer_text": text_of(opened, self.answer),
-            "against": "" if self.against is None else str(self.against),
-            "against_text": "" if self.against is None else text_of(opened, self.against),
-        }
-
-
-def target_of(opened: OpenModel, question: Target, before: Readout, place: int) -> LogitTarget:
-    """The target of a question; without an answer, the likeliest token of the unchanged pass."""
-    answer = token_of(opened, question.answer, "answer") if question.answer else int(before.at(place).argmax())
-    return LogitTarget(place, answer, token_of(opened, question.against, "against") if question.against else None)
 
 
 # The passes ------------------------------------------------------------------------------------------------------

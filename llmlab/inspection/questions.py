@@ -26,6 +26,11 @@ class Prompt:
     def token_ids(self, opened: OpenModel) -> list[int]:
         """What the model is given. UsageError when there is nothing, or no beginning to add."""
         if self.ids:
+            if not all(0 <= id < opened.vocab_size for id in self.ids):
+                raise UsageError(
+                    f"The prompt holds token ids that {opened.name} does not know.",
+                    f"They run from 0 to {opened.vocab_size - 1:,}.",
+                )
             return list(self.ids)
         ids = opened.tokenizer.encode(self.text.encode(errors="replace").decode())  # half of a surrogate pair is "?"
         if self.beginning:

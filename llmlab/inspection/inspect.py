@@ -1,0 +1,204 @@
+"""The panels' question: what a model does with one prompt, in one forward pass, into one archive."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from torch import Tensor, nn
+
+from llmlab.errors import LabError, UsageError
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.answers import require_room
+from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
+from llmlab.inspection.capture import POINTS, Observer, Point, run
+from llmlab.inspection.heads import HeadSummaries, repeat_scores
+from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, from_values, place_of, to_values, token_of
+from llmlab.inspection.rollout import Rollout
+from llmlab.progress import Progress
+from llmlab.sessions.model import OpenModel
+
+
+def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt, **more: str) -> Metadata:
+    """The metadata that every answer begins with."""
+    anatomy = opened.anatomy
+    notes = []
+    if any(block.parallel for block in anatomy.blocks):
+        notes.append(
+            "Attention and feed-forward work side by side in this family: post_attn is virtual, pre_attn + attn_out, "
+            "and exists nowhere in the model."
+        )
+    if anatomy.sinks:
+        notes.append("Heads have a sink outside the prompt: rows of their patterns sum to less than one.")
+    return Metadata(
+        kind=kind,
+        model=opened.reference,
+        weights_sha256=opened.weights_sha256,
+        token_ids=list(ids),
+        tokens=[opened.tokenizer.token_text(id) for id in ids],
+        dtype=str(anatomy.unembedding.dtype).removeprefix("torch."),
+        attention_path=anatomy.attention_path,
+        versions=versions(),
+        notes=notes,
+        question=to_values(question),
+        more=more,
+    )
+
+
+def versions() -> dict[str, str]:
+    """The libraries whose version may show in the numbers."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numpy")}
+
+
+def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Answers an `Inspect` question: see `llmlab.inspection.answers` for the tensors."""
+    question = from_values(Inspect, values)
+    if unknown := sorted(set(question.what) - set(ASPECTS)):
+        raise UsageError(f"There is no {unknown[0]!r} to inspect.", f"There are: {', '.join(ASPECTS)}.")
+    ids = question.token_ids(opened)
+    place_of(question.position, len(ids))
+    for field in ("answer", "against"):
+        if text := getattr(question, field):
+            token_of(opened, text, field)
+    wanted, refused = _wanted(opened.anatomy, question.what)
+    slots = _streamed_slots(opened.anatomy, wanted, len(ids))
+    about = describe(opened, "inspection", ids, question)
+    require_room(out, archive_bytes(slots))
+    with ArchiveWriter(out, slots, about) as writer:
+        watchers: list[Observer] = [_Told(opened.anatomy.n_layer, progress)]
+        if "attention" in wanted:
+            watchers.append(_PatternWriter(writer))
+        if "residual" in wanted:
+            watchers.append(_StreamWriter(writer))
+        if "rollout" in wanted:
+            watchers.append(Rollout(opened.anatomy, len(ids), partial(_write_layer, writer, "attention/rollout")))
+        results: list[Callable[[], Mapping[str, Tensor]]] = []
+        if "heads" in wanted:
+            summaries = HeadSummaries(opened.anatomy, len(ids))
+            watchers.append(summaries)
+            results.append(summaries.results)
+        run(opened.model, opened.anatomy, ids, watchers, last=True)
+        notes = [*about.notes, *refused]
+        if "heads" in wanted:
+            scores, how = repeated(opened)
+            results.append(lambda: scores)
+            notes.append(how)
+        for result in results:
+            for name, tensor in result().items():
+                writer.add(name, as_array(tensor))
+        writer.metadata = dataclasses.replace(about, notes=notes)
+
+
+def repeated(opened: OpenModel) -> tuple[Mapping[str, Tensor], str]:
+    """Duplicate-token and induction scores, which no prompt changes: computed once for a model that stays as it is."""
+    if opened.model not in _repeated or opened.kind == "live":
+        _repeated[opened.model] = repeat_scores(
+            opened.model, opened.anatomy, vocab=opened.vocab_size, beginning=opened.tokenizer.beginning
+        )
+    return _repeated[opened.model]
+
+
+_repeated: WeakKeyDictionary[nn.Module, tuple[Mapping[str, Tensor], str]] = WeakKeyDictionary()
+
+
+def estimate_bytes(anatomy: Anatomy, what: Sequence[str], time: int) -> int:
+    """Size on disk of what grows with the prompt: patterns and the stream. For a person to see before it runs."""
+    return archive_bytes(_streamed_slots(anatomy, set(what), time))
+
+
+def archive_bytes(slots: Mapping[str, Slot]) -> int:
+    """Bytes of these tensors."""
+    return sum(np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64)) for dtype, shape in slots.values())
+
+
+def as_array(tensor: Tensor) -> Array:
+    """A tensor for an archive: fp32, or whole numbers as they are."""
+    tensor = tensor.detach().cpu()
+    array: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+# What refuses which aspect: the names of `Refusals`' fields.
+_NEEDS = {
+    "attention": ("attention",),
+    "rollout": ("attention",),
+    "heads": ("attention",),
+    "residual": ("contributions",),
+    "contributions": ("contributions",),
+    "attribution": ("contributions", "attribution"),
+    "lens": ("attribution",),
+}
+
+
+def _wanted(anatomy: Anatomy, what: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The aspects that can be trusted for this model, and a sentence for each that cannot."""
+    wanted, refused = set(), []
+    for aspect in what:
+        reasons = [reason for need in _NEEDS[aspect] if (reason := getattr(anatomy.refusals, need)) is not None]
+        if reasons:
+            refused.append(f"No {aspect}: {reasons[0]}")
+        else:
+            wanted.add(aspect)
+    if not wanted:
+        raise LabError("This model cannot be inspected so.", " ".join(refused), "Ask for something else.")
+    return wanted, refused
+
+
+def _streamed_slots(anatomy: Anatomy, wanted: set[str], time: int) -> dict[str, Slot]:
+    """The tensors that go to disk during the pass, because they may not fit into memory together."""
+    slots: dict[str, Slot] = {}
+    if "attention" in wanted:
+        for layer, block in enumerate(anatomy.blocks):
+            if block.attention is not None:
+                slots[f"attention/{layer}"] = (np.float32, (anatomy.n_head, time, time))
+    if "residual" in wanted:
+        slots |= {f"residual/{point}": (np.float32, (anatomy.n_layer, time, anatomy.width)) for point in POINTS}
+        slots["residual/final"] = (np.float32, (time, anatomy.width))
+    if "rollout" in wanted:
+        slots["attention/rollout"] = (np.float32, (anatomy.n_layer, time, time))
+    return slots
+
+
+def _write_layer(writer: ArchiveWriter, name: str, layer: int, x: Tensor) -> None:
+    writer.write(name, as_array(x), layer)
+
+
+class _PatternWriter(Observer):
+    def __init__(self, writer: ArchiveWriter) -> None:
+        self._writer = writer
+
+    def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        rows = as_array(pattern)
+        if rows.shape[1] == rows.shape[2]:  # all of it
+            self._writer.write(f"attention/{layer}", rows)
+            return
+        for head, part in enumerate(rows):
+            self._writer.write(f"attention/{layer}", part, head, first_row=first)
+
+
+class _StreamWriter(Observer):
+    def __init__(self, writer: ArchiveWriter) -> None:
+        self._writer = writer
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        _write_layer(self._writer, f"residual/{point}", layer, x)
+
+    def final(self, x: Tensor) -> None:
+        self._writer.write("residual/final", as_array(x))
+
+
+class _Told(Observer):
+    """Says which layer the pass has come to; a cancel ends the pass there."""
+
+    def __init__(self, n_layer: int, progress: Progress) -> None:
+        self._n_layer, self._progress = n_layer, progress
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        if point == "pre_attn":
+            self._progress("Reading the prompt", layer, self._n_layer)

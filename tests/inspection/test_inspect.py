@@ -1,0 +1,114 @@
+"""`inspect` writes what the pass itself shows: every tensor of the archive against a hand-watched pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiment_models import opened
+from watched_models import SETTINGS, name, watch_all
+
+from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.inspection import capture
+from llmlab.inspection.answers import answer
+from llmlab.inspection.archive import Archive, read_archive
+from llmlab.inspection.capture import POINTS
+from llmlab.inspection.questions import ASPECTS
+
+TEXT = "the king said."
+
+
+def _inspect(model, out: Path, **values) -> Archive:
+    return read_archive(answer(model, "inspect", {"text": TEXT, **values}, out))
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=name)
+def test_the_archive_holds_the_patterns_and_the_stream_of_the_pass(options: dict, tmp_path: Path) -> None:
+    model = opened(double=False, block_size=32, **options)
+    ids = model.tokenizer.encode(TEXT)
+    seen, _ = watch_all(model.model, model.anatomy, ids)
+    archive = _inspect(model, tmp_path / "a.safetensors", what=["attention", "residual"])
+    assert archive.metadata.token_ids == ids
+    assert archive.metadata.tokens == list(TEXT)
+    for layer in range(model.anatomy.n_layer):
+        assert np.array_equal(archive[f"attention/{layer}"], seen.all_patterns()[layer])
+        assert np.allclose(archive[f"attention/{layer}"].sum(-1), 1, atol=1e-5)
+        assert not np.triu(archive[f"attention/{layer}"], 1).any()
+    for point in POINTS:
+        assert np.array_equal(archive[f"residual/{point}"], seen.stacked(point))
+    assert np.array_equal(archive["residual/final"], seen.final_residual)
+
+
+def test_long_prompts_whose_patterns_come_in_pieces_give_the_same_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(double=False, block_size=64)
+    whole = _inspect(model, tmp_path / "a.safetensors", text=TEXT * 4, what=["attention", "heads"])
+    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # sixteen rows at a time
+    pieces = _inspect(model, tmp_path / "b.safetensors", text=TEXT * 4, what=["attention", "heads"])
+    assert set(whole) == set(pieces)
+    for tensor in whole:
+        assert np.allclose(whole[tensor], pieces[tensor], atol=1e-6), tensor
+
+
+def test_weights_and_mode_are_what_they_were_and_no_hook_is_left(tmp_path: Path) -> None:
+    model = opened(double=False, block_size=32)
+    before = model.weights_sha256
+    _inspect(model, tmp_path / "a.safetensors", what=list(ASPECTS))
+    del model.__dict__["weights_sha256"]
+    assert model.weights_sha256 == before
+    assert not model.model.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
+
+
+def test_a_cancel_ends_the_pass_and_leaves_no_file(tmp_path: Path) -> None:
+    def cancel(what: str, done: float, total: float) -> None:
+        if done == 1:
+            raise Cancelled
+
+    model = opened(double=False, block_size=32)
+    with pytest.raises(Cancelled):
+        answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors", cancel)
+    assert not list(tmp_path.iterdir())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"what": ["attnetion"]}, "attnetion"),
+        ({"text": ""}, "empty"),
+        ({"text": "a" * 200}, "at most 32"),
+        ({"ids": [999]}, "does not know"),
+        ({"position": 99}, "no token 99"),
+        ({"answer": "ab"}, "not one token"),
+        ({"beginning": True}, "beginning"),
+        ({"colour": "red"}, "colour"),
+        ({"top": "five"}, "top"),
+        ({"text": "ß"}, "ß"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(values: dict, said: str, tmp_path: Path) -> None:
+    model = opened(double=False, block_size=32)
+    with pytest.raises(LabError, match=said):
+        answer(model, "inspect", {"text": TEXT} | values, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_running_out_of_memory_becomes_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opened(double=False, block_size=32)
+
+    def forward(*_: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
+
+    monkeypatch.setattr(type(model.model), "residual_stream", forward)
+    with pytest.raises(LabError, match="Memory ran out") as caught:
+        answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors")
+    assert "Shorten" in caught.value.do
+
+
+def test_an_unknown_question_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="inspect"):
+        answer(opened(), "inspct", {}, Path("x"))
