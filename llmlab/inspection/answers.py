@@ -77,10 +77,12 @@ def require_room(out: Path, size: int) -> None:
 
 def _answers() -> dict[str, Answer]:
     """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import inspect, one_head
+    from llmlab.inspection import inspect, interventions, one_head, sweep
 
     return {
         "inspect": inspect.answer_inspect,
         "pattern": one_head.answer_pattern,
         "stages": one_head.answer_stages,
+        "intervene": interventions.answer_intervene,
+        "sweep": sweep.answer_sweep,
     }

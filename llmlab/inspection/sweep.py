@@ -1,0 +1,238 @@
+"""Where in a model does it matter? One change at a time, everywhere: a grid of effects on a logit difference.
+
+For every cell, (layer, position) at one point of the stream or (layer, head), the prompt is run with that one thing
+zeroed, averaged, or patched from a source, and the target is read: d = logit(answer) - logit(against) at a position.
+Causal tracing (Meng et al. 2022, "Locating and Editing Factual Associations in GPT", section 2.1) and the path to
+the indirect object heads (Wang et al. 2022, "Interpretability in the Wild", section 3) are such grids. The archive
+(kind `sweep`) holds
+
+    sweep/logit_difference [L, T] or [L, H]   d with the change
+    sweep/effect           the same shape; metadata `effect` says which of the two it is:
+        normalised  (d - d_prompt) / (d_source - d_prompt): 0 as in the prompt, 1 as in the source it is patched from
+                    (so with the corrupted text as prompt and the clean one as source: 0 corrupted, 1 clean)
+        change      d - d_prompt, in logits: for ablations, and where prompt and source have equal d
+    sweep/before, sweep/source [1]            d_prompt; d_source, where there is a source
+
+NaN stands where nothing can be changed: a position that is aligned with none of the source, a layer without heads.
+Positions after the target's have no effect on it: exactly 0, without being run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmlab.errors import UsageError
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.archive import write_archive
+from llmlab.inspection.capture import Edit, Point, run
+from llmlab.inspection.edits import EDITABLE, HEADS, Change, Recorder, Slot, Sources, mean_of, require_change
+from llmlab.inspection.inspect import describe
+from llmlab.inspection.interventions import Sourced, take_sources
+from llmlab.inspection.questions import from_values, place_of
+from llmlab.inspection.readout import read
+from llmlab.inspection.target import LogitTarget, target_of
+from llmlab.progress import Progress, quiet
+from llmlab.sessions.model import OpenModel
+
+OVER = ("layer,position", "layer,head")
+ACTIONS = ("patch", "zero", "mean")
+# What a batch of changed prompts may take at once, by the estimate of `row_bytes`.
+_BUDGET = 256 * 1024 * 1024
+_LARGEST_BATCH = 64
+# Two logit differences closer than this are the same: rounding in fp32 is about 1e-5.
+_SAME = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Sourced):
+    """Which cells: `over` is one of OVER, `point` where positions are changed, `action` one of ACTIONS."""
+
+    over: str = "layer,position"
+    point: str = "pre_attn"
+    action: str = "patch"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One change: of the stream at a position, or of a head at all positions."""
+
+    layer: int
+    index: int  # position or head
+
+
+def answer_sweep(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
+    """Answers the question `sweep` into an archive. See `Sweep`."""
+    sweep(opened, from_values(Sweep, values), out, progress)
+
+
+def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = quiet, *, budget: int = _BUDGET) -> None:
+    """Runs every cell and writes the grid. budget: bytes that a batch of changed prompts may take.
+
+    UsageError when the question is wrong or there is nothing to patch from; LabError when a part is refused for
+    this model; Cancelled when `progress` says so.
+    """
+    anatomy = opened.anatomy
+    changes = _changes(anatomy, question)
+    ids, source_ids = question.token_ids(opened), question.source_token_ids(opened)
+    place = place_of(question.position, len(ids))
+    progress("Unchanged pass", 0, 0)
+    own = Recorder(slot for change in changes if change.action == "mean" for slot in change.takes)
+    target = target_of(opened, question, read(opened.model, anatomy, ids, [own]).at(place), place)
+    sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
+
+    heads = question.over == "layer,head"
+    positions = sorted(sources.alignment) if question.action == "patch" else range(len(ids))
+    columns = range(anatomy.n_head) if heads else [position for position in positions if position <= place]
+    cells = [Cell(change.layer, column) for change in changes for column in columns]
+    shown = ids[: place + 1]  # a decoder predicts from what came before
+    before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].double())
+    grid = np.full((anatomy.n_layer, anatomy.n_head if heads else len(ids)), np.nan)
+    if not heads:
+        grid[:, [position for position in positions if position > place]] = before
+    values = _Values(changes, sources)
+    batch = min(max(budget // row_bytes(anatomy, len(shown)), 1), _LARGEST_BATCH)
+    for first in range(0, len(cells), batch):
+        progress("Changing one thing at a time", first, len(cells))
+        some = cells[first : first + batch]
+        edit = _HeadsOfRows(some, values, len(shown)) if heads else _PositionsOfRows(some, values)
+        logits = run(opened.model, anatomy, torch.tensor([shown] * len(some)), edits=[edit], last=True)[:, -1]
+        for cell, row in zip(some, logits, strict=True):
+            grid[cell.layer, cell.index] = target.value(row.double())
+    progress("Changing one thing at a time", len(cells), len(cells))
+
+    tensors = {"sweep/logit_difference": grid, "sweep/before": np.array([before])}
+    effect, kind = grid - before, "change"
+    if source is not None and place in sources.alignment:
+        there = target.value(source.at(sources.alignment[place]).double())
+        tensors["sweep/source"] = np.array([there])
+        if question.action == "patch" and abs(there - before) > _SAME:
+            effect, kind = effect / (there - before), "normalised"
+    tensors["sweep/effect"] = effect
+    metadata = describe(opened, "sweep", ids, question, effect=kind, **target.strings(opened))
+    write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(question, kind, target)]))
+
+
+def row_bytes(anatomy: Anatomy, time: int) -> int:
+    """About what one prompt of a batch takes at the widest place of a layer, in bytes.
+
+    A few copies of the stream, the feed-forward's neurons (4 C where they cannot be told) and, as in an eager
+    implementation, two patterns of all heads.
+    """
+    neurons = [getattr(block.neurons, "in_features", 4 * anatomy.width) for block in anatomy.blocks]
+    numbers = time * (8 * anatomy.width + 3 * max(neurons)) + 2 * anatomy.n_head * time**2 + anatomy.vocab_size
+    return numbers * anatomy.unembedding.element_size()
+
+
+def _changes(anatomy: Anatomy, question: Sweep) -> list[Change]:
+    """What is done in each layer, before positions or heads are filled in."""
+    if question.over not in OVER:
+        raise UsageError(f"A sweep over {question.over!r} is not known.", f"There are: {' and '.join(OVER)}.")
+    if question.action not in ACTIONS:
+        raise UsageError(f"A sweep cannot {question.action!r}.", f"It can {', '.join(ACTIONS)}.")
+    if question.action == "patch" and not question.source and not question.source_ids:
+        raise UsageError(
+            "There is no source to patch from.", "", "Name another prompt as the source, or choose zero or mean."
+        )
+    if question.over == "layer,position":
+        if question.point not in EDITABLE:
+            raise UsageError(f"There is no sweep at {question.point!r}.", f"There are: {', '.join(EDITABLE)}.")
+        changes = [
+            Change(question.action, "residual", layer, point=question.point)  # type: ignore[arg-type]
+            for layer in range(anatomy.n_layer)
+        ]
+    else:
+        changes = [
+            Change(question.action, "head", layer)  # type: ignore[arg-type]
+            for layer, block in enumerate(anatomy.blocks)
+            if block.projection is not None
+        ]
+    for change in changes:
+        require_change(anatomy, change)
+    return changes
+
+
+class _Values:
+    """What is put into a cell."""
+
+    def __init__(self, changes: Sequence[Change], sources: Sources) -> None:
+        self.slots: dict[int, Slot] = {change.layer: change.puts for change in changes}
+        self._action = changes[0].action if changes else "zero"
+        self._sources = sources
+        self._means: dict[Cell, Tensor] = {}
+
+    def position(self, cell: Cell, like: Tensor) -> Tensor:
+        """For one position: [C]. like: a vector of the stream."""
+        if self._action == "zero":
+            return torch.zeros_like(like)
+        if self._action == "mean":
+            return self._mean(Cell(cell.layer, 0), "residual")  # the same at every position
+        return self._sources.patches[self.slots[cell.layer]][self._sources.alignment[cell.index]]
+
+    def head(self, cell: Cell, old: Tensor) -> Tensor:
+        """For one head: [T, D]. old: what it answers in the unchanged prompt."""
+        if self._action == "zero":
+            return torch.zeros_like(old)
+        if self._action == "mean":
+            return self._mean(cell, "head").expand_as(old)
+        aligned = {ours: theirs for ours, theirs in self._sources.alignment.items() if ours < len(old)}
+        new = old.clone()
+        new[list(aligned)] = self._sources.patches[cell.layer, HEADS][list(aligned.values()), cell.index]
+        return new
+
+    def _mean(self, cell: Cell, part: str) -> Tensor:
+        if cell not in self._means:
+            change = Change("mean", part, cell.layer, head=cell.index, point=self.slots[cell.layer][1])  # type: ignore[arg-type]
+            self._means[cell] = mean_of(change, self._sources.means)
+        return self._means[cell]
+
+
+class _PositionsOfRows(Edit):
+    """Row i of the batch is the prompt with cell i changed."""
+
+    def __init__(self, cells: Sequence[Cell], values: _Values) -> None:
+        self._cells, self._values = cells, values
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
+        """[B, T, C], changed in the rows whose cell is here."""
+        rows = [row for row, cell in enumerate(self._cells) if cell.layer == layer]
+        if not rows or self._values.slots[layer] != (layer, point):
+            return None
+        x = x.clone()
+        for row in rows:
+            cell = self._cells[row]
+            x[row, cell.index] = self._values.position(cell, x[row, cell.index])
+        return x
+
+
+class _HeadsOfRows(Edit):
+    """Row i of the batch is the prompt with head i changed."""
+
+    def __init__(self, cells: Sequence[Cell], values: _Values, time: int) -> None:
+        self._cells, self._values, self._time = cells, values, time
+
+    def heads(self, layer: int, z: Tensor) -> Tensor | None:
+        """[B, T, H, D], changed in the rows whose cell is here."""
+        rows = [row for row, cell in enumerate(self._cells) if cell.layer == layer]
+        if not rows:
+            return None
+        z = z.clone()
+        for row in rows:
+            head = self._cells[row].index
+            z[row, :, head] = self._values.head(self._cells[row], z[row, :, head])
+        return z
+
+
+def _notes(question: Sweep, kind: str, target: LogitTarget) -> list[str]:
+    notes = []
+    if question.action == "patch" and kind == "change":
+        notes.append("Prompt and source have the same logit difference, so effects are not normalised.")
+    if target.against is None:
+        notes.append("Nothing is held against the answer: its own logit is the target, which other tokens share in.")
+    return notes
