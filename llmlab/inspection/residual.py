@@ -1,0 +1,117 @@
+"""The residual stream of a prompt, whole or in a few numbers for each layer and token.
+
+With x_pre, x_mid, x_post the stream before a block, between its halves and after it (pre_attn, post_attn, post_ffn;
+[C] for each token), a and m what attention and feed-forward add (attn_out, mlp_out), e the stream before the first
+block and f the one after the last:
+
+    norm                  |x_pre|, |a|, |x_mid|, |m|, |x_post|
+    cosine attention      <x_pre, x_mid> / (|x_pre| |x_mid|): 1 where attention turns the stream not at all
+    cosine feed_forward   of x_mid and x_post;   cosine block: of x_pre and x_post
+    share                 <c, f> / <f, f> of a contribution c: its projection on what becomes of the token. Negative
+                          where a contribution is undone later. f = e + sum of all a and m, so shares sum to 1
+                          (as decompositions of the residual stream go; Elhage et al. 2021)
+    heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
+
+Cost: f is known only when the pass is over, and contributions are too many to keep (L x 2 x T x C). They are put
+aside on disk meanwhile (`spill`), which is exact, and read back layer by layer. A head's norm is had from
+z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llmlab.inspection.anatomy import Anatomy
+from llmlab.inspection.capture import POINTS, Observer, Point
+from llmlab.inspection.into_stream import heads_into_stream
+from llmlab.inspection.spill import Spill
+
+
+class ResidualStream(Observer):
+    """Gives every point of every layer to `write` as it comes: residual/{point} [L, T, C], residual/final [T, C]."""
+
+    def __init__(self, write: Callable[[str, Tensor, int | None], None]) -> None:
+        """write: archive name, x [T, C] in float32 on the CPU, layer (None for residual/final)."""
+        self._write = write
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        """Hands a point on."""
+        self._write(f"residual/{point}", x.float().cpu(), layer)
+
+    def final(self, x: Tensor) -> None:
+        """Hands the last stream on."""
+        self._write("residual/final", x.float().cpu(), None)
+
+
+class Contributions(Observer):
+    """Norms, cosines, shares and head norms of a pass; see the module for what they are."""
+
+    def __init__(self, anatomy: Anatomy, time: int, folder: Path | None = None) -> None:
+        """time: tokens of the prompt. folder: for the temporary file, 4 x 2 x L x T x C bytes."""
+        self._anatomy = anatomy
+        device = anatomy.unembedding.device
+        self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in POINTS}
+        self._cosines = torch.zeros(3, anatomy.n_layer, time, device=device)  # attention, feed_forward, block
+        self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
+        self._pre = self._mid = self._embedding = self._final = torch.zeros(0)
+        self._spill = Spill(folder)
+        self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        """Measures a point; keeps it until the next one of its block, a contribution on disk until the end."""
+        x = x.float()
+        self._norms[point][layer] = torch.linalg.vector_norm(x, dim=-1)
+        if point in ("attn_out", "mlp_out"):
+            self._places[point, layer] = self._spill.put(x)
+        elif point == "pre_attn":
+            self._pre = x.clone()
+            if layer == 0:
+                self._embedding = self._pre
+        elif point == "post_attn":
+            self._mid = x.clone()
+            self._cosines[0, layer] = torch.linalg.vecdot(self._pre, x)
+        else:
+            self._cosines[1, layer] = torch.linalg.vecdot(self._mid, x)
+            self._cosines[2, layer] = torch.linalg.vecdot(self._pre, x)
+
+    def heads(self, layer: int, z: Tensor) -> None:
+        """Measures what each head of z [T, H, D] adds to the stream, where a family's heads can be trusted."""
+        if self._anatomy.refusals.heads is None:
+            self._heads[layer] = head_norms(self._anatomy, layer, z)
+
+    def final(self, x: Tensor) -> None:
+        """Keeps the last stream, on which shares are measured."""
+        self._final = x.float().clone()
+
+    def results(self) -> dict[str, Tensor]:
+        """contributions/norm/{point} [L, T], /cosine/{attention|feed_forward|block} [L, T],
+        /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T] (NaN where there are none to trust).
+        """
+        pre, mid, post = (self._norms[point] for point in ("pre_attn", "post_attn", "post_ffn"))
+        pairs = {"attention": (pre, mid), "feed_forward": (mid, post), "block": (pre, post)}
+        found = {f"contributions/norm/{point}": norm for point, norm in self._norms.items()}
+        for (name, (one, other)), product in zip(pairs.items(), self._cosines, strict=True):
+            found[f"contributions/cosine/{name}"] = product / (one * other)
+        found["contributions/share/embedding"] = self._share(self._embedding)
+        for name, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
+            shares = [self._share(self._spill.get(self._places[point, layer])) for layer in range(len(pre))]  # type: ignore[index]
+            found[f"contributions/share/{name}"] = torch.stack(shares)
+        self._spill.close()
+        return found | {"contributions/heads": self._heads}
+
+    def _share(self, contribution: Tensor) -> Tensor:
+        return torch.linalg.vecdot(contribution, self._final) / self._final.square().sum(-1)
+
+
+def head_norms(anatomy: Anatomy, layer: int, z: Tensor) -> Tensor:
+    """Norm of what each head adds to the stream: z [T, H, D] -> [H, T]."""
+    into = heads_into_stream(anatomy.blocks[layer])
+    weight = into.weight.unflatten(0, (z.shape[1], -1))  # [H, D, C]
+    gram = weight @ weight.transpose(1, 2)  # [H, D, D]
+    answers = z.transpose(0, 1).to(weight.dtype)  # [H, T, D]
+    squares = torch.linalg.vecdot(answers @ gram, answers).clamp_min_(0)  # rounding may leave a zero below zero
+    return squares.sqrt_() * into.frozen(z.flatten(-2))[:, 0]
