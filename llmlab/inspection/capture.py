@@ -113,7 +113,7 @@ def run(
     training = model.training
     model.eval()
     try:
-        with contextlib.ExitStack() as stack:
+        with _Hooks(batch.shape[0]) as stack:
             for layer, block in enumerate(anatomy.blocks):
                 _hook_block(stack, anatomy, layer, block, observers, edits)
             watching = _overriding(observers, "final")
@@ -155,6 +155,21 @@ def _check(batch: Tensor, anatomy: Anatomy, observers: Sequence[Observer]) -> No
 # Hooks -----------------------------------------------------------------------------------------------------------
 
 
+class _Hooks(contextlib.ExitStack):
+    """The hooks of one pass over several prompts; leaving it removes them."""
+
+    def __init__(self, prompts: int) -> None:
+        super().__init__()
+        self._prompts = prompts
+
+    def shown(self, see: Callable[[Tensor], Tensor | None], x: Tensor) -> Tensor | None:
+        """Calls `see` with [B, T, C]; some layers (OPT's feed-forward) get all places in one row, [B * T, C]."""
+        if x.dim() > 2:
+            return see(x)
+        changed = see(x.unflatten(0, (self._prompts, -1)))
+        return None if changed is None else changed.flatten(0, 1)
+
+
 def _overriding(observers: Sequence[Any], name: str) -> list[Any]:
     """Those that look at `name`: their class overrides it."""
     return [o for o in observers if getattr(type(o), name) not in (getattr(Observer, name), getattr(Edit, name, None))]
@@ -169,7 +184,7 @@ def _teller(listeners: Sequence[Callable[[Tensor], None]]) -> Callable[[Tensor],
 
 
 def _hook_block(
-    stack: contextlib.ExitStack,
+    stack: _Hooks,
     anatomy: Anatomy,
     layer: int,
     block: BlockAnatomy,
@@ -207,7 +222,7 @@ def _hook_block(
 
 
 def _hook_virtual_post_attn(
-    stack: contextlib.ExitStack,
+    stack: _Hooks,
     block: BlockAnatomy,
     layer: int,
     watching: Sequence[Observer],
@@ -230,7 +245,7 @@ def _hook_virtual_post_attn(
 
 
 def _hook_heads(
-    stack: contextlib.ExitStack,
+    stack: _Hooks,
     anatomy: Anatomy,
     layer: int,
     block: BlockAnatomy,
@@ -254,25 +269,25 @@ def _hook_heads(
     _before(stack, block.projection, see)
 
 
-def _before(stack: contextlib.ExitStack, module: nn.Module, see: Callable[[Tensor], Tensor | None]) -> None:
+def _before(stack: _Hooks, module: nn.Module, see: Callable[[Tensor], Tensor | None]) -> None:
     """Shows `see` a module's input, which some families pass by position and some by keyword."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         if args:
-            changed = see(args[0])
+            changed = stack.shown(see, args[0])
             return None if changed is None else ((changed, *args[1:]), kwargs)
-        changed = see(kwargs["hidden_states"])
+        changed = stack.shown(see, kwargs["hidden_states"])
         return None if changed is None else (args, kwargs | {"hidden_states": changed})
 
     stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
-def _after(stack: contextlib.ExitStack, tap: Tap, see: Callable[[Tensor], Tensor | None]) -> None:
+def _after(stack: _Hooks, tap: Tap, see: Callable[[Tensor], Tensor | None]) -> None:
     """Shows `see` a module's output, the first one of several, times the tap's scale."""
 
     def hook(_: nn.Module, args: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        changed = see(first if tap.scale == 1.0 else first * tap.scale)
+        changed = stack.shown(see, first if tap.scale == 1.0 else first * tap.scale)
         if changed is None:
             return None
         changed = changed if tap.scale == 1.0 else changed / tap.scale

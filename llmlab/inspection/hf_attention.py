@@ -23,6 +23,7 @@ from transformers.masking_utils import eager_mask
 
 from llmlab.inspection.capture import AttentionCall
 from llmlab.inspection.modules import base_model
+from llmlab.inspection.own_attention import OWN, watch_own
 
 See: TypeAlias = Callable[[nn.Module, AttentionCall], Tensor]
 NAME = "llmlab"
@@ -42,10 +43,25 @@ def eager_attention_of(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]
 def watched(model: nn.Module, see: See) -> Iterator[None]:
     """While it lasts, every attention layer of `model` calls `see`, whose answers [H, T, D] it goes on with.
 
-    One prompt at a time. Afterwards the model attends as it did before, also when it failed on the way.
+    (Layers of `own_attention` go on with what they compute by themselves.) One prompt at a time. Afterwards the
+    model attends as it did before, also when it failed on the way.
     """
     plain: Any = base_model(model)
+    with contextlib.ExitStack() as stack:
+        for module in plain.modules():
+            if type(module).__name__ in OWN:
+                watch_own(stack, module, see)
+        stack.enter_context(_switched(plain, see))
+        yield
+
+
+@contextlib.contextmanager
+def _switched(plain: Any, see: See) -> Iterator[None]:
+    """While it lasts, layers that use the interface are handed our attention."""
     modules = [module for module in plain.modules() if eager_attention_of(module) is not None]
+    if not modules:
+        yield
+        return
     before = [(config, config._attn_implementation_internal) for config in _configs(plain)]
     try:
         _watchers.update(dict.fromkeys(modules, see))

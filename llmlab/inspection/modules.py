@@ -39,7 +39,7 @@ def norm_numbers(module: nn.Module, width: int) -> FinalNorm:
 
     LabError when what it computes is neither a LayerNorm nor an RMSNorm of the weights it holds.
     """
-    stored, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    stored, bias = _numbers(module, "weight"), _numbers(module, "bias")
     if stored is None:  # OLMo's norms have no weights at all
         stored = torch.ones(width)
     vectors = torch.randn(6, width, generator=torch.Generator().manual_seed(0)) + 0.5  # LayerNorm takes the mean away
@@ -56,6 +56,11 @@ def norm_numbers(module: nn.Module, width: int) -> FinalNorm:
         "A norm of this model is of no known kind.",
         f"{type(module).__name__} computes neither a LayerNorm nor an RMSNorm of its weights.",
     )
+
+
+def _numbers(module: nn.Module, name: str) -> Tensor | None:
+    value = getattr(module, name, None)
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _eps(module: nn.Module) -> list[float]:
