@@ -93,6 +93,10 @@ class ModelHost(QObject):
         """Asks how a model's tokenizer cuts a text: `tokens`."""
         return self._send({"do": "tokenize", "model": model, "text": text, "beginning": beginning})
 
+    def texts(self, model: str, ids: Sequence[int]) -> int:
+        """Asks what tokens read like: `tokens`."""
+        return self._send({"do": "tokenize", "model": model, "ids": list(ids), "text": "", "beginning": False})
+
     def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> int:
         """Asks one of the questions of `llmlab.inspection.questions`; `answered` when the archive is at `out`."""
         asked = {"question": question, "values": dict(values), "out": str(out)}

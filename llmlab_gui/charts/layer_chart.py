@@ -1,0 +1,91 @@
+"""Lines over layers, tokens or steps: a few of them, drawn when they change, in the theme's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PySide6.QtCore import QTimer
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.theme import Theme, current_theme, theme_notifier
+
+
+@dataclass(frozen=True)
+class Line:
+    """x and y [N], x ascending. color: a place among the theme's series, -1 for its text. dotted: a mean, a bound."""
+
+    label: str
+    x: npt.NDArray[np.floating]
+    y: npt.NDArray[np.floating]
+    color: int = 0
+    dotted: bool = False
+    markers: bool = False
+
+
+class LayerChart(LineChart):
+    """A LineChart that draws itself. Hovering reads all lines at the nearest place."""
+
+    def __init__(
+        self, y_label: str, y_unit: str = "", *, x_label: str = "layer", parent: QWidget | None = None
+    ) -> None:
+        self._lines: list[Line] = []
+        super().__init__(y_label, y_unit, parent=parent)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self.draw)
+        self.needs_redraw.connect(self._later.start)
+        self.set_x_axis(x_label, "count")
+        self.pointed.connect(self.point_at)
+        theme_notifier.changed.connect(self._retheme)
+
+    @property
+    def lines(self) -> list[Line]:
+        """What is shown."""
+        return list(self._lines)
+
+    def line(self, label: str) -> Line:
+        """One of them. KeyError when there is none."""
+        for line in self._lines:
+            if line.label == label:
+                return line
+        raise KeyError(label)
+
+    def show_lines(self, lines: Sequence[Line]) -> None:
+        """Replaces all lines and shows the whole of them."""
+        self._lines = list(lines)
+        theme = current_theme()
+        for number, line in enumerate(self._lines):
+            key = f"{number}{'m' if line.markers else ''}"  # a curve has markers for life
+            self.set_curve(key, np.asarray(line.x, np.float64), np.asarray(line.y, np.float64), _style(line, theme))
+        self.keep_only({f"{number}{'m' if line.markers else ''}" for number, line in enumerate(self._lines)})
+        self.set_follow(True)
+
+    def name_y(self, label: str, unit: str = "") -> None:
+        """What the lines are from now on."""
+        self.y_label, self.y_unit = label, unit
+        self.setAccessibleName(label)
+        self._name_axes()
+
+    def draw(self) -> None:
+        """Draws now; the legend has as many entries as there is room for."""
+        theme = current_theme()
+        self.set_legend([_style(line, theme) for line in self._lines])
+        super().draw()
+
+    def _retheme(self) -> None:
+        theme = current_theme()
+        self.apply_theme(theme)
+        self.show_lines(self._lines)
+
+
+def _style(line: Line, theme: Theme) -> CurveStyle:
+    color = QColor(theme.text if line.color < 0 else theme.series[line.color % len(theme.series)])
+    markers = "o" if line.markers else None
+    return CurveStyle(color, line.label, width=1.8, dotted=line.dotted, markers=markers, marker_size=6)

@@ -1,0 +1,157 @@
+"""Residual stream: how long its vectors are, what is added to them, and where they turn, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QVBoxLayout, QWidget
+
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.color_scale import fitted
+from llmlab_gui.charts.layer_chart import LayerChart
+from llmlab_gui.charts.value_grid import Grid, ValueGrid
+from llmlab_gui.docks.alternatives import visible
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.docks.inspection_dock import InspectionDock, Table
+from llmlab_gui.docks.residual_lines import QUANTITIES, cosine_lines, norm_lines, virtual
+from llmlab_gui.lab import Lab
+
+NORMS, COSINES, MAP = "norms", "cosines", "map"
+_VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))
+_CAPTIONS = {
+    NORMS: "The stream's length after each half of a layer, and the length of what is added to it.",
+    COSINES: "Whether a part turns the stream: the cosine between the stream before it and after it.",
+    MAP: "One number for each layer and token; hover for its value, click to choose the token in all panels.",
+}
+
+
+class ResidualDock(InspectionDock):
+    """Lines of the selected token and of the mean, or a map of all tokens."""
+
+    aspects = ("contributions",)
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "residual", "Residual stream", parent)
+        self._archive: Archive | None = None
+        self.view = QComboBox()
+        self.view.setAccessibleName("What is shown of the residual stream")
+        for key, text in _VIEWS:
+            self.view.addItem(text, key)
+        self.quantity = QComboBox()
+        self.quantity.setAccessibleName("Which number the map shows")
+        for key, text, unit in QUANTITIES:
+            self.quantity.addItem(f"{text} ({unit})", key)
+        self.mean = QCheckBox("mean of tokens")
+        self.mean.setChecked(True)
+        self.log = QCheckBox("log y")
+        self.chart = LayerChart("L2 norm", x_label="layers passed")
+        self.map = ValueGrid("Residual stream, layer by token")
+        self._note = QuietLabel()
+        self._note.hide()
+        for widget in (self.view, self.quantity, self.mean, self.log):
+            self.controls.addWidget(widget)
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self.chart)
+        self._stack.addWidget(self.map)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._stack, 1)
+        layout.addWidget(self._note)
+        self.set_body(body)
+        self.view.currentIndexChanged.connect(self._change_view)
+        self.quantity.currentIndexChanged.connect(self._redraw)
+        self.mean.toggled.connect(self._redraw)
+        self.log.toggled.connect(lambda on: self.chart.set_log(x=False, y=on))
+        self.map.clicked.connect(lambda row, column: self.session.select(layer=row, token=column))
+        self.map.pointed.connect(lambda _row, column: self.session.hover(column))
+        self.session.hover_changed.connect(self.map.hover_column)
+        self.session.selection_changed.connect(self._redraw)
+        self._change_view()
+
+    def draw(self, archive: Archive) -> None:
+        """Lines and map of a new inspection."""
+        self._archive = archive
+        note = virtual(archive)
+        self._note.setText(note)
+        self._note.setVisible(bool(note))
+        self._redraw()
+
+    def pictures(self) -> list[QWidget]:
+        """The chart or the map."""
+        return [self.map if self._view == MAP else self.chart]
+
+    def table(self) -> Table | None:
+        """Lines: line, x, value. Map: layer, position, token, value."""
+        if self._archive is None:
+            return None
+        if self._view != MAP:
+            rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
+            return ("line", "layers passed", self.chart.y_label), rows
+        tokens, values = self._archive.metadata.tokens, self._archive[f"contributions/{self._quantity}"]
+        cells = [
+            (layer, place, tokens[place], value) for layer, row in enumerate(values) for place, value in enumerate(row)
+        ]
+        return ("layer", "position", "token", self._quantity), cells
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """Norms and cosines."""
+        names = ["contributions/norm/", "contributions/cosine/"]
+        return (self._archive, names) if self._archive is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> str:
+        return str(self.view.currentData())
+
+    @property
+    def _quantity(self) -> str:
+        return str(self.quantity.currentData())
+
+    def _change_view(self) -> None:
+        view = self._view
+        self.quantity.setVisible(view == MAP)
+        self.mean.setVisible(view != MAP)
+        self.log.setVisible(view == NORMS)
+        self._stack.setCurrentWidget(self.map if view == MAP else self.chart)
+        self.caption(_CAPTIONS[view], "residual-stream")
+        if view == COSINES:
+            self.log.setChecked(False)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        archive = self._archive
+        if archive is None:
+            return
+        tokens = archive.metadata.tokens
+        place = self.session.selection.token_at(len(tokens))
+        if self._view == MAP:
+            self._draw_map(archive, place)
+            return
+        name = f"“{visible(tokens[place])}”" if tokens else ""
+        if self._view == NORMS:
+            self.chart.name_y("L2 norm")
+            self.chart.set_x_axis("layers passed", "count")
+            self.chart.show_lines(norm_lines(archive, place, name, mean=self.mean.isChecked()))
+        else:
+            self.chart.name_y("cosine")
+            self.chart.set_x_axis("layer", "count")
+            self.chart.show_lines(cosine_lines(archive, place, name, mean=self.mean.isChecked()))
+
+    def _draw_map(self, archive: Archive, place: int) -> None:
+        values = np.asarray(archive[f"contributions/{self._quantity}"])
+        tokens = [visible(token) for token in archive.metadata.tokens]
+        unit = self.quantity.currentText()
+
+        def tip(layer: int, column: int) -> str:
+            return f"layer {layer}, token {column} “{tokens[column]}”: {values[layer, column]:.6g}\n{unit}"
+
+        rows = tuple(str(layer) for layer in range(len(values)))
+        scale = fitted(_without_sink(values), signed=False)
+        self.map.show_grid(Grid(values, rows, tuple(tokens), scale, tip, unit=unit))
+        self.map.mark(-1, place)
+
+
+def _without_sink(values: np.ndarray) -> np.ndarray:
+    """The first token's vectors are many times longer than all others in most models: they would take all colours."""
+    return values[:, 1:] if values.shape[1] > 2 else values

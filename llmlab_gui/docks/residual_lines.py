@@ -1,0 +1,65 @@
+"""From an inspection's tensors to lines and maps of the residual stream. Knows no Qt but colours' places."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmlab.inspection.archive import Archive, Array
+from llmlab_gui.charts.layer_chart import Line
+
+# Quantities that a map can show: name in the archive (below contributions/), words, what it is.
+QUANTITIES = (
+    ("norm/post_ffn", "Stream after the layer", "L2 norm"),
+    ("norm/post_attn", "Stream after attention", "L2 norm"),
+    ("norm/attn_out", "What attention adds", "L2 norm"),
+    ("norm/mlp_out", "What the feed-forward adds", "L2 norm"),
+    ("cosine/attention", "Stream before and after attention", "cosine"),
+    ("cosine/feed_forward", "Stream before and after the feed-forward", "cosine"),
+    ("cosine/block", "Stream before and after the layer", "cosine"),
+)
+# Two points of the stream a layer, then what is added; x counts layers that a vector has passed.
+_ADDED = (("attn_out", "attention adds", 1, 0.5), ("mlp_out", "feed-forward adds", 2, 1.0))
+_COSINES = (("attention", "attention", 1), ("feed_forward", "feed-forward", 2), ("block", "whole layer", 0))
+
+
+def norm_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list[Line]:
+    """Norms at a token, and their mean over tokens dotted. Stream: embedding at 0, each layer's halves after it."""
+    lines = []
+    for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
+        dotted = column is None
+        lines.append(Line(f"stream, {suffix}", *_stream(archive, column), color=0, dotted=dotted))
+        for point, words, color, offset in _ADDED:
+            values = _column(archive[f"contributions/norm/{point}"], column)
+            x = np.arange(len(values)) + offset
+            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=dotted))
+    return lines
+
+
+def cosine_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list[Line]:
+    """Cosine of the stream before and after each part: 1 where it keeps its direction."""
+    lines = []
+    for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
+        for part, words, color in _COSINES:
+            values = _column(archive[f"contributions/cosine/{part}"], column)
+            x = np.arange(len(values), dtype=np.float64)
+            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=column is None))
+    return lines
+
+
+def virtual(archive: Archive) -> str:
+    """The note that post_attn exists nowhere in the model (parallel blocks), "" where it does."""
+    return next((note for note in archive.metadata.notes if "post_attn" in note and "virtual" in note), "")
+
+
+def _stream(archive: Archive, token: int | None) -> tuple[Array, Array]:
+    """x and norm at pre_attn of the first layer, and at post_attn and post_ffn of each."""
+    first = _column(archive["contributions/norm/pre_attn"], token)[:1]
+    middle = _column(archive["contributions/norm/post_attn"], token)
+    last = _column(archive["contributions/norm/post_ffn"], token)
+    values = np.concatenate([first, np.stack([middle, last], axis=1).reshape(-1)])
+    return np.arange(len(values)) / 2, values
+
+
+def _column(values: Array, token: int | None) -> Array:
+    """[L, T] -> [L]: one token, or the mean of all."""
+    return values.mean(axis=1, dtype=np.float64) if token is None else np.asarray(values[:, token], np.float64)
