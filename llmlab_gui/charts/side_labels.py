@@ -1,0 +1,71 @@
+"""Names beside the rows and above the columns of a map: as many as can be read, and always those that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from PySide6.QtCore import QRectF, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter
+
+from llmlab_gui.charts.heat_view import HeatView
+from llmlab_gui.theme import current_theme
+
+_GAP = 5.0
+_LEAST_ROOM = 26.0
+# Names beyond these are not measured: they are cut to the room anyway.
+_MEASURED = 400
+
+
+def room_for(metrics: QFontMetricsF, names: Sequence[str], most: float) -> float:
+    """Pixels that the names need, within reason."""
+    step = max(1, len(names) // _MEASURED)
+    widest = max((metrics.horizontalAdvance(name) for name in names[::step]), default=0.0)
+    return min(max(widest + 2 * _GAP, _LEAST_ROOM), max(most, _LEAST_ROOM))
+
+
+def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: Collection[int]) -> None:
+    """Right-aligned, to the left of the map."""
+    metrics = QFontMetricsF(painter.font())
+    room = QRectF(0, 0, view.shown.left() - _GAP, metrics.height())
+    how = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+    for place in _chosen(view.rows(), view.cell_height, metrics.height() * 0.92, marked):
+        middle = view.rect(place, view.columns().start).center().y()
+        _label(painter, room.translated(0, middle - metrics.height() / 2), names[place], how, place in marked)
+
+
+def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marked: Collection[int]) -> None:
+    """Above the map, turned to be read from below."""
+    metrics = QFontMetricsF(painter.font())
+    how = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+    for place in _chosen(view.columns(), view.cell_width, metrics.height() * 0.92, marked):
+        middle = view.rect(view.rows().start, place).center().x()
+        painter.save()
+        painter.translate(middle, view.shown.top() - _GAP)
+        painter.rotate(-90)
+        room = QRectF(0, -metrics.height() / 2, view.shown.top() - _GAP, metrics.height())
+        _label(painter, room, names[place], how, place in marked)
+        painter.restore()
+
+
+def _chosen(places: range, cell: float, line: float, marked: Collection[int]) -> list[int]:
+    """Every so many places, without those that a marked one would touch."""
+    every = max(1, -int(-line // max(cell, 1e-6)))
+    shown = [place for place in marked if place in places]
+    free = [
+        place
+        for place in places
+        if place % every == 0 and all(place == mark or abs(place - mark) * cell >= line for mark in shown)
+    ]
+    return sorted({*free, *shown})
+
+
+def _label(painter: QPainter, room: QRectF, text: str, how: Qt.AlignmentFlag, marked: bool) -> None:
+    theme = current_theme()
+    font = QFont(painter.font())
+    font.setBold(marked)
+    painter.save()
+    painter.setFont(font)
+    painter.setPen(QColor(theme.accent if marked else theme.text))
+    shown = QFontMetricsF(font).elidedText(text, Qt.TextElideMode.ElideRight, room.width())
+    painter.drawText(room, how, shown)
+    painter.restore()
