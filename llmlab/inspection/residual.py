@@ -89,7 +89,8 @@ class Contributions(Observer):
 
     def results(self) -> dict[str, Tensor]:
         """contributions/norm/{point} [L, T], /cosine/{attention|feed_forward|block} [L, T],
-        /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T] (NaN where there are none to trust).
+        /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T],
+        which is NaN where there are no heads to trust.
         """
         pre, mid, post = (self._norms[point] for point in ("pre_attn", "post_attn", "post_ffn"))
         pairs = {"attention": (pre, mid), "feed_forward": (mid, post), "block": (pre, post)}
