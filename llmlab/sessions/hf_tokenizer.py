@@ -1,0 +1,160 @@
+"""Tokenizers of transformers, read the way the lab reads its own: no token added by itself, every space kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmlab.corpora.gpt2_vocabulary import byte_symbols
+from llmlab.errors import LabError, UsageError
+
+_SPACE = "\u2581"  # what sentencepiece writes for a space
+# Files of which a tokenizer's folder has at least one: the `vocab_files_names` of transformers' tokenizers.
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json", "vocab.tsv")
+
+
+class HuggingFaceTokenizer:
+    """Wraps a tokenizer of transformers."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._read = _reader(tokenizer)
+        self._texts: dict[int, str] = {}
+        self._added = {int(id): str(token) for id, token in tokenizer.added_tokens_decoder.items()}
+        with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
+        first = tokenizer.bos_token_id
+        # Some tokenizers put another token first than the one they call the beginning (BERT's [CLS]).
+        if first is None and with_special and with_special[0] in tokenizer.all_special_ids:
+            first = with_special[0]
+        self._beginning = None if first is None else int(first)
+        self.adds_beginning = bool(with_special) and with_special[0] == self._beginning
+
+    @property
+    def beginning(self) -> int | None:
+        """The beginning-of-text token, whether or not the tokenizer adds it by itself."""
+        return self._beginning
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without special tokens around them; a text that spells a special token is read as that token."""
+        return [int(id) for id in self._tokenizer.encode(text, add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text with special tokens and all spaces."""
+        text: str = self._tokenizer.decode(
+            [int(id) for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def token_text(self, id: int) -> str:
+        """One token with its spaces; bytes that are no character as U+FFFD; `<id>` for a row without a token."""
+        text = self._texts.get(id)
+        if text is None:
+            text = self._texts[id] = self._text_of(int(id))
+        return text
+
+    def _text_of(self, id: int) -> str:
+        if id in self._added:
+            return self._added[id]
+        try:
+            piece = self._tokenizer.convert_ids_to_tokens(id)
+        except (IndexError, KeyError, ValueError, OverflowError):
+            piece = None
+        return f"<{id}>" if piece is None else self._read(str(piece), id)
+
+
+class IdTokenizer:
+    """For a model that came without a tokenizer: it can be asked by ids, and shows them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.adds_beginning = False
+
+    @property
+    def beginning(self) -> int | None:
+        """Unknown."""
+        return None
+
+    def encode(self, text: str) -> list[int]:
+        """UsageError: without a tokenizer nobody knows which ids a text is."""
+        raise UsageError(
+            f"{self._name} came without a tokenizer, so it cannot read text.",
+            f"Its folder holds none of {', '.join(_FILES[:4])}.",
+            "Put the tokenizer's files there, or give token ids instead of text.",
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The ids, one after the other."""
+        return "".join(self.token_text(id) for id in ids)
+
+    def token_text(self, id: int) -> str:
+        """`<id>`."""
+        return f"<{int(id)}>"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
+    return any((folder / name).is_file() for name in _FILES)
+
+
+def load_tokenizer(folder: Path, name: str, gguf_file: str | None = None) -> HuggingFaceTokenizer | IdTokenizer:
+    """The tokenizer in a folder, or of a GGUF file in it. LabError when it cannot be read; no code of it is run."""
+    from transformers import AutoTokenizer
+
+    if gguf_file is None and not has_tokenizer(folder):
+        return IdTokenizer(name)
+    extra = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **extra)
+        if not len(tokenizer):
+            raise ValueError("it knows no tokens")
+        return HuggingFaceTokenizer(tokenizer)
+    except Exception as error:  # a foreign file can fail anywhere inside its reader
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise LabError(f"The tokenizer of {name} cannot be read.", f"{why.rstrip('.')}.") from error
+
+
+def _reader(tokenizer: Any) -> Callable[[str, int], str]:
+    """How this tokenizer's pieces become text."""
+    kinds = set(_kinds(tokenizer))
+    if "ByteLevel" in kinds:
+        return _byte_level
+    if kinds & {"Metaspace", "ByteFallback", _SPACE} or hasattr(tokenizer, "sp_model"):
+        return _sentencepiece
+    if kinds or getattr(tokenizer, "is_fast", False):
+        return lambda piece, id: piece
+    return lambda piece, id: str(tokenizer.decode([id], clean_up_tokenization_spaces=False))
+
+
+def _kinds(tokenizer: Any) -> Iterator[str]:
+    """The kinds of the steps by which a pipeline of the `tokenizers` library decodes."""
+    pipeline = getattr(tokenizer, "backend_tokenizer", None)
+    if pipeline is None:
+        return
+    waiting = [json.loads(pipeline.to_str()).get("decoder")]
+    while waiting:
+        step = waiting.pop()
+        if not isinstance(step, dict):
+            continue
+        yield str(step.get("type"))
+        if step.get("pattern") == {"String": _SPACE}:
+            yield _SPACE
+        waiting += step.get("decoders", [])
+
+
+_BYTE_OF = {symbol: byte for byte, symbol in byte_symbols().items()}
+
+
+def _byte_level(piece: str, id: int) -> str:
+    """GPT-2's way: every byte is written as a visible character."""
+    if any(character not in _BYTE_OF for character in piece):
+        return piece
+    return bytes(_BYTE_OF[character] for character in piece).decode(errors="replace")
+
+
+def _sentencepiece(piece: str, id: int) -> str:
+    """Spaces as U+2581, bytes that are no whole character as <0xNN>."""
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)]).decode(errors="replace")
+    return piece.replace(_SPACE, " ")

@@ -1,0 +1,77 @@
+"""Models of the Hugging Face hub: from the cache that all programs share, else downloaded into it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llmlab.errors import Cancelled, LabError
+from llmlab.progress import Progress, quiet
+from llmlab.sessions.available import cached_models
+from llmlab.sessions.huggingface import open_folder
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.weights import count_numbers
+
+# Only what opening needs: weights without code, settings, and tokenizers. No pickles, no Python.
+_WANTED = (".safetensors", ".json", ".txt", ".jinja", "tokenizer.model", "spiece.model")
+_SECONDS = 10.0  # until a hub that does not answer is given up
+
+
+def open_hub(name: str, progress: Progress = quiet) -> OpenModel:
+    """A model of the hub by its name. LabError when it is not cached and cannot be downloaded."""
+    return open_folder(hub_snapshot(name, progress), name, progress, name=name)
+
+
+def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
+    """The folder with its files: cached ones as they are, else the newest of the hub, downloaded file by file."""
+    cached = cached_models().get(name)
+    if cached is not None and _is_complete(cached, name):
+        return cached
+    if _offline():
+        raise _not_here(name, "The hub is not asked, since HF_HUB_OFFLINE is set.")
+    progress(f"Asking the hub for {name}", 0, 0)
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        about = HfApi().model_info(name, files_metadata=True, timeout=_SECONDS)
+        files = [file for file in about.siblings or () if "/" not in file.rfilename]
+        files = [file for file in files if file.rfilename.endswith(_WANTED)]
+        if not any(file.rfilename.endswith(".safetensors") for file in files):
+            raise LabError(f"{name} cannot be opened.", "It has no safetensors weights on the hub.")
+        total, done = float(sum(file.size or 0 for file in files)), 0.0
+        folder = None
+        for file in sorted(files, key=lambda file: file.size or 0):
+            progress(f"Downloading {file.rfilename}", done, total)
+            path = hf_hub_download(name, file.rfilename, revision=about.sha, etag_timeout=_SECONDS)
+            folder = Path(path).parent
+            done += file.size or 0
+        assert folder is not None
+        return folder
+    except (LabError, Cancelled):
+        raise
+    except Exception as error:  # of the network, of the hub, or of the disk
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise _not_here(name, f"The hub could not give it: {why.rstrip('.')}.") from error
+
+
+def _is_complete(folder: Path, name: str) -> bool:
+    try:
+        return count_numbers(folder, name) > 0
+    except LabError:
+        return False
+
+
+def _offline() -> bool:
+    """As huggingface_hub reads it."""
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+def _not_here(name: str, why: str) -> LabError:
+    return LabError(
+        f"There is no model {name} on this machine.",
+        f"It is no folder here and not in the Hugging Face cache. {why}",
+        "Name a folder, or connect to the network. `llmlab-run models` lists what is here.",
+    )

@@ -1,0 +1,171 @@
+"""Opening models of transformers: folders with safetensors weights, GGUF files, and models of the hub.
+
+Nothing that comes with a model is run: no code of its own, no pickles. And nothing is made up: a model whose file
+lacks a weight is refused, where transformers would fill it with random numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmlab.errors import Cancelled, LabError
+from llmlab.files import read_json
+from llmlab.progress import Progress, quiet
+from llmlab.sessions.available import CONFIG_FILE
+from llmlab.sessions.hf_tokenizer import load_tokenizer
+from llmlab.sessions.memory import ran_out, require_memory
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.weights import count_numbers
+from llmlab.training.device import is_out_of_memory
+
+_FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
+
+
+def open_folder(
+    folder: Path, reference: str, progress: Progress = quiet, *, name: str | None = None, with_bytes: int = 0
+) -> OpenModel:
+    """A Hugging Face folder, in fp32 on the CPU. with_bytes: memory that is needed besides, for an adapter.
+
+    LabError when it is damaged, not a language model, needs code of its own, has its weights in pickles, or does
+    not fit into memory. Cancelled when `progress` says so.
+    """
+    name = name or folder.name
+    progress("Reading the settings", 0, 0)
+    settings = _checked_settings(folder, name)
+    require_memory(count_numbers(folder, name) * _FLOAT + with_bytes, name)
+    model = load_model(folder, name, progress, leftover="quantization_config" in settings)
+    progress("Reading the tokenizer", 1, 1)
+    return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
+
+
+def load_model(
+    folder: Path, name: str, progress: Progress, *, gguf_file: str | None = None, leftover: bool = False
+) -> nn.Module:
+    """The causal language model in a folder, or of a GGUF file in it, in fp32 and eval mode.
+
+    leftover: its settings say that it was quantized once, its weights are not.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    transformers.logging.set_verbosity_error()
+    common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    if gguf_file is not None:
+        common["gguf_file"] = gguf_file
+    newer = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
+    dtype = {"dtype" if newer else "torch_dtype": torch.float32}
+    with translated(name), _reported(progress):
+        config = AutoConfig.from_pretrained(folder, **common)
+        if getattr(config, "is_encoder_decoder", False):
+            raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
+        if leftover:
+            del config.quantization_config
+        common |= {} if gguf_file is not None else {"use_safetensors": True, "config": config}
+        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
+    _require_complete(info, name)
+    loaded: nn.Module = model.eval()
+    for parameter in loaded.parameters():
+        parameter.requires_grad_(False)
+    return loaded
+
+
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside, in a sentence: a foreign file can fail anywhere inside its reader."""
+    try:
+        yield
+    except (LabError, Cancelled):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ran_out(name) from error
+        why = " ".join(str(error).split())
+        why = why if len(why) <= 300 else f"{why[:300]} ..."
+        raise LabError(f"{name} cannot be opened.", f"{type(error).__name__}: {why}") from error
+
+
+def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
+    settings = read_json(folder / CONFIG_FILE)
+    if settings is None:
+        raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
+    from transformers import CONFIG_MAPPING
+
+    family = settings.get("model_type")
+    if family not in CONFIG_MAPPING:
+        if settings.get("auto_map"):
+            why = "It needs code that comes with it, and the lab runs no code of a model."
+        else:
+            why = f"Its {CONFIG_FILE} names the family {family!r}, which transformers does not know."
+        raise LabError(f"{name} cannot be opened.", why, "A newer transformers may know it.")
+    quantized = settings.get("quantization_config")
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    if quantized and method != "gguf":  # of a GGUF file that was saved in full precision, the word stays behind
+        raise LabError(
+            f"{name} cannot be opened.",
+            f"Its weights are quantized ({method or 'in an unknown way'}), so what is shown would not be the model's.",
+            "Open a copy in full precision, or its GGUF file.",
+        )
+    return settings
+
+
+def _require_complete(info: dict[str, Any], name: str) -> None:
+    """LabError when the file did not hold every weight."""
+    for key, said in (("missing_keys", "lacks"), ("mismatched_keys", "holds in another shape")):
+        found = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get(key) or ())
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise LabError(
+                f"{name} cannot be opened.",
+                f"Its file {said} the weight {found[0]}{more}; random numbers would stand in for it.",
+                "Is it a causal language model, and complete?",
+            )
+
+
+@contextlib.contextmanager
+def _reported(progress: Progress) -> Iterator[None]:
+    """While it lasts, the bars that transformers would draw are told to `progress`, which may cancel."""
+    from transformers.utils import logging
+
+    progress("Loading the weights", 0, 0)
+    set_hook: Callable[[Any], Any] | None = getattr(logging, "set_tqdm_hook", None)  # since transformers 5
+    logging.disable_progress_bar()
+    if set_hook is None:
+        yield
+        return
+    previous = set_hook(lambda factory, args, options: _Bar(progress, *args, **options))
+    try:
+        yield
+    finally:
+        set_hook(previous)
+
+
+class _Bar:
+    """Stands in for a bar of tqdm."""
+
+    def __init__(self, progress: Progress, iterable: Any = None, total: float | None = None, **_: Any) -> None:
+        self._progress, self._iterable, self.n = progress, iterable, 0.0
+        self.total = total if total is not None else len(iterable) if hasattr(iterable, "__len__") else 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._iterable:
+            yield item
+            self.update()
+
+    def update(self, count: float = 1) -> None:
+        self.n += count
+        self._progress("Loading the weights", self.n, self.total)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None  # close, set_description, set_postfix, refresh

@@ -1,0 +1,289 @@
+"""How models are named, everywhere in the lab: by one line of text that can be read and written again.
+
+    ID, ID@best, ID@final, ID@latest, ID@150    a checkpoint of a run, by its id or its folder
+    ID@live                                     a run that trains right now
+    FOLDER                                      a Hugging Face folder
+    PUBLISHER/NAME                              a model of the Hugging Face hub
+    FILE.gguf, or a folder with one             a GGUF file
+    BASE+ADAPTER                                a PEFT adapter's folder on a model of one of the three kinds above
+    NAME                                        a model of $LLMLAB_MODELS or of an installed package
+
+What is on this machine comes first: a name is taken for one on the hub only when nothing here bears it.
+No torch is needed here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from llmlab.errors import LabError, UsageError
+from llmlab.files import read_json
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import list_runs
+from llmlab.sessions.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
+
+LIVE = "live"
+LATEST = "latest"
+_WORDS = ("final", "best", LATEST, LIVE)
+# huggingface_hub, `validate_repo_id`: 1 to 96 letters, digits, -, _ and ., no -- and no .. in it.
+_HUB_NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint. named: the run's id, or its folder when it is elsewhere. which: final, best, latest or a step."""
+
+    run: RunFolder
+    named: str
+    which: str = LATEST
+
+    def __str__(self) -> str:
+        return f"{self.named}@{self.which}"
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that trains, answered by its own worker."""
+
+    run: RunFolder
+    named: str
+
+    def __str__(self) -> str:
+        return f"{self.named}@{LIVE}"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face folder."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the Hugging Face hub, in its cache or not yet."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Base: TypeAlias = "ModelFolder | HubModel | GgufFile"
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A PEFT adapter's folder on its base."""
+
+    base: Base
+    adapter: Path
+
+    def __str__(self) -> str:
+        return f"{self.base}+{self.adapter}"
+
+
+Reference: TypeAlias = "SavedRun | LiveRun | ModelFolder | HubModel | GgufFile | AdaptedModel"
+
+
+def parse(text: str, outputs: Path) -> Reference:
+    """What `text` names; `parse(str(reference))` is `reference` again.
+
+    UsageError when nothing here bears that name (with the nearest names), or when several things do.
+    """
+    if not text.strip():
+        raise UsageError("No model was named.", "", "`llmlab-run models` lists what can be opened.")
+    found = list(dict.fromkeys(_Search(outputs).all_of(text)))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{_shown(text)} can mean {len(found)} things.",
+            f"{'; '.join(_described(reference) for reference in found)}.",
+            "Write the whole path of the one you mean.",
+        )
+    if _HUB_NAME.fullmatch(text):
+        return HubModel(text)
+    raise _missing(text, outputs)
+
+
+class _Search:
+    """Looks for what a text can mean; runs and caches are listed once, and only when asked for."""
+
+    def __init__(self, outputs: Path) -> None:
+        self._outputs = outputs.resolve()
+
+    def all_of(self, text: str) -> Iterator[Reference]:
+        """Everything here that bears the name; `@` and `+` may belong to a name, so the whole is looked for first."""
+        whole = [*self._here(text)]
+        yield from whole
+        if whole:
+            return
+        name, at, which = text.rpartition("@")
+        if at and name:
+            yield from self._chosen(name, which)
+        for place in (match.start() for match in re.finditer(r"\+", text)):
+            yield from self._adapted(text[:place], text[place + 1 :])
+
+    def _here(self, text: str) -> Iterator[Reference]:
+        path = _existing(text)
+        if path is not None:
+            yield from self._at(path, text)
+        for run in self._runs(text):
+            yield SavedRun(run, run.id)
+        if path is None:
+            if text in (named := named_models()):
+                yield from self._at(named[text].resolve(), text)
+            elif text in cached_models():
+                yield HubModel(text)
+
+    def _at(self, path: Path, text: str) -> Iterator[Reference]:
+        """What a file or folder is. UsageError when it is nothing to open, and no run has that name."""
+        if path.is_file():
+            if path.suffix == GGUF_SUFFIX:
+                yield GgufFile(path)
+            elif not self._runs(text):
+                raise _not_a_model(path)
+            return
+        if (path / "run.json").is_file():
+            yield SavedRun(RunFolder(path), self._named(RunFolder(path)))
+        elif (path / ADAPTER_FILE).is_file():
+            yield self._with_base(path)
+        elif (path / CONFIG_FILE).is_file():
+            yield ModelFolder(path)
+        elif re.fullmatch(r"step-\d{8,}", path.name) and (path.parent.parent / "run.json").is_file():
+            run = RunFolder(path.parent.parent)
+            yield SavedRun(run, self._named(run), str(int(path.name.removeprefix("step-"))))
+        elif files := ggufs_in(path):
+            if len(files) > 1:
+                names = ", ".join(file.name for file in files)
+                raise UsageError(f"{path} holds {len(files)} GGUF files.", f"They are {names}.", "Name one of them.")
+            yield GgufFile(files[0])
+        elif not self._runs(text):
+            raise _not_a_model(path)
+
+    def _chosen(self, name: str, which: str) -> Iterator[Reference]:
+        """`name@which`, where `name` is a run."""
+        path = _existing(name)
+        runs = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
+        for run in dict.fromkeys([*runs, *self._runs(name)]):
+            if which == LIVE:
+                yield LiveRun(run, self._named(run))
+            elif which in _WORDS or (which.isascii() and which.isdecimal()):
+                yield SavedRun(run, self._named(run), str(int(which)) if which.isdecimal() else which)
+            else:
+                nearest = difflib.get_close_matches(which, _WORDS, n=1)
+                raise UsageError(
+                    f"@{which} names no checkpoint.",
+                    "There are @final, @best, @latest, @live and @ with a step.",
+                    f"Did you mean {name}@{nearest[0]}?" if nearest else "",
+                )
+
+    def _adapted(self, base_text: str, adapter_text: str) -> Iterator[Reference]:
+        """`BASE+ADAPTER`, where ADAPTER is an adapter's folder."""
+        adapter = _existing(adapter_text) or named_models().get(adapter_text)
+        if adapter is None or not (adapter / ADAPTER_FILE).is_file():
+            return
+        bases = list(dict.fromkeys(self.all_of(base_text)))
+        if not bases and _HUB_NAME.fullmatch(base_text):
+            bases = [HubModel(base_text)]
+        for base in bases:
+            if not isinstance(base, (ModelFolder, HubModel, GgufFile)):
+                raise UsageError(
+                    f"An adapter cannot sit on {base_text}.",
+                    "It takes a Hugging Face model or a GGUF file.",
+                    "`llmlab-run export` writes a run as a Hugging Face folder.",
+                )
+            yield AdaptedModel(base, adapter.resolve())
+
+    def _with_base(self, adapter: Path) -> Reference:
+        """An adapter named alone sits on the base that its own settings name."""
+        base_text = (read_json(adapter / ADAPTER_FILE) or {}).get("base_model_name_or_path")
+        if isinstance(base_text, str) and base_text and (_existing(base_text) or adapter) != adapter:
+            for base in self.all_of(base_text):
+                if isinstance(base, (ModelFolder, HubModel, GgufFile)):
+                    return AdaptedModel(base, adapter)
+        if isinstance(base_text, str) and _HUB_NAME.fullmatch(base_text):
+            return AdaptedModel(HubModel(base_text), adapter)
+        raise UsageError(
+            f"{adapter} is an adapter, which needs its base.",
+            f"Its settings name {base_text!r}, which is not here.",
+            f"Write BASE+{adapter}.",
+        )
+
+    def _runs(self, id: str) -> list[RunFolder]:
+        return [run for run in list_runs(self._outputs) if run.id == id]
+
+    def _named(self, run: RunFolder) -> str:
+        """A run's id where that names it and nothing else, else its folder."""
+        here = run.path.parent.parent == self._outputs and len(self._runs(run.id)) == 1 and _existing(run.id) is None
+        return run.id if here else str(run.path)
+
+
+def _existing(text: str) -> Path | None:
+    """The file or folder of that name, absolute."""
+    with suppress(OSError, RuntimeError, ValueError):  # no text that a file could be named by
+        path = Path(text).expanduser()
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def _described(reference: Reference) -> str:
+    match reference:
+        case SavedRun():
+            return f"a checkpoint of the run in {reference.run.path}"
+        case LiveRun():
+            return f"the live run in {reference.run.path}"
+        case ModelFolder() | GgufFile():
+            return f"the model {reference.path}"
+        case HubModel():
+            return f"{reference.name} of the Hugging Face hub"
+        case AdaptedModel():
+            return f"the adapter {reference.adapter} on {reference.base}"
+
+
+def _shown(text: str) -> str:
+    """In quotes, and not endless."""
+    return repr(text if len(text) <= 120 else f"{text[:120]}...")
+
+
+def _not_a_model(path: Path) -> LabError:
+    if path.is_file():
+        hint = "Name the folder that it is in." if (path.parent / CONFIG_FILE).is_file() else ""
+        return UsageError(f"{path} is not a model.", "A file that can be opened ends in .gguf.", hint)
+    return UsageError(
+        f"There is no model in {path}.",
+        f"It holds neither {CONFIG_FILE} nor run.json, nor a .gguf file.",
+        "`llmlab-run models` lists what can be opened.",
+    )
+
+
+def _missing(text: str, outputs: Path) -> LabError:
+    names = [*(run.id for run in list_runs(outputs)), *named_models(), *cached_models()]
+    wanted = text.rpartition("@")[0] or text
+    if "+" in text and _existing(text.rpartition("+")[2]) is None:
+        wanted = text.rpartition("+")[2]
+    nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run models` lists what can be opened."
+    where = f"Looked for a run in {outputs}, a folder, a file, a model of $LLMLAB_MODELS and of the Hugging Face cache."
+    return UsageError(f"There is no model {_shown(wanted)}.", where, hint)

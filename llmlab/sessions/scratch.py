@@ -1,0 +1,69 @@
+"""Opening a checkpoint of a run: the lab's own GPT and its tokenizer."""
+
+from __future__ import annotations
+
+from llmlab.config import from_mapping
+from llmlab.corpora.tokenizers import Tokenizer, tokenizer_from_json
+from llmlab.errors import LabError, UsageError
+from llmlab.files import read_json
+from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import parameter_count
+from llmlab.progress import Progress, quiet
+from llmlab.runs.checkpoints import Checkpoint, verify
+from llmlab.runs.folder import RunFolder
+from llmlab.sessions.memory import require_memory
+from llmlab.sessions.model import OpenModel
+from llmlab.settings import PretrainSettings
+from llmlab.training.state import load_weights
+
+_FLOAT = 4  # bytes of a weight
+
+
+def open_checkpoint(
+    run: RunFolder, checkpoint: Checkpoint, named: str | None = None, progress: Progress = quiet
+) -> OpenModel:
+    """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given.
+
+    LabError when it or its run is damaged, or when it does not fit into memory.
+    """
+    progress("Checking the file", 0, 3)
+    if problem := verify(checkpoint):
+        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    tokenizer = read_tokenizer(run)
+    try:
+        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]})
+        vocab_size = int(checkpoint.about["vocab_size"])
+        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
+        size = parameter_count(settings.model, vocab_size) * _FLOAT
+        if vocab_size < 1 or size > checkpoint.bytes:
+            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings.model}")
+    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
+        ) from error
+    if tokenizer.key() != checkpoint.about.get("tokenizer"):
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.",
+            f"{run.tokenizer_json.name} is not the tokenizer that it was trained with.",
+        )
+    require_memory(2 * size, f"{run.id}@{checkpoint.step}")  # the file's weights and the model's, for a moment
+    progress("Loading the weights", 1, 3)
+    model = GPT(settings.model, vocab_size)
+    load_weights(checkpoint.path, model)
+    progress("Loading the weights", 3, 3)
+    return OpenModel(
+        reference=f"{named or run.id}@{checkpoint.step}",
+        name=f"{run.id}, step {checkpoint.step:,}",
+        kind="scratch",
+        model=model.eval(),
+        tokenizer=tokenizer,
+        step=checkpoint.step,
+    )
+
+
+def read_tokenizer(run: RunFolder) -> Tokenizer:
+    """A run's own tokenizer. LabError when it is missing or damaged."""
+    values = read_json(run.tokenizer_json)
+    if values is None:
+        raise LabError(f"The tokenizer of {run.id} is missing or damaged.", f"It should be {run.tokenizer_json}.")
+    return tokenizer_from_json(values)

@@ -1,0 +1,74 @@
+"""What weight files say of themselves, read from their headers alone: how many numbers, and whether they are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from llmlab.errors import LabError
+from llmlab.files import read_json
+
+INDEX_FILE = "model.safetensors.index.json"
+_SINGLE_FILE = "model.safetensors"
+# Weights in files that are Python programs when read: never opened.
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_LARGEST_HEADER = 100_000_000  # safetensors refuses larger ones itself
+
+
+def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
+    """How many numbers the safetensors weights in a folder hold.
+
+    LabError when there are none, when they are pickled, cut, or foreign.
+    """
+    files = _weight_files(folder, name, single)
+    if not files:
+        pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
+        if pickled:
+            raise LabError(
+                f"{name} cannot be opened.",
+                f"{pickled[0]} is a pickle: to read it is to run whatever program it holds.",
+                f"Use a copy of the model whose weights are in {single}.",
+            )
+        raise LabError(f"{name} cannot be opened.", f"There is no {single} in {folder}.")
+    return sum(_numbers(path, name) for path in files)
+
+
+def _weight_files(folder: Path, name: str, single: str) -> list[Path]:
+    if (folder / single).is_file():
+        return [folder / single]
+    if not (folder / INDEX_FILE).is_file():
+        return []
+    places = (read_json(folder / INDEX_FILE) or {}).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise LabError(f"{name} cannot be opened.", f"{INDEX_FILE} is damaged.")
+    files = sorted({str(file) for file in places.values()})
+    for file in files:
+        if Path(file).name != file or not (folder / file).is_file():
+            raise LabError(f"{name} cannot be opened.", f"{INDEX_FILE} names {file!r}, which is not in its folder.")
+    return [folder / file for file in files]
+
+
+def _numbers(path: Path, name: str) -> int:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+                raise ValueError("it does not begin like a safetensors file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        total, end = 0, 0
+        for entry in header.values():
+            numbers = 1
+            for extent in entry["shape"]:
+                if type(extent) is not int or extent < 0:
+                    raise ValueError("a shape is not made of whole numbers")
+                numbers *= extent
+            total += numbers
+            end = max(end, int(entry["data_offsets"][1]))
+        if 8 + length + end > size:
+            raise ValueError(f"it should have {8 + length + end:,} bytes and has {size:,}: it is cut short")
+        return total
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error

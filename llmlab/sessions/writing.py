@@ -1,0 +1,111 @@
+"""Letting an open model write, token by token, whatever it was opened from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmlab.gpt.generate import NextToken, choose, generate
+from llmlab.gpt.model import GPT
+from llmlab.sessions.model import OpenModel
+
+
+@dataclass(frozen=True)
+class WrittenToken:
+    """One token that the model wrote, with what it could have written instead (probabilities at temperature 1)."""
+
+    text: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+def write(
+    opened: OpenModel, prompt: str, tokens: int, *, temperature: float, top_k: int, seed: int, top: int = 0
+) -> Iterator[WrittenToken]:
+    """Continues `prompt`, token by token; models that have an end of text may end before `tokens`.
+
+    LabError where the vocabulary lacks the prompt's characters.
+    """
+    ids = _ids(opened, prompt)
+    if isinstance(opened.model, GPT):
+        drawn = generate(opened.model, ids, tokens, temperature=temperature, top_k=top_k, seed=seed)
+    else:
+        drawn = _continued(opened.model, ids, tokens, temperature, top_k, seed)
+    pieces: list[int] = []
+    shown = ""
+    for token in drawn:
+        # A character of several bytes may span tokens: show it with the token that completes it.
+        pieces.append(token.id)
+        text = opened.tokenizer.decode(pieces)
+        complete = text[:-1] if text.endswith("\ufffd") and len(pieces) < tokens else text
+        new, shown = complete[len(shown) :], complete
+        yield WrittenToken(new, token.probability, _named(opened, token, top))
+
+
+@torch.no_grad()
+def next_tokens(opened: OpenModel, prompt: str, top: int) -> tuple[list[tuple[str, float]], float]:
+    """The likeliest next tokens with their probabilities, and the distribution's entropy in nats."""
+    ids = _ids(opened, prompt)
+    if isinstance(opened.model, GPT):
+        logits = opened.model.next_token(torch.tensor([ids]))[0].float()
+    else:
+        window = torch.tensor([ids[-_context(opened.model) :]])
+        logits = opened.model(input_ids=window, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+    p = logits.softmax(-1)
+    entropy = float(-(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum())
+    return _named(opened, NextToken(int(logits.argmax()), logits), top), entropy
+
+
+@torch.no_grad()
+def _continued(
+    model: nn.Module, prompt: list[int], tokens: int, temperature: float, top_k: int, seed: int
+) -> Iterator[NextToken]:
+    """`llmlab.gpt.generate.generate` for a model of transformers, which keeps keys and values of earlier tokens.
+
+    Ends after the end of text. Beyond the model's context the oldest half of the text is forgotten.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    context, ends = _context(model), _ends(model)
+    ids = list(prompt)[-context:]
+    # transformers 5.24 gave the argument and the field another name.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    fresh, cache = ids, None  # what the cache lacks
+    for _ in range(tokens):
+        if len(ids) > context:
+            ids = ids[-max(1, context // 2) :]
+            fresh, cache = ids, None
+        output = model(input_ids=torch.tensor([fresh]), use_cache=True, **{name: cache})
+        cache = output[name]
+        logits = output.logits[0, -1].float().cpu()  # [vocab_size]
+        chosen = choose(logits, temperature, top_k, generator)
+        yield NextToken(chosen, logits)
+        if chosen in ends:
+            return
+        fresh = [chosen]
+        ids = [*ids, chosen]
+
+
+def _context(model: nn.Module) -> int:
+    return int(getattr(model.config, "max_position_embeddings", None) or 1 << 20)
+
+
+def _ends(model: nn.Module) -> set[int]:
+    """Ids after which its text is over."""
+    settings: Any = getattr(model, "generation_config", None)
+    ends = getattr(settings, "eos_token_id", None)
+    return {int(id) for id in (ends if isinstance(ends, list) else [ends]) if id is not None}
+
+
+def _named(opened: OpenModel, token: NextToken, top: int) -> list[tuple[str, float]]:
+    return [(opened.tokenizer.token_text(id), p) for id, p in token.top(top)] if top else []
+
+
+def _ids(opened: OpenModel, prompt: str) -> list[int]:
+    """At least one id: an empty prompt is the start of a text. Half of a surrogate pair reads as `?`."""
+    ids = opened.tokenizer.encode(prompt.encode(errors="replace").decode())
+    return ids or [opened.tokenizer.beginning or 0]
