@@ -1,4 +1,5 @@
-"""FakeHost: a model host without a model. Speaks the protocol on stdin and stdout; words in the prompt misbehave.
+"""FakeHost: a model host without a model. Speaks the protocol on stdin and stdout; words in the prompt, or in a
+model's reference, misbehave. It answers questions with the archives of `fake_archives`.
 
 "crash"     dies in the middle of a generation, with words on stderr
 "exit at once" dies before it answers anything
@@ -6,6 +7,9 @@
 "partial"   writes each line in two pieces, and noise between them
 "endless"   goes on until cancelled
 "deaf"      never answers, not even a cancellation
+"slow"      a question takes until it is cancelled, with progress on the way
+"blind"     a model that refuses its patterns
+"plain"     a model without a beginning-of-text token
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ import random
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
+
+import fake_archives
 
 WORDS = ["The", " king", " is", " dead", ",", "\n", " long", " live", " <b>the</b>", " king", "!"]
 
@@ -43,6 +50,12 @@ class FakeHost:
         self.lines.put(None)
 
     def _answer(self, values: dict[str, Any]) -> None:
+        if values["id"] in self.cancelled:
+            self._say(values, event="cancelled")
+            return
+        if values["do"] in ("open", "tokenize", "ask", "compare", "evolve", "models"):
+            getattr(self, f"_{values['do']}")(values)
+            return
         prompt = values["prompt"]
         self.partial = "partial" in prompt
         if "exit at once" in prompt:
@@ -77,6 +90,62 @@ class FakeHost:
             if "endless" in prompt:
                 time.sleep(0.002)
         self._say(values, event="done", seconds=0.01)
+
+    def _open(self, values: dict[str, Any]) -> None:
+        model = values["model"]
+        for done in range(3):
+            self._say(values, event="progress", what="Reading weights", done=done, total=2, eta_seconds=0.1)
+        if self._misbehaves(values, model):
+            return
+        about = {**fake_archives.ABOUT, "reference": model, "name": model.rpartition("/")[2]}
+        if model.endswith("@live"):
+            about |= {"kind": "live", "step": 100}
+        if "blind" in model:
+            about["refusals"] = {"attention": "Its patterns cannot be trusted."}
+        self._say(values, event="opened", about=about)
+
+    def _tokenize(self, values: dict[str, Any]) -> None:
+        beginning = None if "plain" in values["model"] else fake_archives.BEGINNING
+        ids, texts = fake_archives.cut(values["text"], values["beginning"] and beginning is not None)
+        self._say(values, event="tokens", ids=ids, texts=texts, beginning=beginning)
+
+    def _ask(self, values: dict[str, Any]) -> None:
+        if self._misbehaves(values, values["values"].get("text", "")):
+            return
+        fake_archives.write(Path(values["out"]), values["model"], values["question"], values["values"])
+        self._say(values, event="answered", path=values["out"], seconds=0.01)
+
+    def _compare(self, values: dict[str, Any]) -> None:
+        self._ask({**values, "model": values["models"][0], "question": "comparison"})
+
+    def _evolve(self, values: dict[str, Any]) -> None:
+        self._ask({**values, "model": values["run"], "question": "evolution"})
+
+    def _models(self, values: dict[str, Any]) -> None:
+        rows = [
+            {"reference": "mine@300", "name": "mine@300", "kind": "scratch", "detail": "step 300"},
+            {"reference": "/models/small", "name": "small", "kind": "huggingface", "detail": "a folder"},
+        ]
+        self._say(values, event="models", rows=rows)
+
+    def _misbehaves(self, values: dict[str, Any], words: str) -> bool:
+        """Whether the request has ended badly by now."""
+        if "crash" in words:
+            sys.stderr.write("Traceback\nMemoryError: out of memory\n")
+            sys.stderr.flush()
+            sys.exit(9)
+        if "error" in words:
+            self._say(
+                values, event="error", what="The model cannot read this.", why="É is unknown.", do="Leave it out."
+            )
+            return True
+        while "slow" in words:
+            if values["id"] in self.cancelled:
+                self._say(values, event="cancelled")
+                return True
+            self._say(values, event="progress", what="Reading layers", done=1, total=4, eta_seconds=30.0)
+            time.sleep(0.02)
+        return False
 
     def _say(self, values: dict[str, Any], **answer: Any) -> None:
         line = json.dumps({"id": values["id"], **answer}) + "\n"
