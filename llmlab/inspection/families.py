@@ -15,6 +15,7 @@ from llmlab.errors import LabError
 from llmlab.inspection.anatomy import Anatomy, BlockAnatomy
 from llmlab.inspection.family_table import FAMILIES, Family
 from llmlab.inspection.modules import base_model, linear_numbers, norm_numbers
+from llmlab.inspection.probe import probe
 
 
 def transformers_anatomy(model: nn.Module) -> Anatomy:
@@ -29,7 +30,7 @@ def transformers_anatomy(model: nn.Module) -> Anatomy:
         raise LabError(
             "This model cannot be looked into.", f"The lab does not know models of the kind {config.model_type}."
         )
-    return describe(plain, config, family)
+    return probe(model, describe(plain, config, family))
 
 
 def describe(model: Any, config: Any, family: Family) -> Anatomy:

@@ -140,6 +140,11 @@ FAMILIES: dict[str, Family] = {
     # Hybrid: some layers mix tokens without attention.
     "qwen3_next": Family(
         "Qwen3-Next",
-        Hybrid({"self_attn": Sequential(), "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn")))}),
+        Hybrid(
+            {
+                "self_attn": Sequential(gated=True),
+                "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn"))),
+            }
+        ),
     ),
 }

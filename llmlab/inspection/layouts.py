@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -39,9 +39,11 @@ class Sequential(Layout):
 
     parts: Parts = field(default_factory=Parts)
     mid: str = "post_attention_layernorm"
+    gated: bool = False  # heads' answers go through a gate before the projection
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        return _block(block, self.parts, mid=block.get_submodule(self.mid))
+        described = _block(block, self.parts, mid=block.get_submodule(self.mid))
+        return replace(described, gated=True) if self.gated else described
 
 
 @dataclass(frozen=True)

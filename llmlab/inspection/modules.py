@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,17 +74,26 @@ def linear_numbers(module: nn.Module) -> Linear:
 
     Layers that are not plain ones (an adapter beside them, weights in 4 bits) are asked with unit vectors.
     """
-    weight: Any = getattr(module, "weight", None)
-    if type(module) is nn.Linear:
-        return Linear(weight, module.bias)
-    if type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils":
-        bias = module.bias
-        return Linear(weight.T, bias if isinstance(bias, Tensor) else None)
+    weight, bias = _numbers(module, "weight"), _numbers(module, "bias")
+    if type(module) is nn.Linear and weight is not None:
+        return Linear(weight, bias)
+    if _is_conv1d(module) and weight is not None:
+        return Linear(weight.T, bias)
     size = getattr(module, "in_features", None)
     if not isinstance(size, int):
         raise LabError("A layer of this model cannot be read.", f"{type(module).__name__} does not tell its inputs.")
-    like = next(p for p in module.parameters() if p.is_floating_point())
-    zero = torch.zeros(1, size, dtype=like.dtype, device=like.device)
-    bias = module(zero)[0]
-    columns = module(torch.eye(size, dtype=like.dtype, device=like.device)) - bias  # [in, out]
-    return Linear(columns.T.contiguous(), bias)
+    unit = torch.eye(size, dtype=_float_type(module), device=next(module.parameters()).device)
+    offset = module(torch.zeros_like(unit[:1]))[0]  # [out]
+    columns = module(unit) - offset  # [in, out]
+    return Linear(columns.T.contiguous(), offset)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear layer, whose matrix lies on its side. (Importing it would load transformers for every model.)"""
+    return f"{type(module).__module__}.{type(module).__name__}" == "transformers.pytorch_utils.Conv1D"
+
+
+def _float_type(module: nn.Module) -> torch.dtype:
+    """What a layer computes in; weights in 4 or 8 bits do not tell."""
+    floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
+    return floats[0] if floats else getattr(module, "compute_dtype", None) or torch.float32
