@@ -1,4 +1,4 @@
-"""A table of numbers as colours, with words in its cells where they have room: layers by tokens, layers by heads.
+"""A table of words on the colours of their numbers: what a model says at every layer and token.
 
 Only what can be seen is painted, so a prompt of thousands of tokens draws as fast as one of ten.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, QSizeF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
     QFontDatabase,
@@ -26,22 +27,21 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QFrame, QToolTip, QWidget
 
-from llmlab_gui.charts.color_scale import ColorScale, Values, ink, one_sided
+from llmlab_gui.charts.color_scale import Colors, ColorScale, Values, ink, one_sided
 from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.theme import current_theme, theme_notifier
 
 _PAD = 4
 _CELL_WIDTH, _CELL_PAD = 76, 7  # of cells with words: pixels across, and above and below the line together
-_MOST_HEADER, _MOST_LABEL = 84, 120  # pixels: height of turned column labels, width of row labels
+_MOST_LABEL = 120  # pixels: width of row labels
 _BAR_WIDTH, _BAR_HEIGHT = 140, 8  # of the scale's legend
-_LARGEST_CELL = 60  # where few numbers would become slabs
 
 
 @dataclass(frozen=True)
 class Grid:
     """values [row, column], and how to show them.
 
-    text: the words of a cell, None for colours alone (and then everything fits into the panel).
+    text: the words of a cell.
     tip: what hovering a cell says, with exact numbers. unit: what the colours are, beside their legend.
     """
 
@@ -50,11 +50,11 @@ class Grid:
     columns: tuple[str, ...]
     scale: ColorScale
     tip: Callable[[int, int], str]
-    text: Callable[[int, int], str] | None = None
+    text: Callable[[int, int], str]
     unit: str = ""
 
 
-_NOTHING = Grid(np.zeros((0, 0)), (), (), one_sided(0, 1), lambda row, column: "")
+_NOTHING = Grid(np.zeros((0, 0)), (), (), one_sided(0, 1), lambda row, column: "", lambda row, column: "")
 
 
 class ValueGrid(QAbstractScrollArea):
@@ -69,7 +69,7 @@ class ValueGrid(QAbstractScrollArea):
         self._marked = (-1, -1)
         self._hovered_column = -1
         self._under = (-1, -1)
-        self._left = self._top = 0  # width of the row labels, height of the column labels
+        self._left = 0  # width of the row labels
         self.setAccessibleName(name)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -136,11 +136,14 @@ class ValueGrid(QAbstractScrollArea):
 
     def _cell(self) -> tuple[float, float]:
         """Width and height of a cell in pixels."""
-        room, rows, columns = self._room(), max(1, len(self.grid.rows)), max(1, len(self.grid.columns))
+        width = self._room().width() // max(1, len(self.grid.columns))
         line = self.fontMetrics().height() + _CELL_PAD
-        if self.grid.text is None:
-            return min(room.width() / columns, _LARGEST_CELL), min(room.height() / rows, _LARGEST_CELL)
-        return float(max(_CELL_WIDTH, min(room.width() // columns, 2 * _CELL_WIDTH))), float(line)
+        return float(max(_CELL_WIDTH, min(width, 2 * _CELL_WIDTH))), float(line)
+
+    @property
+    def _top(self) -> int:
+        """Height of the column labels."""
+        return self.fontMetrics().height() + 2 * _PAD
 
     def _room(self) -> QRectF:
         """Where cells are drawn."""
@@ -156,12 +159,6 @@ class ValueGrid(QAbstractScrollArea):
         return QRectF(left, self._top + row * height - self.verticalScrollBar().value(), width, height)
 
     def _lay_out(self) -> None:
-        metrics = self.fontMetrics()
-        self._top = metrics.height() + 2 * _PAD
-        if self.grid.text is None and self.grid.columns:
-            widest = max(metrics.horizontalAdvance(column) for column in self.grid.columns[:2000])
-            if widest + 6 > self._cell()[0]:  # turned
-                self._top = min(_MOST_HEADER, widest + 2 * _PAD)
         width, height = self._cell()
         room = self._room()
         for bar, whole, page in (
@@ -257,39 +254,36 @@ class ValueGrid(QAbstractScrollArea):
         rows, columns = range(max(0, first_row), last_row), range(max(0, first_column), last_column)
         painter.save()
         painter.setClipRect(room)
-        self._paint_colors(painter, rows, columns)
-        if self.grid.text is not None:
-            self._paint_texts(painter, rows, columns)
+        values = self.grid.values[rows.start : rows.stop, columns.start : columns.stop]
+        colors = np.ascontiguousarray(self.grid.scale.colors(values))
+        self._paint_colors(painter, colors, self._rect(rows.start, columns.start))
+        self._paint_texts(painter, colors, rows, columns)
         self._paint_marks(painter)
         painter.restore()
         self._paint_row_labels(painter, rows, room)
         self._paint_column_labels(painter, columns, room)
         self._paint_legend(painter)
 
-    def _paint_colors(self, painter: QPainter, rows: range, columns: range) -> None:
-        values = self.grid.values[rows.start : rows.stop, columns.start : columns.stop]
-        target = self._rect(rows.start, columns.start).united(self._rect(rows.stop - 1, columns.stop - 1))
-        pixels = max(1, int(target.width() * self.devicePixelRatioF()))
-        if values.shape[1] > pixels:
-            values = strongest(values, pixels)
-        colors = np.ascontiguousarray(self.grid.scale.colors(values))
-        high, wide = values.shape
+    def _paint_colors(self, painter: QPainter, colors: Colors, first: QRectF) -> None:
+        """colors [rows, columns, 3] of the cells in sight; first: the place of the upper left one."""
+        high, wide, _ = colors.shape
         image = QImage(colors.data, wide, high, 3 * wide, QImage.Format.Format_RGB888)
-        painter.drawImage(target, image)
+        painter.drawImage(QRectF(first.topLeft(), QSizeF(wide * first.width(), high * first.height())), image)
 
-    def _paint_texts(self, painter: QPainter, rows: range, columns: range) -> None:
-        assert self.grid.text is not None
+    def _paint_texts(self, painter: QPainter, colors: Colors, rows: range, columns: range) -> None:
         painter.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         metrics = painter.fontMetrics()
-        inks: dict[int, QColor] = {}
-        for row in rows:
-            for column in columns:
-                rect = self._rect(row, column)
-                ground = self.grid.scale.color(float(self.grid.values[row, column]))
-                color = inks.setdefault(ground.rgb(), ink(ground))
-                painter.setPen(color)
-                text = metrics.elidedText(self.grid.text(row, column), _ELIDE, int(rect.width()) - 6)
-                painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
+        room = int(self._cell()[0]) - 6
+        shown: dict[str, str] = {}
+        for row, grounds in zip(rows, colors.tolist(), strict=True):
+            rect = self._rect(row, columns.start)
+            for column, ground in zip(columns, grounds, strict=True):
+                text = self.grid.text(row, column)
+                if text not in shown:
+                    shown[text] = metrics.elidedText(text, _ELIDE, room)
+                painter.setPen(_ink(*ground))
+                painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, shown[text])
+                rect.translate(rect.width(), 0)
         painter.setFont(self.font())
         painter.setPen(QPen(QColor(current_theme().surface), 1))
         for row in rows:
@@ -315,43 +309,24 @@ class ValueGrid(QAbstractScrollArea):
             painter.drawRect(start.united(end).adjusted(1, 1, -1, -1))
 
     def _paint_row_labels(self, painter: QPainter, rows: range, room: QRectF) -> None:
-        metrics = self.fontMetrics()
-        height = self._cell()[1]
-        every = max(1, math.ceil(metrics.height() / height))
         painter.save()
         painter.setClipRect(QRectF(0, self._top, self._left, room.height()))
         for row in rows:
-            if row % every and row != self._marked[0]:
-                continue
-            if every > 1 and row != self._marked[0] and 0 < abs(row - self._marked[0]) < every and self._marked[0] >= 0:
-                continue
             rect = self._rect(row, 0)
-            place = QRectF(2, rect.center().y() - metrics.height() / 2, self._left - 8, metrics.height())
+            place = QRectF(2, rect.top(), self._left - 8, rect.height())
             self._label(painter, place, self.grid.rows[row], _RIGHT, chosen=row == self._marked[0])
         painter.restore()
 
     def _paint_column_labels(self, painter: QPainter, columns: range, room: QRectF) -> None:
-        metrics, width = self.fontMetrics(), self._cell()[0]
-        turned = self._top > metrics.height() + 2 * _PAD
-        every = max(1, math.ceil((metrics.height() if turned else 30) / width))
         painter.save()
         painter.setClipRect(QRectF(self._left, 0, room.width(), self._top))
         marked = (self._marked[1], self._hovered_column)
         for column in columns:
-            near = any(0 < abs(column - place) < every for place in marked if place >= 0)
-            if column not in marked and (column % every or (every > 1 and near)):
-                continue
-            rect, chosen = self._rect(column=column, row=0), column in marked
-            if turned:
-                painter.save()
-                painter.translate(rect.center().x() + metrics.height() / 2, self._top - _PAD)
-                painter.rotate(-90)
-                place = QRectF(0, -metrics.height(), self._top - _PAD, metrics.height())
-                self._label(painter, place, self.grid.columns[column], _LEFT, chosen=chosen)
-                painter.restore()
-            else:
-                place = QRectF(rect.left() + 2, _PAD, rect.width() - 4, metrics.height())
-                self._label(painter, place, self.grid.columns[column], Qt.AlignmentFlag.AlignCenter, chosen=chosen)
+            rect = self._rect(0, column)
+            place = QRectF(rect.left() + 2, _PAD, rect.width() - 4, self._top - 2 * _PAD)
+            self._label(
+                painter, place, self.grid.columns[column], Qt.AlignmentFlag.AlignCenter, chosen=column in marked
+            )
         painter.restore()
 
     def _label(self, painter: QPainter, place: QRectF, text: str, how: Qt.AlignmentFlag, *, chosen: bool) -> None:
@@ -384,13 +359,9 @@ class ValueGrid(QAbstractScrollArea):
             painter.drawText(QRectF(left + 4, top, room, metrics.height()), _LEFT, shown)
 
 
-def strongest(values: Values, pixels: int) -> Values:
-    """[rows, columns] as [rows, pixels]: of the columns that share a pixel, the value furthest from zero."""
-    starts = np.unique(np.linspace(0, values.shape[1], pixels, endpoint=False).astype(np.intp))
-    above = np.maximum.reduceat(values, starts, axis=1)
-    below = np.minimum.reduceat(values, starts, axis=1)
-    found: Values = np.where(np.abs(below) > np.abs(above), below, above)
-    return found
+@lru_cache(maxsize=512)
+def _ink(red: int, green: int, blue: int) -> QColor:
+    return ink(QColor(red, green, blue))
 
 
 _ELIDE = Qt.TextElideMode.ElideRight

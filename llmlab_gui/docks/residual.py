@@ -6,9 +6,8 @@ import numpy as np
 from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QVBoxLayout, QWidget
 
 from llmlab.inspection.archive import Archive
-from llmlab_gui.charts.color_scale import fitted
+from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
-from llmlab_gui.charts.value_grid import Grid, ValueGrid
 from llmlab_gui.docks.alternatives import visible
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
@@ -44,7 +43,7 @@ class ResidualDock(InspectionDock):
         self.mean.setChecked(True)
         self.log = QCheckBox("log y")
         self.chart = LayerChart("L2 norm", x_label="layers passed")
-        self.map = ValueGrid("Residual stream, layer by token")
+        self.map = Heatmap("Residual stream, layer by token", square=False)
         self._note = QuietLabel()
         self._note.hide()
         for widget in (self.view, self.quantity, self.mean, self.log):
@@ -64,7 +63,7 @@ class ResidualDock(InspectionDock):
         self.log.toggled.connect(lambda on: self.chart.set_log(x=False, y=on))
         self.map.clicked.connect(lambda row, column: self.session.select(layer=row, token=column))
         self.map.pointed.connect(lambda _row, column: self.session.hover(column))
-        self.session.hover_changed.connect(self.map.hover_column)
+        self.session.hover_changed.connect(lambda token: self.map.point_at(-1, token))
         self.session.selection_changed.connect(self._redraw)
         self._change_view()
 
@@ -143,15 +142,12 @@ class ResidualDock(InspectionDock):
         tokens = [visible(token) for token in archive.metadata.tokens]
         unit = self.quantity.currentText()
 
-        def tip(layer: int, column: int) -> str:
-            return f"layer {layer}, token {column} “{tokens[column]}”: {values[layer, column]:.6g}\n{unit}"
-
-        rows = tuple(str(layer) for layer in range(len(values)))
-        scale = fitted(_without_sink(values), signed=False)
-        self.map.show_grid(Grid(values, rows, tuple(tokens), scale, tip, unit=unit))
-        self.map.mark(-1, place)
-
-
-def _without_sink(values: np.ndarray) -> np.ndarray:
-    """The first token's vectors are many times longer than all others in most models: they would take all colours."""
-    return values[:, 1:] if values.shape[1] > 2 else values
+        signed = bool((values < 0).any())
+        inner = values[:, 1:] if values.shape[1] > 2 else values  # the first token's are far longer in most models
+        self.map.describe = lambda layer, column: (
+            f"{unit}, layer {layer}, token {column} “{tokens[column]}”: {values[layer, column]:.6g}"
+        )
+        rows = [str(layer) for layer in range(len(values))]
+        high = float(np.nanmax(np.abs(inner))) if inner.size else 1.0
+        self.map.show_heat(Heat(values, rows, tokens, "layer", "token", signed=signed, high=high))
+        self.map.choose(self.session.selection.layer, place)
