@@ -77,12 +77,13 @@ def require_room(out: Path, size: int) -> None:
 
 def _answers() -> dict[str, Answer]:
     """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import inspect, interventions, one_head, sweep
+    from llmlab.inspection import inspect, interventions, neurons, one_head, sweep
 
     return {
         "inspect": inspect.answer_inspect,
         "pattern": one_head.answer_pattern,
         "stages": one_head.answer_stages,
+        "neurons": neurons.answer_neurons,
         "intervene": interventions.answer_intervene,
         "sweep": sweep.answer_sweep,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,15 @@ from llmlab.errors import LabError, UsageError
 from llmlab.inspection.anatomy import Anatomy
 from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
-from llmlab.inspection.capture import POINTS, Observer, Point, run
+from llmlab.inspection.attribution import AttributionAt
+from llmlab.inspection.capture import POINTS, Observer, Point
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
-from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, from_values, place_of, to_values, token_of
+from llmlab.inspection.lens import Lens
+from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, place_of, to_values, token_of
+from llmlab.inspection.readout import read
+from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
+from llmlab.inspection.target import target_of
 from llmlab.progress import Progress
 from llmlab.sessions.model import OpenModel
 
@@ -61,38 +66,61 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
     question = from_values(Inspect, values)
     if unknown := sorted(set(question.what) - set(ASPECTS)):
         raise UsageError(f"There is no {unknown[0]!r} to inspect.", f"There are: {', '.join(ASPECTS)}.")
+    anatomy = opened.anatomy
     ids = question.token_ids(opened)
-    place_of(question.position, len(ids))
+    time, place = len(ids), place_of(question.position, len(ids))
+    check_target(opened, question)
+    wanted, refused = _wanted(anatomy, question.what)
+    slots = _streamed_slots(anatomy, wanted, time)
+    about = describe(opened, "inspection", ids, question)
+    about = dataclasses.replace(about, notes=[*about.notes, *refused])
+    require_room(out, archive_bytes(slots))
+    with ArchiveWriter(out, slots, about) as writer:
+        watchers: list[Observer] = [_Told(anatomy.n_layer, progress)]
+        reduced: list[HeadSummaries | Contributions] = []
+        if "attention" in wanted:
+            watchers.append(_PatternWriter(writer))
+        if "rollout" in wanted:
+            watchers.append(Rollout(anatomy, time, partial(_write_layer, writer, "attention/rollout")))
+        if "residual" in wanted:
+            watchers.append(ResidualStream(partial(_write_point, writer)))
+        if "heads" in wanted:
+            reduced.append(HeadSummaries(anatomy, time))
+        if "contributions" in wanted:
+            reduced.append(Contributions(anatomy, time, out.parent))
+        attribution = AttributionAt(anatomy, place) if "attribution" in wanted else None
+        lens = None
+        if "lens" in wanted:
+            lens = Lens(anatomy, ids, vocab_size=opened.vocab_size, top=question.top, folder=out.parent)
+        watchers += [*reduced, *(watcher for watcher in (attribution, lens) if watcher)]
+        readout = read(opened.model, anatomy, ids, watchers)
+        for part in reduced:
+            _add(writer, part.results())
+        if "heads" in wanted:
+            scores, how = repeated(opened)
+            _add(writer, scores)
+            about.notes.append(how)
+        target = target_of(opened, question, readout.at(place), place)
+        about.more.update(target.strings(opened))
+        if attribution:
+            _add(writer, attribution.results(target.answer, target.against))
+            if after := attribution.after(target.answer, target.against):
+                about.notes.append(after)
+        if lens:
+            _add(writer, lens.results(progress))
+        writer.metadata = about
+
+
+def check_target(opened: OpenModel, question: Target) -> None:
+    """UsageError when the answer, or what it is held against, is not one token: before the pass, not after it."""
     for field in ("answer", "against"):
         if text := getattr(question, field):
             token_of(opened, text, field)
-    wanted, refused = _wanted(opened.anatomy, question.what)
-    slots = _streamed_slots(opened.anatomy, wanted, len(ids))
-    about = describe(opened, "inspection", ids, question)
-    require_room(out, archive_bytes(slots))
-    with ArchiveWriter(out, slots, about) as writer:
-        watchers: list[Observer] = [_Told(opened.anatomy.n_layer, progress)]
-        if "attention" in wanted:
-            watchers.append(_PatternWriter(writer))
-        if "residual" in wanted:
-            watchers.append(_StreamWriter(writer))
-        if "rollout" in wanted:
-            watchers.append(Rollout(opened.anatomy, len(ids), partial(_write_layer, writer, "attention/rollout")))
-        results: list[Callable[[], Mapping[str, Tensor]]] = []
-        if "heads" in wanted:
-            summaries = HeadSummaries(opened.anatomy, len(ids))
-            watchers.append(summaries)
-            results.append(summaries.results)
-        run(opened.model, opened.anatomy, ids, watchers, last=True)
-        notes = [*about.notes, *refused]
-        if "heads" in wanted:
-            scores, how = repeated(opened)
-            results.append(lambda: scores)
-            notes.append(how)
-        for result in results:
-            for name, tensor in result().items():
-                writer.add(name, as_array(tensor))
-        writer.metadata = dataclasses.replace(about, notes=notes)
+
+
+def _add(writer: ArchiveWriter, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        writer.add(name, as_array(tensor))
 
 
 def repeated(opened: OpenModel) -> tuple[Mapping[str, Tensor], str]:
@@ -169,6 +197,10 @@ def _write_layer(writer: ArchiveWriter, name: str, layer: int, x: Tensor) -> Non
     writer.write(name, as_array(x), layer)
 
 
+def _write_point(writer: ArchiveWriter, name: str, x: Tensor, layer: int | None) -> None:
+    writer.write(name, as_array(x), *(() if layer is None else (layer,)))
+
+
 class _PatternWriter(Observer):
     def __init__(self, writer: ArchiveWriter) -> None:
         self._writer = writer
@@ -180,17 +212,6 @@ class _PatternWriter(Observer):
             return
         for head, part in enumerate(rows):
             self._writer.write(f"attention/{layer}", part, head, first_row=first)
-
-
-class _StreamWriter(Observer):
-    def __init__(self, writer: ArchiveWriter) -> None:
-        self._writer = writer
-
-    def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        _write_layer(self._writer, f"residual/{point}", layer, x)
-
-    def final(self, x: Tensor) -> None:
-        self._writer.write("residual/final", as_array(x))
 
 
 class _Told(Observer):

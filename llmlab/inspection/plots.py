@@ -139,9 +139,9 @@ def _attribution(archive: Archive) -> Figure:
     axis.invert_yaxis()
     axis.axvline(0, color="black", linewidth=0.6)
     about = archive.metadata.more
-    against = f" minus {about['against_token']!r}" if about.get("against_token") else ""
+    against = f" minus {about['against_text']!r}" if about.get("against_text") else ""
     total = float(archive["attribution/sum"][0])
-    axis.set_xlabel(f"adds to the logit of {about.get('answer_token', '')!r}{against}; sum {total:.3f}")
+    axis.set_xlabel(f"adds to the logit of {about.get('answer_text', '')!r}{against}; sum {total:.3f}")
     return figure
 
 
