@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from llmlab.errors import LabError
 from llmlab.progress import Progress, quiet
+from llmlab.sessions.gguf_header import count_gguf_numbers
 from llmlab.sessions.hf_tokenizer import load_tokenizer
-from llmlab.sessions.huggingface import load_model, translated
+from llmlab.sessions.huggingface import Bar, load_model
 from llmlab.sessions.memory import require_memory
 from llmlab.sessions.model import OpenModel
 
@@ -21,25 +26,39 @@ def open_gguf(path: Path, progress: Progress = quiet, *, with_bytes: int = 0) ->
     """
     name = path.stem
     progress("Reading the header", 0, 0)
-    require_memory(_numbers(path, name) * _FLOAT + with_bytes, name)
-    model = load_model(path.parent, name, progress, gguf_file=path.name)
-    progress("Reading the tokenizer", 1, 1)
-    return OpenModel(str(path), name, "gguf", model, load_tokenizer(path.parent, name, path.name))
+    require_memory(count_gguf_numbers(path, name) * _FLOAT + with_bytes, name)
+    with _read_once(progress):
+        model = load_model(path.parent, name, progress, gguf_file=path.name)
+        progress("Reading the tokenizer", 0, 0)
+        tokenizer = load_tokenizer(path.parent, name, path.name)
+    return OpenModel(str(path), name, "gguf", model, tokenizer)
 
 
-def _numbers(path: Path, name: str) -> int:
-    """How many numbers it holds, by its header. LabError when it is cut or no GGUF file."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise LabError(f"{name} cannot be opened.", f"{path.name} is no GGUF file: it does not begin like one.")
-    from gguf import GGUFReader
+@contextlib.contextmanager
+def _read_once(progress: Progress) -> Iterator[None]:
+    """While it lasts, transformers' four readings of the file share one, and its bar is told to `progress`.
 
-    with translated(name):
-        reader = GGUFReader(path)
-        size = path.stat().st_size
-        total = 0
-        for tensor in reader.tensors:
-            if int(tensor.data_offset) + int(tensor.n_bytes) > size:
-                raise LabError(f"{name} cannot be opened.", f"{path.name} is cut short: it has {size:,} bytes.")
-            total += int(tensor.n_elements)
-    return total
+    gguf's reader takes seconds to walk through a large vocabulary, and transformers makes a new one each time.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as legacy
+
+    def bar(iterable: Any, **options: Any) -> Bar:
+        return Bar(progress, iterable, **options)
+
+    with _replaced(gguf, "GGUFReader", functools.lru_cache(1)(gguf.GGUFReader)), _replaced(legacy, "tqdm", bar):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, name: str, by: Any) -> Iterator[None]:
+    """While it lasts, a module's `name` is another; nothing happens where a version has no such name."""
+    plain = getattr(module, name, None)
+    if plain is None:
+        yield
+        return
+    setattr(module, name, by)
+    try:
+        yield
+    finally:
+        setattr(module, name, plain)

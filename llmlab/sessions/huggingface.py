@@ -62,11 +62,16 @@ def load_model(
     dtype = {"dtype" if newer else "torch_dtype": torch.float32}
     with translated(name), _reported(progress):
         config = AutoConfig.from_pretrained(folder, **common)
+        common["config"] = config
         if getattr(config, "is_encoder_decoder", False):
             raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
         if leftover:
             del config.quantization_config
-        common |= {} if gguf_file is not None else {"use_safetensors": True, "config": config}
+        if gguf_file is None:
+            common["use_safetensors"] = True
+        elif (gguf_settings := getattr(transformers, "GgufConfig", None)) is not None:
+            # Else newer ones keep weights packed, and fetch programs from the hub to multiply with them.
+            common["quantization_config"] = gguf_settings(dequantize=True)
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
     _require_complete(info, name)
     loaded: nn.Module = model.eval()
@@ -138,14 +143,14 @@ def _reported(progress: Progress) -> Iterator[None]:
     if set_hook is None:
         yield
         return
-    previous = set_hook(lambda factory, args, options: _Bar(progress, *args, **options))
+    previous = set_hook(lambda factory, args, options: Bar(progress, *args, **options))
     try:
         yield
     finally:
         set_hook(previous)
 
 
-class _Bar:
+class Bar:
     """Stands in for a bar of tqdm."""
 
     def __init__(self, progress: Progress, iterable: Any = None, total: float | None = None, **_: Any) -> None:
@@ -161,7 +166,7 @@ class _Bar:
         self.n += count
         self._progress("Loading the weights", self.n, self.total)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:

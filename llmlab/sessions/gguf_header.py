@@ -1,0 +1,109 @@
+"""The header of a GGUF file, read without its tensors: what it needs in memory, and whether the file is whole.
+
+Format: github.com/ggml-org/ggml, docs/gguf.md. All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from llmlab.errors import LabError
+
+_VERSIONS = (2, 3)
+# Value types: bytes of those of fixed size, then strings and arrays.
+_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY = 8, 9
+_DEFAULT_ALIGNMENT = 32
+_ALIGNMENT_KEY = b"general.alignment"
+# Beyond these a file is nonsense, and to follow it would take forever.
+_MOST_TENSORS, _MOST_DIMENSIONS, _LONGEST_STRING = 1 << 20, 4, 1 << 24
+
+
+def count_gguf_numbers(path: Path, name: str) -> int:
+    """How many numbers a GGUF file's tensors hold. LabError when it is cut, foreign, or of a version unknown here."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            return _Reader(file, size).numbers()
+    except (OSError, ValueError, EOFError, struct.error, OverflowError) as error:
+        raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {error}.") from error
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def numbers(self) -> int:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        if self._file.read(4) != b"GGUF":
+            raise ValueError("it does not begin like a GGUF file")
+        version, tensors, values = self._unpack("<IQQ")
+        if version not in _VERSIONS:
+            raise ValueError(f"it is of version {version}")
+        if tensors > _MOST_TENSORS:
+            raise ValueError(f"it claims {tensors:,} tensors")
+        alignment = self._skip_values(values)
+        total, end = 0, 0
+        for _ in range(tensors):
+            self._string()
+            (dimensions,) = self._unpack("<I")
+            if dimensions > _MOST_DIMENSIONS:
+                raise ValueError(f"it claims a tensor of {dimensions} dimensions")
+            numbers = 1
+            for extent in self._unpack(f"<{dimensions}Q"):
+                numbers *= extent
+            kind, offset = self._unpack("<IQ")
+            block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+            total += numbers
+            end = max(end, offset + numbers // block * block_bytes)
+        start = -(-self._file.tell() // alignment) * alignment
+        if start + end > self._size:
+            raise EOFError(f"it should have {start + end:,} bytes and has {self._size:,}")
+        return total
+
+    def _skip_values(self, count: int) -> int:
+        """Goes past the metadata; returns the alignment that it names."""
+        alignment = _DEFAULT_ALIGNMENT
+        for _ in range(count):
+            key = self._string()
+            (kind,) = self._unpack("<I")
+            if key == _ALIGNMENT_KEY and kind == 4:
+                (alignment,) = self._unpack("<I")
+            else:
+                self._skip(kind, 1)
+        if alignment < 1:
+            raise ValueError("its alignment is 0")
+        return alignment
+
+    def _skip(self, kind: int, count: int, depth: int = 0) -> None:
+        if kind in _WIDTHS:
+            self._seek(count * _WIDTHS[kind])
+        elif kind == _STRING:
+            for _ in range(count):
+                self._seek(self._unpack("<Q")[0])
+        elif kind == _ARRAY and depth < 2:
+            for _ in range(count):
+                inner, length = self._unpack("<IQ")
+                self._skip(inner, length, depth + 1)
+        else:
+            raise ValueError(f"it holds a value of kind {kind}")
+
+    def _seek(self, count: int) -> None:
+        if self._file.tell() + count > self._size:
+            raise EOFError("it is cut short")
+        self._file.seek(count, 1)
+
+    def _string(self) -> bytes:
+        (length,) = self._unpack("<Q")
+        if length > _LONGEST_STRING:
+            raise ValueError(f"it claims a name of {length:,} bytes")
+        return self._file.read(length)
+
+    def _unpack(self, layout: str) -> tuple[int, ...]:
+        data = self._file.read(struct.calcsize(layout))
+        if len(data) < struct.calcsize(layout):
+            raise EOFError("it is cut short")
+        return struct.unpack(layout, data)
