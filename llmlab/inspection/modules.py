@@ -1,7 +1,8 @@
 """Single modules as the numbers that they stand for, found by what they compute and not by what they are called.
 
 A norm may store its weight as w or as w - 1, a linear layer its matrix upright or lying down, with an adapter's
-difference beside it: what a module does to a few vectors decides which it is.
+difference beside it: what a module does to a few vectors decides which it is. Modules are asked by `forward`, since
+a module that is being watched would show its hooks these vectors as if they were the prompt's.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def norm_numbers(module: nn.Module, width: int) -> FinalNorm:
     vectors = torch.randn(6, width, generator=torch.Generator().manual_seed(0)) + 0.5  # LayerNorm takes the mean away
     vectors *= torch.tensor([1.0, 1.0, 30.0, 0.1, 1e-2, 1e-3])[:, None]  # small ones show the eps
     vectors = vectors.to(stored.device, stored.dtype)
-    told = module(vectors).float()
+    told = module.forward(vectors).float()
     tolerance = 1e-4 if stored.dtype in (torch.float32, torch.float64) else 3e-2
     for kind, weight, eps in product(("rmsnorm", "layernorm"), (stored, stored + 1), _eps(module)):
         norm = FinalNorm(kind, weight, bias, eps)
@@ -83,8 +84,8 @@ def linear_numbers(module: nn.Module) -> Linear:
     if not isinstance(size, int):
         raise LabError("A layer of this model cannot be read.", f"{type(module).__name__} does not tell its inputs.")
     unit = torch.eye(size, dtype=_float_type(module), device=next(module.parameters()).device)
-    offset = module(torch.zeros_like(unit[:1]))[0]  # [out]
-    columns = module(unit) - offset  # [in, out]
+    offset = module.forward(torch.zeros_like(unit[:1]))[0]  # [out]
+    columns = module.forward(unit) - offset  # [in, out]
     return Linear(columns.T.contiguous(), offset)
 
 
