@@ -140,13 +140,13 @@ def _capture(opening: Opener, question: Compare, stem: Path, first: _Capture | N
 
 def _predict(opened: OpenModel, question: Compare, ids: list[int], path: Path) -> dict[str, str]:
     """Writes the model's logits and likeliest tokens -> the texts of these."""
-    readout = read(opened.model, opened.anatomy, ids)
+    readout = read(opened, ids)
     slots: dict[str, Slot] = {"logits": (np.float32, (len(ids), opened.vocab_size))}
     require_room(path, archive_bytes(slots))
     best = predictions(readout, question.top)
     with ArchiveWriter(path, slots, Metadata("logits", opened.reference, "")) as writer:
         for first, logits in readout.chunks():
-            writer.write("logits", logits[:, : opened.vocab_size].float().cpu().numpy(), first_row=first)
+            writer.write("logits", logits.float().cpu().numpy(), first_row=first)
         writer.add("ids", best.ids.int().cpu().numpy())
         writer.add("probability", best.probabilities.cpu().numpy())
     return {str(id): text_of(opened, id) for id in best.ids.unique().tolist()}

@@ -93,7 +93,7 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
         if "lens" in wanted:
             lens = Lens(anatomy, ids, vocab_size=opened.vocab_size, top=question.top, folder=out.parent)
         watchers += [*reduced, *(watcher for watcher in (attribution, lens) if watcher)]
-        readout = read(opened.model, anatomy, ids, watchers)
+        readout = read(opened, ids, watchers)
         for part in reduced:
             _add(writer, part.results())
         if "heads" in wanted:

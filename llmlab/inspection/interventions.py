@@ -109,12 +109,12 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     means = _taken(changes, "mean")
     keep = anatomy.n_layer * len(ids) * anatomy.width * anatomy.unembedding.element_size() <= _STREAM_BYTES
     own = Recorder([*(() if question.reference else means), *(_outputs(anatomy.n_layer) if keep else ())])
-    before = read(opened.model, anatomy, ids, [own])
+    before = read(opened, ids, [own])
     progress("Reading the source", 1, 3)
     sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
     progress("Changed pass", 2, 3)
     moved = _Moved(own) if keep else None
-    after = read(opened.model, anatomy, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
+    after = read(opened, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
     progress("Comparing", 3, 3)
     tensors = _tensors(before, after, question.top)
     target = target_of(opened, question, before.at(place), place)
@@ -151,14 +151,14 @@ def take_sources(
     averaged = own
     if question.reference and means:
         averaged = Recorder(means)
-        read(opened.model, opened.anatomy, question.reference_token_ids(opened), [averaged])
+        read(opened, question.reference_token_ids(opened), [averaged])
     if source_ids is None:
         if patches:
             raise UsageError("There is no source to patch from.", "", "Name another prompt as the source.")
         return Sources(averaged.values), None
     alignment = align(question.align, time, len(source_ids))
     patched = Recorder(patches)
-    source = read(opened.model, opened.anatomy, source_ids, [patched])
+    source = read(opened, source_ids, [patched])
     return Sources(averaged.values, patched.values, alignment), source
 
 

@@ -28,7 +28,7 @@ def answer_neurons(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
     check_target(opened, question)
     watcher = NeuronsAt(anatomy, question.layer, place)
     progress("Reading the prompt", 0, 0)
-    readout = read(opened.model, anatomy, ids, [watcher])
+    readout = read(opened, ids, [watcher])
     target = target_of(opened, question, readout.at(place), place)
     tensors = watcher.results(target.answer, target.against, question.top)
     about = describe(opened, "neurons", ids, question, **target.strings(opened))

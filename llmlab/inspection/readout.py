@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmlab.inspection.anatomy import Anatomy
 from llmlab.inspection.capture import Edit, Observer, run
@@ -22,9 +22,13 @@ _NUMBERS = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits by place. stream [T, C] or, where the way from it to the logits is refused, the logits [T, V]."""
+    """Logits by place. stream [T, C] or, where the way from it to the logits is refused, the logits [T, V].
+
+    vocab_size: V, tokens that can come next; rows of the unembedding behind them are padding and left out.
+    """
 
     anatomy: Anatomy
+    vocab_size: int
     stream: Tensor | None
     logits: Tensor | None
 
@@ -43,6 +47,7 @@ class Readout:
         else:
             assert self.logits is not None
             logits = self.logits[first:last]
+        logits = logits[:, : self.vocab_size]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def at(self, place: int) -> Tensor:
@@ -51,7 +56,7 @@ class Readout:
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """All rows in pieces that fit: first place, logits [n, V]."""
-        step = max(1, _NUMBERS // self.anatomy.vocab_size)
+        step = max(1, _NUMBERS // self.vocab_size)
         for first in range(0, self.time, step):
             yield first, self.rows(first, min(first + step, self.time))
 
@@ -65,18 +70,15 @@ class _Final(Observer):
 
 
 def read(
-    model: nn.Module,
-    anatomy: Anatomy,
-    ids: Sequence[int],
-    observers: Sequence[Observer] = (),
-    edits: Sequence[Edit] = (),
+    opened: OpenModel, ids: Sequence[int], observers: Sequence[Observer] = (), edits: Sequence[Edit] = ()
 ) -> Readout:
     """One forward pass and what it predicts. Errors as in `llmlab.inspection.capture.run`."""
+    model, anatomy = opened.model, opened.anatomy
     if anatomy.refusals.attribution is not None:
-        return Readout(anatomy, None, run(model, anatomy, ids, observers, edits)[0])
+        return Readout(anatomy, opened.vocab_size, None, run(model, anatomy, ids, observers, edits)[0])
     final = _Final()
     run(model, anatomy, ids, [*observers, final], edits, last=True)
-    return Readout(anatomy, final.stream, None)
+    return Readout(anatomy, opened.vocab_size, final.stream, None)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     place = place_of(question.position, len(ids))
     progress("Unchanged pass", 0, 0)
     own = Recorder(slot for change in changes if change.action == "mean" for slot in change.takes)
-    target = target_of(opened, question, read(opened.model, anatomy, ids, [own]).at(place), place)
+    target = target_of(opened, question, read(opened, ids, [own]).at(place), place)
     sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
 
     heads = question.over == "layer,head"
