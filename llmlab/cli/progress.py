@@ -239,7 +239,9 @@ def make_report(run: RunFolder, as_json: bool) -> Report:
 
 
 def _introduction(event: Started) -> list[str]:
-    """What begins, and what its losses will mean."""
+    """What begins, and what its losses will mean; nothing for a worker that ends before it trains."""
+    if event.parameters is None or event.train_tokens is None:
+        return []
     where = f"{event.device} {event.precision}, {event.threads} threads"
     begins = f"goes on at step {event.step}" if event.step else "starts"
     lines = [
@@ -303,7 +305,7 @@ def _closing_losses(
         lines.append(f"  train loss   {text.loss(step.loss)} in step {step.step}")
     if isinstance(last, Finished) and last.best_step not in (None, last.step):
         lines.append(f"  best         {text.loss(last.best_val_loss)} on validation, at step {last.best_step}")
-    if started is not None:
+    if started is not None and started.reached_training:
         floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
         lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")
     return lines

@@ -172,7 +172,7 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
     if info.parent:
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
     yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
-    if started is not None:
+    if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
         yield f"  computed on  {started.device} {started.precision}, {started.threads} threads"
         floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
@@ -202,11 +202,11 @@ def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:
 
 
 def _milestones(run: RunFolder) -> tuple[Started | None, list[Evaluated]]:
-    """The last `started` and all evaluations; the many `step` lines are passed over unparsed."""
+    """The last `started` that trained and all evaluations; the many `step` lines are passed over unparsed."""
     started: Started | None = None
     evaluations = []
     for event in _events(run, (b'{"event": "started"', b'{"event": "evaluated"')):
-        if isinstance(event, Started):
+        if isinstance(event, Started) and event.reached_training:
             started = event
         elif isinstance(event, Evaluated):
             evaluations.append(event)

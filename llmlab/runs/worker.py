@@ -91,7 +91,7 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
         _train(run, info, recorder, control)
     except Exception as error:
         failure = explain(error, info.settings)
-        _record_failure(recorder, failure)
+        _record_failure(run, info, recorder, failure)
         _log(traceback.format_exc())
         raise failure from error
     finally:
@@ -114,9 +114,9 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
             control.stop_wanted,
         )
     except Cancelled:
-        # Nothing is cut: which checkpoint counts was not looked up yet, and the next worker will.
-        recorder.begin(recorder.status.step, recorder.bytes)
-        recorder.record(Stopped(recorder.status.step, time.time(), 0.0, None))
+        begun = _started_early(run, info, recorder, device.kind, device.precision)
+        recorder.begin_early(begun)
+        recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
         recorder.update(state="stopped", doing="")
         return
     origin = Origin(to_mapping(settings), data.key, threads, device.kind, device.precision, versions)
@@ -165,6 +165,35 @@ def _started(run: RunFolder, trainer: Trainer, data: Dataset, changed: list[str]
         active_seconds=trainer.progress.active_seconds,
         pid=os.getpid(),
         changed=changed,
+    )
+
+
+def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
+    """For a worker that ends before it trains. device and precision: as far as they were chosen."""
+    settings = info.settings
+    step, active_seconds = recorder.reached()
+    return Started(
+        step=step,
+        time=time.time(),
+        run=run.id,
+        attempt=recorder.status.attempt + 1,
+        steps=settings.train.steps,
+        parameters=None,
+        vocab_size=None,
+        train_tokens=None,
+        val_tokens=None,
+        tokens_per_step=settings.data.batch_size * settings.model.block_size * settings.train.grad_accum,
+        uniform_loss=None,
+        unigram_loss=None,
+        floor_loss=None,
+        device=device,
+        precision=precision,
+        threads=torch.get_num_threads(),
+        peak_flops=None,
+        tokenizer=settings.data.tokenizer,
+        comparable=settings.data.tokenizer == "gpt2",
+        active_seconds=active_seconds,
+        pid=os.getpid(),
     )
 
 
@@ -256,10 +285,13 @@ def explain(error: Exception, settings: PretrainSettings) -> LabError:
     )
 
 
-def _record_failure(recorder: Recorder, failure: LabError) -> None:
+def _record_failure(run: RunFolder, info: RunInfo, recorder: Recorder, failure: LabError) -> None:
     """As far as the disk allows."""
-    failed = Failed(recorder.status.step, time.time(), **failure.as_dict())
+    if not recorder.begun:
+        with contextlib.suppress(OSError):  # what is said below matters more
+            recorder.begin_early(_started_early(run, info, recorder))
     try:
+        failed = Failed(recorder.status.step, time.time(), **failure.as_dict())
         recorder.announce(failed, state="failed", error=failure.as_dict(), doing="")
     except OSError as error:
         _log(f"This could not be recorded: {failure} ({error})")

@@ -37,28 +37,36 @@ class Started(Event):
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
     All losses are in nats a token.
+
+    A worker that ends before it trains (its text could not be read, say) begins all the same: what it had not found
+    out is null then, or empty, `reached_training` is false, `step` is the newest there is, and nothing is void.
     """
 
     run: str
     attempt: int  # 1 for the first worker on this run
     steps: int  # planned steps in all
-    parameters: int
-    vocab_size: int
-    train_tokens: int
-    val_tokens: int
+    parameters: int | None
+    vocab_size: int | None
+    train_tokens: int | None
+    val_tokens: int | None
     tokens_per_step: int
-    uniform_loss: float
-    unigram_loss: float
+    uniform_loss: float | None
+    unigram_loss: float | None
     floor_loss: float | None
     device: str
     precision: str
     threads: int
-    peak_flops: float  # measured rate of matrix products, FLOP/s; what `mfu` is a share of
+    peak_flops: float | None  # measured rate of matrix products, FLOP/s; what `mfu` is a share of
     tokenizer: str
     comparable: bool  # losses can be compared with other runs of the same vocabulary
     active_seconds: float  # training time of earlier workers
     pid: int
     changed: list[str] = field(default_factory=list)  # settings changed on resume, as sentences
+
+    @property
+    def reached_training(self) -> bool:
+        """Whether the worker read its text and made its model."""
+        return self.parameters is not None
 
 
 @dataclass
@@ -225,9 +233,11 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if value is None:
         return math.nan
-    if type(value) is not float and type(value) is not int:
+    if type(value) is float:
+        return value
+    if type(value) is not int:
         raise ValueError
-    return float(value)
+    return value if abs(value) <= _LARGEST else float(value)
 
 
 def _reader(hint: Any) -> Callable[[Any], Any]:

@@ -7,17 +7,20 @@ import dataclasses
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder, process_start
-from llmlab.training.events import Evaluated, Event, StepEvent, to_line
+from llmlab.training.events import Evaluated, Event, Started, StepEvent, from_line, to_line
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
 # status.json beside the first, and the folder entries of both.
 _RESERVE_BYTES = 64 << 10
 # How often status.json may be replaced for news that events.jsonl has as well.
 _STATUS_SECONDS = 0.5
+# Of the end of events.jsonl: some hundred events, which say how far training got.
+_TAIL_BYTES = 64 << 10
 
 
 class Recorder:
@@ -32,6 +35,7 @@ class Recorder:
         self.keep_reserve()
         recorded = run.recorded_status()
         pid = os.getpid()
+        self.begun = False  # whether this worker's `started` is written
         self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
 
     def begin(self, step: int, scan_from: int) -> None:
@@ -48,6 +52,24 @@ class Recorder:
         """Length of events.jsonl."""
         return os.fstat(self._file).st_size
 
+    def begin_early(self, started: Started) -> None:
+        """Announces an attempt that ends before it trains: nothing is cut but half a line at the end.
+
+        Which checkpoint counts was not looked up yet, and the next worker will.
+        """
+        tail = _tail(self._run.events)
+        os.ftruncate(self._file, self.bytes - len(tail) + tail.rfind(b"\n") + 1)
+        self.announce(started, step=started.step, attempt=started.attempt, events_start=self.bytes)
+
+    def reached(self) -> tuple[int, float]:
+        """Step and training time (seconds, over all workers) of the newest events, whether or not they will count."""
+        step, seconds = self.status.step, 0.0
+        for line in _tail(self._run.events).splitlines():
+            event = from_line(line)
+            step = max(step, event.step if event else 0)
+            seconds = getattr(event, "active_seconds", seconds)
+        return step, seconds
+
     def record(self, event: Event) -> None:
         """Appends one event; a line is there whole or not at all. Raises OSError when the disk is full."""
         before = self.bytes
@@ -59,7 +81,9 @@ class Recorder:
         except OSError:
             os.ftruncate(self._file, before)
             raise
-        if isinstance(event, StepEvent):
+        if isinstance(event, Started):
+            self.begun = True
+        elif isinstance(event, StepEvent):
             news: dict[str, Any] = {"loss": event.loss, "tokens_per_second": event.tokens_per_second}
             self._refresh(step=event.step, eta_seconds=event.eta_seconds, **news)
         elif isinstance(event, Evaluated):
@@ -128,3 +152,10 @@ class Recorder:
                     break
                 keep += len(line)
         return keep
+
+
+def _tail(path: Path) -> bytes:
+    """The end of a file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read()

@@ -97,6 +97,8 @@ def _say(event: Event, text: str, tone: str = "plain") -> Sentence:
 
 
 def _started(event: Started) -> str:
+    if not event.reached_training:
+        return f"Worker {event.attempt} began to read the text."
     if event.attempt > 1:
         changed = f" Changed: {'; '.join(event.changed)}" if event.changed else ""
         return f"Training went on from step {event.step:,} (worker {event.attempt}).{changed}"

@@ -94,7 +94,7 @@ class LossDock(ChartDock):
 def reference_lines(history: RunHistory) -> list[ReferenceLine]:
     """What a loss means: guessing blindly, knowing only how frequent tokens are, and (generated text) the least."""
     started = history.started
-    if started is None:
+    if started is None or not started.reached_training:
         return []
     meanings = (
         (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size:,} tokens equally likely"),

@@ -124,6 +124,8 @@ class RunHistory:
                     self.interruptions[-1].end = event.time
 
     def _restart(self, event: Started) -> None:
+        if not event.reached_training and self.started is not None:
+            return  # it ended before it trained; what the worker before it found out still holds
         if self.started is None:
             self.origin = event.time
         elif self.interruptions and self.interruptions[-1].end is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from llmlab.cli.doctor import Finding
 from llmlab.cli.main import main
 from llmlab.cli.progress import LiveReport, PlainReport
 from llmlab.training.device import Device
-from llmlab.training.events import Sampled, StepEvent
+from llmlab.training.events import Sampled, Started, StepEvent, Stopped
 
 
 @pytest.fixture
@@ -63,6 +64,20 @@ def test_without_a_terminal_steps_are_few_lines(fake: FakeRun, capsys: pytest.Ca
         if isinstance(event, StepEvent):
             report.event(event)
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_worker_that_ends_before_it_trains_is_no_line_of_numbers(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = fake.written[0]
+    assert isinstance(started, Started)
+    report = PlainReport(fake.run)
+    report.event(replace(started, step=0, parameters=None, train_tokens=None, vocab_size=None, uniform_loss=None))
+    report.summary(Stopped(0, 1.0, 0.0, None))
+    printed = capsys.readouterr().out
+    assert "Stopped before step 1." in printed
+    assert "None" not in printed
+    assert "compare" not in printed
 
 
 def test_control_characters_of_a_sample_do_not_reach_the_terminal(

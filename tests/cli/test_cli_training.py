@@ -107,6 +107,18 @@ def test_json_on_stdout_is_the_runs_events_and_nothing_else(
     assert [event["step"] for event in evaluated][-3:] == [4, 8, 12]
 
 
+def test_json_begins_with_started_even_where_nothing_is_trained(
+    outputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("to be or not to be")
+    words = ["pretrain", *TINY, "--corpus", str(tmp_path / "short.txt"), "--outputs", str(outputs)]
+    assert main(words) == 1
+    started, failed = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert (started["event"], started["step"], started["parameters"]) == ("started", 0, None)
+    assert failed["event"] == "failed"
+    assert "too short" in failed["what"]
+
+
 def test_resume_takes_a_folder_from_anywhere_and_goes_on_where_the_run_ended(
     bar: RunFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +219,7 @@ def test_a_stop_while_a_resume_still_reads_its_corpus_loses_nothing(
     train_run(bar)
     after = bar.events.read_text()
     assert after.startswith(before)
-    assert json.loads(after[len(before) :])["event"] == "stopped"
+    assert [json.loads(line)["event"] for line in after[len(before) :].splitlines()] == ["started", "stopped"]
     assert bar.status().state == "stopped"
     train_run(bar)
     assert bar.status().state == "finished"

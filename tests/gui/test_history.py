@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fakes import FakeRun
 
 from llmlab.runs.columns import STEP_FIELDS
 from llmlab.runs.overview import read_overview
-from llmlab.training.events import CheckpointSaved, Evaluated, Finished, Sampled, StepEvent
+from llmlab.training.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab_gui.docks.event_sentences import history_sentences
+from llmlab_gui.docks.loss import reference_lines
 from llmlab_gui.runs.history import RunHistory
 
 
@@ -51,6 +55,26 @@ def test_a_restart_drops_all_that_is_later_than_its_step(tmp_path: Path) -> None
     again.extend(fake.written)
     assert np.array_equal(history.step_columns.values, again.step_columns.values)
     assert history.ended is None
+
+
+def test_a_worker_that_ended_before_it_trained_changes_nothing_that_is_known(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path).start().advance(30)
+    first = fake.written[0]
+    assert isinstance(first, Started)
+    unknown: dict[str, Any] = {"parameters": None, "vocab_size": None, "uniform_loss": None, "unigram_loss": None}
+    early = replace(first, step=30, attempt=2, **unknown)
+    stopped = Stopped(30, fake.time_of(31), 3.0, None)
+    history = RunHistory()
+    assert not history.extend([*fake.written, early, stopped])
+    assert history.step_columns["step"].tolist() == list(range(1, 31))
+    assert (history.started, history.ended) == (first, stopped)
+    assert len(reference_lines(history)) >= 2
+
+    alone = RunHistory()
+    alone.extend([early, stopped])
+    assert alone.ended == stopped
+    assert reference_lines(alone) == []
+    assert next(told.text for told in history_sentences(alone, 10)) == "Worker 2 began to read the text."
 
 
 def test_a_long_history_is_thinned_and_keeps_its_spikes(tmp_path: Path) -> None:

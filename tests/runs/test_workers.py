@@ -51,7 +51,7 @@ def _paused(run: RunFolder) -> Iterator[Fork]:
     """A worker on `run` that waits before its first step."""
     requests.send(run.requests, "pause")
     with forked(run) as worker:
-        wait_until(lambda: run.status().state == "paused")
+        wait_until(lambda: run.status().state == "paused" and run.events.read_bytes().count(b'{"event": "paused"') == 1)
         yield worker
 
 
@@ -169,7 +169,10 @@ def test_a_stop_while_the_corpus_is_read_ends_at_once_and_loses_nothing(run: Run
     with mock.patch.object(worker, "load_dataset", _load_and_ask(run, "stop")):
         train_here(run)
     assert run.status().state == "stopped"
-    assert all_events(run)[-1]["event"] == "stopped"
+    started, stopped = all_events(run)
+    assert (started["event"], stopped["event"]) == ("started", "stopped")
+    assert (started["attempt"], started["steps"], started["tokenizer"]) == (1, 12, "char")
+    assert started["parameters"] is started["vocab_size"] is started["uniform_loss"] is None  # nobody knows yet
     assert list_checkpoints(run.checkpoints) == []
     train_here(run)
     assert differences(alone, run) == []
@@ -186,9 +189,15 @@ def test_a_stop_while_the_corpus_is_read_again_keeps_what_happened_before(run: R
     with mock.patch.object(Trainer, "optimizer_step", ask):
         train_here(run)
     before = run.events.read_bytes()
+    # As after a kill: status.json is a little behind, and half a line is at the end.
+    run.write_status(dataclasses.replace(run.recorded_status(), step=5))
+    run.events.write_bytes(before + b'{"event": "st')
     with mock.patch.object(worker, "load_dataset", _load_and_ask(run, "stop")):
         train_here(run)
-    assert run.events.read_bytes().startswith(before)
+    started, stopped = (json.loads(line) for line in run.events.read_bytes().removeprefix(before).splitlines())
+    assert [event["event"] for event in (started, stopped)] == ["started", "stopped"]
+    assert (started["attempt"], started["step"]) == (2, 7)  # nothing is void
+    assert started["active_seconds"] == stopped["active_seconds"] == events_of(run, "step")[-1]["active_seconds"]
     assert (run.status().state, run.status().step) == ("stopped", 7)
     train_here(run)
     assert differences(alone, run) == []
@@ -290,4 +299,4 @@ def test_a_corpus_too_short_for_the_context_is_a_sentence(outputs: Path, tmp_pat
     with pytest.raises(LabError, match=r"too short for model\.block_size=16"):
         train_here(run)
     assert run.status().state == "failed"
-    assert [event["event"] for event in all_events(run)] == ["failed"]
+    assert [event["event"] for event in all_events(run)] == ["started", "failed"]
