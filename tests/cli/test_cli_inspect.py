@@ -1,0 +1,112 @@
+"""`inspect` on a run that was just trained: its files, its words, its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_runs import new_run, train_here
+
+from llmlab.cli.main import main
+from llmlab.inspection.archive import read_archive
+
+PROMPT = "the king said"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with the finished run `bar`."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    train_here(new_run(outputs, steps=12, name="bar"))
+    return outputs
+
+
+def _inspect(trained: Path, out: Path, *words: str, reference: str = "bar@final") -> int:
+    return main(["inspect", reference, "--outputs", str(trained), "--prompt", PROMPT, "--out", str(out), *words])
+
+
+def test_inspect_writes_an_archive_that_safetensors_reads_and_a_summary_of_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = "attention,heads,residual,contributions,attribution,lens,rollout"
+    assert _inspect(trained, tmp_path / "seen", "--what", what) == 0
+    tensors = load_file(tmp_path / "seen" / "inspection.safetensors")
+    time = len(PROMPT)  # the run reads characters
+    assert tensors["attention/0"].shape[1:] == (time, time)
+    assert tensors["residual/post_ffn"].shape[1] == time
+    assert np.allclose(tensors["attribution/sum"], tensors["attribution/logit"], rtol=1e-4, atol=1e-4)
+    assert np.allclose(tensors["attention/rollout"].sum(-1), 1, atol=1e-5)
+    summary = json.loads((tmp_path / "seen" / "summary.json").read_text())
+    assert summary["tokens"] == list(PROMPT)
+    assert summary["tensors"] == {name: list(tensor.shape) for name, tensor in tensors.items()}
+    assert summary["attribution"][-1]["value"] == pytest.approx(float(tensors["attribution/sum"][0]))
+    assert summary["next"][0]["id"] == int(tensors["lens/ids"][-1, -1, 0])
+    strongest = summary["heads"]["previous"][0]
+    assert strongest["score"] == pytest.approx(float(tensors["heads/previous"].max()))
+    printed = capsys.readouterr().out
+    assert "inspection.safetensors" in printed
+    assert "Next:" in printed
+
+
+def test_the_answer_and_what_it_is_held_against_stand_in_the_archive(trained: Path, tmp_path: Path) -> None:
+    assert _inspect(trained, tmp_path, "--what", "attribution", "--answer", "e", "--against", "a") == 0
+    about = read_archive(tmp_path / "inspection.safetensors").metadata
+    assert (about.more["answer_text"], about.more["against_text"]) == ("e", "a")
+    assert about.model == "bar@12"
+
+
+def test_json_output_is_one_object_and_nothing_else(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _inspect(trained, tmp_path, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert Path(printed["archive"]).is_file()
+    assert {"heads", "attribution", "next", "norms"} <= printed.keys()
+
+
+def test_plots_are_pictures_of_what_was_asked(trained: Path, tmp_path: Path) -> None:
+    what = "attention,heads,contributions,attribution,lens"
+    assert _inspect(trained, tmp_path, "--what", what, "--plots") == 0
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert names == {"attention-0", "heads-mosaic", "heads-scores", "contributions-norms", "attribution", "lens"}
+    assert names == {path.stem for path in tmp_path.glob("*.svg")}
+    assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in tmp_path.glob("*.png"))
+    assert all("<svg" in path.read_text(encoding="utf-8") for path in tmp_path.glob("*.svg"))
+
+
+def test_equal_questions_give_equal_archives(trained: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert _inspect(trained, tmp_path / name, "--what", "attention,heads,lens") == 0
+    first, second = (load_file(tmp_path / name / "inspection.safetensors") for name in ("a", "b"))
+    assert all(np.array_equal(first[name], second[name], equal_nan=True) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("words", "reference", "said"),
+    [
+        (("--what", "attnetion"), "bar", "attnetion"),
+        ((), "nowhere", "nowhere"),
+        (("--answer", "xyz"), "bar", "not one token"),
+        (("--position", "50"), "bar", "no token 50"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_code_2(
+    words: tuple[str, ...], reference: str, said: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _inspect(trained, tmp_path, *words, reference=reference) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert said in printed
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_an_out_that_is_a_file_is_refused_before_the_model_is_opened(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert _inspect(trained, tmp_path / "file") == 2
+    assert "cannot be a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
