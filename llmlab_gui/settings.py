@@ -8,6 +8,7 @@ import platformdirs
 from PySide6.QtCore import QByteArray, QSettings
 from PySide6.QtWidgets import QMainWindow
 
+from llmlab_gui.inspection.recent import Recent, recent_from_json
 from llmlab_gui.theme import THEME_CHOICES
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
@@ -15,7 +16,7 @@ LAYOUT_VERSION = 1
 
 
 class WindowSettings:
-    """Size, arrangement of the docks, theme, and whether the tour was seen."""
+    """Size, arrangement of the docks, theme, what was looked into lately, and whether the tour was seen."""
 
     def __init__(self, path: Path | None = None) -> None:
         """path: the INI file; the platform's place for settings when not given."""
@@ -38,6 +39,15 @@ class WindowSettings:
         """Puts the docks back; False when nothing usable was remembered, and the window must arrange them."""
         state = self._settings.value("window/state")
         return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
+
+    @property
+    def recent(self) -> Recent:
+        """Models and prompts that were used lately."""
+        return recent_from_json(str(self._settings.value("inspection/recent", "")))
+
+    @recent.setter
+    def recent(self, recent: Recent) -> None:
+        self._settings.setValue("inspection/recent", recent.to_json())
 
     @property
     def theme(self) -> str:

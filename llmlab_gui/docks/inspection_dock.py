@@ -202,13 +202,20 @@ class InspectionDock(LabDock):
             self.export(Path(chosen).with_suffix(f".{kind}"))
 
     def _export_button(self) -> QToolButton:
-        button = _menu_button("Export", "Save what is shown: a picture, a drawing, its numbers, or its tensors")
+        button = menu_button("Export", "Save what is shown: a picture, a drawing, its numbers, or its tensors")
         for kind, text in _KINDS:
             button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
+        button.menu().aboutToShow.connect(self._update_kinds)
         return button
 
+    def _update_kinds(self) -> None:
+        """Only what there is something of can be chosen."""
+        picture, tensors = bool(self.pictures()), self.tensors() is not None
+        for action, (kind, _) in zip(self.export_button.menu().actions(), _KINDS, strict=True):
+            action.setEnabled(tensors if kind == "safetensors" else picture or kind == "csv")
+
     def _copy_button(self) -> QToolButton:
-        button = _menu_button("Copy", "Copy what is shown to the clipboard")
+        button = menu_button("Copy", "Copy what is shown to the clipboard")
         button.menu().addAction("Picture").triggered.connect(lambda _=False: self.copy_picture())
         button.menu().addAction("Numbers (CSV)").triggered.connect(lambda _=False: self.copy_table())
         return button
@@ -243,7 +250,8 @@ class InspectionDock(LabDock):
         self.lab.dock_requested.emit("prompt")
 
 
-def _menu_button(text: str, tip: str) -> QToolButton:
+def menu_button(text: str, tip: str) -> QToolButton:
+    """A button that opens its menu."""
     button = QToolButton()
     button.setText(text)
     button.setToolTip(tip)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.host_messages import CutPrompt, HostProgress
+from llmlab_gui.host_messages import CutPrompt
 from llmlab_gui.inspection.about import ModelAbout
-from llmlab_gui.inspection.archive_folder import ArchiveFolder
 from llmlab_gui.inspection.plan import what_to_ask
+from llmlab_gui.inspection.recent import Recent, RecentModel
+from llmlab_gui.inspection.requests import Failed, Pending, Requests, Then
 from llmlab_gui.inspection.selection import ChosenEdit, Selection, TokenCut, Working
 from llmlab_gui.model_host import ModelHost
 
@@ -28,22 +28,6 @@ from llmlab_gui.model_host import ModelHost
 _TYPING_PAUSE_MS = 300
 # How often a model that trains is looked at again, at first.
 FOLLOW_SECONDS = 5.0
-
-Then = Callable[[Archive], None]
-Failed = Callable[[LabError], None]
-
-
-@dataclass
-class _Pending:
-    """A request without its answer. bound: pointless with another model or prompt. key: one at a time of a kind."""
-
-    what: str
-    done: Callable[[Any], None]
-    failed: Failed
-    bound: bool = True
-    key: str = ""
-    path: Path | None = None
-    wanted: bool = True
 
 
 class InspectionSession(QObject):
@@ -59,6 +43,8 @@ class InspectionSession(QObject):
     trouble_changed = Signal()  # why there is no inspection
     prompt_changed = Signal()  # its text or its beginning, whoever changed it
     follow_changed = Signal()
+    needs_changed = Signal()  # what the panels in sight ask for
+    recent_changed = Signal()  # models and prompts that were used lately
     failed = Signal(object)  # LabError that no panel shows by itself
     choose_requested = Signal()  # someone wants to choose a model
 
@@ -79,13 +65,13 @@ class InspectionSession(QObject):
         self.inspection: Archive | None = None
         self.selection = Selection()
         self.hovered = -1
-        self.working: Working | None = None
         self.trouble: LabError | None = None
         self.edits: list[ChosenEdit] = []
+        self.recent = Recent()
         self.follow = True  # look again while a live model trains
         self._step_of = step_of
-        self._folder = ArchiveFolder()
-        self._pending: dict[int, _Pending] = {}
+        self._requests = Requests(self.host, self)
+        self._requests.working_changed.connect(self.working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
         self._found: tuple[str, ...] = ()  # the aspects of `inspection`
         self._asked: tuple[str, ...] = ()  # those of the running inspection
@@ -101,23 +87,15 @@ class InspectionSession(QObject):
         self._follow_timer = QTimer(self)
         self._follow_timer.setInterval(round(FOLLOW_SECONDS * 1000))
         self._follow_timer.timeout.connect(self._look_again)
-        self.host.progress.connect(self._take_progress)
-        self.host.loading.connect(lambda request: self._take_progress(request, HostProgress("Loading the model")))
-        self.host.opened.connect(self._take)
-        self.host.tokens.connect(self._take)
-        self.host.answered.connect(lambda request, path, _seconds: self._take(request, path))
-        self.host.cancelled.connect(self._take_cancelled)
-        self.host.failed.connect(self._take_failure)
 
     # The model ---------------------------------------------------------------------------------------------------
 
     def open(self, reference: str) -> None:
         """Makes a model the active one. While it loads, and when that fails, the one before stays."""
-        for request, pending in list(self._pending.items()):
-            if pending.key == "open":
-                self._drop(request)
+        self._requests.supersede("open")
         request = self.host.open(reference)
-        self._wait(request, _Pending(f"Opening {reference}", self._take_about, self.failed.emit, False, "open"))
+        pending = Pending(f"Opening {reference}", self._take_about, self.failed.emit, bound=False, key="open")
+        self._requests.wait(request, pending)
 
     def close(self) -> None:
         """No model is active any more."""
@@ -151,7 +129,10 @@ class InspectionSession(QObject):
 
     def need(self, panel: str, aspects: Sequence[str]) -> None:
         """What a panel needs of inspections from now on (`plan.ASPECTS`); nothing while it is hidden."""
+        if self._needs.get(panel, ()) == tuple(aspects):
+            return
         self._needs[panel] = tuple(aspects)
+        self.needs_changed.emit()
         if aspects:
             self._look.start()
 
@@ -170,43 +151,38 @@ class InspectionSession(QObject):
         key: an unanswered question with the same one is no longer wanted. failed: told instead of the message bar.
         Returns the request's id, 0 when nothing can be asked (and `failed` has been told why).
         """
+        about, told = self.about, failed or self.failed.emit
         problem = self._why_not()
-        if problem is not None or self.about is None:
-            (failed or self.failed.emit)(problem or LabError("No model is open."))
+        if problem is not None or about is None:
+            told(problem or LabError("No model is open."))
             return 0
-        path = self._path(question, failed)
-        if path is None:
-            return 0
-        self._supersede(key)
-        request = self.host.ask(self.about.reference, question, {**self._prompt(), **values}, path)
-        return self._wait(request, self._question(question, then, failed, key, path))
+        everything = {**self._prompt(), **values}
+        return self._requests.ask(
+            question, lambda path: self.host.ask(about.reference, question, everything, path), then, told, key
+        )
 
     def compare(
         self, first: str, second: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None
     ) -> int:
         """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
-        path = self._path("compare", failed)
-        if path is None:
-            return 0
-        self._supersede("compare")
-        request = self.host.compare(first, second, {**self._prompt(), **values}, path)
-        return self._wait(request, self._question("compare", then, failed, "compare", path))
+        everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        return self._requests.ask(
+            "compare", lambda path: self.host.compare(first, second, everything, path), then, told, "compare"
+        )
 
     def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> int:
         """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
-        path = self._path("evolve", failed)
-        if path is None:
-            return 0
-        self._supersede("evolve")
-        request = self.host.evolve(run, {**self._prompt(), **values}, path)
-        return self._wait(request, self._question("evolve", then, failed, "evolve", path))
+        everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
 
     def cancel(self, request: int = 0) -> None:
         """Ends one request early, or all of them. Nobody is told."""
-        inspecting = any(pending.key == "inspect" and pending.wanted for pending in self._pending.values())
-        for number in [request] if request else list(self._pending):
-            self._drop(number)
-        if inspecting and not request:
+        if request:
+            self._requests.drop(request)
+            return
+        inspecting = self._requests.running("inspect")
+        self._requests.drop_all()
+        if inspecting:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
 
     # What is looked at -------------------------------------------------------------------------------------------
@@ -251,7 +227,12 @@ class InspectionSession(QObject):
     @property
     def opening(self) -> bool:
         """Whether another model is being loaded."""
-        return any(pending.key == "open" and pending.wanted for pending in self._pending.values())
+        return self._requests.running("open")
+
+    @property
+    def working(self) -> Working | None:
+        """What the model's process is doing for the panels; None when it rests."""
+        return self._requests.working
 
     @property
     def restrictions(self) -> list[str]:
@@ -262,10 +243,9 @@ class InspectionSession(QObject):
         """Ends the model's process and deletes the archives."""
         for timer in (self._typing, self._look, self._follow_timer):
             timer.stop()
-        self._pending.clear()
         self.host.shutdown()
         self.inspection = None
-        self._folder.remove()
+        self._requests.shutdown()
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 
@@ -283,95 +263,10 @@ class InspectionSession(QObject):
             return LabError("The prompt is empty.", "A model needs at least one token to read.", "Type one in Prompt.")
         return None
 
-    def _question(self, what: str, then: Then, failed: Failed | None, key: str, path: Path) -> _Pending:
-        def done(written: Path) -> None:
-            try:
-                archive = self._folder.open(written)
-            except LabError as error:
-                (failed or self.failed.emit)(error)
-                return
-            then(archive)
-
-        return _Pending(what.capitalize(), done, failed or self.failed.emit, True, key, path)
-
-    def _path(self, name: str, failed: Failed | None) -> Path | None:
-        try:
-            return self._folder.new_path(name)
-        except OSError as error:
-            (failed or self.failed.emit)(LabError("There is no place for an inspection.", str(error)))
-            return None
-
-    def _wait(self, request: int, pending: _Pending) -> int:
-        self._pending[request] = pending
-        self._update_working()
-        return request
-
-    def _supersede(self, key: str) -> None:
-        for request, pending in list(self._pending.items()):
-            if key and pending.key == key:
-                self._drop(request)
-
     def _drop_bound(self) -> None:
         """Ends what another prompt or model makes pointless."""
-        for request, pending in list(self._pending.items()):
-            if pending.bound:
-                self._drop(request)
+        self._requests.drop_bound()
         self._asked = ()
-
-    def _drop(self, request: int) -> None:
-        """Its answer is no longer wanted; it stays in the books until the host has heard."""
-        pending = self._pending.get(request)
-        if pending is not None and pending.wanted:
-            pending.wanted = False
-            if pending.key == "inspect":
-                self._asked = ()
-            self.host.cancel(request)
-            self._update_working()
-
-    def _close(self, request: int) -> _Pending | None:
-        """The request has ended; None when nobody wants its answer."""
-        pending = self._pending.pop(request, None)
-        if pending is None:
-            return None
-        self._update_working()
-        if pending.wanted:
-            return pending
-        if pending.path is not None:
-            self._folder.discard(pending.path)
-        return None
-
-    def _take(self, request: int, answer: Any) -> None:
-        pending = self._close(request)
-        if pending is not None:
-            pending.done(answer)
-
-    def _take_cancelled(self, request: int) -> None:
-        self._close(request)
-
-    def _take_failure(self, request: int, error: LabError) -> None:
-        pending = self._close(request)
-        if pending is not None:
-            if pending.path is not None:
-                self._folder.discard(pending.path)
-            pending.failed(error)
-
-    def _take_progress(self, request: int, progress: HostProgress) -> None:
-        pending = self._pending.get(request)
-        if pending is not None and pending.wanted:
-            self._set_working(Working(progress.what or pending.what, progress.share, progress.eta_seconds))
-
-    def _update_working(self) -> None:
-        """What the strip shows until the host reports: the oldest request that someone wants."""
-        wanted = [pending for pending in self._pending.values() if pending.wanted and pending.key != "tokenize"]
-        if not wanted:
-            self._set_working(None)
-        elif self.working is None:
-            self._set_working(Working(wanted[0].what))
-
-    def _set_working(self, working: Working | None) -> None:
-        if working != self.working:
-            self.working = working
-            self.working_changed.emit()
 
     def _set_trouble(self, trouble: LabError | None) -> None:
         if trouble is not self.trouble:
@@ -384,6 +279,8 @@ class InspectionSession(QObject):
         self._forget()
         count = (about.n_layer, about.n_head)
         layer, head = (min(chosen, max(most - 1, 0)) for chosen, most in zip(self._place(), count, strict=True))
+        self.recent.add_model(RecentModel(about.reference, about.name, f"{about.kind_name} · {about.size_text}"))
+        self.recent_changed.emit()
         self.about_changed.emit()
         self.select(layer=layer, head=head)
         self._update_follow()
@@ -410,8 +307,8 @@ class InspectionSession(QObject):
         self._found = ()
         with_beginning = self.beginning and self.beginning_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_beginning)
-        self._supersede("tokenize")
-        self._wait(request, _Pending("Cutting", self._take_cut, self._take_trouble, True, "tokenize"))
+        self._requests.supersede("tokenize")
+        self._requests.wait(request, Pending("Cutting", self._take_cut, self._take_trouble, key="tokenize", quiet=True))
 
     def _take_cut(self, cut: CutPrompt) -> None:
         known, self.beginning_id = self.beginning_id, cut.beginning
@@ -439,16 +336,18 @@ class InspectionSession(QObject):
             self._take_trouble(_too_long(about, len(self.tokens)))
             return
         what = what_to_ask(about, len(self.tokens), self._wanted())[0]
-        if set(what) <= set(self._found) or (self._asked and set(what) <= set(self._asked)):
+        running = self._requests.running("inspect")
+        if set(what) <= set(self._found) or (running and set(what) <= set(self._asked)):
             return
         self._asked = what
         self.ask("inspect", {"what": list(what)}, self._take_inspection, self._take_trouble, "inspect")
-        self._asked = what  # a superseded inspection has cleared it
 
     def _take_inspection(self, archive: Archive) -> None:
         self._found, self._asked = self._asked, ()
         if self.about is not None and self.about.live:
             self._step_seen = self._live_step()
+        self.recent.add_prompt(self.text)
+        self.recent_changed.emit()
         self._set_inspection(archive)
         self._look.start()  # a panel that was opened in the meantime
 
@@ -474,8 +373,7 @@ class InspectionSession(QObject):
     def _look_again(self) -> None:
         """A live model may have learned since."""
         step = self._live_step()
-        busy = any(pending.key == "inspect" for pending in self._pending.values())
-        if busy or not self._found or (step is not None and step == self._step_seen):
+        if self._requests.running("inspect") or not self._found or (step is not None and step == self._step_seen):
             return
         self._found = ()
         self._look.start()

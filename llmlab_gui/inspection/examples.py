@@ -1,0 +1,74 @@
+"""Prompts that show something, and what to look for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExamplePrompt:
+    """title: what it shows. look: where to look for it."""
+
+    title: str
+    text: str
+    look: str
+
+
+_VERSE = "The king said to the queen: my lord, the king is dead, and the queen"
+_NAMES = "When Mary and John went to the store, John gave a drink to"
+# For models that learned from many texts.
+GENERAL = (
+    ExamplePrompt(
+        "Indirect object",
+        _NAMES,
+        "John is named twice, so the drink goes to Mary. Which heads look from the end back at her name?",
+    ),
+    ExamplePrompt(
+        "A fact",
+        "The capital of France is",
+        "Logit lens: at which layer does Paris come up? Attention: who looks at France?",
+    ),
+    ExamplePrompt(
+        "Induction",
+        " table seven orange window north piano table seven orange window north piano table seven",
+        "Words that belong to no text, repeated: induction heads look at what came after the word the last time.",
+    ),
+    ExamplePrompt(
+        "Code",
+        "def area(width, height):\n    return width * height\n\ndef perimeter(width, height):\n    return 2 * (width +",
+        "Which heads find the argument that is still missing? Which close brackets?",
+    ),
+    ExamplePrompt(
+        "Two readings",
+        "The bank of the river was steep. The bank on the corner was closed. The bank",
+        "One word, two meanings: compare the residual stream of each bank, layer by layer.",
+    ),
+)
+# For models that learned from the lab's own texts.
+SCRATCH = (
+    ExamplePrompt(
+        "A verse",
+        _VERSE,
+        "Which heads look at the letter or word just before, and which at the beginning?",
+    ),
+    ExamplePrompt(
+        "A line repeated",
+        "ROMEO:\nBut soft, what light?\nROMEO:\nBut soft, what",
+        "The second time, an induction head knows what comes: it looks at what came next the first time.",
+    ),
+    ExamplePrompt(
+        "Letters repeated",
+        "kdo wmr pxe kdo wmr pxe kdo wmr",
+        "No text is like this: only what stands in the prompt helps to go on.",
+    ),
+    ExamplePrompt(
+        "A speaker's name",
+        "First Citizen:\nSpeak, speak.\n\nSecond",
+        "Logit lens: when does the model know that a name goes on?",
+    ),
+)
+
+
+def examples_for(kind: str) -> tuple[ExamplePrompt, ...]:
+    """All of them, those first that suit a kind of model."""
+    return (*SCRATCH, *GENERAL) if kind in ("scratch", "live") else (*GENERAL, *SCRATCH)

@@ -1,0 +1,62 @@
+"""Models and prompts that were used lately, newest first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+_MOST = 20
+_LONGEST_PROMPT = 20_000
+
+
+@dataclass(frozen=True)
+class RecentModel:
+    """What opened a model, and what it was."""
+
+    reference: str
+    name: str
+    detail: str = ""
+
+
+@dataclass
+class Recent:
+    """Both lists, as the window's settings keep them."""
+
+    models: list[RecentModel] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+
+    def add_model(self, model: RecentModel) -> None:
+        """To the front."""
+        others = [other for other in self.models if other.reference != model.reference]
+        self.models = [model, *others][:_MOST]
+
+    def add_prompt(self, text: str) -> None:
+        """To the front, in place of the one before if that was only half of it."""
+        if not text.strip() or len(text) > _LONGEST_PROMPT:
+            return
+        others = [other for other in self.prompts if other != text]
+        if others and (text.startswith(others[0]) or others[0].startswith(text)):
+            others = others[1:]
+        self.prompts = [text, *others][:_MOST]
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps({"models": [asdict(model) for model in self.models], "prompts": self.prompts})
+
+
+def recent_from_json(text: str) -> Recent:
+    """What can be understood of it; empty otherwise."""
+    try:
+        values = json.loads(text)
+        models = [RecentModel(str(m["reference"]), str(m["name"]), str(m["detail"])) for m in _list(values["models"])]
+        prompts = [prompt for prompt in _list(values["prompts"]) if isinstance(prompt, str)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Recent()
+    return Recent(models[:_MOST], prompts[:_MOST])
+
+
+def _list(values: object) -> Iterable:
+    if not isinstance(values, list):
+        raise TypeError("not a list")
+    return values
