@@ -6,6 +6,7 @@ Whatever a model is, `llmlab.inspection.probe` has the last word.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,30 +14,46 @@ from torch import Tensor, nn
 
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import Anatomy, BlockAnatomy
-from llmlab.inspection.family_table import FAMILIES, Family
+from llmlab.inspection.family_table import FAMILIES, REFUSED, Family, Trunk
+from llmlab.inspection.layouts import optional
 from llmlab.inspection.modules import base_model, linear_numbers, norm_numbers
+from llmlab.inspection.own_attention import OWN
 from llmlab.inspection.probe import probe
+from llmlab.inspection.unknown import discover
 
 
 def transformers_anatomy(model: nn.Module) -> Anatomy:
-    """The anatomy of a causal language model of transformers, in a PEFT wrapper or not.
+    """The anatomy of a causal language model of transformers, in a PEFT wrapper or not, as far as the probe agrees.
 
     LabError, with the reason, when nothing of it could be trusted.
     """
     plain: Any = base_model(model)
     config: Any = plain.config.get_text_config()
+    reason = refusal(model, plain.config) or refusal(model, config)
+    if reason is not None:
+        raise LabError("This model cannot be looked into.", reason)
     family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise LabError(
-            "This model cannot be looked into.", f"The lab does not know models of the kind {config.model_type}."
-        )
-    return probe(model, describe(plain, config, family))
+    try:
+        return probe(model, describe(plain, config, family or discover(plain, config)))
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        why = f"{type(plain).__name__} is not built like the models that the lab knows"
+        raise LabError("This model cannot be looked into.", f"{why} ({type(error).__name__}: {error}).") from error
+
+
+def refusal(model: nn.Module, config: Any) -> str | None:
+    """Why a model of this configuration cannot be looked into at all, where that is known beforehand."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "It has an encoder beside its decoder: the lab looks into decoders alone."
+    adapter: Any = getattr(model, "active_peft_config", None)
+    if adapter is not None and adapter.is_prompt_learning:
+        return "Its adapter puts virtual tokens before the prompt: what is shown would belong to other places."
+    return next((r.reason for r in REFUSED.get(config.model_type, ()) if r.holds(config)), None)
 
 
 def describe(model: Any, config: Any, family: Family) -> Anatomy:
-    """A model by the description of its family."""
-    decoder = model.get_submodule(family.trunk.decoder)
-    blocks = decoder.get_submodule(family.trunk.blocks)
+    """A model by the description of its family, unproved."""
+    decoder = _decoder(model, family.trunk)
+    blocks: Any = decoder.get_submodule(family.trunk.blocks)
     final_norm = decoder.get_submodule(family.trunk.norm)
     head = linear_numbers(model.get_output_embeddings())
     windows = layer_windows(config, len(blocks))
@@ -50,17 +67,28 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         embedding=model.get_input_embeddings(),
         final_norm=final_norm,
         norm=norm_numbers(final_norm, head.weight.shape[1]),
-        unembedding=head.weight.detach(),
-        unembedding_bias=None if head.bias is None else head.bias.detach(),
+        unembedding=head.weight,
+        unembedding_bias=head.bias,
         n_head=config.num_attention_heads,
         n_kv_head=kv_heads(config),
         head_width=head_width(config),
         context=context(config),
         logit_scale=family.logits.scale(config),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
-        sinks=any(isinstance(getattr(b.attention, "sinks", None), Tensor) for b in described),
-        attention_path="the model's own eager attention",
+        sinks=any(isinstance(getattr(block.attention, "sinks", None), Tensor) for block in described),
+        attention_path=_path(described),
     )
+
+
+def _decoder(model: nn.Module, trunk: Trunk) -> nn.Module:
+    """Where the blocks are; models that also see or hear keep their decoder one step further in."""
+    inner = optional(model, f"{trunk.decoder}.language_model")
+    return model.get_submodule(trunk.decoder) if inner is None else inner
+
+
+def _path(blocks: Sequence[BlockAnatomy]) -> str:
+    own = any(type(block.attention).__name__ in OWN for block in blocks)
+    return "recomputed from the queries and keys of the pass" if own else "the model's own eager attention"
 
 
 def _with_window(block: BlockAnatomy, window: int | None) -> BlockAnatomy:

@@ -58,6 +58,19 @@ class Family:
     logits: LogitScale = field(default_factory=LogitScale)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Models that cannot be looked into at all: where a setting has a value; every model where none is named."""
+
+    reason: str
+    setting: str | None = None
+    value: Any = None
+
+    def holds(self, config: Any) -> bool:
+        """Whether it is about this configuration."""
+        return self.setting is None or getattr(config, self.setting, None) == self.value
+
+
 _GPT2 = Parts("attn", "attn.c_proj", "mlp", "mlp.c_proj")
 _GPTJ = Parts("attn", "attn.out_proj", "mlp", "mlp.fc_out")
 _NEO = Parts("attn.attention", "attn.attention.out_proj", "mlp", "mlp.c_proj")
@@ -147,4 +160,21 @@ FAMILIES: dict[str, Family] = {
             }
         ),
     ),
+}
+
+_POST_NORM = "It normalises the stream itself after each addition: what is added no longer sums up to what comes out."
+_ALTUP = "It keeps four streams that predict and correct each other (AltUp): no single one is a sum of contributions."
+_NO_ATTENTION = "It mixes tokens without attention: there are no heads and no patterns to look at."
+
+REFUSED: dict[str, tuple[Refused, ...]] = {
+    "opt": (
+        Refused(_POST_NORM, "do_layer_norm_before", False),
+        Refused("It has no norm after its last layer.", "_remove_final_layer_norm", True),
+    ),
+    "bloom": (Refused(_POST_NORM, "apply_residual_connection_post_layernorm", True),),
+    "openai-gpt": (Refused(_POST_NORM),),
+    "bert": (Refused(_POST_NORM),),
+    "gemma3n": (Refused(_ALTUP),),
+    "gemma3n_text": (Refused(_ALTUP),),
+    **{kind: (Refused(_NO_ATTENTION),) for kind in ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")},
 }

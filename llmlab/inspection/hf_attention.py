@@ -32,11 +32,17 @@ _watchers: WeakKeyDictionary[nn.Module, See] = WeakKeyDictionary()
 
 
 def eager_attention_of(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """The function with which a model's own code computes its pattern; None where it has none."""
-    forward = inspect.unwrap(type(module).forward)
-    code: Any = getattr(forward, "__globals__", {})
-    function = code.get("eager_attention_forward")
-    return function if callable(function) and "ALL_ATTENTION_FUNCTIONS" in code else None
+    """The function with which a module that uses the interface computes its pattern; None where it does not use it."""
+    forward: Any = inspect.unwrap(type(module).forward)
+    if "ALL_ATTENTION_FUNCTIONS" not in getattr(getattr(forward, "__code__", None), "co_names", ()):
+        return None
+    function = forward.__globals__.get("eager_attention_forward")
+    return function if callable(function) else None
+
+
+def can_attend(module: nn.Module) -> bool:
+    """Whether a module computes an attention pattern that can be watched."""
+    return type(module).__name__ in OWN or eager_attention_of(module) is not None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ class Parts:
     attention: str = "self_attn"
     projection: str = "self_attn.o_proj"
     mlp: str = "mlp"
-    down: str = "mlp.down_proj"  # absent in layers with experts
+    down: str | None = "mlp.down_proj"  # absent in layers with experts
 
 
 class Layout(ABC):
@@ -159,10 +159,10 @@ class WithoutPattern(Layout):
         )
 
 
-def optional(module: nn.Module, path: str) -> nn.Module | None:
+def optional(module: nn.Module, path: str | None) -> nn.Module | None:
     """A submodule, None where there is none of that name."""
     try:
-        return module.get_submodule(path)
+        return None if path is None else module.get_submodule(path)
     except AttributeError:
         return None
 
