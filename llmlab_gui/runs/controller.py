@@ -17,7 +17,7 @@ from llmlab.config import with_values
 from llmlab.errors import LabError
 from llmlab.runs import launcher
 from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, RunStatus, process_alive
+from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.settings import PretrainSettings
 from llmlab.training.requests import RequestName
 from llmlab_gui.background import Background
@@ -31,11 +31,22 @@ STUCK_SECONDS = 120.0
 
 @dataclass
 class _Stopping:
-    """A stop under way: since when, and which rung was reached (0 asked, 1 signalled, 2 killed)."""
+    """A stop under way: since when, and which rung was reached (0 asked, 1 signalled, 2 killed).
+
+    heard: when its heartbeat was last seen to change. By our own clock: the system's may be set meanwhile.
+    """
 
     run: RunFolder
     since: float  # time.monotonic()
     rung: int = 0
+    heartbeat: float = 0.0
+    heard: float = 0.0  # time.monotonic()
+
+    def silence(self, heartbeat: float, now: float) -> float:
+        """Seconds without a sign of life, given the newest heartbeat."""
+        if heartbeat != self.heartbeat:
+            self.heartbeat, self.heard = heartbeat, now
+        return now - max(self.heard, self.since)
 
 
 class RunController(QObject):
@@ -133,7 +144,7 @@ class RunController(QObject):
         """Ends the worker at once. What was saved before stays; later steps are lost."""
         status = run.status()
         if status.live:
-            _signal(status, psutil.Process.kill)
+            _signal(run, status, psutil.Process.kill)
             self._stopping.setdefault(run.path, _Stopping(run, time.monotonic())).rung = 2
             self._timer.start()
             self.stopping_changed.emit()
@@ -198,13 +209,14 @@ class RunController(QObject):
             del self._stopping[stopping.run.path]
             self.stopping_changed.emit()
             return
-        waited = time.monotonic() - stopping.since
+        now = time.monotonic()
+        waited, silence = now - stopping.since, stopping.silence(status.heartbeat, now)
         if stopping.rung == 0 and waited > ASK_AGAIN_SECONDS:
             stopping.rung = 1
-            _signal(status, psutil.Process.terminate)  # the worker's handler saves, too
-        elif stopping.rung == 1 and waited > STUCK_SECONDS and time.time() - status.heartbeat > STUCK_SECONDS:
+            _signal(stopping.run, status, psutil.Process.terminate)  # the worker's handler saves, too
+        elif stopping.rung == 1 and waited > STUCK_SECONDS and silence > STUCK_SECONDS:
             stopping.rung = 2
-            _signal(status, psutil.Process.kill)
+            _signal(stopping.run, status, psutil.Process.kill)
             self.failed.emit(
                 LabError(
                     f"{stopping.run.id} was killed.",
@@ -214,9 +226,9 @@ class RunController(QObject):
             )
 
 
-def _signal(status: RunStatus, send: Callable[[psutil.Process], None]) -> None:
-    """To that very process, if it still lives."""
-    if status.pid is not None and process_alive(status.pid, status.pid_start):
+def _signal(run: RunFolder, status: RunStatus, send: Callable[[psutil.Process], None]) -> None:
+    """To the process that trains the run, if it still lives."""
+    if status.pid is not None and run.has_worker(status):
         # It may have ended meanwhile, or belong to someone else; the next look at its status tells.
         with contextlib.suppress(psutil.Error):
             send(psutil.Process(status.pid))

@@ -54,8 +54,8 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         worker.wait()
 
 
-def _start(code: str) -> subprocess.Popen[bytes]:
-    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+def _start(code: str, *words: str) -> subprocess.Popen[bytes]:
+    worker = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)
     assert worker.stdout is not None
     worker.stdout.readline()
     worker.stdout.close()
@@ -202,10 +202,51 @@ def test_a_worker_that_is_slow_but_alive_is_never_killed(
     monkeypatch.setattr(module, "STUCK_SECONDS", 0.5)
     fake = FakeRun(outputs).start().advance(5)
     worker = _start(STUBBORN)
-    _claim(fake.run, worker, heartbeat=4e9)  # it keeps giving signs of life
     controller.stop(fake.run)
-    qtbot.waitUntil(lambda: "asked again" in controller.stopping_text(fake.run), timeout=WAIT)
-    qtbot.wait(1500)
+    for beat in range(25):  # it keeps giving signs of life, while someone sets the clock
+        _claim(fake.run, worker, heartbeat=4e9 - 3600 * beat)
+        qtbot.wait(100)
+    assert "asked again" in controller.stopping_text(fake.run)
     assert worker.poll() is None
     controller.kill(fake.run)  # someone decides
     qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+
+
+# As a worker holds its run: the lock as long as it lives.
+HOLDER = """
+import sys, filelock, time
+lock = filelock.FileLock(sys.argv[1])
+lock.acquire()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_worker_is_reached_after_the_system_clock_was_set(
+    controller: RunController, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_SECONDS", 0.0)
+    fake = FakeRun(outputs).start().advance(5)
+    worker = _start(HOLDER, str(fake.run.lock))
+    _claim(fake.run, worker)
+    moved = fake.run.recorded_status()  # Linux counts start times from the clock of now
+    fake.run.write_status(replace(moved, pid_start=(moved.pid_start or 0.0) - 3600))
+    getattr(controller, how)(fake.run)
+    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    assert worker.returncode == {"stop": -15, "kill": -9}[how]
+
+
+def test_a_process_that_has_the_id_of_a_worker_that_is_gone_is_left_alone(
+    controller: RunController, qtbot: QtBot, outputs: Path
+) -> None:
+    fake = FakeRun(outputs).start().advance(5)
+    stranger = _start(SLEEPER)
+    _claim(fake.run, stranger)
+    status = fake.run.recorded_status()
+    fake.run.write_status(replace(status, pid_start=(status.pid_start or 0.0) - 3600))
+    controller.kill(fake.run)
+    qtbot.wait(600)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
