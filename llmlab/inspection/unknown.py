@@ -135,10 +135,10 @@ def _sequential(block: _Block, scale: float, multiplier: str = "") -> Layout | N
     """Two additions one after the other, of what parts return times `scale`."""
     attention = _attention(block)
     for attn, mid in product(block.children, block.children):
-        if not _same(block.reads + scale * attn.gives, mid.reads):
+        if not _adds(block.reads, [attn.gives], mid.reads, scale):
             continue
         for mlp in block.children:
-            if mlp is attn or not _same(mid.reads + scale * mlp.gives, block.gives):
+            if mlp is attn or not _adds(mid.reads, [mlp.gives], block.gives, scale):
                 continue
             parts = _parts(block, attention, mlp)
             if attn.name == attention.name.split(".")[0]:
@@ -151,7 +151,7 @@ def _parallel(block: _Block) -> Layout | None:
     """One addition of both halves."""
     attention = _attention(block)
     for mlp in block.children:
-        if mlp.name != attention.name and _same(block.reads + attention.gives + mlp.gives, block.gives):
+        if mlp.name != attention.name and _adds(block.reads, [attention.gives, mlp.gives], block.gives):
             return Parallel(_parts(block, attention, mlp))
     return None
 
@@ -177,8 +177,9 @@ def _last_linear(block: _Block, whole: _Part) -> str | None:
     return None
 
 
-def _same(ours: Tensor, theirs: Tensor) -> bool:
-    if ours.shape != theirs.shape:
+def _adds(before: Tensor, added: list[Tensor], total: Tensor, scale: float = 1.0) -> bool:
+    """Whether before + scale * each of `added` is the total, up to rounding."""
+    if any(part.shape != before.shape for part in (*added, total)):
         return False
-    tolerance = 4 * torch.finfo(ours.dtype).eps
-    return bool((ours - theirs).norm() <= tolerance * theirs.norm())
+    whole = before + scale * torch.stack(added).sum(0)
+    return bool((whole - total).norm() <= 4 * torch.finfo(total.dtype).eps * total.norm())
