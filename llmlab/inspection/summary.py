@@ -97,8 +97,9 @@ def _settled(archive: Archive) -> int | None:
 
 
 def _strongest(scores: Array) -> list[HeadScore]:
-    """scores [L, H] -> the highest ones."""
-    order = np.argsort(scores, axis=None)[::-1][:_LISTED]
+    """scores [L, H] -> the highest ones; layers without heads have NaN and are left out."""
+    order = np.argsort(np.where(np.isnan(scores), np.inf, -scores), axis=None)[:_LISTED]
+    order = order[: np.count_nonzero(~np.isnan(scores))]
     places = zip(*np.unravel_index(order, scores.shape), strict=True)
     return [HeadScore(int(layer), int(head), float(scores[layer, head])) for layer, head in places]
 
