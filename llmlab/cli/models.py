@@ -12,21 +12,24 @@ from pathlib import Path
 
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
-from llmlab.cli.words import Commands, add_run, outputs_of
+from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of
 from llmlab.config import describe, parse_value
 from llmlab.errors import LabError, UsageError
 from llmlab.paths import expanded
-from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.checkpoints import Checkpoint, checkpoint_name
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import resolve_run
+from llmlab.sessions.reference import Reference, SavedRun, parse
 from llmlab.settings import SampleSettings
 
-_GENERATE_DETAILS = """Without @..., the latest checkpoint writes. At temperature 0 it always takes the likeliest token.
+_GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
+Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER. At temperature 0 it always takes the likeliest token.
 
 examples:
   llmlab-run generate bar --prompt "The king"
   llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
-  llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json"""
+  llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json
+  llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5"""
 
 _EXPORT_DETAILS = """hf writes a folder that transformers' AutoModelForCausalLM and AutoTokenizer open. The model must
 be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
@@ -38,8 +41,9 @@ examples:
 
 def add_commands(commands: Commands) -> None:
     """Adds both commands."""
-    parser = commands.add("generate", generate, "let a trained model write", _GENERATE_DETAILS)
-    add_run(parser, checkpoint=True)
+    parser = commands.add("generate", generate, "let a model write", _GENERATE_DETAILS)
+    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
+    add_outputs(parser)
     parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
     for word, key, metavar in (("tokens", "tokens", "N"), ("temperature", "temperature", "T"), ("top-k", "top_k", "K")):
         parser.add_argument(f"--{word}", metavar=metavar, help=f"default: the run's samples.{key}")
@@ -53,21 +57,23 @@ def add_commands(commands: Commands) -> None:
 
 def generate(args: argparse.Namespace) -> int:
     """Writes with a checkpoint, token by token."""
-    run, checkpoint = _checkpoint_of(args)
-    samples = _samples_of(args, run.info().settings.samples)
-    from llmlab.sessions.checkpoint import open_checkpoint  # brings torch
+    reference = parse(args.reference, outputs_of(args))
+    recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
+    samples = _samples_of(args, recorded)
+    from llmlab.sessions.open import open_model  # these bring torch
+    from llmlab.sessions.writing import write
 
-    model = open_checkpoint(run, checkpoint)
+    model = open_model(reference, outputs_of(args))
     begin = time.perf_counter()
-    tokens = model.write(
-        args.prompt, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=args.seed
+    tokens = write(
+        model, args.prompt, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=args.seed
     )
     if args.json:
         written = list(tokens)
         print_json(
             {
-                "run": run.id,
-                "checkpoint": checkpoint.name,
+                **_run_of(reference, model.step),
+                "model": model.reference,
                 "prompt": args.prompt,
                 "text": "".join(token.text for token in written),
                 "tokens": [{"text": token.text, "probability": token.probability} for token in written],
@@ -93,15 +99,15 @@ def export(args: argparse.Namespace) -> int:
 
     from llmlab.corpora.tokenizers import save_hf_tokenizer
     from llmlab.gpt.hf import save_hf
-    from llmlab.sessions.checkpoint import open_checkpoint
+    from llmlab.sessions.scratch import load_checkpoint, read_tokenizer
 
     logging.disable_progress_bar()
-    opened = open_checkpoint(run, checkpoint)
+    model, tokenizer = load_checkpoint(run, checkpoint), read_tokenizer(run)
     staging = out.with_name(f".tmp-{out.name}-{uuid.uuid4().hex[:8]}")
     try:
         staging.mkdir(parents=True)
-        save_hf(opened.model, staging)
-        save_hf_tokenizer(opened.tokenizer, staging)
+        save_hf(model, staging)
+        save_hf_tokenizer(tokenizer, staging)
         if out.exists():
             out.rmdir()
         os.replace(staging, out)
@@ -121,6 +127,13 @@ def export(args: argparse.Namespace) -> int:
 def _checkpoint_of(args: argparse.Namespace) -> tuple[RunFolder, Checkpoint]:
     reference = resolve_run(args.run, outputs_of(args))
     return reference.run, reference.checkpoint()
+
+
+def _run_of(reference: Reference, step: int | None) -> dict[str, str]:
+    """Which run and checkpoint wrote, where it was one."""
+    if not isinstance(reference, SavedRun) or step is None:
+        return {}
+    return {"run": reference.run.id, "checkpoint": checkpoint_name(step)}
 
 
 def _samples_of(args: argparse.Namespace, recorded: SampleSettings) -> SampleSettings:

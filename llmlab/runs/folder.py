@@ -5,6 +5,7 @@ status.json     where it stands: state, step, process, heartbeat, last error; re
 events.jsonl    what happened, append-only
 worker.log      stdout and stderr of the worker
 requests/       one JSON file a request
+inspections/    answers to `inspect` requests, until whoever asked fetches them
 checkpoints/    step-00000500/ and so on
 """
 
@@ -122,6 +123,10 @@ class RunFolder:
     @property
     def requests(self) -> Path:
         return self.path / "requests"
+
+    @property
+    def inspections(self) -> Path:
+        return self.path / "inspections"
 
     @property
     def checkpoints(self) -> Path:

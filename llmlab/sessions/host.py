@@ -1,21 +1,29 @@
 """The model host: `python -m llmlab.sessions.host`, a process that holds a model and answers the window.
 
-The window never imports torch and must survive a crash here. Requests come as JSON lines on stdin, answers go
-as JSON lines to stdout; each answer carries its request's id.
+The window never imports torch and must survive a crash here. Requests come as JSON lines on stdin, answers go as
+JSON lines to stdout; each answer carries its request's id. REF is a reference (llmlab.sessions.reference).
 
-    {"id": 1, "do": "generate", "run": FOLDER, "checkpoint": NAME or null, "prompt": TEXT, "tokens": N,
-     "temperature": T, "top_k": K, "seed": S, "top": N}
-        -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
-    {"id": 2, "do": "next", "run": FOLDER, "checkpoint": NAME or null, "prompt": TEXT, "top": N}
-        -> loading, next (top, entropy in nats)
-    {"do": "cancel", "id": 1}
-        -> cancelled
-    Any of them may answer error (what, why, do).
+    {"id": 1, "do": "open", "model": REF}                         -> opened (about: see llmlab.sessions.about)
+    {"id": 2, "do": "tokenize", "model": REF, "text": TEXT, "beginning": BOOL}
+                                                                  -> tokens (ids, texts, beginning: id or null)
+    {"id": 3, "do": "ask", "model": REF, "question": NAME, "values": {...}, "out": PATH}
+                                                                  -> answered (path, seconds)
+    {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
+    {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
+    {"id": 6, "do": "models"}                                     -> models (rows of reference, name, kind, detail)
+    {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
+     "top": N}                       -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
+    {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N}  -> loading, next (top, entropy in nats)
+    {"do": "cancel", "id": 1}                                     -> cancelled
+
+Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
+why, do) instead. One model is in memory: the last one asked for.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -25,20 +33,32 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from llmlab.errors import LabError
-from llmlab.runs.checkpoints import Checkpoint, list_checkpoints, select
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.checkpoint import OpenCheckpoint, open_checkpoint
+from llmlab.errors import Cancelled, LabError
+from llmlab.paths import outputs_dir
+from llmlab.sessions.available import available_models
+from llmlab.sessions.live import ask_live
+from llmlab.sessions.memory import give_back
+from llmlab.sessions.model import OpenModel, TextTokenizer
+from llmlab.sessions.open import fingerprint, open_model
+from llmlab.sessions.reference import LiveRun, Reference, parse
+
+# News between two frames of the window would only be drawn over.
+_TELL_SECONDS = 0.1
+# The time left is a guess; sooner than this it is none worth saying.
+_ETA_AFTER_SECONDS = 0.5
 
 
 class Host:
     """Answers one request after the other; keeps the model of the last one open."""
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: TextIO, outputs: Path | None = None) -> None:
+        """outputs: where runs are found by their ids; the usual place if not given."""
         self._output = output
+        self._outputs = outputs or outputs_dir()
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._cancelled: set[int] = set()
-        self._open: OpenCheckpoint | None = None
+        self._open: OpenModel | None = None
+        self._opened_from: object = None
 
     def listen(self, lines: Iterable[str | bytes]) -> None:
         """Reads requests until the input ends; meant for a thread, so that a cancel is heard during an answer.
@@ -61,67 +81,171 @@ class Host:
         while (request := self._requests.get()) is not None:
             number = request["id"]
             try:
-                if number in self._cancelled:
-                    self._send(number, "cancelled")
-                else:
-                    self._answer(number, request)
+                self.stop_if_cancelled(number)
+                self._answer(number, request)
+            except Cancelled:
+                self.send(number, "cancelled")
             except LabError as error:
-                self._send(number, "error", **error.as_dict())
+                self.send(number, "error", **error.as_dict())
+            except BrokenPipeError:
+                raise
             except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
                 traceback.print_exc()
-                self._send(number, "error", what="The model could not answer.", why=f"{error}", do="")
+                self.send(number, "error", what="The model could not answer.", why=f"{error}", do="")
             self._cancelled.discard(number)
 
     def _answer(self, number: int, request: dict[str, Any]) -> None:
+        match request["do"]:
+            case "open":
+                self._describe(number, request)
+            case "tokenize":
+                self._tokenize(number, request)
+            case "ask" | "compare" | "evolve":
+                begin = time.perf_counter()
+                out = Path(request["out"])
+                getattr(self, f"_{request['do']}")(number, request, out)
+                self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
+            case "models":
+                self.send(number, "models", rows=[vars(row) for row in available_models(self._outputs)])
+            case "generate":
+                self._generate(number, request)
+            case "next":
+                self._next(number, request)
+            case unknown:
+                raise LabError(f"The model host cannot {unknown!r}.")
+
+    def _describe(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.sessions.about import about, about_live
+
+        reference = self._parse(request["model"])
+        if isinstance(reference, LiveRun):
+            described = about_live(reference)
+        else:
+            described = about(self._model(number, reference))
+        self.send(number, "opened", about=described.as_dict())
+
+    def _tokenize(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.sessions.scratch import read_tokenizer
+
+        reference = self._parse(request["model"])
+        tokenizer: TextTokenizer
+        if isinstance(reference, LiveRun):
+            tokenizer = read_tokenizer(reference.run)
+        else:
+            tokenizer = self._model(number, reference).tokenizer
+        ids = tokenizer.encode(str(request["text"]).encode(errors="replace").decode())
+        if request.get("beginning") and tokenizer.beginning is not None:
+            ids = [tokenizer.beginning, *ids]
+        texts = [tokenizer.token_text(id) for id in ids]
+        self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
+
+    def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.answers import answer
+
+        reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
+        if isinstance(reference, LiveRun):
+            ask_live(reference, question, values, out, self._reporter(number))
+        else:
+            answer(self._model(number, reference), question, values, out, self._reporter(number))
+
+    def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.compare import compare
+
+        first, second = request["models"]
+        self._close()
+        compare(str(first), str(second), self._outputs, dict(request["values"]), out, self._reporter(number))
+
+    def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.evolve import evolve
+
+        self._close()
+        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, self._reporter(number))
+
+    def _generate(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.sessions.writing import write
+
         begin = time.perf_counter()
-        model = self._model(number, RunFolder(Path(request["run"])), request.get("checkpoint"))
-        top = int(request["top"])
-        if request["do"] == "next":
-            likeliest, entropy = model.next(str(request["prompt"]), top)
-            self._send(number, "next", top=likeliest, entropy=entropy)
-            return
-        if request["do"] != "generate":
-            raise LabError(f"The model host cannot {request['do']!r}.")
-        written = model.write(
+        written = write(
+            self._model(number, self._parse(request["model"]), announce=True),
             str(request["prompt"]),
             int(request["tokens"]),
             temperature=float(request["temperature"]),
             top_k=int(request["top_k"]),
             seed=int(request["seed"]),
-            top=top,
+            top=int(request["top"]),
         )
         for token in written:
-            if number in self._cancelled:
-                self._send(number, "cancelled")
-                return
-            self._send(number, "token", text=token.text, probability=token.probability, top=token.top)
-        self._send(number, "done", seconds=time.perf_counter() - begin)
+            self.stop_if_cancelled(number)
+            self.send(number, "token", text=token.text, probability=token.probability, top=token.top)
+        self.send(number, "done", seconds=time.perf_counter() - begin)
 
-    def _model(self, number: int, run: RunFolder, name: str | None) -> OpenCheckpoint:
-        wanted = _find(run, name)
-        if self._open is None or (self._open.checkpoint.path, self._open.checkpoint.time) != (wanted.path, wanted.time):
-            self._send(number, "loading")
-            self._open = None  # one model in memory, not two
-            self._open = open_checkpoint(run, wanted)
+    def _next(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.sessions.writing import next_tokens
+
+        opened = self._model(number, self._parse(request["model"]), announce=True)
+        likeliest, entropy = next_tokens(opened, str(request["prompt"]), int(request["top"]))
+        self.send(number, "next", top=likeliest, entropy=entropy)
+
+    def _parse(self, text: Any) -> Reference:
+        return parse(str(text), self._outputs)
+
+    def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
+        """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
+        wanted = fingerprint(reference)
+        if self._open is None or self._opened_from != wanted:
+            if announce:
+                self.send(number, "loading")
+            self._close()
+            self._open = open_model(reference, self._outputs, self._reporter(number))
+            self._opened_from = wanted
         return self._open
 
-    def _send(self, number: int, event: str, **values: Any) -> None:
+    def _close(self) -> None:
+        """One model in memory, not two."""
+        if self._open is not None:
+            self._open = self._opened_from = None
+            give_back()
+
+    def _reporter(self, number: int) -> _Reporter:
+        return _Reporter(self, number)
+
+    def stop_if_cancelled(self, number: int) -> None:
+        """Raises Cancelled when the request is no longer wanted."""
+        if number in self._cancelled:
+            raise Cancelled()
+
+    def send(self, number: int, event: str, **values: Any) -> None:
+        """One line to the window."""
         self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
         self._output.flush()
 
 
-def _find(run: RunFolder, name: str | None) -> Checkpoint:
-    if name is None:
-        return select(run.checkpoints, "latest")
-    for checkpoint in list_checkpoints(run.checkpoints):
-        if checkpoint.name == name:
-            return checkpoint
-    raise LabError(f"{run.id} has no checkpoint {name}.", "It may have been deleted.", "Choose another one.")
+class _Reporter:
+    """Progress of one request, at most ten times a second, with the time left as far as it can be guessed."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self._host, self._number = host, number
+        self._what = ""
+        self._began = self._told = 0.0
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        self._host.stop_if_cancelled(self._number)
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began = what, now
+        if now - self._told < _TELL_SECONDS:
+            return
+        self._told = now
+        spent = now - self._began
+        eta = spent * (total - done) / done if 0 < done <= total and spent > _ETA_AFTER_SECONDS else None
+        self._host.send(self._number, "progress", what=what, done=done, total=total, eta_seconds=eta)
 
 
 def main() -> None:
-    """Serves stdin until it ends."""
-    host = Host(sys.stdout)
+    """Serves stdin until it ends. What libraries print goes to stderr: stdout is for answers alone."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    host = Host(output)
     threading.Thread(target=host.listen, args=(sys.stdin.buffer,), daemon=True).start()
     host.answer_all()
 

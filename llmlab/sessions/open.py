@@ -54,3 +54,29 @@ def open_model(reference: str | Reference, outputs: Path, progress: Progress = q
             from llmlab.sessions.adapter import open_adapted
 
             return open_adapted(named, progress)
+
+
+def fingerprint(reference: Reference) -> object:
+    """Equal as long as the reference opens the same bytes: a checkpoint saved again, or a file replaced, differs."""
+    match reference:
+        case SavedRun():
+            checkpoint = select(reference.run.checkpoints, reference.which)
+            return checkpoint.path, checkpoint.time
+        case ModelFolder():
+            return _files(reference.path)
+        case GgufFile():
+            return _files(reference.path.parent, reference.path.name)
+        case AdaptedModel():
+            return fingerprint(reference.base), _files(reference.adapter)
+        case _:
+            return str(reference)
+
+
+def _files(folder: Path, pattern: str | None = None) -> object:
+    """Names, sizes and times of the files that a model is made of."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (path.suffix in (".safetensors", ".json") if pattern is None else path.name == pattern):
+            about = path.stat()
+            found.append((path.name, about.st_size, about.st_mtime_ns))
+    return str(folder), tuple(found)

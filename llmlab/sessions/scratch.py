@@ -26,6 +26,19 @@ def open_checkpoint(
 
     LabError when it or its run is damaged, or when it does not fit into memory.
     """
+    model = load_checkpoint(run, checkpoint, progress)
+    return OpenModel(
+        reference=f"{named or run.id}@{checkpoint.step}",
+        name=f"{run.id}, step {checkpoint.step:,}",
+        kind="scratch",
+        model=model,
+        tokenizer=read_tokenizer(run),
+        step=checkpoint.step,
+    )
+
+
+def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet) -> GPT:
+    """The model alone, in eval mode. LabError like `open_checkpoint`."""
     progress("Checking the file", 0, 3)
     if problem := verify(checkpoint):
         raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
@@ -51,14 +64,7 @@ def open_checkpoint(
     model = GPT(settings.model, vocab_size)
     load_weights(checkpoint.path, model)
     progress("Loading the weights", 3, 3)
-    return OpenModel(
-        reference=f"{named or run.id}@{checkpoint.step}",
-        name=f"{run.id}, step {checkpoint.step:,}",
-        kind="scratch",
-        model=model.eval(),
-        tokenizer=tokenizer,
-        step=checkpoint.step,
-    )
+    return model.eval()
 
 
 def read_tokenizer(run: RunFolder) -> Tokenizer:

@@ -1,7 +1,8 @@
-"""What happens at a step boundary on request: pause, resume, stop, save, sample; and waiting for a full disk."""
+"""What happens at a step boundary on request: pause, resume, stop, save, sample, inspect; and waiting for room."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
@@ -13,6 +14,7 @@ from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder
 from llmlab.training import requests
 from llmlab.training.events import Event, Paused, Resumed, Warned
+from llmlab.training.inspections import answer_request
 from llmlab.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -51,10 +53,8 @@ class Control:
                 raise StopRequested
             if request.name == "pause":
                 self._pause(trainer, "requested")
-            elif request.name == "save":
-                self._save_on_request(trainer)
-            elif request.name == "sample":
-                self._sample_on_request(trainer, request)
+            else:
+                self._serve(trainer, request)
         if self.stop_signal.is_set():
             raise StopRequested
 
@@ -89,14 +89,20 @@ class Control:
                 raise StopRequested
             if request.name == "resume":
                 break
-            if request.name == "save":
-                self._save_on_request(trainer)
-            elif request.name == "sample":
-                self._sample_on_request(trainer, request)
+            self._serve(trainer, request)
         if self.stop_signal.is_set():
             raise StopRequested
         self._recorder.keep_reserve()
         self._announce(Resumed(step, time.time(), time.monotonic() - began), state="running", step=step)
+
+    def _serve(self, trainer: Trainer, request: requests.Request) -> None:
+        """What can be done between two steps as well as during a pause; other requests mean nothing there."""
+        if request.name == "save":
+            self._save_on_request(trainer)
+        elif request.name == "sample":
+            self._sample_on_request(trainer, request)
+        elif request.name == "inspect":
+            self._inspect_on_request(trainer, request)
 
     def _announce(self, event: Event, **changes: Any) -> None:
         """Says it as far as a full disk allows: a pause holds, and ends, whether or not there is room for its words."""
@@ -121,6 +127,12 @@ class Control:
             trainer.sample([prompt.encode(errors="replace").decode() for prompt in prompts])
         except LabError as error:
             self.warn(trainer, str(error))
+
+    def _inspect_on_request(self, trainer: Trainer, request: requests.Request) -> None:
+        inspected = answer_request(trainer, request.options, self.stop_wanted)
+        if inspected is not None:
+            with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room
+                self._recorder.record(inspected)
 
 
 def disk_advice(error: OSError) -> str:

@@ -19,7 +19,7 @@ REQUEST_NAMES: tuple[str, ...] = get_args(RequestName)
 
 @dataclass(frozen=True)
 class Request:
-    """One request. options: what `sample` (prompts) and `inspect` need."""
+    """One request. options: what `sample` (prompts) and `inspect` (question, values, out) need."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)

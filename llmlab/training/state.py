@@ -89,7 +89,7 @@ def save_files(
         "events_bytes": events_bytes,
         "optimizer": {names[parameter]: dict(values) for parameter, values in optimizer.state.items()},
         "scaler": scaler.state_dict(),
-        "random": _random_state(),
+        "random": random_state(),
     }
     try:
         safetensors.torch.save_file(weights, folder / MODEL_FILE)
@@ -157,7 +157,7 @@ def restore(
                 restored[key] = value if on_cpu else value.to(parameter.device)
             optimizer.state[parameter] = restored
         scaler.load_state_dict(state.scaler)
-        _restore_random(state.random)
+        restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise LabError("The training state does not fit this model.", str(error)) from error
 
@@ -173,7 +173,8 @@ def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("_orig_mod."): value for name, value in named.items()}
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Every random generator of this process: Python's, numpy's, torch's on each device."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -185,7 +186,8 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _restore_random(state: dict[str, Any]) -> None:
+def restore_random(state: dict[str, Any]) -> None:
+    """Puts every generator where `random_state` found it."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -151,7 +151,7 @@ def test_a_resume_says_which_settings_change(
         (["resume"], "RUN"),
         (["request", "nothing", "jump"], "jump"),
         (["--json", "runs"], "Options come after it."),
-        (["generate", "nothing@final"], "There is no run 'nothing'."),
+        (["generate", "nothing@final"], "There is no model 'nothing'."),
         (["export", "nothing"], "--out"),
     ],
 )

@@ -13,7 +13,9 @@ from llmlab.cli.main import main
 from llmlab.gpt.model import GPT
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions.checkpoint import OpenCheckpoint, open_checkpoint
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.scratch import load_checkpoint, open_checkpoint
+from llmlab.sessions.writing import write
 
 transformers = pytest.importorskip("transformers")
 
@@ -43,8 +45,8 @@ def _exported(run: RunFolder, tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
-def _greedy(model: OpenCheckpoint) -> str:
-    return "".join(token.text for token in model.write(PROMPT, TOKENS, temperature=0, top_k=0, seed=0))
+def _greedy(model: OpenModel) -> str:
+    return "".join(token.text for token in write(model, PROMPT, TOKENS, temperature=0, top_k=0, seed=0))
 
 
 def test_transformers_continues_a_prompt_with_the_same_text(trained: RunFolder, tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_transformers_continues_a_prompt_with_the_same_text(trained: RunFolder, 
     text = tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=False)
     assert text == _greedy(ours)
     assert len(set(text)) > 1
-    assert theirs.config.vocab_size == ours.tokenizer.vocab_size
+    assert theirs.config.vocab_size == load_checkpoint(trained, select(trained.checkpoints, "final")).vocab_size
 
 
 def test_the_exported_logits_are_the_checkpoints(trained: RunFolder, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_the_exported_logits_are_the_checkpoints(trained: RunFolder, tmp_path: P
     ours = open_checkpoint(trained, select(trained.checkpoints, "final"))
     ids = torch.tensor([ours.tokenizer.encode("and then the")[:16]])
     with torch.no_grad():
-        assert torch.allclose(theirs(ids).logits, ours.model(ids)[..., : ours.tokenizer.vocab_size], atol=1e-5)
+        assert torch.allclose(theirs(ids).logits, ours.model(ids)[..., : theirs.config.vocab_size], atol=1e-5)
 
 
 def test_an_export_never_overwrites(trained: RunFolder, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from llmlab.runs.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import prepare_resume
 from llmlab.runs.registry import list_runs
-from llmlab.sessions.checkpoint import open_checkpoint
+from llmlab.sessions.scratch import open_checkpoint
 from llmlab.training.loop import Trainer
 
 STEPS = 14  # checkpoints at 5, 10, 14

@@ -20,10 +20,12 @@ from small_runs import new_run, train_here
 import llmlab
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions.checkpoint import open_checkpoint
 from llmlab.sessions.host import Host
+from llmlab.sessions.scratch import open_checkpoint
+from llmlab.sessions.writing import next_tokens, write
 
 _SECONDS = 60
+FINAL = ("done", "next", "opened", "tokens", "answered", "models", "cancelled", "error")
 REPOSITORY = Path(llmlab.__file__).parents[1]
 
 
@@ -57,8 +59,10 @@ class Conversation:
         return self._of(number)
 
     def ask(self, **request: Any) -> list[dict[str, Any]]:
+        """All answers but those of progress, up to the last."""
         self.send(request)
-        return self.until(request["id"], "done", "next", "cancelled", "error")
+        answers = self.until(request["id"], *FINAL)
+        return [answer for answer in answers if answer["event"] != "progress"]
 
     def end(self) -> int:
         """Closes the input; returns the exit code."""
@@ -94,15 +98,15 @@ def host() -> Iterator[Conversation]:
 
 
 def _generate(run: RunFolder, number: int, **changes: Any) -> dict[str, Any]:
-    plain = {"id": number, "do": "generate", "run": str(run.path), "checkpoint": None, "prompt": "the king"}
+    plain = {"id": number, "do": "generate", "model": str(run.path), "prompt": "the king"}
     return plain | {"tokens": 6, "temperature": 0.8, "top_k": 0, "seed": 1, "top": 3} | changes
 
 
 def test_generating_sends_loading_then_tokens_then_done(host: Conversation, run: RunFolder) -> None:
-    answers = host.ask(**_generate(run, 1, checkpoint="step-00000005"))
+    answers = host.ask(**_generate(run, 1, model=f"{run.path}@5"))
     assert [answer["event"] for answer in answers] == ["loading", *["token"] * 6, "done"]
     opened = open_checkpoint(run, select(run.checkpoints, "5"))
-    expected = list(opened.write("the king", 6, temperature=0.8, top_k=0, seed=1, top=3))
+    expected = list(write(opened, "the king", 6, temperature=0.8, top_k=0, seed=1, top=3))
     for answer, token in zip(answers[1:-1], expected, strict=True):
         assert answer["text"] == token.text
         assert answer["probability"] == pytest.approx(token.probability, rel=1e-4)
@@ -112,14 +116,14 @@ def test_generating_sends_loading_then_tokens_then_done(host: Conversation, run:
 
 
 def test_a_model_that_is_open_is_not_loaded_again(host: Conversation, run: RunFolder) -> None:
-    host.ask(**_generate(run, 10, checkpoint="step-00000005"))
-    assert host.ask(**_generate(run, 11, checkpoint="step-00000005"))[0]["event"] == "token"
-    assert host.ask(**_generate(run, 12, checkpoint=None))[0]["event"] == "loading"
+    host.ask(**_generate(run, 10, model=f"{run.path}@5"))
+    assert host.ask(**_generate(run, 11, model=f"{run.path}@5"))[0]["event"] == "token"
+    assert host.ask(**_generate(run, 12))[0]["event"] == "loading"
 
 
 def test_next_sends_the_distribution_with_its_entropy(host: Conversation, run: RunFolder) -> None:
-    answer = host.ask(id=20, do="next", run=str(run.path), checkpoint=None, prompt="the", top=5)[-1]
-    top, entropy = open_checkpoint(run, select(run.checkpoints)).next("the", 5)
+    answer = host.ask(id=20, do="next", model=str(run.path), prompt="the", top=5)[-1]
+    top, entropy = next_tokens(open_checkpoint(run, select(run.checkpoints)), "the", 5)
     assert answer["event"] == "next"
     assert [text for text, _ in answer["top"]] == [text for text, _ in top]
     assert answer["entropy"] == pytest.approx(entropy, rel=1e-4)
@@ -144,12 +148,12 @@ def test_a_prompt_of_ten_thousand_characters_and_of_any_script_is_answered(host:
 @pytest.mark.parametrize(
     ("number", "changes", "said"),
     [
-        (100, {"checkpoint": "step-00000099"}, "no checkpoint step-00000099"),
-        (102, {"checkpoint": "../../etc"}, "no checkpoint ../../etc"),
-        (104, {"checkpoint": 5}, "no checkpoint 5"),
-        (106, {"run": "/nowhere/at all"}, "no checkpoint @latest"),
-        (108, {"run": "\0"}, ""),
-        (110, {"run": 5}, ""),
+        (100, {"model": "RUN@99"}, "no checkpoint @99"),
+        (102, {"model": "RUN@../../etc"}, "names no checkpoint"),
+        (104, {"model": "RUN@live"}, "is a training run"),
+        (106, {"model": "/nowhere/at all"}, "There is no model"),
+        (108, {"model": "\0"}, ""),
+        (110, {"model": 5}, ""),
         (112, {"do": "explode"}, "cannot 'explode'"),
         (114, {"tokens": "many"}, ""),
         (116, {"temperature": "hot"}, ""),
@@ -161,6 +165,8 @@ def test_a_prompt_of_ten_thousand_characters_and_of_any_script_is_answered(host:
 def test_what_cannot_be_answered_is_a_sentence_and_the_host_lives_on(
     host: Conversation, run: RunFolder, number: int, changes: dict[str, Any], said: str
 ) -> None:
+    if "model" in changes:
+        changes = changes | {"model": str(changes["model"]).replace("RUN", str(run.path))}
     answer = host.ask(**(_generate(run, number) | changes))[-1]
     assert answer["event"] == "error"
     assert said in answer["what"]
@@ -191,7 +197,7 @@ def test_lines_that_are_no_requests_are_passed_over(host: Conversation, run: Run
 def test_a_request_without_its_fields_names_the_missing_one(host: Conversation) -> None:
     answer = host.ask(id=60, do="generate")[-1]
     assert answer["event"] == "error"
-    assert "run" in answer["why"]
+    assert "model" in answer["why"]
 
 
 def test_the_end_of_input_ends_the_process_after_what_was_asked(run: RunFolder) -> None:
@@ -227,7 +233,8 @@ def test_a_damaged_checkpoint_is_a_sentence_and_another_one_answers(run: RunFold
     copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
     first, last = list_checkpoints(copy.checkpoints)
     (last.path / "model.safetensors").write_bytes(b"x")
-    answers = _answers(copy, _generate(copy, 1), _generate(copy, 2, checkpoint=first.name))
-    assert [answer["event"] for answer in answers if answer["id"] == 1] == ["loading", "error"]
+    answers = _answers(copy, _generate(copy, 1), _generate(copy, 2, model=f"{copy.path}@{first.step}"))
+    events = [answer["event"] for answer in answers if answer["id"] == 1]
+    assert [events[0], events[-1]] == ["loading", "error"]
     assert next(answer for answer in answers if answer["event"] == "error")["do"] == "Choose another checkpoint."
     assert answers[-1]["event"] == "done"

@@ -21,28 +21,32 @@ from llmlab.errors import LabError
 from llmlab.gpt.generate import NextToken
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions import checkpoint as session
-from llmlab.sessions.checkpoint import OpenCheckpoint, open_checkpoint
+from llmlab.sessions import writing
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.scratch import open_checkpoint
+from llmlab.sessions.writing import next_tokens, write
+
+VOCAB = 300
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("session")
-    return train_here(new_run(outputs, 10, data__tokenizer="bpe", data__bpe_vocab_size=300, checkpoints__best=False))
+    return train_here(new_run(outputs, 10, data__tokenizer="bpe", data__bpe_vocab_size=VOCAB, checkpoints__best=False))
 
 
 @pytest.fixture(scope="module")
-def opened(run: RunFolder) -> OpenCheckpoint:
+def opened(run: RunFolder) -> OpenModel:
     return open_checkpoint(run, select(run.checkpoints, "final"))
 
 
-def _text(opened: OpenCheckpoint, prompt: str, tokens: int = 20, **how: float) -> str:
+def _text(opened: OpenModel, prompt: str, tokens: int = 20, **how: float) -> str:
     settings = {"temperature": 0.9, "top_k": 0, "seed": 3} | how
-    return "".join(token.text for token in opened.write(prompt, tokens, **settings))  # type: ignore[arg-type]
+    return "".join(token.text for token in write(opened, prompt, tokens, **settings))  # type: ignore[arg-type]
 
 
-def test_equal_seeds_write_equal_texts(opened: OpenCheckpoint) -> None:
+def test_equal_seeds_write_equal_texts(opened: OpenModel) -> None:
     assert _text(opened, "the king") == _text(opened, "the king")
     assert _text(opened, "the king") != _text(opened, "the king", seed=4)
 
@@ -50,7 +54,12 @@ def test_equal_seeds_write_equal_texts(opened: OpenCheckpoint) -> None:
 def test_a_checkpoint_writes_as_the_run_sampled_at_that_step(run: RunFolder, tmp_path: Path) -> None:
     sampled = train_here(
         new_run(
-            tmp_path, 4, data__tokenizer="bpe", data__bpe_vocab_size=300, train__sample_interval=2, samples__tokens=9
+            tmp_path,
+            4,
+            data__tokenizer="bpe",
+            data__bpe_vocab_size=VOCAB,
+            train__sample_interval=2,
+            samples__tokens=9,
         )
     )
     settings = sampled.info().settings
@@ -60,39 +69,39 @@ def test_a_checkpoint_writes_as_the_run_sampled_at_that_step(run: RunFolder, tmp
         assert _text(opened, sample["prompt"], 9, seed=settings.train.seed + 4 + number, **how) == sample["text"]
 
 
-def test_the_next_tokens_are_the_models_distribution(opened: OpenCheckpoint) -> None:
-    top, entropy = opened.next("the king", opened.tokenizer.vocab_size)
+def test_the_next_tokens_are_the_models_distribution(opened: OpenModel) -> None:
+    top, entropy = next_tokens(opened, "the king", VOCAB)
     p = [probability for _, probability in top]
     assert sum(p) == pytest.approx(1.0, abs=1e-5)
     assert p == sorted(p, reverse=True)
     assert entropy == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-4)
-    assert 0 < entropy < math.log(opened.tokenizer.vocab_size) + 1e-6
+    assert 0 < entropy < math.log(VOCAB) + 1e-6
     with torch.no_grad():
-        logits = opened.model(torch.tensor([opened.tokenizer.encode("the king")]))[0, -1, : opened.tokenizer.vocab_size]
+        logits = opened.model(torch.tensor([opened.tokenizer.encode("the king")]))[0, -1, :VOCAB]
     assert top[0][0] == opened.tokenizer.token_text(int(logits.argmax()))
 
 
-def test_a_certain_model_has_no_entropy(opened: OpenCheckpoint) -> None:
-    logits = torch.full((1, opened.tokenizer.vocab_size), -1e4)
+def test_a_certain_model_has_no_entropy(opened: OpenModel) -> None:
+    logits = torch.full((1, VOCAB), -1e4)
     logits[0, 5] = 1e4
     with mock.patch.object(opened.model, "next_token", return_value=logits):
-        assert opened.next("x", 1)[1] == 0.0
+        assert next_tokens(opened, "x", 1)[1] == 0.0
 
 
-def test_an_empty_prompt_is_the_start_of_a_text(opened: OpenCheckpoint) -> None:
+def test_an_empty_prompt_is_the_start_of_a_text(opened: OpenModel) -> None:
     assert len(_text(opened, "")) > 0
-    assert opened.next("", 3)[0]
+    assert next_tokens(opened, "", 3)[0]
 
 
-def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenCheckpoint) -> None:
+def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenModel) -> None:
     long = "What light through yonder window breaks? " * 250
     assert _text(opened, long) == _text(opened, opened.tokenizer.decode(opened.tokenizer.encode(long)[-16:]))
 
 
-def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenCheckpoint) -> None:
+def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
     for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
         _text(opened, prompt, 2)
-        opened.next(prompt, 2)
+        next_tokens(opened, prompt, 2)
 
 
 def test_a_letter_that_a_vocabulary_of_characters_lacks_is_named(tmp_path: Path) -> None:
@@ -106,7 +115,7 @@ _BYTES = BpeTokenizer([])  # every byte a token
 
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=30))
-def test_pieces_join_to_the_text_and_half_a_character_is_never_shown(opened: OpenCheckpoint, values: list[int]) -> None:
+def test_pieces_join_to_the_text_and_half_a_character_is_never_shown(opened: OpenModel, values: list[int]) -> None:
     order = list(byte_symbols())
     ids = [order.index(value) for value in values]
     assert _BYTES.decode(ids) == bytes(values).decode(errors="replace")
@@ -115,19 +124,19 @@ def test_pieces_join_to_the_text_and_half_a_character_is_never_shown(opened: Ope
         for id in ids:
             yield NextToken(id, torch.zeros(257))
 
-    speaking = OpenCheckpoint(opened.run, opened.checkpoint, opened.model, _BYTES)
-    with mock.patch.object(session, "generate", fake_generate):
-        pieces = [token.text for token in speaking.write("x", len(ids), temperature=1, top_k=0, seed=0)]
+    speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
+    with mock.patch.object(writing, "generate", fake_generate):
+        pieces = [token.text for token in write(speaking, "x", len(ids), temperature=1, top_k=0, seed=0)]
     assert "".join(pieces) == _BYTES.decode(ids)
 
 
-def test_a_character_of_four_bytes_comes_whole_with_its_last(opened: OpenCheckpoint) -> None:
+def test_a_character_of_four_bytes_comes_whole_with_its_last(opened: OpenModel) -> None:
     order = list(byte_symbols())
     ids = [order.index(value) for value in "a🙂b".encode()]
-    speaking = OpenCheckpoint(opened.run, opened.checkpoint, opened.model, _BYTES)
+    speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
     tokens = [NextToken(id, torch.zeros(257)) for id in ids]
-    with mock.patch.object(session, "generate", return_value=iter(tokens)):
-        pieces = [token.text for token in speaking.write("x", len(ids), temperature=1, top_k=0, seed=0)]
+    with mock.patch.object(writing, "generate", return_value=iter(tokens)):
+        pieces = [token.text for token in write(speaking, "x", len(ids), temperature=1, top_k=0, seed=0)]
     assert pieces == ["a", "", "", "", "🙂", "b"]
 
 

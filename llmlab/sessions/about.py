@@ -1,0 +1,116 @@
+"""What an open model is, in plain values: what the window shows of it and what `models` and `open` answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+
+from llmlab.errors import LabError
+from llmlab.gpt.shapes import padded_vocab_size, parameter_count
+from llmlab.inspection.anatomy import Refusals
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.reference import LiveRun
+from llmlab.sessions.scratch import read_tokenizer
+
+_FLOAT = 4  # bytes of a weight
+
+
+@dataclass(frozen=True)
+class About:
+    """A model's identity and shape.
+
+    bytes: of its weights in memory. memory_bytes: resident memory of the process that holds it. refusals: panels
+    that cannot be trusted, each with its reason. begins: texts are usually put after the beginning-of-text token.
+    """
+
+    reference: str
+    name: str
+    kind: str
+    step: int | None
+    parameters: int
+    bytes: int
+    family: str
+    n_layer: int
+    n_head: int
+    width: int
+    vocab_size: int
+    context: int
+    refusals: dict[str, str] = field(default_factory=dict)
+    begins: bool = False
+    memory_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it goes through JSON."""
+        return asdict(self)
+
+
+def about(opened: OpenModel) -> About:
+    """Describes an open model; one whose insides cannot be trusted is described by its settings, with the reason."""
+    common: dict[str, Any] = {
+        "reference": opened.reference,
+        "name": opened.name,
+        "kind": opened.kind,
+        "step": opened.step,
+        "parameters": opened.parameters,
+        "bytes": opened.bytes,
+        "begins": bool(getattr(opened.tokenizer, "adds_beginning", False)),
+        "memory_bytes": int(psutil.Process().memory_info().rss),
+    }
+    try:
+        anatomy = opened.anatomy
+    except LabError as error:
+        return About(**common, **_from_settings(opened), refusals=dict.fromkeys(_PANELS, str(error)))
+    return About(
+        **common,
+        family=anatomy.family,
+        n_layer=anatomy.n_layer,
+        n_head=anatomy.n_head,
+        width=anatomy.width,
+        vocab_size=anatomy.vocab_size,
+        context=anatomy.context,
+        refusals={name: reason for name, reason in asdict(anatomy.refusals).items() if reason},
+    )
+
+
+def about_live(reference: LiveRun) -> About:
+    """Describes a live run from its folder. LabError when it has not made its tokenizer yet."""
+    run = reference.run
+    settings, vocab_size = run.info().settings.model, read_tokenizer(run).vocab_size
+    parameters = parameter_count(settings, vocab_size)
+    return About(
+        reference=str(reference),
+        name=f"{run.id} (live)",
+        kind="live",
+        step=run.status().step,
+        parameters=parameters,
+        bytes=parameters * _FLOAT,
+        family="scratch GPT",
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        width=settings.n_embd,
+        vocab_size=padded_vocab_size(settings, vocab_size),
+        context=settings.block_size,
+        memory_bytes=int(psutil.Process().memory_info().rss),
+    )
+
+
+_PANELS = tuple(Refusals.__dataclass_fields__)
+
+
+def _from_settings(opened: OpenModel) -> dict[str, Any]:
+    """The shape as transformers' settings give it, 0 where a family calls it otherwise."""
+    config: Any = getattr(opened.model, "config", None)
+
+    def number(*names: str) -> int:
+        return next((value for name in names if isinstance(value := getattr(config, name, None), int)), 0)
+
+    return {
+        "family": str(getattr(config, "model_type", "unknown")),
+        "n_layer": number("num_hidden_layers", "n_layer"),
+        "n_head": number("num_attention_heads", "n_head"),
+        "width": number("hidden_size", "n_embd"),
+        "vocab_size": number("vocab_size"),
+        "context": number("max_position_embeddings", "n_positions"),
+    }
