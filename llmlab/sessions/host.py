@@ -6,6 +6,7 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 1, "do": "open", "model": REF}                         -> opened (about: see llmlab.sessions.about)
     {"id": 2, "do": "tokenize", "model": REF, "text": TEXT, "beginning": BOOL}
                                                                   -> tokens (ids, texts, beginning: id or null)
+     or, to learn what tokens read like, "ids": [...] in place of the text
     {"id": 3, "do": "ask", "model": REF, "question": NAME, "values": {...}, "out": PATH}
                                                                   -> answered (path, seconds)
     {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
@@ -40,7 +41,7 @@ from llmlab.sessions.live import ask_live
 from llmlab.sessions.memory import give_back
 from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import fingerprint, open_model
-from llmlab.sessions.reference import LiveRun, Reference, parse
+from llmlab.sessions.reference import LiveRun, Reference, SavedRun, parse
 
 # News between two frames of the window would only be drawn over.
 _TELL_SECONDS = 0.1
@@ -129,14 +130,17 @@ class Host:
 
         reference = self._parse(request["model"])
         tokenizer: TextTokenizer
-        if isinstance(reference, LiveRun):
+        if isinstance(reference, (LiveRun, SavedRun)):  # needs no weights
             tokenizer = read_tokenizer(reference.run)
         else:
             tokenizer = self._model(number, reference).tokenizer
-        ids = tokenizer.encode(str(request["text"]).encode(errors="replace").decode())
-        if request.get("beginning") and tokenizer.beginning is not None:
-            ids = [tokenizer.beginning, *ids]
-        texts = [tokenizer.token_text(id) for id in ids]
+        if "ids" in request:
+            ids = [int(id) for id in request["ids"]]
+        else:
+            ids = tokenizer.encode(str(request["text"]).encode(errors="replace").decode())
+            if request.get("beginning") and tokenizer.beginning is not None:
+                ids = [tokenizer.beginning, *ids]
+        texts = [_text(tokenizer, id) for id in ids]
         self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
 
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
@@ -218,6 +222,14 @@ class Host:
         """One line to the window."""
         self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
         self._output.flush()
+
+
+def _text(tokenizer: TextTokenizer, id: int) -> str:
+    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
+    try:
+        return tokenizer.token_text(id)
+    except (LookupError, ValueError, OverflowError):
+        return f"[{id}]"
 
 
 class _Reporter:
