@@ -12,7 +12,18 @@ import traceback
 from collections.abc import Sequence
 
 from llmlab import __version__
-from llmlab.cli import catalogue, checkpoints, doctor, inspect, models, pretrain, runs
+from llmlab.cli import (
+    catalogue,
+    checkpoints,
+    compare,
+    doctor,
+    evolve,
+    inspect,
+    intervene,
+    models,
+    pretrain,
+    runs,
+)
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
 from llmlab.cli.words import Commands, Parser
 from llmlab.errors import Cancelled, LabError, UsageError
@@ -68,7 +79,7 @@ def _run(words: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)
-    for group in (pretrain, runs, checkpoints, models, inspect, catalogue, doctor):
+    for group in (pretrain, runs, checkpoints, models, inspect, compare, evolve, intervene, catalogue, doctor):
         group.add_commands(commands)
     if not words:
         parser.print_help()

@@ -10,7 +10,8 @@ source where values are patched from. The archive (kind `intervention`) holds, K
     kl [T]                            KL(before || after) in nats
     change/post_ffn [L, T]            ||x' - x|| / ||x|| of the stream after every block: where the change went
 
-metadata: `position`, `answer`, `answer_text`, `against`, `against_text` ("" for none), `changes` (JSON list).
+metadata: `position`, `answer`, `answer_text`, `against`, `against_text` ("" for none), `changes` (JSON list),
+`texts` (JSON object: token id -> text, of the likeliest tokens).
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from llmlab.inspection.edits import (
     parse_change,
     require_change,
 )
-from llmlab.inspection.inspect import describe
+from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.questions import Prompt, Target, from_values, place_of
-from llmlab.inspection.readout import Readout, divergence, predictions, read
+from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
 from llmlab.inspection.target import target_of
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
@@ -102,6 +103,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
         raise UsageError("There is nothing to change.", "", "Name at least one edit: zero head:3.2")
     for change in changes:
         require_change(anatomy, change)
+    check_target(opened, question)
     ids = question.token_ids(opened)
     source_ids = question.source_token_ids(opened)
     progress("Unchanged pass", 0, 3)
@@ -127,9 +129,13 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
         tensors["target/source"] = np.array([target.value(logits)], dtype=np.float32)
     if moved:
         tensors["change/post_ffn"] = moved.rows()
-    metadata = describe(opened, "intervention", ids, question, changes=json.dumps([str(change) for change in changes]))
-    metadata = replace(metadata, more=metadata.more | target.strings(opened), notes=[*metadata.notes, *_notes(changes)])
-    write_archive(out, tensors, metadata)
+    likeliest = np.unique([tensors["before/ids"], tensors["after/ids"]]).tolist()
+    more = target.strings(opened) | {
+        "changes": json.dumps([str(change) for change in changes]),
+        "texts": json.dumps({str(id): text_of(opened, id) for id in likeliest}, ensure_ascii=False),
+    }
+    metadata = describe(opened, "intervention", ids, question, **more)
+    write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(changes)]))
 
 
 # The passes ------------------------------------------------------------------------------------------------------

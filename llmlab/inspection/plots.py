@@ -22,13 +22,17 @@ _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 
 def plot_inspection(archive: Archive, folder: Path) -> list[Path]:
     """Writes every figure that an archive of kind `inspection` has the numbers for; returns the files."""
+    return [path for name, figure in _figures(archive) for path in save(archive, name, figure, folder)]
+
+
+def save(archive: Archive, name: str, figure: Figure, folder: Path) -> list[Path]:
+    """Writes a figure in both formats, with the model's name above it."""
+    figure.suptitle(archive.metadata.model, fontsize=8)
     written = []
-    for name, figure in _figures(archive):
-        figure.suptitle(archive.metadata.model, fontsize=8)
-        for ending in ("png", "svg"):
-            path = folder / f"{name}.{ending}"
-            figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else None)
-            written.append(path)
+    for ending in ("png", "svg"):
+        path = folder / f"{name}.{ending}"
+        figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+        written.append(path)
     return written
 
 
@@ -52,7 +56,8 @@ def _layers(archive: Archive) -> int:
     return sum(1 for name in archive if name.startswith("attention/") and name.removeprefix("attention/").isdigit())
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of about this size in inches, within what a page and a screen can hold."""
     # The object itself, not pyplot: no global state, no window system, nothing to close.
     from matplotlib.figure import Figure
 
@@ -64,7 +69,7 @@ def _patterns(pattern: Array, title: str) -> Figure:
     n_head = len(pattern)
     columns = min(n_head, 6)
     rows = -(-n_head // columns)
-    figure = _figure(2.2 * columns, 2.3 * rows)
+    figure = figure_of(2.2 * columns, 2.3 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for head, axis in enumerate(axes):
         if head >= n_head:
@@ -85,7 +90,7 @@ def _mosaic(mosaic: Array) -> Figure:
     n_layer, n_head, side, _ = mosaic.shape
     sheet = np.pad(mosaic, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     sheet = sheet.transpose(0, 2, 1, 3).reshape(n_layer * (side + 1), n_head * (side + 1))
-    figure = _figure(0.8 * n_head + 1, 0.8 * n_layer + 0.6)
+    figure = figure_of(0.8 * n_head + 1, 0.8 * n_layer + 0.6)
     axis = figure.subplots()
     image = axis.imshow(sheet, vmin=0, vmax=1, cmap=_SEQUENTIAL, interpolation="nearest")
     axis.set_xticks(np.arange(n_head) * (side + 1) + side / 2, [str(head) for head in range(n_head)], fontsize=7)
@@ -101,7 +106,7 @@ def _scores(scores: dict[str, Array]) -> Figure:
     n_layer, n_head = next(iter(scores.values())).shape
     columns = min(len(scores), 3)
     rows = -(-len(scores) // columns)
-    figure = _figure((0.25 * n_head + 2) * columns, (0.25 * n_layer + 1.2) * rows)
+    figure = figure_of((0.25 * n_head + 2) * columns, (0.25 * n_layer + 1.2) * rows)
     for axis, (name, values) in zip(
         figure.subplots(rows, columns, squeeze=False).ravel(), scores.items(), strict=False
     ):
@@ -113,7 +118,7 @@ def _scores(scores: dict[str, Array]) -> Figure:
 
 
 def _norms(archive: Archive) -> Figure:
-    figure = _figure(6.5, 4)
+    figure = figure_of(6.5, 4)
     axis = figure.subplots()
     names = {"post_ffn": "residual stream", "attn_out": "attention adds", "mlp_out": "feed-forward adds"}
     for point, label in names.items():
@@ -131,7 +136,7 @@ def _attribution(archive: Archive) -> Figure:
     for layer in range(len(archive["attribution/attention"])):
         bars.append((f"attention {layer}", float(archive["attribution/attention"][layer])))
         bars.append((f"feed-forward {layer}", float(archive["attribution/feed_forward"][layer])))
-    figure = _figure(6, 0.2 * len(bars) + 1.2)
+    figure = figure_of(6, 0.2 * len(bars) + 1.2)
     axis = figure.subplots()
     values = np.array([value for _, value in bars])
     axis.barh(range(len(bars)), values, color=np.where(values >= 0, "#b2182b", "#2166ac").tolist())
@@ -149,7 +154,7 @@ def _lens(archive: Archive) -> Figure:
     """The lens: probability of each row's own likeliest token."""
     probability = archive["lens/probability"][:, :, 0]
     rows, time = probability.shape
-    figure = _figure(_INCHES * min(time, _MOST_LABELS) + 2, _INCHES * min(rows, _MOST_LABELS) + 1.5)
+    figure = figure_of(_INCHES * min(time, _MOST_LABELS) + 2, _INCHES * min(rows, _MOST_LABELS) + 1.5)
     axis = figure.subplots()
     image = axis.imshow(probability, vmin=0, vmax=1, cmap=_SEQUENTIAL, aspect="auto", interpolation="nearest")
     label_tokens(axis, archive.metadata.tokens)

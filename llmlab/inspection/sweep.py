@@ -13,6 +13,8 @@ the indirect object heads (Wang et al. 2022, "Interpretability in the Wild", sec
         change      d - d_prompt, in logits: for ablations, and where prompt and source have equal d
     sweep/before, sweep/source [1]            d_prompt; d_source, where there is a source
 
+metadata: `over`, `point`, `action`, and the target's `position`, `answer`, `answer_text`, `against`, `against_text`.
+
 NaN stands where nothing can be changed: a position that is aligned with none of the source, a layer without heads.
 Positions after the target's have no effect on it: exactly 0, without being run.
 """
@@ -33,7 +35,7 @@ from llmlab.inspection.anatomy import Anatomy
 from llmlab.inspection.archive import write_archive
 from llmlab.inspection.capture import Edit, Point, run
 from llmlab.inspection.edits import EDITABLE, HEADS, Change, Recorder, Slot, Sources, mean_of, require_change
-from llmlab.inspection.inspect import describe
+from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
 from llmlab.inspection.questions import from_values, place_of
 from llmlab.inspection.readout import read
@@ -80,6 +82,7 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     """
     anatomy = opened.anatomy
     changes = _changes(anatomy, question)
+    check_target(opened, question)
     ids, source_ids = question.token_ids(opened), question.source_token_ids(opened)
     place = place_of(question.position, len(ids))
     progress("Unchanged pass", 0, 0)
@@ -115,7 +118,7 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
         if question.action == "patch" and abs(there - before) > _SAME:
             effect, kind = effect / (there - before), "normalised"
     tensors["sweep/effect"] = effect
-    metadata = describe(opened, "sweep", ids, question, effect=kind, **target.strings(opened))
+    metadata = describe(opened, "sweep", ids, question, effect=kind, **_what(question), **target.strings(opened))
     write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(question, kind, target)]))
 
 
@@ -227,6 +230,10 @@ class _HeadsOfRows(Edit):
             head = self._cells[row].index
             z[row, :, head] = self._values.head(self._cells[row], z[row, :, head])
         return z
+
+
+def _what(question: Sweep) -> dict[str, str]:
+    return {"over": question.over, "point": question.point, "action": question.action}
 
 
 def _notes(question: Sweep, kind: str, target: LogitTarget) -> list[str]:

@@ -1,0 +1,151 @@
+"""`intervene`: change something inside a model and see what becomes of its prediction."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llmlab.cli import text
+from llmlab.cli.experiment import Experiment, likely, listed
+from llmlab.cli.inspect import add_model, add_out, add_prompt
+from llmlab.cli.words import Commands, outputs_of
+from llmlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmlab.inspection.experiment_summary import Aim, InterventionSummary, SweepSummary
+
+_DETAILS = """REF as for `llmlab-run inspect`. What to change, either single parts, as often as needed:
+
+  --zero PART  --mean PART  --patch PART  --scale PART=FACTOR
+  PART: head:LAYER.HEAD, attention:LAYER, feed_forward:LAYER, layer:LAYER (zero skips it), token:POSITION,
+        residual:LAYER.POINT with POINT one of pre_attn, attn_out, mlp_out, post_ffn; @3 or @3,-1 after it names
+        positions, without it all are changed
+
+or everything of a kind, one thing at a time:
+
+  --sweep layer,position  at --point of the stream (default pre_attn)
+  --sweep layer,head
+
+--mean puts the mean over the prompt's positions, or over those of the text --reference. --patch puts what the
+prompt --source has at the same position; sources of another length need --align start, end or 3=4,5=6.
+A sweep patches from --source; --ablate zero or mean ablates instead. Its effect is 0 where the logit difference is
+that of the prompt, 1 where it is that of the source.
+
+It writes DIR/intervention.safetensors and DIR/summary.json.
+
+examples:
+  llmlab-run intervene bar --prompt "The king said" --zero head:1.2 --zero head:1.3 --out changed
+  llmlab-run intervene my-model/ --prompt "The capital of Italy is" --source "The capital of France is" \\
+      --answer " Paris" --against " Rome" --sweep layer,position --out changed"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add("intervene", intervene, "ablate or patch parts of a model", _DETAILS)
+    add_model(parser)
+    add_prompt(parser)
+    parser.add_argument("--source", default="", help="the prompt that is patched from")
+    parser.add_argument("--answer", default="", help="the token looked for (default: the model's likeliest)")
+    parser.add_argument("--against", default="", help="another one: the difference of the two logits is watched")
+    parser.add_argument("--position", type=int, default=-1, help="the token whose prediction is watched (default: -1)")
+    for action in ("zero", "mean", "patch"):
+        parser.add_argument(
+            f"--{action}", metavar="PART", dest="edits", action="append", type=_edit(action), help=f"{action} a part"
+        )
+    parser.add_argument(
+        "--scale", metavar="PART=FACTOR", dest="edits", action="append", type=_scaling, help="scale a part"
+    )
+    parser.add_argument("--sweep", metavar="OVER", default="", help="layer,position or layer,head")
+    parser.add_argument("--point", default="", help="of a sweep over positions (default: pre_attn)")
+    parser.add_argument("--ablate", choices=("zero", "mean"), help="a sweep that ablates instead of patching")
+    parser.add_argument("--align", default="", help="positions of prompt and source: start, end, or 3=4,5=6")
+    parser.add_argument(
+        "--reference", metavar="TEXT", dest="averaged", default="", help="text that means are taken over"
+    )
+    parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each place (default: 5)")
+    parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
+    add_out(parser)
+
+
+def _edit(action: str) -> Callable[[str], str]:
+    return lambda part: f"{action} {part}"
+
+
+def _scaling(words: str) -> str:
+    part, _, factor = words.rpartition("=")
+    return f"scale:{factor} {part}"
+
+
+def intervene(args: argparse.Namespace) -> int:
+    """Opens the model, changes what was asked, writes the archive and says what it did."""
+    question, own = _question(args)
+    experiment = Experiment(args, "intervention.safetensors")
+    from llmlab.inspection.answers import answer  # brings torch
+    from llmlab.inspection.experiment_summary import summarise_intervention, summarise_sweep
+    from llmlab.sessions.open import open_model
+
+    shared: dict[str, Any] = {
+        "text": args.prompt,
+        "beginning": args.beginning,
+        "source": args.source,
+        "answer": args.answer,
+        "against": args.against,
+        "position": args.position,
+        "align": args.align,
+        "reference": args.averaged,
+    }
+    with experiment.progress() as progress:
+        opened = open_model(args.reference, outputs_of(args), progress)
+        answer(opened, question, shared | own, experiment.path, progress)
+    if question == "sweep":
+        return experiment.report(summarise_sweep, _sweep_lines)
+    return experiment.report(summarise_intervention, _intervention_lines)
+
+
+def _question(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """What is asked, and the values that are its alone."""
+    if args.edits and args.sweep:
+        raise UsageError("Single edits and a sweep are two questions.", "", "Ask one after the other.")
+    if args.edits:
+        return "intervene", {"edits": args.edits, "top": args.top}
+    if not args.sweep:
+        raise UsageError("There is nothing to change.", "", "Name a part (--zero head:3.2), or --sweep layer,position")
+    own = {"over": args.sweep, "action": args.ablate or "patch"}
+    return "sweep", own | ({"point": args.point} if args.point else {})
+
+
+def _intervention_lines(summary: InterventionSummary) -> list[str]:
+    aim = summary.aim
+    return [
+        f"{summary.model}: {listed(summary.tokens)}",
+        f"Changed: {', '.join(summary.changes)}",
+        f"{_aimed(aim)}: {aim.before:+.3f} -> {summary.after:+.3f}{_sourced(aim)}",
+        f"Before: {likely(summary.next_before)}",
+        f"After:  {likely(summary.next_after)}",
+        f"KL(before || after) {summary.kl:.4f} nats there, {summary.kl_mean:.4f} in the mean over all tokens",
+    ]
+
+
+def _sweep_lines(summary: SweepSummary) -> list[str]:
+    aim = summary.aim
+    where = f" of {summary.point}" if summary.point else ""
+    unit = "0 as in the prompt, 1 as in the source" if summary.effect == "normalised" else "in logits"
+    lines = [
+        f"{summary.model}: {listed(summary.tokens)}",
+        f"{_aimed(aim)}: {aim.before:+.3f}{_sourced(aim)}",
+        f"Strongest effects of {summary.action} over {summary.over}{where} ({unit}):",
+    ]
+    for cell in summary.strongest:
+        place = f"token {cell.index} {text.printable(repr(cell.token))}" if cell.token else f"head {cell.index}"
+        lines.append(f"  layer {cell.layer}, {place}: {cell.effect:+.3f} ({cell.logit_difference:+.3f})")
+    return lines
+
+
+def _aimed(aim: Aim) -> str:
+    against = f" minus that of {text.printable(repr(aim.against))}" if aim.against else ""
+    return f"Logit of {text.printable(repr(aim.answer))}{against} after token {aim.position}"
+
+
+def _sourced(aim: Aim) -> str:
+    return "" if aim.source is None else f" (source: {aim.source:+.3f})"
