@@ -31,13 +31,14 @@ from llmlab_gui.icons import app_icon, icon
 from llmlab_gui.lab import Lab
 from llmlab_gui.menus import Menus
 from llmlab_gui.message_bar import MessageBar
+from llmlab_gui.model_bar import ModelBar
 from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
 from llmlab_gui.theme import apply_theme, theme_notifier
 from llmlab_gui.tour import Tour, stops
 from llmlab_gui.welcome import WelcomePanel
-from llmlab_gui.workspaces import TRAIN, arrange
+from llmlab_gui.workspaces import LOOK_INSIDE, TRAIN, arrange
 
 if TYPE_CHECKING:
     from llmlab_gui.docks.log import LogDock
@@ -94,6 +95,7 @@ class MainWindow(QMainWindow):
             arrange(self, self.docks, TRAIN)
         self._show_bars()
         for dock in self.docks.values():
+            dock.remember(self.settings)
             dock.setEnabled(self.welcome.isHidden())
         if self.isVisible():
             self._settle_docks()
@@ -143,9 +145,18 @@ class MainWindow(QMainWindow):
         if isinstance(found, drops.DroppedText):
             self._setup.set_corpus(str(found.path))
             return
+        if isinstance(found, drops.DroppedModel):
+            self.look_inside(found.reference)
+            return
         self.lab.open_run(found.run)
         if found.checkpoint:
             self.lab.open_write(found.run.id, found.checkpoint)
+
+    def look_inside(self, reference: str) -> None:
+        """Opens a model, with the panels that show it."""
+        if not any(self.docks[name].isVisible() for name in ("prompt", "attention") if name in self.docks):
+            self.use_workspace(LOOK_INSIDE)
+        self.lab.inspection.open(reference)
 
     def copy_debug_information(self) -> None:
         """What a bug report needs, to the clipboard."""
@@ -250,6 +261,8 @@ class MainWindow(QMainWindow):
         bar.addAction(self.palette_action)
         self.addToolBar(bar)
         self.train_bar = bar
+        self.model_bar = ModelBar(self.lab, self.settings, self)
+        self.insertToolBar(bar, self.model_bar)
         self.addToolBarBreak()
         bar = QToolBar("Messages", self)
         bar.setObjectName("toolbar.messages")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 from PySide6.QtCore import QByteArray, QSettings
 from PySide6.QtWidgets import QMainWindow
 
+from llmlab.records import from_plain
 from llmlab_gui.inspection.recent import Recent, recent_from_json
 from llmlab_gui.theme import THEME_CHOICES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
 LAYOUT_VERSION = 1
 
 
 class WindowSettings:
-    """Size, arrangement of the docks, theme, what was looked into lately, and whether the tour was seen."""
+    """Size, arrangement, theme, what was chosen in docks, what was looked into lately, whether the tour
+    was seen."""
 
     def __init__(self, path: Path | None = None) -> None:
         """path: the INI file; the platform's place for settings when not given."""
@@ -48,6 +58,18 @@ class WindowSettings:
     @recent.setter
     def recent(self, recent: Recent) -> None:
         self._settings.setValue("inspection/recent", recent.to_json())
+
+    def choices(self, name: str, kind: type[T]) -> T | None:
+        """What `save_choices` kept under a name; None when there is nothing, or nothing that fits the data class."""
+        try:
+            values = json.loads(str(self._settings.value(name, "null")))
+            return None if values is None else from_plain(kind, values)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def save_choices(self, name: str, choices: DataclassInstance) -> None:
+        """Keeps a data class of plain values."""
+        self._settings.setValue(name, json.dumps(dataclasses.asdict(choices)))
 
     @property
     def theme(self) -> str:

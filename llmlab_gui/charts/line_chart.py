@@ -22,7 +22,8 @@ _LEFT_AXIS_WIDTH = 66
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
 _LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
-_LEGEND_ROW, _LEGEND_SHARE = 20, 0.7  # pixels of an entry; share of the height that all may take
+_LEGEND_ROW, _LEGEND_SHARE = 20, 0.6  # pixels of an entry; share of the height that all may take
+_LEGEND_LEAST = (320, 130)  # pixels of a plot; in a smaller one a legend would lie over the curves
 _FILLED = 0.8  # of the view: with less, it is fitted anew
 
 
@@ -134,8 +135,12 @@ class LineChart(pg.PlotWidget):
         self.marks.set_spans(spans)
 
     def set_legend(self, entries: Sequence[CurveStyle]) -> None:
-        """One entry a style: its label beside a piece of its line. The first come first where room is short."""
-        fitting = max(0, int(self._view.height() * _LEGEND_SHARE / _LEGEND_ROW))
+        """One entry a style: its label beside a piece of its line. The first come first where room is short.
+
+        A small plot has none: there it would cover the curves, and the cross-hair names them too.
+        """
+        roomy = self._view.width() >= _LEGEND_LEAST[0] and self._view.height() >= _LEGEND_LEAST[1]
+        fitting = int(self._view.height() * _LEGEND_SHARE / _LEGEND_ROW) if roomy else 0
         shown = list(entries)[:fitting]
         self._wanted = list(entries)
         if shown == self._entries:

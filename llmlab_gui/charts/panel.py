@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -36,6 +37,16 @@ X_AXES = (
 )
 
 
+@dataclass(frozen=True)
+class ChartChoices:
+    """What the controls above charts are set to. memory: steps of the smoothing, 0 is off."""
+
+    x_axis: str = "step"
+    log_x: bool = False
+    log_y: bool = False
+    memory: int = 0
+
+
 class ChartPanel(QWidget):
     """Charts that share x. `fill` is called before each redraw, to hand the charts their curves.
 
@@ -44,6 +55,7 @@ class ChartPanel(QWidget):
 
     failed = Signal(object)  # LabError: an export
     exported = Signal(Path)
+    choices_changed = Signal(object)  # ChartChoices
 
     def __init__(
         self,
@@ -75,6 +87,11 @@ class ChartPanel(QWidget):
             chart.x_range_changed.connect(self._share_x)
         theme_notifier.changed.connect(self._apply_theme)
         redraw.register(self)
+        self._x_choice.currentIndexChanged.connect(self._chosen)
+        for button in (self._log_x, self._log_y):
+            button.toggled.connect(self._chosen)
+        if self._slider is not None:
+            self._slider.valueChanged.connect(self._chosen)
 
     @property
     def x_axis(self) -> str:
@@ -127,6 +144,21 @@ class ChartPanel(QWidget):
         """Chooses logarithmic axes."""
         self._log_x.setChecked(x)
         self._log_y.setChecked(y)
+
+    @property
+    def choices(self) -> ChartChoices:
+        """What the controls are set to."""
+        return ChartChoices(self.x_axis, self._log_x.isChecked(), self._log_y.isChecked(), self.memory)
+
+    def set_choices(self, choices: ChartChoices) -> None:
+        """Sets the controls; an axis that is not known stays what it is."""
+        if choices.x_axis in (axis[0] for axis in X_AXES):
+            self.set_x_axis(choices.x_axis)
+        self.set_log(x=choices.log_x, y=choices.log_y)
+        self.set_memory(choices.memory)
+
+    def _chosen(self) -> None:
+        self.choices_changed.emit(self.choices)
 
     # Controls --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
+    from llmlab_gui.settings import WindowSettings
 
 
 class LabDock(QDockWidget):
@@ -60,6 +61,9 @@ class LabDock(QDockWidget):
         """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
+
+    def remember(self, settings: WindowSettings) -> None:
+        """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""
 
     def shutdown(self) -> None:
         """Ends what still works for this dock, and waits for it. Called once, before the window goes."""

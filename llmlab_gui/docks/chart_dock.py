@@ -13,10 +13,11 @@ from PySide6.QtWidgets import QWidget
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import Span
-from llmlab_gui.charts.panel import ChartPanel
+from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import current_theme
 
 # More entries hide the curves; the Runs dock has every run's colour.
@@ -65,6 +66,13 @@ class ChartDock(LabDock):
     def fill(self, runs: list[ShownRun]) -> None:
         """Sets the curves of the charts to what the histories hold now."""
         raise NotImplementedError
+
+    def remember(self, settings: WindowSettings) -> None:
+        name = self.objectName().removeprefix("dock.")
+        choices = settings.choices(f"charts/{name}", ChartChoices)
+        if choices is not None:
+            self.panel.set_choices(choices)
+        self.panel.choices_changed.connect(lambda chosen: settings.save_choices(f"charts/{name}", chosen))
 
     def shutdown(self) -> None:
         """Ends what still writes a file."""

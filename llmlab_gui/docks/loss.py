@@ -6,11 +6,12 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
+from llmlab.training.events import Finished
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.charts.smoothed_column import SmoothedColumn
-from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend
+from llmlab_gui.docks.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.theme import current_theme
@@ -19,7 +20,7 @@ from llmlab_gui.theme import current_theme
 _SMOOTHING_STEPS = 20
 _CAPTION = (
     "Nats a token, lower is better: training loss step by step, and both splits on the same fixed windows. "
-    "The tinted gap between them is overfitting."
+    "The tinted gap between them is overfitting. Dotted upright: a pause, or where a worker began anew."
 )
 
 
@@ -40,6 +41,7 @@ class LossDock(ChartDock):
         self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
         current = runs[0] if runs else None
         self.chart.set_reference_lines(reference_lines(current.history) if current else [])
+        self.chart.set_spans(pauses(current, self.panel.x_axis) if current else [])
         band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
         self.chart.set_band(band, current.color if current else None)
         kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
@@ -73,19 +75,22 @@ class LossDock(ChartDock):
             at = history.x(axis, evaluations["step"][finite])
             points[key] = (at, evaluations[column][finite], style)
         best = _best(history)
-        if best is not None:
-            step, loss = best
-            star = CurveStyle(
-                QColor(current_theme().good),
-                "best validation",
-                run.id,
-                width=1.5,
-                markers="star",
-                marker_size=13,
-                z=6 - run.behind,
-                minor=True,
-            )
-            points["best"] = (history.x(axis, np.array([step])), np.array([loss]), star)
+        for key, label, marker, place in (
+            ("best", "best validation", "star", best),
+            ("final", "final validation", "d", _final(history)),
+        ):
+            if place is not None and (key == "best" or place != best):
+                mark = CurveStyle(
+                    QColor(current_theme().good),
+                    label,
+                    run.id,
+                    width=1.5,
+                    markers=marker,
+                    marker_size=13,
+                    z=6 - run.behind,
+                    minor=True,
+                )
+                points[key] = (history.x(axis, np.array([place[0]])), np.array([place[1]]), mark)
         for key, (places, values, style) in points.items():
             self.chart.set_curve(f"{run.id}/{key}", places, values, style)
         return {f"{run.id}/{key}" for key in points}
@@ -120,6 +125,14 @@ def _best(history: RunHistory) -> tuple[float, float] | None:
         return None
     index = int(np.nanargmin(losses))
     return float(history.evaluations["step"][index]), float(losses[index])
+
+
+def _final(history: RunHistory) -> tuple[float, float] | None:
+    """Where the checkpoint `final` stands, once the run is finished."""
+    ended = history.ended
+    if not isinstance(ended, Finished) or ended.val_loss is None or not np.isfinite(ended.val_loss):
+        return None
+    return float(ended.step), ended.val_loss
 
 
 def _towards(color: QColor, other: QColor, share: float) -> QColor:

@@ -6,23 +6,28 @@ import gc
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QSettings, Signal
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
-from llmlab.training.events import Evaluated, Started, StepEvent
+from llmlab.training.events import Evaluated, Finished, Started, StepEvent
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.charts.smoothing import MovingAverage
 from llmlab_gui.docks.chart_dock import ChartDock
 from llmlab_gui.docks.learning_rate import LearningRateDock
 from llmlab_gui.docks.loss import LossDock, gap_note
 from llmlab_gui.docks.throughput import ThroughputDock
+from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import theme_notifier
 
 COLORS = ("#0072b2", "#d55e00", "#009e73")
@@ -93,15 +98,93 @@ def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, q
     lab.pump(fake)
     _wait(dock, qtbot)
     live = _points(dock.chart, "fake/smoothed")
+    assert np.allclose(live[1], _smoothed(lab.history("fake"), dock.panel.memory), rtol=1e-12)
     fake.resume_from(250).advance(250)
     began = next(i for i, event in enumerate(fake.written) if isinstance(event, Started) and event.attempt == 2)
-    assert lab.history("fake").extend(fake.written[began:])
+    # As many steps as before the cut, with other losses from it on.
+    other = [replace(e, loss=e.loss + 1.0) if isinstance(e, StepEvent) else e for e in fake.written[began:]]
+    assert lab.history("fake").extend(other)
     lab.history_reset.emit("fake")
     _wait(dock, qtbot)
     again = _points(dock.chart, "fake/smoothed")
     assert len(live[0]) == len(again[0]) == 500
-    # The fake repeats its losses, so the run that was cut and resumed looks like the one that was not.
-    assert np.allclose(live[1], again[1], rtol=1e-12)
+    assert again[1][:250] == live[1][:250]
+    assert np.allclose(again[1], _smoothed(lab.history("fake"), dock.panel.memory), rtol=1e-12)
+    assert np.all(np.array(again[1][300:]) > np.array(live[1][300:]) + 0.5)
+
+
+def test_another_smoothing_is_computed_anew(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(100))
+    for memory in (20, 100, 20):
+        dock.panel.set_memory(memory)
+        _wait(dock, qtbot)
+        assert np.allclose(_points(dock.chart, "fake/smoothed")[1], _smoothed(lab.history("fake"), memory), rtol=1e-12)
+
+
+def _smoothed(history: RunHistory, memory: int) -> np.ndarray:
+    """The average of a whole history at once."""
+    return MovingAverage(memory).extend(history.step_columns["step"], history.step_columns["loss"])
+
+
+@pytest.mark.parametrize(("steps", "best"), [(500, 500), (2000, 1250)])
+def test_best_and_final_validation_are_marked_where_they_are(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, steps: int, best: int
+) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path, steps=2000).start().advance(steps))
+    _wait(dock, qtbot)
+    assert "fake/final" not in dock.chart.curves()
+    fake.finish()
+    lab.pump(fake)
+    _wait(dock, qtbot)
+    finished = fake.written[-1]
+    assert isinstance(finished, Finished)
+    assert finished.best_step == best
+    assert _points(dock.chart, "fake/best") == ([finished.best_step], [finished.best_val_loss])
+    if best == steps:  # one mark for one place
+        assert "fake/final" not in dock.chart.curves()
+    else:
+        assert _points(dock.chart, "fake/final") == ([steps], [finished.val_loss])
+
+
+def test_loss_shows_where_the_run_paused(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path).start().advance(40).pause().unpause().advance(10))
+    _wait(dock, qtbot)
+    assert [(span.low, span.high) for span, _ in dock.chart.marks.spans] == [(40.0, 40.0)]
+
+
+def test_a_chart_remembers_its_axes_and_smoothing(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    first, other = LossDock(lab), LearningRateDock(lab)
+    for dock in (first, other):
+        qtbot.addWidget(dock)
+        dock.remember(settings)
+    first.panel.set_x_axis("tokens")
+    first.panel.set_log(x=False, y=True)
+    first.panel.set_memory(500)
+    again = LossDock(lab)
+    qtbot.addWidget(again)
+    before = other.panel.choices
+    again.remember(WindowSettings(tmp_path / "window.ini"))
+    assert again.panel.choices == ChartChoices("tokens", log_x=False, log_y=True, memory=500)
+    assert again.chart.log_y
+    assert other.panel.choices == before  # each dock has its own
+
+
+@pytest.mark.parametrize("kept", ["", "null", "[]", "7", '{"x_axis": 5}', '{"x_axis": "nothing"}', "{"])
+def test_choices_that_make_no_sense_change_nothing(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, kept: str) -> None:
+    file = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
+    file.setValue("charts/loss", kept)
+    file.sync()
+    dock = LossDock(lab)
+    qtbot.addWidget(dock)
+    dock.remember(WindowSettings(tmp_path / "window.ini"))
+    assert dock.panel.choices.x_axis == "step"
 
 
 def test_smoothing_off_leaves_the_raw_curve_alone(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:

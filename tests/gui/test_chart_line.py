@@ -18,7 +18,7 @@ from llmlab.errors import LabError
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine, Span
-from llmlab_gui.charts.panel import ChartPanel
+from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.redraw import RedrawTimer
 
 STYLE = CurveStyle(QColor("#0072b2"), "train", "run-a", width=2.0)
@@ -206,14 +206,39 @@ def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp
     assert isinstance(failure.args[0], LabError)
 
 
+def test_a_small_chart_has_no_legend_over_its_curves(drawing: Drawing) -> None:
+    entries = [STYLE, CurveStyle(QColor("#d55e00"), "validation")]
+    for width, height, shown in ((700, 400, entries), (300, 400, []), (700, 150, []), (700, 400, entries)):
+        drawing.panel.resize(width, height)
+        drawing.panel.grab()
+        drawing.chart.set_legend(entries)
+        assert drawing.chart._entries == shown
+        assert drawing.chart._legend.isVisible() == bool(shown)
+
+
+def test_the_choices_of_a_panel_can_be_kept_and_set(drawing: Drawing, qtbot: QtBot) -> None:
+    told: list[ChartChoices] = []
+    drawing.panel.choices_changed.connect(told.append)
+    drawing.panel.set_log(x=True, y=False)
+    drawing.panel.set_memory(200)
+    drawing.panel.set_x_axis("elapsed")
+    chosen = ChartChoices("elapsed", log_x=True, log_y=False, memory=200)
+    assert told[-1] == drawing.panel.choices == chosen
+    drawing.panel.set_choices(ChartChoices())
+    drawing.panel.set_choices(chosen)
+    assert drawing.panel.choices == chosen
+    drawing.panel.set_choices(ChartChoices("no axis", memory=-7))
+    assert drawing.panel.choices == ChartChoices("elapsed", memory=0)
+
+
 def test_a_low_chart_drops_the_entries_that_have_no_room(drawing: Drawing) -> None:
     entries = [CurveStyle(QColor("#0072b2"), f"entry {number}") for number in range(8)]
     drawing.chart.set_legend(entries)
     assert len(drawing.chart._entries) == 8
-    drawing.panel.resize(500, 160)
+    drawing.panel.resize(500, 230)
     drawing.panel.grab()
     drawing.chart.set_legend(entries)
     shown = drawing.chart._entries
     assert shown == entries[: len(shown)]
-    assert len(shown) < 8
+    assert 0 < len(shown) < 8
     assert drawing.chart._legend.height() < drawing.chart.height()
