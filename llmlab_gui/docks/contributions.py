@@ -45,7 +45,7 @@ class ContributionsDock(InspectionDock):
         self._target_labels = (QLabel("for"), QLabel("against"))
         self.chart = BarChart("What each layer adds")
         self.detail = BarChart("Heads or neurons of one layer")
-        self._note = QuietLabel()
+        self.note = QuietLabel()
         self.close_detail = QToolButton()
         self.close_detail.setText("Close")
         self.close_detail.setToolTip("Show the layers alone")
@@ -107,7 +107,7 @@ class ContributionsDock(InspectionDock):
         self._lower = QWidget()
         lower = QVBoxLayout(self._lower)
         lower.setContentsMargins(0, 0, 0, 0)
-        lower.addWidget(self._note)
+        lower.addWidget(self.note)
         lower.addWidget(self.detail, 1)
         self._splitter = QSplitter(Qt.Orientation.Vertical)
         self._splitter.addWidget(self.chart)
@@ -139,7 +139,7 @@ class ContributionsDock(InspectionDock):
 
     def _redraw_detail(self) -> None:
         layer = self.session.selection.layer
-        self._note.setVisible(False)
+        self.note.setVisible(False)
         if self._detail == FEED_FORWARD:
             if self._neurons is not None:
                 self.detail.show_bars(bars_of.neuron_bars(self._neurons, layer, self._target()))
@@ -183,7 +183,7 @@ class ContributionsDock(InspectionDock):
     def _take(self, archive: Archive) -> None:
         self.attribution = archive
         if not self._detail_asks():
-            self._note.setVisible(False)
+            self.note.setVisible(False)
         self._redraw()
         if self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD:
             self._ask_neurons()
@@ -196,8 +196,8 @@ class ContributionsDock(InspectionDock):
         self._say(f"{error.what} {error.why} {error.do}".strip())
 
     def _say(self, text: str) -> None:
-        self._note.setText(text)
-        self._note.setVisible(True)
+        self.note.setText(text)
+        self.note.setVisible(True)
         self.detail.show_bars(Bars())
 
     # Clicks ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def lens_values(archive: Archive, rows: list[LensRow], by: str) -> tuple[Array, 
     if by == PROBABILITY:
         return np.asarray(archive["lens/probability"][places, :, 0]), one_sided(0.0, 1.0)
     if by == RANK:
-        ranks = np.log10(np.asarray(archive["lens/rank"][places], np.float64) + 1.0 - _FIRST_RANK)
+        ranks = np.log10(np.asarray(archive["lens/rank"][places], np.float64))
         return ranks, _backwards(one_sided(0.0, max(1.0, float(ranks.max(initial=0.0)))))
     values = np.asarray(archive[f"lens/{by}"][places], np.float64)
     return values, _backwards(one_sided(0.0, max(1e-6, float(values.max(initial=0.0)))))
@@ -63,7 +63,7 @@ def lens_tip(archive: Archive, row: LensRow, column: int, text_of: TextOf) -> st
     lines = [f"{row.label}, at token {column} “{visible(tokens[column])}”"]
     for id, probability in zip(ids, probabilities, strict=True):
         lines.append(f"  {100 * probability:8.4g} %  {visible(text_of(id))}")
-    rank = int(archive["lens/rank"][row.place, column]) + 1 - _FIRST_RANK
+    rank = int(archive["lens/rank"][row.place, column])
     chance = float(archive["lens/target_probability"][row.place, column])
     lines.append(f"right token “{target_text(archive, column, text_of)}”: rank {rank:,}, {100 * chance:.4g} %")
     entropy, kl = (float(archive[f"lens/{name}"][row.place, column]) for name in ("entropy", "kl"))
@@ -81,12 +81,8 @@ def target_text(archive: Archive, column: int, text_of: TextOf) -> str:
 
 def rank_line(archive: Archive, column: int) -> tuple[Array, Array]:
     """x and rank of the right token, from 1, at every point of the stream."""
-    ranks = np.asarray(archive["lens/rank"][:, column], np.float64) + 1.0 - _FIRST_RANK
+    ranks = np.asarray(archive["lens/rank"][:, column], np.float64)
     return np.arange(len(ranks)) / 2, ranks
-
-
-# The archive counts ranks from zero: the top token has rank 0. People count from one.
-_FIRST_RANK = 0
 
 
 def _backwards(scale: ColorScale) -> ColorScale:

@@ -44,18 +44,18 @@ class ResidualDock(InspectionDock):
         self.log = QCheckBox("log y")
         self.chart = LayerChart("L2 norm", x_label="layers passed")
         self.map = Heatmap("Residual stream, layer by token", square=False)
-        self._note = QuietLabel()
-        self._note.hide()
+        self.note = QuietLabel()
+        self.note.hide()
         for widget in (self.view, self.quantity, self.mean, self.log):
             self.controls.addWidget(widget)
-        self._stack = QStackedWidget()
-        self._stack.addWidget(self.chart)
-        self._stack.addWidget(self.map)
+        self._views = QStackedWidget()
+        self._views.addWidget(self.chart)
+        self._views.addWidget(self.map)
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._stack, 1)
-        layout.addWidget(self._note)
+        layout.addWidget(self._views, 1)
+        layout.addWidget(self.note)
         self.set_body(body)
         self.view.currentIndexChanged.connect(self._change_view)
         self.quantity.currentIndexChanged.connect(self._redraw)
@@ -71,8 +71,8 @@ class ResidualDock(InspectionDock):
         """Lines and map of a new inspection."""
         self._archive = archive
         note = virtual(archive)
-        self._note.setText(note)
-        self._note.setVisible(bool(note))
+        self.note.setText(note)
+        self.note.setVisible(bool(note))
         self._redraw()
 
     def pictures(self) -> list[QWidget]:
@@ -112,7 +112,7 @@ class ResidualDock(InspectionDock):
         self.quantity.setVisible(view == MAP)
         self.mean.setVisible(view != MAP)
         self.log.setVisible(view == NORMS)
-        self._stack.setCurrentWidget(self.map if view == MAP else self.chart)
+        self._views.setCurrentWidget(self.map if view == MAP else self.chart)
         self.caption(_CAPTIONS[view], "residual-stream")
         if view == COSINES:
             self.log.setChecked(False)

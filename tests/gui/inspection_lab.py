@@ -1,0 +1,49 @@
+"""A FakeLab with an inspection session on a FakeModelHost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fake_lab import FakeLab
+from fake_model import FakeModelHost
+from PySide6.QtCore import Signal
+from pytestqt.qtbot import QtBot
+
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.docks.inspection_dock import InspectionDock
+from llmlab_gui.inspection.session import InspectionSession
+
+PROMPT = "the king said to the queen that"
+
+
+class InspectionLab(FakeLab):
+    """What an inspection dock needs of a lab."""
+
+    said = Signal(str)
+
+    def __init__(self, outputs: Path, host: FakeModelHost | None = None) -> None:
+        super().__init__(outputs)
+        self.host = host or FakeModelHost()
+        self.redraw = RedrawTimer(self)
+        self.inspection = InspectionSession(outputs, self, host=self.host)  # type: ignore[arg-type]
+        self.inspection.failed.connect(self.error_raised)
+        self.words: list[str] = []
+        self.said.connect(self.words.append)
+
+    def open(self, qtbot: QtBot, dock: InspectionDock, prompt: str = PROMPT, model: str = "bar@150") -> None:
+        """Shows the dock with a model that has read a prompt."""
+        qtbot.addWidget(dock)
+        dock.resize(760, 560)
+        dock.show()
+        self.inspection.open(model)
+        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=3000)
+        self.inspection.set_prompt(prompt, False, at_once=True)
+        if dock.needs_inspection:
+            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=3000)
+        else:
+            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=3000)
+
+    def close(self) -> None:
+        """Ends what ticks."""
+        self.redraw.stop()
+        self.inspection.shutdown()

@@ -1,0 +1,258 @@
+"""Layer contributions, residual stream and logit lens show the archive's numbers, exactly, and follow the selection."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_model import HEADS, LAYERS, FakeModelHost
+from inspection_lab import PROMPT, InspectionLab
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from llmlab.errors import LabError
+from llmlab.inspection.archive import read_archive
+from llmlab_gui.docks.contributions import ContributionsDock
+from llmlab_gui.docks.inspection_dock import InspectionDock
+from llmlab_gui.docks.lens import LensDock
+from llmlab_gui.docks.residual import ResidualDock
+
+WORDS = PROMPT.split()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
+    made = InspectionLab(tmp_path)
+    yield made
+    made.close()
+
+
+def opened_contributions(lab: InspectionLab, qtbot: QtBot) -> ContributionsDock:
+    dock = ContributionsDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.attribution is not None, timeout=3000)
+    return dock
+
+
+def choose(dock: ContributionsDock, mode: str) -> None:
+    dock.mode.setCurrentIndex(dock.mode.findData(mode))
+
+
+def test_the_attribution_bars_are_the_archives_and_sum_to_the_logit(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_contributions(lab, qtbot)
+    assert dock.attribution is not None
+    bars, archive = dock.chart.bars, dock.attribution
+    for layer in range(LAYERS):
+        assert bars.value(str(layer), 0) == archive["attribution/attention"][layer]
+        assert bars.value(str(layer), 1) == archive["attribution/feed_forward"][layer]
+    parts = sum(bar.value for group in bars.groups if group.label != "sum" for bar in group.bars)
+    assert parts == pytest.approx(bars.value("sum", 3), abs=1e-5)
+    assert bars.value("sum", 3) == pytest.approx(float(archive["attribution/logit"][0]), abs=1e-6)
+    assert bars.unit == "logit of “w7”"
+
+
+def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_contributions(lab, qtbot)
+    lab.inspection.select(token=2)
+    dock.answer.setText(" Paris")
+    dock.against.setText(" Rome")
+    qtbot.waitUntil(lambda: "Rome" in dock.chart.bars.unit, timeout=3000)
+    question, values = lab.host.asked[-1]
+    assert question == "inspect"
+    assert (values["position"], values["answer"], values["against"]) == (2, " Paris", " Rome")
+    assert dock.chart.bars.unit == "logit of “ Paris” − logit of “ Rome”"
+
+
+def test_shares_add_up_to_one_and_norms_are_of_the_selected_token(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_contributions(lab, qtbot)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    choose(dock, "share")
+    assert dock.chart.bars.value("sum", 3) == pytest.approx(1.0, abs=1e-5)
+    choose(dock, "norm")
+    lab.inspection.select(token=3)
+    assert dock.chart.bars.value("2", 0) == archive["contributions/norm/attn_out"][2, 3]
+    assert dock.chart.bars.value("last", 3) == archive["contributions/norm/post_ffn"][-1, 3]
+
+
+def test_a_click_on_an_attention_bar_opens_its_heads_and_selects_the_layer(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_contributions(lab, qtbot)
+    assert dock.attribution is not None
+    place = [group.label for group in dock.chart.bars.groups].index("2")
+    qtbot.mouseClick(dock.chart, Qt.MouseButton.LeftButton, pos=dock.chart.center_of(place, 0))
+    assert lab.inspection.selection.layer == 2
+    assert dock.detail.isVisible()
+    heads = [dock.detail.bars.value(str(head), 0) for head in range(HEADS)]
+    assert heads == dock.attribution["attribution/heads"][2].tolist()
+    bias, whole = dock.detail.bars.value("bias", 1), dock.detail.bars.value("sum", 2)
+    assert sum(heads) + bias == pytest.approx(whole, abs=1e-5)
+    assert whole == dock.chart.bars.value("2", 0)
+    dock.detail.clicked.emit(1, 0)
+    assert lab.inspection.selection.head == 1
+    lab.inspection.select(layer=0)  # another panel
+    assert dock.detail.bars.value("0", 0) == dock.attribution["attribution/heads"][0, 0]
+    assert dock.chart.bars.groups[dock.chart.chosen].label == "0"
+
+
+def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.answers["neurons"] = lambda host, values, ids: (
+        {
+            "neurons/index": np.arange(20) + 100 * values["layer"],
+            "neurons/activation": np.linspace(1, 2, 20),
+            "neurons/attribution": np.linspace(3, -3, 20),
+        },
+        {},
+    )
+    dock = opened_contributions(lab, qtbot)
+    place = [group.label for group in dock.chart.bars.groups].index("3")
+    dock.chart.clicked.emit(place, 1)
+    qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=3000)
+    assert dock.detail.bars.value("300", 0) == 3.0
+    assert "activation" in dock.detail.tip(0, 0)
+
+
+def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: Path, qtbot: QtBot) -> None:
+    lab = InspectionLab(tmp_path, FakeModelHost({"attribution": "Its last norm is not known."}))
+    dock = ContributionsDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    qtbot.waitUntil(lambda: "last norm" in dock.note.text() and dock.note.isVisible(), timeout=3000)
+    assert not dock.chart.bars.groups
+    choose(dock, "share")
+    assert dock.chart.bars.groups
+    assert not dock.note.isVisible()
+    lab.close()
+
+
+def test_a_token_that_is_none_is_refused_in_the_panel(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_contributions(lab, qtbot)
+    lab.host.fail["inspect"] = LabError("answer 'Par is' is not one token.", "It is cut into two.", "Try another.")
+    dock.answer.setText("Par is")
+    qtbot.waitUntil(lambda: "not one token" in dock.note.text(), timeout=3000)
+    lab.host.fail.clear()
+    dock.answer.setText("")
+    qtbot.waitUntil(lambda: bool(dock.chart.bars.groups), timeout=3000)
+    assert not dock.note.isVisible()
+    assert not lab.errors
+
+
+def export(lab: InspectionLab, qtbot: QtBot, dock: InspectionDock, path: Path) -> Path:
+    dock.export(path)
+    qtbot.waitUntil(lambda: any(path.name in words for words in lab.words), timeout=5000)
+    return path
+
+
+def test_an_exported_table_holds_the_archives_numbers(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = opened_contributions(lab, qtbot)
+    assert dock.attribution is not None
+    path = export(lab, qtbot, dock, tmp_path / "bars.csv")
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    found = {(row[0], row[1]): float(row[2]) for row in rows[1:]}
+    for layer, value in enumerate(dock.attribution["attribution/attention"].tolist()):
+        assert found[str(layer), "attention"] == value
+    tensors = read_archive(export(lab, qtbot, dock, tmp_path / "bars.safetensors"))
+    assert np.array_equal(tensors["attribution/heads"], dock.attribution["attribution/heads"])
+    for kind in ("png", "svg"):
+        assert export(lab, qtbot, dock, tmp_path / f"bars.{kind}").stat().st_size > 1000
+    dock.shutdown()
+
+
+def test_norms_are_drawn_for_the_selected_token_and_the_mean(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    lab.inspection.select(token=1)
+    stream = dock.chart.line("stream, “king”")
+    assert stream.y[0] == archive["contributions/norm/pre_attn"][0, 1]
+    assert stream.y[1::2].tolist() == archive["contributions/norm/post_attn"][:, 1].tolist()
+    assert stream.y[2::2].tolist() == archive["contributions/norm/post_ffn"][:, 1].tolist()
+    assert stream.x.tolist() == [place / 2 for place in range(2 * LAYERS + 1)]
+    mean = dock.chart.line("attention adds, mean of tokens").y
+    assert mean == pytest.approx(archive["contributions/norm/attn_out"].mean(axis=1), rel=1e-6)
+    dock.mean.setChecked(False)
+    assert len(dock.chart.lines) == 3
+    dock.view.setCurrentIndex(1)
+    assert dock.chart.line("whole layer, “king”").y.tolist() == archive["contributions/cosine/block"][:, 1].tolist()
+
+
+def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    dock.view.setCurrentIndex(2)
+    qtbot.waitUntil(dock.map.isVisible, timeout=1000)
+    place = dock.map.center_of(2, 4).toPoint()
+    qtbot.mouseClick(dock.map, Qt.MouseButton.LeftButton, pos=place)
+    assert (lab.inspection.selection.layer, lab.inspection.selection.token) == (2, 4)
+    value = lab.inspection.inspection["contributions/norm/post_ffn"][2, 4]  # type: ignore[index]
+    assert f"{value:.6g}" in dock.map.words(2, 4)
+
+
+def test_a_virtual_point_is_called_so(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    assert not dock.note.isVisible()
+    archive = lab.inspection.inspection
+    assert archive is not None
+    archive.metadata.notes.append("post_attn is virtual, pre_attn + attn_out.")
+    dock.draw(archive)
+    assert "virtual" in dock.note.text()
+    assert dock.note.isVisible()
+
+
+def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
+    dock = LensDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    dock.grid.repaint()
+    qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0), timeout=3000)
+    return dock
+
+
+def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_lens(lab, qtbot)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    ids, grid = archive["lens/ids"], dock.grid.grid
+    assert grid.rows == ("embedding", "after 0", "after 1", "after 2", "final")
+    qtbot.waitUntil(lambda: grid.text(4, 6) != "…", timeout=3000)
+    for row in range(5):
+        for column in range(len(WORDS)):
+            assert grid.text(row, column) == f"w{ids[2 * row, column, 0]}"
+    dock.halves.setChecked(True)
+    assert len(dock.grid.grid.rows) == 2 * LAYERS + 1
+    assert dock.grid.grid.values.shape == (2 * LAYERS + 1, len(WORDS))
+    assert np.array_equal(dock.grid.grid.values, archive["lens/probability"][:, :, 0])
+
+
+def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_lens(lab, qtbot)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    tip = dock.grid.grid.tip(2, 3)
+    for chance in archive["lens/probability"][4, 3]:
+        assert f"{100 * chance:.4g} %" in tip
+    assert f"right token “the”: rank {int(archive['lens/rank'][4, 3]):,}" in tip
+    assert f"entropy {archive['lens/entropy'][4, 3]:.4g}" in tip
+
+
+def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_lens(lab, qtbot)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    assert not dock.ranks.isVisible()
+    qtbot.mouseClick(dock.grid.viewport(), Qt.MouseButton.LeftButton, pos=dock.grid.center_of(3, 2))
+    assert dock.pins == [2]
+    assert (lab.inspection.selection.token, lab.inspection.selection.layer) == (2, 2)
+    assert dock.ranks.isVisible()
+    assert dock.ranks.lines[0].y.tolist() == archive["lens/rank"][:, 2].tolist()
+    assert "to" in dock.ranks.lines[0].label
+    dock.unpin.click()
+    assert not dock.ranks.isVisible()
+
+
+def test_hovering_in_one_panel_shows_in_the_other(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_lens(lab, qtbot)
+    qtbot.mouseMove(dock.grid.viewport(), dock.grid.center_of(1, 4))
+    qtbot.waitUntil(lambda: lab.inspection.hovered == 4, timeout=2000)
