@@ -140,10 +140,14 @@ def _sequential(block: _Block, scale: float, multiplier: str = "") -> Layout | N
         for mlp in block.children:
             if mlp is attn or not _adds(mid.reads, [mlp.gives], block.gives, scale):
                 continue
-            parts = _parts(block, attention, mlp)
             if attn.name == attention.name.split(".")[0]:
+                parts = _parts(block, attention, mlp)
                 return Scaled(parts, mid.name, multiplier) if multiplier else Sequential(parts, mid.name)
-            return None if multiplier else Sandwich(parts, attn.name, mlp.name, mid.name)
+            if multiplier:
+                continue
+            # What is added is a norm's output: the feed-forward is what that norm reads.
+            inner = next((part for part in block.children if torch.equal(part.gives, mlp.reads)), mlp)
+            return Sandwich(_parts(block, attention, inner), attn.name, mlp.name, mid.name)
     return None
 
 

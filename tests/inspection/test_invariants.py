@@ -22,6 +22,8 @@ from llmlab.inspection.capture import AttentionCall, Edit, Observer, Point, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
+SOME_EXPERTS = {"qwen2_moe", "qwen3_moe", "qwen3_next"}  # the middle layer is dense
+EXPERTS = {"mixtral", "olmoe", "phimoe", "gpt_oss"} | SOME_EXPERTS
 _NO_PATTERN = {"qwen3_next": {0, 2}}
 
 
@@ -188,10 +190,8 @@ def test_the_final_norm_and_the_unembedding_give_the_logits(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
     about = watched(name)
-    experts = {"mixtral", "olmoe", "phimoe", "gpt_oss"}
-    some_experts = {"qwen2_moe", "qwen3_moe", "qwen3_next"}  # the middle layer is dense
     for layer, block in enumerate(about.anatomy.blocks):
-        none = name in experts or (name in some_experts and layer != 1)
+        none = name in EXPERTS - SOME_EXPERTS or (name in SOME_EXPERTS and layer != 1)
         assert (block.neurons is None) == none
         if not none:
             assert about.seen.activations[layer].shape[0] == TIME
@@ -254,7 +254,9 @@ def test_editing_the_last_token_leaves_earlier_rows_alone(name: str) -> None:
     about = watched(name)
     plain = run(about.model, about.anatomy, some_ids())[0]
     edited = run(about.model, about.anatomy, some_ids(), edits=[AddLast()])[0]
-    assert torch.equal(edited[:-1], plain[:-1])
+    # Experts work on their tokens together: another group of tokens is rounded in another way.
+    same = close(edited[:-1], plain[:-1], 1e-6) if name in EXPERTS else torch.equal(edited[:-1], plain[:-1])
+    assert same
     assert not close(edited[-1], plain[-1], 1e-3)
 
 
