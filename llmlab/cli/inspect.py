@@ -17,7 +17,6 @@ from llmlab.paths import expanded
 
 if TYPE_CHECKING:
     from llmlab.inspection.summary import Summary
-    from llmlab.sessions.model import OpenModel
 
 # Without --what: all that is small. Patterns and the whole stream take megabytes and are asked for by name.
 _DEFAULT_WHAT = "heads,contributions,attribution,lens"
@@ -87,10 +86,9 @@ def out_of(args: argparse.Namespace) -> Path:
 
 def inspect(args: argparse.Namespace) -> int:
     """Opens the model, asks, writes the archive and says what was found."""
-    from llmlab.inspection.answers import answer  # brings torch
     from llmlab.inspection.archive import read_archive
+    from llmlab.inspection.ask import ask  # brings torch
     from llmlab.inspection.summary import summarise
-    from llmlab.sessions.open import open_model
 
     out = out_of(args)
     values: dict[str, Any] = {
@@ -104,8 +102,7 @@ def inspect(args: argparse.Namespace) -> int:
     }
     begin = time.perf_counter()
     with terminal_progress(not args.json) as progress:
-        opened = open_model(args.reference, outputs_of(args), progress)
-        path = answer(opened, "inspect", values, out / "inspection.safetensors", progress)
+        path = ask(args.reference, "inspect", values, out / "inspection.safetensors", outputs_of(args), progress)
     archive = read_archive(path)
     summary = summarise(archive)
     figures: list[Path] = []
@@ -121,19 +118,17 @@ def inspect(args: argparse.Namespace) -> int:
     if args.json:
         print_json(summary.as_dict() | {"archive": str(path), "seconds": seconds})
     else:
-        _print(opened, summary, path, figures, seconds)
+        _print(summary, path, figures, seconds)
     return DONE
 
 
-def _print(opened: OpenModel, summary: Summary, path: Path, figures: list[Path], seconds: float) -> None:
-    named = opened.tokenizer.token_text
-    print(f"{opened.name}: {text.count(opened.parameters)} parameters, {opened.anatomy.family}")
+def _print(summary: Summary, path: Path, figures: list[Path], seconds: float) -> None:
+    print(f"{summary.model}: {summary.family}, {summary.n_layer} layers")
     print(f"{len(summary.tokens)} tokens: {text.printable(' | '.join(summary.tokens))}")
-    if summary.next:
-        likely = ", ".join(f"{text.printable(named(c.id))!r} {c.probability:.1%}" for c in summary.next)
-        print(f"Next: {likely}")
+    likely = ", ".join(f"{text.printable(repr(c.token))} {c.probability:.1%}" for c in summary.next)
+    print(f"Next: {likely}")
     if summary.settled is not None:
-        print(f"The likeliest next token is settled from {_row_name(summary.settled, opened.anatomy.n_layer)} on.")
+        print(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
     for score, heads in summary.heads.items():
         listed = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
         print(f"Strongest {score} heads (layer.head): {listed}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from llmlab.inspection.capture import POINTS, Observer, Point
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
 from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, place_of, to_values, token_of
-from llmlab.inspection.readout import read
+from llmlab.inspection.readout import read, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
 from llmlab.inspection.target import target_of
@@ -52,7 +53,7 @@ def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt,
         versions=versions(),
         notes=notes,
         question=to_values(question),
-        more=more,
+        more={"family": anatomy.family, "n_layer": str(anatomy.n_layer), **more},
     )
 
 
@@ -100,8 +101,9 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
             scores, how = repeated(opened)
             _add(writer, scores)
             about.notes.append(how)
-        target = target_of(opened, question, readout.at(place), place)
-        about.more.update(target.strings(opened))
+        logits = readout.at(place)
+        target = target_of(opened, question, logits, place)
+        about.more.update(target.strings(opened), next=json.dumps(_likeliest(opened, logits, question.top)))
         if attribution:
             _add(writer, attribution.results(target.answer, target.against))
             if after := attribution.after(target.answer, target.against):
@@ -116,6 +118,13 @@ def check_target(opened: OpenModel, question: Target) -> None:
     for field in ("answer", "against"):
         if text := getattr(question, field):
             token_of(opened, text, field)
+
+
+def _likeliest(opened: OpenModel, logits: Tensor, top: int) -> list[tuple[str, float]]:
+    """What the model expects at the place that is asked about: logits [V] -> texts with their probabilities."""
+    best = logits.softmax(-1).topk(min(top, len(logits)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(text_of(opened, id), probability) for id, probability in pairs]
 
 
 def _add(writer: ArchiveWriter, tensors: Mapping[str, Tensor]) -> None:

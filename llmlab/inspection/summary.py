@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,7 +35,7 @@ class Bar:
 class Candidate:
     """A token that the model expects, with its probability."""
 
-    id: int
+    token: str
     probability: float
 
 
@@ -48,10 +49,12 @@ class Summary:
     bytes: int
     tensors: dict[str, list[int]]
     notes: list[str]
-    next: list[Candidate] = field(default_factory=list)  # at the last token
+    next: list[Candidate] = field(default_factory=list)  # after the token that was asked about
     heads: dict[str, list[HeadScore]] = field(default_factory=dict)  # strongest heads by score
     attribution: list[Bar] = field(default_factory=list)  # largest bars by size, then `sum`
     norms: dict[str, list[float]] = field(default_factory=dict)  # mean over tokens, by layer
+    family: str = ""
+    n_layer: int = 0
     settled: int | None = None  # first row of the lens from which on the last place's top token stays the same
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,15 +80,15 @@ def summarise(archive: Archive) -> Summary:
             for name in archive
             if name.startswith("contributions/norm/")
         },
+        family=about.more.get("family", ""),
+        n_layer=int(about.more.get("n_layer", 0)),
         settled=_settled(archive),
     )
 
 
 def _next(archive: Archive) -> list[Candidate]:
-    if "lens/ids" not in archive:
-        return []
-    ids, probabilities = archive["lens/ids"][-1, -1], archive["lens/probability"][-1, -1]
-    return [Candidate(int(id), float(p)) for id, p in zip(ids, probabilities, strict=True)]
+    pairs = json.loads(archive.metadata.more.get("next", "[]"))
+    return [Candidate(str(token), float(probability)) for token, probability in pairs]
 
 
 def _settled(archive: Archive) -> int | None:

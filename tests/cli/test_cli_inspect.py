@@ -43,7 +43,7 @@ def test_inspect_writes_an_archive_that_safetensors_reads_and_a_summary_of_it(
     assert summary["tokens"] == list(PROMPT)
     assert summary["tensors"] == {name: list(tensor.shape) for name, tensor in tensors.items()}
     assert summary["attribution"][-1]["value"] == pytest.approx(float(tensors["attribution/sum"][0]))
-    assert summary["next"][0]["id"] == int(tensors["lens/ids"][-1, -1, 0])
+    assert summary["next"][0]["probability"] == pytest.approx(float(tensors["lens/probability"][-1, -1, 0]), rel=1e-4)
     strongest = summary["heads"]["previous"][0]
     assert strongest["score"] == pytest.approx(float(tensors["heads/previous"].max()))
     printed = capsys.readouterr().out
@@ -75,6 +75,13 @@ def test_plots_are_pictures_of_what_was_asked(trained: Path, tmp_path: Path) -> 
     assert names == {path.stem for path in tmp_path.glob("*.svg")}
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in tmp_path.glob("*.png"))
     assert all("<svg" in path.read_text(encoding="utf-8") for path in tmp_path.glob("*.svg"))
+
+
+def test_a_run_that_does_not_train_cannot_be_asked_live(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _inspect(trained, tmp_path, reference="bar@live") == 1
+    assert "does not train now" in capsys.readouterr().err
 
 
 def test_equal_questions_give_equal_archives(trained: Path, tmp_path: Path) -> None:
