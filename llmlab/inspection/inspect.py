@@ -53,7 +53,12 @@ def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt,
         versions=versions(),
         notes=notes,
         question=to_values(question),
-        more={"family": anatomy.family, "n_layer": str(anatomy.n_layer), **more},
+        more={
+            "family": anatomy.family,
+            "n_layer": str(anatomy.n_layer),
+            "step": "" if opened.step is None else str(opened.step),
+            **more,
+        },
     )
 
 

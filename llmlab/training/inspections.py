@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llmlab.training.loop import Trainer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
+# What `ask_live` calls its answers; anything else in the folder is not for us to delete.
+_ASKED = re.compile(r"[a-z]+-[0-9a-f]{12}\.[a-z.]+")
 # How often the one who waits is told how far it is, and asked whether it still waits.
 _TELL_SECONDS = 0.25
 # What nobody fetched for so long is deleted.
@@ -122,6 +124,8 @@ def _say(stem: Path, error: LabError) -> None:
 def _tidy(folder: Path) -> None:
     oldest = time.time() - _KEPT_SECONDS
     for path in folder.iterdir():
+        if not _ASKED.fullmatch(path.name):
+            continue  # somebody's own
         with suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()
