@@ -145,10 +145,12 @@ class InspectionSession(QObject):
         then: Then,
         failed: Failed | None = None,
         key: str = "",
+        model: str = "",
     ) -> int:
         """Asks the active model about the prompt; `then(archive)` unless model or prompt have changed by then.
 
         key: an unanswered question with the same one is no longer wanted. failed: told instead of the message bar.
+        model: another one to ask, by its reference.
         Returns the request's id, 0 when nothing can be asked (and `failed` has been told why).
         """
         about, told = self.about, failed or self.failed.emit
@@ -156,9 +158,10 @@ class InspectionSession(QObject):
         if problem is not None or about is None:
             told(problem or LabError("No model is open."))
             return 0
+        asked = model or about.reference
         everything = {**self._prompt(), **values}
         return self._requests.ask(
-            question, lambda path: self.host.ask(about.reference, question, everything, path), then, told, key
+            question, lambda path: self.host.ask(asked, question, everything, path), then, told, key
         )
 
     def compare(
