@@ -1,0 +1,146 @@
+"""Interventions: parts of the model changed while it reads, the predictions before and after, and sweeps."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
+
+from llmlab.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.docks.edit_form import EditForm
+from llmlab_gui.docks.edit_words import written
+from llmlab_gui.docks.inspection_dock import InspectionDock, Table
+from llmlab_gui.docks.intervention_effect import InterventionEffect
+from llmlab_gui.docks.sweep_view import SweepView
+from llmlab_gui.inspection.token_texts import texts_of
+from llmlab_gui.lab import Lab
+
+# Several clicks and keys are one question.
+_SETTLE_MS = 250
+_HINT = (
+    "Nothing is changed yet. Add a part above, or choose a head in Attention and press Add: "
+    "the predictions before and after appear here. The model itself stays as it is."
+)
+
+
+class InterventionsDock(InspectionDock):
+    """A form, and below it the effect of the chosen edits or a sweep over all places."""
+
+    needs_inspection = False
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "interventions", "Interventions", parent)
+        session = self.session
+        self.form = EditForm(session)
+        self.effect = InterventionEffect(texts_of(session))
+        self.sweep = SweepView(session, self._target)
+        self.note = QuietLabel(_HINT)
+        self._before_after = QStackedWidget()
+        self._before_after.addWidget(self.note)
+        self._before_after.addWidget(self.effect)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.addTab(self._before_after, "Before and after")
+        self.tabs.addTab(self.sweep, "Sweep")
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.form)
+        layout.addWidget(self.tabs, 1)
+        self.set_body(body)
+        self.caption(
+            "What the model would say if a part of it were silent, average, or as in another prompt.",
+            "ablation-and-patching",
+        )
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self._ask)
+        self._read_at = -1  # the place that was asked about
+        self.form.changed.connect(self._settle.start)
+        session.edits_changed.connect(self._settle.start)
+        session.tokens_changed.connect(self._settle.start)
+        session.selection_changed.connect(self._follow_selection)
+        self.effect.chosen.connect(lambda token: session.select(token=token))
+        self.sweep.chosen.connect(self._choose_cell)
+
+    def pictures(self) -> list[QWidget]:
+        """What the open tab shows."""
+        if self._sweeping:
+            return [self.sweep.map] if self.sweep.archive is not None else []
+        if self.effect.archive is None:
+            return []
+        parts: list[QWidget] = [self.effect.headline, self.effect.tokens, self.effect.kl]
+        return [*parts, self.effect.moved] if self.effect.moved.isVisibleTo(self.effect) else parts
+
+    def table(self) -> Table | None:
+        """Before and after: place, token, KL, and the likeliest tokens of both. Sweep: its cells."""
+        if self._sweeping:
+            return self.sweep.map.table() if self.sweep.archive is not None else None
+        archive = self.effect.archive
+        if archive is None:
+            return None
+        texts, model = texts_of(self.session), archive.metadata.model
+        rows = []
+        for place, token in enumerate(archive.metadata.tokens):
+            for name in ("before", "after"):
+                ids, chances = archive[f"{name}/ids"][place], archive[f"{name}/probability"][place]
+                for rank, (id, chance) in enumerate(zip(ids, chances, strict=True), 1):
+                    rows.append((place, token, archive["kl"][place], name, rank, texts.text(model, int(id)), chance))
+        return ("position", "token", "kl", "when", "rank", "next", "probability"), rows
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """All of the intervention or of the sweep."""
+        archive = self.sweep.archive if self._sweeping else self.effect.archive
+        return (archive, list(archive)) if archive is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _sweeping(self) -> bool:
+        return self.tabs.currentWidget() is self.sweep
+
+    @property
+    def _token(self) -> int:
+        return self.session.selection.token_at(len(self.session.tokens))
+
+    def _target(self) -> dict[str, object]:
+        return {**self.form.target(), "position": self._token}
+
+    def _ask(self) -> None:
+        """The two passes, whenever there is something to change."""
+        session = self.session
+        self._read_at = self._token
+        if not session.edits or session.about is None:
+            self._say(_HINT)
+            return
+        edits = [written(edit) for edit in session.edits]
+        session.ask("intervene", {**self._target(), "edits": edits}, self._take, self._refuse, "intervene")
+
+    def _take(self, archive: Archive) -> None:
+        if not self.session.edits:
+            return
+        self.effect.show_effect(archive, self._token)
+        self._before_after.setCurrentWidget(self.effect)
+
+    def _refuse(self, error: LabError) -> None:
+        self._say(f"{error.what} {error.why} {error.do}".strip())
+
+    def _say(self, text: str) -> None:
+        self.effect.archive = None
+        self.note.setText(text)
+        self._before_after.setCurrentWidget(self.note)
+
+    def _follow_selection(self) -> None:
+        """Another token: the lists at once, the watched logit when the model has answered."""
+        if self._token != self._read_at and self.session.edits:
+            self.effect.show_token(self._token)
+            self._settle.start()
+
+    def _choose_cell(self, layer: int, column: int) -> None:
+        if self.sweep.over_heads:
+            self.session.select(layer=layer, head=column)
+        else:
+            self.session.select(layer=layer, token=column)
+        self.sweep.map.choose(layer, column)
