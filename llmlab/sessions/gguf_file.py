@@ -26,9 +26,10 @@ def open_gguf(path: Path, progress: Progress = quiet, *, with_bytes: int = 0) ->
     """
     name = path.stem
     progress("Reading the header", 0, 0)
-    require_memory(count_gguf_numbers(path, name) * _FLOAT + with_bytes, name)
+    numbers = count_gguf_numbers(path, name)
+    require_memory(numbers * _FLOAT + with_bytes, name)
     with _read_once(progress):
-        model = load_model(path.parent, name, progress, gguf_file=path.name)
+        model = load_model(path.parent, name, progress, numbers=numbers, gguf_file=path.name)
         progress("Reading the tokenizer", 0, 0)
         tokenizer = load_tokenizer(path.parent, name, path.name)
     return OpenModel(str(path), name, "gguf", model, tokenizer)

