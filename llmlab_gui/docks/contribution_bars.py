@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmlab.inspection.archive import Archive, Array
+from llmlab.inspection.archive import Array
 from llmlab_gui.charts.bars import Bar, BarGroup, Bars, Series
+from llmlab_gui.inspection.film import Inspected
 
 NORM, SHARE, LOGIT = "norm", "share", "logit"
 ATTENTION, FEED_FORWARD, ENDS, SUM = range(4)
@@ -31,7 +32,7 @@ class Target:
         return f"logit of “{self.answer}”{against}" if self.answer else "logit of the likeliest token"
 
 
-def layer_bars(archive: Archive, mode: str, token: int, target: Target | None = None) -> Bars:
+def layer_bars(archive: Inspected, mode: str, token: int, target: Target | None = None) -> Bars:
     """One group a layer, ends and sum apart. token: place in the prompt; an attribution has its own.
 
     KeyError when the archive lacks what the mode needs.
@@ -43,7 +44,7 @@ def layer_bars(archive: Archive, mode: str, token: int, target: Target | None = 
     return _norms(archive, token)
 
 
-def head_bars(archive: Archive, mode: str, layer: int, token: int, target: Target | None = None) -> Bars:
+def head_bars(archive: Inspected, mode: str, layer: int, token: int, target: Target | None = None) -> Bars:
     """The heads of one layer's attention: parts of its logit, else the norms of what they add."""
     if mode != LOGIT:
         norms = archive["contributions/heads"][layer, :, token]
@@ -59,7 +60,7 @@ def head_bars(archive: Archive, mode: str, layer: int, token: int, target: Targe
     return Bars(tuple(groups), series, (target or Target()).unit)
 
 
-def neuron_bars(archive: Archive, layer: int, target: Target | None = None) -> Bars:
+def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) -> Bars:
     """The neurons of one feed-forward that speak most for or against the answer, strongest first."""
     rows = zip(
         archive["neurons/index"].tolist(),
@@ -79,7 +80,7 @@ def rows(bars: Bars) -> list[tuple[str, str, float]]:
     return [(group.label, bars.series[bar.series].name, bar.value) for group in bars.groups for bar in group.bars]
 
 
-def _norms(archive: Archive, token: int) -> Bars:
+def _norms(archive: Inspected, token: int) -> Bars:
     """What is in the stream at first, what is added, and what is there at last; norms do not add up."""
     attention = archive["contributions/norm/attn_out"][:, token]
     feed_forward = archive["contributions/norm/mlp_out"][:, token]
@@ -90,7 +91,7 @@ def _norms(archive: Archive, token: int) -> Bars:
     return Bars((*groups, _group("last", "last residual", last, SUM, apart=True)), series, _UNITS[NORM])
 
 
-def _shares(archive: Archive, token: int) -> Bars:
+def _shares(archive: Inspected, token: int) -> Bars:
     embedding = archive["contributions/share/embedding"][token]
     attention = archive["contributions/share/attention"][:, token]
     feed_forward = archive["contributions/share/feed_forward"][:, token]
@@ -99,7 +100,7 @@ def _shares(archive: Archive, token: int) -> Bars:
     return Bars((*groups, _group("sum", "sum of all", whole, SUM, apart=True)), _SERIES, _UNITS[SHARE])
 
 
-def _attribution(archive: Archive, target: Target) -> Bars:
+def _attribution(archive: Inspected, target: Target) -> Bars:
     def one(name: str) -> float:
         return float(archive[f"attribution/{name}"][0])
 

@@ -7,19 +7,16 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QToolButton, QWid
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
-from llmlab_gui.charts.value_grid import Grid, ValueGrid
-from llmlab_gui.docks.alternatives import visible
+from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.lens_data import (
     ENTROPY,
     KL,
     PROBABILITY,
     RANK,
-    UNITS,
     LensRow,
+    lens_grid,
     lens_rows,
-    lens_tip,
-    lens_values,
     rank_line,
     target_text,
 )
@@ -123,20 +120,9 @@ class LensDock(InspectionDock):
         if archive is None:
             return
         by = str(self.coloring.currentData())
-        rows = self._rows = lens_rows(archive, halves=self.halves.isChecked())
-        values, scale = lens_values(archive, rows, by)
-        ids = archive["lens/ids"]
-        self.grid.show_grid(
-            Grid(
-                values,
-                tuple(row.label for row in rows),
-                tuple(visible(token) for token in archive.metadata.tokens),
-                scale,
-                lambda row, column: lens_tip(archive, rows[row], column, self._text),
-                lambda row, column: visible(self._text(int(ids[rows[row].place, column, 0]))),
-                unit=UNITS[by],
-            )
-        )
+        halves = self.halves.isChecked()
+        self._rows = lens_rows(archive, halves=halves)
+        self.grid.show_grid(lens_grid(archive, by, self._text, halves=halves))
         self._mark()
         self._draw_pins()
 

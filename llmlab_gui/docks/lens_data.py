@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.inspection.archive import Archive, Array
+from llmlab.inspection.archive import Array
 from llmlab_gui.charts.color_scale import ColorScale, one_sided
+from llmlab_gui.charts.value_grid import Grid
 from llmlab_gui.docks.alternatives import visible
+from llmlab_gui.inspection.film import Inspected
 
 PROBABILITY, RANK, ENTROPY, KL = "probability", "rank", "entropy", "kl"
 UNITS = {
@@ -30,7 +32,7 @@ class LensRow:
     x: float
 
 
-def lens_rows(archive: Archive, *, halves: bool) -> list[LensRow]:
+def lens_rows(archive: Inspected, *, halves: bool) -> list[LensRow]:
     """Rows from the embedding to the last residual; halves: also after each layer's attention."""
     count = archive.shape("lens/entropy")[0]
     rows = [LensRow(0, "embedding", 0.0)]
@@ -43,7 +45,7 @@ def lens_rows(archive: Archive, *, halves: bool) -> list[LensRow]:
     return [*rows, LensRow(count - 1, "final", (count - 1) / 2)]
 
 
-def lens_values(archive: Archive, rows: list[LensRow], by: str) -> tuple[Array, ColorScale]:
+def lens_values(archive: Inspected, rows: list[LensRow], by: str) -> tuple[Array, ColorScale]:
     """What colours the cells, [rows, T], and its scale. Where there is no such number (the right token): NaN."""
     places = [row.place for row in rows]
     if by == PROBABILITY:
@@ -55,7 +57,23 @@ def lens_values(archive: Archive, rows: list[LensRow], by: str) -> tuple[Array, 
     return values, _backwards(one_sided(0.0, max(1e-6, float(values.max(initial=0.0)))))
 
 
-def lens_tip(archive: Archive, row: LensRow, column: int, text_of: TextOf) -> str:
+def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> Grid:
+    """The table, ready to be painted."""
+    rows = lens_rows(archive, halves=halves)
+    values, scale = lens_values(archive, rows, by)
+    ids = archive["lens/ids"]
+    return Grid(
+        values,
+        tuple(row.label for row in rows),
+        tuple(visible(token) for token in archive.metadata.tokens),
+        scale,
+        lambda row, column: lens_tip(archive, rows[row], column, text_of),
+        lambda row, column: visible(text_of(int(ids[rows[row].place, column, 0]))),
+        unit=UNITS[by],
+    )
+
+
+def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> str:
     """Everything about one cell, with exact numbers."""
     tokens = archive.metadata.tokens
     ids = archive["lens/ids"][row.place, column].tolist()
@@ -71,7 +89,7 @@ def lens_tip(archive: Archive, row: LensRow, column: int, text_of: TextOf) -> st
     return "\n".join(lines)
 
 
-def target_text(archive: Archive, column: int, text_of: TextOf) -> str:
+def target_text(archive: Inspected, column: int, text_of: TextOf) -> str:
     """The right token at a place: the prompt's next one; at the end, what the model itself expects."""
     tokens = archive.metadata.tokens
     if column + 1 < len(tokens):
@@ -79,7 +97,7 @@ def target_text(archive: Archive, column: int, text_of: TextOf) -> str:
     return visible(text_of(int(archive["lens/ids"][-1, column, 0])))
 
 
-def rank_line(archive: Archive, column: int) -> tuple[Array, Array]:
+def rank_line(archive: Inspected, column: int) -> tuple[Array, Array]:
     """x and rank of the right token, from 1, at every point of the stream."""
     ranks = np.asarray(archive["lens/rank"][:, column], np.float64)
     return np.arange(len(ranks)) / 2, ranks

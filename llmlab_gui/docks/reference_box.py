@@ -1,0 +1,52 @@
+"""Naming a model: a box that offers runs, their checkpoints and models, and takes any other reference as typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QComboBox, QCompleter, QSizePolicy, QWidget
+
+
+class ReferenceBox(QComboBox):
+    """Keeps what was typed or chosen when its offers change."""
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setEditable(True)
+        self.setAccessibleName(name)
+        self.setToolTip(f"{name}: bar@latest, bar@150, bar@live, a folder, a .gguf file, BASE+ADAPTER")
+        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(14)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        completer = self.completer()
+        if completer is not None:
+            completer.setFilterMode(Qt.MatchFlag.MatchContains)
+            completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
+
+    @property
+    def reference(self) -> str:
+        """What is in the box; the reference behind an offer, or the text as typed."""
+        text = self.currentText().strip()
+        place = self.findText(text)
+        return str(self.itemData(place)) if place >= 0 else text
+
+    def offer(self, references: Iterable[tuple[str, str]]) -> None:
+        """Replaces the offers: reference, words."""
+        kept = self.reference
+        self.blockSignals(True)
+        self.clear()
+        for reference, words in references:
+            self.addItem(words, reference)
+        self.blockSignals(False)
+        self.choose(kept)
+
+    def choose(self, reference: str) -> None:
+        """Puts a reference in the box."""
+        place = self.findData(reference)
+        if place >= 0:
+            self.setCurrentIndex(place)
+        else:
+            self.setCurrentIndex(-1)
+            self.setEditText(reference)

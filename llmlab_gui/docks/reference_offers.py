@@ -1,0 +1,31 @@
+"""What can be compared here: models and runs with their checkpoints. Touches no Qt and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmlab.errors import LabError
+from llmlab.runs.checkpoints import list_checkpoints
+from llmlab.runs.folder import RunFolder
+from llmlab.sessions.available import available_models
+
+# Of the runs in sight; the checkpoints of others can be typed.
+_MOST_RUNS = 12
+
+
+def offers(outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str]) -> list[tuple[str, str]]:
+    """Reference and words of each: recent ones, runs newest checkpoint first, then models on this machine."""
+    found = [(reference, reference) for reference in recent if reference]
+    for run in runs[:_MOST_RUNS]:
+        try:
+            checkpoints = list_checkpoints(run.checkpoints)
+        except (LabError, OSError):
+            continue
+        for checkpoint in reversed(checkpoints):
+            loss = f", loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
+            found.append((f"{run.id}@{checkpoint.step}", f"{run.id}@{checkpoint.step}{loss}"))
+    for model in available_models(outputs):
+        if model.kind != "run":
+            found.append((model.reference, f"{model.name} ({model.detail})" if model.detail else model.name))
+    return list(dict(found).items())
