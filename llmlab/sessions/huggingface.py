@@ -7,6 +7,8 @@ lacks a weight is refused, where transformers would fill it with random numbers.
 from __future__ import annotations
 
 import contextlib
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ def load_model(
     numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
     leftover: its settings say that it was quantized once, its weights are not.
     """
+    os.environ["USE_HUB_KERNELS"] = "0"  # transformers would fetch programs for some families and run them
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -67,6 +70,8 @@ def load_model(
         common["config"] = config
         if getattr(config, "is_encoder_decoder", False):
             raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
+        config._attn_implementation = None  # settings may name a program on the hub; None is the family's usual one
+        config._experts_implementation = None
         if leftover:
             del config.quantization_config
         _require_enough(config, numbers, name)
@@ -87,7 +92,9 @@ def load_model(
 def translated(name: str) -> Iterator[None]:
     """Whatever goes wrong inside, in a sentence: a foreign file can fail anywhere inside its reader."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of them is checked, and said in a sentence
+            yield
     except (LabError, Cancelled):
         raise
     except Exception as error:
@@ -105,7 +112,7 @@ def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     family = settings.get("model_type")
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         if settings.get("auto_map"):
             why = "It needs code that comes with it, and the lab runs no code of a model."
         else:

@@ -26,10 +26,6 @@ from llmlab.sessions.open import open_model
 from llmlab.sessions.scratch import load_checkpoint
 from llmlab.sessions.writing import next_tokens, write
 
-pytestmark = pytest.mark.filterwarnings(  # of torch and transformers about each other
-    "ignore::DeprecationWarning", "ignore:.*is_gradient_checkpointing:FutureWarning"
-)
-
 PROMPT = "the king and the thing"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def save_adapter(base: Path, folder: Path, seed: int = 1, **changes: Any) -> Pat
     """A LoRA adapter that changes what its base says."""
     torch.manual_seed(seed)
     values: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**(values | changes)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**(values | changes)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora" in name:

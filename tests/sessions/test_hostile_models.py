@@ -1,0 +1,249 @@
+"""Damaged, foreign and hostile model files: a sentence, nothing of theirs is run, and no memory is taken for lies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import safetensors.torch
+import tiny_models
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmlab.errors import LabError
+from llmlab.sessions.gguf_header import count_gguf_numbers
+from llmlab.sessions.open import open_model
+from llmlab.sessions.weights import count_numbers
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("hostile") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    return tiny_models.save_gguf(tiny_models.llama(tie_word_embeddings=False), path).read_bytes()
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "tiny"))
+
+
+class _Touch:
+    """A pickle of this makes a file when it is read."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.witness,)
+
+
+def _change(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | changes))
+
+
+def _cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def _without(folder: Path, name: str) -> None:
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights[name]
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _resized(folder: Path, name: str) -> None:
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights[name] = weights[name][:-1].contiguous()
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _into_index(folder: Path, file: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": file}}))
+
+
+HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "weights cut": (lambda f: _cut(f / "model.safetensors", 0.5), "cut short"),
+    "weights cut in the header": (lambda f: _cut(f / "model.safetensors", 0.001), "damaged or foreign"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or foreign"),
+    "weights of noise": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 5000), "damaged or foreign"),
+    "a weight missing": (lambda f: _without(f, "model.layers.1.mlp.up_proj.weight"), "lacks the weight"),
+    "a weight of another shape": (lambda f: _resized(f, "model.layers.1.mlp.up_proj.weight"), "cannot be opened"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "There is no model.safetensors"),
+    "an index that leads elsewhere": (lambda f: _into_index(f, "../../model.safetensors"), "not in its folder"),
+    "an index of nothing": (lambda f: _into_index(f, "gone.safetensors"), "not in its folder"),
+    "settings that are no JSON": (lambda f: (f / "config.json").write_text("{"), "missing or damaged"),
+    "settings that are a list": (lambda f: (f / "config.json").write_text("[]"), "missing or damaged"),
+    "an unknown family": (lambda f: _change(f / "config.json", model_type="marvin"), "does not know"),
+    "a family that is a list": (lambda f: _change(f / "config.json", model_type=["llama"]), "does not know"),
+    "another family": (lambda f: _change(f / "config.json", model_type="gpt2"), "cannot be opened"),
+    "not a language model": (lambda f: _change(f / "config.json", model_type="vit"), "cannot be opened"),
+    "an encoder and a decoder": (lambda f: _change(f / "config.json", model_type="t5"), "cannot be opened"),
+    "quantized": (
+        lambda f: _change(
+            f / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}
+        ),
+        "quantized",
+    ),
+    "more layers than weights": (lambda f: _change(f / "config.json", num_hidden_layers=3), "lacks the weight"),
+    "endless layers": (lambda f: _change(f / "config.json", num_hidden_layers=10**9), "describe a model"),
+    "an endless vocabulary": (lambda f: _change(f / "config.json", vocab_size=10**9), "describe a model"),
+    "a width of text": (lambda f: _change(f / "config.json", hidden_size="wide"), "cannot be opened"),
+    "a tokenizer of noise": (lambda f: (f / "tokenizer.json").write_bytes(b"\xff" * 99), "tokenizer"),
+    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_harmed_folder_is_a_sentence(folder: Path, outputs: Path, harm: str) -> None:
+    do, said = HARM[harm]
+    do(folder)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(LabError, match=said) as refused:
+        open_model(str(folder), outputs)
+    assert refused.value.what.endswith(".")
+    assert psutil.Process().memory_info().rss - before < 500e6
+
+
+def test_pickled_weights_are_not_read(folder: Path, outputs: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Touch(tmp_path / "witness"), protocol=2))
+    with pytest.raises(LabError, match=r"pytorch_model\.bin is a pickle"):
+        open_model(str(folder), outputs)
+    assert not (tmp_path / "witness").exists()
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path, outputs: Path, tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'witness')!r}).touch()\nclass Thing: pass\n"
+    (folder / "evil.py").write_text(code)
+    auto = {"AutoConfig": "evil.Thing", "AutoModelForCausalLM": "evil.Thing", "AutoTokenizer": ["evil.Thing", None]}
+    _change(folder / "config.json", auto_map=auto)
+    _change(folder / "tokenizer_config.json", auto_map=auto)
+    open_model(str(folder), outputs)  # a family that transformers knows needs none of it
+    _change(folder / "config.json", model_type="marvin")
+    with pytest.raises(LabError, match="runs no code of a model"):
+        open_model(str(folder), outputs)
+    assert not (tmp_path / "witness").exists()
+
+
+def test_an_attention_program_that_settings_name_is_not_fetched(folder: Path, outputs: Path) -> None:
+    _change(folder / "config.json", _attn_implementation="evil/kernel", attn_implementation="evil/kernel")
+    opened = open_model(str(folder), outputs)
+    assert opened.model.config._attn_implementation in ("sdpa", "eager")
+
+
+def test_a_folder_without_a_tokenizer_is_opened_and_asked_by_ids(folder: Path, outputs: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    opened = open_model(str(folder), outputs)
+    assert opened.tokenizer.token_text(7) == "<7>"
+    with pytest.raises(LabError, match="came without a tokenizer"):
+        opened.tokenizer.encode("the")
+
+
+ADAPTER_HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "weights cut": (lambda f: _cut(f / "adapter_model.safetensors", 0.5), "cut short"),
+    "settings that are no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "damaged"),
+    "an unknown kind": (lambda f: _change(f / "adapter_config.json", peft_type="MARVIN"), "cannot be opened"),
+    "a kind of prompts": (lambda f: _change(f / "adapter_config.json", peft_type="PROMPT_TUNING"), "cannot be opened"),
+    "modules that are not there": (
+        lambda f: _change(f / "adapter_config.json", target_modules=["nowhere"]),
+        "cannot be opened",
+    ),
+    "modules without weights": (
+        lambda f: _change(f / "adapter_config.json", target_modules=["q_proj", "down_proj", "up_proj"]),
+        "was not made for",
+    ),
+    "weights without modules": (
+        lambda f: _change(f / "adapter_config.json", target_modules=["q_proj"]),
+        "was not made for",
+    ),
+    "a module to import": (
+        lambda f: _change(f / "adapter_config.json", megatron_config={"a": 1}, megatron_core="this"),
+        "Megatron",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", ADAPTER_HARM)
+def test_a_harmed_adapter_is_a_sentence(saved: Path, outputs: Path, tmp_path: Path, harm: str) -> None:
+    adapter = tiny_models.save_adapter(saved, tmp_path / "lora")
+    do, said = ADAPTER_HARM[harm]
+    do(adapter)
+    with pytest.raises(LabError, match=said):
+        open_model(f"{saved}+{adapter}", outputs)
+
+
+def test_an_adapter_of_another_base_is_refused(saved: Path, outputs: Path, tmp_path: Path) -> None:
+    adapter = tiny_models.save_adapter(saved, tmp_path / "lora")
+    other = tiny_models.save(tiny_models.llama(hidden_size=64, head_dim=16), tmp_path / "wider")
+    deeper = tiny_models.save(tiny_models.llama(num_hidden_layers=3), tmp_path / "deeper")
+    foreign = tiny_models.save(tiny_models.gpt2(), tmp_path / "gpt2")
+    for base in (other, deeper, foreign):
+        with pytest.raises(LabError, match=r"lora"):
+            open_model(f"{base}+{adapter}", outputs)
+
+
+def test_pickled_adapters_are_not_read(saved: Path, outputs: Path, tmp_path: Path) -> None:
+    adapter = tiny_models.save_adapter(saved, tmp_path / "lora")
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.bin").write_bytes(pickle.dumps(_Touch(tmp_path / "witness"), protocol=2))
+    with pytest.raises(LabError, match=r"adapter_model\.bin is a pickle"):
+        open_model(f"{saved}+{adapter}", outputs)
+    assert not (tmp_path / "witness").exists()
+
+
+@given(share=st.floats(0, 0.999))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_gguf_file_cut_anywhere_is_refused(gguf_bytes: bytes, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(gguf_bytes[: int(len(gguf_bytes) * share)])
+    with pytest.raises(LabError, match=r"cut.gguf is damaged or foreign: "):
+        count_gguf_numbers(path, "cut")
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_header_with_any_bytes_changed_is_counted_or_refused(
+    saved: Path, gguf_bytes: bytes, tmp_path: Path, data: st.DataObject
+) -> None:
+    def spoil(plain: bytes, length: int) -> bytes:
+        spoiled = bytearray(plain)
+        for _ in range(data.draw(st.integers(1, 4))):
+            spoiled[data.draw(st.integers(0, length - 1))] = data.draw(st.integers(0, 255))
+        return bytes(spoiled)
+
+    path = tmp_path / "spoiled.gguf"
+    path.write_bytes(spoil(gguf_bytes, 2000))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(spoil((saved / "model.safetensors").read_bytes(), 2000))
+    for count in (lambda: count_gguf_numbers(path, "x"), lambda: count_numbers(tmp_path, "x")):
+        with contextlib.suppress(LabError):
+            assert count() >= 0
+
+
+def test_a_gguf_of_an_architecture_unknown_here_is_a_sentence(gguf_bytes: bytes, outputs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "strange.gguf"
+    path.write_bytes(gguf_bytes.replace(b"llama", b"marvi"))
+    with pytest.raises(LabError, match="strange cannot be opened"):
+        open_model(str(path), outputs)
