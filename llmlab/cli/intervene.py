@@ -81,9 +81,8 @@ def intervene(args: argparse.Namespace) -> int:
     """Opens the model, changes what was asked, writes the archive and says what it did."""
     question, own = _question(args)
     experiment = Experiment(args, "intervention.safetensors")
-    from llmlab.inspection.answers import answer  # brings torch
+    from llmlab.inspection.ask import ask  # brings torch
     from llmlab.inspection.experiment_summary import summarise_intervention, summarise_sweep
-    from llmlab.sessions.open import open_model
 
     shared: dict[str, Any] = {
         "text": args.prompt,
@@ -96,8 +95,7 @@ def intervene(args: argparse.Namespace) -> int:
         "reference": args.averaged,
     }
     with experiment.progress() as progress:
-        opened = open_model(args.reference, outputs_of(args), progress)
-        answer(opened, question, shared | own, experiment.path, progress)
+        ask(args.reference, question, shared | own, experiment.path, outputs_of(args), progress)
     if question == "sweep":
         return experiment.report(summarise_sweep, _sweep_lines)
     return experiment.report(summarise_intervention, _intervention_lines)

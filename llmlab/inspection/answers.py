@@ -77,7 +77,7 @@ def require_room(out: Path, size: int) -> None:
 
 def _answers() -> dict[str, Answer]:
     """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import inspect, interventions, neurons, one_head, sweep
+    from llmlab.inspection import geometry, inspect, interventions, neurons, one_head, parameters, sweep
 
     return {
         "inspect": inspect.answer_inspect,
@@ -86,4 +86,6 @@ def _answers() -> dict[str, Answer]:
         "neurons": neurons.answer_neurons,
         "intervene": interventions.answer_intervene,
         "sweep": sweep.answer_sweep,
+        "geometry": geometry.answer_geometry,
+        "parameters": parameters.answer_parameters,
     }
