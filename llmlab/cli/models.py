@@ -1,4 +1,4 @@
-"""`generate` and `export`: using what was trained."""
+"""`models`, `generate` and `export`: what can be opened, and using what was trained."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, checkpoint_name
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import resolve_run
+from llmlab.sessions.available import available_models
 from llmlab.sessions.reference import Reference, SavedRun, parse
 from llmlab.settings import SampleSettings
 
@@ -39,8 +40,20 @@ examples:
   llmlab-run export bar@500 --to hf --out bar-500"""
 
 
+_MODELS_DETAILS = """Runs with their checkpoints, folders and GGUF files in $LLMLAB_MODELS, exported folders in the
+outputs folder, models in the Hugging Face cache, and those of installed packages. The first column is what other
+commands take as REF.
+
+examples:
+  llmlab-run models
+  LLMLAB_MODELS=~/models llmlab-run models --json"""
+
+
 def add_commands(commands: Commands) -> None:
-    """Adds both commands."""
+    """Adds the commands."""
+    parser = commands.add("models", models, "list the models that can be opened", _MODELS_DETAILS)
+    add_outputs(parser)
+
     parser = commands.add("generate", generate, "let a model write", _GENERATE_DETAILS)
     parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
     add_outputs(parser)
@@ -53,6 +66,20 @@ def add_commands(commands: Commands) -> None:
     add_run(parser, checkpoint=True)
     parser.add_argument("--to", choices=("hf",), default="hf", help="hf: a Hugging Face folder")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new or empty folder")
+
+
+def models(args: argparse.Namespace) -> int:
+    """Prints what is here."""
+    found = available_models(outputs_of(args))
+    if args.json:
+        print_json([vars(model) for model in found])
+    elif not found:
+        print("There are no models here yet. Train one (llmlab-run pretrain), or put some into $LLMLAB_MODELS.")
+    else:
+        rows = [(text.printable(model.reference), model.kind, text.printable(model.detail)) for model in found]
+        for line in text.table(("reference", "kind", ""), rows):
+            print(line)
+    return DONE
 
 
 def generate(args: argparse.Namespace) -> int:

@@ -113,13 +113,11 @@ def _runs(outputs: Path) -> Iterator[AvailableModel]:
 
 
 def _models(outputs: Path) -> Iterator[AvailableModel]:
-    seen: set[Path] = set()
-    places = [outputs, *([folder] if (folder := models_folder()) is not None else [])]
-    paths = [path for place in places for path in _openable(place.resolve(), _DEPTH)] + packaged_ggufs()
-    for path in paths:
-        if path not in seen:
-            seen.add(path)
-            yield _described(path, str(path))
+    taken = {run.id for run in list_runs(outputs)}
+    names = {path.resolve(): name for name, path in named_models().items() if name not in taken}
+    found = [path.resolve() for path in [*_openable(outputs, _DEPTH), *named_models().values()]]
+    for path in dict.fromkeys(found):
+        yield _described(path, names.get(path, str(path)))
     for name, folder in cached_models().items():
         yield _described(folder, name)
 
@@ -155,9 +153,9 @@ def _snapshot(repository: Path) -> Path | None:
 def _described(path: Path, reference: str) -> AvailableModel:
     if path.suffix == GGUF_SUFFIX:
         return AvailableModel(reference, path.stem, "gguf", _size([path]))
-    name = reference if reference != str(path) else path.name
+    name = path.name if reference == str(path) else reference
     if (path / ADAPTER_FILE).is_file():
-        base = (read_json(path / ADAPTER_FILE) or {}).get("base_model_name_or_path")
+        base = (read_json(path / ADAPTER_FILE) or {}).get("base_model_name_or_path") or "a base that it does not name"
         return AvailableModel(reference, name, "adapter", f"on {base}")
     family = (read_json(path / CONFIG_FILE) or {}).get("model_type", "unknown family")
     return AvailableModel(reference, name, "huggingface", f"{family}, {_size(path.glob('*.safetensors'))}")

@@ -235,11 +235,11 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
             pass
 print([name for name in ("torch", "transformers", "datasets", "rich", "PySide6") if name in sys.modules])
 """
-    names = ["pretrain", "resume", "runs", "show", "request", "checkpoints", "generate", "export"]
+    names = ["pretrain", "resume", "runs", "show", "request", "checkpoints", "models", "generate", "export"]
     names += ["corpora", "presets", "settings", "doctor"]
     looking = [["--help"], *([name, "--help"] for name in names), ["runs"], ["show", "bar"], ["settings"]]
     looking += [["presets"], ["corpora"], ["checkpoints", "bar"], ["checkpoints", "bar", "verify"]]
-    looking += [["request", "bar", "pause"], ["pretrain", "--set", "model.n_layr=3"], ["resume", "bar"]]
+    looking += [["models"], ["request", "bar", "pause"], ["pretrain", "--set", "model.n_layr=3"], ["resume", "bar"]]
     command = [sys.executable, "-c", code, json.dumps(looking)]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert finished.stdout == "[]\n", finished.stderr
