@@ -116,8 +116,8 @@ def kv_heads(config: Any) -> int:
 
 
 def head_width(config: Any) -> int:
-    """Width of one head."""
-    width = getattr(config, "head_dim", None)
+    """Width of one head's values, which may be another than that of its keys (DeepSeek)."""
+    width = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None)
     return int(width or config.hidden_size // config.num_attention_heads)
 
 

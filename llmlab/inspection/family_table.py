@@ -7,7 +7,7 @@ Llama and GLM4, and the norm after attention in Gemma 2 and OLMo2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmlab.inspection.layouts import (
@@ -80,8 +80,16 @@ _MPT = Parts("attn", "attn.out_proj", "ffn", "ffn.down_proj")
 _PHI = Parts("self_attn", "self_attn.dense", "mlp", "mlp.fc2")
 _STARCODER = Parts("self_attn", "self_attn.o_proj", "mlp", "mlp.c_proj")
 _OPT = Parts("self_attn", "self_attn.out_proj", "fc2", "fc2")
+_GRANITE_MOE = Parts(mlp="block_sparse_moe", down=None)
+_LFM2 = Parts("self_attn", "self_attn.out_proj", "feed_forward", "feed_forward.w2")
 _TRANSFORMER = Trunk("transformer", "h", "ln_f")
 _OLMO2 = Sandwich(mid="mlp")
+_QWEN_HYBRID = Hybrid(
+    {
+        "self_attn": Sequential(gated=True),
+        "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn"))),
+    }
+)
 
 FAMILIES: dict[str, Family] = {
     # Sequential: each half reads a normalised copy of the stream and adds its result.
@@ -104,6 +112,8 @@ FAMILIES: dict[str, Family] = {
     "qwen2_moe": Family("Qwen2-MoE"),
     "qwen3_moe": Family("Qwen3-MoE"),
     "olmoe": Family("OLMoE"),
+    "deepseek_v2": Family("DeepSeek-V2"),
+    "deepseek_v3": Family("DeepSeek-V3"),
     "phimoe": Family("Phi-MoE"),
     "gpt_oss": Family("gpt-oss"),
     # Parallel: both halves read the block's input.
@@ -139,6 +149,10 @@ FAMILIES: dict[str, Family] = {
     "exaone4": Family("EXAONE 4", _OLMO2),
     # Scaled: what is added is a multiple of a module's output.
     "granite": Family("Granite", Scaled(), logits=LogitScale("logits_scaling", divides=True)),
+    "granitemoe": Family("Granite MoE", Scaled(_GRANITE_MOE), logits=LogitScale("logits_scaling", divides=True)),
+    "minicpm3": Family(
+        "MiniCPM3", Scaled(multiplier="residual_scale"), logits=LogitScale("logits_scaling", divides=True)
+    ),
     # The residual is added inside a module.
     "bloom": Family(
         "BLOOM",
@@ -151,19 +165,25 @@ FAMILIES: dict[str, Family] = {
         Trunk("transformer", "blocks", "norm_f"),
     ),
     # Hybrid: some layers mix tokens without attention.
-    "qwen3_next": Family(
-        "Qwen3-Next",
+    "qwen3_next": Family("Qwen3-Next", _QWEN_HYBRID),
+    "qwen3_5_text": Family("Qwen3.5", _QWEN_HYBRID),
+    "lfm2": Family(
+        "LFM2",
         Hybrid(
             {
-                "self_attn": Sequential(gated=True),
-                "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn"))),
+                "self_attn": Sequential(_LFM2, "ffn_norm"),
+                "conv": WithoutPattern(Sequential(replace(_LFM2, attention="conv"), "ffn_norm")),
             }
         ),
+        Trunk(norm="embedding_norm"),
     ),
 }
 
 _POST_NORM = "It normalises the stream itself after each addition: what is added no longer sums up to what comes out."
 _ALTUP = "It keeps four streams that predict and correct each other (AltUp): no single one is a sum of contributions."
+_THIRD = (
+    "Its layers add a third time, from embeddings of their own, and rescale the stream: it is no sum of two halves."
+)
 _NO_ATTENTION = "It mixes tokens without attention: there are no heads and no patterns to look at."
 
 REFUSED: dict[str, tuple[Refused, ...]] = {
@@ -176,5 +196,6 @@ REFUSED: dict[str, tuple[Refused, ...]] = {
     "bert": (Refused(_POST_NORM),),
     "gemma3n": (Refused(_ALTUP),),
     "gemma3n_text": (Refused(_ALTUP),),
+    "gemma4_text": (Refused(_THIRD),),
     **{kind: (Refused(_NO_ATTENTION),) for kind in ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")},
 }

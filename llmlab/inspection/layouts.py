@@ -79,14 +79,14 @@ class Sandwich(Layout):
 
 @dataclass(frozen=True)
 class Scaled(Layout):
-    """x + m * attention(norm(x)), then + m * feed_forward(norm(.)); m is a setting."""
+    """x + m * attention(norm(x)), then + m * feed_forward(norm(.)); the block holds m."""
 
     parts: Parts = field(default_factory=Parts)
     mid: str = "post_attention_layernorm"
     multiplier: str = "residual_multiplier"
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        scale = float(getattr(config, self.multiplier))
+        scale = float(getattr(block, self.multiplier))
         return _block(
             block,
             self.parts,

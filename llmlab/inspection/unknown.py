@@ -24,7 +24,6 @@ from llmlab.inspection.hf_attention import can_attend
 from llmlab.inspection.layouts import Layout, Parallel, Parts, Sandwich, Scaled, Sequential
 
 _TOKENS = 7
-_MULTIPLIERS = ("residual_multiplier", "residual_scale")
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,12 @@ class _Block:
 def discover(model: Any, config: Any) -> Family:
     """A description of the model's family that its first block agrees with. LabError when none does."""
     trunk = _trunk(model, config)
-    block = _watched(model, model.get_submodule(trunk.decoder).get_submodule(trunk.blocks)[0])
+    first = model.get_submodule(trunk.decoder).get_submodule(trunk.blocks)[0]
+    block = _watched(model, first)
     layout = _sequential(block, 1.0) or _parallel(block)
-    if layout is None:
-        for name in _MULTIPLIERS:
-            if hasattr(config, name):
-                layout = layout or _sequential(block, float(getattr(config, name)), name)
+    for name, value in vars(first).items():
+        if layout is None and isinstance(value, float):
+            layout = _sequential(block, value, name)
     if layout is None:
         raise _unlike("what its first block adds to the stream is not made of what its parts return")
     return Family(config.model_type, layout, trunk)

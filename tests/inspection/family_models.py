@@ -29,6 +29,21 @@ _ALIKE = {**_LLAMA, "num_key_value_heads": 4}  # as many key-value heads as head
 _GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
 _KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 4}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_LATENT = {
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+}
+_DEEPSEEK = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 _FALCON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 64}
 
 
@@ -104,6 +119,8 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "olmoe": Kind("olmoe", _LLAMA | {"num_experts": 4, "num_experts_per_tok": 2}),
+    "deepseek_v2": Kind("deepseek_v2", _ALIKE | _LATENT | _DEEPSEEK | {"topk_method": "greedy"}),
+    "deepseek_v3": Kind("deepseek_v3", _ALIKE | _LATENT | _DEEPSEEK),
     "phimoe": Kind("phimoe", _LLAMA | _EXPERTS | {"attention_bias": True, "lm_head_bias": True}),
     "gpt_oss": Kind("gpt_oss", _LLAMA | _EXPERTS | _KINDS | {"head_dim": 8}, _SLIDING),
     "gptj": Kind("gptj", _GPT2 | {"rotary_dim": 4}),
@@ -143,6 +160,13 @@ KINDS: dict[str, Kind] = {
             "attention_bias": True,
         },
     ),
+    "granitemoe": Kind(
+        "granitemoe",
+        _LLAMA
+        | _EXPERTS
+        | {"residual_multiplier": 0.6, "logits_scaling": 3.0, "attention_multiplier": 0.2, "embedding_multiplier": 4.0},
+    ),
+    "minicpm3": Kind("minicpm3", _ALIKE | _LATENT | {"scale_depth": 1.4, "dim_model_base": 8}),
     "bloom": Kind("bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4}),
     "mpt": Kind("mpt", {"d_model": 32, "n_layers": 3, "n_heads": 4, "expansion_ratio": 2, "max_seq_len": 64}),
     "qwen3_next": Kind(
@@ -161,6 +185,22 @@ KINDS: dict[str, Kind] = {
             "linear_key_head_dim": 8,
             "linear_value_head_dim": 8,
         },
+    ),
+    "qwen3_5": Kind(
+        "qwen3_5_text",
+        _LLAMA
+        | {
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+    ),
+    "lfm2": Kind(
+        "lfm2",
+        _LLAMA | {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
     ),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 # Parameters of the last linear layer of a feed-forward, in whatever family.
-_LAST = ("down_proj", "dense_4h_to_h", "fc2", "fc_out", "mlp.c_proj")
+_LAST = ("down_proj", "dense_4h_to_h", "fc2", "fc_out", "mlp.c_proj", "output_linear", "feed_forward.w2")
 
 
 @dataclass(frozen=True)

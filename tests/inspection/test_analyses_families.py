@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from family_models import KINDS, TIME, family_model, new_model, some_ids
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from watched_models import Everything, watch_all
 
@@ -53,6 +52,8 @@ def watched(name: str) -> Watched:
 
 def adapter() -> nn.Module:
     """Llama with a LoRA on the layers that write into the stream."""
+    from peft import LoraConfig, get_peft_model  # warns when it is imported, and only a test may let that pass
+
     model: Any = new_model("llama", KINDS["llama"].settings, seed=5)
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "o_proj", "down_proj"]))
     for name, parameter in wrapped.named_parameters():
@@ -183,7 +184,7 @@ def test_stages_lead_to_the_pattern(name: str) -> None:
             assert ((stages.sink > 0) & (stages.sink < 1)).all()
             recomputed = recomputed * (1 - stages.sink)[:, None]
         assert torch.allclose(recomputed, stages.pattern, atol=1e-5)
-        if name != "qwen3_next":  # a gate follows on its answers
+        if not block.gated:  # a gate follows on its answers
             assert torch.allclose(stages.pattern @ stages.value, about.seen.z[layer][:, 3], atol=1e-5)
 
 

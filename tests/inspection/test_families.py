@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 from family_models import KINDS, TIME, enliven, family_model, new_model, some_ids
-from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from plain_models import plain_logits, unchanged
 from small_models import COMBINATIONS, VOCAB, lively, shape
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BartConfig, BartForCausalLM
+from transformers import AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from watched_models import Everything, name
 
 from llmlab.errors import LabError
 from llmlab.inspection import families
 from llmlab.inspection.anatomy import Anatomy, BlockAnatomy, Refusals, Tap, anatomy_of
 from llmlab.inspection.capture import run
+from llmlab.inspection.hf_attention import NAME
 from llmlab.inspection.modules import linear_numbers, norm_numbers
 from llmlab.inspection.probe import probe
 
@@ -151,10 +151,6 @@ def test_the_probe_refuses_patterns_beyond_a_window_and_rows_that_do_not_sum_to_
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_a_mask_that_is_not_registered_is_noticed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the model looks ahead, and no error says so."""
-    from transformers import AttentionMaskInterface
-
-    from llmlab.inspection.hf_attention import NAME
-
     masks: Any = AttentionMaskInterface._global_mapping
     monkeypatch.setitem(masks, NAME, lambda *args, **kwargs: None)
     refusals = anatomy_of(family_model(family)).refusals
@@ -198,12 +194,8 @@ def test_models_whose_stream_is_no_sum_are_refused_with_the_reason(kind: str) ->
 
 
 def test_encoder_decoders_are_refused() -> None:
-    config = BartConfig(
-        vocab_size=43, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, is_encoder_decoder=True,
-    )  # fmt: skip
-    model = BartForCausalLM(config)
-    model.config.is_encoder_decoder = True
+    sizes = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2, "num_heads": 4, "vocab_size": 43}
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **sizes))
     with pytest.raises(LabError, match="encoder beside"):
         anatomy_of(model)
 
@@ -211,8 +203,8 @@ def test_encoder_decoders_are_refused() -> None:
 # Families that nobody described -------------------------------------------------------------------------------------
 
 # What names cannot tell and sums cannot either: multipliers that come after the unembedding.
-_READOUT = {"cohere", "cohere2", "granite"}
-_TOO_STRANGE = {"opt", "bloom", "mpt", "qwen3_next"}
+_READOUT = {"cohere", "cohere2", "granite", "granitemoe", "minicpm3"}
+_TOO_STRANGE = {"opt", "bloom", "mpt", "qwen3_next", "qwen3_5", "lfm2"}
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -243,6 +235,8 @@ def test_an_unknown_family_is_described_rightly_or_refused(family: str, monkeypa
 
 def adapted(target: str) -> nn.Module:
     """A LoRA whose difference is not zero."""
+    from peft import LoraConfig, get_peft_model  # warns when it is imported, and only a test may let that pass
+
     model: Any = new_model("llama", KINDS["llama"].settings, seed=3)
     return enliven(get_peft_model(model, LoraConfig(r=2, target_modules=target)), 3)
 
@@ -265,6 +259,8 @@ def test_an_adapter_is_looked_into_like_the_model_it_makes(target: str) -> None:
 
 
 def test_adapters_that_put_tokens_before_the_prompt_are_refused() -> None:
+    from peft import PromptTuningConfig, TaskType, get_peft_model
+
     model: Any = new_model("llama", KINDS["llama"].settings)
     wrapped = get_peft_model(model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=3))
     with pytest.raises(LabError, match="virtual tokens"):

@@ -22,9 +22,11 @@ from llmlab.inspection.capture import AttentionCall, Edit, Observer, Point, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
-SOME_EXPERTS = {"qwen2_moe", "qwen3_moe", "qwen3_next"}  # the middle layer is dense
-EXPERTS = {"mixtral", "olmoe", "phimoe", "gpt_oss"} | SOME_EXPERTS
-_NO_PATTERN = {"qwen3_next": {0, 2}}
+# Layers whose feed-forward is not made of experts.
+DENSE = {"qwen2_moe": 1, "qwen3_moe": 1, "qwen3_next": 1, "deepseek_v2": 0, "deepseek_v3": 0}
+EXPERTS = {"mixtral", "olmoe", "phimoe", "gpt_oss", "granitemoe", *DENSE}
+GATED = {"qwen3_next", "qwen3_5"}  # heads' answers go through a gate before they are projected
+_NO_PATTERN = {"qwen3_next": {0, 2}, "qwen3_5": {0, 2}, "lfm2": {0, 2}}
 
 
 class Watcher(Everything):
@@ -151,7 +153,7 @@ def test_patterns_times_values_are_the_heads_answers(name: str) -> None:
         assert value.shape == (about.anatomy.n_kv_head, TIME, about.anatomy.head_width)
         answers = torch.stack([pattern[head] @ value[head // group] for head in range(about.anatomy.n_head)])
         assert torch.allclose(answers, about.seen.answers[layer], atol=1e-6)
-        if name != "qwen3_next":  # whose answers go through a gate
+        if name not in GATED:
             assert torch.allclose(answers.transpose(0, 1), about.seen.z[layer], atol=1e-6)
 
 
@@ -191,7 +193,7 @@ def test_the_final_norm_and_the_unembedding_give_the_logits(name: str) -> None:
 def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
     about = watched(name)
     for layer, block in enumerate(about.anatomy.blocks):
-        none = name in EXPERTS - SOME_EXPERTS or (name in SOME_EXPERTS and layer != 1)
+        none = name in EXPERTS and layer != DENSE.get(name)
         assert (block.neurons is None) == none
         if not none:
             assert about.seen.activations[layer].shape[0] == TIME
