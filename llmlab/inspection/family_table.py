@@ -80,10 +80,11 @@ _MPT = Parts("attn", "attn.out_proj", "ffn", "ffn.down_proj")
 _PHI = Parts("self_attn", "self_attn.dense", "mlp", "mlp.fc2")
 _STARCODER = Parts("self_attn", "self_attn.o_proj", "mlp", "mlp.c_proj")
 _OPT = Parts("self_attn", "self_attn.out_proj", "fc2", "fc2")
-_GRANITE_MOE = Parts(mlp="block_sparse_moe", down=None)
+_SPARSE = Parts(mlp="block_sparse_moe", down=None)
 _LFM2 = Parts("self_attn", "self_attn.out_proj", "feed_forward", "feed_forward.w2")
 _TRANSFORMER = Trunk("transformer", "h", "ln_f")
 _OLMO2 = Sandwich(mid="mlp")
+_MIXTRAL = Hybrid({"mlp": Sequential(), "block_sparse_moe": Sequential(_SPARSE)})  # its name before transformers 5
 _QWEN_HYBRID = Hybrid(
     {
         "self_attn": Sequential(gated=True),
@@ -108,13 +109,13 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family("GPT-2", Sequential(_GPT2, "ln_2"), _TRANSFORMER),
     "gpt_neo": Family("GPT-Neo", Sequential(_NEO, "ln_2"), _TRANSFORMER),
     "opt": Family("OPT", Sequential(_OPT, "final_layer_norm"), Trunk("model.decoder", norm="final_layer_norm")),
-    "mixtral": Family("Mixtral"),
+    "mixtral": Family("Mixtral", _MIXTRAL),
     "qwen2_moe": Family("Qwen2-MoE"),
     "qwen3_moe": Family("Qwen3-MoE"),
     "olmoe": Family("OLMoE"),
     "deepseek_v2": Family("DeepSeek-V2"),
     "deepseek_v3": Family("DeepSeek-V3"),
-    "phimoe": Family("Phi-MoE"),
+    "phimoe": Family("Phi-MoE", _MIXTRAL),
     "gpt_oss": Family("gpt-oss"),
     # Parallel: both halves read the block's input.
     "gptj": Family("GPT-J", Parallel(_GPTJ), _TRANSFORMER),
@@ -149,7 +150,7 @@ FAMILIES: dict[str, Family] = {
     "exaone4": Family("EXAONE 4", _OLMO2),
     # Scaled: what is added is a multiple of a module's output.
     "granite": Family("Granite", Scaled(), logits=LogitScale("logits_scaling", divides=True)),
-    "granitemoe": Family("Granite MoE", Scaled(_GRANITE_MOE), logits=LogitScale("logits_scaling", divides=True)),
+    "granitemoe": Family("Granite MoE", Scaled(_SPARSE), logits=LogitScale("logits_scaling", divides=True)),
     "minicpm3": Family(
         "MiniCPM3", Scaled(multiplier="residual_scale"), logits=LogitScale("logits_scaling", divides=True)
     ),

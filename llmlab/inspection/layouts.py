@@ -129,7 +129,7 @@ class ByConfig(Layout):
 
 @dataclass(frozen=True)
 class Hybrid(Layout):
-    """Layers of several kinds, told apart by which submodule a block has."""
+    """Blocks of several kinds, in one model or in one family, told apart by which submodule they have."""
 
     kinds: Mapping[str, Layout]
 
