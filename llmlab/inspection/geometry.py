@@ -21,6 +21,7 @@ of the variance and no more: points far apart are far apart, points that touch m
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,9 +175,10 @@ def _shown(
 
 
 def readable(text: str) -> bool:
-    """Whether a token's text is a label: something printable, with no broken character in it."""
+    """Whether a token's text is a label: something printable, with no broken character in it, and no <|control|>."""
     shown = text.strip()
-    return bool(shown) and shown.isprintable() and "\ufffd" not in shown and not shown.startswith("\\x")
+    broken = "\ufffd" in shown or shown.startswith("\\x") or re.fullmatch(r"<[^<>]+>", shown)
+    return bool(shown) and shown.isprintable() and not broken
 
 
 def _name(opened: OpenModel, matrix: str, row: int) -> str:

@@ -19,7 +19,8 @@ activation (what its last linear layer reads; in gated layers the product):
     neurons/rms [L]                 sqrt(mean a^2)
     neurons/dead [L]                share of dead neurons; metadata `dead` says by which rule:
         never positive    where no activation is negative (ReLU and its like): never above 0 on this text
-        below threshold   elsewhere (GELU, SwiGLU never fall silent entirely): |a| < threshold * rms at every token
+        below threshold   elsewhere (GELU, SwiGLU never fall silent entirely): its largest |a| < threshold times the
+                          median of that over the layer's neurons; not times rms, which a few of them can dominate
 
 A neuron that a short text leaves silent may be alive on another one.
 """
@@ -187,7 +188,7 @@ class _Neurons(Observer):
         dead, positive, rms = (np.full(n_layer, np.nan) for _ in range(3))
         for layer, largest in self.largest.items():
             rms[layer], positive[layer] = self._rms[layer], self._positive[layer]
-            still = self._highest[layer] <= 0 if silent else largest < threshold * rms[layer]
+            still = self._highest[layer] <= 0 if silent else largest < threshold * largest.median()
             dead[layer] = float(still.float().mean())
             tensors[f"neurons/largest/{layer}"] = largest.numpy()
         tensors |= {"neurons/dead": dead, "neurons/positive": positive, "neurons/rms": rms}

@@ -137,7 +137,16 @@ def test_iteration_finds_what_the_exact_way_finds(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("text", "is_readable"), [("king", True), (" é", True), (" ", False), ("\ufffd", False), ("\\xc3", False)]
+    ("text", "is_readable"),
+    [
+        ("king", True),
+        (" é", True),
+        (" ", False),
+        ("\ufffd", False),
+        ("\\xc3", False),
+        ("<|im_end|>", False),
+        ("<", True),
+    ],
 )
 def test_labels_are_texts_that_can_be_read(text: str, is_readable: bool) -> None:
     assert readable(text) is is_readable

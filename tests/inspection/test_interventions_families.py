@@ -1,0 +1,150 @@
+"""Changes mean the same in every family: what is set, skipped or taken out is the model's own part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from family_models import KINDS, TIME, family_model, some_ids
+from torch import Tensor, nn
+
+from llmlab.inspection.anatomy import Anatomy, anatomy_of
+from llmlab.inspection.archive import read_archive
+from llmlab.inspection.capture import run
+from llmlab.inspection.edits import EDITABLE, Changes, Recorder, Sources, parse_change
+from llmlab.inspection.interventions import Intervene, intervene
+from llmlab.inspection.sweep import Sweep, row_bytes, sweep
+from llmlab.sessions.model import OpenModel
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # transformers' and peft's own
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
+]
+NAMES = list(KINDS)
+LAYER, HEAD = 1, 2
+SOURCE = some_ids(seed=9)
+
+
+class Numbers:
+    """Reads tokens written as numbers."""
+
+    beginning = None
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+    def token_text(self, id: int) -> str:
+        return str(id)
+
+
+def opened(name: str) -> OpenModel:
+    return OpenModel(name, name, "huggingface", family_model(name), Numbers())
+
+
+def logits(model: nn.Module, anatomy: Anatomy, *edits: str, sources: Sources | None = None) -> Tensor:
+    changes = [parse_change(edit) for edit in edits]
+    return run(model, anatomy, some_ids(), edits=[Changes(changes, TIME, sources)] if edits else [])[0]
+
+
+def patched_from(model: nn.Module, anatomy: Anatomy, ids: Tensor, *edits: str) -> Sources:
+    recorder = Recorder(slot for edit in edits for slot in parse_change(edit).takes)
+    run(model, anatomy, ids, [recorder])
+    return Sources(patches=recorder.values, alignment={place: place for place in range(TIME)})
+
+
+def heads_of(anatomy: Anatomy) -> int | None:
+    """A layer whose heads can be changed; None where the family has none."""
+    if anatomy.refusals.heads is not None:
+        return None
+    return next((layer for layer, block in enumerate(anatomy.blocks) if block.projection is not None), None)
+
+
+def points_of(anatomy: Anatomy) -> tuple[str, ...]:
+    return EDITABLE if anatomy.refusals.contributions is None else ("pre_attn", "post_ffn")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_patching_with_itself_changes_nothing(name: str) -> None:
+    model = family_model(name)
+    anatomy = anatomy_of(model)
+    edits = [f"patch residual:{layer}.{point}" for layer in range(3) for point in points_of(anatomy)]
+    if (layer := heads_of(anatomy)) is not None:
+        edits += [f"patch head:{layer}.{head}" for head in range(anatomy.n_head)]
+    before = logits(model, anatomy)
+    after = logits(model, anatomy, *edits, sources=patched_from(model, anatomy, some_ids(), *edits))
+    scaled = any(tap.scale != 1.0 for block in anatomy.blocks for tap in (block.attn, block.mlp))
+    # (x * m) / m is not always x in floating point: the one place where a family's own multiplier is undone.
+    assert torch.allclose(before, after, atol=1e-5) if scaled else torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_patching_the_stream_of_the_last_layer_gives_the_sources_predictions(name: str) -> None:
+    model = family_model(name)
+    anatomy = anatomy_of(model)
+    sources = patched_from(model, anatomy, SOURCE, "patch layer:2")
+    assert torch.equal(logits(model, anatomy, "patch layer:2", sources=sources), run(model, anatomy, SOURCE)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_zeroed_head_is_one_whose_output_weights_are_zero(name: str) -> None:
+    model = family_model(name)
+    anatomy = anatomy_of(model)
+    layer = heads_of(anatomy)
+    if layer is None:
+        pytest.skip(anatomy.refusals.heads or "no heads")
+    without = copy.deepcopy(model)
+    path = next(path for path, module in model.named_modules() if module is anatomy.blocks[layer].projection)
+    weight = without.get_submodule(path).weight
+    assert isinstance(weight, Tensor)
+    with torch.no_grad():
+        by_input = weight if type(anatomy.blocks[layer].projection).__name__ == "Conv1D" else weight.T
+        by_input.unflatten(0, (anatomy.n_head, -1))[HEAD] = 0
+        expected = without(input_ids=some_ids()[None]).logits[0]
+    found = logits(model, anatomy, f"zero head:{layer}.{HEAD}")
+    assert torch.allclose(found, expected, atol=2e-5)
+    assert not torch.allclose(found, logits(model, anatomy), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_skipped_layer_adds_neither_attention_nor_feed_forward(name: str) -> None:
+    model = family_model(name)
+    anatomy = anatomy_of(model)
+    if anatomy.refusals.contributions is not None:
+        pytest.skip(anatomy.refusals.contributions)
+    skipped = logits(model, anatomy, f"zero layer:{LAYER}")
+    nothing = logits(model, anatomy, f"zero attention:{LAYER}", f"zero feed_forward:{LAYER}")
+    assert torch.allclose(skipped, nothing, atol=1e-5)
+    assert not torch.allclose(skipped, logits(model, anatomy), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_change_reaches_no_earlier_token(name: str) -> None:
+    model = family_model(name)
+    anatomy = anatomy_of(model)
+    before, after = logits(model, anatomy), logits(model, anatomy, "scale:0.5 layer:0@7")
+    assert torch.allclose(before[:7], after[:7], atol=1e-6)
+    assert not torch.allclose(before[7], after[7], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: Path) -> None:
+    model = opened(name)
+    prompt, source = (tuple(ids.tolist()) for ids in (some_ids(), SOURCE))
+    heads = heads_of(model.anatomy) is not None
+    aim = {"ids": prompt, "source_ids": source, "answer": "3", "against": "40"}
+    question = Sweep(**aim, over="layer,head" if heads else "layer,position")  # type: ignore[arg-type]
+    sweep(model, question, tmp_path / "sweep", budget=5 * row_bytes(model.anatomy, TIME))
+    grid = read_archive(tmp_path / "sweep")["sweep/logit_difference"]
+    for layer, index in ((0, 0), (1, 2), (2, 3)):
+        if heads and model.anatomy.blocks[layer].projection is None:
+            assert grid[layer, index] != grid[layer, index]  # NaN: nothing to change
+            continue
+        edit = f"patch head:{layer}.{index}" if heads else f"patch residual:{layer}.pre_attn@{index}"
+        intervene(model, Intervene(**aim, edits=(edit,)), tmp_path / "one")  # type: ignore[arg-type]
+        assert grid[layer, index] == pytest.approx(read_archive(tmp_path / "one")["target/after"][0], abs=3e-5)
