@@ -32,8 +32,8 @@ REPOSITORY = Path(llmlab.__file__).parents[1]
 class Conversation:
     """A host process; its answers are read in a thread, so that a silent one fails a test and does not hang it."""
 
-    def __init__(self) -> None:
-        environment = os.environ | {"PYTHONIOENCODING": "ascii"}  # a host must not depend on the terminal's
+    def __init__(self, **variables: str) -> None:
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"} | variables  # not to depend on the terminal's
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [sys.executable, "-m", "llmlab.sessions.host"]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)

@@ -1,0 +1,249 @@
+"""The model host by its newer words: open, tokenize, ask, compare, evolve, models; cancelled, hostile and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from fakes import FakeRun
+from forks import forked, wait_until
+from small_runs import new_run, train_here
+from test_host import Conversation
+
+from llmlab.inspection.answers import answer
+from llmlab.inspection.archive import read_archive
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import request
+from llmlab.sessions.about import about
+from llmlab.sessions.open import open_model
+
+TEXT = "the king and"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run `bar` in an outputs folder, and a model folder."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("places")
+    bpe = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300}
+    train_here(new_run(root / "outputs", 10, "bar", **bpe, checkpoints__keep_last=9))
+    return {"outputs": root / "outputs", "model": tiny_models.save(tiny_models.llama(), root / "tiny")}
+
+
+@pytest.fixture(scope="module")
+def host(places: dict[str, Path]) -> Iterator[Conversation]:
+    conversation = Conversation(LLMLAB_OUTPUTS=str(places["outputs"]))
+    yield conversation
+    conversation.process.kill()
+    conversation.process.wait()
+
+
+def test_open_describes_the_model(host: Conversation, places: dict[str, Path]) -> None:
+    for number, reference in enumerate(("bar@5", str(places["model"])), start=1):
+        answers = host.ask(id=number, do="open", model=reference)
+        assert [said["event"] for said in answers] == ["opened"]
+        expected = about(open_model(reference, places["outputs"])).as_dict()
+        said = answers[0]["about"]
+        assert said.pop("memory_bytes") > said["bytes"]
+        expected.pop("memory_bytes")
+        assert said == expected
+
+
+def test_opening_says_how_far_it_is(host: Conversation, places: dict[str, Path]) -> None:
+    host.ask(id=5, do="open", model="bar")
+    host.send({"id": 6, "do": "open", "model": str(places["model"])})
+    told = [said for said in host.until(6, "opened") if said["event"] == "progress"]
+    assert told
+    assert set(told[0]) == {"id", "event", "what", "done", "total", "eta_seconds"}
+
+
+def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
+    end = tiny_models.TOKENIZER.end_of_text
+    ids = tiny_models.TOKENIZER.encode(TEXT)
+    plain = host.ask(id=10, do="tokenize", model=str(places["model"]), text=TEXT, beginning=False)[-1]
+    assert (plain["ids"], plain["beginning"]) == (ids, end)
+    assert plain["texts"][:2] == ["the", " king"]
+    begun = host.ask(id=11, do="tokenize", model=str(places["model"]), text=TEXT, beginning=True)[-1]
+    assert begun["ids"] == [end, *ids]
+    assert begun["texts"][0] == "<|endoftext|>"
+    assert host.ask(id=12, do="tokenize", model="bar", text="\ud800", beginning=False)[-1]["texts"] == ["?"]
+    assert host.ask(id=13, do="tokenize", model="bar", text="", beginning=False)[-1]["ids"] == []
+
+
+def test_ask_writes_what_the_question_answers_here(host: Conversation, places: dict[str, Path], tmp_path: Path) -> None:
+    values = {"text": TEXT, "what": ["heads", "attention", "lens"]}
+    for number, reference in enumerate(("bar@10", str(places["model"])), start=20):
+        out = tmp_path / "new" / f"{number}.safetensors"
+        said = host.ask(id=number, do="ask", model=reference, question="inspect", values=values, out=str(out))[-1]
+        assert (said["event"], said["path"]) == ("answered", str(out))
+        assert said["seconds"] > 0
+        here = read_archive(answer(open_model(reference, places["outputs"]), "inspect", values, tmp_path / "here"))
+        there = read_archive(out)
+        assert set(there) == set(here)
+        assert all(np.allclose(there[name], here[name], atol=1e-5) for name in here)
+
+
+def test_compare_and_evolve_answer(host: Conversation, places: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "compared.safetensors"
+    said = host.ask(id=30, do="compare", models=["bar@5", "bar@5"], values={"text": TEXT}, out=str(out))[-1]
+    assert said["event"] == "answered", said
+    compared = read_archive(out)
+    assert compared.metadata.kind == "comparison"
+    assert not any(compared[name].any() for name in compared if name.startswith("difference/"))
+    out = tmp_path / "evolved.safetensors"
+    said = host.ask(id=31, do="evolve", run="bar", values={"text": TEXT, "what": ["heads"]}, out=str(out))[-1]
+    assert said["event"] == "answered", said
+    assert len(json.loads(read_archive(out).metadata.more["steps"])) >= 2
+
+
+def test_models_lists_what_is_here(host: Conversation) -> None:
+    rows = host.ask(id=40, do="models")[-1]["rows"]
+    assert ("bar@latest", "run") in [(row["reference"], row["kind"]) for row in rows]
+
+
+def test_generate_and_next_take_a_model_of_any_kind(host: Conversation, places: dict[str, Path]) -> None:
+    words = {"model": str(places["model"]), "prompt": TEXT, "top": 2}
+    how = {"tokens": 3, "temperature": 0.0, "top_k": 0, "seed": 0}
+    events = [said["event"] for said in host.ask(id=50, do="generate", **words, **how)]
+    assert events[-1] == "done"
+    assert events.count("token") == 3
+    assert len(host.ask(id=51, do="next", **words)[-1]["top"]) == 2
+
+
+def test_a_file_that_was_replaced_is_opened_again(host: Conversation, tmp_path: Path) -> None:
+    folder = tiny_models.save(tiny_models.llama(seed=1), tmp_path / "changing")
+    asked = {"do": "next", "model": str(folder), "prompt": TEXT, "top": 3}
+    first = host.ask(id=60, **asked)
+    again = host.ask(id=61, **asked)
+    tiny_models.save(tiny_models.llama(seed=2), folder)
+    second = host.ask(id=62, **asked)
+    assert [said["event"] for said in again] == ["next"]
+    assert [said["event"] for said in second] == ["loading", "next"]
+    assert first[-1]["top"] == again[-1]["top"] != second[-1]["top"]
+
+
+ASK = {"do": "ask", "model": "bar", "question": "inspect", "values": {"text": "a"}, "out": "OUT"}
+
+
+@pytest.mark.parametrize(
+    ("number", "asked", "said"),
+    [
+        (100, {"do": "open", "model": "nothing"}, "There is no model 'nothing'"),
+        (101, {"do": "open"}, "could not answer"),
+        (102, {"do": "open", "model": None}, "There is no model 'None'"),
+        (
+            103,
+            ASK | {"question": "explode"},
+            "no question 'explode'",
+        ),
+        (104, ASK | {"values": {"text": ""}}, "empty"),
+        (105, ASK | {"values": [1]}, "could not answer"),
+        (106, ASK | {"values": {"x": 1}}, "x"),
+        (
+            107,
+            ASK | {"out": 5},
+            "could not answer",
+        ),
+        (
+            108,
+            ASK | {"out": "/dev/null/x"},
+            "written",
+        ),
+        (109, {"do": "compare", "models": ["bar"], "values": {}, "out": "OUT"}, "could not answer"),
+        (110, {"do": "compare", "models": ["bar", "baz"], "values": {"text": "the"}, "out": "OUT"}, "no model 'baz'"),
+        (111, {"do": "evolve", "run": "nothing", "values": {"text": "the"}, "out": "OUT"}, "nothing"),
+        (112, {"do": "tokenize", "model": "bar"}, "could not answer"),
+        (113, {"do": ["open"], "model": "bar"}, "cannot ['open']"),
+        (114, {"do": "open", "model": "bar@live"}, ""),
+        (
+            115,
+            ASK | {"model": "bar@live"},
+            "does not train now",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_a_sentence(
+    host: Conversation, tmp_path: Path, number: int, asked: dict[str, Any], said: str
+) -> None:
+    asked = asked | ({"out": str(tmp_path / "out")} if asked.get("out") == "OUT" else {})
+    last = host.ask(id=number, **asked)[-1]
+    if said:
+        assert last["event"] == "error"
+        assert said in last["what"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_question_is_cancelled_while_it_is_worked_on(places: dict[str, Path], tmp_path: Path) -> None:
+    conversation = Conversation(LLMLAB_OUTPUTS=str(places["outputs"]))
+    try:
+        values = {"text": TEXT, "beginning": False}
+        conversation.send({"id": 1, "do": "ask", "model": "bar", "question": "inspect", "values": values, "out": "x"})
+        conversation.send({"do": "cancel", "id": 1})
+        out = str(tmp_path / "live")
+        fake = FakeRun(places["outputs"], "busy").start()
+        conversation.until(1, "cancelled", "answered")
+        asked = {
+            "do": "ask",
+            "model": str(fake.run.path) + "@live",
+            "question": "inspect",
+            "values": values,
+            "out": out,
+        }
+        process = conversation.process
+        conversation.send({"id": 2, **asked})
+        conversation.until(2, "progress")
+        begin = time.monotonic()
+        conversation.send({"do": "cancel", "id": 2})
+        assert conversation.until(2, "cancelled", "error")[-1]["event"] == "cancelled"
+        assert time.monotonic() - begin < 2
+        assert process.poll() is None
+        assert conversation.ask(id=3, do="open", model="bar")[-1]["event"] == "opened"
+    finally:
+        conversation.process.kill()
+        conversation.process.wait()
+
+
+def test_a_live_run_is_described_cut_and_asked_through_its_folder(
+    host: Conversation, places: dict[str, Path], tmp_path: Path
+) -> None:
+    run: RunFolder = new_run(places["outputs"], 3000, "training", checkpoints__interval=0, train__eval_interval=0)
+    with forked(run):
+        wait_until(lambda: run.status().step > 0)
+        request(run, "pause")
+        wait_until(lambda: run.status().state == "paused")
+        said = host.ask(id=200, do="open", model="training@live")[-1]["about"]
+        assert (said["kind"], said["reference"], said["step"]) == ("live", "training@live", run.status().step)
+        cut = host.ask(id=201, do="tokenize", model="training@live", text="the king", beginning=False)[-1]
+        assert cut["texts"] == list("the king")
+        out = tmp_path / "live.safetensors"
+        words = {"question": "inspect", "values": {"text": "the king", "what": ["heads"]}, "out": str(out)}
+        assert host.ask(id=202, do="ask", model="training@live", **words)[-1]["event"] == "answered"
+        archive = read_archive(out)
+        assert archive["heads/entropy"].shape == (said["n_layer"], said["n_head"])
+        request(run, "save")
+        wait_until(lambda: any(run.checkpoints.glob("step-*")))
+        saved = host.ask(id=203, do="open", model="training@latest")[-1]["about"]
+        differing = {"reference", "name", "kind", "memory_bytes"}
+        assert {k: v for k, v in saved.items() if k not in differing} == {
+            k: v for k, v in said.items() if k not in differing
+        }
+
+
+def test_a_host_that_is_killed_leaves_nothing_half_written(places: dict[str, Path], tmp_path: Path) -> None:
+    conversation = Conversation(LLMLAB_OUTPUTS=str(places["outputs"]))
+    conversation.ask(id=1, do="open", model="bar")
+    out = tmp_path / "killed.safetensors"
+    words = {"question": "inspect", "values": {"text": TEXT}, "out": str(out)}
+    conversation.send({"id": 2, "do": "ask", "model": "bar", **words})
+    os.kill(conversation.process.pid, signal.SIGKILL)
+    assert conversation.process.wait(10) == -signal.SIGKILL
+    assert not out.exists() or len(read_archive(out)) > 0

@@ -1,0 +1,156 @@
+"""Models of the hub: from the cache without a word to the network, downloaded where they are not, else a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+import llmlab
+from llmlab.errors import LabError
+from llmlab.sessions.open import open_model
+
+REPOSITORY = Path(llmlab.__file__).parents[1]
+SHA = "0" * 40
+NAME = "maker/tiny"
+
+# Opens the model in a process of its own: huggingface_hub reads its settings when it is imported.
+CODE = """
+import sys
+from pathlib import Path
+from llmlab.errors import LabError
+from llmlab.sessions.open import open_model
+told = []
+try:
+    opened = open_model(sys.argv[1], Path("."), lambda what, *_: told.append(what))
+    print(opened.reference, opened.name, opened.kind, opened.weights_sha256)
+    print("; ".join(dict.fromkeys(told)))
+except LabError as error:
+    print("refused:", error)
+"""
+
+
+class Hub:
+    """A hub of one model, on this machine. asked: the paths of all requests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.asked.append(self.path)
+                path = self.path.partition("?")[0]
+                if path == f"/api/models/{NAME}":
+                    names = [{"rfilename": file.name, "size": file.stat().st_size} for file in folder.iterdir()]
+                    self.reply(json.dumps({"id": NAME, "sha": SHA, "siblings": names}).encode(), "about")
+                    return
+                file = folder / path.removeprefix(f"/{NAME}/resolve/{SHA}/")
+                if path.startswith(f"/{NAME}/resolve/{SHA}/") and file.is_file():
+                    self.reply(file.read_bytes(), hashlib.sha256(file.read_bytes()).hexdigest())
+                else:
+                    self.send_error(404)
+
+            do_HEAD = do_GET
+
+            def reply(self, body: bytes, tag: str) -> None:
+                self.send_response(200)
+                headers = {"Content-Length": str(len(body)), "ETag": f'"{tag}"', "X-Repo-Commit": SHA}
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    saved = tiny_models.save(tiny_models.llama(), tmp_path / "published")
+    (saved / "pytorch_model.bin").write_bytes(b"a pickle")
+    (saved / "modeling_tiny.py").write_text("raise SystemExit('run')")
+    return saved
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[Hub]:
+    hub = Hub(folder)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+def opened(name: str, home: Path, endpoint: str, **variables: str) -> list[str]:
+    """What a process that opens the model says."""
+    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"} | variables
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
+        environment.pop(proxy, None)
+    command = [sys.executable, "-c", CODE, name]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.splitlines()
+
+
+def test_a_model_is_downloaded_once_and_only_what_is_needed(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    said = opened(NAME, tmp_path / "home", hub.address)
+    digest = open_model(str(folder), tmp_path).weights_sha256
+    assert said[0] == f"{NAME} {NAME} huggingface {digest}"
+    assert "Downloading model.safetensors" in said[1]
+    assert not any("pytorch_model.bin" in path or ".py" in path for path in hub.asked)
+    hub.asked.clear()
+    assert opened(NAME, tmp_path / "home", hub.address)[0] == said[0]
+    assert hub.asked == []
+    assert opened(NAME, tmp_path / "home", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")[0] == said[0]
+
+
+def test_a_download_that_was_broken_off_is_completed(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    first = opened(NAME, tmp_path / "home", hub.address)
+    (snapshot,) = (tmp_path / "home" / "hub").glob("models--*/snapshots/*")
+    (snapshot / "model.safetensors").resolve().unlink()
+    (snapshot / "model.safetensors").unlink()
+    assert opened(NAME, tmp_path / "home", hub.address)[0] == first[0]
+
+
+def test_a_model_that_the_hub_does_not_have_is_a_sentence(hub: Hub, tmp_path: Path) -> None:
+    (said,) = opened("maker/nothing", tmp_path / "home", hub.address)
+    assert said.startswith("refused: There is no model maker/nothing on this machine.")
+
+
+def test_a_model_without_safetensors_is_not_downloaded(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (said,) = opened(NAME, tmp_path / "home", hub.address)
+    assert "no safetensors weights on the hub" in said
+    assert not any("resolve" in path for path in hub.asked)
+
+
+def test_no_network_is_a_sentence_within_seconds(tmp_path: Path) -> None:
+    (said,) = opened(NAME, tmp_path / "home", "http://127.0.0.1:9")
+    assert "There is no model maker/tiny on this machine." in said
+    assert "The hub could not give it" in said
+
+
+def test_offline_the_hub_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(LabError, match=r"The hub is not asked, since HF_HUB_OFFLINE is set\."):
+        open_model(NAME, tmp_path)
