@@ -50,6 +50,14 @@ DOCK_IDS = (
     "write",
     "log",
     "learn",
+    "prompt",
+    "attention",
+    "contributions",
+    "residual",
+    "lens",
+    "interventions",
+    "compare",
+    "evolution",
 )
 # The short words of a `lab:run?` link, as on the command line.
 _SHORT_SETTINGS = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}

@@ -9,6 +9,7 @@ from llmlab.corpora.text_files import SUFFIXES
 from llmlab.errors import LabError
 from llmlab.runs.checkpoints import MANIFEST_FILE
 from llmlab.runs.folder import RunFolder
+from llmlab.sessions.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,37 @@ class DroppedRun:
     checkpoint: str = ""
 
 
-def meaning(path: Path) -> DroppedText | DroppedRun:
-    """A run folder, a checkpoint of a run, a text file, or a folder with texts. LabError for anything else."""
+@dataclass(frozen=True)
+class DroppedModel:
+    """A model to look into, by what opens it (`llmlab.sessions.reference`)."""
+
+    reference: str
+
+
+def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
+    """A run, a checkpoint of one, a model's folder or file, a text, or a folder with texts. LabError otherwise."""
     if (path / "run.json").is_file():
         return DroppedRun(RunFolder(path))
     run = path.parent.parent
     if (path / MANIFEST_FILE).is_file() and (run / "run.json").is_file():
         return DroppedRun(RunFolder(run), path.name)
+    if _is_model(path):
+        return DroppedModel(str(path))
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return DroppedText(path)
     if path.is_dir() and next(path.rglob("*.txt"), None) is not None:
         return DroppedText(path)
     raise LabError(
         f"{path.name} is nothing that the lab can open.",
-        "It is neither a run, nor a checkpoint in a run's folder, nor a text.",
-        f"Drop a run's folder, a {', '.join(SUFFIXES)} file, or a folder of .txt files.",
+        "It is neither a run, nor a checkpoint in a run's folder, nor a model, nor a text.",
+        f"Drop a run's or a model's folder, a {GGUF_SUFFIX} or {', '.join(SUFFIXES)} file, or a folder of .txt files.",
     )
+
+
+def _is_model(path: Path) -> bool:
+    """A Hugging Face folder, an adapter's, a GGUF file or a folder with some; texts beside them are the tokenizer's."""
+    if path.is_file():
+        return path.suffix == GGUF_SUFFIX
+    if not path.is_dir():
+        return False
+    return is_model_folder(path) or (path / ADAPTER_FILE).is_file() or bool(ggufs_in(path))

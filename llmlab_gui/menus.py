@@ -68,6 +68,16 @@ class Menus(QObject):
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
             for row in window.lab.runs()
         ]
+        look = self._window.look_inside
+        made += [
+            Command(f"{row.run.id} while it trains", partial(look, f"{row.run.path}@live"), "Look inside")
+            for row in window.lab.runs()
+            if row.status.live
+        ]
+        made += [
+            Command(model.name, partial(look, model.reference), "Look inside")
+            for model in window.lab.inspection.recent.models
+        ]
         return made
 
     def add_docks(self) -> None:
@@ -75,9 +85,8 @@ class Menus(QObject):
         window = self._window
         for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
             self._view.insertAction(self._view_docks, dock.toggleViewAction())
-            action = self._make(
-                f"show_{dock_id}", dock.windowTitle(), partial(window.show_dock, dock_id), f"Ctrl+{number % 10}"
-            )
+            show = partial(window.show_dock, dock_id)
+            action = self._make(f"show_{dock_id}", dock.windowTitle(), show, _dock_keys(number))
             self._go_to.addAction(action)
             self._dock_actions.append(action)
 
@@ -94,6 +103,11 @@ class Menus(QObject):
         self._add(menu, "open_text", "Train on a text of your own…", self._open_text)
         self.recent = menu.addMenu("Recent runs")
         self.recent.aboutToShow.connect(self._fill_recent)
+        menu.addSeparator()
+        menu.addAction(window.model_bar.choose_action)
+        self._actions.append(window.model_bar.choose_action)
+        self.recent_models = menu.addMenu("Recent models")
+        self.recent_models.aboutToShow.connect(self._fill_recent_models)
         menu.addSeparator()
         self._add(menu, "quit", "Quit", window.close, "Ctrl+Q").setMenuRole(QAction.MenuRole.QuitRole)
 
@@ -159,6 +173,16 @@ class Menus(QObject):
         if not rows:
             self.recent.addAction("There are none yet").setEnabled(False)
 
+    def _fill_recent_models(self) -> None:
+        self.recent_models.clear()
+        models = self._window.lab.inspection.recent.models
+        for model in models:
+            self.recent_models.addAction(
+                model.name.replace("&", "&&"), partial(self._window.look_inside, model.reference)
+            )
+        if not models:
+            self.recent_models.addAction("There are none yet").setEnabled(False)
+
     def _open_run(self) -> None:
         name = QFileDialog.getExistingDirectory(self._window, "A run's folder", str(self._window.lab.outputs))
         if name:
@@ -177,6 +201,12 @@ class Menus(QObject):
         dialog = ShortcutsDialog(self.shortcuts(), self._window)
         dialog.exec()
         dialog.deleteLater()
+
+
+def _dock_keys(number: int) -> str:
+    """Ctrl with a digit for the first ten docks, Alt with a digit for the next ten."""
+    modifier = "Ctrl" if number <= 10 else "Alt"
+    return f"{modifier}+{number % 10}" if number <= 20 else ""
 
 
 def _plain(action: QAction) -> str:

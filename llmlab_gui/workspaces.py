@@ -10,8 +10,8 @@ from typing import TypeAlias
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
-TRAIN, COMPARE, WRITE, LEARN = "Train", "Compare runs", "Write", "Learn"
-WORKSPACES = (TRAIN, COMPARE, WRITE, LEARN)
+TRAIN, LOOK_INSIDE, COMPARE, WRITE, LEARN = "Train", "Look inside", "Compare runs", "Write", "Learn"
+WORKSPACES = (TRAIN, LOOK_INSIDE, COMPARE, WRITE, LEARN)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
+    LOOK_INSIDE: _stacked(
+        (24, _beside((58, _tabs("prompt", "write")), (42, _tabs("interventions", "compare", "geometry", "learn")))),
+        (
+            76,
+            _beside(
+                (56, _tabs("attention", "evolution", "parameters")),
+                (44, _stacked((52, _tabs("contributions", "runs")), (48, _tabs("lens", "residual", "checkpoints")))),
+            ),
+        ),
+    ),
     COMPARE: _beside(
         (60, _stacked((66, _tabs("loss")), (34, _tabs("runs")))),
         (40, _stacked((60, _tabs("learning_rate")), (40, _tabs("throughput")))),
@@ -78,7 +88,8 @@ _ARRANGEMENTS: Mapping[str, Split] = {
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:
     """Puts the docks of a workspace in their places and hides the others. docks: by id."""
-    tree = _ARRANGEMENTS[workspace]
+    tree = _only(_ARRANGEMENTS[workspace], docks)
+    assert tree is not None
     for dock in docks.values():
         window.removeDockWidget(dock)
         dock.setFloating(False)
@@ -92,6 +103,15 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
     _resize(window, docks, tree, window.width(), window.height())
     for front in _fronts(tree):
         docks[front].raise_()
+
+
+def _only(node: Node, docks: Mapping[str, QDockWidget]) -> Node | None:
+    """The part of an arrangement whose docks are there."""
+    if isinstance(node, Tabs):
+        names = tuple(name for name in node.names if name in docks)
+        return Tabs(names) if names else None
+    parts = [(share, part) for share, child in node.parts if (part := _only(child, docks)) is not None]
+    return Split(node.across, tuple(parts)) if parts else None
 
 
 def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) -> None:

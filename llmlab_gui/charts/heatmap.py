@@ -78,6 +78,7 @@ class Heatmap(QWidget):
         self.log = False
         self.chosen = (-1, -1)
         self.describe: Callable[[int, int], str] | None = None  # the line under the map, for a cell
+        self.line = True  # whether there is such a line
         self.under = (-1, -1)
         self._lines = (-1, -1)  # the row and the column pointed at elsewhere
         self._view = HeatView(square=square)
@@ -194,7 +195,7 @@ class Heatmap(QWidget):
         metrics = QFontMetricsF(self.font())
         left = room_for(metrics, heat.rows, self.width() * 0.25)
         top = room_for(metrics, heat.columns, self.height() * 0.25)
-        line = metrics.height() + _PAD
+        line = metrics.height() + _PAD if self.line else 0
         self._view.set_area(QRectF(left, top, self.width() - left - BAR_ROOM - _PAD, self.height() - top - line - _PAD))
 
     # Painting ----------------------------------------------------------------------------------------------------
@@ -223,7 +224,8 @@ class Heatmap(QWidget):
         paint_columns(painter, view, heat.columns, {columns, self.chosen[1]} - {-1})
         bar = QRectF(view.shown.right() + 2 * _PAD, view.shown.top(), BAR_ROOM - 2 * _PAD, view.shown.height())
         paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)
-        self._paint_line(painter)
+        if self.line:
+            self._paint_line(painter)
 
     def _picture(self) -> QImage:
         """The part in sight; kept until it, the colours or the numbers change."""

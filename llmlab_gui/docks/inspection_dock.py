@@ -54,7 +54,8 @@ class InspectionDock(LabDock):
         self._drawn: Archive | None = None
         self._shown = False
         self.strip = ProgressStrip(self.session)
-        self.controls = FlowRow()
+        self._row = QWidget()
+        self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
         self.export_button, self.copy_button = self._export_button(), self._copy_button()
         session = self.session
         session.about_changed.connect(self.update_state)
@@ -96,7 +97,7 @@ class InspectionDock(LabDock):
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        layout.addLayout(self.controls)
+        layout.addWidget(self._row)
         layout.addWidget(self.strip)
         layout.addWidget(widget, 1)
         super().set_body(body)

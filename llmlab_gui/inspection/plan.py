@@ -20,7 +20,7 @@ REFUSED_BY = {
     "lens": "attribution",
 }
 # Beyond this the patterns of all heads are not kept; a head that someone looks at is asked for by itself.
-PATTERNS_LIMIT = 256_000_000
+PATTERNS_LIMIT = 64_000_000
 # The same for the rollout, which is one pattern a layer.
 _ROLLOUT_LIMIT = 2_000_000_000
 _FLOAT = 4

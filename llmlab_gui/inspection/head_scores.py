@@ -1,0 +1,121 @@
+"""What each head does, in numbers: a table to sort, and which heads to fade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.color_scale import Values
+from llmlab_gui.charts.numbers import read_out
+
+_ROOT = QModelIndex()
+SORT_ROLE = int(Qt.ItemDataRole.UserRole)
+
+
+@dataclass(frozen=True)
+class Score:
+    """key: its name in the archive, below `heads/`. words: how it is defined. unit: of the number, "" for a share."""
+
+    key: str
+    title: str
+    words: str
+    unit: str = ""
+
+
+# Defined in llmlab.inspection.heads.
+SCORES = (
+    Score("induction", "Induction", "Weight on what followed the same token the last time, on repeated random tokens"),
+    Score("previous", "Previous", "Weight on the token just before, in this prompt"),
+    Score("first", "First", "Weight on the first token of this prompt, where heads look that have nothing to do"),
+    Score("duplicate", "Duplicate", "Weight on the same token earlier, on repeated random tokens"),
+    Score("entropy", "Entropy", "How spread the weights are in this prompt: 0 is one token alone", "nats"),
+    Score("distance", "Distance", "How far back it looks in this prompt, weighted mean", "tokens"),
+)
+
+
+class HeadScores(QAbstractTableModel):
+    """A row a head: layer, head, then its scores."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.scores: list[Score] = []
+        self._values: dict[str, Values] = {}
+        self._shape = (0, 0)
+
+    def show(self, archive: Archive) -> None:
+        """The scores of an inspection; those that it lacks have no column."""
+        self.beginResetModel()
+        self.scores = [score for score in SCORES if f"heads/{score.key}" in archive]
+        self._values = {score.key: np.array(archive[f"heads/{score.key}"]) for score in self.scores}
+        shape = next(iter(self._values.values())).shape if self._values else (0, 0)
+        self._shape = (shape[0], shape[1])
+        self.endResetModel()
+
+    def value(self, key: str, layer: int, head: int) -> float:
+        """One score; NaN when it is not known."""
+        values = self._values.get(key)
+        return float("nan") if values is None else float(values[layer, head])
+
+    def values(self, key: str) -> Values | None:
+        """[L, H] of one score."""
+        return self._values.get(key)
+
+    def words(self, layer: int, head: int) -> str:
+        """A head and its scores in a line."""
+        parts = []
+        for score in self.scores:
+            value = self.value(score.key, layer, head)
+            if np.isfinite(value):
+                parts.append(
+                    f"{score.title.lower()} {read_out(value, 'value')}{f' {score.unit}' if score.unit else ''}"
+                )
+        return " · ".join([f"Layer {layer}, head {head}", *parts])
+
+    def row_of(self, layer: int, head: int) -> int:
+        """Its row."""
+        return layer * self._shape[1] + head
+
+    def head_of(self, row: int) -> tuple[int, int]:
+        """Layer and head of a row."""
+        return divmod(row, max(1, self._shape[1]))
+
+    def below(self, key: str, least: float) -> npt.NDArray[np.bool_] | None:
+        """[L, H]: which heads are below `least` in a score; None when the score is not known."""
+        values = self._values.get(key)
+        return None if values is None else ~(values >= least)
+
+    def rowCount(self, parent: QModelIndex | QPersistentModelIndex = _ROOT) -> int:
+        return 0 if parent.isValid() else self._shape[0] * self._shape[1]
+
+    def columnCount(self, parent: QModelIndex | QPersistentModelIndex = _ROOT) -> int:
+        return 0 if parent.isValid() else 2 + len(self.scores)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        score = self.scores[section - 2] if section >= 2 else None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return score.title if score is not None else ("Layer", "Head")[section]
+        if role == Qt.ItemDataRole.ToolTipRole and score is not None:
+            return f"{score.words}{f', in {score.unit}' if score.unit else ''}"
+        return None
+
+    def data(self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        place = self.head_of(index.row())
+        if index.column() < 2:
+            if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE):
+                return place[index.column()]
+        else:
+            value = self.value(self.scores[index.column() - 2].key, *place)
+            if role == Qt.ItemDataRole.DisplayRole:
+                return "–" if not np.isfinite(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+            if role == SORT_ROLE:
+                return value if np.isfinite(value) else -np.inf
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        return None
