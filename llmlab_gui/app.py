@@ -90,6 +90,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     settings = WindowSettings()
     apply_theme(app, settings.theme)
     window = MainWindow(outputs, settings, later=True)
+    window.furnished.connect(garbage.freeze)
     post.unexpected.connect(window.lab.error_raised)
     window.show()
 

@@ -29,7 +29,13 @@ class GarbageTimer(QObject):
                 gc.collect(generation)
                 return
 
+    def freeze(self) -> None:
+        """Leaves out of later collections what is there now: start-up's objects, which are many and stay."""
+        gc.collect()
+        gc.freeze()
+
     def stop(self) -> None:
         """Hands collecting back to the interpreter."""
         self._timer.stop()
+        gc.unfreeze()
         gc.enable()

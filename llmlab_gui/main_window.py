@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from PySide6.QtCore import QSize, Qt, QTimer, QUrl
+from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QAction,
     QCloseEvent,
@@ -50,6 +50,8 @@ _FRAME = 40  # about what the title bar needs
 
 class MainWindow(QMainWindow):
     """Owns the lab and the docks; `close()` asks what becomes of live runs, then ends every thread."""
+
+    furnished = Signal()  # the docks are there
 
     def __init__(self, outputs: Path, settings: WindowSettings | None = None, *, later: bool = False) -> None:
         """later: the docks are made after the window was first painted, so that it is there at once."""
@@ -99,6 +101,7 @@ class MainWindow(QMainWindow):
             dock.setEnabled(self.welcome.isHidden())
         if self.isVisible():
             self._settle_docks()
+        self.furnished.emit()
 
     # What the menus and the palette call -----------------------------------------------------------------------
 

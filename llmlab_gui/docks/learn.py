@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from PySide6.QtCore import Qt, QUrl
+from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QColor,
     QDesktopServices,
@@ -54,6 +54,7 @@ class LearnDock(LabDock):
         super().__init__(lab, "learn", "Learn", parent)
         self._pages: list[Page] = []
         self._page: Page | None = None
+        self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, int]] = []  # page and scroll position
         self._future: list[tuple[str, int]] = []
 
@@ -114,6 +115,7 @@ class LearnDock(LabDock):
             shortcut = QShortcut(key, body)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
+        self.visibilityChanged.connect(self._come_to_sight)  # its tab was chosen
         lab.concept_requested.connect(self.go)  # the window brings the dock to the front
         theme_notifier.changed.connect(self._restyle)
 
@@ -169,9 +171,21 @@ class LearnDock(LabDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self._come_to_sight(True)
+
+    def _come_to_sight(self, visible: bool) -> None:
+        """While docks are being arranged, each is shown for a moment: only what stays in sight is worth a page."""
+        if visible:
+            QTimer.singleShot(0, self, self._shown)
+
+    def _shown(self) -> None:
+        if not self.isVisible() or self.visibleRegion().isEmpty():
+            return
         self._load()
         if self._page is None and self._pages:
             self._show(self._pages[0].name, 0)
+        elif self._stale:
+            self._render(self.browser.verticalScrollBar().value())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -277,13 +291,14 @@ class LearnDock(LabDock):
 
     def _render(self, scroll: int) -> None:
         assert self._page is not None
+        self._stale = False
         self.browser.setHtml(page_html(self._page, _page_colors()))
         self.browser.verticalScrollBar().setValue(scroll)
         self._mark_matches()
 
     def _restyle(self) -> None:
-        if self._page is not None:
-            self._render(self.browser.verticalScrollBar().value())
+        self._stale = self._page is not None
+        self._shown()
 
     def _focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)

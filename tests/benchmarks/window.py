@@ -28,6 +28,7 @@ class Window:
         self.window.show()
         QApplication.processEvents()  # the window arranges itself when it is first shown
         self.window.use_workspace(workspace)
+        self._garbage.freeze()
 
     def show_run(self, run: RunFolder) -> None:
         self.window.lab.open_run(run)

@@ -8,6 +8,7 @@ import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 
 from llmlab_gui.docks import learn
@@ -37,6 +38,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
+    qtbot.waitUntil(lambda: dock.page_name != "", timeout=1000)
     return dock
 
 
@@ -48,6 +50,39 @@ def test_the_first_page_opens_by_itself_with_live_code(dock: LearnDock) -> None:
     assert "Predict" in text
     assert "Try it" in text
     assert "<script>x</script>" in text  # Markdown's HTML is off: it is only text
+
+
+def test_a_page_is_drawn_only_when_it_comes_to_sight(
+    qtbot: QtBot, lab: FakeLab, dock: LearnDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    plain = learn.page_html
+    monkeypatch.setattr(learn, "page_html", lambda page, colors: (drawn.append(page.name), plain(page, colors))[1])
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    hidden, front = LearnDock(lab, window), QDockWidget("Front", window)  # type: ignore[arg-type]
+    for one in (hidden, front):
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, one)
+    window.tabifyDockWidget(hidden, front)
+    front.raise_()
+    window.show()
+    qtbot.wait(100)
+    theme_notifier.changed.emit()
+    qtbot.wait(50)
+    dock.hide()
+    drawn.clear()  # the other dock's, which is in sight
+    theme_notifier.changed.emit()
+    qtbot.wait(50)
+    assert drawn == []
+    assert hidden.page_name == ""
+    hidden.raise_()
+    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=1000)
+    front.raise_()
+    qtbot.wait(50)
+    theme_notifier.changed.emit()
+    assert drawn == ["attention"]
+    hidden.raise_()  # in the new theme's colours
+    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=1000)
 
 
 def test_code_that_is_gone_is_said_in_its_place(dock: LearnDock) -> None:
