@@ -10,7 +10,7 @@ from PySide6.QtGui import QColor, QFont, QHelpEvent, QKeyEvent, QMouseEvent, QPa
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab_gui.charts.axes import round_step
-from llmlab_gui.charts.numbers import read_out, tick
+from llmlab_gui.charts.numbers import tick
 from llmlab_gui.colors import mix
 from llmlab_gui.theme import current_theme, theme_notifier
 
@@ -253,9 +253,9 @@ class BarChart(QWidget):
 
     def _paint_value(self, painter: QPainter, bar: Bar, rect: QRectF, top: float, plot: QRectF) -> None:
         """The number at the bar's end, where there is room for it."""
-        text = read_out(bar.value, "value")
+        text = f"{bar.value:.3g}"
         metrics = self.fontMetrics()
-        if metrics.horizontalAdvance(text) > rect.width() + 8:
+        if metrics.horizontalAdvance(text) > rect.width() + 2:
             return
         upwards = bar.value >= 0
         y = top - metrics.height() if upwards else top

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
@@ -15,10 +16,15 @@ from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.theme import Theme, current_theme, theme_notifier
 
+_BESIDE_LEGEND, _SIGN = 90, 24  # pixels: the left axis and some air; a piece of line and the gap after its words
+
 
 @dataclass(frozen=True)
 class Line:
-    """x and y [N], x ascending. color: a place among the theme's series, -1 for its text. dotted: a mean, a bound."""
+    """x and y [N], x ascending. color: a place among the theme's series, -1 for its text. dotted: a mean, a bound.
+
+    legend: what stands over the chart, the label if None, nothing if "".
+    """
 
     label: str
     x: npt.NDArray[np.floating]
@@ -26,6 +32,7 @@ class Line:
     color: int = 0
     dotted: bool = False
     markers: bool = False
+    legend: str | None = None
 
 
 class LayerChart(LineChart):
@@ -74,10 +81,33 @@ class LayerChart(LineChart):
         self._name_axes()
 
     def draw(self) -> None:
-        """Draws now; the legend has as many entries as there is room for."""
-        theme = current_theme()
-        self.set_legend([_style(line, theme) for line in self._lines])
+        """Draws now, with the legend in lines over the plot, where it covers no curve."""
+        self._show_legend()
         super().draw()
+
+    def _show_legend(self) -> None:
+        theme, metrics = current_theme(), self.fontMetrics()
+        rows: list[str] = []
+        left = room = max(80, self.width() - _BESIDE_LEGEND)
+        for line in self._lines:
+            words = line.label if line.legend is None else line.legend
+            if not words:
+                continue
+            words = metrics.elidedText(words, Qt.TextElideMode.ElideMiddle, room - 2 * _SIGN)
+            width = metrics.horizontalAdvance(words) + 2 * _SIGN
+            sign = "┄" if line.dotted else "━"
+            entry = f'<span style="color:{_style(line, theme).color.name()}">{sign}{sign}</span> {escape(words)}'
+            if left + width > room:
+                rows.append(entry)
+                left = width
+            else:
+                rows[-1] += f"&nbsp;&nbsp;&nbsp; {entry}"
+                left += width
+        plot, height = self.getPlotItem(), len(rows) * (metrics.height() + 2)
+        plot.titleLabel.setText("<br>".join(rows), size="9pt", color=theme.text, justify="left")
+        plot.titleLabel.setVisible(bool(rows))
+        plot.titleLabel.setMaximumHeight(height)
+        plot.layout.setRowFixedHeight(0, height)
 
     def _retheme(self) -> None:
         theme = current_theme()

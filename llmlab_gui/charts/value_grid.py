@@ -43,6 +43,7 @@ class Grid:
 
     text: the words of a cell.
     tip: what hovering a cell says, with exact numbers. unit: what the colours are, beside their legend.
+    ends: what the legend says at the ends of the scale, its numbers if None.
     """
 
     values: Values
@@ -52,6 +53,7 @@ class Grid:
     tip: Callable[[int, int], str]
     text: Callable[[int, int], str]
     unit: str = ""
+    ends: tuple[str, str] | None = None
 
 
 _NOTHING = Grid(np.zeros((0, 0)), (), (), one_sided(0, 1), lambda row, column: "", lambda row, column: "")
@@ -136,9 +138,10 @@ class ValueGrid(QAbstractScrollArea):
 
     def _cell(self) -> tuple[float, float]:
         """Width and height of a cell in pixels."""
-        width = self._room().width() // max(1, len(self.grid.columns))
+        room = self._room()
+        width, height = room.width() // max(1, len(self.grid.columns)), room.height() // max(1, len(self.grid.rows))
         line = self.fontMetrics().height() + _CELL_PAD
-        return float(max(_CELL_WIDTH, min(width, 2 * _CELL_WIDTH))), float(line)
+        return float(max(_CELL_WIDTH, min(width, 2 * _CELL_WIDTH))), float(max(line, min(height, 1.5 * line)))
 
     @property
     def _top(self) -> int:
@@ -341,7 +344,8 @@ class ValueGrid(QAbstractScrollArea):
         top = self.viewport().height() - metrics.height() - _PAD
         painter.setPen(QColor(theme.quiet))
         left = float(self._left)
-        for text, after in ((read_out(scale.low, "value"), "bar"), (read_out(scale.high, "value"), "")):
+        low, high = self.grid.ends or (read_out(scale.low, "value"), read_out(scale.high, "value"))
+        for text, after in ((low, "bar"), (high, "")):
             width = metrics.horizontalAdvance(text)
             painter.drawText(QRectF(left, top, width + 1, metrics.height()), _LEFT, text)
             left += width + 6

@@ -47,8 +47,8 @@ class ContributionsDock(InspectionDock):
         self.detail = BarChart("Heads or neurons of one layer")
         self.note = QuietLabel()
         self.close_detail = QToolButton()
-        self.close_detail.setText("Close")
-        self.close_detail.setToolTip("Show the layers alone")
+        self.close_detail.setText("Layers only")
+        self.close_detail.setToolTip("Close the heads or neurons below")
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
@@ -67,6 +67,8 @@ class ContributionsDock(InspectionDock):
 
     def draw(self, archive: Archive) -> None:
         """The bars of a new inspection; an attribution is asked for anew."""
+        if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
+            return
         self._inspected = archive
         self._asked = ()
         self._redraw()

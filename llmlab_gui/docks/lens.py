@@ -52,7 +52,7 @@ class LensDock(InspectionDock):
         self.unpin.setText("Unpin all")
         self.unpin.setToolTip("Take the pinned tokens' lines away")
         self.grid = ValueGrid("Top token by layer and place")
-        self.ranks = LayerChart("rank of the right token", x_label="layers passed")
+        self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):
             self.controls.addWidget(widget)
@@ -79,6 +79,8 @@ class LensDock(InspectionDock):
 
     def draw(self, archive: Archive) -> None:
         """The table of a new inspection; pins stay while the prompt has such places."""
+        if "lens/ids" not in archive:  # found for other panels, before this one was in sight
+            return
         same = self._archive is not None and self._archive.metadata.token_ids == archive.metadata.token_ids
         self._archive = archive
         if not same:

@@ -16,7 +16,7 @@ from llmlab_gui.inspection.film import Inspected
 PROBABILITY, RANK, ENTROPY, KL = "probability", "rank", "entropy", "kl"
 UNITS = {
     PROBABILITY: "probability of the top token",
-    RANK: "rank of the right token, log10 (0: it is the top token)",
+    RANK: "rank of the right token",
     ENTROPY: "entropy of the prediction in nats",
     KL: "KL divergence of the final prediction from this one, in nats",
 }
@@ -70,6 +70,7 @@ def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> 
         lambda row, column: lens_tip(archive, rows[row], column, text_of),
         lambda row, column: visible(text_of(int(ids[rows[row].place, column, 0]))),
         unit=UNITS[by],
+        ends=("1", f"{10**scale.high:,.0f}") if by == RANK else None,
     )
 
 

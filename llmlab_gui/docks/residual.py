@@ -69,6 +69,8 @@ class ResidualDock(InspectionDock):
 
     def draw(self, archive: Archive) -> None:
         """Lines and map of a new inspection."""
+        if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
+            return
         self._archive = archive
         note = virtual(archive)
         self.note.setText(note)

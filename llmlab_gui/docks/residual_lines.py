@@ -27,11 +27,13 @@ def norm_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list[L
     lines = []
     for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
         dotted = column is None
-        lines.append(Line(f"stream, {suffix}", *_stream(archive, column), color=0, dotted=dotted))
+        legend = "mean of tokens" if dotted else f"stream at {name}"
+        lines.append(Line(f"stream, {suffix}", *_stream(archive, column), color=0, dotted=dotted, legend=legend))
         for point, words, color, offset in _ADDED:
             values = _column(archive[f"contributions/norm/{point}"], column)
             x = np.arange(len(values)) + offset
-            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=dotted))
+            legend = "" if dotted else words
+            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=dotted, legend=legend))
     return lines
 
 
@@ -42,7 +44,9 @@ def cosine_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list
         for part, words, color in _COSINES:
             values = _column(archive[f"contributions/cosine/{part}"], column)
             x = np.arange(len(values), dtype=np.float64)
-            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=column is None))
+            first = "mean of tokens" if part == "attention" else ""
+            legend = first if column is None else words
+            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=column is None, legend=legend))
     return lines
 
 

@@ -1,0 +1,133 @@
+"""Points, neighbours, norms and singular values are those of the archive; clicking asks for more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_model import LAYERS, WIDTH, FakeModelHost, Made
+from inspection_lab import InspectionLab
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from llmlab.errors import LabError
+from llmlab_gui.docks.geometry import GeometryDock
+from llmlab_gui.docks.parameters import LAYERS as BY_LAYER
+from llmlab_gui.docks.parameters import NEURONS, TENSORS, ParametersDock
+
+NAMES = ["wte.weight", "blocks.0.mlp.weight", "blocks.0.mlp.bias"]
+
+
+def make_geometry(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
+    dice = np.random.default_rng(3)
+    shown = np.arange(20, dtype=np.int32)
+    tensors = {
+        "geometry/ids": shown,
+        "geometry/points": dice.normal(size=(20, 3)),
+        "geometry/explained": np.array([0.5, 0.25, 0.125]),
+        "geometry/norm": dice.uniform(size=20),
+    }
+    more = {"matrix": values["matrix"]}
+    if values["near"]:
+        tensors["neighbours/ids"] = np.array([4, 9], np.int32)
+        tensors["neighbours/cosine"] = np.array([0.875, 0.5])
+        texts = json.dumps({"4": host.vocabulary[4], "9": host.vocabulary[9]})
+        more |= {"near": values["near"], "near_id": str(host.vocabulary.index(values["near"])), "texts": texts}
+    return tensors, more
+
+
+def make_parameters(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
+    dice = np.random.default_rng(4)
+    tensors = {f"parameters/{name}": dice.uniform(size=3) for name in ("norm", "rms", "largest")}
+    tensors["parameters/count"] = np.array([80, 32, 4])
+    tensors |= {"layers/norm": dice.uniform(size=LAYERS), "neurons/dead": dice.uniform(size=LAYERS)}
+    tensors["neurons/positive"] = dice.uniform(size=LAYERS)
+    for name in values.get("singular", ()):
+        tensors[f"singular/{name}"] = np.linspace(3, 0.5, WIDTH)
+    shapes = json.dumps([[10, 8], [8, 4], [4]])
+    return tensors, {"names": json.dumps(NAMES), "shapes": shapes, "dead": "never positive"}
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
+    host = FakeModelHost()
+    host.answers |= {"geometry": make_geometry, "parameters": make_parameters}
+    made = InspectionLab(tmp_path, host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
+    dock = GeometryDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock, prompt=" ".join(f"w{number}" for number in range(20)))  # the rows shown have these names
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=3000)
+    return dock
+
+
+@pytest.fixture
+def parameters(lab: InspectionLab, qtbot: QtBot) -> ParametersDock:
+    dock = ParametersDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=3000)
+    return dock
+
+
+def test_points_lie_where_the_archive_has_them(lab: InspectionLab, qtbot: QtBot, geometry: GeometryDock) -> None:
+    assert geometry.archive is not None
+    points = geometry.archive["geometry/points"]
+    assert np.array_equal(geometry.scatter.points, points[:, :2])
+    geometry.pair.setCurrentIndex(2)
+    assert np.array_equal(geometry.scatter.points, points[:, 1:])
+    table = geometry.table()
+    assert table is not None
+    assert [row[2] for row in table[1]] == points[:, 0].tolist()
+
+
+def test_a_click_lists_the_nearest_tokens(lab: InspectionLab, qtbot: QtBot, geometry: GeometryDock) -> None:
+    geometry.scatter.clicked.emit(1)
+    assert geometry.near.text() == "w1"
+    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() == 2, timeout=3000)
+    assert lab.host.asked[-1][1]["near"] == "w1"
+    first = geometry.neighbours.topLevelItem(0)
+    assert (first.text(0), first.text(1)) == ("w4", "0.8750")
+    assert geometry.neighbours.isVisible()
+
+
+def test_an_embedding_that_is_not_there_is_refused_in_words(
+    lab: InspectionLab, qtbot: QtBot, geometry: GeometryDock
+) -> None:
+    lab.host.fail["geometry"] = LabError("It has no position embeddings.", "It turns queries and keys.", "")
+    geometry.matrix.setCurrentIndex(2)
+    qtbot.waitUntil(lambda: "no position embeddings" in geometry.note.text(), timeout=3000)
+
+
+def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:
+    archive = parameters.archive
+    assert archive is not None
+    assert parameters.view.currentIndex() == BY_LAYER
+    assert parameters.chart.line("weights").y == pytest.approx(archive["layers/norm"], rel=1e-6)
+    assert "while it trains" in parameters.note.text()
+    parameters.view.setCurrentIndex(NEURONS)
+    assert parameters.chart.line("dead on this prompt").y == pytest.approx(archive["neurons/dead"], rel=1e-6)
+    assert "never positive" in parameters.note.text()
+
+
+def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:
+    parameters.view.setCurrentIndex(TENSORS)
+    rows = {parameters.list.topLevelItem(n).text(0): parameters.list.topLevelItem(n) for n in range(3)}
+    assert set(rows) == set(NAMES)
+    assert rows["wte.weight"].text(1) == "10 × 8"
+    rows["wte.weight"].setSelected(True)
+    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=3000)
+    assert lab.host.asked[-1][1]["singular"] == ["wte.weight"]
+    assert parameters.spectrum.line("wte.weight").y == pytest.approx(np.linspace(3, 0.5, WIDTH))
+    parameters.list.clearSelection()
+    rows["blocks.0.mlp.bias"].setSelected(True)
+    assert not parameters.spectrum.isVisible()
+    parameters.list.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    assert parameters.list.topLevelItem(0).text(0) == "blocks.0.mlp.bias"  # 4 < 32 < 80, not as texts
