@@ -77,7 +77,7 @@ def compare_archives(a: Path, b: Path, out: Path, progress: Progress = quiet, *,
             raise UsageError(
                 f"{archive.path.name} is no inspection.", f"It is of kind {archive.metadata.kind}.", "Choose another."
             )
-    ends = (text_ends(first.metadata.tokens), text_ends(second.metadata.tokens)) if align else None
+    ends = ends_of_both(first.metadata, second.metadata) if align else None
     pairs = paired(first.metadata, second.metadata, ends)
     plan = plan_of(first, second, pairs)
     with ArchiveWriter(
@@ -89,10 +89,24 @@ def compare_archives(a: Path, b: Path, out: Path, progress: Progress = quiet, *,
 # Which tokens belong together ------------------------------------------------------------------------------------
 
 
+def ends_of_both(a: Metadata, b: Metadata) -> tuple[dict[int, int], dict[int, int]]:
+    """Of both prompts: character offset where a token ends -> its position, counted back from the end of the text.
+
+    One text may go on before the other's beginning (a beginning-of-text token). UsageError where they are not the
+    same otherwise, also where a token is half a character, which no text shows.
+    """
+    texts = "".join(a.tokens), "".join(b.tokens)
+    if not (texts[0].endswith(texts[1]) or texts[1].endswith(texts[0])):
+        raise UsageError(
+            "The two inspections cannot be aligned.", "They read different texts.", "Inspect both with one prompt."
+        )
+    return text_ends(a.tokens), text_ends(b.tokens)
+
+
 def text_ends(tokens: Sequence[str]) -> dict[int, int]:
-    """Character offset where a token ends -> its position, from the tokens' own texts."""
+    """Character offset from the end of the text where a token ends, 0 or less -> its position."""
     ends: dict[int, int] = {}
-    end = 0
+    end = -sum(map(len, tokens))
     for position, text in enumerate(tokens):
         end += len(text)
         ends[end] = position  # of several with the same end, the last: it has seen all of it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from llmlab.errors import Cancelled, LabError, UsageError
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, Metadata, read_archive, write_archive
 from llmlab.inspection.capture import run
-from llmlab.inspection.compare import Compare, Opener, compare_opened, divergence
-from llmlab.inspection.differences import compare_archives, cosine, linear_cka
+from llmlab.inspection.compare import Compare, Opener, character_ends, compare_opened, divergence
+from llmlab.inspection.differences import compare_archives, cosine, linear_cka, text_ends
 from llmlab.inspection.questions import from_values
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
@@ -189,12 +190,43 @@ def test_saved_inspections_of_other_tokens_are_refused_or_aligned(tmp_path: Path
         inspected(tmp_path / name, opening(), text=text)
     with pytest.raises(UsageError, match="different tokens"):
         compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot be aligned"):
+        compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out", align=True)
     write_archive(tmp_path / "other", {"pattern": np.zeros((2, 2))}, Metadata("pattern", "m", ""))
     with pytest.raises(UsageError, match="no inspection"):
         compare_archives(tmp_path / "a/seen", tmp_path / "other", tmp_path / "out")
     with pytest.raises(LabError):
         compare_archives(tmp_path / "a/seen", tmp_path / "missing", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_saved_inspections_of_one_text_are_aligned_from_its_end(tmp_path: Path) -> None:
+    merges = [("t", "h"), ("th", "e"), ("i", "n")]
+    for name, open_it in (("a", reading(merges, 1)), ("b", reading(merges[:2], 2))):
+        (tmp_path / name).mkdir()
+        inspected(tmp_path / name, open_it)
+    compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out", align=True)
+    live = compared(tmp_path, reading(merges, 1), reading(merges[:2], 2), align=True)
+    archive = read_archive(tmp_path / "out")
+    assert archive.metadata.more["alignment"] == live.metadata.more["alignment"]
+    assert np.array_equal(archive["difference/attention/1"], live["difference/attention/1"])
+    assert text_ends(["<s>", "ab", "", "c"]) == {-3: 0, -1: 2, 0: 3}
+    assert text_ends(["abc"]) == {0: 0}
+
+
+def test_tokens_that_do_not_read_back_as_the_prompt_are_aligned_with_nothing(tmp_path: Path) -> None:
+    class Lowering(Pieces):
+        def decode(self, ids: Sequence[int]) -> str:
+            return super().decode(ids).lower()
+
+    def lowering(progress: Progress) -> OpenModel:
+        tokenizer = Lowering([("i", "n")])
+        return OpenModel("low", "low", "scratch", lively(shape(block_size=32), tokenizer.vocab_size), tokenizer)
+
+    with pytest.raises(UsageError, match="cannot be aligned"):
+        compared(tmp_path, reading([]), lowering, text="The king", align=True)
+    ends = character_ends(reading([])(quiet), Compare(text="a €uro"), Pieces([]).encode("a €uro"))
+    assert ends == {1: 0, 2: 1, 3: 4, 4: 5, 5: 6, 6: 7}  # the sign is three tokens: only the last one ends it
 
 
 def test_cancelling_leaves_nothing_behind(tmp_path: Path) -> None:
