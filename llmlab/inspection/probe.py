@@ -69,6 +69,7 @@ def probe(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     if attention is None:
         attention, other = _attention(anatomy, seen, tolerance)
         heads = heads or other
+    anatomy = _measured(anatomy, seen)
     attribution = known.attribution or _logits(anatomy, seen, plain, tolerance)
     return replace(anatomy, refusals=Refusals(attention, contributions, heads, attribution))
 
@@ -223,6 +224,8 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
         kept = seen.layers[layer]
         if kept.pattern is None or kept.answers is None or kept.values is None or kept.in_pieces is None:
             return f"Layer {layer} never showed its attention.", None
+        if (count := kept.pattern.shape[0]) != anatomy.n_head:
+            return (f"Layer {layer} has {count} patterns, for {anatomy.n_head} heads.",) * 2
         wrong = _wrong_pattern(kept.pattern, block, anatomy.sinks)
         if wrong is not None:
             return f"In layer {layer} {wrong}.", None
@@ -239,6 +242,15 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
             # The interface goes on with the answers shown: then what follows is unknown, but the pattern is not.
             return None if eager_attention_of(block.attention) is not None else why, why
     return None, None
+
+
+def _measured(anatomy: Anatomy, seen: _Seen) -> Anatomy:
+    """The anatomy with the heads that values came in, where all layers agree: settings may mean something else."""
+    shapes = {(kept.values.shape[0], kept.values.shape[2]) for kept in seen.layers.values() if kept.values is not None}
+    if len(shapes) != 1:
+        return anatomy
+    n_kv_head, head_width = shapes.pop()
+    return replace(anatomy, n_kv_head=n_kv_head, head_width=head_width)
 
 
 def _wrong_pattern(pattern: Tensor, block: BlockAnatomy, sinks: bool) -> str | None:

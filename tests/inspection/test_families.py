@@ -148,6 +148,15 @@ def test_the_probe_refuses_patterns_beyond_a_window_and_rows_that_do_not_sum_to_
     assert "do not sum to 1" in refused
 
 
+def test_heads_are_counted_in_the_pass() -> None:
+    model = family_model("llama")
+    right = anatomy_of(model)
+    assert probe(model, replace(right, n_kv_head=1, head_width=3)) == right
+    refusals = probe(model, replace(right, n_head=2)).refusals
+    assert refusals.attention == refusals.heads == "Layer 0 has 4 patterns, for 2 heads."
+    assert refusals.contributions is None
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_a_mask_that_is_not_registered_is_noticed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the model looks ahead, and no error says so."""
