@@ -124,13 +124,22 @@ def paired(a: Metadata, b: Metadata, ends: tuple[Mapping[int, int], Mapping[int,
     if ends is None:
         raise UsageError(
             "The two models cut the prompt into different tokens.",
-            f"{a.model} into {len(a.token_ids)}, {b.model} into {len(b.token_ids)}.",
+            f"{a.model} into {len(a.token_ids)}, {b.model} into {len(b.token_ids)}; {_first_difference(a, b)}.",
             "Ask for an alignment to compare them where tokens end at the same character.",
         )
     shared = sorted(ends[0].keys() & ends[1].keys())
     if not shared:
         raise UsageError("The two prompts cannot be aligned.", "No two tokens end at the same character.")
     return Pairs([ends[0][end] for end in shared], [ends[1][end] for end in shared])
+
+
+def _first_difference(a: Metadata, b: Metadata) -> str:
+    """Where two rows of tokens part, in words."""
+    rows = [list(zip(about.token_ids, about.tokens, strict=True)) for about in (a, b)]
+    for place, (ours, theirs) in enumerate(zip(*rows, strict=False)):
+        if ours != theirs:
+            return f"token {place} is {ours[1]!r} (id {ours[0]}) and {theirs[1]!r} (id {theirs[0]})"
+    return f"the first {min(map(len, rows))} are the same"
 
 
 # What can be compared --------------------------------------------------------------------------------------------
@@ -199,7 +208,7 @@ def slots_of(plan: Plan, time: int) -> dict[str, Slot]:
 def about(a: Metadata, b: Metadata, pairs: Pairs, plan: Plan) -> Metadata:
     """The comparison's metadata: A's, with B's beside it."""
     more = {"model_b": b.model, "weights_sha256_b": b.weights_sha256, "dtype_b": b.dtype}
-    if not pairs.all_equal:
+    if not pairs.all_equal or a.token_ids != b.token_ids:
         more["alignment"] = json.dumps(list(zip(pairs.a, pairs.b, strict=True)))
         more["token_ids_b"] = json.dumps([b.token_ids[place] for place in pairs.b])
         more["tokens_b"] = json.dumps([b.tokens[place] for place in pairs.b], ensure_ascii=False)

@@ -130,6 +130,8 @@ def test_different_tokens_are_refused_before_the_second_pass(tmp_path: Path) -> 
         compared(tmp_path, opening(), reading([("t", "h")]))
     assert "13" in caught.value.why
     assert "12" in caught.value.why
+    assert "token 0 is 't'" in caught.value.why
+    assert "'th'" in caught.value.why
     assert list(tmp_path.iterdir()) == []
 
 
