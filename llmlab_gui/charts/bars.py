@@ -208,7 +208,8 @@ class BarChart(QWidget):
         low, high = min([0.0, *values]), max([0.0, *values])
         if low == high:
             high = low + 1.0
-        room = (high - low) * 0.08
+        # Above and below: the number that stands at a bar's end.
+        room = (high - low) * min(0.3, (self.fontMetrics().height() + 4) / max(1.0, self._plot().height()))
         return low - (room if low < 0 else 0.0), high + (room if high > 0 else 0.0)
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -296,11 +297,12 @@ class BarChart(QWidget):
         theme, metrics = current_theme(), self.fontMetrics()
         centers = [(places[0].left() + places[-1].right()) / 2 if places else 0.0 for places in self._places]
         taken: list[tuple[float, float]] = []
-        order = sorted(range(len(centers)), key=lambda n: (n != self._chosen, not self.bars.groups[n].apart, n))
+        order = sorted(range(len(centers)), key=lambda n: (n != self._chosen, self.bars.groups[n].label.isdecimal(), n))
         every = self._every(centers)
         for number in order:
             group = self.bars.groups[number]
-            if not group.apart and number != self._chosen and number % every:
+            # Whole numbers are thinned (0, 2, 4, ...), names are not.
+            if group.label.isdecimal() and number != self._chosen and int(group.label) % every:
                 continue
             width = metrics.horizontalAdvance(group.label)
             left = min(centers[number] - width / 2, self.width() - width - 2)

@@ -79,6 +79,7 @@ class LayerChart(LineChart):
         self.y_label, self.y_unit = label, unit
         self.setAccessibleName(label)
         self._name_axes()
+        self._axis_y.resizeEvent(None)  # or the new name stands where the old one's middle was
 
     def draw(self) -> None:
         """Draws now, with the legend in lines over the plot, where it covers no curve."""

@@ -64,11 +64,13 @@ class Scatter(pg.PlotWidget):
         self._view.autoRange(padding=0.06)
 
     def mark(self, places: Sequence[int]) -> None:
-        """Rings the first of the points in the accent colour and names all of them, whatever the room."""
+        """Rings the points, the first one in the accent colour, and names them before all others."""
         theme = current_theme()
         self._marked = {place: theme.accent if not number else theme.text for number, place in enumerate(places)}
         where = self.points[list(places)] if places else np.zeros((0, 2))
-        pens = [pg.mkPen(QColor(color), width=2) for color in self._marked.values()]
+        pens = [
+            pg.mkPen(QColor(color), width=1.2 if number else 2.5) for number, color in enumerate(self._marked.values())
+        ]
         self._chosen.setData(where[:, 0], where[:, 1], pen=pens or None)
         self.viewport().update()
 
@@ -146,7 +148,7 @@ class Scatter(pg.PlotWidget):
             & (shown[:, 1] < area.bottom())
         )
         order = [*self._marked, *(int(place) for place in np.flatnonzero(inside) if place not in self._marked)]
-        drawn = 0
+        drawn, first = 0, next(iter(self._marked), -1)
         for place in order:
             if drawn >= _MOST_LABELS:
                 break
@@ -156,7 +158,7 @@ class Scatter(pg.PlotWidget):
             columns = range(int(x) // _LABEL_STEP, int(x + width + 18) // _LABEL_STEP + 1)
             rows = {int(y - _LABEL_ROW / 2) // _LABEL_ROW, int(y + _LABEL_ROW / 2) // _LABEL_ROW}
             cells = {(column, row) for column in columns for row in rows}
-            if place not in self._marked and (cells & taken or x + width + 8 > area.right()):
+            if place != first and (cells & taken or x + width + 8 > area.right()):
                 continue
             taken |= cells
             drawn += 1

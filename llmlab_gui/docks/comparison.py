@@ -78,10 +78,11 @@ def point_heat(archive: Archive, point: str, layer: int) -> Heat | None:
 def layer_lines(archive: Archive) -> list[Line]:
     """Cosine (mean over tokens) and CKA of each point, by layer."""
     lines = []
-    for color, (point, words) in enumerate(POINTS):
+    shown = [pair for pair in POINTS if pair[0] in ("post_ffn", "attn_out", "mlp_out")]
+    for color, (point, words) in enumerate(shown):
         for prefix, kind in (("cosine/residual", "mean cosine"), ("cka", "CKA")):
             name = f"{prefix}/{point}"
-            if name in archive and point in ("post_ffn", "attn_out", "mlp_out"):
+            if name in archive:
                 values = np.asarray(archive[name], np.float64)
                 values = values.mean(axis=1) if values.ndim == 2 else values
                 x = np.arange(len(values), dtype=np.float64)
@@ -94,7 +95,7 @@ def kl_lines(archive: Archive) -> list[Line]:
     if "kl" not in archive:
         return []
     values = np.asarray(archive["kl"], np.float64)
-    return [Line("KL(A ‖ B)", np.arange(len(values), dtype=np.float64), values, markers=True)]
+    return [Line("KL(A ‖ B)", np.arange(len(values), dtype=np.float64), values, markers=True, legend="")]
 
 
 def top_columns(archive: Archive, names: Names, place: int) -> list[Ranked]:

@@ -69,8 +69,8 @@ def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) ->
         strict=True,
     )
     groups = tuple(
-        BarGroup(str(index), (Bar(part, 0, f"layer {layer}, neuron {index}: {part:.6g}, activation {activation:.6g}"),))
-        for index, part, activation in rows
+        BarGroup(f"#{index}", (Bar(part, 0, f"layer {layer}, neuron {index}: {part:.6g}, activation {value:.6g}"),))
+        for index, part, value in rows
     )
     return Bars(groups, (Series(f"neurons of layer {layer}", 1),), (target or Target()).unit)
 

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
     QListWidget,
@@ -24,7 +25,7 @@ from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.numbers_text import count_text
 
 _ROWS_SHOWN = 4
-_ALIGNMENTS = (("", "same places"), ("start", "from the start"), ("end", "from the end"))
+_ALIGNMENTS = (("", "token by token"), ("start", "aligned at the start"), ("end", "aligned at the end"))
 
 
 class EditForm(QWidget):
@@ -32,9 +33,10 @@ class EditForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, session: InspectionSession, parent: QWidget | None = None) -> None:
+    def __init__(self, session: InspectionSession, row: FlowRow, parent: QWidget | None = None) -> None:
+        """row: where the fields of a new edit go."""
         super().__init__(parent)
-        self._session = session
+        self._session, self.row = session, row
         self.part, self.how = _combo("What is changed", PARTS), _combo("How it is changed", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")
         self.factor = QDoubleSpinBox()
@@ -95,24 +97,25 @@ class EditForm(QWidget):
         }
 
     def _lay_out(self) -> None:
-        row = FlowRow()
+        row = self.row
         _fill(row, self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
         _fill(row, self.only_token, self.add)
         below = FlowRow()
-        _fill(below, self.remove, self.clear)
-        below.addStretch(1)
+        self.source.setMinimumWidth(200)
         _fill(below, QLabel("watch"), self.answer, QLabel("against"), self.against)
-        self._source_row = QWidget()
-        source = FlowRow(self._source_row)
-        self.source.setMinimumWidth(220)
-        _fill(source, QLabel("from"), self.source, QLabel("aligned"), self.align)
+        _fill(below, QLabel("source"), self.source, self.align)
+        buttons = QVBoxLayout()
+        buttons.addWidget(self.remove)
+        buttons.addWidget(self.clear)
+        buttons.addStretch(1)
+        chosen = QHBoxLayout()
+        chosen.addWidget(self.list, 1)
+        chosen.addLayout(buttons)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        layout.addLayout(row)
-        layout.addWidget(self.list)
+        layout.addLayout(chosen)
         layout.addLayout(below)
-        layout.addWidget(self._source_row)
 
     def _connect(self) -> None:
         session = self._session

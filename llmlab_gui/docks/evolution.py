@@ -201,7 +201,12 @@ class EvolutionDock(InspectionDock):
             self.chart.name_y(score.title.lower(), score.unit)
             self.chart.show_lines(views.score_lines(self.film, score.key, selection.layer, selection.head))
             if self._view == HEADS:
-                self.map.show_heat(views.score_heat(self.film, frame, score.key, score.unit))
+                heat = views.score_heat(self.film, frame, score.key, score.unit)
+                self.map.describe = lambda layer, head: (
+                    f"Layer {layer}, head {head}, step {frame.step:,}: {score.title.lower()} "
+                    f"{heat.values[layer, head]:.6g} {score.unit}".rstrip()
+                )
+                self.map.show_heat(heat)
                 self.map.choose(selection.layer, selection.head)
             else:
                 self.mosaic.show_heads(frame["heads/mosaic"])
@@ -209,7 +214,7 @@ class EvolutionDock(InspectionDock):
         elif self._view == LENS:
             self.grid.show_grid(lens_grid(frame, PROBABILITY, self._text, halves=False))
             self.grid.mark(-1, token)
-            self.chart.name_y("probability of the right token")
+            self.chart.name_y("probability")
             self.chart.show_lines(views.lens_lines(self.film, token, self._text))
         else:
             more = frame.metadata.more

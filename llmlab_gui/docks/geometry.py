@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QSplitter,
     QTreeWidget,
     QTreeWidgetItem,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -219,11 +220,11 @@ class GeometryDock(InspectionDock):
         splitter.addWidget(self.scatter)
         splitter.addWidget(self.neighbours)
         splitter.setSizes([520, 190])
-        whole = QSplitter(Qt.Orientation.Vertical)
-        whole.addWidget(splitter)
-        whole.addWidget(self.note)
-        whole.setStretchFactor(0, 1)
-        whole.setCollapsible(1, False)
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(splitter, 1)
+        layout.addWidget(self.note)
         self.set_body(whole)
 
 

@@ -28,11 +28,13 @@ class InterventionEffect(QWidget):
         self.headline.setWordWrap(True)
         self.headline.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.tokens = RankedTokens("Likeliest next tokens, before and after")
-        self.kl = LayerChart("KL before → after", "nats", x_label="token")
+        self.kl = LayerChart("KL", "nats", x_label="token")
         self.moved = Heatmap("How far the stream moved, layer by token", square=False)
         splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.addWidget(self.kl)
         splitter.addWidget(self.moved)
+        splitter.setSizes([130, 190])
+        self.kl.setToolTip("KL(before ‖ after) of the predictions at each token, in nats")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.headline)
@@ -45,7 +47,7 @@ class InterventionEffect(QWidget):
         """Another intervention, read at one token."""
         self.archive, self._token = archive, token
         values = np.asarray(archive["kl"], np.float64)
-        self.kl.show_lines([Line("KL", np.arange(len(values), dtype=np.float64), values, markers=True)])
+        self.kl.show_lines([Line("KL", np.arange(len(values), dtype=np.float64), values, markers=True, legend="")])
         self._draw_moved(archive)
         self._redraw()
 

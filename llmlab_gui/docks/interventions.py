@@ -32,7 +32,7 @@ class InterventionsDock(InspectionDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "interventions", "Interventions", parent)
         session = self.session
-        self.form = EditForm(session)
+        self.form = EditForm(session, self.controls)
         self.effect = InterventionEffect(texts_of(session))
         self.sweep = SweepView(session, self._target)
         self.note = QuietLabel(_HINT)
@@ -64,6 +64,12 @@ class InterventionsDock(InspectionDock):
         session.selection_changed.connect(self._follow_selection)
         self.effect.chosen.connect(lambda token: session.select(token=token))
         self.sweep.chosen.connect(self._choose_cell)
+        self.sweep.drawn.connect(self.update_state)
+        self.tabs.currentChanged.connect(self.update_state)
+
+    def ready(self) -> bool:
+        """Whether the open tab shows something."""
+        return (self.sweep.archive if self._sweeping else self.effect.archive) is not None
 
     def pictures(self) -> list[QWidget]:
         """What the open tab shows."""
@@ -123,6 +129,7 @@ class InterventionsDock(InspectionDock):
             return
         self.effect.show_effect(archive, self._token)
         self._before_after.setCurrentWidget(self.effect)
+        self.update_state()
 
     def _refuse(self, error: LabError) -> None:
         self._say(f"{error.what} {error.why} {error.do}".strip())
@@ -131,6 +138,7 @@ class InterventionsDock(InspectionDock):
         self.effect.archive = None
         self.note.setText(text)
         self._before_after.setCurrentWidget(self.note)
+        self.update_state()
 
     def _follow_selection(self) -> None:
         """Another token: the lists at once, the watched logit when the model has answered."""

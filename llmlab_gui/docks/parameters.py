@@ -8,7 +8,16 @@ import math
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QComboBox, QHeaderView, QSplitter, QStackedWidget, QTreeWidget, QTreeWidgetItem, QWidget
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHeaderView,
+    QSplitter,
+    QStackedWidget,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -193,11 +202,11 @@ class ParametersDock(InspectionDock):
         self._views = QStackedWidget()
         self._views.addWidget(self.chart)
         self._views.addWidget(both)
-        whole = QSplitter(Qt.Orientation.Vertical)
-        whole.addWidget(self._views)
-        whole.addWidget(self.note)
-        whole.setStretchFactor(0, 1)
-        whole.setCollapsible(1, False)
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._views, 1)
+        layout.addWidget(self.note)
         self.note.hide()
         self.set_body(whole)
 

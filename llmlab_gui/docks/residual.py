@@ -63,7 +63,7 @@ class ResidualDock(InspectionDock):
         self.log.toggled.connect(lambda on: self.chart.set_log(x=False, y=on))
         self.map.clicked.connect(lambda row, column: self.session.select(layer=row, token=column))
         self.map.pointed.connect(lambda _row, column: self.session.hover(column))
-        self.session.hover_changed.connect(lambda token: self.map.point_at(-1, token))
+        self.session.hover_changed.connect(self._point_at)
         self.session.selection_changed.connect(self._redraw)
         self._change_view()
 
@@ -108,6 +108,9 @@ class ResidualDock(InspectionDock):
     @property
     def _quantity(self) -> str:
         return str(self.quantity.currentData())
+
+    def _point_at(self, token: int) -> None:
+        self.map.point_at(-1, token)
 
     def _change_view(self) -> None:
         view = self._view

@@ -32,9 +32,13 @@ _EFFECTS = {
 
 
 class SweepView(QWidget):
-    """Runs sweeps and draws them. `target`: the fields that the form above it gives. `chosen`: layer, column."""
+    """Runs sweeps and draws them. `target`: the fields that the form above it gives. `chosen`: layer, column.
+
+    `drawn`: another sweep is shown.
+    """
 
     chosen = Signal(int, int)
+    drawn = Signal()
 
     def __init__(
         self, session: InspectionSession, target: Callable[[], dict[str, object]], parent: QWidget | None = None
@@ -123,6 +127,7 @@ class SweepView(QWidget):
         words = f"Watched: “{visible(more.get('answer_text', ''))}”{against} at token {more.get('position', '')}"
         there = f", in the source {float(archive['sweep/source'][0]):.4f}" if "sweep/source" in archive else ""
         notes = " ".join(archive.metadata.notes)
+        self.drawn.emit()
         self.note.setText(f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip())
 
     def _refuse(self, error: LabError) -> None:

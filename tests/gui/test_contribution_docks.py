@@ -110,7 +110,7 @@ def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, 
     place = [group.label for group in dock.chart.bars.groups].index("3")
     dock.chart.clicked.emit(place, 1)
     qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=3000)
-    assert dock.detail.bars.value("300", 0) == 3.0
+    assert dock.detail.bars.value("#300", 0) == 3.0
     assert "activation" in dock.detail.tip(0, 0)
 
 

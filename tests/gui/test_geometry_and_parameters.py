@@ -24,12 +24,13 @@ NAMES = ["wte.weight", "blocks.0.mlp.weight", "blocks.0.mlp.bias"]
 
 def make_geometry(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
     dice = np.random.default_rng(3)
-    shown = np.arange(20, dtype=np.int32)
+    count = len(ids)
+    shown = np.arange(count, dtype=np.int32)
     tensors = {
         "geometry/ids": shown,
-        "geometry/points": dice.normal(size=(20, 3)),
+        "geometry/points": dice.normal(size=(count, 3)),
         "geometry/explained": np.array([0.5, 0.25, 0.125]),
-        "geometry/norm": dice.uniform(size=20),
+        "geometry/norm": dice.uniform(size=count),
     }
     more = {"matrix": values["matrix"]}
     if values["near"]:
