@@ -79,7 +79,7 @@ def geometry(opened: OpenModel, question: Geometry, out: Path, progress: Progres
     listed = nearest(matrix, near, question.neighbours) if near is not None else None
     shown, notes = _shown(opened, question, len(matrix), near, listed)
     found = principal_components(matrix, question.components, progress)
-    rows = matrix[shown].double().cpu()
+    rows = matrix[shown].cpu().double()
     tensors: dict[str, Array] = {
         "geometry/ids": np.array(shown, dtype=np.int32),
         "geometry/points": ((rows - found.mean) @ found.components.T).numpy(),

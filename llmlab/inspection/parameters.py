@@ -152,7 +152,7 @@ def _sizes(
 
 def _square(x: Tensor) -> float:
     """The sum of squares, in float64, a few million entries at a time."""
-    return sum(float(part.double().square().sum()) for part in x.reshape(-1).split(1 << 22))
+    return sum(float(part.cpu().double().square().sum()) for part in x.reshape(-1).split(1 << 22))
 
 
 def _by_layer(values: Array, layers: Mapping[str, int], n_layer: int) -> Array:

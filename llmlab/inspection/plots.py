@@ -22,12 +22,12 @@ _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 
 def plot_inspection(archive: Archive, folder: Path) -> list[Path]:
     """Writes every figure that an archive of kind `inspection` has the numbers for; returns the files."""
-    return [path for name, figure in _figures(archive) for path in save(archive, name, figure, folder)]
+    return [path for name, figure in _figures(archive) for path in save(archive.metadata.model, name, figure, folder)]
 
 
-def save(archive: Archive, name: str, figure: Figure, folder: Path) -> list[Path]:
-    """Writes a figure in both formats, with the model's name above it."""
-    figure.suptitle(archive.metadata.model, fontsize=8)
+def save(title: str, name: str, figure: Figure, folder: Path) -> list[Path]:
+    """Writes a figure in both formats, with a title above it."""
+    figure.suptitle(title, fontsize=8)
     written = []
     for ending in ("png", "svg"):
         path = folder / f"{name}.{ending}"

@@ -93,4 +93,4 @@ def _gram_times(matrix: Tensor, mean: Tensor, q: Tensor) -> Tensor:
 
 def _parts(matrix: Tensor) -> Iterator[Tensor]:
     for first in range(0, len(matrix), _ROWS):
-        yield matrix[first : first + _ROWS].double().cpu()
+        yield matrix[first : first + _ROWS].cpu().double()

@@ -95,7 +95,7 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     columns = range(anatomy.n_head) if heads else [position for position in positions if position <= place]
     cells = [Cell(change.layer, column) for change in changes for column in columns]
     shown = ids[: place + 1]  # a decoder predicts from what came before
-    before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].double())
+    before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].cpu().double())
     grid = np.full((anatomy.n_layer, anatomy.n_head if heads else len(ids)), np.nan)
     if not heads:
         grid[:, [position for position in positions if position > place]] = before
@@ -105,15 +105,17 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
         progress("Changing one thing at a time", first, len(cells))
         some = cells[first : first + batch]
         edit = _HeadsOfRows(some, values, len(shown)) if heads else _PositionsOfRows(some, values)
-        logits = run(opened.model, anatomy, torch.tensor([shown] * len(some)), edits=[edit], last=True)[:, -1]
+        logits = (
+            run(opened.model, anatomy, torch.tensor([shown] * len(some)), edits=[edit], last=True)[:, -1].cpu().double()
+        )
         for cell, row in zip(some, logits, strict=True):
-            grid[cell.layer, cell.index] = target.value(row.double())
+            grid[cell.layer, cell.index] = target.value(row)
     progress("Changing one thing at a time", len(cells), len(cells))
 
     tensors = {"sweep/logit_difference": grid, "sweep/before": np.array([before])}
     effect, kind = grid - before, "change"
     if source is not None and place in sources.alignment:
-        there = target.value(source.at(sources.alignment[place]).double())
+        there = target.value(source.at(sources.alignment[place]).cpu().double())
         tensors["sweep/source"] = np.array([there])
         if question.action == "patch" and abs(there - before) > _SAME:
             effect, kind = effect / (there - before), "normalised"
