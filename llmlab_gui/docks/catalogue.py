@@ -10,12 +10,14 @@ from llmlab_gui.docks.checkpoints import CheckpointsDock
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
 from llmlab_gui.docks.evolution import EvolutionDock
+from llmlab_gui.docks.geometry import GeometryDock
 from llmlab_gui.docks.interventions import InterventionsDock
 from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.docks.learning_rate import LearningRateDock
 from llmlab_gui.docks.lens import LensDock
 from llmlab_gui.docks.log import LogDock
 from llmlab_gui.docks.loss import LossDock
+from llmlab_gui.docks.parameters import ParametersDock
 from llmlab_gui.docks.prompt import PromptDock
 from llmlab_gui.docks.residual import ResidualDock
 from llmlab_gui.docks.runs import RunsDock
@@ -47,5 +49,7 @@ def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
         InterventionsDock(lab, window),
         CompareDock(lab, window),
         EvolutionDock(lab, window),
+        GeometryDock(lab, window),
+        ParametersDock(lab, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}
