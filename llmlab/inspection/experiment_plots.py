@@ -28,11 +28,9 @@ def plot_experiment(archive: Archive, folder: Path) -> list[Path]:
         "comparison": _comparison,
         "evolution": _evolution,
     }
-    return [
-        path
-        for name, figure in drawings[archive.metadata.kind](archive)
-        for path in save(archive, name, figure, folder)
-    ]
+    about = archive.metadata
+    title = f"{about.model} against {about.more['model_b']}" if "model_b" in about.more else about.model
+    return [path for name, figure in drawings[about.kind](archive) for path in save(title, name, figure, folder)]
 
 
 def _intervention(archive: Archive) -> Iterator[tuple[str, Figure]]:
@@ -48,7 +46,7 @@ def _sweep(archive: Archive) -> Iterator[tuple[str, Figure]]:
     where = more["point"] if positions else "heads"
     yield (
         "sweep",
-        _grid(archive, archive["sweep/effect"], f"{more['action']} {where}: {unit}", tokens=positions, signed=True),
+        _grid(archive, archive["sweep/effect"], f"{more['action']} {where}\n{unit}", tokens=positions, signed=True),
     )
 
 
@@ -101,7 +99,9 @@ def _grid(archive: Archive, values: Array, label: str, *, tokens: bool, signed: 
         label_tokens(axis, archive.metadata.tokens)
     else:
         axis.set_xlabel("head")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("layer")
+    axis.yaxis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, label=label)
     return figure
 
@@ -112,6 +112,7 @@ def _lines(values: dict[str, Array], x: list[int], along: str, label: str) -> Fi
     for name, line in values.items():
         axis.plot(x, line, marker=".", label=name)
     axis.set_xlabel(along)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel(label)
     axis.legend(frameon=False)
     return figure
@@ -126,5 +127,5 @@ def _steps_by_depth(probability: Array, steps: list[int]) -> Figure:
     axis.set_xticks(range(0, len(steps), stride), [str(step) for step in steps[::stride]], rotation=90, fontsize=7)
     axis.set_xlabel("step")
     axis.set_ylabel("layers read before the lens")
-    figure.colorbar(image, label="probability of the prompt's own tokens, mean")
+    figure.colorbar(image, label="p(next token of the prompt)")
     return figure
