@@ -99,9 +99,9 @@ def _grid(archive: Archive, values: Array, label: str, *, tokens: bool, signed: 
         label_tokens(axis, archive.metadata.tokens)
     else:
         axis.set_xlabel("head")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
     axis.set_ylabel("layer")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="y", integer=True)
     figure.colorbar(image, label=label)
     return figure
 
@@ -112,7 +112,7 @@ def _lines(values: dict[str, Array], x: list[int], along: str, label: str) -> Fi
     for name, line in values.items():
         axis.plot(x, line, marker=".", label=name)
     axis.set_xlabel(along)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.set_ylabel(label)
     axis.legend(frameon=False)
     return figure
