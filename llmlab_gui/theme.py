@@ -8,6 +8,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 
+from llmlab.paths import resources_dir
 from llmlab_gui.colors import mix
 
 THEME_CHOICES = ("light", "dark", "system")
@@ -163,9 +164,23 @@ def _style_sheet(theme: Theme) -> str:
     QHeaderView::section {{
         background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 1px solid {theme.grid};
         padding: 4px 6px; }}
+    QToolButton:checked {{
+        background: {mix(theme.raised, theme.accent, 0.3).name()}; color: {theme.text};
+        border: 1px solid {theme.accent}; border-radius: 3px; padding: 2px 5px; }}
+    QCheckBox::indicator {{
+        width: 13px; height: 13px; border: 1px solid {theme.quiet}; border-radius: 3px; background: {theme.surface}; }}
+    QCheckBox::indicator:focus, QCheckBox::indicator:hover {{ border-color: {theme.accent}; }}
+    QCheckBox::indicator:checked {{
+        background: {theme.accent}; border-color: {theme.accent}; image: url("{_check(theme)}"); }}
+    QCheckBox::indicator:disabled {{ border-color: {theme.grid}; }}
     QPushButton[primary="true"] {{
         background: {theme.accent}; color: {theme.on_accent}; border: none; border-radius: 4px;
         padding: 7px 16px; }}
     QPushButton[primary="true"]:hover, QPushButton[primary="true"]:focus {{ border: 2px solid {theme.text}; }}
     QPushButton[primary="true"]:disabled {{ background: {theme.grid}; color: {theme.quiet}; }}
     """
+
+
+def _check(theme: Theme) -> str:
+    """The mark of a checked box, in the colour of text on the accent."""
+    return (resources_dir() / "icons" / f"check-{theme.name}.svg").as_posix()

@@ -61,13 +61,13 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    LOOK_INSIDE: _stacked(
-        (24, _beside((58, _tabs("prompt", "write")), (42, _tabs("interventions", "compare", "geometry", "learn")))),
+    LOOK_INSIDE: _beside(
+        (58, _stacked((26, _tabs("prompt")), (74, _tabs("attention", "evolution", "compare")))),
         (
-            76,
-            _beside(
-                (56, _tabs("attention", "evolution", "parameters")),
-                (44, _stacked((52, _tabs("contributions", "runs")), (48, _tabs("lens", "residual", "checkpoints")))),
+            42,
+            _stacked(
+                (48, _tabs("contributions", "interventions", "geometry", "parameters")),
+                (52, _tabs("lens", "residual", "checkpoints", "runs", "learn")),
             ),
         ),
     ),

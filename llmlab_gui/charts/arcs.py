@@ -51,11 +51,14 @@ class Arcs(QAbstractScrollArea):
         self.under = -1
         self._pattern: Values | None = None
         self._names: Sequence[str] = ()
+        self._widest = 0.0
         theme_notifier.changed.connect(self.viewport().update)
 
     def show_pattern(self, pattern: Values, names: Sequence[str]) -> None:
         """[T, T] query by key, and the tokens."""
         self._pattern, self._names = pattern, list(names)
+        metrics = QFontMetricsF(self.font())
+        self._widest = max((metrics.horizontalAdvance(name) for name in set(self._names)), default=0.0) * 1.1  # bold
         self.under = -1
         self._fit()
 
@@ -127,16 +130,16 @@ class Arcs(QAbstractScrollArea):
     def _paint_weights(self, painter: QPainter, focus: int) -> None:
         """The numbers of the token in focus, left of the names that it looks at."""
         painter.setPen(QColor(current_theme().accent))
-        metrics, line = QFontMetricsF(self.font()), self._line()
-        width = metrics.horizontalAdvance("0.000") + 2
+        line, sight = self._line(), self._in_sight()
         for key, weight in self.weights(focus):
-            place = QRectF(_PAD, self._y(key) - line / 2, width, line)
-            painter.drawText(place, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{weight:.3f}")
+            if key in sight:
+                place = QRectF(_PAD, self._y(key) - line / 2, self._numbers() - _PAD, line)
+                painter.drawText(place, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{weight:.3f}")
 
     def _paint_names(self, painter: QPainter) -> None:
         theme, line = current_theme(), self._line()
         how = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        numbers = QFontMetricsF(self.font()).horizontalAdvance("0.000") + 2 * _PAD
+        numbers = self._numbers()
         font = QFont(self.font())
         for token in self._in_sight():
             marked = token in (self.under, self.chosen)
@@ -161,7 +164,7 @@ class Arcs(QAbstractScrollArea):
         """Half an ellipse to the right of the names; a token that looks at itself has a small loop."""
         left, room = self._column() + 2, max(20.0, self.viewport().width() - self._column() - 2 * _PAD)
         begin, end = self._y(query), self._y(key)
-        reach = min(room, 14 + abs(begin - end) * 0.55)
+        reach = min(room, 14 + abs(begin - end) * 0.75)
         path = QPainterPath(QPointF(left, begin))
         if query == key:
             path.addEllipse(QPointF(left + 4, begin), 4, 4)
@@ -199,7 +202,11 @@ class Arcs(QAbstractScrollArea):
 
     def _column(self) -> float:
         """The right edge of the names."""
-        return max(120.0, min(self.viewport().width() * 0.4, 260.0))
+        return self._numbers() + min(self._widest + 10, max(self.viewport().width() * 0.4, 60.0))
+
+    def _numbers(self) -> float:
+        """The right edge of the numbers."""
+        return QFontMetricsF(self.font()).horizontalAdvance("0.000") + 2 * _PAD
 
     def _y(self, token: int) -> float:
         return _PAD + (token + 0.5) * self._line() - self.verticalScrollBar().value()

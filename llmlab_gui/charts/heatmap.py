@@ -182,7 +182,7 @@ class Heatmap(QWidget):
         return QSize(420, 380)
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(160, 140)
+        return QSize(120, 96)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._place()

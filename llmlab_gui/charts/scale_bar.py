@@ -58,6 +58,9 @@ def _ticks(scale: ColorScale, kind: str, most: float, *, log: bool) -> list[tupl
     step = round_step(span / max(2.0, min(most, 5.0)))
     first = math.ceil(scale.low / step - 1e-9)
     last = math.floor(scale.high / step + 1e-9)
+    if last - first < 2:  # no room for round numbers: the ends, and zero between them
+        ends = [(0.0, read_out(scale.low, kind)), (1.0, read_out(scale.high, kind))]
+        return [ends[0], (0.5, "0"), ends[1]] if scale.low < 0 else [(0.0, tick(scale.low, step, kind)), ends[1]]
     return [((place * step - scale.low) / span, tick(place * step, step, kind)) for place in range(first, last + 1)]
 
 

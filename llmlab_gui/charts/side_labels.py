@@ -12,6 +12,7 @@ from llmlab_gui.theme import current_theme
 
 _GAP = 5.0
 _LEAST_ROOM = 26.0
+_BOLD = 1.12  # as wide as marked names are
 # Names beyond these are not measured: they are cut to the room anyway.
 _MEASURED = 400
 
@@ -20,7 +21,7 @@ def room_for(metrics: QFontMetricsF, names: Sequence[str], most: float) -> float
     """Pixels that the names need, within reason."""
     step = max(1, len(names) // _MEASURED)
     widest = max((metrics.horizontalAdvance(name) for name in names[::step]), default=0.0)
-    return min(max(widest + 2 * _GAP, _LEAST_ROOM), max(most, _LEAST_ROOM))
+    return min(max(_BOLD * widest + 2 * _GAP, _LEAST_ROOM), max(most, _LEAST_ROOM))
 
 
 def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: Collection[int]) -> None:

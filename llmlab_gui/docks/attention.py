@@ -168,7 +168,7 @@ class AttentionDock(InspectionDock):
         halves.addWidget(self.heads)
         halves.addWidget(right)
         halves.setStretchFactor(1, 1)
-        halves.setSizes([300, 560])
+        halves.setSizes([360, 500])
         halves.setChildrenCollapsible(False)
         self.set_body(halves)
 

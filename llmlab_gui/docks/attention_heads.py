@@ -31,21 +31,24 @@ class HeadsPane(QWidget):
         super().__init__(parent)
         self.mosaic = Mosaic()
         self.scores = HeadScores(self)
-        self.mosaic.describe = self.scores.words
+        self.mosaic.describe = self._words
         self.by = QComboBox()
         self.by.setAccessibleName("Score to filter the heads by")
+        self.by.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.least = QDoubleSpinBox()
         self.least.setAccessibleName("Smallest score of a head that is shown")
         self.least.setDecimals(2)
         self.least.setRange(0, 10_000)
         self.least.setSingleStep(0.05)
         self._rows = _Rows(self.scores, self)
+        self._filtering = False
         self.table = QTableView()
         self.table.setAccessibleName("Heads and their scores")
         self.table.setModel(self._rows)
         self._lay_out()
         self.mosaic.clicked.connect(self.chosen)
         self.table.selectionModel().currentRowChanged.connect(self._row_chosen)
+        self.by.currentIndexChanged.connect(self._sort)
         self.by.currentIndexChanged.connect(self._filter)
         self.least.valueChanged.connect(self._filter)
 
@@ -54,6 +57,7 @@ class HeadsPane(QWidget):
         self.scores.show(archive)
         if "heads/mosaic" in archive:
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
+            self._arrange()
         wanted = self.by.currentData()
         self.by.blockSignals(True)
         self.by.clear()
@@ -77,7 +81,10 @@ class HeadsPane(QWidget):
             self.table.scrollTo(index)
             self.table.viewport().update()
         else:
-            self.table.clearSelection()
+            model.blockSignals(True)
+            model.clear()
+            model.blockSignals(False)
+            self.table.viewport().update()
 
     def _lay_out(self) -> None:
         table = self.table
@@ -103,23 +110,51 @@ class HeadsPane(QWidget):
         area.setWidgetResizable(True)
         area.setWidget(self.mosaic)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
-        halves = QSplitter(Qt.Orientation.Vertical)
-        halves.addWidget(area)
-        halves.addWidget(lower)
-        halves.setStretchFactor(0, 1)
-        halves.setSizes([360, 170])
+        area.setMinimumSize(60, 80)
+        self._halves = QSplitter(Qt.Orientation.Vertical)
+        self._halves.addWidget(area)
+        self._halves.addWidget(lower)
+        self._halves.setStretchFactor(0, 1)
+        self._halves.setSizes([300, 150])
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(halves)
+        outer.addWidget(self._halves)
+
+    def _arrange(self) -> None:
+        """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
+        layers, heads = self.mosaic.shape
+        tall = layers > 1.5 * heads
+        wanted = Qt.Orientation.Horizontal if tall else Qt.Orientation.Vertical
+        if wanted != self._halves.orientation():
+            self._halves.setOrientation(wanted)
+            self._halves.setSizes([180, 170] if tall else [300, 150])
 
     def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
-        if current.isValid():
+        if current.isValid() and not self._filtering:
             self.chosen.emit(*self.scores.head_of(self._rows.mapToSource(current).row()))
+
+    def _words(self, layer: int, head: int) -> str:
+        """A head, with the score that the heads are filtered by."""
+        key = self.by.currentData()
+        score = f": {self.by.currentText().split()[0].lower()} {self.scores.value(key, layer, head):.3f}" if key else ""
+        return f"Layer {layer}, head {head}{score}"
+
+    def _sort(self) -> None:
+        """The chosen score beside the names, the highest first."""
+        column, header = self.scores.column_of(self.by.currentData() or ""), self.table.horizontalHeader()
+        if column:
+            header.moveSection(header.visualIndex(column), 1)
+        order = Qt.SortOrder.DescendingOrder if column else Qt.SortOrder.AscendingOrder
+        self.table.sortByColumn(column, order)
 
     def _filter(self) -> None:
         key = self.by.currentData() or ""
         self.least.setVisible(bool(key))
+        self._filtering = True  # the chosen head stays chosen, also while its row is hidden
         self._rows.set_filter(key, self.least.value())
+        self._filtering = False
+        if self.mosaic.chosen[0] >= 0:
+            self.choose(*self.mosaic.chosen)
         self.mosaic.dim(self.scores.below(key, self.least.value()) if key else None)
 
 
@@ -134,7 +169,7 @@ class _Rows(QSortFilterProxyModel):
 
     def set_filter(self, key: str, least: float) -> None:
         self._key, self._least = key, least
-        self.invalidateFilter()
+        self.invalidate()
 
     def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
         if not self._key:

@@ -9,16 +9,15 @@ from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
-    QLabel,
     QPlainTextEdit,
     QSplitter,
     QVBoxLayout,
     QWidget,
 )
 
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table, menu_button
 from llmlab_gui.inspection.examples import ExamplePrompt, examples_for
+from llmlab_gui.inspection.one_line import OneLine
 from llmlab_gui.inspection.token_chips import TokenChips
 from llmlab_gui.numbers_text import bytes_text
 
@@ -44,8 +43,10 @@ class PromptDock(InspectionDock):
         self.text.setTabChangesFocus(True)
         self.text.setMinimumHeight(self.text.fontMetrics().height() * 2 + 12)
         self.chips = TokenChips()
-        self.count, self.estimate, self.look = QLabel(), QuietLabel(), QuietLabel()
-        self.count.setAccessibleName("Number of tokens")
+        self.count, self.look = OneLine(), OneLine(quiet=True)
+        self.count.setAccessibleName("Number of tokens, and what looking at them costs")
+        self.look.setAccessibleName("What the example shows")
+        self.look.hide()
         self.examples_button = menu_button("Examples", "Prompts that show something")
         self.history_button = menu_button("History", "Prompts that were looked at before")
         self.beginning = QCheckBox("Beginning of text")
@@ -84,13 +85,12 @@ class PromptDock(InspectionDock):
         layout.setSpacing(3)
         layout.addWidget(self.count)
         layout.addWidget(self.chips, 1)
-        layout.addWidget(self.estimate)
         layout.addWidget(self.look)
         halves = QSplitter(Qt.Orientation.Vertical)
         halves.addWidget(self.text)
         halves.addWidget(lower)
         halves.setStretchFactor(1, 1)
-        halves.setSizes([70, 200])
+        halves.setSizes([60, 120])
         halves.setChildrenCollapsible(False)
         self.set_body(halves)
 
@@ -114,7 +114,7 @@ class PromptDock(InspectionDock):
     def use(self, example: ExamplePrompt) -> None:
         """Takes an example."""
         self.session.set_prompt(example.text, self.session.beginning, at_once=True)
-        self.look.setText(example.look)
+        self.look.say(example.look)
         self.look.setVisible(True)
 
     # What the session says ---------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class PromptDock(InspectionDock):
             self.beginning.setChecked(session.beginning)
 
     def _show_tokens(self) -> None:
-        session, about = self.session, self.session.about
+        session = self.session
         self.chips.show_tokens(session.tokens)
         self._show_selection()
         has = session.beginning_id is not None
@@ -148,18 +148,18 @@ class PromptDock(InspectionDock):
             if has
             else "This model's texts began with no token of their own"
         )
-        number = len(session.tokens)
-        context = f" of {about.context:,} that the model can read" if about is not None and about.context else ""
-        self.count.setText(f"{number:,} token{'' if number == 1 else 's'}{context}")
         self._show_estimate()
 
     def _show_estimate(self) -> None:
         about, number = self.session.about, len(self.session.tokens)
-        if about is None or not number:
-            self.estimate.clear()
+        if about is None:
+            self.count.say("")
             return
-        words = [f"All attention patterns of this prompt take {bytes_text(about.pattern_bytes(number))}."]
-        self.estimate.setText(" ".join([*words, *self.session.restrictions]))
+        context = f" of {about.context:,} that the model can read" if about.context else ""
+        words = [f"{number:,} token{'' if number == 1 else 's'}{context}"]
+        if number:
+            words.append(f"all attention patterns: {bytes_text(about.pattern_bytes(number))}")
+        self.count.say(" · ".join([*words, *self.session.restrictions]))
 
     def _show_selection(self) -> None:
         tokens = self.session.tokens

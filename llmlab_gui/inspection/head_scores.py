@@ -11,7 +11,6 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.color_scale import Values
-from llmlab_gui.charts.numbers import read_out
 
 _ROOT = QModelIndex()
 SORT_ROLE = int(Qt.ItemDataRole.UserRole)
@@ -39,7 +38,7 @@ SCORES = (
 
 
 class HeadScores(QAbstractTableModel):
-    """A row a head: layer, head, then its scores."""
+    """A row a head: its name (layer.head), then its scores."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -71,10 +70,12 @@ class HeadScores(QAbstractTableModel):
         for score in self.scores:
             value = self.value(score.key, layer, head)
             if np.isfinite(value):
-                parts.append(
-                    f"{score.title.lower()} {read_out(value, 'value')}{f' {score.unit}' if score.unit else ''}"
-                )
+                parts.append(f"{score.title.lower()} {_short(value)} {score.unit}".rstrip())
         return " · ".join([f"Layer {layer}, head {head}", *parts])
+
+    def column_of(self, key: str) -> int:
+        """A score's column, 0 when it is not known."""
+        return next((place for place, score in enumerate(self.scores, start=1) if score.key == key), 0)
 
     def row_of(self, layer: int, head: int) -> int:
         """Its row."""
@@ -93,29 +94,37 @@ class HeadScores(QAbstractTableModel):
         return 0 if parent.isValid() else self._shape[0] * self._shape[1]
 
     def columnCount(self, parent: QModelIndex | QPersistentModelIndex = _ROOT) -> int:
-        return 0 if parent.isValid() else 2 + len(self.scores)
+        return 0 if parent.isValid() else 1 + len(self.scores)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if orientation != Qt.Orientation.Horizontal:
             return None
-        score = self.scores[section - 2] if section >= 2 else None
+        score = self.scores[section - 1] if section else None
         if role == Qt.ItemDataRole.DisplayRole:
-            return score.title if score is not None else ("Layer", "Head")[section]
-        if role == Qt.ItemDataRole.ToolTipRole and score is not None:
+            return score.title if score is not None else "Head"
+        if role == Qt.ItemDataRole.ToolTipRole:
+            if score is None:
+                return "Layer and head"
             return f"{score.words}{f', in {score.unit}' if score.unit else ''}"
         return None
 
     def data(self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         place = self.head_of(index.row())
-        if index.column() < 2:
-            if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE):
-                return place[index.column()]
-        else:
-            value = self.value(self.scores[index.column() - 2].key, *place)
+        if not index.column():
             if role == Qt.ItemDataRole.DisplayRole:
-                return "–" if not np.isfinite(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+                return f"{place[0]}.{place[1]}"
+            if role == SORT_ROLE:
+                return index.row()
+        else:
+            value = self.value(self.scores[index.column() - 1].key, *place)
+            if role == Qt.ItemDataRole.DisplayRole:
+                return _short(value) if np.isfinite(value) else "–"
             if role == SORT_ROLE:
                 return value if np.isfinite(value) else -np.inf
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         return None
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.numbers_text import time_left_text
 
 _WHOLE = 1000
+# Work that is done sooner is not spoken of: the panels would only twitch.
+_PATIENCE_MS = 300
 
 
 class ProgressStrip(QWidget):
-    """Follows the session's work; hidden while there is none."""
+    """Follows the session's work; hidden while there is none, and at first."""
 
     def __init__(self, session: InspectionSession, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -31,14 +34,22 @@ class ProgressStrip(QWidget):
         layout.addWidget(self.bar, 1)
         layout.addWidget(self.left)
         layout.addWidget(self.cancel_button)
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(_PATIENCE_MS)
+        self._patience.timeout.connect(self.show)
         session.working_changed.connect(self._draw)
+        self.hide()
         self._draw()
 
     def _draw(self) -> None:
         working = self._session.working
-        self.setVisible(working is not None)
         if working is None:
+            self._patience.stop()
+            self.hide()
             return
+        if self.isHidden() and not self._patience.isActive():
+            self._patience.start()
         self.what.setText(working.what)
         self.bar.setRange(0, 0 if working.share is None else _WHOLE)
         if working.share is not None:
