@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy, BlockAnatomy
+from llmlab.inspection.anatomy import Anatomy, BlockAnatomy, FinalNorm
 from llmlab.inspection.family_table import FAMILIES, REFUSED, Family, Trunk
 from llmlab.inspection.layouts import optional
 from llmlab.inspection.modules import base_model, linear_numbers, norm_numbers
@@ -66,7 +66,7 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         blocks=described,
         embedding=model.get_input_embeddings(),
         final_norm=final_norm,
-        norm=norm_numbers(final_norm, head.weight.shape[1]),
+        norm=_like(norm_numbers(final_norm, head.weight.shape[1]), head.weight),
         unembedding=head.weight,
         unembedding_bias=head.bias,
         n_head=config.num_attention_heads,
@@ -78,6 +78,12 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         sinks=any(isinstance(getattr(block.attention, "sinks", None), Tensor) for block in described),
         attention_path=_path(described),
     )
+
+
+def _like(norm: FinalNorm, weight: Tensor) -> FinalNorm:
+    """The norm beside the unembedding: a norm that holds no weights (OLMo) does not tell where it works."""
+    bias = None if norm.bias is None else norm.bias.to(weight)
+    return replace(norm, weight=norm.weight.to(weight), bias=bias)
 
 
 def _decoder(model: nn.Module, trunk: Trunk) -> nn.Module:

@@ -298,7 +298,9 @@ def test_patterns_are_those_of_the_attention_that_was_chosen(family: str, implem
     assert model.config._attn_implementation == implementation
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "granite", "phi", "olmo2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "gpt2", "granite", "phi", "olmo", "olmo2", "bloom", "falcon new"]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_are_within_their_rounding(family: str, dtype: torch.dtype) -> None:
     model = copy.deepcopy(family_model(family)).to(dtype)
