@@ -30,6 +30,9 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("pattern", {"text": "the king said", "layer": 0, "head": 0}),
     ("neurons", {"text": "the king said", "layer": 0}),
     ("inspect", {"text": "the queen", "what": ["heads", "lens"]}),
+    ("parameters", {"text": "the queen", "singular": ["blocks.0.*"]}),
+    ("geometry", {}),
+    ("sweep", {"text": "the king", "over": "layer,head", "action": "zero"}),
 ]
 
 
@@ -82,6 +85,7 @@ def test_a_run_that_was_asked_50_times_ends_bitwise_as_one_left_alone(outputs: P
     for event in inspected:
         archive = read_archive(asked.path / event["path"])
         assert archive.metadata.model == "asked@live"
+        assert archive.metadata.kind != "parameters" or archive["layers/gradient"].min() > 0
         assert all(np.isfinite(archive[name]).all() for name in archive if not name.startswith("stages/masked"))
     assert differences(alone, asked) == []
     assert {path.suffix for path in asked.inspections.iterdir()} == {".safetensors"}

@@ -21,26 +21,26 @@ from llmlab.sessions.open import open_model
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 SHA = "0" * 40
-NAME = "maker/tiny"
+NAME, PICKLED = "maker/tiny", "maker/pickled"
 
-# Opens the model in a process of its own: huggingface_hub reads its settings when it is imported.
+# Opens the models in a process of its own: huggingface_hub reads its settings when it is imported.
 CODE = """
 import sys
 from pathlib import Path
 from llmlab.errors import LabError
 from llmlab.sessions.open import open_model
-told = []
-try:
-    opened = open_model(sys.argv[1], Path("."), lambda what, *_: told.append(what))
-    print(opened.reference, opened.name, opened.kind, opened.weights_sha256)
-    print("; ".join(dict.fromkeys(told)))
-except LabError as error:
-    print("refused:", error)
+for name in sys.argv[1:]:
+    told = []
+    try:
+        opened = open_model(name, Path("."), lambda what, *_: told.append(what))
+        print(opened.reference, opened.name, opened.kind, opened.weights_sha256, "|", "; ".join(dict.fromkeys(told)))
+    except LabError as error:
+        print("refused:", error)
 """
 
 
 class Hub:
-    """A hub of one model, on this machine. asked: the paths of all requests."""
+    """A hub of one model with weights and one without, on this machine. asked: the paths of all requests."""
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
@@ -50,8 +50,9 @@ class Hub:
             def do_GET(self) -> None:
                 hub.asked.append(self.path)
                 path = self.path.partition("?")[0]
-                if path == f"/api/models/{NAME}":
-                    names = [{"rfilename": file.name, "size": file.stat().st_size} for file in folder.iterdir()]
+                if path in (f"/api/models/{NAME}", f"/api/models/{PICKLED}"):
+                    files = [file for file in folder.iterdir() if path.endswith(NAME) or file.suffix != ".safetensors"]
+                    names = [{"rfilename": file.name, "size": file.stat().st_size} for file in files]
                     self.reply(json.dumps({"id": NAME, "sha": SHA, "siblings": names}).encode(), "about")
                     return
                 file = folder / path.removeprefix(f"/{NAME}/resolve/{SHA}/")
@@ -98,12 +99,12 @@ def hub(folder: Path) -> Iterator[Hub]:
     hub.server.server_close()
 
 
-def opened(name: str, home: Path, endpoint: str, **variables: str) -> list[str]:
-    """What a process that opens the model says."""
-    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"} | variables
-    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
-        environment.pop(proxy, None)
-    command = [sys.executable, "-c", CODE, name]
+def opened(names: list[str], home: Path, endpoint: str) -> list[str]:
+    """What a process that opens the models says."""
+    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
+        environment.pop(name, None)
+    command = [sys.executable, "-c", CODE, *names]
     finished = subprocess.run(
         command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False
     )
@@ -111,40 +112,26 @@ def opened(name: str, home: Path, endpoint: str, **variables: str) -> list[str]:
     return finished.stdout.splitlines()
 
 
-def test_a_model_is_downloaded_once_and_only_what_is_needed(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    said = opened(NAME, tmp_path / "home", hub.address)
-    digest = open_model(str(folder), tmp_path).weights_sha256
-    assert said[0] == f"{NAME} {NAME} huggingface {digest}"
-    assert "Downloading model.safetensors" in said[1]
-    assert not any("pytorch_model.bin" in path or ".py" in path for path in hub.asked)
-    hub.asked.clear()
-    assert opened(NAME, tmp_path / "home", hub.address)[0] == said[0]
-    assert hub.asked == []
-    assert opened(NAME, tmp_path / "home", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")[0] == said[0]
-
-
-def test_a_download_that_was_broken_off_is_completed(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    first = opened(NAME, tmp_path / "home", hub.address)
+def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    first, again, absent, pickled = opened([NAME, NAME, "maker/nothing", PICKLED], tmp_path / "home", hub.address)
+    expected = f"{NAME} {NAME} huggingface {open_model(str(folder), tmp_path).weights_sha256} |"
+    assert first.startswith(expected)
+    assert again.startswith(expected)
+    assert "Downloading model.safetensors" in first
+    assert "Downloading" not in again
+    assert absent.startswith("refused: There is no model maker/nothing on this machine.")
+    assert "no safetensors weights on the hub" in pickled
+    assert len([path for path in hub.asked if path.startswith(f"/api/models/{NAME}")]) == 1
+    assert not any(".bin" in path or ".py" in path or path.startswith(f"/{PICKLED}") for path in hub.asked)
     (snapshot,) = (tmp_path / "home" / "hub").glob("models--*/snapshots/*")
-    (snapshot / "model.safetensors").resolve().unlink()
+    (snapshot / "model.safetensors").resolve().unlink()  # as if the download had been broken off
     (snapshot / "model.safetensors").unlink()
-    assert opened(NAME, tmp_path / "home", hub.address)[0] == first[0]
-
-
-def test_a_model_that_the_hub_does_not_have_is_a_sentence(hub: Hub, tmp_path: Path) -> None:
-    (said,) = opened("maker/nothing", tmp_path / "home", hub.address)
-    assert said.startswith("refused: There is no model maker/nothing on this machine.")
-
-
-def test_a_model_without_safetensors_is_not_downloaded(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (said,) = opened(NAME, tmp_path / "home", hub.address)
-    assert "no safetensors weights on the hub" in said
-    assert not any("resolve" in path for path in hub.asked)
+    (completed,) = opened([NAME], tmp_path / "home", hub.address)
+    assert completed.startswith(expected)
 
 
 def test_no_network_is_a_sentence_within_seconds(tmp_path: Path) -> None:
-    (said,) = opened(NAME, tmp_path / "home", "http://127.0.0.1:9")
+    (said,) = opened([NAME], tmp_path / "home", "http://127.0.0.1:9")
     assert "There is no model maker/tiny on this machine." in said
     assert "The hub could not give it" in said
 
