@@ -58,6 +58,8 @@ DOCK_IDS = (
     "interventions",
     "compare",
     "evolution",
+    "geometry",
+    "parameters",
 )
 # The short words of a `lab:run?` link, as on the command line.
 _SHORT_SETTINGS = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}

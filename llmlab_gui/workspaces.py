@@ -88,8 +88,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:
     """Puts the docks of a workspace in their places and hides the others. docks: by id."""
-    tree = _only(_ARRANGEMENTS[workspace], docks)
-    assert tree is not None
+    tree = _ARRANGEMENTS[workspace]
     for dock in docks.values():
         window.removeDockWidget(dock)
         dock.setFloating(False)
@@ -103,15 +102,6 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
     _resize(window, docks, tree, window.width(), window.height())
     for front in _fronts(tree):
         docks[front].raise_()
-
-
-def _only(node: Node, docks: Mapping[str, QDockWidget]) -> Node | None:
-    """The part of an arrangement whose docks are there."""
-    if isinstance(node, Tabs):
-        names = tuple(name for name in node.names if name in docks)
-        return Tabs(names) if names else None
-    parts = [(share, part) for share, child in node.parts if (part := _only(child, docks)) is not None]
-    return Split(node.across, tuple(parts)) if parts else None
 
 
 def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) -> None:
