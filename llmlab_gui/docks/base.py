@@ -91,7 +91,12 @@ class EmptyState(QWidget):
         layout.addWidget(self._button, 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addStretch(2)
 
-    def say(self, title: str, hint: str, action_text: str, slot: Callable[[], object] | None) -> None:
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return f"{self._title.text()} {self._hint.text()}".strip()
+
+    def say(self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
         """Replaces all of it."""
         self._title.setText(title)
         self._hint.setText(hint)

@@ -12,7 +12,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks import comparison
-from llmlab_gui.docks.base import PrimaryButton, QuietLabel
+from llmlab_gui.docks.base import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.docks.comparison import POINTS, Names
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.ranked_tokens import RankedTokens
@@ -65,6 +65,7 @@ class CompareDock(InspectionDock):
         for key, text in POINTS:
             self.point.addItem(text, key)
         self.note = QuietLabel()
+        self.empty = EmptyState()
         self.map = Heatmap("Difference of A and B", square=False)
         self.chart = LayerChart("similarity")
         self.tokens = RankedTokens("Likeliest next tokens of A and B")
@@ -92,6 +93,7 @@ class CompareDock(InspectionDock):
             return
         self._asked = (a, b)
         self.note.setText(f"Comparing {a} with {b}…")
+        self.note.show()
         values = {"what": list(_WHAT), "align": self.align.isChecked()}
         self.session.compare(a, b, values, self._take, self._refuse)
 
@@ -145,8 +147,8 @@ class CompareDock(InspectionDock):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.chart, 1)
         layout.addWidget(self.tokens)
-        self._views.addWidget(self.map)
-        self._views.addWidget(lines)
+        for page in (self.map, lines, self.empty):
+            self._views.addWidget(page)
         body = QWidget()
         whole = QVBoxLayout(body)
         whole.setContentsMargins(0, 0, 0, 0)
@@ -197,7 +199,8 @@ class CompareDock(InspectionDock):
             self.update_state()
 
     def _say_nothing_yet(self) -> None:
-        self.note.setText("Choose two models or checkpoints and press Compare: each reads the prompt, one at a time.")
+        hint = "Choose two models or checkpoints and press Compare: each reads the prompt, one after the other."
+        self.empty.say("Nothing is compared yet", hint)
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
@@ -205,7 +208,10 @@ class CompareDock(InspectionDock):
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+        self.archive = None
+        self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        self._redraw()
+        self.update_state()
 
     def _swap(self) -> None:
         a, b = self.a.reference, self.b.reference
@@ -217,10 +223,11 @@ class CompareDock(InspectionDock):
         self.caption(_CAPTIONS[view], "comparing-models")
         self.point.setVisible(view in (STREAM, POINT))
         self.tokens.setVisible(view == PREDICTIONS)
-        self._views.setCurrentIndex(0 if view < LAYERS else 1)
-        self._views.setVisible(archive is not None)
+        self.note.setVisible(archive is not None)
         if archive is None:
+            self._views.setCurrentWidget(self.empty)
             return
+        self._views.setCurrentIndex(0 if view < LAYERS else 1)
         selection = self.session.selection
         place = selection.token_at(len(archive.metadata.tokens))
         self.note.setText(comparison.summary(archive, place))
@@ -243,9 +250,11 @@ class CompareDock(InspectionDock):
             self.tokens.show_columns(comparison.top_columns(archive, self._names, place))
 
     def _show_heat(self, heat: Heat | None, place: int) -> None:
-        self._views.setVisible(heat is not None)
         if heat is None:
-            self.note.setText("Both models have no such part, or parts of other sizes: there is no difference to draw.")
+            self.empty.say(
+                "There is no difference to draw", "One lacks this part, or both have it in other sizes."
+            )
+            self._views.setCurrentWidget(self.empty)
             return
         self.map.show_heat(heat)
         selection = self.session.selection

@@ -15,7 +15,7 @@ from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.docks import evolution_views as views
-from llmlab_gui.docks.base import PrimaryButton, QuietLabel
+from llmlab_gui.docks.base import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.docks.contribution_bars import LOGIT, Target, layer_bars
 from llmlab_gui.docks.contribution_bars import rows as bar_rows
 from llmlab_gui.docks.film_strip import FilmStrip
@@ -54,6 +54,7 @@ class EvolutionDock(InspectionDock):
         self.live = QCheckBox("follow live")
         self.live.setToolTip("Look again every few seconds while the run trains, and add a frame")
         self.note = QuietLabel()
+        self.empty = EmptyState()
         self.map = Heatmap("Score of every head", square=False)
         self.mosaic = Mosaic()
         self.grid = ValueGrid("Logit lens at one step")
@@ -143,7 +144,7 @@ class EvolutionDock(InspectionDock):
         row = self.lab.row(self.run_id)
         if row is None or not row.status.live:
             self.live.setChecked(False)
-            self.note.setText("It trains no more: read its checkpoints.")
+            self.note.setText("The run trains no more: read its checkpoints.")
             return
         newest = self.film.steps[-1] if self.film.frames else None
         if self._waiting or not self._shown or (newest is not None and row.status.step == newest):
@@ -186,6 +187,7 @@ class EvolutionDock(InspectionDock):
         self.film = film
         self.strip_of_steps.show_film(film)
         self._pane.setVisible(bool(film.frames))
+        self.empty.setVisible(not film.frames)
         self.strip_of_steps.setVisible(bool(film.frames))
         self.update_state()
         self._redraw()
@@ -261,6 +263,7 @@ class EvolutionDock(InspectionDock):
         layout = QVBoxLayout(whole)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.note)
+        layout.addWidget(self.empty, 1)
         layout.addWidget(self._pane, 1)
         layout.addWidget(self.strip_of_steps)
         self.set_body(whole)
@@ -317,9 +320,10 @@ class EvolutionDock(InspectionDock):
         self._list_runs()
 
     def _say_nothing_yet(self) -> None:
-        self.note.setText(
-            "Reads the prompt in every checkpoint of a run, oldest first; or follows a run while it trains."
-        )
+        hint = "Read the prompt in every checkpoint of a run, or follow a run while it trains."
+        self.empty.say("No film yet", hint)
+        self.empty.setVisible(True)
+        self.note.setText("")
         self._pane.setVisible(False)
         self.strip_of_steps.setVisible(False)
 

@@ -7,20 +7,21 @@ from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.docks.base import EmptyState
 from llmlab_gui.docks.edit_form import EditForm
 from llmlab_gui.docks.edit_words import written
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.intervention_effect import InterventionEffect
 from llmlab_gui.docks.sweep_view import SweepView
+from llmlab_gui.inspection.selection import ChosenEdit
 from llmlab_gui.inspection.token_texts import texts_of
 from llmlab_gui.lab import Lab
 
 # Several clicks and keys are one question.
 _SETTLE_MS = 250
 _HINT = (
-    "Nothing is changed yet. Add a part above, or choose a head in Attention and press Add: "
-    "the predictions before and after appear here. The model itself stays as it is."
+    "Add a part of the model above, or choose a head in another panel: the predictions before and after the change "
+    "appear here. The model itself stays as it is."
 )
 
 
@@ -35,9 +36,9 @@ class InterventionsDock(InspectionDock):
         self.form = EditForm(session, self.controls)
         self.effect = InterventionEffect(texts_of(session))
         self.sweep = SweepView(session, self._target)
-        self.note = QuietLabel(_HINT)
+        self.empty = EmptyState()
         self._before_after = QStackedWidget()
-        self._before_after.addWidget(self.note)
+        self._before_after.addWidget(self.empty)
         self._before_after.addWidget(self.effect)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
@@ -58,6 +59,7 @@ class InterventionsDock(InspectionDock):
         self._settle.setInterval(_SETTLE_MS)
         self._settle.timeout.connect(self._ask)
         self._read_at = -1  # the place that was asked about
+        self._say_nothing_yet()
         self.form.changed.connect(self._settle.start)
         session.edits_changed.connect(self._settle.start)
         session.tokens_changed.connect(self._settle.start)
@@ -119,7 +121,7 @@ class InterventionsDock(InspectionDock):
         session = self.session
         self._read_at = self._token
         if not session.edits or session.about is None:
-            self._say(_HINT)
+            self._say_nothing_yet()
             return
         edits = [written(edit) for edit in session.edits]
         session.ask("intervene", {**self._target(), "edits": edits}, self._take, self._refuse, "intervene")
@@ -132,16 +134,25 @@ class InterventionsDock(InspectionDock):
         self.update_state()
 
     def _refuse(self, error: LabError) -> None:
-        self._say(f"{error.what} {error.why} {error.do}".strip())
+        self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        self._show_empty_page()
 
-    def _say(self, text: str) -> None:
+    def _say_nothing_yet(self) -> None:
+        selection = self.session.selection
+        head = ChosenEdit("head", selection.layer, selection.head)
+        words = f"Silence head {head.head} of layer {head.layer}"
+        self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_edit(head))
+        self._show_empty_page()
+
+    def _show_empty_page(self) -> None:
         self.effect.archive = None
-        self.note.setText(text)
-        self._before_after.setCurrentWidget(self.note)
+        self._before_after.setCurrentWidget(self.empty)
         self.update_state()
 
     def _follow_selection(self) -> None:
         """Another token: the lists at once, the watched logit when the model has answered."""
+        if not self.session.edits:
+            self._say_nothing_yet()
         if self._token != self._read_at and self.session.edits:
             self.effect.show_token(self._token)
             self._settle.start()

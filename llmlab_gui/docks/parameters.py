@@ -34,6 +34,11 @@ _CAPTIONS = (
     ("How many neurons the prompt leaves silent: a short text leaves more silent than a long one.", "feed-forward"),
     ("Every weight tensor; click a matrix to see its singular values, and how many of them matter.", "optimisation"),
 )
+# By the rule that the archive names (llmlab.inspection.parameters).
+_DEAD = {
+    "never positive": "A neuron counts as dead when it is never above zero on this prompt.",
+    "below threshold": "A neuron counts as dead when it never reaches a hundredth of what is usual in its layer.",
+}
 _COLUMNS = ("tensor", "shape", "numbers", "norm", "rms", "largest", "gradient")
 _ORDER = int(Qt.ItemDataRole.UserRole)
 
@@ -160,7 +165,7 @@ class ParametersDock(InspectionDock):
             self.chart.name_y("share of the layer's neurons")
             self.chart.show_lines(neuron_lines(archive))
             rule = archive.metadata.more.get("dead")
-            notes.append(f"Counted as dead: {rule}." if rule else "The neurons of this model cannot be told.")
+            notes.append(_DEAD.get(rule or "", "The neurons of this model cannot be told."))
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
 

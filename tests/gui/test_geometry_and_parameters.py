@@ -115,7 +115,7 @@ def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, pa
     assert "while it trains" in parameters.note.text()
     parameters.view.setCurrentIndex(NEURONS)
     assert parameters.chart.line("dead on this prompt").y == pytest.approx(archive["neurons/dead"], rel=1e-6)
-    assert "never positive" in parameters.note.text()
+    assert "never above zero" in parameters.note.text()
 
 
 def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:

@@ -82,7 +82,7 @@ def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenEdit, text: str, re
 def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
-    assert "Nothing is changed" in dock.note.text()
+    assert "Nothing is changed" in dock.empty.text
     lab.inspection.add_edit(ChosenEdit("head", 2, 1))
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=3000)
     archive = dock.effect.archive
@@ -110,7 +110,7 @@ def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: I
     assert lab.inspection.edits == [ChosenEdit("head", 3, 2, 1, "scale", 2.0)]
     dock.form.clear.click()
     assert lab.inspection.edits == []
-    qtbot.waitUntil(lambda: "Nothing is changed" in dock.note.text() and dock.note.isVisible(), timeout=3000)
+    qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=3000)
 
 
 def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
@@ -126,8 +126,8 @@ def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: I
 def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.host.fail["intervene"] = LabError("There is no source to patch from.", "", "Name another prompt.")
     lab.inspection.add_edit(ChosenEdit("layer", 1, how="patch"))
-    qtbot.waitUntil(lambda: "no source" in dock.note.text(), timeout=3000)
-    assert dock.note.isVisible()
+    qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=3000)
+    assert dock.empty.isVisible()
     lab.host.fail.clear()
     dock.form.source.setText("the queen said")
     qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=3000)
