@@ -171,9 +171,10 @@ def character_ends(opened: OpenModel, question: Prompt, ids: list[int]) -> dict[
 
 
 def _sampled_vocabulary(opened: OpenModel) -> dict[int, str]:
-    """Texts of tokens spread over the whole vocabulary, by id."""
+    """Texts of tokens spread over the whole vocabulary, by id. Ids that are no token may become one in fine-tuning."""
     ids = [*range(_FIRST_TOKENS), *range(_FIRST_TOKENS, opened.vocab_size, _TOKEN_STRIDE)]
-    return {id: text_of(opened, id) for id in ids if id < opened.vocab_size}
+    texts = {id: text_of(opened, id) for id in ids if id < opened.vocab_size}
+    return {id: text for id, text in texts.items() if text not in (f"[{id}]", f"<{id}>")}
 
 
 # Both predictions ------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _ask(
             answerable = _inspect(f"{run}@{checkpoint.step}", outputs, asked, path, told)
         except UsageError:
             raise
-        except LabError as error:
+        except (LabError, OSError) as error:  # a run that trains deletes checkpoints while they are read
             notes.append(f"Step {checkpoint.step} is left out: {error}")
             continue
         answers.append(_Answer(checkpoint, read_archive(path)))
