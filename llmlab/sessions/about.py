@@ -77,6 +77,8 @@ def about(opened: OpenModel) -> About:
 def about_live(reference: LiveRun) -> About:
     """Describes a live run from its folder. LabError when it has not made its tokenizer yet."""
     run = reference.run
+    if not run.tokenizer_json.is_file():
+        raise LabError(f"{run.id} has not begun to train yet.", f"It says: {run.status().doing or 'waiting'}.")
     settings, vocab_size = run.info().settings.model, read_tokenizer(run).vocab_size
     parameters = parameter_count(settings, vocab_size)
     return About(

@@ -122,7 +122,9 @@ class Host:
         if isinstance(reference, LiveRun):
             described = about_live(reference)
         else:
-            described = about(self._model(number, reference))
+            opened = self._model(number, reference)
+            self._reporter(number)("Finding its parts", 0, 0)
+            described = about(opened)
         self.send(number, "opened", about=described.as_dict())
 
     def _tokenize(self, number: int, request: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def ask_live(
         raise LabError(f"{reference} could not be asked.", f"{error}.") from error
     answered = False
     try:
-        _wait(reference, request, stem, progress)
+        _wait(reference, stem, progress)
         answered = True
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stem.with_name(f"{name}.safetensors"), out)
@@ -58,7 +58,7 @@ def ask_live(
         _clean(request, stem, answered)
 
 
-def _wait(reference: LiveRun, request: Path, stem: Path, progress: Progress) -> None:
+def _wait(reference: LiveRun, stem: Path, progress: Progress) -> None:
     """Returns when the answer is there."""
     run = reference.run
     begin = looked = time.monotonic()
@@ -77,7 +77,7 @@ def _wait(reference: LiveRun, request: Path, stem: Path, progress: Progress) -> 
                     f"It is {run.status().state}.",
                     f"Open {reference.named}@latest, its newest checkpoint.",
                 )
-        if now - begin > PATIENCE_SECONDS and request.exists():
+        if now - begin > PATIENCE_SECONDS and stands is None:
             doing = run.status().doing
             raise LabError(
                 f"{run.id} has come to no step boundary for {PATIENCE_SECONDS / 60:.0f} minutes.",

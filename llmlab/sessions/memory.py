@@ -14,20 +14,34 @@ from llmlab.errors import LabError
 
 # What loading itself and the first forward pass take besides the weights.
 _SLACK_BYTES = 256 << 20
-# A container's own limit; version 2 of control groups, then version 1 (Linux kernel, admin-guide/cgroup-v2).
-_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+# A container's own limit, what it uses, and the list that says how much of that are files which it can drop
+# (Linux kernel, admin-guide/cgroup-v2, then cgroup-v1/memory). Counted as `docker stats` does.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 
 
 def available_bytes() -> int:
     """Memory that this process can still take without pushing others out, within its container's limit."""
     available = int(psutil.virtual_memory().available)
-    for limit, used in _LIMITS:
-        with suppress(OSError, ValueError):
-            available = min(available, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    for limit, used, about in _GROUPS:
+        with suppress(OSError, ValueError):  # no container, or one without a limit
+            left = int(Path(limit).read_text()) - int(Path(used).read_text())
+            available = min(available, left + _droppable(Path(about)))
     return max(0, available)
+
+
+def _droppable(about: Path) -> int:
+    for line in about.read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            return int(value)
+    return 0
 
 
 def require_memory(weights: int, name: str) -> None:

@@ -22,6 +22,7 @@ from llmlab.inspection.archive import read_archive
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import request
 from llmlab.sessions import live
+from llmlab.sessions.about import about_live
 from llmlab.sessions.live import ask_live
 from llmlab.sessions.open import open_model
 from llmlab.sessions.reference import LiveRun, parse
@@ -185,3 +186,11 @@ def test_a_live_run_is_not_opened_but_its_newest_checkpoint_is_named(outputs: Pa
     FakeRun(outputs, "busy").start()
     with pytest.raises(LabError, match="Open busy@latest"):
         open_model("busy@live", outputs)
+
+
+def test_a_run_that_has_not_begun_is_described_by_what_it_does(outputs: Path) -> None:
+    FakeRun(outputs, "early")
+    reference = parse("early@live", outputs)
+    assert isinstance(reference, LiveRun)
+    with pytest.raises(LabError, match="early has not begun to train yet"):
+        about_live(reference)
