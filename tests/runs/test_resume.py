@@ -27,7 +27,7 @@ from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.runs.worker import changes_since
-from llmlab.sessions.checkpoint import open_checkpoint
+from llmlab.sessions.scratch import open_checkpoint
 from llmlab.training import requests
 from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
