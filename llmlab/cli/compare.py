@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
 from llmlab.cli.experiment import Experiment, likely, listed, parts_of
-from llmlab.cli.inspect import add_out, add_prompt
+from llmlab.cli.inspect import add_out
 from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.errors import UsageError
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary
@@ -19,22 +21,24 @@ _DETAILS = """REF_A and REF_B as for `llmlab-run inspect`. One model is in memor
 
 --what, separated by commas: attention, heads, residual, contributions, rollout. The predictions are always compared.
 Models that cut the prompt into different tokens are refused; with --align they are compared where a token of both
-ends at the same character.
+ends at the same character. Two files that `llmlab-run inspect` wrote are compared as well, without their models.
 
 It writes DIR/comparison.safetensors (difference/..., cosine/..., cka/..., kl) and DIR/summary.json.
 
 examples:
   llmlab-run compare bar@250 bar@final --prompt "The king said to the queen" --out compared
-  llmlab-run compare base/ base/+adapter/ --prompt "The capital of France is" --what residual --out compared"""
+  llmlab-run compare base/ base/+adapter/ --prompt "The capital of France is" --what residual --out compared
+  llmlab-run compare seen/inspection.safetensors seen-2/inspection.safetensors --out compared"""
 
 
 def add_commands(commands: Commands) -> None:
     """Adds the command."""
     parser = commands.add("compare", compare, "compare two models, or two checkpoints, on one prompt", _DETAILS)
-    parser.add_argument("reference_a", metavar="REF_A", help="a run or a model")
+    parser.add_argument("reference_a", metavar="REF_A", help="a run, a model, or a saved inspection")
     parser.add_argument("reference_b", metavar="REF_B", help="another one")
     add_outputs(parser)
-    add_prompt(parser)
+    parser.add_argument("--prompt", default="", help="the text that both read; saved inspections have theirs")
+    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-text token before it")
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
     parser.add_argument("--align", action="store_true", help="compare different tokens where they end together")
     parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each place (default: 5)")
@@ -44,20 +48,43 @@ def add_commands(commands: Commands) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Compares, writes the archive and says what was found."""
+    saved = _saved(args)
+    if saved is None and not args.prompt:
+        raise UsageError("There is no prompt.", "", 'Name the text that both models read: --prompt "The king"')
     experiment = Experiment(args, "comparison.safetensors")
-    from llmlab.inspection.compare import compare as compare_models  # brings torch
     from llmlab.inspection.experiment_summary import summarise_comparison
 
-    values: dict[str, Any] = {
+    with experiment.progress() as progress:
+        if saved is not None:
+            from llmlab.inspection.differences import compare_archives
+
+            compare_archives(*saved, experiment.path, progress, align=args.align)
+        else:
+            from llmlab.inspection.compare import compare as compare_models  # brings torch
+
+            compare_models(
+                args.reference_a, args.reference_b, outputs_of(args), _values(args), experiment.path, progress
+            )
+    return experiment.report(summarise_comparison, _lines)
+
+
+def _saved(args: argparse.Namespace) -> tuple[Path, Path] | None:
+    """Both references as files of `inspect`; None where they are models."""
+    paths = [Path(reference).expanduser() for reference in (args.reference_a, args.reference_b)]
+    archives = [path.suffix == ".safetensors" and path.is_file() for path in paths]
+    if any(archives) and not all(archives):
+        raise UsageError("One is a saved inspection and the other is not.", "", "Inspect the other one first.")
+    return (paths[0], paths[1]) if all(archives) else None
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    return {
         "text": args.prompt,
         "beginning": args.beginning,
         "what": parts_of(args.what),
         "align": args.align,
         "top": args.top,
     }
-    with experiment.progress() as progress:
-        compare_models(args.reference_a, args.reference_b, outputs_of(args), values, experiment.path, progress)
-    return experiment.report(summarise_comparison, _lines)
 
 
 def _lines(summary: ComparisonSummary) -> list[str]:
@@ -75,6 +102,8 @@ def _lines(summary: ComparisonSummary) -> list[str]:
             f"KL(A || B) {mean:.4f} nats in the mean, at most {summary.kl[furthest]:.4f} after token {furthest} "
             f"({text.printable(repr(summary.tokens[furthest]))})"
         )
+    if not summary.predicted:
+        return lines
     lines.append(f"They expect different tokens after {len(summary.disagreements)} of {len(summary.tokens)} tokens.")
     for found in summary.disagreements[-3:]:
         lines.append(

@@ -107,6 +107,7 @@ class ComparisonSummary(Experiment):
     model_b: str
     weights_sha256_b: str
     identical: bool  # every difference is exactly zero
+    predicted: bool  # whether the next tokens of both are known, so that `disagreements` means something
     largest: dict[str, float]  # largest |A - B| of every tensor
     cosine: dict[str, list[float | None]] = field(default_factory=dict)
     cka: dict[str, list[float | None]] = field(default_factory=dict)
@@ -175,6 +176,7 @@ def summarise_comparison(archive: Archive) -> ComparisonSummary:
         model_b=more["model_b"],
         weights_sha256_b=more["weights_sha256_b"],
         identical=bool(differences) and not any(largest.values()) and not ("kl" in archive and archive["kl"].any()),
+        predicted="a/ids" in archive,
         largest=largest,
         cosine={point: _plain(values.mean(1)) for point, values in cosines.items()},
         cka={point: _plain(archive[f"cka/{point}"]) for point in _POINTS if f"cka/{point}" in archive},

@@ -59,6 +59,26 @@ def test_a_model_compared_with_itself_is_said_to_be_equal(
     assert answered(run, tmp_path, capsys, "compare", "bar", "bar")["identical"] is True
 
 
+def test_saved_inspections_are_compared_without_their_models(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in ("5", "12"):
+        said(run, tmp_path / step, capsys, "inspect", f"bar@{step}", "--what", "attention,residual")
+    files = [str(tmp_path / step / "inspection.safetensors") for step in ("5", "12")]
+    assert main(["compare", *files, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "bar@5 against bar@12" in printed
+    assert "expect different" not in printed
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    said(run, tmp_path / "live", capsys, "compare", "bar@5", "bar@12")
+    live = json.loads((tmp_path / "live" / "summary.json").read_text())
+    assert (summary["largest"], summary["cka"], summary["identical"]) == (live["largest"], live["cka"], False)
+    assert main(["compare", files[0], "bar", "--out", str(tmp_path / "out")]) == 2
+    assert "One is a saved inspection" in capsys.readouterr().err
+    assert main(["compare", "bar", "bar", "--out", str(tmp_path / "out")]) == 2
+    assert "no prompt" in capsys.readouterr().err
+
+
 def test_evolve_has_a_row_for_every_checkpoint(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
