@@ -77,6 +77,9 @@ def compare_archives(a: Path, b: Path, out: Path, progress: Progress = quiet, *,
             raise UsageError(
                 f"{archive.path.name} is no inspection.", f"It is of kind {archive.metadata.kind}.", "Choose another."
             )
+        tokens = archive.metadata.tokens
+        if len(tokens) != len(archive.metadata.token_ids) or not all(isinstance(token, str) for token in tokens):
+            raise LabError(f"{archive.path.name} is damaged.", "Its tokens and their ids differ in number or kind.")
     ends = ends_of_both(first.metadata, second.metadata) if align else None
     pairs = paired(first.metadata, second.metadata, ends)
     plan = plan_of(first, second, pairs)
@@ -154,7 +157,7 @@ def plan_of(a: Archive, b: Archive, pairs: Pairs) -> Plan:
     """What both archives have. LabError when that is nothing."""
     sizes: dict[str, set[int]] = {}
     layers = [max((_layer(name) + 1 for name in archive), default=0) for archive in (a, b)]
-    common = [name for name in a if name in b and (axes := axes_of(name)) and len(axes) == len(a.shape(name))]
+    common = [name for name in a if name in b and _fits(a, name) and _fits(b, name)]
     for name in common:
         for axis, *pair in zip(axes_of(name) or "", a.shape(name), b.shape(name), strict=True):
             sizes.setdefault(axis, set()).update(pair)
@@ -188,6 +191,14 @@ def plan_of(a: Archive, b: Archive, pairs: Pairs) -> Plan:
     if len(widths) > 1:
         least["C"] = 0  # no difference, no cosine
     return Plan(names, least, notes)
+
+
+def _fits(archive: Archive, name: str) -> bool:
+    """Whether a tensor has the axes of its name and as many tokens as the prompt; foreign files may not."""
+    axes, shape = axes_of(name), archive.shape(name)
+    if axes is None or len(axes) != len(shape):
+        return False
+    return all(size == len(archive.metadata.token_ids) for axis, size in zip(axes, shape, strict=True) if axis == "T")
 
 
 def slots_of(plan: Plan, time: int) -> dict[str, Slot]:

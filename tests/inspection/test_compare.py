@@ -202,6 +202,21 @@ def test_saved_inspections_of_other_tokens_are_refused_or_aligned(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_foreign_tensors_are_left_out_and_foreign_tokens_refused(tmp_path: Path) -> None:
+    about = Metadata("inspection", "m", "", [1, 2], ["a", "b"])
+    good = {"heads/entropy": np.ones((2, 2)), "attention/0": np.ones((2, 2, 2))}
+    write_archive(tmp_path / "a", good, about)
+    write_archive(tmp_path / "b", good | {"attention/0": np.ones((2, 3, 3)), "heads/first": np.ones(7)}, about)
+    compare_archives(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    assert list(read_archive(tmp_path / "out")) == ["difference/heads/entropy"]
+    write_archive(tmp_path / "b", {"other": np.ones(2)}, about)
+    with pytest.raises(LabError, match="share nothing"):
+        compare_archives(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    write_archive(tmp_path / "b", good, Metadata("inspection", "m", "", [1, 2], ["a"]))
+    with pytest.raises(LabError, match="damaged"):
+        compare_archives(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+
+
 def test_saved_inspections_of_one_text_are_aligned_from_its_end(tmp_path: Path) -> None:
     merges = [("t", "h"), ("th", "e"), ("i", "n")]
     for name, open_it in (("a", reading(merges, 1)), ("b", reading(merges[:2], 2))):
