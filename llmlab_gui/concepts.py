@@ -38,6 +38,12 @@ READING_ORDER = (
     "optimisation",
     "loss-curves",
     "checkpoints",
+    "attention-patterns",
+    "logit-lens",
+    "direct-attribution",
+    "ablation-and-patching",
+    "induction-heads",
+    "comparing-models",
 )
 DOCK_IDS = (
     "runs",

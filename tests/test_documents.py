@@ -118,12 +118,29 @@ def test_settings_in_a_document_exist(document: str) -> None:
     assert named - known - {"model.py", "model.safetensors"} == set()
 
 
+def _pages_of(call: ast.Call, tree: ast.Module) -> list[str]:
+    """The pages that `caption(text, page)` can link to: a literal, one of two, or those of a table (text, page)."""
+    if isinstance(call.args[0], ast.Starred):
+        assert isinstance(call.args[0].value, ast.Subscript)
+        table = call.args[0].value.value
+        assert isinstance(table, ast.Name)
+        values = [
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and any(ast.unparse(target) == table.id for target in node.targets)
+        ]
+        return [page for _, page in ast.literal_eval(values[0])]
+    page = call.args[1]
+    choices = [page.body, page.orelse] if isinstance(page, ast.IfExp) else [page]
+    return [ast.literal_eval(choice) for choice in choices]
+
+
 @pytest.mark.parametrize("dock", [dock for dock in DOCK_IDS if dock != "learn"])
 def test_the_caption_of_a_dock_links_to_a_page(dock: str) -> None:
     tree = ast.parse((ROOT / "llmlab_gui" / "docks" / f"{dock}.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
-    pages = [ast.literal_eval(call.args[1]) for call in captions]
+    pages = [page for call in captions for page in _pages_of(call, tree)]
     assert pages
     assert set(pages) <= set(PAGES)
 
