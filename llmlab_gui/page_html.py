@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 
 from llmlab.errors import LabError
@@ -39,6 +40,9 @@ class PageColors:
         }
 
 
+_FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
+
+
 def page_html(page: Page, colors: PageColors) -> str:
     """The whole page. Code that cannot be found is said in its place, and the page goes on."""
     return f"<html><head><style>{_style(colors)}</style></head><body>{_body(page, colors)}</body></html>"
@@ -62,7 +66,16 @@ def _block(block: Block, colors: PageColors) -> str:
         f'<table width="100%" cellspacing="0" style="margin:6px 0"><tr>'
         f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="formula" style="padding:4px 10px">',
     ).replace("</blockquote>", "</td></tr></table>")
-    return content.replace("<pre><code", f'<pre style="background-color:{colors.code_background}"><code')
+    return _FENCE.sub(lambda fence: _fence(fence[1], colors), content)
+
+
+def _fence(text: str, colors: PageColors) -> str:
+    """Lines to copy, in a box: with a background of its own, each line would cut off the underscores above it."""
+    return (
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<td bgcolor="{colors.code_background}" style="padding:8px 10px">'
+        f'<pre style="font-family:{colors.mono};margin:0">{text.rstrip()}</pre></td></tr></table>'
+    )
 
 
 def _callout(label: str, content: str, edge: str, background: str) -> str:

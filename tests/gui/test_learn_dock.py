@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import Qt, QUrl
-from PySide6.QtGui import QDesktopServices
+from PySide6.QtGui import QDesktopServices, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 
+from llmlab_gui.concepts import Page
 from llmlab_gui.docks import learn
 from llmlab_gui.docks.learn import LearnDock
+from llmlab_gui.page_html import page_html
 from llmlab_gui.theme import theme_notifier
 
 
@@ -83,6 +85,14 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     assert drawn == ["attention"]
     hidden.raise_()  # in the new theme's colours
     qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=1000)
+
+
+def test_lines_to_copy_keep_their_characters() -> None:
+    page = Page("p", "P", "# P\n\n```\nfor _ in range(2):\n    a_b < 3\n```\n")
+    document = QTextDocument()
+    document.setHtml(page_html(page, learn._page_colors()))
+    assert "for _ in range(2):\n    a_b < 3" in document.toPlainText()
+    assert "<pre><code" not in page_html(page, learn._page_colors())  # whose background would hide underscores
 
 
 def test_code_that_is_gone_is_said_in_its_place(dock: LearnDock) -> None:
