@@ -70,6 +70,9 @@ class ModelHost(QObject):
         self._partial = b""
         self._stderr = b""
         self._silence = QElapsedTimer()  # since the host last said anything
+        self._patience = QTimer(self)  # of a cancellation
+        self._patience.setSingleShot(True)
+        self._patience.timeout.connect(self._give_up)
 
     @property
     def busy(self) -> bool:
@@ -121,7 +124,8 @@ class ModelHost(QObject):
         self._cancelling.add(request)
         self._write({"do": "cancel", "id": request})
         self._silence.start()
-        QTimer.singleShot(_CANCEL_PATIENCE_MS, self, lambda: self._give_up(request))
+        if not self._patience.isActive():
+            self._patience.start(_CANCEL_PATIENCE_MS)
 
     def shutdown(self) -> None:
         """Ends the process: asks, terminates, kills; returns when it is gone. Unanswered requests end silently."""
@@ -256,17 +260,17 @@ class ModelHost(QObject):
         for request in waiting:
             self.failed.emit(request, error)
 
-    def _give_up(self, request: int) -> None:
+    def _give_up(self) -> None:
         """Kills a host that is silent while a cancellation waits; `finished` then fails what was waiting.
 
         One that talks is alive: the cancelled request waits behind another one.
         """
-        if request not in self._cancelling or self._process is None:
+        if not self._cancelling or self._process is None:
             return
         if self._silence.elapsed() >= _CANCEL_PATIENCE_MS:
             self._process.kill()
         else:
-            QTimer.singleShot(_CANCEL_PATIENCE_MS, self, lambda: self._give_up(request))
+            self._patience.start(_CANCEL_PATIENCE_MS)
 
     def _close(self, request: int) -> None:
         self._waiting.discard(request)
@@ -275,4 +279,5 @@ class ModelHost(QObject):
     def _forget(self) -> None:
         self._waiting.clear()
         self._cancelling.clear()
+        self._patience.stop()
         self._partial = b""

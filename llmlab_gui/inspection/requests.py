@@ -117,6 +117,7 @@ class Requests(QObject):
     def shutdown(self) -> None:
         """Forgets everything and deletes the archives."""
         self._pending.clear()
+        self._set_working(None)
         self._folder.remove()
 
     def _close(self, request: int) -> Pending | None:
