@@ -297,7 +297,10 @@ class BarChart(QWidget):
         theme, metrics = current_theme(), self.fontMetrics()
         centers = [(places[0].left() + places[-1].right()) / 2 if places else 0.0 for places in self._places]
         taken: list[tuple[float, float]] = []
-        order = sorted(range(len(centers)), key=lambda n: (n != self._chosen, self.bars.groups[n].label.isdecimal(), n))
+        groups = self.bars.groups
+        order = sorted(
+            range(len(centers)), key=lambda n: (n != self._chosen, not groups[n].apart, groups[n].label.isdecimal(), n)
+        )
         every = self._every(centers)
         for number in order:
             group = self.bars.groups[number]

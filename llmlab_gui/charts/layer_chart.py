@@ -119,4 +119,6 @@ class LayerChart(LineChart):
 def _style(line: Line, theme: Theme) -> CurveStyle:
     color = QColor(theme.text if line.color < 0 else theme.series[line.color % len(theme.series)])
     markers = "o" if line.markers else None
-    return CurveStyle(color, line.label, width=1.8, dotted=line.dotted, markers=markers, marker_size=6)
+    return CurveStyle(
+        color, line.label, width=1.0 if line.dotted else 1.8, dotted=line.dotted, markers=markers, marker_size=6
+    )

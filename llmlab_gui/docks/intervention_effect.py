@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
@@ -15,7 +15,10 @@ from llmlab_gui.inspection.token_texts import TokenTexts
 
 
 class InterventionEffect(QWidget):
-    """Shows an archive of kind `intervention` at one token. `chosen(token)`: a place was clicked."""
+    """Shows an archive of kind `intervention` at one token. `chosen(token)`: a place was clicked.
+
+    moved: a map of where the change went, for whoever has room for it.
+    """
 
     chosen = Signal(int)
 
@@ -30,16 +33,12 @@ class InterventionEffect(QWidget):
         self.tokens = RankedTokens("Likeliest next tokens, before and after")
         self.kl = LayerChart("KL", "nats", x_label="token")
         self.moved = Heatmap("How far the stream moved, layer by token", square=False)
-        splitter = QSplitter(Qt.Orientation.Vertical)
-        splitter.addWidget(self.kl)
-        splitter.addWidget(self.moved)
-        splitter.setSizes([130, 190])
         self.kl.setToolTip("KL(before ‖ after) of the predictions at each token, in nats")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.headline)
         layout.addWidget(self.tokens)
-        layout.addWidget(splitter, 1)
+        layout.addWidget(self.kl, 1)
         self.moved.clicked.connect(lambda _layer, token: self.chosen.emit(token))
         texts.arrived.connect(self._redraw)
 
@@ -76,8 +75,7 @@ class InterventionEffect(QWidget):
         return tuple((self._texts.text(model, id), chance) for id, chance in zip(ids, chances, strict=True))
 
     def _draw_moved(self, archive: Archive) -> None:
-        self.moved.setVisible("change/post_ffn" in archive)
-        if "change/post_ffn" not in archive:
+        if "change/post_ffn" not in archive:  # it would have taken too much memory
             return
         values = np.asarray(archive["change/post_ffn"])
         tokens = [visible(token) for token in archive.metadata.tokens]

@@ -19,6 +19,7 @@ from llmlab_gui.lab import Lab
 
 # Several clicks and keys are one question.
 _SETTLE_MS = 250
+_MOVED_TAB = 1
 _HINT = (
     "Add a part of the model above, or choose a head in another panel: the predictions before and after the change "
     "appear here. The model itself stays as it is."
@@ -43,6 +44,7 @@ class InterventionsDock(InspectionDock):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self._before_after, "Before and after")
+        self.tabs.addTab(self.effect.moved, "Where it went")
         self.tabs.addTab(self.sweep, "Sweep")
         body = QWidget()
         layout = QVBoxLayout(body)
@@ -79,8 +81,9 @@ class InterventionsDock(InspectionDock):
             return [self.sweep.map] if self.sweep.archive is not None else []
         if self.effect.archive is None:
             return []
-        parts: list[QWidget] = [self.effect.headline, self.effect.tokens, self.effect.kl]
-        return [*parts, self.effect.moved] if self.effect.moved.isVisibleTo(self.effect) else parts
+        if self.tabs.currentWidget() is self.effect.moved:
+            return [self.effect.moved]
+        return [self.effect.headline, self.effect.tokens, self.effect.kl]
 
     def table(self) -> Table | None:
         """Before and after: place, token, KL, and the likeliest tokens of both. Sweep: its cells."""
@@ -89,6 +92,8 @@ class InterventionsDock(InspectionDock):
         archive = self.effect.archive
         if archive is None:
             return None
+        if self.tabs.currentWidget() is self.effect.moved:
+            return self.effect.moved.table()
         texts, model = texts_of(self.session), archive.metadata.model
         rows = []
         for place, token in enumerate(archive.metadata.tokens):
@@ -131,6 +136,7 @@ class InterventionsDock(InspectionDock):
             return
         self.effect.show_effect(archive, self._token)
         self._before_after.setCurrentWidget(self.effect)
+        self.tabs.setTabVisible(_MOVED_TAB, "change/post_ffn" in archive)
         self.update_state()
 
     def _refuse(self, error: LabError) -> None:
@@ -146,6 +152,7 @@ class InterventionsDock(InspectionDock):
 
     def _show_empty_page(self) -> None:
         self.effect.archive = None
+        self.tabs.setTabVisible(_MOVED_TAB, False)
         self._before_after.setCurrentWidget(self.empty)
         self.update_state()
 

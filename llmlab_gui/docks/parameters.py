@@ -158,11 +158,13 @@ class ParametersDock(InspectionDock):
         notes = list(archive.metadata.notes)
         if view == LAYERS:
             self.chart.name_y("L2 norm")
+            self.chart.set_log(x=False, y="layers/gradient" in archive)  # gradients are far shorter than weights
             self.chart.show_lines(layer_lines(archive))
             if "layers/gradient" not in archive:
                 notes.append("Gradients are seen on a run while it trains.")
         elif view == NEURONS:
             self.chart.name_y("share of the layer's neurons")
+            self.chart.set_log(x=False, y=False)
             self.chart.show_lines(neuron_lines(archive))
             rule = archive.metadata.more.get("dead")
             notes.append(_DEAD.get(rule or "", "The neurons of this model cannot be told."))

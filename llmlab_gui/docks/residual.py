@@ -11,7 +11,7 @@ from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks.alternatives import visible
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
-from llmlab_gui.docks.residual_lines import QUANTITIES, cosine_lines, norm_lines, virtual
+from llmlab_gui.docks.residual_lines import QUANTITIES, Columns, cosine_lines, norm_lines, virtual
 from llmlab_gui.lab import Lab
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
@@ -71,7 +71,7 @@ class ResidualDock(InspectionDock):
         """Lines and map of a new inspection."""
         if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
             return
-        self._archive = archive
+        self._archive, self._columns = archive, Columns(archive)
         note = virtual(archive)
         self.note.setText(note)
         self.note.setVisible(bool(note))
@@ -136,11 +136,11 @@ class ResidualDock(InspectionDock):
         if self._view == NORMS:
             self.chart.name_y("L2 norm")
             self.chart.set_x_axis("layers passed", "count")
-            self.chart.show_lines(norm_lines(archive, place, name, mean=self.mean.isChecked()))
+            self.chart.show_lines(norm_lines(self._columns, place, name, mean=self.mean.isChecked()))
         else:
             self.chart.name_y("cosine")
             self.chart.set_x_axis("layer", "count")
-            self.chart.show_lines(cosine_lines(archive, place, name, mean=self.mean.isChecked()))
+            self.chart.show_lines(cosine_lines(self._columns, place, name, mean=self.mean.isChecked()))
 
     def _draw_map(self, archive: Archive, place: int) -> None:
         values = np.asarray(archive[f"contributions/{self._quantity}"])

@@ -22,27 +22,44 @@ _ADDED = (("attn_out", "attention adds", 1, 0.5), ("mlp_out", "feed-forward adds
 _COSINES = (("attention", "attention", 1), ("feed_forward", "feed-forward", 2), ("block", "whole layer", 0))
 
 
-def norm_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list[Line]:
+class Columns:
+    """Columns of an inspection's maps, [L] each: of a token, or the mean over all, which is found once."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._means: dict[str, Array] = {}
+
+    def of(self, name: str, token: int | None) -> Array:
+        """name: below contributions/. token: None for the mean of all tokens."""
+        values = self._archive[f"contributions/{name}"]
+        if token is not None:
+            return np.asarray(values[:, token], np.float64)
+        if name not in self._means:
+            self._means[name] = values.mean(axis=1, dtype=np.float64)
+        return self._means[name]
+
+
+def norm_lines(columns: Columns, token: int, name: str, *, mean: bool) -> list[Line]:
     """Norms at a token, and their mean over tokens dotted. Stream: embedding at 0, each layer's halves after it."""
     lines = []
     for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
         dotted = column is None
         legend = "mean of tokens" if dotted else f"stream at {name}"
-        lines.append(Line(f"stream, {suffix}", *_stream(archive, column), color=0, dotted=dotted, legend=legend))
+        lines.append(Line(f"stream, {suffix}", *_stream(columns, column), color=0, dotted=dotted, legend=legend))
         for point, words, color, offset in _ADDED:
-            values = _column(archive[f"contributions/norm/{point}"], column)
+            values = columns.of(f"norm/{point}", column)
             x = np.arange(len(values)) + offset
             legend = "" if dotted else words
             lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=dotted, legend=legend))
     return lines
 
 
-def cosine_lines(archive: Archive, token: int, name: str, *, mean: bool) -> list[Line]:
+def cosine_lines(columns: Columns, token: int, name: str, *, mean: bool) -> list[Line]:
     """Cosine of the stream before and after each part: 1 where it keeps its direction."""
     lines = []
     for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
         for part, words, color in _COSINES:
-            values = _column(archive[f"contributions/cosine/{part}"], column)
+            values = columns.of(f"cosine/{part}", column)
             x = np.arange(len(values), dtype=np.float64)
             first = "mean of tokens" if part == "attention" else ""
             legend = first if column is None else words
@@ -55,15 +72,9 @@ def virtual(archive: Archive) -> str:
     return next((note for note in archive.metadata.notes if "post_attn" in note and "virtual" in note), "")
 
 
-def _stream(archive: Archive, token: int | None) -> tuple[Array, Array]:
+def _stream(columns: Columns, token: int | None) -> tuple[Array, Array]:
     """x and norm at pre_attn of the first layer, and at post_attn and post_ffn of each."""
-    first = _column(archive["contributions/norm/pre_attn"], token)[:1]
-    middle = _column(archive["contributions/norm/post_attn"], token)
-    last = _column(archive["contributions/norm/post_ffn"], token)
-    values = np.concatenate([first, np.stack([middle, last], axis=1).reshape(-1)])
+    first = columns.of("norm/pre_attn", token)[:1]
+    halves = [columns.of(f"norm/{point}", token) for point in ("post_attn", "post_ffn")]
+    values = np.concatenate([first, np.stack(halves, axis=1).reshape(-1)])
     return np.arange(len(values)) / 2, values
-
-
-def _column(values: Array, token: int | None) -> Array:
-    """[L, T] -> [L]: one token, or the mean of all."""
-    return values.mean(axis=1, dtype=np.float64) if token is None else np.asarray(values[:, token], np.float64)
