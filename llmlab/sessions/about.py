@@ -56,14 +56,15 @@ def about(opened: OpenModel) -> About:
         "parameters": opened.parameters,
         "bytes": opened.bytes,
         "begins": bool(getattr(opened.tokenizer, "adds_beginning", False)),
-        "memory_bytes": int(psutil.Process().memory_info().rss),
     }
     try:
         anatomy = opened.anatomy
     except LabError as error:
-        return About(**common, **_from_settings(opened), refusals=dict.fromkeys(_PANELS, str(error)))
+        refusals = dict.fromkeys(_PANELS, str(error))
+        return About(**common, **_from_settings(opened), refusals=refusals, memory_bytes=_resident())
     return About(
         **common,
+        memory_bytes=_resident(),
         family=anatomy.family,
         n_layer=anatomy.n_layer,
         n_head=anatomy.n_head,
@@ -94,8 +95,12 @@ def about_live(reference: LiveRun) -> About:
         width=settings.n_embd,
         vocab_size=padded_vocab_size(settings, vocab_size),
         context=settings.block_size,
-        memory_bytes=int(psutil.Process().memory_info().rss),
+        memory_bytes=_resident(),
     )
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 _PANELS = tuple(Refusals.__dataclass_fields__)

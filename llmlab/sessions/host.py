@@ -239,19 +239,19 @@ class _Reporter:
 
     def __init__(self, host: Host, number: int) -> None:
         self._host, self._number = host, number
-        self._what = ""
-        self._began = self._told = 0.0
+        self._stage: tuple[str, float] | None = None
+        self._began = self._first = self._told = 0.0
 
     def __call__(self, what: str, done: float, total: float) -> None:
         self._host.stop_if_cancelled(self._number)
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._began = what, now
+        if (what, total) != self._stage:
+            self._stage, self._began, self._first = (what, total), now, done
         if now - self._told < _TELL_SECONDS:
             return
         self._told = now
-        spent = now - self._began
-        eta = spent * (total - done) / done if 0 < done <= total and spent > _ETA_AFTER_SECONDS else None
+        spent, gone = now - self._began, done - self._first
+        eta = spent * (total - done) / gone if gone > 0 and done <= total and spent > _ETA_AFTER_SECONDS else None
         self._host.send(self._number, "progress", what=what, done=done, total=total, eta_seconds=eta)
 
 

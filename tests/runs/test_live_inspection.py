@@ -22,6 +22,7 @@ from llmlab.progress import Progress
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.model import OpenModel
 from llmlab.training import requests
+from llmlab.training.inspections import unwrapped
 from llmlab.training.loop import Trainer
 
 QUESTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -214,3 +215,17 @@ def test_a_stop_ends_an_answer_early_and_says_so(outputs: Path) -> None:
         train_here(run)
     assert names_of_events(run)[-1] == "stopped"
     assert "asked to stop" in _error_of(run, "at-2")
+
+
+def test_the_model_inside_its_wrappers_is_asked() -> None:
+    class Wrapper(torch.nn.Module):
+        """As DistributedDataParallel holds a model."""
+
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    plain = torch.nn.Linear(2, 2)
+    assert unwrapped(plain) is plain
+    assert unwrapped(Wrapper(plain)) is plain
+    assert unwrapped(torch.compile(Wrapper(plain))) is plain  # type: ignore[arg-type]

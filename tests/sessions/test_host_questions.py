@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -19,11 +20,14 @@ from forks import forked, wait_until
 from small_runs import new_run, train_here
 from test_host import Conversation
 
+from llmlab.errors import LabError
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import request
+from llmlab.sessions import host as host_module
 from llmlab.sessions.about import about
+from llmlab.sessions.host import Host
 from llmlab.sessions.open import open_model
 
 TEXT = "the king and"
@@ -247,3 +251,31 @@ def test_a_host_that_is_killed_leaves_nothing_half_written(places: dict[str, Pat
     os.kill(conversation.process.pid, signal.SIGKILL)
     assert conversation.process.wait(10) == -signal.SIGKILL
     assert not out.exists() or len(read_archive(out)) > 0
+
+
+def test_the_time_left_follows_from_the_pace_and_news_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(host_module.time, "monotonic", lambda: now[0])
+    progress = Host(output)._reporter(7)
+    progress("Loading", 0, 0)
+    now[0] += 60  # what came before says nothing of the pace
+    for done in range(1, 101):
+        progress("Loading", done, 100)
+        now[0] += 0.05
+    told = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert len(told) <= 1 + 51
+    assert told[1]["eta_seconds"] is None
+    for said in told[10:]:
+        assert said["eta_seconds"] == pytest.approx((100 - said["done"]) * 0.05, abs=1e-6)
+
+
+def test_a_model_whose_parts_cannot_be_told_is_described_with_the_reason(outputs: Path, tmp_path: Path) -> None:
+    opened = open_model(str(tiny_models.save(tiny_models.llama(), tmp_path / "strange")), outputs)
+
+    class Unknown(type(opened)):  # type: ignore[misc]
+        anatomy = property(lambda self: (_ for _ in ()).throw(LabError("No.", "Its stream does not add up.")))
+
+    said = about(Unknown(opened.reference, opened.name, opened.kind, opened.model, opened.tokenizer))
+    assert set(said.refusals) == {"attention", "contributions", "heads", "attribution"}
+    assert all("does not add up" in reason for reason in said.refusals.values())
+    assert (said.family, said.n_layer, said.n_head, said.width, said.context) == ("llama", 2, 4, 32, 64)
