@@ -42,6 +42,7 @@ class LayerChart(LineChart):
         self, y_label: str, y_unit: str = "", *, x_label: str = "layer", parent: QWidget | None = None
     ) -> None:
         self._lines: list[Line] = []
+        self._legend_rows: list[str] = []
         super().__init__(y_label, y_unit, parent=parent)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -76,10 +77,17 @@ class LayerChart(LineChart):
 
     def name_y(self, label: str, unit: str = "") -> None:
         """What the lines are from now on."""
+        if (label, unit) == (self.y_label, self.y_unit):  # axes are slow to draw anew
+            return
         self.y_label, self.y_unit = label, unit
         self.setAccessibleName(label)
         self._name_axes()
         self._axis_y.resizeEvent(None)  # or the new name stands where the old one's middle was
+
+    def set_x_axis(self, label: str, kind: str = "count") -> None:
+        """What x is."""
+        if (label, kind) != (self.x_label, self.x_kind):
+            super().set_x_axis(label, kind)
 
     def draw(self) -> None:
         """Draws now, with the legend in lines over the plot, where it covers no curve."""
@@ -104,6 +112,9 @@ class LayerChart(LineChart):
             else:
                 rows[-1] += f"&nbsp;&nbsp;&nbsp; {entry}"
                 left += width
+        if rows == self._legend_rows:
+            return
+        self._legend_rows = rows
         plot, height = self.getPlotItem(), len(rows) * (metrics.height() + 2)
         plot.titleLabel.setText("<br>".join(rows), size="9pt", color=theme.text, justify="left")
         plot.titleLabel.setVisible(bool(rows))
@@ -112,6 +123,7 @@ class LayerChart(LineChart):
 
     def _retheme(self) -> None:
         theme = current_theme()
+        self._legend_rows = ["?"]
         self.apply_theme(theme)
         self.show_lines(self._lines)
 
