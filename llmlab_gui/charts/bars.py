@@ -6,7 +6,17 @@ import math
 from dataclasses import dataclass
 
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import (
+    QColor,
+    QContextMenuEvent,
+    QFont,
+    QHelpEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+)
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab_gui.charts.axes import round_step
@@ -69,6 +79,7 @@ class BarChart(QWidget):
 
     clicked = Signal(int, int)
     pointed = Signal(int)  # group under the mouse, -1 for none
+    asked = Signal(int, int, QPoint)  # a right click, or the menu key: group, bar, place on the screen
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -162,6 +173,12 @@ class BarChart(QWidget):
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         event.accept()
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        by_key = event.reason() == QContextMenuEvent.Reason.Keyboard
+        found = self._pointed if by_key else self.bar_at(event.pos())
+        if found[0] >= 0:
+            self.asked.emit(*found, self.mapToGlobal(self.center_of(*found)) if by_key else event.globalPos())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         flat = [(g, b) for g, group in enumerate(self.bars.groups) for b in range(len(group.bars))]

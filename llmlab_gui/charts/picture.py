@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QRect, QSize
+from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QRect, QRectF, QSize
 from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainter
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QGraphicsView, QWidget
 
 from llmlab.errors import LabError
 from llmlab.files import write_atomic
@@ -97,5 +97,10 @@ def _size(widgets: Sequence[QWidget]) -> QSize:
 def _paint(widgets: Sequence[QWidget], painter: QPainter) -> None:
     top = 0
     for widget in widgets:
-        widget.render(painter, QPoint(0, top))
+        if isinstance(widget, QGraphicsView):  # its `render` is another one, and leaves the ground out
+            target = QRectF(0, top, widget.width(), widget.height())
+            painter.fillRect(target, widget.backgroundBrush())
+            widget.render(painter, target, widget.viewport().rect())
+        else:
+            widget.render(painter, QPoint(0, top))
         top += widget.height()

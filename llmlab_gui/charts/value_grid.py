@@ -14,6 +14,7 @@ import numpy as np
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, QSizeF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
+    QContextMenuEvent,
     QFontDatabase,
     QHelpEvent,
     QImage,
@@ -64,6 +65,7 @@ class ValueGrid(QAbstractScrollArea):
 
     clicked = Signal(int, int)
     pointed = Signal(int, int)
+    asked = Signal(int, int, QPoint)  # a right click, or the menu key: row, column, place on the screen
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -192,6 +194,13 @@ class ValueGrid(QAbstractScrollArea):
                 QToolTip.showText(event.globalPos(), self.grid.tip(*cell), self.viewport())
             return True
         return super().viewportEvent(event)
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        by_key = event.reason() == QContextMenuEvent.Reason.Keyboard
+        cell = self._marked if by_key else self.cell_at(event.pos())
+        if min(cell) >= 0:
+            place = self.viewport().mapToGlobal(self.center_of(*cell)) if by_key else event.globalPos()
+            self.asked.emit(*cell, place)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         cell = self.cell_at(event.position())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QSplitter, QToolButton, QVBoxLayout, QWidget
 
 from llmlab.errors import LabError
@@ -11,6 +11,7 @@ from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.docks import contribution_bars as bars_of
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
+from llmlab_gui.docks.edit_menu import edits_of_part, offer_edits
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab import Lab
 
@@ -60,6 +61,8 @@ class ContributionsDock(InspectionDock):
             field.textChanged.connect(lambda _text: self._settle.start())
         self.chart.clicked.connect(self._choose_layer)
         self.detail.clicked.connect(self._choose_part)
+        self.chart.asked.connect(self._offer_layer)
+        self.detail.asked.connect(self._offer_head)
         self.close_detail.clicked.connect(self._hide_detail)
         self.session.selection_changed.connect(self._follow_selection)
 
@@ -226,6 +229,17 @@ class ContributionsDock(InspectionDock):
     def _choose_part(self, group: int, _bar: int) -> None:
         if self._detail == ATTENTION and self.detail.bars.groups[group].label.isdecimal():
             self.session.select(head=int(self.detail.bars.groups[group].label))
+
+    def _offer_layer(self, group: int, bar: int, where: QPoint) -> None:
+        label = self.chart.bars.groups[group].label
+        if label.isdecimal():
+            part = "feed_forward" if self.chart.bars.groups[group].bars[bar].series == FEED_FORWARD else "attention"
+            offer_edits(self.lab, edits_of_part(part, int(label)), self, where)
+
+    def _offer_head(self, group: int, _bar: int, where: QPoint) -> None:
+        label = self.detail.bars.groups[group].label
+        if self._detail == ATTENTION and label.isdecimal():
+            offer_edits(self.lab, edits_of_part("head", self.session.selection.layer, int(label)), self, where)
 
     def _detail_asks(self) -> bool:
         return self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD

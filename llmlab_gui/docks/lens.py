@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QToolButton, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
+from llmlab_gui.docks.edit_menu import edits_of_cell, offer_edits
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.lens_data import (
     ENTROPY,
@@ -72,6 +73,7 @@ class LensDock(InspectionDock):
         self.halves.toggled.connect(self._redraw)
         self.unpin.clicked.connect(self._unpin)
         self.grid.clicked.connect(self._choose)
+        self.grid.asked.connect(self._offer)
         self.grid.pointed.connect(lambda _row, column: self.session.hover(column))
         self.session.hover_changed.connect(self.grid.hover_column)
         self.session.selection_changed.connect(self._mark)
@@ -144,6 +146,10 @@ class LensDock(InspectionDock):
             self.pins = [*self.pins, column][-_MOST_PINS:]
             self._draw_pins()
         self.grid.mark(row, column)
+
+    def _offer(self, row: int, column: int, where: QPoint) -> None:
+        layer = max(0, (self._rows[row].place - 1) // 2)
+        offer_edits(self.lab, edits_of_cell(layer, column), self, where)
 
     def _unpin(self) -> None:
         self.pins = []

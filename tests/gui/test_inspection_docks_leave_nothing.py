@@ -1,7 +1,8 @@
-"""An inspection dock that goes takes everything with it; in both themes, with and without a model, it paints."""
+"""An inspection dock that goes leaves nothing; it paints in both themes, and what it shows can be saved."""
 
 from __future__ import annotations
 
+import csv
 import gc
 import weakref
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_model import FakeModelHost
+from fakes import FakeRun
 from inspection_lab import InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication
@@ -18,6 +20,7 @@ from test_compare_and_evolution import make_comparison, make_evolution
 from test_geometry_and_parameters import make_geometry, make_parameters
 from test_interventions_dock import make_intervention, make_sweep
 
+from llmlab.inspection.archive import read_archive
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
 from llmlab_gui.docks.evolution import EvolutionDock
@@ -120,3 +123,55 @@ def test_a_dock_paints_in_the_themes_colours(
     dock.shutdown()
     lab.close()
     apply_theme(qapp, "light")
+
+
+def filled(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
+    """Asks what a dock only asks when it is told to."""
+    if isinstance(dock, CompareDock):
+        dock.b.choose("other@1")
+        dock.compare.click()
+    if isinstance(dock, EvolutionDock):
+        dock.watch.click()
+    lab.inspection.add_edit(ChosenEdit("head", 1, 0))
+    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None, timeout=5000)
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=5000)
+
+
+@pytest.mark.parametrize("make", DOCKS)
+def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
+    qtbot: QtBot, tmp_path: Path, host: FakeModelHost, make: Callable[[InspectionLab], InspectionDock]
+) -> None:
+    lab = InspectionLab(tmp_path, host)
+    lab.add(FakeRun(tmp_path, steps=200).start().advance(150))
+    dock = make(lab)
+    lab.open(qtbot, dock, model="fake@150")
+    filled(qtbot, lab, dock)
+    for kind in ("png", "svg", "csv", "safetensors"):
+        path = tmp_path / f"shown.{kind}"
+        dock.export(path)
+        qtbot.waitUntil(lambda path=path: any(path.name in words for words in lab.words), timeout=5000)
+        assert path.stat().st_size > 100
+    table = dock.table()
+    assert table is not None
+    header, rows = table
+    saved = list(csv.reader((tmp_path / "shown.csv").read_text(encoding="utf-8").splitlines()))
+    assert saved[0] == list(header)
+    assert len(saved) == len(rows) + 1
+    numbers = [float(cell) for row in rows for cell in row if not isinstance(cell, str)]
+    read = [
+        float(text or "nan") for row, texts in zip(rows, saved[1:], strict=True)
+        for cell, text in zip(row, texts, strict=True) if not isinstance(cell, str)
+    ]  # fmt: skip
+    assert np.array_equal(np.float32(numbers), np.float32(read), equal_nan=True)
+    archive, names = dock.tensors() or (None, [])
+    assert archive is not None
+    copy = read_archive(tmp_path / "shown.safetensors")
+    assert all(np.array_equal(copy[name], archive[name], equal_nan=True) for name in copy)
+    assert set(copy) <= set(archive)
+    assert len(copy) > 0
+    assert names
+    dock.copy_table()
+    assert QApplication.clipboard().text().splitlines()[0] == ",".join(header)
+    assert not lab.errors
+    dock.shutdown()
+    lab.close()

@@ -13,6 +13,7 @@ from inspection_lab import PROMPT, InspectionLab
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
+from llmlab_gui.docks.edit_menu import edit_menu, edits_of_part
 from llmlab_gui.docks.edit_words import words, written
 from llmlab_gui.docks.interventions import InterventionsDock
 from llmlab_gui.inspection.selection import ChosenEdit
@@ -176,3 +177,21 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     lab.host.hold.clear()
     dock.sweep.run.click()
     qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=3000)
+
+
+def test_a_right_click_in_another_panel_chooses_what_is_changed(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    wanted: list[str] = []
+    lab.dock_requested.connect(wanted.append)
+    menu = edit_menu(lab, edits_of_part("feed_forward", 2), dock)  # type: ignore[arg-type]
+    assert [action.text() for action in menu.actions()] == [
+        "Layer 2, feed-forward: set to zero",
+        "Layer 2, feed-forward: replaced by its mean",
+        "Layer 2, feed-forward: patched from the source",
+    ]
+    menu.actions()[0].trigger()
+    assert lab.inspection.edits == [ChosenEdit("feed_forward", 2)]
+    assert wanted == ["interventions"]
+    menu.deleteLater()
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=3000)
