@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.experiment import Experiment, likely, listed, parts_of
-from llmlab.cli.inspect import add_out
+from llmlab.cli.question import Answered, add_out, likely, listed, parts_of
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.errors import UsageError
 
@@ -51,21 +50,19 @@ def compare(args: argparse.Namespace) -> int:
     saved = _saved(args)
     if saved is None and not args.prompt:
         raise UsageError("There is no prompt.", "", 'Name the text that both models read: --prompt "The king"')
-    experiment = Experiment(args, "comparison.safetensors")
+    answered = Answered(args, "comparison.safetensors")
     from llmlab.inspection.experiment_summary import summarise_comparison
 
-    with experiment.progress() as progress:
+    with answered.progress() as progress:
         if saved is not None:
             from llmlab.inspection.differences import compare_archives
 
-            compare_archives(*saved, experiment.path, progress, align=args.align)
+            compare_archives(*saved, answered.path, progress, align=args.align)
         else:
             from llmlab.inspection.compare import compare as compare_models  # brings torch
 
-            compare_models(
-                args.reference_a, args.reference_b, outputs_of(args), _values(args), experiment.path, progress
-            )
-    return experiment.report(summarise_comparison, _lines)
+            compare_models(args.reference_a, args.reference_b, outputs_of(args), _values(args), answered.path, progress)
+    return answered.report(summarise_comparison, _lines)
 
 
 def _saved(args: argparse.Namespace) -> tuple[Path, Path] | None:

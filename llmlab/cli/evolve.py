@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.experiment import Experiment, listed, parts_of
-from llmlab.cli.inspect import add_out, add_prompt
+from llmlab.cli.question import Answered, add_out, add_prompt, listed, parts_of
 from llmlab.cli.words import Commands, add_run, outputs_of
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def add_commands(commands: Commands) -> None:
 
 def evolve(args: argparse.Namespace) -> int:
     """Asks every checkpoint, writes the archive and says what was found."""
-    experiment = Experiment(args, "evolution.safetensors")
+    answered = Answered(args, "evolution.safetensors")
     from llmlab.inspection.evolve import evolve as evolve_run  # brings torch
     from llmlab.inspection.experiment_summary import summarise_evolution
 
@@ -59,9 +58,9 @@ def evolve(args: argparse.Namespace) -> int:
         "against": args.against,
         "top": args.top,
     }
-    with experiment.progress() as progress:
-        evolve_run(args.run, outputs_of(args), values, experiment.path, progress)
-    return experiment.report(summarise_evolution, _lines)
+    with answered.progress() as progress:
+        evolve_run(args.run, outputs_of(args), values, answered.path, progress)
+    return answered.report(summarise_evolution, _lines)
 
 
 def _lines(summary: EvolutionSummary) -> list[str]:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
-from llmlab.cli.task import terminal_progress
-from llmlab.cli.words import Commands, Parser, add_outputs, outputs_of
-from llmlab.errors import LabError, UsageError
-from llmlab.files import write_json
-from llmlab.paths import expanded
+from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed, parts_of
+from llmlab.cli.words import Commands, outputs_of
 
 if TYPE_CHECKING:
-    from llmlab.inspection.summary import Summary
+    from llmlab.inspection.summary import InspectionSummary
 
 # Without --what: all that is small. Patterns and the whole stream take megabytes and are asked for by name.
 _DEFAULT_WHAT = "heads,contributions,attribution,lens"
@@ -57,86 +50,41 @@ def add_commands(commands: Commands) -> None:
     add_out(parser)
 
 
-def add_model(parser: Parser) -> None:
-    """REF and --outputs."""
-    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
-    add_outputs(parser)
-
-
-def add_prompt(parser: Parser) -> None:
-    """--prompt and --beginning."""
-    parser.add_argument("--prompt", required=True, help="the text that the model reads")
-    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-text token before it")
-
-
-def add_out(parser: Parser) -> None:
-    """--out."""
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
-
-
-def out_of(args: argparse.Namespace) -> Path:
-    """The folder of --out, made if need be. UsageError when it is a file."""
-    out = expanded(args.out).resolve()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be a folder for the results.", f"{error.strerror}.") from error
-    return out
-
-
 def inspect(args: argparse.Namespace) -> int:
     """Opens the model, asks, writes the archive and says what was found."""
-    from llmlab.inspection.archive import read_archive
+    answered = Answered(args, "inspection.safetensors")
     from llmlab.inspection.ask import ask  # brings torch
     from llmlab.inspection.summary import summarise
 
-    out = out_of(args)
     values: dict[str, Any] = {
         "text": args.prompt,
         "beginning": args.beginning,
-        "what": [part.strip() for part in args.what.split(",") if part.strip()],
+        "what": parts_of(args.what),
         "position": args.position,
         "answer": args.answer,
         "against": args.against,
         "top": args.top,
     }
-    begin = time.perf_counter()
-    with terminal_progress(not args.json) as progress:
-        path = ask(args.reference, "inspect", values, out / "inspection.safetensors", outputs_of(args), progress)
-    archive = read_archive(path)
-    summary = summarise(archive)
-    figures: list[Path] = []
-    if args.plots:
-        from llmlab.inspection.plots import plot_inspection
-
-        figures = plot_inspection(archive, out)
-    seconds = time.perf_counter() - begin
-    try:
-        write_json(out / "summary.json", summary.as_dict() | {"seconds": seconds, "figures": [f.name for f in figures]})
-    except OSError as error:
-        raise LabError(f"{out / 'summary.json'} could not be written.", f"{error.strerror or error}.") from error
-    if args.json:
-        print_json(summary.as_dict() | {"archive": str(path), "seconds": seconds})
-    else:
-        _print(summary, path, figures, seconds)
-    return DONE
+    with answered.progress() as progress:
+        ask(args.reference, "inspect", values, answered.path, outputs_of(args), progress)
+    return answered.report(summarise, _lines)
 
 
-def _print(summary: Summary, path: Path, figures: list[Path], seconds: float) -> None:
-    print(f"{summary.model}: {summary.family}, {summary.n_layer} layers")
-    print(f"{len(summary.tokens)} tokens: {text.printable(' | '.join(summary.tokens))}")
-    likely = ", ".join(f"{text.printable(repr(c.token))} {c.probability:.1%}" for c in summary.next)
-    print(f"Next: {likely}")
+def _lines(summary: InspectionSummary) -> list[str]:
+    lines = [
+        f"{summary.model}: {summary.family}, {summary.n_layer} layers",
+        listed(summary.tokens),
+        f"Next: {likely(summary.next)}",
+    ]
     if summary.settled is not None:
-        print(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
+        lines.append(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
     for score, heads in summary.heads.items():
-        listed = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
-        print(f"Strongest {score} heads (layer.head): {listed}")
+        scores = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
+        lines.append(f"Strongest {score} heads (layer.head): {scores}")
     if summary.attribution:
-        print("Logit by part: " + ", ".join(f"{bar.name} {bar.value:+.2f}" for bar in summary.attribution))
-    for note in summary.notes:
-        print(f"Note: {note}")
-    print(f"{path} ({text.size(summary.bytes)}), {seconds:.1f} s" + (f", {len(figures)} figures" if figures else ""))
+        bars = ", ".join(f"{bar.name} {bar.value:+.2f}" for bar in summary.attribution)
+        lines.append(f"Logit by part: {bars}")
+    return lines
 
 
 def _row_name(row: int, n_layer: int) -> str:

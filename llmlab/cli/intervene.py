@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.experiment import Experiment, likely, listed
-from llmlab.cli.inspect import add_model, add_out, add_prompt
+from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed
 from llmlab.cli.words import Commands, outputs_of
 from llmlab.errors import UsageError
 
@@ -80,7 +79,7 @@ def _scaling(words: str) -> str:
 def intervene(args: argparse.Namespace) -> int:
     """Opens the model, changes what was asked, writes the archive and says what it did."""
     question, own = _question(args)
-    experiment = Experiment(args, "intervention.safetensors")
+    answered = Answered(args, "intervention.safetensors")
     from llmlab.inspection.ask import ask  # brings torch
     from llmlab.inspection.experiment_summary import summarise_intervention, summarise_sweep
 
@@ -94,11 +93,11 @@ def intervene(args: argparse.Namespace) -> int:
         "align": args.align,
         "reference": args.averaged,
     }
-    with experiment.progress() as progress:
-        ask(args.reference, question, shared | own, experiment.path, outputs_of(args), progress)
+    with answered.progress() as progress:
+        ask(args.reference, question, shared | own, answered.path, outputs_of(args), progress)
     if question == "sweep":
-        return experiment.report(summarise_sweep, _sweep_lines)
-    return experiment.report(summarise_intervention, _intervention_lines)
+        return answered.report(summarise_sweep, _sweep_lines)
+    return answered.report(summarise_intervention, _intervention_lines)
 
 
 def _question(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

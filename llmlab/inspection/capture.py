@@ -287,9 +287,10 @@ def _after(stack: _Hooks, tap: Tap, see: Callable[[Tensor], Tensor | None]) -> N
 
     def hook(_: nn.Module, args: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        changed = stack.shown(see, first if tap.scale == 1.0 else first * tap.scale)
-        if changed is None:
-            return None
+        contribution = first if tap.scale == 1.0 else first * tap.scale
+        changed = stack.shown(see, contribution)
+        if changed is None or (tap.scale != 1.0 and torch.equal(changed, contribution)):
+            return None  # dividing by the scale what was multiplied by it would round
         changed = changed if tap.scale == 1.0 else changed / tap.scale
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

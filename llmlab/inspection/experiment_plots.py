@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmlab.inspection.archive import Archive, Array
-from llmlab.inspection.plots import figure_of, label_tokens, save
+from llmlab.inspection.plots import figure_of, label_tokens
 from llmlab.inspection.summary import HEAD_SCORES
 
 if TYPE_CHECKING:
@@ -20,17 +19,15 @@ _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 _POINTS = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
 
 
-def plot_experiment(archive: Archive, folder: Path) -> list[Path]:
-    """Writes every figure that fits the archive's kind; returns the files."""
+def experiment_figures(archive: Archive) -> Iterator[tuple[str, Figure]]:
+    """Every figure that fits the archive's kind, with its name."""
     drawings = {
         "intervention": _intervention,
         "sweep": _sweep,
         "comparison": _comparison,
         "evolution": _evolution,
     }
-    about = archive.metadata
-    title = f"{about.model} against {about.more['model_b']}" if "model_b" in about.more else about.model
-    return [path for name, figure in drawings[about.kind](archive) for path in save(title, name, figure, folder)]
+    return drawings[archive.metadata.kind](archive)
 
 
 def _intervention(archive: Archive) -> Iterator[tuple[str, Figure]]:

@@ -5,42 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from llmlab.inspection.archive import Archive, Array
-from llmlab.inspection.summary import HEAD_SCORES, HeadScore
+from llmlab.inspection.summary import HEAD_SCORES, HeadScore, Likely, Summary, beginning
 
 _LISTED = 5
 _POINTS = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
-
-
-@dataclass(frozen=True)
-class Likely:
-    """A token that a model expects, with its probability."""
-
-    text: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What every summary begins with. tensors: shapes by name."""
-
-    kind: str
-    model: str
-    weights_sha256: str
-    tokens: list[str]
-    bytes: int
-    tensors: dict[str, list[int]]
-    notes: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        values: dict[str, Any] = asdict(self)
-        return values
 
 
 @dataclass(frozen=True)
@@ -55,7 +28,7 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class InterventionSummary(Experiment):
+class InterventionSummary(Summary):
     """The gist of an archive of kind `intervention`."""
 
     changes: list[str]
@@ -79,7 +52,7 @@ class CellEffect:
 
 
 @dataclass(frozen=True)
-class SweepSummary(Experiment):
+class SweepSummary(Summary):
     """The gist of an archive of kind `sweep`: its strongest cells."""
 
     over: str
@@ -101,7 +74,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class ComparisonSummary(Experiment):
+class ComparisonSummary(Summary):
     """The gist of an archive of kind `comparison`. By layer, means over tokens where there are tokens."""
 
     model_b: str
@@ -116,7 +89,7 @@ class ComparisonSummary(Experiment):
 
 
 @dataclass(frozen=True)
-class EvolutionSummary(Experiment):
+class EvolutionSummary(Summary):
     """The gist of an archive of kind `evolution`, a value a step."""
 
     steps: list[int]
@@ -132,7 +105,7 @@ def summarise_intervention(archive: Archive) -> InterventionSummary:
     aim = _aim(archive, "target")
     texts = json.loads(more["texts"])
     return InterventionSummary(
-        **_beginning(archive),
+        **beginning(archive),
         changes=json.loads(more["changes"]),
         aim=aim,
         after=float(archive["target/after"][0]),
@@ -151,7 +124,7 @@ def summarise_sweep(archive: Archive) -> SweepSummary:
     order = np.argsort(-np.nan_to_num(np.abs(effect), nan=-1.0), axis=None, kind="stable")[: 2 * _LISTED]
     places = [(int(layer), int(index)) for layer, index in zip(*np.unravel_index(order, effect.shape), strict=True)]
     return SweepSummary(
-        **_beginning(archive),
+        **beginning(archive),
         over=more["over"],
         point=more["point"] if positions else "",
         action=more["action"],
@@ -172,7 +145,7 @@ def summarise_comparison(archive: Archive) -> ComparisonSummary:
     largest = {name.removeprefix("difference/"): _largest(archive[name]) for name in differences}
     cosines = {point: archive[f"cosine/residual/{point}"] for point in _POINTS if f"cosine/residual/{point}" in archive}
     return ComparisonSummary(
-        **_beginning(archive),
+        **beginning(archive),
         model_b=more["model_b"],
         weights_sha256_b=more["weights_sha256_b"],
         identical=bool(differences) and not any(largest.values()) and not ("kl" in archive and archive["kl"].any()),
@@ -191,7 +164,7 @@ def summarise_evolution(archive: Archive) -> EvolutionSummary:
     steps = json.loads(more["steps"])
     known = archive["lens/target_probability"][:, -1, :-1] if "lens/target_probability" in archive else None
     return EvolutionSummary(
-        **_beginning(archive),
+        **beginning(archive),
         steps=steps,
         val_loss=json.loads(more["val_loss"]),
         heads={
@@ -202,19 +175,6 @@ def summarise_evolution(archive: Archive) -> EvolutionSummary:
         target_probability=known.mean(1).tolist() if known is not None and known.size else [],
         attribution=archive["attribution/logit"][:, 0].tolist() if "attribution/logit" in archive else [],
     )
-
-
-def _beginning(archive: Archive) -> dict[str, Any]:
-    about = archive.metadata
-    return {
-        "kind": about.kind,
-        "model": about.model,
-        "weights_sha256": about.weights_sha256,
-        "tokens": about.tokens,
-        "bytes": archive.path.stat().st_size,
-        "tensors": {name: list(archive.shape(name)) for name in archive},
-        "notes": about.notes,
-    }
 
 
 def _aim(archive: Archive, group: str) -> Aim:

@@ -20,13 +20,20 @@ _INCHES = 0.28  # of a labelled row
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 
 
-def plot_inspection(archive: Archive, folder: Path) -> list[Path]:
-    """Writes every figure that an archive of kind `inspection` has the numbers for; returns the files."""
-    return [path for name, figure in _figures(archive) for path in save(archive.metadata.model, name, figure, folder)]
+def plot(archive: Archive, folder: Path) -> list[Path]:
+    """Writes every figure that an archive has the numbers for, in both formats; returns the files."""
+    about = archive.metadata
+    if about.kind == "inspection":
+        figures = _figures(archive)
+    else:
+        from llmlab.inspection.experiment_plots import experiment_figures  # draws with what is in here
+
+        figures = experiment_figures(archive)
+    title = f"{about.model} against {about.more['model_b']}" if "model_b" in about.more else about.model
+    return [path for name, figure in figures for path in _save(title, name, figure, folder)]
 
 
-def save(title: str, name: str, figure: Figure, folder: Path) -> list[Path]:
-    """Writes a figure in both formats, with a title above it."""
+def _save(title: str, name: str, figure: Figure, folder: Path) -> list[Path]:
     figure.suptitle(title, fontsize=8)
     written = []
     for ending in ("png", "svg"):

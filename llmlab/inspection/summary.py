@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,46 +32,70 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A token that the model expects, with its probability."""
+class Likely:
+    """A token that a model expects, with its probability."""
 
-    token: str
+    text: str
     probability: float
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The gist of an archive of kind `inspection`; parts that it lacks are empty."""
+    """What every summary begins with. tensors: shapes by name."""
 
+    kind: str
     model: str
     weights_sha256: str
     tokens: list[str]
     bytes: int
     tensors: dict[str, list[int]]
     notes: list[str]
-    next: list[Candidate] = field(default_factory=list)  # after the token that was asked about
-    heads: dict[str, list[HeadScore]] = field(default_factory=dict)  # strongest heads by score
-    attribution: list[Bar] = field(default_factory=list)  # largest bars by size, then `sum`
-    norms: dict[str, list[float]] = field(default_factory=dict)  # mean over tokens, by layer
-    family: str = ""
-    n_layer: int = 0
-    settled: int | None = None  # first row of the lens from which on the last place's top token stays the same
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        values: dict[str, Any] = asdict(self)
+        return values
 
 
-def summarise(archive: Archive) -> Summary:
+def beginning(archive: Archive) -> dict[str, Any]:
+    """The values of what every summary begins with."""
+    about = archive.metadata
+    return {
+        "kind": about.kind,
+        "model": about.model,
+        "weights_sha256": about.weights_sha256,
+        "tokens": about.tokens,
+        "bytes": archive.path.stat().st_size,
+        "tensors": {name: list(archive.shape(name)) for name in archive},
+        "notes": about.notes,
+    }
+
+
+@dataclass(frozen=True)
+class InspectionSummary(Summary):
+    """The gist of an archive of kind `inspection`; parts that it lacks are empty.
+
+    next: after the token that was asked about. heads: the strongest ones by score. attribution: the largest bars by
+    size, then their sum. norms: mean over tokens, by layer. settled: first row of the lens from which on the last
+    place's top token stays the same.
+    """
+
+    family: str
+    n_layer: int
+    next: list[Likely]
+    heads: dict[str, list[HeadScore]]
+    attribution: list[Bar]
+    norms: dict[str, list[float]]
+    settled: int | None
+
+
+def summarise(archive: Archive) -> InspectionSummary:
     """The summary of an inspection."""
     about = archive.metadata
-    return Summary(
-        model=about.model,
-        weights_sha256=about.weights_sha256,
-        tokens=about.tokens,
-        bytes=archive.path.stat().st_size,
-        tensors={name: list(archive.shape(name)) for name in archive},
-        notes=about.notes,
+    return InspectionSummary(
+        **beginning(archive),
+        family=about.more.get("family", ""),
+        n_layer=int(about.more.get("n_layer", 0)),
         next=_next(archive),
         heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
         attribution=_bars(archive),
@@ -80,15 +104,13 @@ def summarise(archive: Archive) -> Summary:
             for name in archive
             if name.startswith("contributions/norm/")
         },
-        family=about.more.get("family", ""),
-        n_layer=int(about.more.get("n_layer", 0)),
         settled=_settled(archive),
     )
 
 
-def _next(archive: Archive) -> list[Candidate]:
+def _next(archive: Archive) -> list[Likely]:
     pairs = json.loads(archive.metadata.more.get("next", "[]"))
-    return [Candidate(str(token), float(probability)) for token, probability in pairs]
+    return [Likely(str(token), float(probability)) for token, probability in pairs]
 
 
 def _settled(archive: Archive) -> int | None:

@@ -1,4 +1,4 @@
-"""What `compare`, `evolve` and `intervene` share: the files they write, and how they say what was found."""
+"""What `inspect`, `intervene`, `compare` and `evolve` share: their words, their files, how they say what was found."""
 
 from __future__ import annotations
 
@@ -10,23 +10,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llmlab.cli import text
-from llmlab.cli.inspect import out_of
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
-from llmlab.errors import LabError
+from llmlab.cli.words import Parser, add_outputs
+from llmlab.errors import LabError, UsageError
 from llmlab.files import write_json
+from llmlab.paths import expanded
 from llmlab.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.inspection.archive import Archive
-    from llmlab.inspection.experiment_summary import Experiment as Summary
-    from llmlab.inspection.experiment_summary import Likely
+    from llmlab.inspection.summary import Likely, Summary
 
 S = TypeVar("S", bound="Summary")
 
 
-class Experiment:
-    """One experiment of a command: DIR/NAME, DIR/summary.json, and the lines on the terminal."""
+def add_model(parser: Parser) -> None:
+    """REF and --outputs."""
+    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
+    add_outputs(parser)
+
+
+def add_prompt(parser: Parser) -> None:
+    """--prompt and --beginning."""
+    parser.add_argument("--prompt", required=True, help="the text that the model reads")
+    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-text token before it")
+
+
+def add_out(parser: Parser) -> None:
+    """--out."""
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+
+
+def out_of(args: argparse.Namespace) -> Path:
+    """The folder of --out, made if need be. UsageError when it is a file."""
+    out = expanded(args.out).resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be a folder for the results.", f"{error.strerror}.") from error
+    return out
+
+
+class Answered:
+    """What a question of the command line leaves: DIR/NAME, DIR/summary.json, and the lines on the terminal."""
 
     def __init__(self, args: argparse.Namespace, name: str) -> None:
         """Makes the folder of --out. UsageError when it cannot be one."""
@@ -46,9 +73,9 @@ class Experiment:
         summary = summarise(archive)
         figures: list[Path] = []
         if self._plots:
-            from llmlab.inspection.experiment_plots import plot_experiment
+            from llmlab.inspection.plots import plot
 
-            figures = plot_experiment(archive, self.path.parent)
+            figures = plot(archive, self.path.parent)
         seconds = time.perf_counter() - self._begin
         values = summary.as_dict() | {"seconds": seconds, "figures": [figure.name for figure in figures]}
         try:
@@ -81,4 +108,4 @@ def listed(tokens: Sequence[str]) -> str:
 
 def likely(tokens: Sequence[Likely]) -> str:
     """Likeliest tokens with their probabilities."""
-    return ", ".join(f"{text.printable(repr(token.text))} {token.probability:.1%}" for token in tokens)
+    return ", ".join(f"{text.printable(repr(token.text))} {token.probability:.2%}" for token in tokens)
