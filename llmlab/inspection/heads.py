@@ -54,6 +54,7 @@ class HeadSummaries(Observer):
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        """Adds some rows of a layer's patterns to its scores and its thumbnails."""
         for start in range(0, pattern.shape[1], _ROWS):
             row = first + start
             rows = pattern[:, start : start + _ROWS]
@@ -133,6 +134,7 @@ class RepeatScores(Observer):
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
+        """Adds the queries of the second half."""
         start = max(self._second - first, 0)
         rows = pattern[:, start:].float()  # queries of the second half
         back = first + start - self._length  # place in the first half of the first of these
