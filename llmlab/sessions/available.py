@@ -94,7 +94,8 @@ def named_models() -> dict[str, Path]:
     """Models that can be opened by their name alone: folders and GGUF files of $LLMLAB_MODELS and packages."""
     found = {path.stem: path for path in packaged_ggufs()}
     if (folder := models_folder()) is not None:
-        found |= {path.stem if path.suffix == GGUF_SUFFIX else path.name: path for path in _openable(folder, _DEPTH)}
+        paths = [folder] if is_model_folder(folder) else _openable(folder, _DEPTH)
+        found |= {path.stem if path.suffix == GGUF_SUFFIX else path.name: path for path in paths}
     return found
 
 

@@ -26,6 +26,8 @@ from llmlab.sessions.model import OpenModel
 from llmlab.sessions.weights import count_numbers
 from llmlab.training.device import is_out_of_memory
 
+# transformers would fetch programs for some families from the hub and run them. It reads this when it is imported.
+os.environ["USE_HUB_KERNELS"] = "0"
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
 
@@ -55,7 +57,6 @@ def load_model(
     numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
     leftover: its settings say that it was quantized once, its weights are not.
     """
-    os.environ["USE_HUB_KERNELS"] = "0"  # transformers would fetch programs for some families and run them
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -83,6 +83,14 @@ def test_everything_that_is_here_is_listed_by_what_opens_it(world: Path, capsys:
         assert isinstance(parse(reference, world), kind)
 
 
+def test_a_models_folder_that_is_one_model_is_that_model(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLMLAB_MODELS", str(tmp_path / "models" / "maker" / "small"))
+    main(["models", "--json"])
+    assert "small" in [row["reference"] for row in json.loads(capsys.readouterr().out)]
+
+
 def test_a_name_that_a_run_bears_too_is_listed_by_its_path(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FakeRun(world, "small").start()
     main(["models", "--json"])
