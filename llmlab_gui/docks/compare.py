@@ -50,6 +50,7 @@ class CompareDock(InspectionDock):
         super().__init__(lab, "compare", "Compare", parent)
         self.archive: Archive | None = None
         self._asked: tuple[str, str] = ("", "")
+        self._prompt_then = ("", False)
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
         self.swap = QToolButton()
         self.swap.setText("⇄")
@@ -192,7 +193,7 @@ class CompareDock(InspectionDock):
 
     def _forget(self) -> None:
         """A comparison of another prompt is about nothing here."""
-        if self.archive is not None and self.archive.metadata.tokens != [token.text for token in self.session.tokens]:
+        if self.archive is not None and self._prompt_then != (self.session.text, self.session.beginning):
             self.archive = None
             self._say_nothing_yet()
             self._redraw()
@@ -204,6 +205,7 @@ class CompareDock(InspectionDock):
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
+        self._prompt_then = (self.session.text, self.session.beginning)
         self.update_state()
         self._redraw()
 
@@ -251,9 +253,7 @@ class CompareDock(InspectionDock):
 
     def _show_heat(self, heat: Heat | None, place: int) -> None:
         if heat is None:
-            self.empty.say(
-                "There is no difference to draw", "One lacks this part, or both have it in other sizes."
-            )
+            self.empty.say("There is no difference to draw", "One lacks this part, or both have it in other sizes.")
             self._views.setCurrentWidget(self.empty)
             return
         self.map.show_heat(heat)

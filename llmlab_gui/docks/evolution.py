@@ -46,6 +46,7 @@ class EvolutionDock(InspectionDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evolution", "Evolution", parent)
         self.film = Film("")
+        self._prompt_then = ("", False)  # what the film is about
         self._archives: list[Archive] = []  # frames are views of them
         self._waiting = False  # for a live answer
         self._texts = texts_of(self.session)
@@ -147,7 +148,8 @@ class EvolutionDock(InspectionDock):
             self.note.setText("The run trains no more: read its checkpoints.")
             return
         newest = self.film.steps[-1] if self.film.frames else None
-        if self._waiting or not self._shown or (newest is not None and row.status.step == newest):
+        waiting = self._waiting and self.session.working is not None  # a cancelled question is never answered
+        if waiting or not self._shown or (newest is not None and row.status.step == newest):
             return
         self._waiting = True
         asked = {"what": list(_WHAT), "answer": self._answer()}
@@ -185,6 +187,7 @@ class EvolutionDock(InspectionDock):
 
     def _show_film(self, film: Film) -> None:
         self.film = film
+        self._prompt_then = (self.session.text, self.session.beginning)
         self.strip_of_steps.show_film(film)
         self._pane.setVisible(bool(film.frames))
         self.empty.setVisible(not film.frames)
@@ -279,7 +282,7 @@ class EvolutionDock(InspectionDock):
             chosen.connect(lambda layer, head: self.session.select(layer=layer, head=head))
         self.grid.clicked.connect(lambda _row, token: self.session.select(token=token))
         self.session.selection_changed.connect(self._redraw)
-        self.session.tokens_changed.connect(self._forget)
+        self.session.tokens_changed.connect(self._follow_prompt)
         self.session.about_changed.connect(self._follow_model)
         self._texts.arrived.connect(self._redraw)
         self.lab.runs_changed.connect(self._list_runs)
@@ -308,6 +311,10 @@ class EvolutionDock(InspectionDock):
         if self.run_id != before:
             self._forget()
         self._list_runs()
+
+    def _follow_prompt(self) -> None:
+        if self._prompt_then != (self.session.text, self.session.beginning):
+            self._forget()
 
     def _forget(self) -> None:
         """Another run or prompt: the film is about neither."""

@@ -91,6 +91,8 @@ class GeometryDock(InspectionDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
+            self._asked = ()
         self._ask()
 
     # Asking ------------------------------------------------------------------------------------------------------

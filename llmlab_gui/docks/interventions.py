@@ -66,6 +66,7 @@ class InterventionsDock(InspectionDock):
         session.edits_changed.connect(self._settle.start)
         session.tokens_changed.connect(self._settle.start)
         session.selection_changed.connect(self._follow_selection)
+        session.inspection_changed.connect(self._look_again)
         self.effect.chosen.connect(lambda token: session.select(token=token))
         self.sweep.chosen.connect(self._choose_cell)
         self.sweep.drawn.connect(self.update_state)
@@ -162,6 +163,12 @@ class InterventionsDock(InspectionDock):
             self._say_nothing_yet()
         if self._token != self._read_at and self.session.edits:
             self.effect.show_token(self._token)
+            self._settle.start()
+
+    def _look_again(self) -> None:
+        """A live model has learned since."""
+        about = self.session.about
+        if about is not None and about.live and self.session.edits and self._shown:
             self._settle.start()
 
     def _choose_cell(self, layer: int, column: int) -> None:

@@ -96,6 +96,8 @@ class ParametersDock(InspectionDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
+            self._asked = ()
         self._ask()
 
     # Asking ------------------------------------------------------------------------------------------------------

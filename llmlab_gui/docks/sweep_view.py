@@ -25,6 +25,7 @@ _POINTS = (
     ("mlp_out", "what the feed-forward adds"),
     ("post_ffn", "stream after the layer"),
 )
+_HINT = "Changes one thing at a time and reads the watched logit: one pass a cell."
 _EFFECTS = {
     "normalised": "0: as in the prompt, 1: as in the source",
     "change": "change of the watched logit",
@@ -47,6 +48,7 @@ class SweepView(QWidget):
         self._session, self._target = session, target
         self.archive: Archive | None = None
         self.request = 0
+        self._about: tuple[object, ...] = ()  # model and prompt of what is shown
         self.over, self.action, self.point = QComboBox(), QComboBox(), QComboBox()
         for combo, name, choices in (
             (self.over, "What the map is over", _OVER),
@@ -58,8 +60,9 @@ class SweepView(QWidget):
                 combo.addItem(text, key)
         self.run = PrimaryButton("Sweep")
         self.cancel = QPushButton("Cancel")
-        self.note = QuietLabel("Changes one thing at a time and reads the watched logit: one pass a cell.")
+        self.note = QuietLabel(_HINT)
         self.map = Heatmap("Effect of each change", square=False)
+        self.map.hide()
         row = FlowRow()
         for widget in (self.over, self.action, self.point):
             row.addWidget(widget)
@@ -71,6 +74,7 @@ class SweepView(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.note)
         layout.addWidget(self.map, 1)
+        layout.addStretch(0)
         self.over.currentIndexChanged.connect(self._show_fields)
         self.run.clicked.connect(self.start)
         self.cancel.clicked.connect(self.stop)
@@ -103,7 +107,8 @@ class SweepView(QWidget):
         self._show_busy(False)
 
     def _take(self, archive: Archive) -> None:
-        self.archive, self.request = archive, 0
+        self.archive, self.request, self._about = archive, 0, self._now()
+        self.map.show()
         self._show_busy(False)
         values = np.asarray(archive["sweep/effect"])
         raw = np.asarray(archive["sweep/logit_difference"])
@@ -147,3 +152,12 @@ class SweepView(QWidget):
         if self.request:  # the session has dropped the question
             self.request = 0
             self._show_busy(False)
+        if self.archive is not None and self._about != self._now():
+            self.archive = None
+            self.map.hide()
+            self.note.setText(_HINT)
+            self.drawn.emit()
+
+    def _now(self) -> tuple[object, ...]:
+        session = self._session
+        return session.about.reference if session.about is not None else "", session.text, session.beginning
