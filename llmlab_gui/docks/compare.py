@@ -72,7 +72,6 @@ class CompareDock(InspectionDock):
         self.tokens = RankedTokens("Likeliest next tokens of A and B")
         self._views = QStackedWidget()
         self._lay_out()
-        self.map.describe = None
         self.compare.clicked.connect(self.start)
         self.swap.clicked.connect(self._swap)
         self.view.currentIndexChanged.connect(self._redraw)
@@ -256,10 +255,25 @@ class CompareDock(InspectionDock):
             self.empty.say("There is no difference to draw", "One lacks this part, or both have it in other sizes.")
             self._views.setCurrentWidget(self.empty)
             return
+        self.map.describe = lambda row, column: self._words(heat, row, column)
         self.map.show_heat(heat)
         selection = self.session.selection
         chosen = {HEADS: (selection.layer, selection.head), STREAM: (selection.layer, place)}
         self.map.choose(*chosen.get(self._view, (place, -1)))
+
+    def _words(self, heat: Heat, row: int, column: int) -> str:
+        """One cell of the map, exactly."""
+        value, selection = f"{float(heat.values[row, column]):.6g}", self.session.selection
+        match self._view:
+            case 0:
+                head = f"Layer {selection.layer}, head {selection.head}"
+                return f"{head}, from {row} “{heat.rows[row]}” to {column} “{heat.columns[column]}”: A − B = {value}"
+            case 1:
+                return f"Layer {row}, head {column}: {value} of its attention goes elsewhere"
+            case 2:
+                return f"Layer {row}, token {column} “{heat.columns[column]}”: 1 − cosine = {value}"
+            case _:
+                return f"Layer {selection.layer}, token {row} “{heat.rows[row]}”, channel {column}: A − B = {value}"
 
     def _choose(self, row: int, column: int) -> None:
         match self._view:

@@ -80,6 +80,8 @@ def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: 
     heat = compared.map.heat
     assert heat is not None
     assert np.array_equal(heat.values, compared.archive["difference/attention/2"][1])
+    value = float(compared.archive["difference/attention/2"][1, 3, 0])
+    assert f"from 3 “to” to 0 “the”: A − B = {value:.6g}" in compared.map.words(3, 0)
     scale = compared.map.scale()
     assert scale.low == -scale.high
 
