@@ -1,4 +1,4 @@
-"""The concept pages: resources/concepts/*.md, read into blocks, and checked.
+"""The concept pages: resources/concepts/*.md, read into blocks, and checked. (Results read like them, without tasks.)
 
 A page is Markdown, with three kinds of lines of its own, each a paragraph:
 
@@ -94,8 +94,13 @@ class Page:
         return list(_blocks(self.text))
 
 
+def load_all() -> list[Page]:
+    """The concept pages, then what was measured: resources/results/*.md."""
+    return load_pages() + load_pages(resources_dir() / "results")
+
+
 def load_pages(folder: Path | None = None) -> list[Page]:
-    """All pages in reading order; an unreadable file is left out."""
+    """The pages of a folder, the concepts' if None, in reading order; an unreadable file is left out."""
     paths = (folder or resources_dir() / "concepts").glob("*.md")
     order = {name: place for place, name in enumerate(READING_ORDER)}
     pages = []

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.settings import load_preset, preset_names
 from llmlab_gui.about import ShortcutsDialog, show_about
-from llmlab_gui.concepts import load_pages
+from llmlab_gui.concepts import load_all
 from llmlab_gui.icons import state_icon
 from llmlab_gui.palette import Command, CommandPalette
 from llmlab_gui.theme import THEME_CHOICES
@@ -63,7 +63,7 @@ class Menus(QObject):
         for name in preset_names():
             title = load_preset(name).title
             made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
-        made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_pages()]
+        made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_all()]
         made += [
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
             for row in window.lab.runs()

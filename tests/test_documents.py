@@ -28,7 +28,7 @@ PAGES = {page.name: page for page in load_pages(ROOT / "resources" / "concepts")
 DOCUMENTS = {
     **{name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md")},
     "THIRD_PARTY_NOTICES.md": (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8"),
-    **{f"{page.name}.md": page.text for page in PAGES.values()},
+    **{f"{page.name}.md": page.text for page in (*PAGES.values(), *load_pages(ROOT / "resources" / "results"))},
 }
 
 

@@ -34,7 +34,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.errors import LabError
 from llmlab_gui.colors import mix
-from llmlab_gui.concepts import Page, load_pages, run_link
+from llmlab_gui.concepts import Page, load_all, run_link
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.page_html import PageColors, page_html
 from llmlab_gui.theme import current_theme, theme_notifier
@@ -208,7 +208,7 @@ class LearnDock(LabDock):
         """Reads the pages when they are first needed: the window opens without them."""
         if self._pages:
             return
-        self._pages = load_pages()
+        self._pages = load_all()
         self._fill(self._pages)
         for page in self._pages:
             self.combo.addItem(page.title, page.name)

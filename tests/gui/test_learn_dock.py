@@ -11,7 +11,7 @@ from PySide6.QtGui import QDesktopServices, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui.concepts import Page
+from llmlab_gui.concepts import Page, load_pages
 from llmlab_gui.docks import learn
 from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.page_html import page_html
@@ -34,8 +34,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     (pages / "loss.md").write_text("# The loss\n\nSee [attention](concept:attention). Needle.\n")
     (pages / "loss-curves.md").write_text("# Curves\n\nA needle, and a needle.\n\n@code llmlab/errors.py::Gone\n")
-    load = learn.load_pages
-    monkeypatch.setattr(learn, "load_pages", lambda: load(pages))
+    monkeypatch.setattr(learn, "load_all", lambda: load_pages(pages))
     dock = LearnDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(dock)
     dock.resize(800, 500)
