@@ -90,6 +90,7 @@ def test_a_gguf_file_is_the_plain_librarys_model_and_the_one_it_was_made_of(outp
     assert told[0] == "Reading the header"
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft about transformers
 def test_an_adapter_on_its_base_is_pefts_model(folder: Path, outputs: Path, tmp_path: Path) -> None:
     adapter = tiny_models.save_adapter(folder, tmp_path / "lora")
     digests = [sha256_of(path) for path in (folder / "model.safetensors", adapter / "adapter_model.safetensors")]
