@@ -24,6 +24,8 @@ PATTERNS_LIMIT = 64_000_000
 # The same for the rollout, which is one pattern a layer.
 _ROLLOUT_LIMIT = 2_000_000_000
 _FLOAT = 4
+# Multiplications and additions of a lens beyond which it comes after everything else: about a second of one core.
+_QUICK_LENS = 5e10
 
 
 def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -44,6 +46,12 @@ def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) ->
         asked.discard("rollout")
         said.append(f"The rollout would take {bytes_text(rollout)} and is left out.")
     return tuple(aspect for aspect in ASPECTS if aspect in asked), said
+
+
+def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
+    """What would keep the other panels waiting: the lens unembeds every token at 2 L + 1 places."""
+    cost = 2.0 * (2 * about.n_layer + 1) * tokens * about.width * about.vocab_size
+    return ("lens",) if cost > _QUICK_LENS else ()
 
 
 def refusal_of(about: ModelAbout, aspect: str) -> str | None:

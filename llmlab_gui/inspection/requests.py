@@ -85,6 +85,11 @@ class Requests(QObject):
         self.supersede(key)
         return self.wait(send(path), Pending(name.capitalize(), done, failed, True, key, path))
 
+    @property
+    def busy(self) -> bool:
+        """Whether someone waits for an answer that takes time."""
+        return any(pending.wanted and not pending.quiet for pending in self._pending.values())
+
     def running(self, key: str) -> bool:
         """Whether someone waits for a request of that kind."""
         return any(pending.key == key and pending.wanted for pending in self._pending.values())

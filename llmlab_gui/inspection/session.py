@@ -18,7 +18,8 @@ from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host_messages import CutPrompt
 from llmlab_gui.inspection.about import ModelAbout
-from llmlab_gui.inspection.plan import what_to_ask
+from llmlab_gui.inspection.findings import Findings
+from llmlab_gui.inspection.plan import slow_aspects, what_to_ask
 from llmlab_gui.inspection.recent import Recent, RecentModel
 from llmlab_gui.inspection.requests import Failed, Pending, Requests, Then
 from llmlab_gui.inspection.selection import ChosenEdit, Selection, TokenCut, Working
@@ -71,10 +72,9 @@ class InspectionSession(QObject):
         self.follow = True  # look again while a live model trains
         self._step_of = step_of
         self._requests = Requests(self.host, self)
-        self._requests.working_changed.connect(self.working_changed)
+        self._requests.working_changed.connect(self._working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
-        self._found: tuple[str, ...] = ()  # the aspects of `inspection`
-        self._asked: tuple[str, ...] = ()  # those of the running inspection
+        self._findings = Findings()
         self._cut = False  # whether `tokens` are those of the prompt
         self._step_seen: int | None = None
         self._typing = QTimer(self)
@@ -121,7 +121,7 @@ class InspectionSession(QObject):
     def refresh(self) -> None:
         """Looks again, after a failure or a cancellation, or because a live model has learned since."""
         self._set_trouble(None)
-        self._found = ()
+        self._findings.clear()
         if self._cut:
             self._look.start()
         else:
@@ -158,6 +158,8 @@ class InspectionSession(QObject):
         if problem is not None or about is None:
             told(problem or LabError("No model is open."))
             return 0
+        if key != "inspect" and self._findings.found:
+            self._requests.supersede("inspect")  # what is slow comes after what someone waits for
         asked = model or about.reference
         everything = {**self._prompt(), **values}
         return self._requests.ask(
@@ -184,8 +186,9 @@ class InspectionSession(QObject):
             self._requests.drop(request)
             return
         inspecting = self._requests.running("inspect")
+        alone = inspecting and not self._findings.decline()
         self._requests.drop_all()
-        if inspecting:
+        if alone:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
 
     # What is looked at -------------------------------------------------------------------------------------------
@@ -252,6 +255,11 @@ class InspectionSession(QObject):
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 
+    def _working_changed(self) -> None:
+        self.working_changed.emit()
+        if self.working is None and self._cut:
+            self._look.start()
+
     def _prompt(self) -> dict[str, Any]:
         return {"text": self.text, "beginning": self.beginning}
 
@@ -269,7 +277,7 @@ class InspectionSession(QObject):
     def _drop_bound(self) -> None:
         """Ends what another prompt or model makes pointless."""
         self._requests.drop_bound()
-        self._asked = ()
+        self._findings.clear()
 
     def _set_trouble(self, trouble: LabError | None) -> None:
         if trouble is not self.trouble:
@@ -281,7 +289,10 @@ class InspectionSession(QObject):
         self.about = about
         self._forget()
         count = (about.n_layer, about.n_head)
-        layer, head = (min(chosen, max(most - 1, 0)) for chosen, most in zip(self._place(), count, strict=True))
+        layer, head = (
+            min(chosen, max(most - 1, 0))
+            for chosen, most in zip((self.selection.layer, self.selection.head), count, strict=True)
+        )
         self.recent.add_model(RecentModel(about.reference, about.name, f"{about.kind_name} · {about.size_text}"))
         self.recent_changed.emit()
         self.about_changed.emit()
@@ -289,12 +300,10 @@ class InspectionSession(QObject):
         self._update_follow()
         self._cut_prompt()
 
-    def _place(self) -> tuple[int, int]:
-        return self.selection.layer, self.selection.head
-
     def _forget(self) -> None:
         """What was found in another model."""
-        self._cut, self._found, self._asked, self.beginning_id = False, (), (), None
+        self._cut, self.beginning_id = False, None
+        self._findings.clear()
         self._set_trouble(None)
         self._set_inspection(None)
         self.set_edits([])
@@ -307,7 +316,7 @@ class InspectionSession(QObject):
         if self.about is None:
             return
         self._set_trouble(None)
-        self._found = ()
+        self._findings.clear()
         with_beginning = self.beginning and self.beginning_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_beginning)
         self._requests.supersede("tokenize")
@@ -338,24 +347,26 @@ class InspectionSession(QObject):
         if about.context and len(self.tokens) > about.context:
             self._take_trouble(_too_long(about, len(self.tokens)))
             return
-        what = what_to_ask(about, len(self.tokens), self._wanted())[0]
-        running = self._requests.running("inspect")
-        if set(what) <= set(self._found) or (running and set(what) <= set(self._asked)):
+        if self._requests.busy:  # what someone clicked goes first; the news that it is done leads here again
             return
-        self._asked = what
-        self.ask("inspect", {"what": list(what)}, self._take_inspection, self._take_trouble, "inspect")
+        what = what_to_ask(about, len(self.tokens), self._wanted())[0]
+        what = self._findings.next(what, slow_aspects(about, len(self.tokens)), whole=about.live)
+        if what:
+            self._findings.ask(what, whole=about.live)
+            self.ask("inspect", {"what": list(what)}, self._take_inspection, self._take_trouble, "inspect")
 
     def _take_inspection(self, archive: Archive) -> None:
-        self._found, self._asked = self._asked, ()
         if self.about is not None and self.about.live:
             self._step_seen = self._live_step()
         self.recent.add_prompt(self.text)
         self.recent_changed.emit()
-        self._set_inspection(archive)
-        self._look.start()  # a panel that was opened in the meantime
+        self._set_inspection(self._findings.take(archive))
+        self._look.start()  # what is slow, or a panel that was opened in the meantime
 
     def _take_trouble(self, error: LabError) -> None:
-        self._asked = ()
+        if self._findings.decline():  # the rest is shown all the same
+            self.failed.emit(error)
+            return
         self._set_trouble(error)
         self._set_inspection(None)
 
@@ -376,9 +387,10 @@ class InspectionSession(QObject):
     def _look_again(self) -> None:
         """A live model may have learned since."""
         step = self._live_step()
-        if self._requests.running("inspect") or not self._found or (step is not None and step == self._step_seen):
+        found = self._findings.found
+        if self._requests.running("inspect") or not found or (step is not None and step == self._step_seen):
             return
-        self._found = ()
+        self._findings.clear()
         self._look.start()
 
 

@@ -272,3 +272,35 @@ def test_long_prompts_leave_the_patterns_of_all_heads_out(qtbot: QtBot, session:
 def test_what_a_model_refuses_is_not_asked(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session, "blind")
     assert what_to_ask(session.about, 10, ("heads", "lens"))[0] == ("lens",)
+
+
+def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
+    qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.inspection.plan._QUICK_LENS", 0)
+    session.need("lens", ("lens",))
+    opened(qtbot, session)
+    parts: list[set[str]] = []
+    session.inspection_changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.inspection}))  # type: ignore[union-attr]
+    inspected(qtbot, session)
+    qtbot.waitUntil(lambda: len(parts) == 2, timeout=WAIT)
+    assert parts == [{"heads"}, {"heads", "lens"}]
+    found = session.inspection
+    assert found is not None
+    assert found["heads/entropy"].shape == found.shape("heads/entropy") == (3, 4)
+    assert found["lens/rank"].shape == (7, 5)
+    assert len(found) == len(list(found))
+
+
+def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
+    qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.inspection.plan._QUICK_LENS", 0)
+    opened(qtbot, session)
+    inspected(qtbot, session)
+    session.need("lens", ("lens",))
+    order: list[str] = []
+    session.inspection_changed.connect(lambda: order.append("lens"))
+    session.ask("pattern", {"layer": 0, "head": 0}, lambda _: order.append("pattern"))
+    qtbot.waitUntil(lambda: len(order) == 2, timeout=WAIT)
+    assert order == ["pattern", "lens"]

@@ -1,0 +1,78 @@
+"""What was found about one prompt so far: an inspection may come in parts, the quick ones first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from llmlab.inspection.archive import Archive, Array, Shape
+
+
+class JoinedArchive(Archive):
+    """Two archives about the same prompt and model, as one; the later one's tensors win."""
+
+    def __init__(self, first: Archive, second: Archive) -> None:
+        notes = list(dict.fromkeys([*first.metadata.notes, *second.metadata.notes]))
+        more = {**first.metadata.more, **second.metadata.more}
+        super().__init__(first.path, dataclasses.replace(first.metadata, notes=notes, more=more), {})
+        self._of = {**dict.fromkeys(first, first), **dict.fromkeys(second, second)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._of[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def shape(self, name: str) -> Shape:
+        """As of any archive."""
+        return self._of[name].shape(name)
+
+
+class Findings:
+    """Which aspects were found, are being looked for, or are not wanted any more, since the prompt last changed."""
+
+    def __init__(self) -> None:
+        self.archive: Archive | None = None
+        self.found: set[str] = set()
+        self._asked: tuple[str, ...] = ()
+        self._declined: set[str] = set()
+
+    def clear(self) -> None:
+        """Everything has to be looked for again; the archive stays until it is replaced."""
+        self.found, self._asked, self._declined = set(), (), set()
+
+    def next(self, wanted: Sequence[str], slow: Sequence[str], *, whole: bool) -> tuple[str, ...]:
+        """What to ask for now: what is missing, without what is slow as long as something else is.
+
+        whole: all that is wanted or nothing, as of a model that changes from one answer to the next.
+        """
+        missing = tuple(aspect for aspect in wanted if aspect not in self.found and aspect not in self._declined)
+        if not missing:
+            return ()
+        if whole:
+            return tuple(wanted)
+        quick = tuple(aspect for aspect in missing if aspect not in slow)
+        return quick or missing
+
+    def ask(self, what: tuple[str, ...], *, whole: bool) -> None:
+        """These are being looked for."""
+        self._asked = what
+        if whole:
+            self.found = set()
+
+    def take(self, archive: Archive) -> Archive:
+        """They were found; returns everything that is known."""
+        known = self.archive if self.found else None
+        self.archive = archive if known is None else JoinedArchive(known, archive)
+        self.found |= set(self._asked)
+        self._asked = ()
+        return self.archive
+
+    def decline(self) -> bool:
+        """They are not wanted after all, or could not be found; False when nothing else is known either."""
+        self._declined |= set(self._asked)
+        self._asked = ()
+        return bool(self.found)
