@@ -10,6 +10,7 @@ from llmlab.cli import text
 from llmlab.cli.question import Answered, add_out, likely, listed, parts_of
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.errors import UsageError
+from llmlab.paths import expanded
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary
@@ -67,7 +68,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def _saved(args: argparse.Namespace) -> tuple[Path, Path] | None:
     """Both references as files of `inspect`; None where they are models."""
-    paths = [Path(reference).expanduser() for reference in (args.reference_a, args.reference_b)]
+    paths = [expanded(reference) for reference in (args.reference_a, args.reference_b)]
     archives = [path.suffix == ".safetensors" and path.is_file() for path in paths]
     if any(archives) and not all(archives):
         raise UsageError("One is a saved inspection and the other is not.", "", "Inspect the other one first.")

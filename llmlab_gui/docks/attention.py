@@ -77,7 +77,7 @@ class AttentionDock(InspectionDock):
         self._key = -1  # the key of the chosen cell
         self._build_controls()
         self._lay_out()
-        self.caption(_CAPTIONS[HEATMAP], "attention")
+        self.caption(_CAPTIONS[HEATMAP], "attention-patterns")
         self._connect()
 
     # What the frame asks for -------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class AttentionDock(InspectionDock):
         for button, (name, _, _) in zip(self._buttons.buttons(), _VIEWS, strict=True):
             button.setChecked(name == view)
         self._pages.setCurrentWidget(self._views[view])
-        self.caption(_CAPTIONS[view], "attention")
+        self.caption(_CAPTIONS[view], "attention-patterns")
         self.aspects = (*_BASE, "rollout") if view == ROLLOUT else _BASE
         if self._shown:
             self.session.need(self.objectName(), self.aspects)
