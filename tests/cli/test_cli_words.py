@@ -142,7 +142,10 @@ def test_a_resume_says_which_settings_change(
         (["pretrain", "--corpus", "~nobody-of-that-name/text.txt"], "~nobody-of-that-name/text.txt leads nowhere."),
         (["pretrain", "--outputs", "~nobody-of-that-name/runs"], "~nobody-of-that-name/runs leads nowhere."),
         (["runs", "--outputs", "~nobody-of-that-name"], "~nobody-of-that-name leads nowhere."),
-        (["compare", "~nobody-of-that-name/a", "b", "--prompt", "x", "--out", "c"], "~nobody-of-that-name/a leads nowhere."),
+        (
+            ["compare", "~nobody-of-that-name/a", "b", "--prompt", "x", "--out", "c"],
+            "~nobody-of-that-name/a leads nowhere.",
+        ),
         (["pretrain", "--corpus", 300 * "a"], "cannot be a file or a folder."),
         (["pretrain", "--outputs", 300 * "a"], "cannot be a file or a folder."),
         (["runs", "--outputs", "a\0b"], "cannot be a file or a folder."),
