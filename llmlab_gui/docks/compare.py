@@ -45,6 +45,7 @@ class CompareDock(InspectionDock):
     """Two boxes, a button, and one view at a time of what differs."""
 
     needs_inspection = False
+    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "compare", "Compare", parent)
@@ -162,6 +163,7 @@ class CompareDock(InspectionDock):
         """What is here, read off the window's thread."""
         runs = [row.run for row in self.lab.runs()]
         recent = [self.session.about.reference] if self.session.about is not None else []
+        recent += [model.reference for model in self.session.recent.models]
         outputs = self.lab.outputs
         self._background.run(lambda: offers(outputs, runs, recent), self._take_offers, self.lab.error_raised.emit)
 

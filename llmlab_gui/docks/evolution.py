@@ -42,6 +42,7 @@ class EvolutionDock(InspectionDock):
     """A film strip below one of four views."""
 
     needs_inspection = False
+    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evolution", "Evolution", parent)

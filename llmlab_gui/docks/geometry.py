@@ -37,6 +37,7 @@ class GeometryDock(InspectionDock):
     """A scatter with names, and the list of neighbours of the token that was clicked."""
 
     needs_inspection = False
+    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "geometry", "Embedding geometry", parent)

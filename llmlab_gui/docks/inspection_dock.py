@@ -40,12 +40,14 @@ class InspectionDock(LabDock):
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
     - write `pictures()`, `table()` and `tensors()` for export and copy.
 
-    `needs_inspection = False`: the panel is about the model, or asks by itself; `draw` is not called.
+    `needs_inspection = False`: the panel is about the model, or asks by itself; `draw` is not called. With
+    `needs_prompt = True` it still says so when there is no prompt to ask about.
     """
 
     aspects: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     needs_inspection = True
+    needs_prompt = False
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
@@ -113,12 +115,12 @@ class InspectionDock(LabDock):
             self._no_model()
         elif reason is not None:
             self.show_empty(f"{self.windowTitle()} cannot be shown for {about.name}", reason)
-        elif not self.needs_inspection:
+        elif not self.needs_inspection and not (self.needs_prompt and self._no_prompt):
             self.show_body()
-        elif session.trouble is not None:
+        elif self.needs_inspection and session.trouble is not None:
             trouble = session.trouble
             self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), "Inspect again", session.refresh)
-        elif not session.text and not session.beginning:
+        elif self._no_prompt:
             self.show_empty(
                 "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
             )
@@ -246,6 +248,10 @@ class InspectionDock(LabDock):
         else:
             hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."
             self.show_empty("No model is open", hint, "Choose a model", self.session.choose_requested.emit)
+
+    @property
+    def _no_prompt(self) -> bool:
+        return not self.session.text and not self.session.beginning
 
     def _prompt(self) -> None:
         self.lab.dock_requested.emit("prompt")

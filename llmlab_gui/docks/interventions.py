@@ -30,6 +30,7 @@ class InterventionsDock(InspectionDock):
     """A form, and below it the effect of the chosen edits or a sweep over all places."""
 
     needs_inspection = False
+    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "interventions", "Interventions", parent)

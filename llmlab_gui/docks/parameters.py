@@ -47,6 +47,7 @@ class ParametersDock(InspectionDock):
     """One of three views; a matrix that was clicked shows its singular values below the table."""
 
     needs_inspection = False
+    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "parameters", "Parameters", parent)

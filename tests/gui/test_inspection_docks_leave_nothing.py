@@ -102,6 +102,24 @@ def test_without_a_model_a_dock_says_what_to_do(
     lab.close()
 
 
+@pytest.mark.parametrize("make", DOCKS)
+def test_without_a_prompt_a_dock_says_so(
+    qtbot: QtBot, tmp_path: Path, host: FakeModelHost, make: Callable[[InspectionLab], InspectionDock]
+) -> None:
+    lab = InspectionLab(tmp_path, host)
+    dock = make(lab)
+    qtbot.addWidget(dock)
+    dock.show()
+    lab.inspection.open("bar@150")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=3000)
+    assert "The prompt is empty" in dock._empty.text
+    assert dock._stack.currentWidget() is dock._empty
+    lab.inspection.set_prompt("the king", False, at_once=True)
+    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=3000)
+    dock.shutdown()
+    lab.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("make", DOCKS)
 def test_a_dock_paints_in_the_themes_colours(
