@@ -177,6 +177,12 @@ def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
             "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
         ),
         Stop(
+            dock("prompt"),
+            "Look inside",
+            "Choose a model at the left of the toolbar: a run, also while it trains, or any other on this machine. The "
+            "workspace Look inside shows where it looks, what each layer adds, and what it would say at each.",
+        ),
+        Stop(
             dock("learn"),
             "Understand why",
             "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "

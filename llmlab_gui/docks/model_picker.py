@@ -1,7 +1,8 @@
-"""Choosing who answers: a run, and one of its checkpoints."""
+"""Choosing who answers: a run and one of its checkpoints, or the active model when that is no run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from llmlab_gui.lab import Lab, RunRow
 
 LATEST, BEST, FINAL = "latest", "best", "final"
+# Among the runs' ids, none of which may begin so.
+_ACTIVE = "*active"
+_OF_RUNS = ("scratch", "live")  # kinds of models
 
 
 class ModelPicker(QWidget):
-    """Two combo boxes. It follows the current run. `changed`: another model would answer now."""
+    """Two combo boxes. It follows the current run and the active model. `changed`: another model would answer now."""
 
     changed = Signal()
 
@@ -48,6 +52,7 @@ class ModelPicker(QWidget):
         lab.runs_changed.connect(self._list_runs)
         lab.current_changed.connect(self._follow)
         lab.events_arrived.connect(self._take)
+        lab.inspection.about_changed.connect(self._follow_active)
         self._list_runs()
         current = lab.current()
         if current is not None:
@@ -56,7 +61,17 @@ class ModelPicker(QWidget):
     @property
     def run_id(self) -> str:
         """The chosen run, "" for none."""
-        return self.runs.currentData() or ""
+        return "" if self.active else self.runs.currentData() or ""
+
+    @property
+    def active(self) -> bool:
+        """Whether the active model answers, which is not a run's."""
+        return self.runs.currentData() == _ACTIVE
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a model that can answer."""
+        return self.active or self.checkpoint is not None
 
     @property
     def row(self) -> RunRow | None:
@@ -89,7 +104,9 @@ class ModelPicker(QWidget):
 
     def reference(self) -> str:
         """What to ask the model host for. LabError when there is nothing to ask."""
-        row, checkpoint = self.row, self.checkpoint
+        row, checkpoint, about = self.row, self.checkpoint, self._lab.inspection.about
+        if self.active and about is not None:
+            return about.reference
         if row is None:
             raise LabError("No run is chosen.", "A text needs a model.", "Train one first: Set-up.")
         if checkpoint is None:
@@ -118,7 +135,9 @@ class ModelPicker(QWidget):
             return
         self._checkpoints = found
         self._fill()
-        answering = (run_id, self.checkpoint.name if self.checkpoint else None)
+        about = self._lab.inspection.about
+        active = about.reference if self.active and about is not None else ""
+        answering = (run_id or active, self.checkpoint.name if self.checkpoint else None)
         if answering != self._answering:
             self._answering = answering
             self.changed.emit()
@@ -126,6 +145,7 @@ class ModelPicker(QWidget):
     def _fill(self) -> None:
         """The combo box of checkpoints: the three words first, then every step."""
         self.which.clear()
+        self.which.setEnabled(not self.active)
         newest = self._checkpoints[-1] if self._checkpoints else None
         words = ((LATEST, "Latest", newest), (BEST, "Best", best_of(self._checkpoints)))
         for key, word, checkpoint in (*words, (FINAL, "Final", final_of(self._checkpoints))):
@@ -140,13 +160,17 @@ class ModelPicker(QWidget):
         self.which.setCurrentIndex(place)
 
     def _list_runs(self) -> None:
-        ids = [row.run.id for row in self._lab.runs()]
-        if ids == [self.runs.itemData(place) for place in range(self.runs.count())]:
+        about = self._lab.inspection.about
+        names = {row.run.id: row.run.id for row in self._lab.runs()}
+        if about is not None and about.kind not in _OF_RUNS:
+            names = {_ACTIVE: f"{about.name} (active)", **names}
+        ids = list(names)
+        if list(names.items()) == [(self.runs.itemData(i), self.runs.itemText(i)) for i in range(self.runs.count())]:
             return
-        chosen = self.run_id
+        chosen = self.runs.currentData() or ""
         self.runs.clear()
-        for run_id in ids:
-            self.runs.addItem(run_id, run_id)
+        for run_id, name in names.items():
+            self.runs.addItem(name, run_id)
         self.runs.setCurrentIndex(self.runs.findData(chosen))
         if chosen and chosen not in ids:
             self._checkpoints = []
@@ -156,12 +180,25 @@ class ModelPicker(QWidget):
         if run_id and run_id != self.run_id:
             self.select(run_id, LATEST)
 
+    def _follow_active(self) -> None:
+        """The active model answers here, too."""
+        about = self._lab.inspection.about
+        self._list_runs()
+        if about is None:
+            return
+        if about.kind not in _OF_RUNS:
+            self.select(_ACTIVE, LATEST)
+            return
+        name = Path(about.reference.rpartition("@")[0]).name
+        if self._lab.row(name) is not None:
+            self.select(name, LATEST if about.step is None or about.live else f"step-{about.step:08d}")
+
     def _take(self, run_id: str, events: list[Event]) -> None:
         if run_id == self.run_id and any(isinstance(event, CheckpointSaved) for event in events):
             self.reload()
 
     def _choose_run(self) -> None:
-        self.select(self.run_id, LATEST)
+        self.select(self.runs.currentData() or "", LATEST)
 
     def _choose_checkpoint(self) -> None:
         self._wanted = self.which.currentData()

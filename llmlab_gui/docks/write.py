@@ -233,7 +233,7 @@ class WriteDock(LabDock):
 
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint
-        if row is None:
+        if row is None and not self.picker.active:
             self.show_empty("There is no model yet", "Train one in Set-up: the default is done in about a minute.")
         else:
             self.show_body()
@@ -257,7 +257,7 @@ class WriteDock(LabDock):
                 self.lab.error_raised.emit(error)
 
     def _update_buttons(self) -> None:
-        self.generate_button.setEnabled(self._generating is None and self.picker.checkpoint is not None)
+        self.generate_button.setEnabled(self._generating is None and self.picker.answers)
         self.stop_button.setEnabled(self._generating is not None)
 
     # Generating --------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class WriteDock(LabDock):
 
     def _ask_next(self) -> None:
         """Asks while someone looks; the answer to an earlier prompt is not waited for."""
-        if not self.isVisible() or self.picker.checkpoint is None:
+        if not self.isVisible() or not self.picker.answers:
             return
         if self._asked_next is not None:
             self.host.cancel(self._asked_next)

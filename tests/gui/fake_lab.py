@@ -13,6 +13,7 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.training.events import Event
+from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.runs.history import RunHistory
 
 
@@ -53,6 +54,7 @@ class FakeLab(QObject):
         super().__init__()
         self.outputs = outputs
         self.controller = FakeController()
+        self.inspection = InspectionSession(outputs, self)  # starts no process until it is asked
         self.errors: list[Any] = []
         self._fakes: dict[str, FakeRun] = {}
         self._histories: dict[str, RunHistory] = {}
