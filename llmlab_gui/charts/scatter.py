@@ -15,7 +15,7 @@ from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.theme import current_theme, theme_notifier
 
 _NEAR = 12.0  # pixels: how close the mouse has to come to a point
-_LABEL_ROW, _LABEL_STEP, _LABEL_LENGTH = 16, 12, 14  # pixels down and across, characters shown of a long name
+_LABEL_ROW, _LABEL_STEP, _LABEL_LENGTH = 4, 8, 14  # pixels of a cell down and across; characters of a long name
 _MOST_LABELS = 150
 _SIZES = ((2000, 7), (10_000, 4))  # most points, their pixels; smaller still beyond
 
@@ -148,6 +148,7 @@ class Scatter(pg.PlotWidget):
             & (shown[:, 1] < area.bottom())
         )
         order = [*self._marked, *(int(place) for place in np.flatnonzero(inside) if place not in self._marked)]
+        half = metrics.height() / 2 - 1
         drawn, first = 0, next(iter(self._marked), -1)
         for place in order:
             if drawn >= _MOST_LABELS:
@@ -156,7 +157,7 @@ class Scatter(pg.PlotWidget):
             x, y = shown[place].tolist()
             width = metrics.horizontalAdvance(name)
             columns = range(int(x) // _LABEL_STEP, int(x + width + 18) // _LABEL_STEP + 1)
-            rows = {int(y - _LABEL_ROW / 2) // _LABEL_ROW, int(y + _LABEL_ROW / 2) // _LABEL_ROW}
+            rows = range(int(y - half) // _LABEL_ROW, int(y + half) // _LABEL_ROW + 1)
             cells = {(column, row) for column in columns for row in rows}
             if place != first and (cells & taken or x + width + 8 > area.right()):
                 continue
