@@ -201,7 +201,11 @@ class AttentionDock(InspectionDock):
             box.setValue(value)
             box.blockSignals(False)
         self.heads.choose(chosen.layer, chosen.head)
-        self.note.setText(self.heads.scores.words(chosen.layer, chosen.head))
+        self.head.setEnabled(self.view != ROLLOUT)
+        if self.view == ROLLOUT:
+            self.note.setText(f"All heads of layers 0 to {chosen.layer}")
+        else:
+            self.note.setText(self.heads.scores.words(chosen.layer, chosen.head))
         self._show_head(archive, chosen)
         self._mark()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from llmlab.inspection.archive import Archive, Array, Shape
 
@@ -76,3 +76,8 @@ class Findings:
         self._declined |= set(self._asked)
         self._asked = ()
         return bool(self.found)
+
+    def give_up(self, aspects: Iterable[str]) -> None:
+        """These are not looked for again until the prompt changes."""
+        self._declined |= set(aspects)
+        self._asked = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from llmlab.errors import LabError
 from llmlab_gui.inspection.about import ModelAbout
 from llmlab_gui.numbers_text import bytes_text
 
@@ -57,3 +58,12 @@ def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
 def refusal_of(about: ModelAbout, aspect: str) -> str | None:
     """Why the model cannot be asked for an aspect; None when it can."""
     return about.refusals.get(REFUSED_BY.get(aspect, aspect)) or None
+
+
+def too_long(about: ModelAbout, tokens: int) -> LabError:
+    """What is said of a prompt beyond the model's context."""
+    return LabError(
+        f"The prompt is longer than {about.name} can read.",
+        f"It has {tokens:,} tokens; the model reads {about.context:,}.",
+        "Shorten it.",
+    )

@@ -63,7 +63,9 @@ class Requests(QObject):
         self._update_working()
         return request
 
-    def ask(self, name: str, send: Callable[[Path], int], then: Then, failed: Failed, key: str = "") -> int:
+    def ask(
+        self, name: str, send: Callable[[Path], int], then: Then, failed: Failed, key: str = "", *, quiet: bool = False
+    ) -> int:
         """`send(path)` asks the host for an archive there; `then(archive)` or `failed(error)` follows.
 
         Requests with the same key are dropped. Returns the id; 0 when there is no room for an archive.
@@ -83,7 +85,7 @@ class Requests(QObject):
             then(archive)
 
         self.supersede(key)
-        return self.wait(send(path), Pending(name.capitalize(), done, failed, True, key, path))
+        return self.wait(send(path), Pending(name.capitalize(), done, failed, True, key, path, quiet))
 
     @property
     def busy(self) -> bool:

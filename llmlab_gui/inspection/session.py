@@ -7,8 +7,7 @@ What a new model or prompt makes pointless is cancelled.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.host_messages import CutPrompt
 from llmlab_gui.inspection.about import ModelAbout
 from llmlab_gui.inspection.findings import Findings
-from llmlab_gui.inspection.plan import slow_aspects, what_to_ask
+from llmlab_gui.inspection.plan import slow_aspects, too_long, what_to_ask
+from llmlab_gui.inspection.pointed_at import PointedAt
 from llmlab_gui.inspection.recent import Recent, RecentModel
 from llmlab_gui.inspection.requests import Failed, Pending, Requests, Then
-from llmlab_gui.inspection.selection import ChosenEdit, Selection, TokenCut, Working
+from llmlab_gui.inspection.selection import TokenCut, Working
 from llmlab_gui.model_host import ModelHost
 
 # After so long without a key, the prompt is looked at.
@@ -31,16 +31,13 @@ _TYPING_PAUSE_MS = 300
 FOLLOW_SECONDS = 5.0
 
 
-class InspectionSession(QObject):
+class InspectionSession(PointedAt):
     """The store of the inspection panels; one per lab."""
 
     about_changed = Signal()  # another active model, or none
     tokens_changed = Signal()  # the prompt as it is cut
     inspection_changed = Signal()  # the latest answer to `inspect`, or none
-    selection_changed = Signal()
-    hover_changed = Signal(int)  # token under the pointer in any panel, -1 for none
     working_changed = Signal()
-    edits_changed = Signal()
     trouble_changed = Signal()  # why there is no inspection
     prompt_changed = Signal()  # its text or its beginning, whoever changed it
     follow_changed = Signal()
@@ -64,10 +61,7 @@ class InspectionSession(QObject):
         self.tokens: list[TokenCut] = []
         self.beginning_id: int | None = None  # what the model's texts begin with, if anything
         self.inspection: Archive | None = None
-        self.selection = Selection()
-        self.hovered = -1
         self.trouble: LabError | None = None
-        self.edits: list[ChosenEdit] = []
         self.recent = Recent()
         self.follow = True  # look again while a live model trains
         self._step_of = step_of
@@ -77,6 +71,7 @@ class InspectionSession(QObject):
         self._findings = Findings()
         self._cut = False  # whether `tokens` are those of the prompt
         self._step_seen: int | None = None
+        self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = QTimer(self)
         self._typing.setSingleShot(True)
         self._typing.timeout.connect(self._cut_prompt)
@@ -191,31 +186,7 @@ class InspectionSession(QObject):
         if alone:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
 
-    # What is looked at -------------------------------------------------------------------------------------------
-
-    def select(self, **changes: Any) -> None:
-        """Changes the selection: layer, head, token or point."""
-        selection = dataclasses.replace(self.selection, **changes)
-        if selection != self.selection:
-            self.selection = selection
-            self.selection_changed.emit()
-
-    def hover(self, token: int) -> None:
-        """The pointer is on a token, in any panel; -1: it has left."""
-        if token != self.hovered:
-            self.hovered = token
-            self.hover_changed.emit(token)
-
-    def set_edits(self, edits: Iterable[ChosenEdit]) -> None:
-        """What an intervention would change, chosen in any panel."""
-        chosen = list(dict.fromkeys(edits))
-        if chosen != self.edits:
-            self.edits = chosen
-            self.edits_changed.emit()
-
-    def add_edit(self, edit: ChosenEdit) -> None:
-        """One more."""
-        self.set_edits([*self.edits, edit])
+    # Following a live model -------------------------------------------------------------------------------------------
 
     def set_follow(self, follow: bool, seconds: float | None = None) -> None:
         """Whether a live model is looked at again, and how often."""
@@ -278,6 +249,7 @@ class InspectionSession(QObject):
         """Ends what another prompt or model makes pointless."""
         self._requests.drop_bound()
         self._findings.clear()
+        self._again = False
 
     def _set_trouble(self, trouble: LabError | None) -> None:
         if trouble is not self.trouble:
@@ -345,15 +317,29 @@ class InspectionSession(QObject):
             self._set_inspection(None)
             return
         if about.context and len(self.tokens) > about.context:
-            self._take_trouble(_too_long(about, len(self.tokens)))
+            self._take_trouble(too_long(about, len(self.tokens)))
             return
-        if self._requests.busy:  # what someone clicked goes first; the news that it is done leads here again
+        if self._requests.busy or self._requests.running(
+            "inspect"
+        ):  # what someone clicked goes first; the news that it is done leads here again
             return
         what = what_to_ask(about, len(self.tokens), self._wanted())[0]
         what = self._findings.next(what, slow_aspects(about, len(self.tokens)), whole=about.live)
         if what:
             self._findings.ask(what, whole=about.live)
-            self.ask("inspect", {"what": list(what)}, self._take_inspection, self._take_trouble, "inspect")
+            values = {**self._prompt(), "what": list(what)}
+            again, self._again = self._again, False
+            failed = self._stop_looking if again else self._take_trouble
+            self._requests.ask(
+                "inspect",
+                lambda path: self.host.ask(about.reference, "inspect", values, path),
+                self._take_inspection,
+                failed,
+                "inspect",
+                quiet=again,
+            )
+        else:
+            self._again = False
 
     def _take_inspection(self, archive: Archive) -> None:
         if self.about is not None and self.about.live:
@@ -391,12 +377,11 @@ class InspectionSession(QObject):
         if self._requests.running("inspect") or not found or (step is not None and step == self._step_seen):
             return
         self._findings.clear()
+        self._again = True
         self._look.start()
 
-
-def _too_long(about: ModelAbout, count: int) -> LabError:
-    return LabError(
-        f"The prompt is longer than {about.name} can read.",
-        f"It has {count:,} tokens; the model reads {about.context:,}.",
-        "Shorten it.",
-    )
+    def _stop_looking(self, error: LabError) -> None:
+        """A live model answers no more: what was seen last stays."""
+        self._follow_timer.stop()
+        self._findings.give_up(self._wanted())
+        self.failed.emit(error)

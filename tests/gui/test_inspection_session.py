@@ -208,13 +208,37 @@ def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_p
     first = inspected(qtbot, session)
     qtbot.wait(600)
     assert session.inspection is first  # nothing was learned
+    worked: list[object] = []
+    session.working_changed.connect(lambda: worked.append(session.working))
     step["bar"] = 120
     qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
+    assert not worked  # what comes every few seconds is not spoken of
     session.set_follow(False)
     second = session.inspection
     step["bar"] = 140
     qtbot.wait(600)
     assert session.inspection is second
+    session.shutdown()
+
+
+def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot: QtBot, tmp_path: Path) -> None:
+    step = {"bar": 100}
+    session = InspectionSession(tmp_path, host=ModelHost(command=FAKE_HOST), step_of=step.get)
+    session.need("panel", ("heads",))
+    opened(qtbot, session, "bar@live")
+    last = inspected(qtbot, session)
+    errors: list[LabError] = []
+    session.failed.connect(errors.append)
+    session.host._process.kill()  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
+    session.host._command = ["/nonexistent/python"]
+    session.set_follow(True, 0.2)
+    step["bar"] = 120
+    qtbot.waitUntil(lambda: bool(errors), timeout=WAIT)
+    qtbot.wait(600)
+    assert len(errors) == 1
+    assert session.inspection is last
+    assert session.trouble is None
     session.shutdown()
 
 
