@@ -41,7 +41,6 @@ class HeadsPane(QWidget):
         self.least.setRange(0, 10_000)
         self.least.setSingleStep(0.05)
         self._rows = _Rows(self.scores, self)
-        self._filtering = False
         self.table = QTableView()
         self.table.setAccessibleName("Heads and their scores")
         self.table.setModel(self._rows)
@@ -130,7 +129,7 @@ class HeadsPane(QWidget):
             self._halves.setSizes([180, 170] if tall else [300, 150])
 
     def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
-        if current.isValid() and not self._filtering:
+        if current.isValid():
             self.chosen.emit(*self.scores.head_of(self._rows.mapToSource(current).row()))
 
     def _words(self, layer: int, head: int) -> str:
@@ -150,9 +149,7 @@ class HeadsPane(QWidget):
     def _filter(self) -> None:
         key = self.by.currentData() or ""
         self.least.setVisible(bool(key))
-        self._filtering = True  # the chosen head stays chosen, also while its row is hidden
         self._rows.set_filter(key, self.least.value())
-        self._filtering = False
         if self.mosaic.chosen[0] >= 0:
             self.choose(*self.mosaic.chosen)
         self.mosaic.dim(self.scores.below(key, self.least.value()) if key else None)
@@ -169,7 +166,7 @@ class _Rows(QSortFilterProxyModel):
 
     def set_filter(self, key: str, least: float) -> None:
         self._key, self._least = key, least
-        self.invalidate()
+        self.invalidate()  # not row by row: the chosen head stays chosen, also while its row is hidden
 
     def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
         if not self._key:

@@ -328,3 +328,19 @@ def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
     session.ask("pattern", {"layer": 0, "head": 0}, lambda _: order.append("pattern"))
     qtbot.waitUntil(lambda: len(order) == 2, timeout=WAIT)
     assert order == ["pattern", "lens"]
+
+
+def test_an_answer_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_away(
+    qtbot: QtBot, session: InspectionSession
+) -> None:
+    opened(qtbot, session)
+    inspected(qtbot, session)
+    late: list[Archive] = []
+    request = session.ask("pattern", {"layer": 0, "head": 0}, late.append)
+    path = session._requests._pending[request].path
+    assert path is not None
+    session.cancel(request)
+    path.write_bytes(b"")
+    session.host.answered.emit(request, path, 0.1)
+    assert not late
+    assert not path.exists()
