@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 class WindowSettings:
