@@ -69,8 +69,8 @@ def require_room(out: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise LabError(
-            f"The archive would need {size / 1e9:.1f} GB.",
-            f"{folder} has {free / 1e9:.1f} GB free.",
+            f"The archive would need {size / 1e6:,.1f} MB.",
+            f"{folder} has {free / 1e6:,.1f} MB free.",
             "Shorten the prompt, or leave out `attention` and `residual`.",
         )
 

@@ -11,6 +11,7 @@ This module needs no torch, so the window reads archives with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -128,7 +129,11 @@ class ArchiveWriter:
         self._start = 8 + room + (-room % 8)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._staging.open("wb")
-        self._file.truncate(self._start + end)
+        try:
+            self._file.truncate(self._start + end)
+        except BaseException:
+            self._remove()
+            raise
 
     def write(self, name: str, values: npt.ArrayLike, *index: int, first_row: int = 0) -> None:
         """Puts values at `name[index]`, from row `first_row` of the rest on; they must fill whole rows there."""
@@ -157,7 +162,8 @@ class ArchiveWriter:
         self.bytes = end
 
     def _encoded_header(self) -> bytes:
-        return json.dumps({"__metadata__": self.metadata.to_strings(), **self._header}, ensure_ascii=False).encode()
+        text = json.dumps({"__metadata__": self.metadata.to_strings(), **self._header}, ensure_ascii=False)
+        return text.encode(errors="replace")  # a prompt or a path may hold half of a surrogate pair
 
     def __enter__(self) -> ArchiveWriter:
         return self
@@ -176,7 +182,13 @@ class ArchiveWriter:
             if kind is None:
                 os.replace(self._staging, self._path)
         finally:
-            self._staging.unlink(missing_ok=True)
+            self._remove()
+
+    def _remove(self) -> None:
+        """Removes what was written and is not in its place."""
+        with contextlib.suppress(OSError):  # what the buffer still holds may find no room either
+            self._file.close()
+        self._staging.unlink(missing_ok=True)
 
 
 def write_archive(path: Path, tensors: Mapping[str, npt.ArrayLike], metadata: Metadata) -> None:

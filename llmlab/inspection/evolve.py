@@ -23,7 +23,7 @@ import numpy as np
 from llmlab.errors import LabError, UsageError
 from llmlab.inspection.answers import answer, require_room
 from llmlab.inspection.archive import Archive, ArchiveWriter, Slot, read_archive
-from llmlab.inspection.inspect import archive_bytes
+from llmlab.inspection.inspect import READING, archive_bytes
 from llmlab.inspection.questions import Inspect, from_values, to_values
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints, unreadable
@@ -122,7 +122,7 @@ class _Told:
         self._base, self._share = done, 0.0
 
     def __call__(self, what: str, done: float, total: float) -> None:
-        if total and what == "Reading the prompt":  # opening and the lens are told in other units
+        if total and what.startswith(READING):  # opening and the lens are told in other units
             self._share = max(self._share, min(done / total, 1.0))
         self._progress(f"Reading {self._count} checkpoints", self._base + self._share, self._count)
 

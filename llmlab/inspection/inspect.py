@@ -30,6 +30,11 @@ from llmlab.inspection.target import target_of
 from llmlab.progress import Progress
 from llmlab.sessions.model import OpenModel
 
+# What the progress of a pass begins with.
+READING = "Reading the prompt"
+# From this many bytes on, what goes to disk is worth a word.
+_MUCH = 10_000_000
+
 
 def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt, **more: str) -> Metadata:
     """The metadata that every answer begins with."""
@@ -80,9 +85,10 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
     slots = _streamed_slots(anatomy, wanted, time)
     about = describe(opened, "inspection", ids, question)
     about = dataclasses.replace(about, notes=[*about.notes, *refused])
-    require_room(out, archive_bytes(slots))
+    size = archive_bytes(slots)
+    require_room(out, size)
     with ArchiveWriter(out, slots, about) as writer:
-        watchers: list[Observer] = [_Told(anatomy.n_layer, progress)]
+        watchers: list[Observer] = [_Told(anatomy.n_layer, size, progress)]
         reduced: list[HeadSummaries | Contributions] = []
         if "attention" in wanted:
             watchers.append(_PatternWriter(writer))
@@ -147,11 +153,6 @@ def repeated(opened: OpenModel) -> tuple[Mapping[str, Tensor], str]:
 
 
 _repeated: WeakKeyDictionary[nn.Module, tuple[Mapping[str, Tensor], str]] = WeakKeyDictionary()
-
-
-def estimate_bytes(anatomy: Anatomy, what: Sequence[str], time: int) -> int:
-    """Size on disk of what grows with the prompt: patterns and the stream. For a person to see before it runs."""
-    return archive_bytes(_streamed_slots(anatomy, set(what), time))
 
 
 def archive_bytes(slots: Mapping[str, Slot]) -> int:
@@ -229,11 +230,13 @@ class _PatternWriter(Observer):
 
 
 class _Told(Observer):
-    """Says which layer the pass has come to; a cancel ends the pass there."""
+    """Says which layer the pass has come to, and what it writes where that is much; a cancel ends the pass there."""
 
-    def __init__(self, n_layer: int, progress: Progress) -> None:
+    def __init__(self, n_layer: int, size: int, progress: Progress) -> None:
+        """size: bytes of the patterns and streams that go to disk."""
         self._n_layer, self._progress = n_layer, progress
+        self._what = READING if size < _MUCH else f"{READING}, {size / 1e6:,.0f} MB go to disk"
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
         if point == "pre_attn":
-            self._progress("Reading the prompt", layer, self._n_layer)
+            self._progress(self._what, layer, self._n_layer)

@@ -12,6 +12,7 @@ from llmlab.sessions.model import OpenModel
 
 T = TypeVar("T")
 
+MOST_KEPT = 100  # tokens or neurons; their names stand in an archive's header, which has to stay small
 ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
 
 
@@ -32,7 +33,7 @@ class Prompt:
                     f"They run from 0 to {opened.vocab_size - 1:,}.",
                 )
             return list(self.ids)
-        ids = opened.tokenizer.encode(self.text.encode(errors="replace").decode())  # half of a surrogate pair is "?"
+        ids = opened.tokenizer.encode(_whole(self.text))
         if self.beginning:
             if opened.tokenizer.beginning is None:
                 raise UsageError(f"{opened.name} has no beginning-of-text token.", "", "Ask without one.")
@@ -88,7 +89,7 @@ class Neurons(Target):
 
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A question from JSON. UsageError names the field that is unknown, missing or of another type."""
+    """A question from JSON. UsageError names the field that is unknown, missing, of another type, or out of range."""
     hints = get_type_hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
@@ -96,7 +97,10 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
     for name, field in known.items():
         if name not in values and field.default is dataclasses.MISSING:
             raise UsageError(f"{kind.__name__.lower()} needs {name}.")
-    return kind(**{name: _typed(kind, name, hints[name], value) for name, value in values.items()})
+    typed = {name: _typed(kind, name, hints[name], value) for name, value in values.items()}
+    if not 1 <= typed.get("top", 1) <= MOST_KEPT:
+        raise UsageError(f"top of {kind.__name__.lower()} cannot be {typed['top']}.", f"It runs from 1 to {MOST_KEPT}.")
+    return kind(**typed)
 
 
 def to_values(question: Any) -> dict[str, Any]:
@@ -106,6 +110,11 @@ def to_values(question: Any) -> dict[str, Any]:
         for field in dataclasses.fields(question)
         if (value := getattr(question, field.name)) != field.default
     }
+
+
+def _whole(text: str) -> str:
+    """Text that can be encoded: half of a surrogate pair, as a terminal makes it of broken UTF-8, is a "?"."""
+    return text.encode(errors="replace").decode()
 
 
 def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
@@ -120,7 +129,7 @@ def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
 
 def token_of(opened: OpenModel, text: str, field: str) -> int:
     """The one token that `text` is. UsageError when it is several, with what they are."""
-    ids = opened.tokenizer.encode(text)
+    ids = opened.tokenizer.encode(_whole(text))
     if len(ids) != 1:
         parts = ", ".join(repr(opened.tokenizer.token_text(id)) for id in ids) or "nothing"
         raise UsageError(

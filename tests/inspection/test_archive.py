@@ -121,6 +121,18 @@ def test_an_error_on_the_way_leaves_no_file_and_the_old_archive_whole(tmp_path: 
     assert read_archive(tmp_path / "a.safetensors")["p"].sum() == 3
 
 
+def test_no_room_for_the_tensors_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="large"), ArchiveWriter(tmp_path / "a", {"p": (np.float32, (2**60,))}, ABOUT):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_of_a_surrogate_pair_does_not_spoil_the_header(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a", {"p": np.ones(3, np.float32)}, dataclasses.replace(ABOUT, model="caf\udce9"))
+    assert read_archive(tmp_path / "a").metadata.model == "caf?"
+    assert load_file(tmp_path / "a")["p"].sum() == 3
+
+
 def test_every_cut_of_an_archive_is_refused_with_a_sentence(tmp_path: Path) -> None:
     write_archive(tmp_path / "a.safetensors", _tensors(), ABOUT)
     whole = (tmp_path / "a.safetensors").read_bytes()

@@ -87,6 +87,8 @@ def test_a_cancel_ends_the_pass_and_leaves_no_file(tmp_path: Path) -> None:
         ({"beginning": True}, "beginning"),
         ({"colour": "red"}, "colour"),
         ({"top": "five"}, "top"),
+        ({"top": 0}, "1 to 100"),
+        ({"top": 10**9}, "1 to 100"),
         ({"text": "ß"}, "ß"),
     ],
 )
@@ -107,6 +109,30 @@ def test_running_out_of_memory_becomes_advice(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(LabError, match="Memory ran out") as caught:
         answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors")
     assert "Shorten" in caught.value.do
+
+
+def test_half_of_a_surrogate_pair_in_a_prompt_is_a_question_mark(tmp_path: Path) -> None:
+    model = opened(double=False, block_size=32)
+    seen = read_archive(answer(model, "inspect", {"text": f"a\udce9{TEXT[:4]}"}, tmp_path / "a.safetensors"))
+    plain = read_archive(answer(model, "inspect", {"text": f"a?{TEXT[:4]}"}, tmp_path / "b.safetensors"))
+    assert seen.metadata.token_ids == plain.metadata.token_ids
+    with pytest.raises(UsageError, match="not one token"):
+        answer(model, "inspect", {"text": TEXT, "answer": "a\udce9"}, tmp_path / "c.safetensors")
+
+
+def test_what_goes_to_disk_is_told_before_it_is_written(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(what: str, done: float, total: float) -> None:
+        told.append(what)
+        raise Cancelled
+
+    model = opened(double=False, block_size=2048)
+    with pytest.raises(Cancelled):
+        answer(model, "inspect", {"text": "a" * 2000, "what": ["attention"]}, tmp_path / "a.safetensors", tell)
+    anatomy = model.anatomy
+    size = 4 * anatomy.n_layer * anatomy.n_head * 2000**2
+    assert told == [f"Reading the prompt, {size / 1e6:,.0f} MB go to disk"]
 
 
 def test_an_unknown_question_names_the_known_ones() -> None:
