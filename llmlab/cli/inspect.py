@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from llmlab.cli import text
 from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed, parts_of
 from llmlab.cli.words import Commands, outputs_of
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 # Without --what: all that is small. Patterns and the whole stream take megabytes and are asked for by name.
 _DEFAULT_WHAT = "heads,contributions,attribution,lens"
+
+# What the scores of `llmlab.inspection.heads` are called.
+_SCORES = {
+    "previous": "previous-token",
+    "first": "first-token",
+    "induction": "induction",
+    "duplicate": "duplicate-token",
+}
 
 _DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, bar@live while it trains, or its folder), a Hugging
 Face folder or hub name, a GGUF file, or BASE+ADAPTER; `llmlab-run models` lists what is here.
@@ -79,11 +88,16 @@ def _lines(summary: InspectionSummary) -> list[str]:
     if summary.settled is not None:
         lines.append(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
     for score, heads in summary.heads.items():
-        scores = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
-        lines.append(f"Strongest {score} heads (layer.head): {scores}")
+        if heads:  # a prompt of one token leaves a head no choice, so there is no score
+            scores = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
+            lines.append(f"Strongest {_SCORES[score]} heads, as layer.head: {scores}")
     if summary.attribution:
-        bars = ", ".join(f"{bar.name} {bar.value:+.2f}" for bar in summary.attribution)
-        lines.append(f"Logit by part: {bars}")
+        *largest, whole = summary.attribution
+        bars = ", ".join(f"{bar.name.replace('_', '-')} {bar.value:+.2f}" for bar in largest)
+        of = text.printable(repr(summary.answer))
+        if summary.against:
+            of += f" minus that of {text.printable(repr(summary.against))}"
+        lines.append(f"Logit of {of}: {whole.value:+.2f}, the sum of all parts; largest: {bars}")
     return lines
 
 

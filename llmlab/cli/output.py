@@ -29,7 +29,7 @@ def prepare_streams(as_json: bool) -> None:
         if not isinstance(stream, io.TextIOWrapper):
             continue
         if as_json and stream is sys.stdout:
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="replace")  # a path need not be text
         else:
             stream.reconfigure(errors="replace")
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from llmlab.inspection.summary import Likely, Summary
 
 S = TypeVar("S", bound="Summary")
+# Tokens of a prompt that are printed; all of them are in summary.json.
+_MOST_LISTED = 64
 
 
 def add_model(parser: Parser) -> None:
@@ -73,9 +75,7 @@ class Answered:
         summary = summarise(archive)
         figures: list[Path] = []
         if self._plots:
-            from llmlab.inspection.plots import plot
-
-            figures = plot(archive, self.path.parent)
+            figures = self._draw(archive)
         seconds = time.perf_counter() - self._begin
         values = summary.as_dict() | {"seconds": seconds, "figures": [figure.name for figure in figures]}
         try:
@@ -95,6 +95,16 @@ class Answered:
         print(f"{self.path} ({text.size(summary.bytes)}), {seconds:.1f} s{drawn}")
         return DONE
 
+    def _draw(self, archive: Archive) -> list[Path]:
+        from llmlab.inspection.plots import plot
+
+        folder = self.path.parent
+        try:
+            return plot(archive, folder)
+        except OSError as error:
+            why = f"{error.strerror or error}. What they are drawn from is whole, in {self.path.name}."
+            raise LabError(f"The figures could not be written to {folder}.", why) from error
+
 
 def parts_of(words: str) -> list[str]:
     """`heads, lens` -> its parts."""
@@ -102,8 +112,10 @@ def parts_of(words: str) -> list[str]:
 
 
 def listed(tokens: Sequence[str]) -> str:
-    """The tokens of a prompt, as they are cut."""
-    return f"{len(tokens)} tokens: {text.printable(' | '.join(tokens))}"
+    """The tokens of a prompt, as they are cut; of a long one, how it begins and ends."""
+    shown = list(tokens) if len(tokens) <= _MOST_LISTED else [*tokens[: _MOST_LISTED - 9], "...", *tokens[-8:]]
+    count = "1 token" if len(tokens) == 1 else f"{len(tokens):,} tokens"
+    return f"{count}: {text.printable(' | '.join(shown))}"
 
 
 def likely(tokens: Sequence[Likely]) -> str:

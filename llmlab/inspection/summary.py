@@ -75,15 +75,17 @@ def beginning(archive: Archive) -> dict[str, Any]:
 class InspectionSummary(Summary):
     """The gist of an archive of kind `inspection`; parts that it lacks are empty.
 
-    next: after the token that was asked about. heads: the strongest ones by score. attribution: the largest bars by
-    size, then their sum. norms: mean over tokens, by layer. settled: first row of the lens from which on the last
-    place's top token stays the same.
+    next: after the token that was asked about. heads: the strongest ones by score. answer, against: the tokens whose
+    logits are explained. attribution: the largest bars by size, then the sum of all. norms: mean over tokens, by layer.
+    settled: first row of the lens from which on the last place's top token stays the same.
     """
 
     family: str
     n_layer: int
     next: list[Likely]
     heads: dict[str, list[HeadScore]]
+    answer: str
+    against: str
     attribution: list[Bar]
     norms: dict[str, list[float]]
     settled: int | None
@@ -98,6 +100,8 @@ def summarise(archive: Archive) -> InspectionSummary:
         n_layer=int(about.more.get("n_layer", 0)),
         next=_next(archive),
         heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
+        answer=about.more.get("answer_text", ""),
+        against=about.more.get("against_text", ""),
         attribution=_bars(archive),
         norms={
             name.removeprefix("contributions/norm/"): archive[name].mean(1).round(4).tolist()

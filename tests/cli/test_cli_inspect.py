@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
+from llmlab.cli.question import listed
 from llmlab.inspection.archive import read_archive
 
 PROMPT = "the king said"
@@ -108,6 +109,41 @@ def test_wrong_use_is_one_sentence_and_code_2(
     assert printed.startswith("error: ")
     assert said in printed
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_prompt_of_one_token_has_no_empty_lines_of_scores(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _inspect(trained, tmp_path, "--prompt", "t") == 0
+    printed = capsys.readouterr().out
+    assert "1 token: t" in printed
+    assert "Strongest induction heads, as layer.head: 0." in printed
+    assert "previous-token heads" not in printed
+
+
+def test_of_a_long_prompt_the_terminal_shows_its_ends() -> None:
+    assert listed(["a"] * 64).count("a") == 64
+    shown = listed(["b", *["a"] * 5000, "c"])
+    assert shown.startswith("5,002 tokens: b | a")
+    assert shown.endswith("a | c")
+    assert len(shown) < 300
+
+
+def test_the_logit_that_is_explained_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _inspect(trained, tmp_path, "--what", "attribution", "--answer", "e", "--against", "a") == 0
+    assert "Logit of 'e' minus that of 'a': " in capsys.readouterr().out
+
+
+def test_figures_without_room_are_an_error_that_says_where_the_numbers_are(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "heads-mosaic.png").mkdir()
+    assert _inspect(trained, tmp_path, "--what", "heads", "--plots") == 1
+    printed = capsys.readouterr().err
+    assert "The figures could not be written" in printed
+    assert "inspection.safetensors" in printed
 
 
 def test_an_out_that_is_a_file_is_refused_before_the_model_is_opened(
