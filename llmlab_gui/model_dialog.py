@@ -93,6 +93,7 @@ class ModelDialog(QDialog):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         header.resizeSection(0, 250)
         self.folder_button, self.file_button = QPushButton("Folder…"), QPushButton("GGUF file…")
         self.adapter_button = QPushButton("Folder…")

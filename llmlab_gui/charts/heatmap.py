@@ -40,6 +40,8 @@ from llmlab_gui.theme import current_theme, theme_notifier
 LOG_DECADES = 4.0
 # Cells of at least so many pixels have their number written in them.
 _ROOM_FOR_NUMBERS = 34.0
+# Narrower ones have no scale: the numbers are told in words.
+_ROOM_FOR_BAR = 230
 _PAD = 4
 
 
@@ -196,7 +198,13 @@ class Heatmap(QWidget):
         left = room_for(metrics, heat.rows, self.width() * 0.25)
         top = room_for(metrics, heat.columns, self.height() * 0.25)
         line = metrics.height() + _PAD if self.line else 0
-        self._view.set_area(QRectF(left, top, self.width() - left - BAR_ROOM - _PAD, self.height() - top - line - _PAD))
+        self._view.set_area(
+            QRectF(left, top, self.width() - left - self._bar_room() - _PAD, self.height() - top - line - _PAD)
+        )
+
+    def _bar_room(self) -> float:
+        """None where the map itself would be too small."""
+        return BAR_ROOM if self.width() >= _ROOM_FOR_BAR else 0.0
 
     # Painting ----------------------------------------------------------------------------------------------------
 
@@ -222,8 +230,9 @@ class Heatmap(QWidget):
         rows, columns = self.under if self.under[0] >= 0 else self._lines
         paint_rows(painter, view, heat.rows, {rows, self.chosen[0]} - {-1})
         paint_columns(painter, view, heat.columns, {columns, self.chosen[1]} - {-1})
-        bar = QRectF(view.shown.right() + 2 * _PAD, view.shown.top(), BAR_ROOM - 2 * _PAD, view.shown.height())
-        paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)
+        if self._bar_room():
+            bar = QRectF(view.shown.right() + 2 * _PAD, view.shown.top(), BAR_ROOM - 2 * _PAD, view.shown.height())
+            paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)
         if self.line:
             self._paint_line(painter)
 
