@@ -115,6 +115,10 @@ class LearnDock(LabDock):
             shortcut = QShortcut(key, body)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
+        self._coming = QTimer(self)
+        self._coming.setSingleShot(True)
+        self._coming.setInterval(0)
+        self._coming.timeout.connect(self._shown)
         self.visibilityChanged.connect(self._come_to_sight)  # its tab was chosen
         lab.concept_requested.connect(self.go)  # the window brings the dock to the front
         theme_notifier.changed.connect(self._restyle)
@@ -176,7 +180,7 @@ class LearnDock(LabDock):
     def _come_to_sight(self, visible: bool) -> None:
         """While docks are being arranged, each is shown for a moment: only what stays in sight is worth a page."""
         if visible:
-            QTimer.singleShot(0, self, self._shown)
+            self._coming.start()
 
     def _shown(self) -> None:
         if not self.isVisible() or self.visibleRegion().isEmpty():
