@@ -110,6 +110,7 @@ class PromptDock(InspectionDock):
         session.hover_changed.connect(self.chips.point_at)
         session.selection_changed.connect(self._show_selection)
         session.needs_changed.connect(self._show_estimate)
+        session.trouble_changed.connect(self._show_estimate)
 
     def use(self, example: ExamplePrompt) -> None:
         """Takes an example."""
@@ -152,8 +153,8 @@ class PromptDock(InspectionDock):
 
     def _show_estimate(self) -> None:
         about, number = self.session.about, len(self.session.tokens)
-        if about is None:
-            self.count.say("")
+        if about is None or self.session.trouble is not None:
+            self.count.say("" if self.session.trouble is None else str(self.session.trouble))
             return
         context = f" of {about.context:,} that the model can read" if about.context else ""
         words = [f"{number:,} token{'' if number == 1 else 's'}{context}"]

@@ -98,6 +98,17 @@ def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt:
     assert "' king'" in prompt.chips.words(1)
 
 
+def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock
+) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(prompt.chips.tokens), timeout=WAIT)
+    prompt.text.setPlainText("word " * 70)
+    qtbot.waitUntil(lambda: "longer than small can read" in prompt.count.text(), timeout=WAIT)
+    prompt.text.setPlainText("short")
+    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of 64"), timeout=WAIT)
+
+
 def test_the_beginning_is_offered_where_there_is_one(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
     lab.inspection.set_prompt("a b", False)
     lab.inspection.open("small")
