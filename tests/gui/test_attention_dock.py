@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_lab import FakeLab
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
 from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.docks.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
+from llmlab_gui.docks.inspection_dock import InspectionDock
 from llmlab_gui.docks.prompt import PromptDock
 from llmlab_gui.inspection.examples import GENERAL, SCRATCH
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
+from llmlab_gui.theme import apply_theme, theme_notifier
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 WAIT = 10_000
@@ -320,3 +325,28 @@ def test_a_full_disk_is_told(qtbot: QtBot, lab: LookingLab, dock: AttentionDock,
     dock.export(tmp_path / "missing" / "attention.png")
     qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
     assert "could not be written" in lab.errors[0].what
+
+
+@pytest.mark.parametrize("make", [PromptDock, AttentionDock])
+def test_a_dock_that_was_used_and_closed_leaves_nothing(
+    qtbot: QtBot, lab: LookingLab, make: Callable[[LookingLab], InspectionDock]
+) -> None:
+    dock = make(lab)
+    dock.resize(700, 500)
+    dock.show()
+    looked(qtbot, lab) if make is AttentionDock else lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
+    for theme in ("dark", "light"):
+        apply_theme(QApplication.instance(), theme)  # type: ignore[arg-type]
+        assert not dock.grab().isNull()
+    dock.shutdown()
+    gone = weakref.ref(dock)
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    del dock
+    gc.collect()
+    # What still arrives must meet nobody.
+    lab.inspection.select(layer=1)
+    lab.inspection.hover(2)
+    theme_notifier.changed.emit()
+    assert gone() is None
