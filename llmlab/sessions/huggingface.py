@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from llmlab.training.device import is_out_of_memory
 
 # transformers would fetch programs for some families from the hub and run them. It reads this when it is imported.
 os.environ["USE_HUB_KERNELS"] = "0"
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
 
@@ -83,6 +85,7 @@ def load_model(
             common["quantization_config"] = gguf_settings(dequantize=True)
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
     _require_complete(info, name)
+    _require_all_layers(info, {key for key, _ in model.named_parameters()}, name)
     loaded: nn.Module = model.eval()
     for parameter in loaded.parameters():
         parameter.requires_grad_(False)
@@ -161,6 +164,23 @@ def _require_complete(info: dict[str, Any], name: str) -> None:
                 f"Its file {said} the weight {found[0]}{more}; random numbers would stand in for it.",
                 "Is it a causal language model, and complete?",
             )
+
+
+def _require_all_layers(info: dict[str, Any], held: Set[str], name: str) -> None:
+    """LabError when the file has more of the model's own layers than its settings say: they would be left out.
+
+    held: the model's own weights. Weights of another kind (an old mask, a second head) are no reason: transformers
+    leaves them out as well, and the model is whole without them.
+    """
+    kinds = {_NUMBER.sub("N", key) for key in held}
+    over = sorted(key for key in info.get("unexpected_keys") or () if _NUMBER.sub("N", key) in kinds)
+    if over:
+        more = f" and {len(over) - 1} more" if len(over) > 1 else ""
+        raise LabError(
+            f"{name} cannot be opened.",
+            f"Its file holds the weight {over[0]}{more}, for which its {CONFIG_FILE} has no layer.",
+            f"Is {CONFIG_FILE} that of another model?",
+        )
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
         "quantized",
     ),
     "more layers than weights": (lambda f: _change(f / "config.json", num_hidden_layers=3), "lacks the weight"),
+    "fewer layers than weights": (lambda f: _change(f / "config.json", num_hidden_layers=1), "has no layer"),
     "endless layers": (lambda f: _change(f / "config.json", num_hidden_layers=10**9), "describe a model"),
     "an endless vocabulary": (lambda f: _change(f / "config.json", vocab_size=10**9), "describe a model"),
     "a width of text": (lambda f: _change(f / "config.json", hidden_size="wide"), "cannot be opened"),
