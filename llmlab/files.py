@@ -14,12 +14,30 @@ from typing import Any
 
 # No write of a small file takes so long; after it, its writer is gone.
 _LITTER_SECONDS = 60.0
+# safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
+_LARGEST_HEADER = 100_000_000
 
 
 def is_disk_full(error: OSError) -> bool:
     """Whether an error means that there is no room: to free some helps, and nothing else does."""
     # Rust's libraries give the system's number only in their text.
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its tensors begin: length (8 bytes, little-endian), then JSON.
+
+    OSError when it cannot be read; ValueError when it does not begin like one, RecursionError when it nests endlessly.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+            raise ValueError("it does not begin like a safetensors file")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    return header, 8 + length
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_out, add_prompt, listed, parts_of
+from llmlab.cli.question import Answered, add_out, add_prompt, add_target, listed, parts_of
 from llmlab.cli.words import Commands, add_run, outputs_of
 
 if TYPE_CHECKING:
@@ -32,13 +32,8 @@ def add_commands(commands: Commands) -> None:
     add_prompt(parser)
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th checkpoint (default: 1)")
-    parser.add_argument(
-        "--position", type=int, default=-1, help="the token whose prediction is explained (default: -1)"
-    )
-    parser.add_argument("--answer", default="", help="the token looked for (default: the last checkpoint's likeliest)")
-    parser.add_argument("--against", default="", help="another one: the difference of the two logits is explained")
+    add_target(parser, "last checkpoint")
     parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each place (default: 5)")
-    parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
     add_out(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed, parts_of
+from llmlab.cli.question import Answered, add_model, add_out, add_prompt, add_target, likely, listed, parts_of
 from llmlab.cli.words import Commands, outputs_of
 
 if TYPE_CHECKING:
@@ -49,13 +49,8 @@ def add_commands(commands: Commands) -> None:
     add_model(parser)
     add_prompt(parser)
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
-    parser.add_argument(
-        "--position", type=int, default=-1, help="the token whose prediction is explained (default: -1)"
-    )
-    parser.add_argument("--answer", default="", help="the token looked for (default: the model's likeliest)")
-    parser.add_argument("--against", default="", help="another one: the difference of the two logits is explained")
+    add_target(parser, "model")
     parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each place (default: 5)")
-    parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
     add_out(parser)
 
 
@@ -81,7 +76,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def _lines(summary: InspectionSummary) -> list[str]:
     lines = [
-        f"{summary.model}: {summary.family}, {summary.n_layer} layers",
+        f"{_asked(summary)}: {summary.family}, {summary.n_layer} layers",
         listed(summary.tokens),
         f"Next: {likely(summary.next)}",
     ]
@@ -101,8 +96,14 @@ def _lines(summary: InspectionSummary) -> list[str]:
     return lines
 
 
+def _asked(summary: InspectionSummary) -> str:
+    """The model's reference; that of a run which trains does not say at which step it answered."""
+    moving = summary.model.endswith("@live") and summary.step is not None
+    return f"{summary.model}, step {summary.step:,}" if moving else summary.model
+
+
 def _row_name(row: int, n_layer: int) -> str:
     """A row of the lens: the stream before or between the halves of a block, or the last one."""
     if row == 2 * n_layer:
-        return "the last layer"
+        return "the end of the last layer"
     return f"{'before' if row % 2 == 0 else 'after'} the attention of layer {row // 2}"

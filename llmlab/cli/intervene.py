@@ -63,7 +63,6 @@ def add_commands(commands: Commands) -> None:
         "--reference", metavar="TEXT", dest="averaged", default="", help="text that means are taken over"
     )
     parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each place (default: 5)")
-    parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
     add_out(parser)
 
 

@@ -40,8 +40,18 @@ def add_prompt(parser: Parser) -> None:
 
 
 def add_out(parser: Parser) -> None:
-    """--out."""
+    """--plots and --out."""
+    parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+
+
+def add_target(parser: Parser, likeliest: str) -> None:
+    """--position, --answer and --against. likeliest: whose likeliest token is the answer if none is named."""
+    parser.add_argument(
+        "--position", type=int, default=-1, help="the token whose prediction is explained (default: -1)"
+    )
+    parser.add_argument("--answer", default="", help=f"the token looked for (default: the {likeliest}'s likeliest)")
+    parser.add_argument("--against", default="", help="another one: the difference of the two logits is explained")
 
 
 def out_of(args: argparse.Namespace) -> Path:

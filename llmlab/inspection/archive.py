@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmlab.errors import LabError
+from llmlab.files import safetensors_header
 
 SCHEMA = 1
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -40,8 +41,6 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _PARSED: dict[str, type] = {"token_ids": list, "tokens": list, "notes": list, "versions": dict, "question": dict}
 # Left free in the header for what a pass adds: some dozens of small tensors, a few notes, an answer.
 _ROOM_IN_HEADER = 32 * 1024
-# safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
-_LARGEST_HEADER = 100_000_000
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -228,11 +227,7 @@ def read_archive(path: Path) -> Archive:
     """Opens an archive. LabError when it is missing, cut, not an inspection, or from a newer lab."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-                raise ValueError("it does not begin like a safetensors file")
-            header = json.loads(file.read(length))
+        header, start = safetensors_header(path)
         texts = header.pop("__metadata__", {})
         schema = int(texts["schema"]) if "schema" in texts else 0
     except OSError as error:
@@ -246,7 +241,7 @@ def read_archive(path: Path) -> Archive:
             "Update the lab.",
         )
     try:
-        places = {name: _place(entry, 8 + length, size) for name, entry in header.items()}
+        places = {name: _place(entry, start, size) for name, entry in header.items()}
         return Archive(path, Metadata.from_strings(texts), places)
     except EOFError as error:
         raise LabError(f"{path.name} is cut short.", f"{error}.", "Run the inspection again.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # More labels than this overlap on a page.
-_MOST_LABELS = 48
+_MOST_LABELS, _LABELS_OF_A_SQUARE = 48, 16
 _INCHES = 0.28  # of a labelled row
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 
@@ -45,7 +45,8 @@ def _save(title: str, name: str, figure: Figure, folder: Path) -> list[Path]:
 
 def _figures(archive: Archive) -> Iterator[tuple[str, Figure]]:
     for layer in range(_layers(archive)):
-        yield f"attention-{layer}", _patterns(archive[f"attention/{layer}"], f"Layer {layer}: attention patterns")
+        pattern = archive[f"attention/{layer}"]
+        yield f"attention-{layer}", _patterns(pattern, f"Layer {layer}: attention patterns", archive.metadata.tokens)
     if "heads/mosaic" in archive:
         yield "heads-mosaic", _mosaic(archive["heads/mosaic"])
     scores = [name for name in archive if name.startswith("heads/") and archive[name].ndim == 2]
@@ -71,8 +72,8 @@ def figure_of(width: float, height: float) -> Figure:
     return Figure(figsize=(min(max(width, 4.0), 24.0), min(max(height, 3.0), 24.0)), layout="constrained")
 
 
-def _patterns(pattern: Array, title: str) -> Figure:
-    """pattern [H, T, T]: one square a head, all on the same scale from 0 to 1."""
+def _patterns(pattern: Array, title: str, tokens: Sequence[str]) -> Figure:
+    """pattern [H, T, T]: one square a head, all on the same scale from 0 to 1; tokens at the outer ones."""
     n_head = len(pattern)
     columns = min(n_head, 6)
     rows = -(-n_head // columns)
@@ -86,8 +87,12 @@ def _patterns(pattern: Array, title: str) -> Figure:
         axis.set_title(f"head {head}", fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
-    axes[0].set_xlabel("key", fontsize=7)
-    axes[0].set_ylabel("query", fontsize=7)
+        if head + columns >= n_head:  # the lowest one of its column
+            _label(axis.set_xticks, tokens, _LABELS_OF_A_SQUARE, rotation=90)
+            axis.set_xlabel("key", fontsize=7)
+        if head % columns == 0:
+            _label(axis.set_yticks, tokens, _LABELS_OF_A_SQUARE)
+            axis.set_ylabel("query", fontsize=7)
     figure.colorbar(image, ax=axes.tolist(), label=title, shrink=0.8)
     return figure
 
@@ -174,7 +179,11 @@ def _lens(archive: Archive) -> Figure:
 
 def label_tokens(axis: Axes, tokens: Sequence[str]) -> None:
     """Tokens along the x axis, thinned where they would overlap."""
-    step = -(-len(tokens) // _MOST_LABELS)
+    _label(axis.set_xticks, tokens, _MOST_LABELS, rotation=90)
+
+
+def _label(set_ticks: Callable[..., object], tokens: Sequence[str], most: int, **how: int) -> None:
+    step = -(-len(tokens) // most)
     # A dollar sign would begin a formula, and a font may lack a sign: both would spoil the figure.
     shown = [token.replace("\n", "↵").replace("$", r"\$") for token in tokens[::step]]
-    axis.set_xticks(range(0, len(tokens), step), shown, rotation=90, fontsize=6)
+    set_ticks(range(0, len(tokens), step), shown, fontsize=6, **how)

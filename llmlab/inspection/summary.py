@@ -75,13 +75,15 @@ def beginning(archive: Archive) -> dict[str, Any]:
 class InspectionSummary(Summary):
     """The gist of an archive of kind `inspection`; parts that it lacks are empty.
 
-    next: after the token that was asked about. heads: the strongest ones by score. answer, against: the tokens whose
-    logits are explained. attribution: the largest bars by size, then the sum of all. norms: mean over tokens, by layer.
-    settled: first row of the lens from which on the last place's top token stays the same.
+    step: of a run's training. next: after the token that was asked about. heads: the strongest ones by score.
+    answer, against: the tokens whose logits are explained. attribution: the largest bars by size, then the sum of all.
+    norms: mean over tokens, by layer. settled: first row of the lens from which on the last place's top token stays
+    the same.
     """
 
     family: str
     n_layer: int
+    step: int | None
     next: list[Likely]
     heads: dict[str, list[HeadScore]]
     answer: str
@@ -98,6 +100,7 @@ def summarise(archive: Archive) -> InspectionSummary:
         **beginning(archive),
         family=about.more.get("family", ""),
         n_layer=int(about.more.get("n_layer", 0)),
+        step=int(about.more["step"]) if about.more.get("step") else None,
         next=_next(archive),
         heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
         answer=about.more.get("answer_text", ""),

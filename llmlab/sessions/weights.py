@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from llmlab.errors import LabError
-from llmlab.files import read_json
+from llmlab.files import read_json, safetensors_header
 
 INDEX_FILE = "model.safetensors.index.json"
 _SINGLE_FILE = "model.safetensors"
 # Weights in files that are Python programs when read: never opened.
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_LARGEST_HEADER = 100_000_000  # safetensors refuses larger ones itself
 
 
 def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
@@ -51,11 +49,7 @@ def _weight_files(folder: Path, name: str, single: str) -> list[Path]:
 def _numbers(path: Path, name: str) -> int:
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-                raise ValueError("it does not begin like a safetensors file")
-            header = json.loads(file.read(length))
+        header, start = safetensors_header(path)
         header.pop("__metadata__", None)
         total, end = 0, 0
         for entry in header.values():
@@ -66,8 +60,8 @@ def _numbers(path: Path, name: str) -> int:
                 numbers *= extent
             total += numbers
             end = max(end, int(entry["data_offsets"][1]))
-        if 8 + length + end > size:
-            raise ValueError(f"it should have {8 + length + end:,} bytes and has {size:,}: it is cut short")
+        if start + end > size:
+            raise ValueError(f"it should have {start + end:,} bytes and has {size:,}: it is cut short")
         return total
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 from small_runs import new_run, train_here
 
+from llmlab.cli.inspect import _lines as inspection_lines
 from llmlab.cli.main import main
 from llmlab.cli.question import listed
 from llmlab.inspection.archive import read_archive
+from llmlab.inspection.summary import summarise
 
 PROMPT = "the king said"
 
@@ -134,6 +137,14 @@ def test_the_logit_that_is_explained_is_named(
 ) -> None:
     assert _inspect(trained, tmp_path, "--what", "attribution", "--answer", "e", "--against", "a") == 0
     assert "Logit of 'e' minus that of 'a': " in capsys.readouterr().out
+
+
+def test_a_run_that_trains_is_named_with_the_step_at_which_it_answered(trained: Path, tmp_path: Path) -> None:
+    assert _inspect(trained, tmp_path) == 0
+    summary = summarise(read_archive(tmp_path / "inspection.safetensors"))
+    assert inspection_lines(summary)[0] == f"bar@12: scratch GPT, {summary.n_layer} layers"
+    live = dataclasses.replace(summary, model="bar@live", step=1250)
+    assert inspection_lines(live)[0] == f"bar@live, step 1,250: scratch GPT, {summary.n_layer} layers"
 
 
 def test_figures_without_room_are_an_error_that_says_where_the_numbers_are(
