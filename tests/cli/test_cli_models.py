@@ -13,6 +13,7 @@ from fakes import FakeRun
 
 import llmlab
 from llmlab.cli.main import main
+from llmlab.sessions import available
 from llmlab.sessions.available import packaged_ggufs
 from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, SavedRun, parse
 
@@ -38,6 +39,7 @@ def world(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("LLMLAB_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(available, "packaged_ggufs", list)  # whatever is installed beside the lab
     FakeRun(outputs, "done", steps=10).start().advance(10).save_checkpoint()
     base = _model(tmp_path / "models" / "maker" / "small")
     _adapter(tmp_path / "models" / "lora", str(base))

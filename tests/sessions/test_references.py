@@ -74,7 +74,9 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
 
     def base(kind: str) -> Base:
         if kind == "hub":
-            return HubModel(draw(st.from_regex(r"[a-z][a-z0-9.]{0,8}[a-z0-9]/[A-Z][a-z0-9_]{0,8}", fullmatch=True)))
+            return HubModel(
+                draw(st.from_regex(r"[a-z][a-z0-9]{0,4}(\.[a-z0-9]{1,4})?/[A-Z][a-z0-9_]{0,8}", fullmatch=True))
+            )
         if kind == "gguf":
             return GgufFile(make_gguf(root / "base" / f"{draw(NAMES)}.gguf"))
         return ModelFolder(make_model(root / "base" / draw(NAMES)))
