@@ -59,12 +59,12 @@ def evolve(args: argparse.Namespace) -> int:
 
 
 def _lines(summary: EvolutionSummary) -> list[str]:
-    lines = [f"{summary.model}: {len(summary.steps)} checkpoints; {listed(summary.tokens)}"]
+    lines = [f"{summary.model}: {text.counted(len(summary.steps), 'checkpoint')}; {listed(summary.tokens)}"]
     header = ["step", "validation"]
     columns: list[list[str]] = [[str(step) for step in summary.steps], [text.loss(loss) for loss in summary.val_loss]]
     for score, heads in summary.heads.items():
         header.append(f"{score} (head)")
-        columns.append([f"{head.score:.2f} ({head.layer}.{head.head})" for head in heads])
+        columns.append([f"{head.score:.2f} ({head.layer}.{head.head})" if head else "-" for head in heads])
     for name, values in (("p(prompt)", summary.target_probability), ("logit", summary.attribution)):
         if values:
             header.append(name)

@@ -124,8 +124,7 @@ def parts_of(words: str) -> list[str]:
 def listed(tokens: Sequence[str]) -> str:
     """The tokens of a prompt, as they are cut; of a long one, how it begins and ends."""
     shown = list(tokens) if len(tokens) <= _MOST_LISTED else [*tokens[: _MOST_LISTED - 9], "...", *tokens[-8:]]
-    count = "1 token" if len(tokens) == 1 else f"{len(tokens):,} tokens"
-    return f"{count}: {text.printable(' | '.join(shown))}"
+    return f"{text.counted(len(tokens), 'token')}: {text.printable(' | '.join(shown))}"
 
 
 def likely(tokens: Sequence[Likely]) -> str:

@@ -22,6 +22,11 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def counted(number: int, what: str) -> str:
+    """1 -> `1 token`, 2951 -> `2,951 tokens`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def size(number: float) -> str:
     """Bytes: 9765432 -> `9.77 MB`."""
     return f"{count(number)}B" if number >= 1000 else f"{number:.0f} B"

@@ -69,9 +69,9 @@ def _evolution(archive: Archive) -> Iterator[tuple[str, Figure]]:
     steps = json.loads(archive.metadata.more["steps"])
     scores = {name: archive[f"heads/{name}"] for name in HEAD_SCORES if f"heads/{name}" in archive}
     if scores:
-        largest = {name: np.nanmax(values, axis=(1, 2)) for name, values in scores.items()}
+        largest = {name: np.fmax.reduce(values, axis=(1, 2)) for name, values in scores.items()}
         yield "heads-by-step", _lines(largest, steps, "step", "score of the strongest head")
-    if "lens/target_probability" in archive:
+    if "lens/target_probability" in archive and len(archive.metadata.tokens) > 1:
         probability = archive["lens/target_probability"][:, ::2, :-1].mean(2)  # [S, L + 1]: before each layer, final
         yield "lens-by-step", _steps_by_depth(probability, steps)
 

@@ -94,7 +94,7 @@ class EvolutionSummary(Summary):
 
     steps: list[int]
     val_loss: list[float | None]
-    heads: dict[str, list[HeadScore]] = field(default_factory=dict)  # the strongest head of every step, by score
+    heads: dict[str, list[HeadScore | None]] = field(default_factory=dict)  # the strongest head of every step, by score
     target_probability: list[float] = field(default_factory=list)  # of the prompt's own tokens, mean
     attribution: list[float] = field(default_factory=list)  # the logit attributed
 
@@ -200,7 +200,10 @@ def _disagreements(archive: Archive) -> Sequence[Disagreement]:
     return found
 
 
-def _strongest(scores: Array) -> HeadScore:
+def _strongest(scores: Array) -> HeadScore | None:
+    """None where no head has a score: a prompt of one token, or a checkpoint that diverged."""
+    if np.isnan(scores).all():
+        return None
     layer, head = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
     return HeadScore(int(layer), int(head), float(scores[layer, head]))
 

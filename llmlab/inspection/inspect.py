@@ -32,6 +32,9 @@ from llmlab.sessions.model import OpenModel
 
 # What the progress of a pass begins with.
 READING = "Reading the prompt"
+_NOT_FINITE = (
+    "What this model predicts are no finite numbers, as after training that diverged; neither is much of what is shown."
+)
 # From this many bytes on, what goes to disk is worth a word.
 _MUCH = 10_000_000
 
@@ -113,6 +116,8 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
             _add(writer, scores)
             about.notes.append(how)
         logits = readout.at(place)
+        if not bool(logits.isfinite().all()):
+            about.notes.append(_NOT_FINITE)
         target = target_of(opened, question, logits, place)
         about.more.update(target.strings(opened), next=json.dumps(_likeliest(opened, logits, question.top)))
         if attribution:

@@ -29,8 +29,13 @@ def plot(archive: Archive, folder: Path) -> list[Path]:
         from llmlab.inspection.experiment_plots import experiment_figures  # draws with what is in here
 
         figures = experiment_figures(archive)
-    title = f"{about.model} against {about.more['model_b']}" if "model_b" in about.more else about.model
+    title = " against ".join(_short(model) for model in (about.model, about.more.get("model_b", "")) if model)
     return [path for name, figure in figures for path in _save(title, name, figure, folder)]
+
+
+def _short(reference: str) -> str:
+    """A model's reference without the folders that it lies in, which would be wider than a figure."""
+    return "+".join(Path(part).name or part for part in reference.split("+"))
 
 
 def _save(title: str, name: str, figure: Figure, folder: Path) -> list[Path]:

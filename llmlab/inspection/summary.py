@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,9 +53,18 @@ class Summary:
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        values: dict[str, Any] = asdict(self)
+        """For JSON, which knows no NaN and no infinity: None stands for them."""
+        values: dict[str, Any] = _finite(asdict(self))
         return values
+
+
+def _finite(value: Any) -> Any:
+    """A value whose numbers are all finite, or None."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def beginning(archive: Archive) -> dict[str, Any]:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from small_runs import new_run, train_here
 
 from llmlab.cli.inspect import _lines as inspection_lines
 from llmlab.cli.main import main
 from llmlab.cli.question import listed
+from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.summary import summarise
+from llmlab.sessions.open import open_model
 
 PROMPT = "the king said"
 
@@ -137,6 +140,32 @@ def test_the_logit_that_is_explained_is_named(
 ) -> None:
     assert _inspect(trained, tmp_path, "--what", "attribution", "--answer", "e", "--against", "a") == 0
     assert "Logit of 'e' minus that of 'a': " in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_evolve_of_one_token_has_no_scores_of_heads_without_a_choice(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evolve", "bar", "--outputs", str(trained), "--prompt", "t", "--out", str(tmp_path), "--plots"]
+    assert main(words) == 0
+    assert "1 token: t" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["heads"]["previous"]) == {None}
+    assert None not in summary["heads"]["induction"]
+
+
+def test_a_model_of_which_numbers_are_not_finite_is_told_so_and_not_a_crash(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = open_model("bar@final", trained)
+    with torch.no_grad():
+        next(opened.model.parameters()).fill_(torch.nan)
+    path = answer(opened, "inspect", {"text": PROMPT}, tmp_path / "inspection.safetensors")
+    summary = summarise(read_archive(path))
+    assert any("finite" in note for note in summary.notes)
+    values = summary.as_dict()
+    assert values["attribution"][-1]["value"] is None
+    json.dumps(values, allow_nan=False)
 
 
 def test_a_run_that_trains_is_named_with_the_step_at_which_it_answered(trained: Path, tmp_path: Path) -> None:
