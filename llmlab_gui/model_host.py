@@ -152,7 +152,7 @@ class ModelHost(QObject):
         process = QProcess(self)
         environment = QProcessEnvironment.systemEnvironment()
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            environment.insert(name, "1")  # the other cores belong to training
+            environment.insert(name, "1")  # the host takes more where they are free
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONIOENCODING", "utf-8")
         if self._outputs is not None:

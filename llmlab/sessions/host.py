@@ -148,6 +148,7 @@ class Host:
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer
 
+        use_free_cores(self._outputs)
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
         if isinstance(reference, LiveRun):
             ask_live(reference, question, values, out, self._reporter(number))
@@ -158,12 +159,14 @@ class Host:
         from llmlab.inspection.compare import compare
 
         first, second = request["models"]
+        use_free_cores(self._outputs)
         self._close()
         compare(str(first), str(second), self._outputs, dict(request["values"]), out, self._reporter(number))
 
     def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.evolve import evolve
 
+        use_free_cores(self._outputs)
         self._close()
         evolve(str(request["run"]), self._outputs, dict(request["values"]), out, self._reporter(number))
 
@@ -224,6 +227,18 @@ class Host:
         """One line to the window."""
         self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
         self._output.flush()
+
+
+def use_free_cores(outputs: Path) -> None:
+    """Gives torch every core, or half of them while a run trains here: threads that compete wait by spinning."""
+    import torch
+
+    from llmlab.runs.registry import list_runs
+    from llmlab.training.device import available_cores
+
+    cores = available_cores()
+    training = any(run.status().live for run in list_runs(outputs))
+    torch.set_num_threads(max(1, cores // 2) if training else cores)
 
 
 def _text(tokenizer: TextTokenizer, id: int) -> str:

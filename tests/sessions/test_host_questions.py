@@ -279,3 +279,17 @@ def test_a_model_whose_parts_cannot_be_told_is_described_with_the_reason(outputs
     assert set(said.refusals) == {"attention", "contributions", "heads", "attribution"}
     assert all("does not add up" in reason for reason in said.refusals.values())
     assert (said.family, said.n_layer, said.n_head, said.width, said.context) == ("llama", 2, 4, 32, 64)
+
+
+def test_the_host_takes_all_cores_and_leaves_half_to_a_run_that_trains(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr("llmlab.training.device.available_cores", lambda: 6)
+    host_module.use_free_cores(outputs)
+    run = FakeRun(outputs, "busy", steps=10).start()
+    host_module.use_free_cores(outputs)
+    run.advance(10).finish()
+    host_module.use_free_cores(outputs)
+    assert taken == [6, 3, 6]
