@@ -11,10 +11,20 @@ a Hugging Face model are asked in the same words and answer in the same tensors:
                 attribution/{attention,feed_forward,attention_bias} [L]; attribution/heads [L, H]
                 attribution/{embedding,bias,sum,logit} [1]
                 lens/{ids,probability} [2L + 1, T, K]; lens/{rank,target_probability,entropy,kl} [2L + 1, T]
-    pattern     pattern [T, T] of one head: query, key
+    pattern     pattern [T, T] (of one head: query, key)
     stages      stages/{scores,scaled,masked,pattern} [T, T]; stages/{query,key,value} [T, D]
-    neurons     neurons/{index,activation,attribution} [K]
-    intervene, sweep, geometry, parameters: see the modules of these names
+                where the family has them: stages/capped [T, T]; stages/sink [T]
+    neurons     neurons/{index,activation,attribution} [K]; neurons/{bias,sum} [1]
+    intervene, sweep, geometry, parameters: see the modules of these names (`intervene` is in `interventions`)
+
+Of `inspect` only what was asked for and is not refused is there. All tensors are float32; ids, ranks and indices
+int32. NaN stands where there is nothing: scores of layers without a pattern, of prompts of one token, of heads that
+cannot be told apart.
+
+Metadata, strings all of them, of every answer: schema, kind, model, weights_sha256, dtype, attention_path, family,
+n_layer, step ("" for what is no run); as JSON token_ids, tokens, versions, notes, question. Besides: position, answer,
+answer_text, against, against_text (inspect, neurons; ids and their texts, "" for no against), next (inspect: JSON list
+of the likeliest tokens there with their probabilities), scale and softcap (stages; "" for none).
 
 L layers, H heads, T tokens of the prompt, C width of the stream, D of a head, K tokens or neurons kept, S at most 64.
 """

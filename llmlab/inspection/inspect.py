@@ -193,6 +193,8 @@ def _wanted(anatomy: Anatomy, what: Sequence[str]) -> tuple[set[str], list[str]]
             refused.append(f"No {aspect}: {reasons[0]}")
         else:
             wanted.add(aspect)
+    if not what:
+        raise UsageError("There is nothing to inspect.", f"There are: {', '.join(ASPECTS)}.")
     if not wanted:
         raise LabError("This model cannot be inspected so.", " ".join(refused), "Ask for something else.")
     return wanted, refused

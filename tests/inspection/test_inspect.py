@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from experiment_models import opened
+from safetensors import safe_open
 from watched_models import SETTINGS, name, watch_all
 
 from llmlab.errors import Cancelled, LabError, UsageError
-from llmlab.inspection import capture
+from llmlab.inspection import answers, capture
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.capture import POINTS
@@ -79,6 +82,7 @@ def test_a_cancel_ends_the_pass_and_leaves_no_file(tmp_path: Path) -> None:
     ("values", "said"),
     [
         ({"what": ["attnetion"]}, "attnetion"),
+        ({"what": []}, "nothing to inspect"),
         ({"text": ""}, "empty"),
         ({"text": "a" * 200}, "at most 32"),
         ({"ids": [999]}, "does not know"),
@@ -109,6 +113,51 @@ def test_running_out_of_memory_becomes_advice(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(LabError, match="Memory ran out") as caught:
         answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors")
     assert "Shorten" in caught.value.do
+
+
+# What `describe` and the header itself give every answer.
+EVERY = {
+    *("schema", "kind", "model", "weights_sha256", "token_ids", "tokens", "dtype", "attention_path", "versions"),
+    *("notes", "question", "family", "n_layer", "step"),
+}
+TARGET = {"position", "answer", "answer_text", "against", "against_text"}
+
+
+@pytest.mark.parametrize(
+    ("question", "values", "more"),
+    [
+        ("inspect", {}, TARGET | {"next"}),
+        ("pattern", {"layer": 1, "head": 0}, set()),
+        ("stages", {"layer": 1, "head": 0}, {"scale", "softcap"}),
+        ("neurons", {"layer": 1}, TARGET),
+    ],
+)
+def test_tensors_and_metadata_are_those_that_are_documented(
+    question: str, values: dict, more: set[str], tmp_path: Path
+) -> None:
+    said = answers.__doc__ or ""
+    path = answer(opened(double=False, block_size=32), question, {"text": TEXT, **values}, tmp_path / "a")
+    with safe_open(path, framework="numpy") as file:
+        written, metadata = set(file.keys()), set(file.metadata())
+    part = re.search(rf"^    {question} .*(\n {{16}}.*)*", said, re.MULTILINE)
+    assert part
+    listed = part[0].removeprefix(f"    {question}").partition("where the family")[0]
+    assert written == set(_expanded(listed))
+    assert metadata == EVERY | more
+    assert all(re.search(rf"\b{name}\b", said.partition("Metadata, strings")[2]) for name in metadata)
+
+
+def _expanded(words: str) -> Iterator[str]:
+    """`a/{b,c} [L]; /d` -> a/b, a/c, a/d."""
+    words = words.replace("{layer}", "{0,1}").replace("{point}", f"{{{','.join(POINTS)}}}")
+    group = ""
+    for found in re.findall(r"(?:[\w/]|\{[\w,]+\})+", re.sub(r"\[[^]]*\]|\([^)]*\)", "", words)):
+        listed = group + found if found.startswith("/") else found
+        group = listed.rpartition("/")[0]
+        if braces := re.search(r"\{([\w,]+)\}", listed):
+            yield from (listed.replace(braces[0], one) for one in braces[1].split(","))
+        else:
+            yield listed
 
 
 def test_half_of_a_surrogate_pair_in_a_prompt_is_a_question_mark(tmp_path: Path) -> None:
