@@ -130,6 +130,7 @@ class PromptDock(InspectionDock):
 
     def _show_prompt(self) -> None:
         session = self.session
+        self.look.setVisible(False)  # it was about the prompt before; `use` shows it again
         if self.text.toPlainText() != session.text:
             with QSignalBlocker(self.text):
                 cursor = self.text.textCursor()

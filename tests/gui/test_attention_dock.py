@@ -148,7 +148,10 @@ def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: Promp
         action.trigger()
         assert prompt.text.toPlainText() == example.text
         assert prompt.look.text() == example.look
+        assert not prompt.look.isHidden()
         assert example.text.isascii()  # a vocabulary of letters may have no others
+    lab.inspection.set_prompt("something else", False)
+    assert prompt.look.isHidden()  # what an example shows is said of no other prompt
 
 
 def test_without_a_model_the_panel_says_how_to_get_one(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
