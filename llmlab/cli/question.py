@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Summary")
 # Tokens of a prompt that are printed; all of them are in summary.json.
 _MOST_LISTED = 64
+# No command writes nothing for so long: after it, its writer is gone.
+_LITTER_SECONDS = 6 * 3600.0
 
 
 def add_model(parser: Parser) -> None:
@@ -64,12 +68,25 @@ def out_of(args: argparse.Namespace) -> Path:
     return out
 
 
+def _clear_litter(folder: Path) -> None:
+    """Removes what commands that were killed left half-written in the folder of --out, and touches nothing else."""
+    for litter in (*folder.glob(".tmp-*.safetensors-*"), *folder.glob(".tmp-compare-*"), *folder.glob(".tmp-evolve-*")):
+        with contextlib.suppress(OSError):
+            if time.time() - litter.stat().st_mtime < _LITTER_SECONDS:
+                continue  # its writer may live
+            if litter.is_dir():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink()
+
+
 class Answered:
     """What a question of the command line leaves: DIR/NAME, DIR/summary.json, and the lines on the terminal."""
 
     def __init__(self, args: argparse.Namespace, name: str) -> None:
-        """Makes the folder of --out. UsageError when it cannot be one."""
+        """Makes the folder of --out and clears it of what killed commands left. UsageError when it cannot be one."""
         self.path = out_of(args) / name
+        _clear_litter(self.path.parent)
         self._json, self._plots = args.json, args.plots
         self._begin = time.perf_counter()
 

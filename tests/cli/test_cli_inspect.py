@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,19 @@ def test_a_model_of_which_numbers_are_not_finite_is_told_so_and_not_a_crash(
     values = summary.as_dict()
     assert values["attribution"][-1]["value"] is None
     json.dumps(values, allow_nan=False)
+
+
+def test_what_a_killed_command_left_is_cleared_by_the_next_one(trained: Path, tmp_path: Path) -> None:
+    old = [tmp_path / ".tmp-inspection.safetensors-0a1b2c3d", tmp_path / ".tmp-compare-x", tmp_path / ".tmp-mine"]
+    young = tmp_path / ".tmp-inspection.safetensors-1a1b2c3d"
+    old[1].mkdir()
+    (old[1] / "a.safetensors").write_bytes(b"half")
+    for path in (old[0], old[2], young):
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (1e9, 1e9))
+    assert _inspect(trained, tmp_path) == 0
+    assert {path.name for path in tmp_path.glob(".tmp-*")} == {".tmp-mine", young.name}
 
 
 def test_a_run_that_trains_is_named_with_the_step_at_which_it_answered(trained: Path, tmp_path: Path) -> None:
