@@ -73,7 +73,7 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     try:
         with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
             checkpoints.clean_staging(run.checkpoints)
-            for folder in (run.path, run.requests):
+            for folder in (run.path, run.requests, run.inspections):
                 clear_litter(folder)
             recorder = Recorder(run)
             control = Control(run, recorder, watched=info.watched)

@@ -78,6 +78,8 @@ def test_two_workers_that_start_at_once_train_the_run_once(run: RunFolder, alone
 
 def test_files_that_killed_writers_left_are_cleared_when_a_worker_begins(run: RunFolder) -> None:
     litter = [run.path / ".tmp-status.json-0a1b2c3d", run.requests / ".tmp-1.json-0a1b2c3d"]
+    run.inspections.mkdir(exist_ok=True)
+    litter.append(run.inspections / ".tmp-inspect-0a1b2c3d4e5f.safetensors-0a1b2c3d")
     for path in litter:
         path.write_text('{"state": "runn')
         os.utime(path, (time.time() - 100, time.time() - 100))
