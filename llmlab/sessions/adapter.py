@@ -56,7 +56,12 @@ def _merged(base: nn.Module, adapter: Path, base_name: str) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict
 
     with translated(f"The adapter {adapter.name} on {base_name}"):
-        wrapped: Any = PeftModel.from_pretrained(base, adapter, local_files_only=True, is_trainable=False)
+        try:
+            wrapped: Any = PeftModel.from_pretrained(base, adapter, local_files_only=True, is_trainable=False)
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise _misfit(adapter, base_name, "Their weights have other shapes.") from error
         if not hasattr(wrapped, "merge_and_unload") or wrapped.active_peft_config.is_prompt_learning:
             raise LabError(
                 f"The adapter {adapter.name} cannot be opened.",
@@ -76,8 +81,10 @@ def _require_fit(saved: set[str], used: set[str], adapter: Path, base_name: str)
     """LabError when weights of the adapter find no place in the base, or places no weights."""
     strange = sorted(saved - used) or sorted(used - saved)
     if strange:
-        raise LabError(
-            f"The adapter {adapter.name} was not made for {base_name}.",
-            f"They do not share {strange[0]} ({len(saved ^ used)} weights differ).",
-            "Name the base that it was trained on.",
-        )
+        raise _misfit(adapter, base_name, f"They do not share {strange[0]} ({len(saved ^ used)} weights differ).")
+
+
+def _misfit(adapter: Path, base_name: str, why: str) -> LabError:
+    return LabError(
+        f"The adapter {adapter.name} was not made for {base_name}.", why, "Name the base that it was trained on."
+    )
