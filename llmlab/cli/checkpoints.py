@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from llmlab.cli.output import DONE, FAILED, print_json
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.errors import LabError, UsageError
-from llmlab.files import read_json
+from llmlab.files import read_json, safetensors_header
 from llmlab.runs.checkpoints import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -28,9 +27,6 @@ from llmlab.runs.checkpoints import (
     verify,
 )
 from llmlab.runs.registry import RunReference, resolve_run
-
-# A safetensors file begins with the length of its header (8 bytes) and the header, JSON. The format's own limit.
-_LARGEST_HEADER = 100_000_000
 
 _DETAILS = """A final checkpoint is always saved. Periodic ones are thinned (checkpoints.keep_last); the best, the
 final and pinned ones stay. STEP is a step's number, or final, best, latest.
@@ -147,13 +143,9 @@ def _inspect(checkpoint: Checkpoint, as_json: bool) -> int:
 def _tensors(path: Path) -> list[dict[str, Any]]:
     """Name, dtype and shape of each tensor in a safetensors file, from its header alone. LabError when damaged."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _LARGEST_HEADER:
-                raise ValueError(f"it says that its header has {length} bytes")
-            header = json.loads(file.read(length))
+        header, _ = safetensors_header(path)
         return list(_entries(header))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LabError(f"{path.name} of {path.parent.name} cannot be read.", f"{error}.") from error
 
 
