@@ -89,7 +89,8 @@ def test_every_page_of_the_reading_order_is_there() -> None:
 
 @pytest.mark.parametrize(("document", "command"), ALL_COMMANDS)
 def test_a_command_in_a_document_is_understood(document: str, command: str) -> None:
-    settings_of(command)
+    trains = command.split()[1:2] in (["pretrain"], ["resume"])
+    assert (settings_of(command) is not None) == trains
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -93,6 +93,7 @@ def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: Fa
     shows(qtbot, dock, 100)
     fake.advance(50, evaluate=False).save_checkpoint()  # not pumped
     shows(qtbot, dock, 100, 150)
+    assert len(dock.model.rows) == 2
 
 
 def test_damage_is_shown_with_its_reason_and_cannot_be_used(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:

@@ -100,8 +100,10 @@ def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenMo
 
 def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
     for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
-        _text(opened, prompt, 2)
-        next_tokens(opened, prompt, 2)
+        assert isinstance(_text(opened, prompt, 2), str)
+        likeliest, entropy = next_tokens(opened, prompt, 2)
+        assert 1 >= likeliest[0][1] >= likeliest[1][1] > 0
+        assert entropy > 0
 
 
 def test_a_letter_that_a_vocabulary_of_characters_lacks_is_named(tmp_path: Path) -> None:
