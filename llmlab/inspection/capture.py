@@ -183,6 +183,15 @@ def _teller(listeners: Sequence[Callable[[Tensor], None]]) -> Callable[[Tensor],
     return tell
 
 
+def _edited(edits: Sequence[Callable[[Tensor], Tensor | None]], x: Tensor) -> Tensor | None:
+    """x after all edits in turn, None when each left it alone."""
+    changed = None
+    for edit in edits:
+        new = edit(x if changed is None else changed)
+        changed = new if new is not None else changed
+    return changed
+
+
 def _hook_block(
     stack: _Hooks,
     anatomy: Anatomy,
@@ -195,10 +204,7 @@ def _hook_block(
 
     def seen(point: Point) -> Callable[[Tensor], Tensor | None]:
         def see(x: Tensor) -> Tensor | None:
-            changed = None
-            for edit in editing:
-                new = edit.residual(layer, point, x if changed is None else changed)
-                changed = new if new is not None else changed
+            changed = _edited([partial(edit.residual, layer, point) for edit in editing], x)
             for observer in watching:
                 observer.residual(layer, point, (x if changed is None else changed)[0])
             return changed
@@ -258,10 +264,7 @@ def _hook_heads(
 
     def see(x: Tensor) -> Tensor | None:
         z = x.unflatten(-1, (anatomy.n_head, -1))  # [B, T, H, D]
-        changed = None
-        for edit in editing:
-            new = edit.heads(layer, z if changed is None else changed)
-            changed = new if new is not None else changed
+        changed = _edited([partial(edit.heads, layer) for edit in editing], z)
         for observer in watching:
             observer.heads(layer, (z if changed is None else changed)[0])
         return None if changed is None else changed.flatten(-2)
