@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,11 +11,14 @@ import psutil
 from llmlab.errors import LabError
 from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 from llmlab.inspection.anatomy import Refusals
+from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
 from llmlab.sessions.reference import LiveRun
 from llmlab.sessions.scratch import read_tokenizer
 
 _FLOAT = 4  # bytes of a weight
+# How often a run that has not begun is looked at.
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,18 @@ def about(opened: OpenModel) -> About:
     )
 
 
-def about_live(reference: LiveRun) -> About:
-    """Describes a live run from its folder. LabError when it has not made its tokenizer yet."""
+def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
+    """Describes a live run from its folder, once it has made its tokenizer: a worker that reads its text is waited for.
+
+    LabError when the run ends before that. Cancelled when `progress` says so.
+    """
     run = reference.run
-    if not run.tokenizer_json.is_file():
-        raise LabError(f"{run.id} has not begun to train yet.", f"It says: {run.status().doing or 'waiting'}.")
+    while not run.tokenizer_json.is_file():
+        status = run.status()
+        if not status.live:
+            raise LabError(f"{run.id} has not begun to train.", f"It is {status.state}.", "Resume it, then look again.")
+        progress(status.doing or f"Waiting for {run.id} to begin", 0, 0)
+        time.sleep(_POLL_SECONDS)
     settings, vocab_size = run.info().settings.model, read_tokenizer(run).vocab_size
     parameters = parameter_count(settings, vocab_size)
     return About(

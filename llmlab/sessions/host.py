@@ -120,7 +120,7 @@ class Host:
 
         reference = self._parse(request["model"])
         if isinstance(reference, LiveRun):
-            described = about_live(reference)
+            described = about_live(reference, self._reporter(number))
         else:
             opened = self._model(number, reference)
             self._reporter(number)("Finding its parts", 0, 0)

@@ -95,7 +95,8 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     prompt, attention = docks(window)
     assert prompt.isVisible()
     assert attention.isVisible()
-    qtbot.waitUntil(lambda: session.inspection is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.inspection is not None or bool(errors), timeout=WAIT)
+    assert not errors, errors
     assert session.about is not None
     assert session.about.live
     assert (session.about.n_layer, session.about.n_head) == (2, 2)
@@ -111,6 +112,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     qtbot.waitUntil(lambda: state_of(window, "real") == "stopped", timeout=WAIT)
     window.look_inside("real@latest")
     qtbot.waitUntil(lambda: session.about is not None and session.about.kind == "scratch", timeout=WAIT)
+    errors.clear()  # who looks again just as the run ends is told so
     session.set_prompt(PROMPT, False, at_once=True)
     qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
     archive = session.inspection

@@ -16,10 +16,12 @@ from forks import Fork, forked, wait_until
 from kills import events_of
 from small_runs import new_run, train_here
 
+from llmlab.corpora.tokenizers import CharTokenizer
 from llmlab.errors import Cancelled, LabError
+from llmlab.files import write_json
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.launcher import request
 from llmlab.sessions import live
 from llmlab.sessions.about import about_live
@@ -188,9 +190,22 @@ def test_a_live_run_is_not_opened_but_its_newest_checkpoint_is_named(outputs: Pa
         open_model("busy@live", outputs)
 
 
-def test_a_run_that_has_not_begun_is_described_by_what_it_does(outputs: Path) -> None:
-    FakeRun(outputs, "early")
-    reference = parse("early@live", outputs)
-    assert isinstance(reference, LiveRun)
-    with pytest.raises(LabError, match="early has not begun to train yet"):
-        about_live(reference)
+def test_a_run_that_has_not_begun_is_waited_for(outputs: Path) -> None:
+    fake = FakeRun(outputs, "early", vocab_size=8)
+    told: list[str] = []
+
+    def begin(what: str, *_: float) -> None:
+        told.append(what)
+        if len(told) == 2:
+            write_json(fake.run.tokenizer_json, CharTokenizer("\n aeghikt").to_json())
+
+    described = about_live(_live(fake.run), begin)
+    assert told == ["Waiting for early to begin"] * 2
+    assert (described.kind, described.name) == ("live", "early (live)")
+
+
+def test_a_run_that_ended_before_it_began_is_not_waited_for(outputs: Path) -> None:
+    fake = FakeRun(outputs, "early")
+    fake.run.write_status(RunStatus(state="failed"))
+    with pytest.raises(LabError, match="early has not begun to train. It is failed"):
+        about_live(_live(fake.run))
