@@ -6,13 +6,16 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from llmlab.config import from_mapping, read_toml, setting, with_values
 from llmlab.errors import UsageError
 from llmlab.paths import resources_dir
 
+S = TypeVar("S")
+
 DEFAULT_PRESET = "baby"
+_PRESETS = resources_dir() / "presets"
 
 
 @dataclass(frozen=True)
@@ -231,31 +234,35 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Generic[S]):
     """A named starting point, from resources/presets/<name>.toml."""
 
     name: str
     title: str
     description: str
     minutes: float  # expected minutes of training on the two-core machine where it was measured
-    settings: PretrainSettings
+    settings: S
 
 
 def preset_names() -> list[str]:
-    """Names of all presets, smallest model first."""
-    presets = [load_preset(path.stem) for path in (resources_dir() / "presets").glob("*.toml")]
+    """Names of all pretraining presets, smallest model first."""
+    presets = [load_preset(path.stem) for path in _PRESETS.glob("*.toml")]
     return [preset.name for preset in sorted(presets, key=_size)]
 
 
-def _size(preset: Preset) -> tuple[int, int, int]:
+def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
     model = preset.settings.model
     # Characters come before a 50,257-piece vocabulary at equal width.
     return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
 
 
-def load_preset(name: str) -> Preset:
-    """The preset of that name; UsageError naming the nearest when there is none."""
-    folder = resources_dir() / "presets"
+def load_preset(name: str) -> Preset[PretrainSettings]:
+    """The pretraining preset of that name; UsageError naming the nearest when there is none."""
+    return read_preset(_PRESETS, name, PretrainSettings)
+
+
+def read_preset(folder: Path, name: str, kind: type[S]) -> Preset[S]:
+    """The preset of that name in a folder; UsageError naming the nearest when there is none."""
     path = folder / f"{name}.toml"
     if not path.is_file() or path.parent != folder:
         names = sorted(file.stem for file in folder.glob("*.toml"))
@@ -264,13 +271,7 @@ def load_preset(name: str) -> Preset:
         raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
     values = read_toml(path)
     about = values.pop("preset")
-    return Preset(
-        name,
-        about["title"],
-        about["description"],
-        float(about["minutes"]),
-        from_mapping(PretrainSettings, values),
-    )
+    return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
 
 
 def resolve_settings(
@@ -279,11 +280,15 @@ def resolve_settings(
     overrides: Mapping[str, Any] | Sequence[str] = (),
 ) -> PretrainSettings:
     """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
-    settings = load_preset(preset).settings
+    return with_overrides(load_preset(preset).settings, file, overrides)
+
+
+def with_overrides(settings: S, file: Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> S:
+    """Settings with what a TOML file and then `overrides` (`section.field=value` or a mapping) say otherwise."""
     if file is not None:
         values = read_toml(file)
         values.pop("preset", None)
-        settings = from_mapping(PretrainSettings, values, settings)
+        settings = from_mapping(type(settings), values, settings)
     return with_values(settings, parse_assignments(overrides) if not isinstance(overrides, Mapping) else overrides)
 
 

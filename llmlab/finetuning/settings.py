@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from llmlab.config import setting
 from llmlab.errors import UsageError
-from llmlab.settings import CheckpointSettings, SampleSettings, TrainSettings
+from llmlab.paths import resources_dir
+from llmlab.settings import (
+    CheckpointSettings,
+    Preset,
+    SampleSettings,
+    TrainSettings,
+    read_preset,
+    with_overrides,
+)
 
 DEFAULT_PRESET = "scratch"
+_PRESETS = resources_dir() / "presets" / "finetuning"
 LORA, QLORA, FULL = "lora", "qlora", "full"
 # Which linear layers of a block get an adapter: names are of the parts, not of the modules, which differ by family.
 ATTENTION, FEED_FORWARD, ALL = "attention", "feed_forward", "all"
@@ -117,3 +129,23 @@ class FinetuneSettings:
             )
         if self.model.method == FULL and self.model.backend == "unsloth":
             raise UsageError("Unsloth inserts adapters only.", "", "Set model.backend=peft for model.method=full.")
+
+
+def finetune_preset_names() -> list[str]:
+    """Names of all fine-tuning presets: those that run anywhere in minutes first."""
+    presets = [load_finetune_preset(path.stem) for path in _PRESETS.glob("*.toml")]
+    return [preset.name for preset in sorted(presets, key=lambda preset: preset.minutes)]
+
+
+def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
+    """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
+    return read_preset(_PRESETS, name, FinetuneSettings)
+
+
+def resolve_finetune_settings(
+    preset: str = DEFAULT_PRESET,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+) -> FinetuneSettings:
+    """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
+    return with_overrides(load_finetune_preset(preset).settings, file, overrides)
