@@ -1,0 +1,92 @@
+"""What a run or an experiment can be asked about before it starts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+
+from llmlab.errors import UsageError
+
+RUN, EXPERIMENT = "run", "experiment"
+NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"
+STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One thing that can be predicted.
+
+    answer: number, choice, curve or text. log: values are spread over orders of magnitude, so that distances are
+    measured between logarithms. choices: all answers that there are, where they are known beforehand. by_hand: no
+    program reads it from the result; the learner says what came.
+    """
+
+    name: str
+    title: str
+    subject: str  # run or experiment
+    answer: str = NUMBER
+    unit: str = ""
+    log: bool = False
+    choices: tuple[str, ...] = ()
+    by_hand: bool = False
+
+
+QUANTITIES: tuple[Quantity, ...] = (
+    Quantity("val_loss", "final validation loss", RUN, unit="nats a token"),
+    Quantity("best_val_loss", "lowest validation loss", RUN, unit="nats a token"),
+    Quantity("best_step", "step of the lowest validation loss", RUN, unit="steps"),
+    Quantity("train_loss", "final training loss", RUN, unit="nats a token"),
+    Quantity("gap", "validation minus training loss at the end", RUN, unit="nats a token"),
+    Quantity("overfits", "validation loss rises again by more than 1 %", RUN, CHOICE, choices=("yes", "no")),
+    Quantity("tokens_per_second", "training tokens a second, over the whole run", RUN, unit="tokens/s", log=True),
+    Quantity("minutes", "time spent training", RUN, unit="minutes", log=True),
+    Quantity("score", "right answers after training", RUN, unit="%"),
+    Quantity("score_before", "right answers before training", RUN, unit="%"),
+    Quantity("loss_curve", "validation loss over the steps", RUN, CURVE, unit="nats a token"),
+    Quantity("best_lr", "learning rate of the lowest loss", EXPERIMENT, CHOICE, log=True),
+    Quantity("best_rank", "LoRA rank of the lowest loss", EXPERIMENT, CHOICE, log=True),
+    Quantity("best", "varied value of the lowest loss", EXPERIMENT, CHOICE, log=True),
+    Quantity("best_arm", "arm of the lowest loss", EXPERIMENT, CHOICE),
+    Quantity("best_loss", "loss of the best arm", EXPERIMENT, unit="nats a token"),
+    Quantity("spread", "loss of the worst finished arm minus the best", EXPERIMENT, unit="nats a token"),
+    Quantity("diverged", "arms that diverge", EXPERIMENT, unit="arms"),
+    Quantity("exponent", "exponent of the scaling law", EXPERIMENT),
+    Quantity("next_loss", "loss of the next size", EXPERIMENT, unit="nats a token"),
+    Quantity("forgotten", "loss on general text, after minus before", EXPERIMENT, unit="nats a token"),
+    Quantity("layer", "which layer", EXPERIMENT, CHOICE, by_hand=True),
+    Quantity("text", "in words", RUN, TEXT, by_hand=True),
+)
+_BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+
+
+def quantities_of(subject: str) -> list[Quantity]:
+    """What a `run` or an `experiment` can be asked about, but for steps_to_LOSS, of which there are endlessly many."""
+    return [quantity for quantity in QUANTITIES if quantity.subject == subject or quantity.answer == TEXT]
+
+
+def find_quantity(name: str) -> Quantity:
+    """The quantity of that name. UsageError with the nearest names otherwise."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    target = steps_to(name)
+    if target is not None:
+        title = f"steps until the validation loss is {target:g}"
+        return Quantity(name, title, RUN, unit="steps", log=True)
+    nearest = difflib.get_close_matches(name, [*_BY_NAME, STEPS_TO + "LOSS"], n=3, cutoff=0.5)
+    raise UsageError(
+        f"Nothing named {name!r} can be predicted.",
+        f"There are: {', '.join(_BY_NAME)}, {STEPS_TO}LOSS.",
+        f"Did you mean {' or '.join(nearest)}?" if nearest else "Or write it as a sentence: text=...",
+    )
+
+
+def steps_to(name: str) -> float | None:
+    """The loss in `steps_to_2.5`; None for other names."""
+    if not name.startswith(STEPS_TO):
+        return None
+    try:
+        target = float(name.removeprefix(STEPS_TO))
+    except ValueError:
+        return None
+    return target if math.isfinite(target) and target > 0 else None
