@@ -1,0 +1,213 @@
+"""The experiments that the lab offers: question, hypothesis from the literature, what is varied. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from llmlab.errors import UsageError
+from llmlab.experiments.records import Axis
+
+PRETRAINING, FINETUNING = "pretraining", "finetuning"
+_LOSS = Axis("validation loss", "nats a token")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that an experiment's results give, and that can be predicted: `--predict best_lr=1e-3..4e-3@70%`."""
+
+    name: str
+    label: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One experiment. grids: the default values of `setting` by track. varies: what changes with it, in words."""
+
+    name: str
+    title: str
+    question: str
+    hypothesis: str
+    source: str
+    varies: str
+    setting: str
+    grids: dict[str, tuple[float, ...]]
+    x_axis: Axis
+    quantities: tuple[Quantity, ...]
+    y_axis: Axis = _LOSS
+    trains: bool = True  # false: looks at a run that is there
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """Where it makes sense."""
+        return tuple(self.grids)
+
+
+_BEST_LOSS = Quantity("best_val_loss", "lowest validation loss", "nats a token")
+_KAPLAN = "Kaplan et al. 2020, Scaling Laws for Neural Language Models (arXiv:2001.08361)"
+_REGRET = "Schulman et al. 2025, LoRA Without Regret (thinkingmachines.ai/blog/lora)"
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "learning-rate",
+            "Learning rate",
+            "Which learning rate learns most in the given steps, and how exactly must it be met?",
+            "Loss against the logarithm of the learning rate is a basin: flat around its bottom, rising slowly on the "
+            "left, where too little is learned, and steeply on the right, where training becomes unstable. In "
+            "fine-tuning the best rate for LoRA lies about ten times above that for full fine-tuning, and hardly "
+            "depends on the rank.",
+            f"{_REGRET}; Wortsman et al. 2023, Small-scale proxies for large-scale Transformer training "
+            "instabilities (arXiv:2309.14322)",
+            "train.learning_rate on a logarithmic grid; train.min_learning_rate keeps its share of it.",
+            "train.learning_rate",
+            {
+                PRETRAINING: (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+                FINETUNING: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+            },
+            Axis("learning rate", log=True),
+            (
+                Quantity("best_lr", "best learning rate"),
+                _BEST_LOSS,
+                Quantity("lora_to_full", "best LoRA rate / best full rate"),
+            ),
+        ),
+        Kind(
+            "lora-rank",
+            "LoRA rank",
+            "How large must an adapter be, and which layers need one?",
+            "All ranks learn alike at first; low ranks run out of capacity later, and more so the more there is to "
+            "learn. Adapters on attention alone do worse than adapters on the feed-forward layers, even with as many "
+            "parameters.",
+            f"{_REGRET}; Hu et al. 2021, LoRA (arXiv:2106.09685)",
+            "lora.rank, for each choice of lora.targets; lora.alpha grows with the rank, so that alpha / rank, the "
+            "factor of the adapter's output, stays the same.",
+            "lora.rank",
+            {FINETUNING: (1, 2, 4, 8, 16, 32, 64)},
+            Axis("trained parameters", log=True),
+            (_BEST_LOSS, Quantity("best_rank", "rank with the lowest loss")),
+        ),
+        Kind(
+            "forgetting",
+            "Forgetting",
+            "What does learning a task cost in what the model knew before?",
+            "Full fine-tuning learns the task better and forgets more; LoRA learns less and forgets less, the lower "
+            "the rank the more so. All of them lie near one curve of task loss against general loss.",
+            "Biderman et al. 2024, LoRA Learns Less and Forgets Less (arXiv:2405.09673)",
+            "model.method and lora.rank; the loss on held-out general text is measured at each checkpoint.",
+            "lora.rank",
+            {FINETUNING: (1, 4, 16)},
+            Axis("validation loss of the task", "nats a token"),
+            (
+                Quantity("forgotten_lora", "rise of the general loss, largest rank", "nats a token"),
+                Quantity("forgotten_full", "rise of the general loss, full", "nats a token"),
+            ),
+            Axis("loss on general text", "nats a token"),
+        ),
+        Kind(
+            "loss-curves",
+            "Loss curves",
+            "What happened in this run: spikes and their texts, overfitting, the learning rate's marks, noise?",
+            "Most of the loss falls early. A spike needs a batch and a state of the model together: the same text "
+            "seldom spikes a second time. Validation loss parts from training loss where the model begins to learn "
+            "its text by heart.",
+            "Chowdhery et al. 2022, PaLM (arXiv:2204.02311), section 5.1; McCandlish et al. 2018, An Empirical Model "
+            "of Large-Batch Training (arXiv:1812.06162)",
+            "Nothing: a run that is there is looked at.",
+            "",
+            {PRETRAINING: (), FINETUNING: ()},
+            Axis("step", "steps"),
+            (
+                Quantity("spikes", "number of spikes"),
+                Quantity("overfitting_step", "step at which overfitting begins", "steps"),
+                Quantity("noise_scale", "gradient noise scale", "sequences"),
+            ),
+            Axis("loss", "nats a token"),
+            trains=False,
+        ),
+        Kind(
+            "width",
+            "Width",
+            "What does a wider model gain in the same number of steps?",
+            "The loss falls as a power of the number of parameters: each doubling of the width gains about the same "
+            "factor, so less and less in nats, until data or steps are what is lacking.",
+            _KAPLAN,
+            "model.n_embd; heads, layers, steps and learning rate stay.",
+            "model.n_embd",
+            {PRETRAINING: (16, 32, 64, 128)},
+            Axis("width n_embd", "numbers a token", log=True),
+            (_BEST_LOSS,),
+        ),
+        Kind(
+            "depth",
+            "Depth",
+            "What does a deeper model gain in the same number of steps?",
+            "At an equal number of parameters depth and width are worth nearly the same over a wide range; at equal "
+            "width a deeper model gains with its parameters, except that very shallow ones lose more: one layer "
+            "cannot copy what came before.",
+            f"{_KAPLAN}; Levine et al. 2020, Limits to Depth Efficiencies of Self-Attention (arXiv:2006.12467)",
+            "model.n_layer; width, steps and learning rate stay.",
+            "model.n_layer",
+            {PRETRAINING: (1, 2, 4, 8)},
+            Axis("layers", log=True),
+            (_BEST_LOSS,),
+        ),
+        Kind(
+            "batch-size",
+            "Batch size",
+            "How large may a batch be before more of it is wasted?",
+            "With the same number of tokens, small batches reach about the same loss up to a critical size, the "
+            "gradient noise scale; beyond it every doubling wastes tokens.",
+            "McCandlish et al. 2018, An Empirical Model of Large-Batch Training (arXiv:1812.06162); Malladi et al. "
+            "2022, On the SDEs and Scaling Rules for Adaptive Gradient Algorithms (arXiv:2205.10287)",
+            "data.batch_size at an equal number of tokens (train.steps and train.warmup_steps shrink as it grows), "
+            "with the learning rate growing by its square root.",
+            "data.batch_size",
+            {PRETRAINING: (3, 6, 12, 24, 48)},
+            Axis("batch size", "windows", log=True),
+            (Quantity("best_batch", "batch size with the lowest loss", "windows"), _BEST_LOSS),
+        ),
+        Kind(
+            "data-size",
+            "Data size",
+            "How much text does this model need?",
+            "The loss falls as a power of the amount of text. With little text the model learns it by heart: the "
+            "training loss falls while the validation loss turns up. Up to about four repetitions, repeated text is "
+            "nearly as good as new.",
+            f"{_KAPLAN}; Muennighoff et al. 2023, Scaling Data-Constrained Language Models (arXiv:2305.16264)",
+            "data.train_tokens, the part of the training text that is read; the held-out text is the same for all.",
+            "data.train_tokens",
+            {PRETRAINING: (10_000, 30_000, 100_000, 300_000, 900_000)},
+            Axis("training text", "tokens", log=True),
+            (_BEST_LOSS, Quantity("exponent", "exponent of the power law")),
+        ),
+        Kind(
+            "scaling",
+            "Scaling law",
+            "Does the loss of small models predict that of a larger one?",
+            "With enough text and steps the loss is a power law in the number of parameters, L(N) = a N^-b + c, and a "
+            "fit to small models predicts the next size. Published exponents b: 0.076 (no c, Kaplan), 0.34 (with c, "
+            "Hoffmann).",
+            f"{_KAPLAN}; Hoffmann et al. 2022, Training Compute-Optimal Large Language Models (arXiv:2203.15556)",
+            "model.n_embd, so the number of parameters; the last value is predicted from the others before it is run.",
+            "model.n_embd",
+            {PRETRAINING: (16, 24, 32, 48, 64, 96)},
+            Axis("parameters without embeddings", log=True),
+            (
+                Quantity("next_val_loss", "validation loss of the largest model", "nats a token"),
+                Quantity("exponent", "exponent b of the power law"),
+            ),
+        ),
+    )
+}
+
+
+def find_kind(name: str) -> Kind:
+    """The experiment of that name; UsageError naming the nearest when there is none."""
+    if name in KINDS:
+        return KINDS[name]
+    nearest = difflib.get_close_matches(name, KINDS, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else ""
+    raise UsageError(f"There is no experiment {name!r}.", f"There are: {', '.join(KINDS)}.", hint)

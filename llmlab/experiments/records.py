@@ -1,0 +1,330 @@
+"""An experiment on disk: what the core, the command line and the window read and write alike. No torch.
+
+outputs/experiments/<id>/
+    experiment.json    what was asked: question, hypothesis, base settings, arms, seeds, predictions
+    status.json        where it stands: state, the arm that runs, time left; replaced atomically
+    results.json       what came out, from the runs' own events (llmlab.experiments.outcomes)
+    report.md          the same for people; figures/ holds its PNG and SVG files
+    forecast.json      what a fit predicts for a run, written before that run begins
+    measurements/      what was measured on a run's checkpoints after it: one JSON file an arm
+    worker.log, worker.lock, requests/
+
+Each arm is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LabError, UsageError
+from llmlab.files import read_json, write_json
+from llmlab.records import from_plain
+from llmlab.runs.folder import RunFolder, RunStatus
+
+EXPERIMENTS = "experiments"  # the folder beside the tracks
+EXPERIMENT_FORMAT = 1
+LIVE_STATES = ("running", "stopping")
+# Of an arm. `stopped`: it waits to go on. `diverged`: cut by the rule, or its loss was no number.
+ARM_STATES = ("planned", "running", "stopped", "finished", "diverged", "failed", "skipped")
+ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
+# A new experiment has no process yet; its launcher gets so long before it counts as interrupted (as runs do).
+_LAUNCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class DivergenceRule:
+    """When a run is cut early: nothing is learned from the rest of it.
+
+    Cut when the median of the last `window` step losses is more than `above_start` nats above the loss at the
+    start, or more than `above_best` above the lowest such median before. A loss that is not finite ends a run anyway.
+    """
+
+    window: int = 10
+    above_start: float = 0.5
+    above_best: float = 1.0
+
+    def text(self) -> str:
+        """The rule as a sentence."""
+        return (
+            f"A run is cut as diverged when the median loss of {self.window} steps is {self.above_start:g} nats above "
+            f"its start or {self.above_best:g} above its best, or when a loss is no finite number."
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the result chart."""
+
+    label: str
+    unit: str = ""
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of the plan.
+
+    name: unique in the experiment, ends the run's id. settings: what differs from the base, `section.field` keys.
+    varied: the part of it that the experiment is about, for labels. x: its place on the x axis. group: the curve
+    that it belongs to ("lora", "attention"), "" where there is one. forecast: predicted from the arms before it.
+    """
+
+    name: str
+    run: str
+    settings: dict[str, Any]
+    varied: dict[str, Any]
+    seed: int
+    x: float
+    group: str = ""
+    forecast: bool = False
+    estimated_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """Where an arm stands. note: why it failed or was cut, as a sentence."""
+
+    state: str = "planned"
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    val_loss: float | None = None
+    active_seconds: float = 0.0  # training time
+    wall_seconds: float = 0.0  # with starting, measuring and saving, over all sessions
+    note: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ARM_ENDED_STATES
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """What was asked of an experiment; written once, before anything runs.
+
+    kind: of llmlab.experiments.kinds. base: all settings that the arms share, as in run.json. arms: in the order in
+    which they run. subject: the run that is looked at, where nothing new is trained. source: of the hypothesis.
+    estimated_seconds: of the whole plan. options: what only this kind knows (the general text, a target loss).
+    """
+
+    id: str
+    kind: str
+    title: str
+    question: str
+    hypothesis: str
+    source: str
+    track: str
+    created: float
+    base: dict[str, Any]
+    arms: list[Arm]
+    seeds: list[int]
+    x_axis: Axis
+    y_axis: Axis
+    varies: str = ""
+    preset: str = ""
+    subject: str = ""
+    estimated_seconds: float = 0.0
+    rule: DivergenceRule = field(default_factory=DivergenceRule)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    watched: bool = False  # a window looks on: its runs leave one core free
+    code_version: str = ""
+    format: int = EXPERIMENT_FORMAT
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name. KeyError when there is none."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class ExperimentStatus:
+    """Where an experiment stands.
+
+    state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
+    arm: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
+    """
+
+    state: str = "planned"
+    arm: str = ""
+    doing: str = ""
+    arms: dict[str, ArmStatus] = field(default_factory=dict)
+    eta_seconds: float | None = None
+    active_seconds: float = 0.0  # time spent by its workers so far
+    pid: int | None = None
+    pid_start: float | None = None
+    heartbeat: float = 0.0
+    attempt: int = 0
+    error: dict[str, str] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a worker is at it."""
+        return self.state in LIVE_STATES
+
+    @property
+    def ended_arms(self) -> int:
+        """Arms to which nothing more will happen."""
+        return sum(arm.ended for arm in self.arms.values())
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """An experiment by its folder. Cheap to make; reads nothing until asked."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def outputs(self) -> Path:
+        """The outputs folder that it lies in; its runs are there too."""
+        return self.path.parent.parent
+
+    @property
+    def experiment_json(self) -> Path:
+        return self.path / "experiment.json"
+
+    @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def results_json(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def forecast_json(self) -> Path:
+        return self.path / "forecast.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def measurements(self) -> Path:
+        return self.path / "measurements"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "worker.lock"
+
+    @property
+    def requests(self) -> Path:
+        return self.path / "requests"
+
+    def record(self) -> ExperimentRecord:
+        """experiment.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
+        values = read_json(self.experiment_json)
+        if values is None:
+            raise LabError(
+                f"{self.path} is not an experiment that can be read.",
+                "Its experiment.json is missing or damaged." if self.path.is_dir() else "There is no such folder.",
+                "`llmlab-run experiment list` lists those that are here.",
+            )
+        version = values.get("format")
+        if isinstance(version, int) and version > EXPERIMENT_FORMAT:
+            raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
+        try:
+            nested = {
+                "arms": [from_plain(Arm, arm) for arm in values["arms"]],
+                "x_axis": from_plain(Axis, values["x_axis"]),
+                "y_axis": from_plain(Axis, values["y_axis"]),
+                "rule": from_plain(DivergenceRule, values.get("rule", {})),
+            }
+            return from_plain(ExperimentRecord, values | nested | {"id": self.id})
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise LabError(f"The experiment.json of {self.id} is damaged.", f"{error}") from error
+
+    def write_record(self, record: ExperimentRecord) -> None:
+        """Replaces experiment.json."""
+        write_json(self.experiment_json, dataclasses.asdict(record))
+
+    def recorded_status(self) -> ExperimentStatus:
+        """status.json as it stands; the default when it is missing or damaged."""
+        values = read_json(self.status_json) or {}
+        try:
+            arms = {str(name): from_plain(ArmStatus, arm) for name, arm in values.get("arms", {}).items()}
+            return from_plain(ExperimentStatus, values | {"arms": arms})
+        except (ValueError, TypeError, AttributeError):
+            return ExperimentStatus()
+
+    def status(self) -> ExperimentStatus:
+        """Where it stands; `interrupted` when its worker is gone although it says that it works."""
+        status = self.recorded_status()
+        if not status.live or self.has_worker(status):
+            return status
+        if status.pid is None and abs(time.time() - status.heartbeat) < _LAUNCH_SECONDS:
+            return status
+        return dataclasses.replace(status, state="interrupted")
+
+    def has_worker(self, status: ExperimentStatus) -> bool:
+        """Whether the process that `status` names lives: told as for a run, whose lock has the same name."""
+        return RunFolder(self.path).has_worker(RunStatus(pid=status.pid, pid_start=status.pid_start))
+
+    def write_status(self, status: ExperimentStatus) -> None:
+        """Replaces status.json; numbers that are not finite become null."""
+        write_json(self.status_json, plain(dataclasses.asdict(status)), durable=False)
+
+    def run_of(self, arm: Arm, track: str) -> RunFolder:
+        """The run of an arm, whether or not it has begun."""
+        return RunFolder(self.outputs / track / arm.run)
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON takes them: numbers that are not finite become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def list_experiments(outputs: Path) -> list[ExperimentFolder]:
+    """Every experiment, newest first; folders without experiment.json are left out."""
+    found: list[tuple[float, ExperimentFolder]] = []
+    with contextlib.suppress(OSError):  # none yet
+        for path in (outputs / EXPERIMENTS).iterdir():
+            folder = ExperimentFolder(path)
+            with contextlib.suppress(OSError):  # a folder that may not be read, or went away
+                found.append((folder.experiment_json.stat().st_mtime, folder))
+    return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
+    """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
+    known = {folder.id: folder for folder in list_experiments(outputs)}
+    if text in known:
+        return known[text]
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
+        path = Path(text).expanduser()
+        if (path / "experiment.json").is_file():
+            return ExperimentFolder(path.resolve())
+    nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run experiment list` lists them."
+    raise UsageError(f"There is no experiment {text!r}.", f"Looked in {outputs / EXPERIMENTS}.", hint)
