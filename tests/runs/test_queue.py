@@ -1,0 +1,167 @@
+"""The queue of runs: kept in a file, in order, started one at a time and never twice."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+
+from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.queue import QueuedRun, RunQueue
+from llmlab.settings import PretrainSettings, resolve_settings
+
+
+@pytest.fixture
+def queue(outputs: Path) -> RunQueue:
+    return RunQueue(outputs)
+
+
+def plan(name: str, **values: object) -> QueuedRun:
+    """A small pretraining run that is to be made. values: `section__field`."""
+    changes = {key.replace("__", "."): value for key, value in values.items()}
+    return QueuedRun(resolve_settings("nano", overrides={"data.corpus": "tiny", **changes}), name=name, seconds=60.0)
+
+
+def names(queue: RunQueue) -> list[str | None]:
+    return [item.name for item in queue.read().items]
+
+
+def end(run: RunFolder | None) -> None:
+    """As if its worker had finished."""
+    assert run is not None
+    run.write_status(replace(run.recorded_status(), state="finished"))
+
+
+def test_what_is_queued_comes_back_from_the_file_as_it_was(outputs: Path, queue: RunQueue) -> None:
+    first = plan("first", train__steps=33)
+    tuned = QueuedRun(FinetuneSettings(), preset="scratch", predictions=[{"quantity": "val_loss"}])
+    queue.add(first)
+    queue.add(tuned)
+    again = RunQueue(outputs).read()
+    assert again.items == (first, tuned)
+    assert [item.track for item in again.items] == ["pretraining", "finetuning"]
+    assert not again.paused
+
+
+def test_an_empty_queue_starts_nothing(queue: RunQueue) -> None:
+    assert queue.read().items == ()
+    assert queue.take() is None
+
+
+def test_runs_are_moved_and_removed_and_the_others_keep_their_order(queue: RunQueue) -> None:
+    items = [plan(name) for name in "abcd"]
+    for item in items:
+        queue.add(item)
+    queue.move(items[3].id, 0)
+    assert names(queue) == ["d", "a", "b", "c"]
+    queue.move(items[3].id, 2)
+    assert names(queue) == ["a", "b", "d", "c"]
+    queue.move(items[0].id, 99)
+    assert names(queue) == ["b", "d", "c", "a"]
+    queue.remove([items[1].id, items[2].id])
+    assert names(queue) == ["d", "a"]
+    queue.move("gone", 0)
+    assert names(queue) == ["d", "a"]
+
+
+def test_the_next_run_is_made_only_when_none_lives(outputs: Path, queue: RunQueue) -> None:
+    live = FakeRun(outputs, "live").start().advance(5)
+    queue.add(plan("first"))
+    queue.add(plan("second"))
+    assert queue.take() is None
+    live.pause()
+    assert queue.take() is None  # a run that was paused goes on some day
+    live.unpause().finish()
+    first = queue.take(watched=True)
+    assert first is not None
+    assert (first.id, first.info().watched, first.status().state) == ("first", True, "queued")
+    assert names(queue) == ["second"]
+    assert queue.take() is None  # the first has no worker yet, and counts all the same
+    end(first)
+    second = queue.take()
+    assert second is not None
+    assert second.info().settings.train == queue_settings(second).train
+    assert names(queue) == []
+
+
+def queue_settings(run: RunFolder) -> PretrainSettings:
+    settings = run.info().settings
+    assert isinstance(settings, PretrainSettings)
+    return settings
+
+
+def test_a_paused_queue_waits_and_a_chosen_run_starts_all_the_same(outputs: Path, queue: RunQueue) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    items = [plan("first"), plan("second")]
+    for item in items:
+        queue.add(item)
+    queue.set_paused(True)
+    assert queue.read().paused
+    assert queue.take() is None
+    chosen = queue.take(items[1].id)
+    assert chosen is not None
+    assert chosen.id == "second"
+    assert names(queue) == ["first"]
+
+
+def test_a_run_that_cannot_be_made_stays_with_its_problem_and_holds_up_nobody(outputs: Path, queue: RunQueue) -> None:
+    FakeRun(outputs, "taken").start().advance(5).finish()
+    doomed = plan("taken")
+    queue.add(doomed)
+    queue.add(plan("next"))
+    with pytest.raises(UsageError, match="already there"):
+        queue.take()
+    state = queue.read()
+    assert "already there" in state.items[0].problem
+    run = queue.take()
+    assert run is not None
+    assert run.id == "next"
+    end(run)
+    assert queue.take() is None
+    queue.retry(doomed.id)
+    assert queue.read().items[0].problem == ""
+
+
+def test_two_who_take_at_once_start_each_run_once(outputs: Path) -> None:
+    for name in "abc":
+        RunQueue(outputs).add(plan(name))
+    gate = threading.Barrier(4)
+    taken: list[str] = []
+
+    def take() -> None:
+        gate.wait()
+        run = RunQueue(outputs).take()
+        if run is not None:
+            taken.append(run.id)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == ["a"]  # the others saw that it lives
+    assert names(RunQueue(outputs)) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"format": 1}', '{"items": [{"track": "x"}]}', '{"items": [{"track": "finetuning", "settings": 3}]}'],
+)
+def test_a_damaged_queue_is_said_and_not_overwritten(queue: RunQueue, text: str) -> None:
+    queue.path.write_text(text)
+    with pytest.raises(LabError, match=r"queue\.json"):
+        queue.read()
+    with pytest.raises(LabError):
+        queue.add(plan("new"))
+    assert queue.path.read_text() == text
+
+
+def test_a_queue_of_a_newer_lab_is_refused(queue: RunQueue) -> None:
+    queue.path.write_text('{"format": 99, "items": []}')
+    with pytest.raises(LabError, match="newer version"):
+        queue.read()
