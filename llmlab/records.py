@@ -14,14 +14,26 @@ T = TypeVar("T")
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """A data class from plain values. Names that it lacks are passed over: a later version may have added them.
 
-    Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
+    Fields that are data classes themselves, or lists and dictionaries of such, are read the same way. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
     """
     hints = field_types(cast(type, kind))
-    known = {name: value for name, value in values.items() if name in hints}
+    known = {name: _nested(value, hints[name]) for name, value in values.items() if name in hints}
     for name, value in known.items():
         if not fits(value, hints[name]):
             raise ValueError(f"{name} is {value!r:.100}")
     return kind(**known)
+
+
+def _nested(value: Any, hint: Any) -> Any:
+    """A value of a file as its annotation has it; what does not fit is left as it is, to be refused."""
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+        return from_plain(cast(type, hint), value)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is list and isinstance(value, list) and dataclasses.is_dataclass(parts[0]):
+        return [_nested(item, parts[0]) for item in value]
+    if origin is dict and isinstance(value, Mapping) and dataclasses.is_dataclass(parts[1]):
+        return {name: _nested(item, parts[1]) for name, item in value.items()}
+    return value
 
 
 @functools.cache

@@ -249,14 +249,8 @@ class ExperimentFolder:
         if isinstance(version, int) and version > EXPERIMENT_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
         try:
-            nested = {
-                "arms": [from_plain(Arm, arm) for arm in values["arms"]],
-                "x_axis": from_plain(Axis, values["x_axis"]),
-                "y_axis": from_plain(Axis, values["y_axis"]),
-                "rule": from_plain(DivergenceRule, values.get("rule", {})),
-            }
-            return from_plain(ExperimentRecord, values | nested | {"id": self.id})
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            return from_plain(ExperimentRecord, values | {"id": self.id})
+        except (ValueError, TypeError) as error:
             raise LabError(f"The experiment.json of {self.id} is damaged.", f"{error}") from error
 
     def write_record(self, record: ExperimentRecord) -> None:
@@ -265,11 +259,9 @@ class ExperimentFolder:
 
     def recorded_status(self) -> ExperimentStatus:
         """status.json as it stands; the default when it is missing or damaged."""
-        values = read_json(self.status_json) or {}
         try:
-            arms = {str(name): from_plain(ArmStatus, arm) for name, arm in values.get("arms", {}).items()}
-            return from_plain(ExperimentStatus, values | {"arms": arms})
-        except (ValueError, TypeError, AttributeError):
+            return from_plain(ExperimentStatus, read_json(self.status_json) or {})
+        except (ValueError, TypeError):
             return ExperimentStatus()
 
     def status(self) -> ExperimentStatus:
