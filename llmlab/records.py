@@ -14,7 +14,8 @@ T = TypeVar("T")
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """A data class from plain values. Names that it lacks are passed over: a later version may have added them.
 
-    Fields that are data classes themselves, or lists and dictionaries of such, are read the same way. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
+    Fields that are data classes themselves, or lists and dictionaries of such, are read the same way. Raises
+    ValueError naming the first field whose value does not fit, and TypeError when one is missing.
     """
     hints = field_types(cast(type, kind))
     known = {name: _nested(value, hints[name]) for name, value in values.items() if name in hints}
