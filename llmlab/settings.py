@@ -102,6 +102,13 @@ class DataSettings:
     max_tokens: int = setting(
         0, "Read at most this many tokens of the corpus; 0 means all.", unit="tokens", low=0, advanced=True
     )
+    train_tokens: int = setting(
+        0,
+        "Train on the first so many tokens, with vocabulary and held-out text as ever; 0 means all.",
+        unit="tokens",
+        low=0,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,11 @@ class PretrainSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     samples: SampleSettings = field(default_factory=SampleSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads."""
+        return self.train.grad_accum * self.data.batch_size * self.model.block_size
 
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""

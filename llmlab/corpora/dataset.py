@@ -82,7 +82,7 @@ def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple
     total = len(cache.tokens)
     position = total - max(1, round(total * data.val_fraction))
     if data.split == "position":
-        return position, position
+        return _limited(position, data), position
     starts = cache.documents[1:]
     starts = starts[starts <= position]
     if not len(starts):
@@ -92,7 +92,12 @@ def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple
             f"up {data.val_fraction:.1%} of the text while at least one is left to train on.",
             "Use data.split=position.",
         )
-    return int(starts[-1]), int(starts[-1])
+    return _limited(int(starts[-1]), data), int(starts[-1])
+
+
+def _limited(boundary: int, data: DataSettings) -> int:
+    """Where training ends when it may read only so much: what is held out stays the same."""
+    return min(boundary, data.train_tokens) if data.train_tokens else boundary
 
 
 def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size: int, data: DataSettings) -> None:
