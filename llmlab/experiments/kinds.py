@@ -13,17 +13,13 @@ _LOSS = Axis("validation loss", "nats a token")
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """A number that an experiment's results give, and that can be predicted: `--predict best_lr=1e-3..4e-3@70%`."""
-
-    name: str
-    label: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
 class Kind:
-    """One experiment. grids: the default values of `setting` by track. varies: what changes with it, in words."""
+    """One experiment.
+
+    varies: what changes, in words. setting: which one, "" where nothing is varied. grids: its default values by track.
+    quantities: names of what its results say and a prediction may (llmlab.notebook.quantities), the chief one first.
+    trains: false where a run that is there is looked at.
+    """
 
     name: str
     title: str
@@ -34,9 +30,9 @@ class Kind:
     setting: str
     grids: dict[str, tuple[float, ...]]
     x_axis: Axis
-    quantities: tuple[Quantity, ...]
+    quantities: tuple[str, ...]
     y_axis: Axis = _LOSS
-    trains: bool = True  # false: looks at a run that is there
+    trains: bool = True
 
     @property
     def tracks(self) -> tuple[str, ...]:
@@ -44,7 +40,6 @@ class Kind:
         return tuple(self.grids)
 
 
-_BEST_LOSS = Quantity("best_val_loss", "lowest validation loss", "nats a token")
 _KAPLAN = "Kaplan et al. 2020, Scaling Laws for Neural Language Models (arXiv:2001.08361)"
 _REGRET = "Schulman et al. 2025, LoRA Without Regret (thinkingmachines.ai/blog/lora)"
 
@@ -68,11 +63,7 @@ KINDS: dict[str, Kind] = {
                 FINETUNING: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
             },
             Axis("learning rate", log=True),
-            (
-                Quantity("best_lr", "best learning rate"),
-                _BEST_LOSS,
-                Quantity("lora_to_full", "best LoRA rate / best full rate"),
-            ),
+            ("best_lr", "best_loss", "diverged", "lora_to_full", "spread"),
         ),
         Kind(
             "lora-rank",
@@ -87,7 +78,7 @@ KINDS: dict[str, Kind] = {
             "lora.rank",
             {FINETUNING: (1, 2, 4, 8, 16, 32, 64)},
             Axis("trained parameters", log=True),
-            (_BEST_LOSS, Quantity("best_rank", "rank with the lowest loss")),
+            ("best_rank", "best_loss", "spread"),
         ),
         Kind(
             "forgetting",
@@ -100,10 +91,7 @@ KINDS: dict[str, Kind] = {
             "lora.rank",
             {FINETUNING: (1, 4, 16)},
             Axis("validation loss of the task", "nats a token"),
-            (
-                Quantity("forgotten_lora", "rise of the general loss, largest rank", "nats a token"),
-                Quantity("forgotten_full", "rise of the general loss, full", "nats a token"),
-            ),
+            ("forgotten", "forgotten_full", "best_loss"),
             Axis("loss on general text", "nats a token"),
         ),
         Kind(
@@ -119,11 +107,7 @@ KINDS: dict[str, Kind] = {
             "",
             {PRETRAINING: (), FINETUNING: ()},
             Axis("step", "steps"),
-            (
-                Quantity("spikes", "number of spikes"),
-                Quantity("overfitting_step", "step at which overfitting begins", "steps"),
-                Quantity("noise_scale", "gradient noise scale", "sequences"),
-            ),
+            ("spikes", "overfitting_step", "noise_scale"),
             Axis("loss", "nats a token"),
             trains=False,
         ),
@@ -138,7 +122,7 @@ KINDS: dict[str, Kind] = {
             "model.n_embd",
             {PRETRAINING: (16, 32, 64, 128)},
             Axis("width n_embd", "numbers a token", log=True),
-            (_BEST_LOSS,),
+            ("best", "best_loss", "spread"),
         ),
         Kind(
             "depth",
@@ -152,7 +136,7 @@ KINDS: dict[str, Kind] = {
             "model.n_layer",
             {PRETRAINING: (1, 2, 4, 8)},
             Axis("layers", log=True),
-            (_BEST_LOSS,),
+            ("best", "best_loss", "spread"),
         ),
         Kind(
             "batch-size",
@@ -167,7 +151,7 @@ KINDS: dict[str, Kind] = {
             "data.batch_size",
             {PRETRAINING: (3, 6, 12, 24, 48)},
             Axis("batch size", "windows", log=True),
-            (Quantity("best_batch", "batch size with the lowest loss", "windows"), _BEST_LOSS),
+            ("best", "best_loss", "spread"),
         ),
         Kind(
             "data-size",
@@ -181,7 +165,7 @@ KINDS: dict[str, Kind] = {
             "data.train_tokens",
             {PRETRAINING: (10_000, 30_000, 100_000, 300_000, 900_000)},
             Axis("training text", "tokens", log=True),
-            (_BEST_LOSS, Quantity("exponent", "exponent of the power law")),
+            ("best_loss", "exponent", "spread"),
         ),
         Kind(
             "scaling",
@@ -195,10 +179,7 @@ KINDS: dict[str, Kind] = {
             "model.n_embd",
             {PRETRAINING: (16, 24, 32, 48, 64, 96)},
             Axis("parameters without embeddings", log=True),
-            (
-                Quantity("next_val_loss", "validation loss of the largest model", "nats a token"),
-                Quantity("exponent", "exponent b of the power law"),
-            ),
+            ("next_loss", "exponent", "best_loss"),
         ),
     )
 }

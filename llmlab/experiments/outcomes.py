@@ -98,7 +98,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Finding:
-    """A number that came out; name: what a prediction calls it. low, high: its 90 % range. text: what it means."""
+    """A number that came out; name: what a prediction calls it. low, high: its 90 % range. text: what it means.
+
+    choice: the answer where it is a name and no number ("best_arm").
+    """
 
     name: str
     label: str
@@ -107,6 +110,7 @@ class Finding:
     high: float | None = None
     unit: str = ""
     text: str = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True)

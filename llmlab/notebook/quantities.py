@@ -54,6 +54,11 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("exponent", "exponent of the scaling law", EXPERIMENT),
     Quantity("next_loss", "loss of the next size", EXPERIMENT, unit="nats a token"),
     Quantity("forgotten", "loss on general text, after minus before", EXPERIMENT, unit="nats a token"),
+    Quantity("forgotten_full", "the same for full fine-tuning", EXPERIMENT, unit="nats a token"),
+    Quantity("lora_to_full", "best LoRA learning rate over the best of full fine-tuning", EXPERIMENT, log=True),
+    Quantity("spikes", "spikes of the training loss", EXPERIMENT),
+    Quantity("overfitting_step", "step at which overfitting begins", EXPERIMENT, unit="steps", log=True),
+    Quantity("noise_scale", "gradient noise scale", EXPERIMENT, unit="sequences", log=True),
     Quantity("layer", "which layer", EXPERIMENT, CHOICE, by_hand=True),
     Quantity("text", "in words", RUN, TEXT, by_hand=True),
 )
