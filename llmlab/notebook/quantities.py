@@ -17,14 +17,14 @@ STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
 class Quantity:
     """One thing that can be predicted.
 
-    answer: number, choice, curve or text. log: values are spread over orders of magnitude, so that distances are
+    subject: run, experiment, or "" for both. answer: number, choice, curve or text. log: values are spread over orders of magnitude, so that distances are
     measured between logarithms. choices: all answers that there are, where they are known beforehand. by_hand: no
     program reads it from the result; the learner says what came.
     """
 
     name: str
     title: str
-    subject: str  # run or experiment
+    subject: str
     answer: str = NUMBER
     unit: str = ""
     log: bool = False
@@ -59,15 +59,19 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("spikes", "spikes of the training loss", EXPERIMENT),
     Quantity("overfitting_step", "step at which overfitting begins", EXPERIMENT, unit="steps", log=True),
     Quantity("noise_scale", "gradient noise scale", EXPERIMENT, unit="sequences", log=True),
-    Quantity("layer", "which layer", EXPERIMENT, CHOICE, by_hand=True),
-    Quantity("text", "in words", RUN, TEXT, by_hand=True),
+    Quantity("layer", "which layer", "", CHOICE, by_hand=True),
+    Quantity("text", "in words", "", TEXT, by_hand=True),
 )
 _BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
 
 
-def quantities_of(subject: str) -> list[Quantity]:
-    """What a `run` or an `experiment` can be asked about, but for steps_to_LOSS, of which there are endlessly many."""
-    return [quantity for quantity in QUANTITIES if quantity.subject == subject or quantity.answer == TEXT]
+def quantities_of_runs(*, fine_tuned: bool = False) -> list[Quantity]:
+    """What a run can be asked about, but for steps_to_LOSS, of which there are endlessly many.
+
+    fine_tuned: it answers items that a program checks. (What an experiment can be asked about, its kind names.)
+    """
+    scores = ("score", "score_before")
+    return [q for q in QUANTITIES if q.subject in (RUN, "") and (fine_tuned or q.name not in scores)]
 
 
 def find_quantity(name: str) -> Quantity:
