@@ -18,6 +18,7 @@ from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.poller import RunRow, RunsPoller
+from llmlab_gui.runs.queue import QueueRunner
 from llmlab_gui.runs.run_thread import RunThread
 from llmlab_gui.theme import current_theme
 
@@ -45,8 +46,10 @@ class Lab(QObject):
     concept_requested = Signal(str)  # page
     write_requested = Signal(str, str)  # run id, checkpoint's folder name
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
+    finetune_requested = Signal(dict)  # the same, of a fine-tuning run
     dock_requested = Signal(str)  # dock id
-    start_requested = Signal(object)  # llmlab_gui.docks.setup.Plan
+    start_requested = Signal(object)  # llmlab_gui.docks.run_setup.Plan
+    queue_requested = Signal(object)  # the same, to start when its turn comes
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first
     log_requested = Signal()  # the worker's output of the current run
 
@@ -55,6 +58,7 @@ class Lab(QObject):
         self.outputs = outputs
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
+        self.queue = QueueRunner(outputs, self.controller, self.runs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.looked = False  # whether the outputs folder was read at least once
@@ -74,6 +78,8 @@ class Lab(QObject):
         self.controller.failed.connect(self.error_raised)
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._run_started)
+        self.queue.failed.connect(self.error_raised)
+        self.runs_changed.connect(self.queue.runs_changed)
         self._poller = RunsPoller(outputs, self)
         self._poller.found.connect(self._take_rows)
         self._poller.failed.connect(self.error_raised)
@@ -163,6 +169,7 @@ class Lab(QObject):
     def shutdown(self) -> None:
         """Ends every thread and waits for it. Workers train on."""
         self._ended = True
+        self.queue.shutdown()
         self.redraw.stop()
         self._news.stop()
         self._poller.stop()

@@ -9,13 +9,14 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QMessageBox, QWidget
 
+from llmlab.runs.queue import QueuedRun
 from llmlab.settings import DEFAULT_PRESET, load_preset
 from llmlab_gui.icons import icon
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
-    from llmlab_gui.docks.setup import Plan
+    from llmlab_gui.docks.run_setup import Plan
     from llmlab_gui.lab import Lab
 
 # A signed 32-bit number is the most that the question for more steps can hold; the setting's own limit is below it.
@@ -42,6 +43,7 @@ class RunActions(QObject):
         lab.current_changed.connect(self.update)
         lab.controller.stopping_changed.connect(self.update)
         lab.start_requested.connect(self.start)
+        lab.queue_requested.connect(self.enqueue)
         lab.resume_requested.connect(self.resume_run)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
@@ -70,8 +72,21 @@ class RunActions(QObject):
 
     def start(self, plan: Plan) -> None:
         """Starts a run that someone set up."""
-        if self._make_room(""):
+        answer = self._make_room("", may_wait=True)
+        if answer == "queue":
+            self.enqueue(plan)
+        elif answer != "cancel":
             self._lab.controller.start(plan.settings, plan.name, plan.preset)
+
+    def enqueue(self, plan: Plan) -> None:
+        """Puts a run that someone set up behind those that wait."""
+        queue = self._lab.queue
+        before = len(queue.waiting())
+        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds))
+        if before:
+            self._lab.said.emit(f"It waits in the queue, behind {before} other{'s' if before > 1 else ''}.")
+        else:
+            self._lab.said.emit("It waits in the queue.")
 
     def start_first(self) -> None:
         """The run that shows all of it within a minute."""
@@ -92,7 +107,7 @@ class RunActions(QObject):
             if steps is None:
                 return
             overrides["train.steps"] = steps
-        if self._make_room(run_id):
+        if self._make_room(run_id) != "cancel":
             self._lab.controller.resume(row.run, overrides)
 
     def ask_steps(self, row: RunRow) -> int | None:
@@ -108,32 +123,35 @@ class RunActions(QObject):
         )
         return steps if agreed else None
 
-    def ask_about_others(self, others: list[RunRow]) -> str:
-        """`pause` the runs that train now, train `both` at once, or `cancel`."""
+    def ask_about_others(self, others: list[RunRow], *, may_wait: bool = False) -> str:
+        """`pause` the runs that train now, train `both` at once, `queue` the new one (if it may wait), or `cancel`."""
         box = QMessageBox(self._window)
         box.setIcon(QMessageBox.Icon.Question)
         box.setWindowTitle("Train")
         box.setText(f"{', '.join(row.run.id for row in others)} is training now.")
         box.setInformativeText("Two at once on one processor slow each other down several times over.")
+        queue = box.addButton("Add to the queue", QMessageBox.ButtonRole.AcceptRole) if may_wait else None
         pause = box.addButton("Pause it and start", QMessageBox.ButtonRole.AcceptRole)
         both = box.addButton("Train both", QMessageBox.ButtonRole.DestructiveRole)
         box.addButton(QMessageBox.StandardButton.Cancel)
-        box.setDefaultButton(pause)
+        box.setDefaultButton(queue or pause)
         box.exec()
         chosen = box.clickedButton()
         box.deleteLater()
+        if queue is not None and chosen is queue:
+            return "queue"
         return "pause" if chosen is pause else "both" if chosen is both else "cancel"
 
-    def _make_room(self, for_run: str) -> bool:
-        """Whether to go on, now that the learner was asked about other runs on this machine."""
+    def _make_room(self, for_run: str, *, may_wait: bool = False) -> str:
+        """What the learner wants who was asked about other runs on this machine: see `ask_about_others`."""
         others = [row for row in self._lab.runs() if row.status.state == "running" and row.run.id != for_run]
         if not others:
-            return True
-        answer = self.ask_about_others(others)
+            return "both"
+        answer = self.ask_about_others(others, may_wait=may_wait)
         if answer == "pause":
             for row in others:
                 self._lab.controller.pause(row.run)
-        return answer != "cancel"
+        return answer
 
     def _with_current(self, act: Callable[..., object]) -> None:
         row = self._lab.current()

@@ -17,8 +17,8 @@ from llmlab.config import with_values
 from llmlab.errors import LabError
 from llmlab.runs import launcher
 from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.settings import PretrainSettings
+from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
+from llmlab.runs.queue import RunQueue
 from llmlab.training.requests import RequestName
 from llmlab_gui.background import Background
 
@@ -58,6 +58,7 @@ class RunController(QObject):
     started = Signal(object)  # RunFolder whose worker was just started, or started again
     said = Signal(str)  # what was done, one sentence
     failed = Signal(object)  # LabError
+    queue_answered = Signal()  # what `start_queued` asked for was done, or could not be
     stopping_changed = Signal()  # `stopping_text` of some run is different
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
@@ -72,11 +73,19 @@ class RunController(QObject):
 
     # Making and starting ---------------------------------------------------------------------------------------
 
-    def start(self, settings: PretrainSettings, name: str | None = None, preset: str = "") -> None:
+    def start(self, settings: RunSettings, name: str | None = None, preset: str = "") -> None:
         """A new run, trained by a worker of its own."""
         self._launch(
             lambda: launcher.create_run(self._outputs, settings, name=name, preset=preset, watched=True),
             lambda run: f"{run.id} was started.",
+        )
+
+    def start_queued(self, queue: RunQueue, item_id: str = "") -> None:
+        """The next run of a queue, or a certain one. `queue_answered` tells that it was tried."""
+        self._launch(
+            lambda: queue.take(item_id, watched=True),
+            lambda run: f"{run.id} was started from the queue.",
+            self.queue_answered.emit,
         )
 
     def branch(
@@ -103,20 +112,35 @@ class RunController(QObject):
 
         self._launch(make, lambda _: " ".join([f"{run.id} goes on from its newest checkpoint.", *changes]))
 
-    def _launch(self, make: Callable[[], RunFolder], sentence: Callable[[RunFolder], str]) -> None:
-        def work() -> tuple[RunFolder, subprocess.Popen[bytes]]:
-            run = make()
-            return run, launcher.start_worker(run)
+    def _launch(
+        self,
+        make: Callable[[], RunFolder | None],
+        sentence: Callable[[RunFolder], str],
+        answered: Callable[[], object] = lambda: None,
+    ) -> None:
+        """make: the run to start, None for none. answered: called when that is done, or could not be."""
 
-        def done(result: tuple[RunFolder, subprocess.Popen[bytes]]) -> None:
+        def work() -> tuple[RunFolder, subprocess.Popen[bytes]] | None:
+            run = make()
+            return (run, launcher.start_worker(run)) if run is not None else None
+
+        def done(result: tuple[RunFolder, subprocess.Popen[bytes]] | None) -> None:
+            if result is None:
+                answered()
+                return
             run, worker = result
             self._workers[run.path] = worker
             self._stopping.pop(run.path, None)
             self._timer.start()
             self.started.emit(run)
             self.said.emit(sentence(run))
+            answered()
 
-        self._background.run(work, done, self.failed.emit)
+        def failed(error: LabError) -> None:
+            self.failed.emit(error)
+            answered()
+
+        self._background.run(work, done, failed)
 
     # Asking ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from pytestqt.qtbot import QtBot
 from llmlab.config import describe, differences
 from llmlab.errors import Cancelled, LabError
 from llmlab.settings import PretrainSettings, load_preset, preset_names
-from llmlab_gui.docks.setup import Plan, SetupDock
+from llmlab_gui.docks.run_setup import Plan
+from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab import Lab

@@ -1,0 +1,333 @@
+"""What both set-up docks are made of: presets, the form, the costs, what is wrong, and the buttons that start a run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psutil
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QColor, QPalette
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.config import describe
+from llmlab.errors import LabError
+from llmlab.runs.folder import RunFolder, RunSettings
+from llmlab.settings import Preset
+from llmlab_gui.docks.base import LabDock, PrimaryButton, QuietLabel
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.field import Field
+from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.numbers_text import bytes_text, minutes_text
+from llmlab_gui.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+S = TypeVar("S", bound=RunSettings)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_SETTLE_MS = 120
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as a form describes it. seconds: how long it will take, as far as that is known."""
+
+    settings: RunSettings
+    name: str | None
+    preset: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds."""
+
+    parts: Sequence[str]
+    memory: int
+    disk: int  # of all checkpoints that are kept at once
+    seconds: float
+
+
+class RunSetupDock(LabDock, Generic[S]):
+    """Subclasses name the settings and their presets, check what no form can, and work out the costs."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        dock_id: str,
+        title: str,
+        *,
+        settings_type: type[S],
+        titles: Mapping[str, str],
+        essentials: Mapping[str, Editor | None],
+        presets: Sequence[Preset[S]],
+        first_preset: str,
+        track: str,
+        parent: QWidget | None = None,
+    ) -> None:
+        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
+        where the usual one is not enough. track: the folder of such runs."""
+        super().__init__(lab, dock_id, title, parent)
+        self._presets = {preset.name: preset for preset in presets}
+        self._first_preset, self._track = first_preset, track
+        self._costs: Costs | None = None
+        self.presets = QComboBox()
+        self.presets.setAccessibleName("Preset")
+        self.presets.setToolTip("A starting point; everything below can be changed")
+        self.presets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.presets.setMinimumContentsLength(10)
+        self.about = QuietLabel()
+        infos = {info.key: info for info in describe(settings_type)}
+        self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
+        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
+        self.name = QLineEdit()
+        self.name.setAccessibleName("Name of the run")
+        self.name.setPlaceholderText("made from date, preset and text")
+        self.name.setToolTip("The run's folder: letters, digits and . _ + -")
+        self.estimate = QLabel()
+        self.estimate.setWordWrap(True)
+        self.estimate.setAccessibleName("Estimate")
+        self.problem = QLabel()
+        self.problem.setWordWrap(True)
+        self.problem.setAccessibleName("What is wrong")
+        self.help = QuietLabel("Point at a setting to read what it means.")
+        self.help.setAccessibleName("Help")
+        self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 3)
+        self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        self.reset_button = QPushButton("Reset to preset")
+        self.queue_button = QPushButton("Add to queue")
+        self.queue_button.setToolTip("It starts when the runs before it have ended")
+        self.train_button = PrimaryButton("Train")
+        self._lay_out()
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self.update_all)
+        self._fill_presets()
+        self.presets.currentIndexChanged.connect(self._use_preset)
+        self.form.edited.connect(self._settle.start)
+        self.form.entered.connect(self._show_help)
+        self.name.textChanged.connect(lambda _: self._settle.start())
+        self.reset_button.clicked.connect(self.form.reset)
+        self.train_button.clicked.connect(self.train)
+        self.queue_button.clicked.connect(self.queue)
+        lab.runs_changed.connect(self._check_name)
+        lab.controller.started.connect(self._clear_used_name)
+        theme_notifier.changed.connect(self.update_all)
+        self._use_preset()
+
+    # What subclasses say -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises LabError for what no form can know: a text that is not on this machine, say."""
+
+    def work_out(self, settings: S) -> None:
+        """Finds out what a run will need, and calls `show_costs` then."""
+        raise NotImplementedError
+
+    # What it does ------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """The run that the form describes. LabError when it cannot be."""
+        self.check()
+        settings = self.form.settings()
+        seconds = self._costs.seconds if self._costs is not None else None
+        return Plan(settings, self._named(), self.presets.currentData(), seconds)
+
+    def train(self) -> None:
+        """Starts it."""
+        plan = self._planned()
+        if plan is not None:
+            self.lab.start_requested.emit(plan)
+
+    def queue(self) -> None:
+        """Puts it behind the runs that wait."""
+        plan = self._planned()
+        if plan is not None:
+            self.lab.queue_requested.emit(plan)
+            self.name.clear()
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Shows a preset and what differs from it, and comes to the front. values: `preset` and `section.field`."""
+        others = {key: value for key, value in values.items() if key != "preset"}
+        place = self.presets.findData(values.get("preset") or self._first_preset)
+        self.presets.setCurrentIndex(max(0, place))
+        self.form.reset()
+        try:
+            self.form.set_values(others)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+        self.show()
+        self.raise_()
+
+    def show_costs(self, costs: Costs | None, unknown: str = "") -> None:
+        """Shows what the run will need, and warns where that is more than there is. unknown: why it is not known."""
+        self._costs = costs
+        if costs is None:
+            self.estimate.setText(unknown)
+            return
+        warnings = []
+        free = psutil.virtual_memory().available
+        if costs.memory > free:
+            warnings.append(f"Only {bytes_text(free)} of memory are free now.")
+        space = _free_space(self.lab)
+        if space is not None and costs.disk > space:
+            kept = bytes_text(costs.disk)
+            warnings.append(f"Only {bytes_text(space)} of disk are free for up to {kept} of checkpoints.")
+        color = current_theme().warning
+        told = "".join(f'<br><span style="color: {color}">{warning}</span>' for warning in warnings)
+        first, *rest = costs.parts
+        self.estimate.setText(" · ".join([f"<b>{first}</b>", *rest]) + "." + told)
+
+    def update_all(self) -> None:
+        """Says what is wrong, or else what the run will need."""
+        theme = current_theme()
+        for label in (self.problem, self.estimate):
+            palette = QPalette(label.palette())
+            palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.bad if label is self.problem else theme.text))
+            label.setPalette(palette)
+        self.reset_button.setEnabled(len(self.form.changed()) > 0)
+        try:
+            plan = self.plan()
+        except LabError as error:
+            self.problem.setText(str(error))
+            self._allow(False)
+            return
+        self._allow(True)
+        self.work_out(plan.settings)  # type: ignore[arg-type]
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _planned(self) -> Plan | None:
+        if self._settle.isActive():  # the costs are of what was there before
+            self._settle.stop()
+            self.update_all()
+        try:
+            return self.plan()
+        except LabError as error:
+            self._reveal_problem()
+            self.lab.error_raised.emit(error)
+            return None
+
+    def _allow(self, allowed: bool) -> None:
+        self.problem.setVisible(not allowed)
+        self.estimate.setVisible(allowed)
+        self.train_button.setEnabled(allowed)
+        self.queue_button.setEnabled(allowed)
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        preset_label, name_label = QLabel("preset"), QLabel("name")
+        preset_label.setBuddy(self.presets)
+        name_label.setBuddy(self.name)
+        grid.addWidget(preset_label, 0, 0)
+        grid.addWidget(self.presets, 0, 1, 1, 3)
+        grid.addWidget(self.about, 1, 1, 1, 3)
+        top = Qt.AlignmentFlag.AlignTop
+        for row, field in enumerate(self.essentials.values(), start=2):
+            label, editor, unit, reset = field.widgets
+            grid.addWidget(label, row, 0, top)
+            grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
+            grid.addWidget(unit, row, 2)
+            grid.addWidget(reset, row, 3, top)
+        row = 2 + len(self.essentials)
+        grid.addWidget(name_label, row, 0)
+        grid.addWidget(self.name, row, 1, 1, 3)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 6, 0)
+        column.addLayout(grid)
+        column.addWidget(self.form, 1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
+        self._scroll = scroll
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.reset_button)
+        buttons.addStretch(1)
+        buttons.addWidget(self.queue_button)
+        buttons.addWidget(self.train_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self.help)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.estimate)
+        layout.addLayout(buttons)
+        body.setMinimumWidth(300)
+        self.set_body(body)
+
+    def _fill_presets(self) -> None:
+        for name, preset in self._presets.items():
+            self.presets.addItem(f"{preset.title} · {minutes_text(preset.minutes)}", name)
+            self.presets.setItemData(self.presets.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
+        self.presets.setCurrentIndex(self.presets.findData(self._first_preset))
+
+    def _use_preset(self) -> None:
+        preset = self._presets[self.presets.currentData()]
+        self.about.setText(preset.description)
+        self.form.set_baseline(preset.settings)
+
+    def _named(self) -> str | None:
+        """The name that was typed, checked; None for one made by the lab."""
+        name = self.name.text().strip()
+        if not name:
+            return None
+        if not _NAME.fullmatch(name):
+            raise LabError(f"{name!r} cannot be a run's name.", "Letters, digits and . _ + - are allowed.")
+        if (self.lab.outputs / self._track / name).exists():
+            raise LabError(f"A run named {name!r} is already there.", "", "Choose another name.")
+        return name
+
+    def _clear_used_name(self, run: RunFolder) -> None:
+        if self.name.text().strip() == run.id:
+            self.name.clear()
+
+    def _check_name(self) -> None:
+        if self.name.text():
+            self._settle.start()
+
+    def _reveal_problem(self) -> None:
+        found = self.form.problem()
+        field = found[1] if found else None
+        if field is None:
+            return
+        section = self.form.sections.get(field.info.section)
+        if section is not None and field in section.fields:
+            section.reveal(field)
+        self._scroll.ensureWidgetVisible(field.editor)
+        field.editor.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _show_help(self, field: Field) -> None:
+        self.help.setText(field.help_text())
+
+
+def _free_space(lab: Lab) -> int | None:
+    folder = lab.outputs
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None

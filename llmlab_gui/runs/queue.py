@@ -1,0 +1,123 @@
+"""The queue of runs as the window sees it: starts the next run when the one before has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab.errors import LabError
+from llmlab.runs.queue import QueuedRun, QueueState, RunQueue
+from llmlab_gui.runs.controller import RunController
+from llmlab_gui.runs.poller import RunRow
+
+# Another window, or a person with an editor, may change the file.
+_LOOK_MS = 1000
+
+
+class QueueRunner(QObject):
+    """`state` is what waits now. The window owns one; a second window on the same outputs shares the file."""
+
+    changed = Signal()
+    failed = Signal(object)  # LabError
+
+    def __init__(
+        self, outputs: Path, controller: RunController, runs: Callable[[], list[RunRow]], parent: QObject | None = None
+    ) -> None:
+        """runs: the runs that are known now."""
+        super().__init__(parent)
+        self.queue = RunQueue(outputs)
+        self.state = QueueState()
+        self._controller, self._runs = controller, runs
+        self._stamp: tuple[int, int] | None = None
+        self._asked = False  # a start is under way
+        self._looked = False  # which runs live is known
+        self._timer = QTimer(self)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start()
+        controller.queue_answered.connect(self._answered)
+
+    @property
+    def live(self) -> list[RunRow]:
+        """The runs that have to end first."""
+        return [row for row in self._runs() if row.status.live]
+
+    def waiting(self) -> list[QueuedRun]:
+        """What will be started in time."""
+        return [] if self.state.paused else [item for item in self.state.items if not item.problem]
+
+    def add(self, item: QueuedRun) -> None:
+        """Puts a run at the end."""
+        self._change(lambda: self.queue.add(item))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Takes runs out."""
+        self._change(lambda: self.queue.remove(ids))
+
+    def move(self, item_id: str, place: int) -> None:
+        """Puts a run at another place."""
+        self._change(lambda: self.queue.move(item_id, place))
+
+    def set_paused(self, paused: bool) -> None:
+        """Starts nothing, or goes on."""
+        self._change(lambda: self.queue.set_paused(paused))
+
+    def start_now(self, item_id: str) -> None:
+        """Starts a run at once, whatever else trains."""
+        self._asked = True
+        self._controller.start_queued(self.queue, item_id)
+
+    def runs_changed(self) -> None:
+        """The runs are other ones, or one has ended."""
+        self._looked = True
+        self._go_on()
+
+    def look(self) -> None:
+        """Reads the file when it changed."""
+        stamp = self._file_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            state = self.queue.read()
+        except LabError as error:
+            self.failed.emit(error)
+            return
+        if state != self.state:
+            self.state = state
+            self.changed.emit()
+        self._go_on()
+
+    def shutdown(self) -> None:
+        """Starts nothing any more."""
+        self._timer.stop()
+        self._looked = False
+
+    def _tick(self) -> None:
+        self.look()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._looked and not self._asked and self.waiting() and not self.live:
+            self._asked = True
+            self._controller.start_queued(self.queue)
+
+    def _answered(self) -> None:
+        self._asked = False
+        self.look()
+
+    def _change(self, change: Callable[[], None]) -> None:
+        try:
+            change()
+        except LabError as error:
+            self.failed.emit(error)
+        self.look()
+
+    def _file_stamp(self) -> tuple[int, int]:
+        try:
+            found = self.queue.path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_ino)
