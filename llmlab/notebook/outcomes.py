@@ -1,13 +1,17 @@
-"""What became of a run, read from its events: the outcome of every quantity that it can be asked about."""
+"""What became of a run or an experiment: the outcome of every quantity that it can be asked about."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from llmlab.errors import LabError
-from llmlab.notebook.quantities import CURVE, find_quantity, steps_to
+from llmlab.experiments.kinds import KINDS
+from llmlab.experiments.outcomes import ExperimentResults, read_results
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.notebook.quantities import CHOICE, CURVE, find_quantity, steps_to
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import Evaluated, Event, Finished, Started, StepEvent, from_line
 
@@ -20,8 +24,26 @@ _STEP = b'{"event": "step"'
 Outcome = float | str | list[list[float]]
 
 
+class Outcomes(Protocol):
+    """What became of whatever was predicted about."""
+
+    @property
+    def result(self) -> str:
+        """All of it in a sentence."""
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """[step, validation loss]; empty where there is none."""
+
+    def of(self, name: str) -> Outcome | None:
+        """What a quantity became; None when the result does not tell."""
+
+    def options(self, name: str) -> int:
+        """How many answers there were to choose from; 0 is unknown."""
+
+
 @dataclass
-class RunFacts:
+class RunFacts(Outcomes):
     """What a run's events tell. evaluations: [step, train_loss, val_loss]. finished: all planned steps are done."""
 
     evaluations: list[tuple[int, float, float]] = field(default_factory=list)
@@ -36,11 +58,88 @@ class RunFacts:
         stride = -(-len(points) // _MOST_POINTS) or 1
         return points[::-1][::stride][::-1]
 
+    @property
+    def result(self) -> str:
+        """How far it came, and its losses."""
+        last, lowest = _last(self), _lowest(self)
+        if last is None or lowest is None:
+            return "No loss was measured."
+        words = f"Validation loss {last[2]:.3f} at step {last[0]:,}"
+        words += "" if lowest[0] == last[0] else f", lowest {lowest[2]:.3f} at step {lowest[0]:,}"
+        right = self.of("score")
+        return f"{words}." if right is None else f"{words}, {right:.0f} % of the answers right."
 
-def read_facts(run: RunFolder) -> RunFacts:
+    def of(self, name: str) -> Outcome | None:
+        """What a quantity became; None when the run does not tell."""
+        target = steps_to(name)
+        if target is not None:
+            return _first_below(self, target)
+        if find_quantity(name).answer == CURVE:
+            return self.curve or None
+        reader = _READERS.get(name)
+        return None if reader is None else reader(self)
+
+    def options(self, name: str) -> int:
+        """As many as the quantity itself knows."""
+        return len(find_quantity(name).choices)
+
+
+@dataclass(frozen=True)
+class ExperimentFacts(Outcomes):
+    """What an experiment's results say."""
+
+    record: ExperimentRecord
+    results: ExperimentResults
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """None: its charts are its own."""
+        return []
+
+    @property
+    def result(self) -> str:
+        """Its findings."""
+        found = [
+            f"{finding.label} {finding.choice or f'{finding.value:.4g}'}"
+            for finding in self.results.findings
+            if finding.choice or finding.value is not None
+        ]
+        return f"{'; '.join(found)}." if found else "Nothing was found."
+
+    def of(self, name: str) -> Outcome | None:
+        """A finding; of a choice, the arm's value that is nearest to what was found (a fit's minimum lies between)."""
+        finding = next((finding for finding in self.results.findings if finding.name == name), None)
+        if finding is None or finding.choice:
+            return None if finding is None else finding.choice
+        value, tried = finding.value, self._tried() if find_quantity(name).answer == CHOICE else []
+        if value is None or not tried:
+            return value
+        return min(tried, key=lambda one: abs(math.log(one / value)) if one > 0 < value else abs(one - value))
+
+    def options(self, name: str) -> int:
+        """As many as there are arms that differ in the varied setting."""
+        if find_quantity(name).answer != CHOICE:
+            return 0
+        return len(self.record.arms) if name == "best_arm" else len(self._tried())
+
+    def _tried(self) -> list[float]:
+        """The values of the varied setting."""
+        kind = KINDS.get(self.record.kind)
+        values = {arm.settings.get(kind.setting) for arm in self.record.arms} if kind is not None else set()
+        return sorted(float(value) for value in values if isinstance(value, (int, float)))
+
+
+def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
+    """What came out of an experiment; None before there are results. LabError when its record cannot be read."""
+    results = read_results(folder)
+    return None if results is None else ExperimentFacts(folder.record(), results)
+
+
+def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
     """Reads events.jsonl; what a resumed worker made void is left out. LabError when it cannot be read.
 
-    Of the many `step` lines only the last is parsed.
+    until: leaves out what came after that step, in a run that was trained longer later; 0 for all. Of the many `step`
+    lines only the last is parsed.
     """
     facts, newest = RunFacts(), b""
     try:
@@ -49,8 +148,9 @@ def read_facts(run: RunFolder) -> RunFacts:
                 if line.startswith(_STEP):
                     newest = line
                 elif (event := from_line(line)) is not None:
+                    if isinstance(event, Started) and until and event.step >= until:
+                        break
                     _take(facts, event)
-                    newest = b"" if isinstance(event, Started) and _step_of(newest) > event.step else newest
     except FileNotFoundError:
         return facts
     except OSError as error:
@@ -58,18 +158,6 @@ def read_facts(run: RunFolder) -> RunFacts:
     step = from_line(newest) if newest else None
     facts.last_step = step if isinstance(step, StepEvent) else None
     return facts
-
-
-def outcome_of(name: str, facts: RunFacts) -> Outcome | None:
-    """What a quantity became; None when the run does not tell."""
-    target = steps_to(name)
-    if target is not None:
-        return _first_below(facts, target)
-    quantity = find_quantity(name)
-    if quantity.answer == CURVE:
-        return facts.curve or None
-    reader = _READERS.get(name)
-    return None if reader is None else reader(facts)
 
 
 def _take(facts: RunFacts, event: Event) -> None:
@@ -86,11 +174,6 @@ def _take(facts: RunFacts, event: Event) -> None:
         case _ if event.name == "scored":
             right, total = getattr(event, "correct", 0), getattr(event, "total", 0)
             facts.scores.append((event.step, int(right), int(total)))
-
-
-def _step_of(line: bytes) -> int:
-    event = from_line(line) if line else None
-    return -1 if event is None else event.step
 
 
 def _lowest(facts: RunFacts) -> tuple[int, float, float] | None:

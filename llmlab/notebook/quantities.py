@@ -17,9 +17,9 @@ STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
 class Quantity:
     """One thing that can be predicted.
 
-    subject: run, experiment, or "" for both. answer: number, choice, curve or text. log: values are spread over orders of magnitude, so that distances are
-    measured between logarithms. choices: all answers that there are, where they are known beforehand. by_hand: no
-    program reads it from the result; the learner says what came.
+    subject: run, experiment, or "" for both. answer: number, choice, curve or text. log: values are spread over orders
+    of magnitude, so that distances are measured between logarithms. choices: all answers that there are, where they
+    are known beforehand. by_hand: no program reads it from the result; the learner says what came.
     """
 
     name: str
