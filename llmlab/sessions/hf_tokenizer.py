@@ -32,6 +32,11 @@ class HuggingFaceTokenizer:
         self.adds_beginning = bool(with_special) and with_special[0] == self._beginning
 
     @property
+    def inner(self) -> Any:
+        """The tokenizer of transformers itself, for what only it has: chat templates and offsets."""
+        return self._tokenizer
+
+    @property
     def beginning(self) -> int | None:
         """The beginning-of-text token, whether or not the tokenizer adds it by itself."""
         return self._beginning
