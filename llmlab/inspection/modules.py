@@ -78,7 +78,7 @@ def linear_numbers(module: nn.Module) -> Linear:
     weight, bias = _numbers(module, "weight"), _numbers(module, "bias")
     if type(module) is nn.Linear and weight is not None:
         return Linear(weight, bias)
-    if _is_conv1d(module) and weight is not None:
+    if is_conv1d(module) and weight is not None:
         return Linear(weight.T, bias)
     size = getattr(module, "in_features", None)
     if not isinstance(size, int):
@@ -89,7 +89,7 @@ def linear_numbers(module: nn.Module) -> Linear:
     return Linear(columns.T.contiguous(), offset)
 
 
-def _is_conv1d(module: nn.Module) -> bool:
+def is_conv1d(module: nn.Module) -> bool:
     """GPT-2's linear layer, whose matrix lies on its side. (Importing it would load transformers for every model.)"""
     return f"{type(module).__module__}.{type(module).__name__}" == "transformers.pytorch_utils.Conv1D"
 

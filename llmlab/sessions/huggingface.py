@@ -7,8 +7,10 @@ lacks a weight is refused, where transformers would fill it with random numbers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
@@ -29,14 +31,26 @@ from llmlab.training.device import is_out_of_memory
 
 # transformers would fetch programs for some families from the hub and run them. It reads this when it is imported.
 os.environ["USE_HUB_KERNELS"] = "0"
+# So would bitsandbytes, which peft imports, by the package `kernels`: nobody finds it. Without it, it is as good for
+# training, and warns that it could answer single prompts faster.
+sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
 
 def open_folder(
-    folder: Path, reference: str, progress: Progress = quiet, *, name: str | None = None, with_bytes: int = 0
+    folder: Path,
+    reference: str,
+    progress: Progress = quiet,
+    *,
+    name: str | None = None,
+    with_bytes: int = 0,
+    quantization: Any = None,
 ) -> OpenModel:
     """A Hugging Face folder, in fp32 on the CPU. with_bytes: memory that is needed besides, for an adapter.
+
+    quantization: how transformers should quantize the weights while it reads them; the caller sees to the memory then.
 
     LabError when it is damaged, not a language model, needs code of its own, has its weights in pickles, or does
     not fit into memory. Cancelled when `progress` says so.
@@ -45,19 +59,29 @@ def open_folder(
     progress("Reading the settings", 0, 0)
     settings = _checked_settings(folder, name)
     numbers = count_numbers(folder, name)
-    require_memory(numbers * _FLOAT + with_bytes, name)
-    model = load_model(folder, name, progress, numbers=numbers, leftover="quantization_config" in settings)
+    if quantization is None:
+        require_memory(numbers * _FLOAT + with_bytes, name)
+    leftover = "quantization_config" in settings
+    model = load_model(folder, name, progress, numbers=numbers, leftover=leftover, quantization=quantization)
     progress("Reading the tokenizer", 1, 1)
     return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
 
 
 def load_model(
-    folder: Path, name: str, progress: Progress, *, numbers: int, gguf_file: str | None = None, leftover: bool = False
+    folder: Path,
+    name: str,
+    progress: Progress,
+    *,
+    numbers: int,
+    gguf_file: str | None = None,
+    leftover: bool = False,
+    quantization: Any = None,
 ) -> nn.Module:
     """The causal language model in a folder, or of a GGUF file in it, in fp32 and eval mode.
 
     numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
-    leftover: its settings say that it was quantized once, its weights are not.
+    leftover: its settings say that it was quantized once, its weights are not. quantization: how transformers should
+    quantize the weights while it reads them.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -83,6 +107,8 @@ def load_model(
         elif (gguf_settings := getattr(transformers, "GgufConfig", None)) is not None:
             # Else newer ones keep weights packed, and fetch programs from the hub to multiply with them.
             common["quantization_config"] = gguf_settings(dequantize=True)
+        if quantization is not None:
+            common["quantization_config"] = quantization
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
     _require_complete(info, name)
     _require_all_layers(info, {key for key, _ in model.named_parameters()}, name)
@@ -90,6 +116,15 @@ def load_model(
     for parameter in loaded.parameters():
         parameter.requires_grad_(False)
     return loaded
+
+
+def read_config(folder: Path, name: str, gguf_file: str | None = None) -> Any:
+    """The settings in a folder, or of a GGUF file in it, as transformers reads them; no weights. LabError as others."""
+    from transformers import AutoConfig
+
+    extra = {} if gguf_file is None else {"gguf_file": gguf_file}
+    with translated(name):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **extra)
 
 
 @contextlib.contextmanager

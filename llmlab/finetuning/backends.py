@@ -1,0 +1,255 @@
+"""A base made ready to be trained: its adapters inserted, or all of its weights set free.
+
+The lab's own GPT gets the adapters of `llmlab.finetuning.lora`, models of transformers those of PEFT or Unsloth. What
+comes out is the same for all: logits for a batch, the weights that a checkpoint holds, and a plain copy to look into.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.lora import PEFT_PREFIX, LoraLinear, insert
+from llmlab.finetuning.quantise import (
+    forget_quantisation,
+    full_weight,
+    is_quantised,
+    number_count,
+    open_quantised,
+    quantise_layers,
+    require_four_bits,
+)
+from llmlab.finetuning.settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
+from llmlab.finetuning.targets import layer_size, require_rank, short_names, target_layers
+from llmlab.gpt.model import GPT
+from llmlab.inspection.modules import base_model, is_conv1d
+from llmlab.progress import Progress
+from llmlab.sessions.hf_tokenizer import IdTokenizer
+from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.model import OpenModel, TextTokenizer
+from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import HubModel, LiveRun, ModelFolder, parse
+from llmlab.training.device import Device
+
+if TYPE_CHECKING:
+    from llmlab.finetuning.dataset import Batch
+
+_ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
+
+
+@dataclass
+class Prepared:
+    """A model that is ready to be trained, on its device; what learns requires grad, all else is frozen.
+
+    base: the reference that opens the base again. context: the longest row of tokens. adapter_config: what PEFT
+    reads as adapter_config.json; None when all weights learn. trainable, total: how many numbers; adapters belong to
+    the total, and a number in 4 bits counts as one.
+    """
+
+    model: nn.Module
+    base: str
+    tokenizer: TextTokenizer
+    context: int
+    adapter_config: dict[str, Any] | None
+    trainable: int
+    total: int
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, T] tokens -> [B, T, V]; a row's examples (packing) do not see each other."""
+        device = next(self.model.parameters()).device
+        ids = batch.ids.to(device)
+        positions = None if batch.position_ids is None else batch.position_ids.to(device)
+        if isinstance(self.model, GPT):
+            return self.model(ids) if positions is None else _one_by_one(self.model, ids, positions)
+        # Without a mask, transformers takes places that begin anew for a new example, and keeps them apart.
+        mask = batch.attention_mask.to(device) if positions is None else None
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        return logits
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """What learned, by the names of files: PEFT's, or the model's own. The tensors themselves, no copies."""
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self.adapter_config is None:
+            return {name: p.detach() for name, p in named.items()}
+        return {_peft_name(name): p.detach() for name, p in named.items()}
+
+    @torch.no_grad()
+    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes what `trained_weights` gave, in place. LabError when names or shapes differ."""
+        mine = self.trained_weights()
+        if strange := sorted(mine.keys() ^ weights.keys()):
+            side = "lacks" if strange[0] in mine else "holds"
+            raise LabError(
+                "The trained weights do not fit this model.",
+                f"Their file {side} {strange[0]} ({len(strange)} names differ).",
+                "Is it a checkpoint of this run?",
+            )
+        for name, weight in mine.items():
+            if weight.shape != weights[name].shape:
+                raise LabError(
+                    "The trained weights do not fit this model.",
+                    f"{name} has the shape {list(weights[name].shape)}, and {list(weight.shape)} is needed.",
+                )
+        for name, weight in mine.items():
+            weight.copy_(weights[name])
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """An independent copy in fp32 on the CPU, in eval mode, in which adapters are part of plain linear layers."""
+        plain: dict[int, Any] = {}  # for `deepcopy`: layers that are already copied, by their ids
+        for module in self.model.modules():
+            if isinstance(module, LoraLinear) or _is_peft_layer(module):
+                plain[id(module)] = _plain_layer(module.base_layer, _change(module))
+            elif is_quantised(module) and id(module) not in plain:
+                plain[id(module)] = _plain_layer(module)
+        copied: nn.Module = copy.deepcopy(base_model(self.model), plain)
+        forget_quantisation(copied)
+        return copied.float().cpu().eval().requires_grad_(False)
+
+
+def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress, seed: int) -> Prepared:
+    """Opens settings.model.base and makes it ready for its method. seed: of the adapters' first weights.
+
+    torch's global generators are seeded with it. LabError in sentences when the base cannot be opened, has no
+    tokenizer, has no layer for an adapter, or does not fit into memory.
+    """
+    opened = _open(settings, outputs, device, progress)
+    torch.manual_seed(seed)
+    model, adapter_config = opened.model, None
+    if settings.model.method == FULL:
+        model.requires_grad_(True)
+    else:
+        targets = target_layers(model, settings.lora.targets)
+        require_rank(model, targets, settings.lora.rank)
+        adapter_config = _adapter_config(model, targets, settings.lora, opened.reference)
+        if settings.model.method == QLORA and not any(is_quantised(module) for module in model.modules()):
+            quantise_layers(model, target_layers(model, ALL), device, progress)
+        if isinstance(model, GPT):
+            insert(model, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, targets)
+        else:
+            model = _with_peft(model, adapter_config)
+    model = model.to(device.kind)
+    parameters = list(model.parameters())
+    return Prepared(
+        model=model,
+        base=opened.reference,
+        tokenizer=opened.tokenizer,
+        context=_context(model),
+        adapter_config=adapter_config,
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        total=sum(number_count(p) for p in parameters),
+    )
+
+
+def _open(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress) -> OpenModel:
+    if not settings.model.base:
+        raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
+    named = parse(settings.model.base, outputs)
+    if isinstance(named, LiveRun):
+        raise UsageError(
+            f"{named} still trains.",
+            "A base must not change while it is fine-tuned.",
+            f"Name {named.named}@latest, its newest checkpoint.",
+        )
+    if settings.model.method == QLORA:
+        require_four_bits(device)
+    if settings.model.method == QLORA and isinstance(named, HubModel | ModelFolder):
+        folder = hub_snapshot(named.name, progress) if isinstance(named, HubModel) else named.path
+        opened = open_quantised(
+            folder, str(named), named.name if isinstance(named, HubModel) else folder.name, device, progress
+        )
+    else:
+        opened = open_model(named, outputs, progress)
+    if isinstance(opened.tokenizer, IdTokenizer):
+        raise LabError(
+            f"{opened.name} cannot be fine-tuned.",
+            "It came without a tokenizer, so no example can be written in its tokens.",
+            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+        )
+    return opened
+
+
+def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, base: str) -> dict[str, Any]:
+    """What adapter_config.json says; what is not here is PEFT's default."""
+    return {
+        "peft_type": "LORA",
+        "task_type": None if isinstance(model, GPT) else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": short_names(model, targets),
+        "fan_in_fan_out": any(is_conv1d(model.get_submodule(name)) for name in targets),  # the matrix lies on its side
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _with_peft(model: nn.Module, adapter_config: dict[str, Any]) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    values = {name: value for name, value in adapter_config.items() if name != "peft_type"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # between the versions of peft and transformers; none is about this adapter
+        wrapped: nn.Module = get_peft_model(model, LoraConfig(**(values | {"inference_mode": False})))
+    return wrapped
+
+
+def _is_peft_layer(module: nn.Module) -> bool:
+    return hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")
+
+
+def _plain_layer(base: Any, change: Tensor | None = None) -> nn.Linear:
+    """A linear layer, in 4 bits or not, with what an adapter adds to it: as a plain one in fp32, on the CPU."""
+    width_in, width_out = layer_size(base)
+    plain = nn.Linear(width_in, width_out, bias=base.bias is not None)
+    plain.weight.copy_(full_weight(base))
+    if change is not None:
+        plain.weight += change.to("cpu", torch.float32)
+    if base.bias is not None:
+        plain.bias.copy_(base.bias)
+    return plain
+
+
+def _change(layer: Any) -> Tensor:
+    """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix lies on its side."""
+    if isinstance(layer, LoraLinear):
+        return layer.change()
+    change: Tensor = layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
+    return change
+
+
+def _peft_name(name: str) -> str:
+    name = name.replace(f".{_ADAPTER}.", ".")
+    return name if name.startswith(PEFT_PREFIX) else f"{PEFT_PREFIX}{name}"
+
+
+def _context(model: nn.Module) -> int:
+    if isinstance(model, GPT):
+        return model.settings.block_size
+    from llmlab.inspection.families import context
+
+    plain: Any = base_model(model)
+    return context(plain.config.get_text_config())
+
+
+def _one_by_one(model: GPT, ids: Tensor, positions: Tensor) -> Tensor:
+    """The lab's GPT sees all that is before a token: examples that share a row go through it in rows of their own.
+
+    ids, positions [B, T]; an example begins wherever positions say 0. -> [B, T, V]
+    """
+    time = ids.shape[1]
+    example = (positions == 0).flatten().cumsum(0) - 1  # [B * T] number of the example; each row begins one
+    places = positions.flatten()
+    rows = ids.new_zeros(int(example[-1]) + 1, min(time, int(places.max()) + 1))
+    rows[example, places] = ids.flatten()
+    logits: Tensor = model(rows)[example, places]
+    return logits.view(*ids.shape, -1)
