@@ -16,7 +16,6 @@ from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, safetensors_header
 from llmlab.runs.checkpoints import (
     MANIFEST_FILE,
-    MODEL_FILE,
     Checkpoint,
     checkpoint_name,
     delete,
@@ -116,7 +115,7 @@ def _verify(reference: RunReference, which: str | None, as_json: bool) -> int:
 
 def _inspect(checkpoint: Checkpoint, as_json: bool) -> int:
     """All that a checkpoint says of itself, and the shapes of its weights."""
-    tensors = _tensors(checkpoint.path / MODEL_FILE)
+    tensors = _tensors(checkpoint.weights)
     manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
     files = manifest.get("files", {})
     if as_json:

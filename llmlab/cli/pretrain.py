@@ -15,7 +15,6 @@ from llmlab.cli.follow import train
 from llmlab.cli.output import say
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assignments_of, outputs_of, spoken
-from llmlab.config import from_mapping, read_toml, with_values
 from llmlab.errors import LabError, UsageError
 from llmlab.gpt.estimate import estimate
 from llmlab.paths import expanded
@@ -23,7 +22,7 @@ from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.runs.registry import resolve_run
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings
+from llmlab.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings, with_overrides
 
 _PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from --corpus, --steps and
 --seed, then from --set. Ctrl-C stops after the current step and saves; a second one ends at once.
@@ -114,10 +113,7 @@ def _settings_of(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] 
     assignments = assignments_of(args)
     if parent is None:
         return resolve_settings(args.preset or DEFAULT_PRESET, args.settings, assignments)
-    settings = parent[0].info().settings
-    if args.settings is not None:
-        settings = from_mapping(PretrainSettings, read_toml(args.settings), settings)
-    return with_values(settings, parse_assignments(assignments))
+    return with_overrides(parent[0].info().pretraining, args.settings, assignments)
 
 
 def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:

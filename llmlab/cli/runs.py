@@ -13,8 +13,9 @@ from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.config import differences, to_mapping
 from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.settings import FULL, load_finetune_preset
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.runs.launcher import request as send_request
 from llmlab.runs.registry import list_runs, resolve_run
 from llmlab.settings import PretrainSettings, load_preset
@@ -56,7 +57,7 @@ def runs(args: argparse.Namespace) -> int:
     elif not found:
         print(f"There are no runs in {outputs} yet. Begin with: llmlab-run pretrain")
     else:
-        header = ("run", "state", "corpus", "size", "step", "loss", "validation", "tokens/s", "begun")
+        header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "begun")
         for line in text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7)):
             print(line)
     return DONE
@@ -137,13 +138,12 @@ class _RunLine:
         status, info = self.status, self.info
         if info is None:
             return (self.run.id, "damaged", "", "", "", "", "", "", "")
-        model = info.settings.model
         speed = "" if status.tokens_per_second is None or not status.live else text.count(status.tokens_per_second)
         return (
             self.run.id,
             status.state,
-            info.settings.data.corpus.rpartition("/")[2],
-            f"{model.n_layer}x{model.n_embd}",
+            info.reads.rpartition("/")[2],
+            _size(info),
             f"{status.step}/{info.settings.train.steps}",
             text.loss(status.loss),
             text.loss(status.val_loss),
@@ -157,7 +157,11 @@ class _RunLine:
         if info is None:
             return values | {"state": "damaged"}
         values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
-        values |= {"corpus": info.settings.data.corpus, "step": status.step, "steps": info.settings.train.steps}
+        if isinstance(info.settings, PretrainSettings):
+            values |= {"corpus": info.reads}
+        else:
+            values |= {"base": info.settings.model.base, "method": info.settings.model.method, "source": info.reads}
+        values |= {"step": status.step, "steps": info.settings.train.steps}
         names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid")
         return values | {name: getattr(status, name) for name in names}
 
@@ -171,23 +175,38 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
     yield f"  begun        {text.clock(info.created)} ({text.ago(info.created)})"
     if info.parent:
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
-    yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
+    if isinstance(settings, PretrainSettings):
+        yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
+    else:
+        yield f"  base         {settings.model.base}, {_size(info)}"
+        yield f"  examples     {settings.data.source}"
     if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
         yield f"  computed on  {started.device} {started.precision}, {started.threads} threads"
         floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
-        yield f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"
+        if started.unigram_loss is not None:
+            yield f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"
     yield f"  loss         train {text.loss(status.loss)}, validation {text.loss(status.val_loss)}"
     changed = [f"{row[0].key}={text.value(row[2])}" for row in differences(_preset_settings(info), settings)]
     yield f"  settings     preset {info.preset or 'none'}{': ' if changed else ''}{' '.join(changed)}"
     yield f"  log          {run.log}"
 
 
-def _preset_settings(info: RunInfo) -> PretrainSettings:
+def _size(info: RunInfo) -> str:
+    """Layers and width of a model from scratch; the method of a fine-tuning, with an adapter's rank."""
+    settings = info.settings
+    if isinstance(settings, PretrainSettings):
+        return f"{settings.model.n_layer}x{settings.model.n_embd}"
+    method = settings.model.method
+    return method if method == FULL else f"{method} r{settings.lora.rank}"
+
+
+def _preset_settings(info: RunInfo) -> RunSettings:
+    scratch = isinstance(info.settings, PretrainSettings)
     try:
-        return load_preset(info.preset).settings
+        return load_preset(info.preset).settings if scratch else load_finetune_preset(info.preset).settings
     except UsageError:  # made without one, or with one that is gone
-        return PretrainSettings()
+        return type(info.settings)()
 
 
 def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:

@@ -118,6 +118,11 @@ class FinetuneSettings:
     samples: SampleSettings = field(default_factory=lambda: SampleSettings(prompts=(), tokens=48, temperature=0.0))
     checkpoints: CheckpointSettings = field(default_factory=lambda: replace(CheckpointSettings(), interval=100))
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads at most."""
+        return self.train.grad_accum * self.data.batch_size * self.data.max_length
+
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""
         if self.train.min_learning_rate > self.train.learning_rate and self.train.schedule != "constant":

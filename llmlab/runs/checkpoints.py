@@ -1,7 +1,7 @@
 """Checkpoints on disk: complete or absent, verified, kept by a rule. Knows files, not tensors.
 
 checkpoints/step-00000500/
-    model.safetensors     weights
+    model.safetensors     weights; of an adapter: adapter_model.safetensors and adapter_config.json, as PEFT has them
     training_state.pt     optimizer, random generators, position in the data (tensors and plain values)
     manifest.json         written last: sizes and sha256 of the others
     pinned                an empty file, where someone pinned it
@@ -25,6 +25,7 @@ from llmlab.errors import LabError
 from llmlab.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
 
 MODEL_FILE = "model.safetensors"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 STATE_FILE = "training_state.pt"
 MANIFEST_FILE = "manifest.json"
 PINNED_FILE = "pinned"
@@ -47,6 +48,12 @@ class Checkpoint:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def weights(self) -> Path:
+        """The file with what was trained: the whole model, or an adapter."""
+        adapter = self.path / ADAPTER_WEIGHTS_FILE
+        return adapter if adapter.is_file() else self.path / MODEL_FILE
 
 
 def checkpoint_name(step: int) -> str:
@@ -101,10 +108,11 @@ def verify(checkpoint: Checkpoint) -> str | None:
     manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
     if manifest.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
         return f"{checkpoint.name} was made by a newer version of the lab."
-    for name in (MODEL_FILE, STATE_FILE):
-        entry = manifest.get("files", {}).get(name)
+    entries = manifest.get("files", {})
+    for name in sorted({checkpoint.weights.name, STATE_FILE, *entries}):
+        entry = entries.get(name)
         path = checkpoint.path / name
-        if entry is None or not path.is_file():
+        if entry is None or Path(name).name != name or not path.is_file():
             return f"{checkpoint.name} lacks {name}."
         try:
             size = path.stat().st_size
@@ -126,7 +134,7 @@ def commit(
     val_loss: float | None,
     about: dict[str, Any],
 ) -> Checkpoint:
-    """Makes a checkpoint appear whole: `write_files(staging)` writes both files, then the folder is renamed.
+    """Makes a checkpoint appear whole: `write_files(staging)` writes its files, then the folder is renamed.
 
     At any kill there is the old checkpoint of that step, the new one, or none; never half of one. Raises OSError
     (a full disk) with the staging folder gone and everything saved before intact. A run that someone deleted is
@@ -139,7 +147,7 @@ def commit(
         staging.mkdir()
         write_files(staging)
         files = {}
-        for name in (MODEL_FILE, STATE_FILE):
+        for name in sorted(path.name for path in staging.iterdir()):
             fsync_file(staging / name)
             files[name] = {"bytes": (staging / name).stat().st_size, "sha256": sha256_of(staging / name)}
         if (target / PINNED_FILE).exists():
@@ -178,9 +186,12 @@ def commit(
 
 def copy_into(folder: Path, checkpoint: Checkpoint, labels: Iterable[str]) -> Checkpoint:
     """A copy of a checkpoint in another run's folder, with labels of its own. Raises OSError like `commit`."""
+    files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files")
+    if not files:
+        raise FileNotFoundError(f"{checkpoint.path} is gone")
 
     def write_files(staging: Path) -> None:
-        for name in (MODEL_FILE, STATE_FILE):
+        for name in files:
             shutil.copyfile(checkpoint.path / name, staging / name)
 
     return commit(

@@ -17,17 +17,22 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 
 from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
+from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.records import from_plain
 from llmlab.settings import PretrainSettings
 
 RUN_FORMAT = 1
+# The folder under outputs/ that a run is in, and what it does.
+PRETRAINING = "pretraining"
+FINETUNING = "finetuning"
+RunSettings: TypeAlias = PretrainSettings | FinetuneSettings
 LIVE_STATES = ("queued", "running", "paused", "stopping")
 ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
 
@@ -73,7 +78,7 @@ class RunInfo:
     id: str
     track: str
     created: float
-    settings: PretrainSettings
+    settings: RunSettings
     preset: str = ""
     parent: dict[str, Any] | None = None
     watched: bool = False  # started by the window: leave it one core
@@ -83,6 +88,26 @@ class RunInfo:
     device: str = ""
     threads: int = 0
     format: int = RUN_FORMAT
+
+    @property
+    def pretraining(self) -> PretrainSettings:
+        """The settings of a run from scratch. LabError when it fine-tunes."""
+        if isinstance(self.settings, PretrainSettings):
+            return self.settings
+        raise LabError(f"{self.id} is a fine-tuning run.", f"It changes {self.settings.model.base}.")
+
+    @property
+    def finetuning(self) -> FinetuneSettings:
+        """The settings of a fine-tuning run. LabError when it trains from scratch."""
+        if isinstance(self.settings, FinetuneSettings):
+            return self.settings
+        raise LabError(f"{self.id} trains from scratch: it has no base.")
+
+    @property
+    def reads(self) -> str:
+        """What it learns from: a corpus, or examples."""
+        settings = self.settings
+        return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
 
 
 @dataclass(frozen=True)
@@ -95,6 +120,11 @@ class RunFolder:
     def id(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def outputs(self) -> Path:
+        """The folder that holds the tracks, in one of which the run is."""
+        return self.path.parent.parent
 
     @property
     def run_json(self) -> Path:
@@ -145,7 +175,8 @@ class RunFolder:
         if isinstance(version, int) and version > RUN_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
         try:
-            settings = from_mapping(PretrainSettings, values["settings"])
+            kind = FinetuneSettings if values.get("track") == FINETUNING else PretrainSettings
+            settings = from_mapping(kind, values["settings"])
             return from_plain(RunInfo, values | {"id": self.id, "settings": settings})
         except (UsageError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise LabError(f"The run.json of {self.id} is damaged.", f"{error}") from error

@@ -18,10 +18,13 @@ from llmlab import __version__
 from llmlab.config import SettingInfo, differences, with_values
 from llmlab.corpora.registry import find_corpus
 from llmlab.errors import LabError, UsageError
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import Prediction
+from llmlab.notebook.quantities import RUN
 from llmlab.paths import expanded
-from llmlab.runs.checkpoints import Checkpoint, copy_into, verify
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
-from llmlab.runs.registry import PRETRAINING
+from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
+from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus
+from llmlab.sessions.reference import SavedRun, parse
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
 
@@ -34,56 +37,53 @@ _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776
 # What decides which id means which text. All kinds but gpt2 take their vocabulary from the text itself.
 _VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
 _TEXT_SETTINGS = ("data.corpus", "data.max_tokens")
+# What decides the shapes and the meaning of a fine-tuning run's weights.
+_ADAPTER_SETTINGS = ("model.base", "model.method", "lora.rank", "lora.alpha", "lora.targets")
 
 
 def create_run(
     outputs: Path,
-    settings: PretrainSettings,
+    settings: RunSettings,
     *,
     name: str | None = None,
     preset: str = "",
     parent: tuple[RunFolder, Checkpoint] | None = None,
     watched: bool = False,
+    predictions: Sequence[Prediction | Mapping[str, Any]] = (),
 ) -> RunFolder:
     """A new run folder with run.json, state `queued`. No worker yet.
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
-    branch begins from. watched: a window looks on, so the worker leaves one core to it.
+    branch begins from. watched: a window looks on, so the worker leaves one core to it. predictions: of the learner,
+    locked with this.
     Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
     the folder cannot be made.
     """
-    track = outputs / PRETRAINING
+    track = PRETRAINING if isinstance(settings, PretrainSettings) else FINETUNING
     if name is None:
-        corpus = re.sub(r"[^A-Za-z0-9]+", "-", Path(settings.data.corpus).stem).strip("-") or "text"
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{corpus}"[:80]
-        name, number = stem, 1
-        while (track / name).exists():
-            number += 1
-            name = f"{stem}-{number}"
+        name = _free_name(outputs / track, settings, preset)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
         raise UsageError(
             f"{name!r} cannot be a run's name.",
             "Letters, digits and . _ + - are allowed, at most 100 of them.",
         )
-    corpus_path = expanded(settings.data.corpus)
-    if find_corpus(settings.data.corpus).kind == "yours" and not corpus_path.is_absolute():
-        # The worker, and whoever resumes the run some day, may be in another working directory.
-        settings = with_values(settings, {"data.corpus": str(corpus_path.resolve())})
+    settings = _lasting(settings, outputs)
     if parent is not None:
         _check_branch(*parent, settings)
-    run = RunFolder(track / name)
+    run = RunFolder(outputs / track / name)
     origin: dict[str, Any] | None = None
     if parent is not None:
         origin = {"run": parent[0].id, "folder": str(parent[0].path)}
         origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
     info = RunInfo(
         id=name,
-        track=PRETRAINING,
+        track=track,
         created=time.time(),
         settings=settings,
         preset=preset,
         parent=origin,
         watched=watched,
+        predictions=lock(RUN, name, predictions),
         code_version=__version__,
     )
     if run.path.exists():
@@ -96,9 +96,39 @@ def create_run(
         _make_folder(run, info, parent)
     except OSError as error:
         raise LabError(
-            f"The run's folder could not be made in {track}.", str(error), "Choose another --outputs folder."
+            f"The run's folder could not be made in {outputs / track}.", str(error), "Choose another --outputs folder."
         ) from error
     return run
+
+
+def _free_name(track: Path, settings: RunSettings, preset: str) -> str:
+    """A new run's id: when, from which preset, on which text."""
+    reads = settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
+    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(reads).stem).strip("-") or "text"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
+    name, number = stem, 1
+    while (track / name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _lasting(settings: RunSettings, outputs: Path) -> RunSettings:
+    """With names that mean the same tomorrow and in another working directory: the worker, and whoever resumes the
+    run some day, may be elsewhere, and a base that goes on learning has other weights then."""
+    if isinstance(settings, PretrainSettings):
+        path = expanded(settings.data.corpus)
+        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
+            return with_values(settings, {"data.corpus": str(path.resolve())})
+        return settings
+    if not settings.model.base:
+        raise UsageError("No model was named.", "Fine-tuning begins from one.", "`llmlab-run models` lists them.")
+    base = parse(settings.model.base, outputs)
+    if isinstance(base, SavedRun):
+        base = replace(base, which=str(select(base.run.checkpoints, base.which).step))
+    path = expanded(settings.data.source)
+    source = str(path.resolve()) if path.is_file() else settings.data.source
+    return with_values(settings, {"model.base": str(base), "data.source": source})
 
 
 def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
@@ -119,8 +149,15 @@ def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpo
         raise
 
 
-def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: PretrainSettings) -> None:
-    _refuse_unfit(differences(parent.info().settings, settings), settings)
+def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: RunSettings) -> None:
+    before = parent.info().settings
+    if type(before) is not type(settings):
+        raise UsageError(
+            f"A branch of {parent.id} does what {parent.id} does.",
+            "It either trains from scratch or fine-tunes.",
+            f"Fine-tune it: llmlab-run finetune --model {parent.id}@{checkpoint.step}",
+        )
+    _refuse_unfit(differences(before, settings), settings)
     problem = verify(checkpoint)
     if problem is not None:
         raise LabError(f"A branch cannot begin from {parent.id}@{checkpoint.step}.", problem)
@@ -161,11 +198,17 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: PretrainSettings) -> None:
+def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: RunSettings) -> None:
     """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
-    unfit = _VOCABULARY_SETTINGS if settings.data.tokenizer == "gpt2" else _VOCABULARY_SETTINGS + _TEXT_SETTINGS
+    scratch = isinstance(settings, PretrainSettings)
+    if not isinstance(settings, PretrainSettings):
+        unfit: tuple[str, ...] = _ADAPTER_SETTINGS
+    elif settings.data.tokenizer == "gpt2":
+        unfit = _VOCABULARY_SETTINGS
+    else:
+        unfit = _VOCABULARY_SETTINGS + _TEXT_SETTINGS
     for changed, before, after in changes:
-        if (changed.section == "model" and changed.name != "dropout") or changed.key in unfit:
+        if (scratch and changed.section == "model" and changed.name != "dropout") or changed.key in unfit:
             raise UsageError(
                 f"{changed.key} cannot change from {before} to {after} in a run that exists, or in a branch of it.",
                 "Its checkpoints would not fit.",

@@ -11,8 +11,6 @@ from llmlab.errors import UsageError
 from llmlab.runs.checkpoints import Checkpoint, select
 from llmlab.runs.folder import RunFolder
 
-PRETRAINING = "pretraining"
-
 
 def list_runs(outputs: Path) -> list[RunFolder]:
     """Every run under `outputs/<track>/`, newest first by folder time; folders without run.json are left out."""

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
-import math
 import os
 import platform
 import signal
@@ -25,20 +24,23 @@ import filelock
 import numpy as np
 import torch
 
-from llmlab.config import differences, from_mapping, to_mapping
-from llmlab.corpora.dataset import Dataset, load_dataset
+from llmlab.config import differences, from_mapping
+from llmlab.corpora.dataset import load_dataset
+from llmlab.corpora.tokenizers import Tokenizer
 from llmlab.errors import Cancelled, LabError
 from llmlab.files import clear_litter, write_json
+from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.runs import checkpoints
-from llmlab.runs.folder import RunFolder, RunInfo, process_alive
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, process_alive
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, measured_peak
 from llmlab.training.events import Failed, Started, Stopped, Warned
 from llmlab.training.loop import Trainer
 from llmlab.training.recorder import Recorder
-from llmlab.training.state import LoadedState, Origin, load_state, load_weights, restore
+from llmlab.training.run import TrainingRun, Workplace
+from llmlab.training.state import LoadedState, Origin, load_state, restore
 
 # A worker that was just killed may hold its lock for a moment until the system has taken it down.
 _LOCK_SECONDS = 5.0
@@ -105,26 +107,19 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     torch.set_num_threads(threads)
     versions = _versions()
     run.write_info(dataclasses.replace(info, threads=threads, device=device.kind, versions=versions))
-    recorder.update(steps=settings.train.steps, doing="Reading the corpus")
+    recorder.update(steps=settings.train.steps, doing="Measuring the device")
+    place = Workplace(run, device, recorder, control, threads, versions, measured_peak(device))
     try:
-        data = load_dataset(
-            settings.data,
-            settings.model.block_size,
-            lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
-            control.stop_wanted,
-        )
+        trainer = _prepared(place, settings)
     except Cancelled:
         begun = _started_early(run, info, recorder, device.kind, device.precision)
         recorder.begin_early(begun)
         recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
         recorder.update(state="stopped", doing="")
         return
-    origin = Origin(to_mapping(settings), data.key, threads, device.kind, device.precision, versions)
-    recorder.update(doing="Measuring the device")
-    peak = measured_peak(device)
-    trainer = Trainer(run, settings, data, device, recorder, control, origin, peak)
     loaded, skipped = _load_newest(run, trainer)
-    write_json(run.tokenizer_json, data.tokenizer.to_json())
+    if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
+        write_json(run.tokenizer_json, trainer.tokenizer.to_json())
     changed = changes_since(loaded, trainer.origin) if loaded is not None else []
     if loaded is not None:
         trainer.progress = loaded.progress
@@ -133,39 +128,32 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     else:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
-    recorder.record(_started(run, trainer, data, changed))
+    recorder.record(trainer.started(changed))
     for sentence in skipped:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
-    trainer.use_prompts(settings.samples.prompts)
+    trainer.choose_prompts()
     trainer.train()
 
 
-def _started(run: RunFolder, trainer: Trainer, data: Dataset, changed: list[str]) -> Started:
-    model, settings = trainer.model, trainer.settings
-    return Started(
-        step=trainer.progress.step,
-        time=time.time(),
-        run=run.id,
-        attempt=trainer.recorder.status.attempt,
-        steps=settings.train.steps,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        vocab_size=model.vocab_size,
-        train_tokens=len(data.train),
-        val_tokens=len(data.val),
-        tokens_per_step=trainer.tokens_per_step,
-        uniform_loss=math.log(model.vocab_size),
-        unigram_loss=data.unigram_loss,
-        floor_loss=data.floor_loss,
-        device=trainer.device.kind,
-        precision=trainer.device.precision,
-        threads=torch.get_num_threads(),
-        peak_flops=trainer.peak_flops,
-        tokenizer=data.tokenizer.kind,
-        comparable=data.tokenizer.comparable,
-        active_seconds=trainer.progress.active_seconds,
-        pid=os.getpid(),
-        changed=changed,
+def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
+    """A training with its model and data, before it looks for a checkpoint. Raises Cancelled when a stop is asked."""
+    control, recorder = place.control, place.recorder
+    if isinstance(settings, FinetuneSettings):
+        from llmlab.finetuning.loop import Finetuner
+
+        def tell(what: str, done: float, total: float) -> None:
+            if control.stop_wanted():
+                raise Cancelled()
+            recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
+
+        return Finetuner(place, settings, tell)
+    data = load_dataset(
+        settings.data,
+        settings.model.block_size,
+        lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
+        control.stop_wanted,
     )
+    return Trainer(place, settings, data)
 
 
 def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
@@ -182,7 +170,7 @@ def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: st
         vocab_size=None,
         train_tokens=None,
         val_tokens=None,
-        tokens_per_step=settings.data.batch_size * settings.model.block_size * settings.train.grad_accum,
+        tokens_per_step=settings.tokens_per_step,
         uniform_loss=None,
         unigram_loss=None,
         floor_loss=None,
@@ -190,14 +178,14 @@ def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: st
         precision=precision,
         threads=torch.get_num_threads(),
         peak_flops=None,
-        tokenizer=settings.data.tokenizer,
-        comparable=settings.data.tokenizer == "gpt2",
+        tokenizer=settings.data.tokenizer if isinstance(settings, PretrainSettings) else "",
+        comparable=isinstance(settings, PretrainSettings) and settings.data.tokenizer == "gpt2",
         active_seconds=active_seconds,
         pid=os.getpid(),
     )
 
 
-def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, list[str]]:
+def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | None, list[str]]:
     """The newest checkpoint that verifies and loads, its weights in the model; and what was passed over, and why.
 
     Raises LabError when there are checkpoints and none is good: starting over would hide the loss.
@@ -211,16 +199,11 @@ def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, 
             skipped.append(f"{name} has no manifest that can be read. It is passed over.")
             continue
         problem = checkpoints.verify(checkpoint)
-        if problem is None and checkpoint.about.get("tokenizer") != trainer.data.tokenizer.key():
-            raise LabError(
-                f"{run.id} cannot go on: its text now gives another vocabulary.",
-                f"{checkpoint.name} was trained on other tokens than {trainer.settings.data.corpus} has today.",
-                "Put the old text back, or start a new run.",
-            )
         if problem is None:
+            trainer.require_same_text(checkpoint)
             try:
                 loaded = load_state(checkpoint.path)
-                load_weights(checkpoint.path, trainer.model)
+                trainer.load_weights(checkpoint)
                 if checkpoint.about.get("run") != run.id:  # a branch's first: its place is in the parent's events
                     loaded.events_bytes = 0
                 return loaded, skipped
@@ -236,8 +219,8 @@ def _load_newest(run: RunFolder, trainer: Trainer) -> tuple[LoadedState | None, 
 
 def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
     """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
-    old = from_mapping(PretrainSettings, loaded.origin.settings)
-    new = from_mapping(PretrainSettings, now.settings)
+    kind = FinetuneSettings if "lora" in now.settings else PretrainSettings
+    old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
     sentences = []
     for info, before, after in differences(old, new):
         effect = "the run is no longer what one uninterrupted run would be" if info.exact else "training is not touched"
@@ -255,11 +238,21 @@ def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
     return sentences
 
 
-def explain(error: Exception, settings: PretrainSettings) -> LabError:
+def explain(error: Exception, settings: RunSettings) -> LabError:
     """Any error of training as what happened, why, and what to do; the traceback is in worker.log."""
     if isinstance(error, LabError):
         return error
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) and isinstance(settings, FinetuneSettings):
+        data, train = settings.data, settings.train
+        half = -(-data.batch_size // 2)
+        return LabError(
+            "There was not enough memory.",
+            f"{settings.model.base} is fine-tuned ({settings.model.method}) on {data.batch_size} x {data.max_length} "
+            "tokens at once.",
+            f"Try data.batch_size={half} with train.grad_accum={train.grad_accum * -(-data.batch_size // half)}, "
+            f"data.max_length={max(8, data.max_length // 2)}, or model.method=qlora.",
+        )
+    if is_out_of_memory(error) and isinstance(settings, PretrainSettings):
         needed = estimate(settings)
         size = settings.data.batch_size
         if size > 1:

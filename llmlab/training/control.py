@@ -18,7 +18,7 @@ from llmlab.training.inspections import answer_request
 from llmlab.training.recorder import Recorder
 
 if TYPE_CHECKING:
-    from llmlab.training.loop import Trainer
+    from llmlab.training.run import TrainingRun
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Control:
         self._waiting += requests.take(self._run.requests)
         return self.stop_signal.is_set() or any(request.name == "stop" for request in self._waiting)
 
-    def handle_requests(self, trainer: Trainer) -> None:
+    def handle_requests(self, trainer: TrainingRun) -> None:
         """Does what is asked, in order. Raises StopRequested. A pause waits here, with all state in memory."""
         self._waiting += requests.take(self._run.requests)
         while self._waiting and not self.stop_signal.is_set():
@@ -58,11 +58,11 @@ class Control:
         if self.stop_signal.is_set():
             raise StopRequested
 
-    def warn(self, trainer: Trainer, message: str) -> None:
+    def warn(self, trainer: TrainingRun, message: str) -> None:
         """Records a warning at the trainer's step."""
         self._recorder.record(Warned(trainer.progress.step, time.time(), message))
 
-    def until_written(self, trainer: Trainer, write: Callable[[], T]) -> T:
+    def until_written(self, trainer: TrainingRun, write: Callable[[], T]) -> T:
         """Calls `write` and returns what it does. A watched run that cannot write pauses and tries again."""
         while True:
             try:
@@ -72,7 +72,7 @@ class Control:
                     raise
                 self._pause(trainer, f"The run's folder could not be written. {disk_advice(error)}")
 
-    def _pause(self, trainer: Trainer, reason: str) -> None:
+    def _pause(self, trainer: TrainingRun, reason: str) -> None:
         began = time.monotonic()
         step = trainer.progress.step
         self._announce(Paused(step, time.time(), reason), state="paused", step=step)
@@ -95,7 +95,7 @@ class Control:
         self._recorder.keep_reserve()
         self._announce(Resumed(step, time.time(), time.monotonic() - began), state="running", step=step)
 
-    def _serve(self, trainer: Trainer, request: requests.Request) -> None:
+    def _serve(self, trainer: TrainingRun, request: requests.Request) -> None:
         """What can be done between two steps as well as during a pause; other requests mean nothing there."""
         if request.name == "save":
             self._save_on_request(trainer)
@@ -112,13 +112,13 @@ class Control:
             if not is_disk_full(error):
                 raise
 
-    def _save_on_request(self, trainer: Trainer) -> None:
+    def _save_on_request(self, trainer: TrainingRun) -> None:
         try:
             trainer.save({"requested"})
         except OSError as error:
             self.warn(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
 
-    def _sample_on_request(self, trainer: Trainer, request: requests.Request) -> None:
+    def _sample_on_request(self, trainer: TrainingRun, request: requests.Request) -> None:
         prompts = request.options.get("prompts")
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             prompts = list(trainer.settings.samples.prompts)
@@ -128,7 +128,7 @@ class Control:
         except LabError as error:
             self.warn(trainer, str(error))
 
-    def _inspect_on_request(self, trainer: Trainer, request: requests.Request) -> None:
+    def _inspect_on_request(self, trainer: TrainingRun, request: requests.Request) -> None:
         inspected = answer_request(trainer, request.options, self.stop_wanted)
         if inspected is not None:
             with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room

@@ -102,6 +102,19 @@ class Sampled(Event):
 
 
 @dataclass
+class Scored(Event):
+    """Held-out items that the model answered, checked by a program; fine-tuning, before the first step and at the end.
+
+    items: {"prompt": str, "expected": str, "answer": str, "right": bool} each.
+    """
+
+    correct: int
+    total: int
+    items: list[dict[str, str | bool]]
+    seconds: float
+
+
+@dataclass
 class CheckpointSaved(Event):
     """A checkpoint folder is complete. labels: of periodic, best, final, requested, stopped."""
 
@@ -174,6 +187,7 @@ EVENT_NAMES: dict[type[Event], str] = {
     StepEvent: "step",
     Evaluated: "evaluated",
     Sampled: "sampled",
+    Scored: "scored",
     CheckpointSaved: "checkpoint_saved",
     Paused: "paused",
     Resumed: "resumed",

@@ -24,7 +24,7 @@ from llmlab.training.events import Inspected
 from llmlab.training.state import random_state, restore_random
 
 if TYPE_CHECKING:
-    from llmlab.training.loop import Trainer
+    from llmlab.training.run import TrainingRun
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,120}")
 # What `ask_live` calls its answers; anything else in the folder is not for us to delete.
@@ -35,7 +35,7 @@ _TELL_SECONDS = 0.25
 _KEPT_SECONDS = 3600.0
 
 
-def answer_request(trainer: Trainer, options: dict[str, Any], stop_wanted: Callable[[], bool]) -> Inspected | None:
+def answer_request(trainer: TrainingRun, options: dict[str, Any], stop_wanted: Callable[[], bool]) -> Inspected | None:
     """Answers an `inspect` request into inspections/; None when it was cancelled or failed.
 
     options: question, values and out (a name), as `llmlab.sessions.live` sends them. stop_wanted: the run should
@@ -75,11 +75,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _answer(trainer: Trainer, question: str, values: dict[str, Any], out: Path, progress: _Teller) -> None:
+def _answer(trainer: TrainingRun, question: str, values: dict[str, Any], out: Path, progress: _Teller) -> None:
     from llmlab.inspection.answers import answer  # not before somebody asks
     from llmlab.sessions.model import OpenModel
 
-    step, model = trainer.progress.step, unwrapped(trainer.model)
+    step, model = trainer.progress.step, unwrapped(trainer.plain_model())
     was_training, random = model.training, random_state()
     try:
         opened = OpenModel(
@@ -87,7 +87,7 @@ def _answer(trainer: Trainer, question: str, values: dict[str, Any], out: Path, 
             name=f"{trainer.run.id}, step {step:,}",
             kind="live",
             model=model.eval(),
-            tokenizer=trainer.data.tokenizer,
+            tokenizer=trainer.tokenizer,
             step=step,
         )
         answer(opened, question, values, out, progress)

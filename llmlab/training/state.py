@@ -6,8 +6,10 @@ with weights_only=True: nothing in a checkpoint is ever unpickled into code, who
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,14 @@ class LoadedState:
     random: dict[str, Any]
 
 
-def save_files(
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Writes every weight of `model` into a staging folder. Raises OSError when the disk is full."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(model.state_dict()).items()}
+    with _system_errors(folder):
+        safetensors.torch.save_file(weights, folder / MODEL_FILE)
+
+
+def save_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -79,8 +88,7 @@ def save_files(
     origin: Origin,
     events_bytes: int,
 ) -> None:
-    """Writes both files into a staging folder. Raises OSError when the disk is full."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(model.state_dict()).items()}
+    """Writes all but the weights into a staging folder. Raises OSError when the disk is full."""
     names = {parameter: name for name, parameter in _plain_names(dict(model.named_parameters())).items()}
     state = {
         "format": STATE_FORMAT,
@@ -91,10 +99,15 @@ def save_files(
         "scaler": scaler.state_dict(),
         "random": random_state(),
     }
+    with _system_errors(folder), (folder / STATE_FILE).open("wb") as file:
+        torch.save(state, file)  # by its name, it would lose the system's error
+
+
+@contextlib.contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """What the libraries say of a disk, as the system's own error."""
     try:
-        safetensors.torch.save_file(weights, folder / MODEL_FILE)
-        with (folder / STATE_FILE).open("wb") as file:  # by its name, torch.save would lose the system's error
-            torch.save(state, file)
+        yield
     except (safetensors.SafetensorError, RuntimeError) as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None

@@ -11,7 +11,6 @@ from llmlab.errors import LabError
 from llmlab.files import read_json
 from llmlab.runs.checkpoints import (
     MANIFEST_FILE,
-    MODEL_FILE,
     STATE_FILE,
     Checkpoint,
     best_of,
@@ -137,7 +136,7 @@ def delete_rows(rows: Iterable[CheckpointRow]) -> None:
 
 def _size_damage(checkpoint: Checkpoint) -> str | None:
     files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
-    for name in (MODEL_FILE, STATE_FILE):
+    for name in (checkpoint.weights.name, STATE_FILE):
         try:
             size = (checkpoint.path / name).stat().st_size
         except OSError:

@@ -25,7 +25,7 @@ from llmlab.runs import worker
 from llmlab.runs.checkpoints import MODEL_FILE, list_checkpoints, select, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume, request
-from llmlab.training import loop, requests
+from llmlab.training import requests, state
 from llmlab.training.loop import Trainer
 
 STEPS = 14
@@ -102,9 +102,9 @@ def test_a_limit_on_file_sizes_ends_in_a_sentence_with_every_checkpoint_intact(
 def test_a_full_disk_ends_an_unwatched_run_with_what_it_had_saved(run: RunFolder, alone: RunFolder, call: int) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     effects = [mock.DEFAULT] * call + [full]
-    real = loop.state.save_files
+    real = state.save_state
     with (
-        mock.patch.object(loop.state, "save_files", side_effect=effects, wraps=real),
+        mock.patch.object(state, "save_state", side_effect=effects, wraps=real),
         pytest.raises(LabError, match=r"The disk is full\. Free some space, then resume\."),
     ):
         train_here(run)
@@ -195,7 +195,7 @@ def test_a_full_disk_ends_a_headless_worker_in_a_sentence(small_disk: Path, alon
 def test_a_run_that_waits_on_a_full_disk_can_be_stopped(outputs: Path) -> None:
     run = create_run(outputs, quick_settings(STEPS, **_SETTINGS), name="run", watched=True)
     full = OSError(errno.ENOSPC, "No space left on device")
-    with mock.patch.object(loop.state, "save_files", side_effect=full), forked(run) as child:
+    with mock.patch.object(state, "save_state", side_effect=full), forked(run) as child:
         wait_until(lambda: run.status().state == "paused")
         child.terminate()
         assert child.wait(20) == 1

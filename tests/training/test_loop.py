@@ -21,6 +21,7 @@ from llmlab.gpt.model import GPT
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.training import loop
+from llmlab.training import run as training_run
 from llmlab.training.loop import Trainer
 from llmlab.training.schedule import learning_rate
 
@@ -305,7 +306,7 @@ class FakeClock:
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
     fake = FakeClock()
-    with mock.patch.object(loop, "time", fake):
+    with mock.patch.object(loop, "time", fake), mock.patch.object(training_run, "time", fake):
         yield fake
 
 

@@ -1,0 +1,336 @@
+"""What every training does between its steps: report, measure, sample, save, answer requests, finish, stop.
+
+`llmlab.training.loop.Trainer` trains a GPT from scratch on top of it, `llmlab.finetuning.loop.Finetuner` a model that
+exists. Both write the same events and checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llmlab.config import to_mapping
+from llmlab.errors import LabError
+from llmlab.runs import checkpoints
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder, RunSettings
+from llmlab.training import state
+from llmlab.training.control import Control
+from llmlab.training.device import Device
+from llmlab.training.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.training.recorder import Recorder
+from llmlab.training.schedule import learning_rate
+from llmlab.training.state import Origin, Progress
+
+if TYPE_CHECKING:
+    from llmlab.sessions.model import TextTokenizer
+
+# Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
+_SPEED_STEPS = 20
+# Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
+_MEMORY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a worker trains: its run, and what it has to do it with."""
+
+    run: RunFolder
+    device: Device
+    recorder: Recorder
+    control: Control
+    threads: int
+    versions: dict[str, str]  # of the libraries
+    peak_flops: float  # measured, FLOP/s
+
+
+@dataclass
+class StepResult:
+    """What one optimizer step did; tensors on the device until someone needs the numbers."""
+
+    step: int  # counted from 1
+    loss: torch.Tensor  # mean over the step's tokens, nats
+    grad_norm: torch.Tensor  # before clipping
+    lr: float
+    tokens: int  # that it read
+
+
+class TrainingRun(ABC):
+    """A model that trains, and how far it has come. `train` runs until the end, a stop, or an error."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    tokenizer: TextTokenizer
+    flops_per_token: float  # of one optimizer step, for `mfu`
+
+    def __init__(self, place: Workplace, settings: RunSettings, data_key: str) -> None:
+        """data_key: changes when the tokens change, on which an exact resume depends."""
+        self.settings = settings
+        self.run, self.device, self.recorder, self.control = place.run, place.device, place.recorder, place.control
+        self.origin = Origin(
+            to_mapping(settings), data_key, place.threads, place.device.kind, place.device.precision, place.versions
+        )
+        self.peak_flops = place.peak_flops
+        self.progress = Progress()
+        self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)
+        self._memory, self._memory_read = 0, -math.inf
+        self._prompts: list[str] = []
+
+    # What each kind of training knows ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def train(self) -> None:
+        """Optimizer steps until `train.steps`, with everything that happens between them."""
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> float:
+        """Tokens that a step reads, on average."""
+
+    @abstractmethod
+    def started(self, changed: list[str]) -> Started:
+        """The event that opens this worker's part. changed: settings changed on resume, as sentences."""
+
+    @abstractmethod
+    def losses(self) -> tuple[float, float]:
+        """Mean training and validation loss on fixed data, nats a token, dropout off."""
+
+    @abstractmethod
+    def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
+        """What the model writes after each prompt, as the `sampled` event holds it. LabError for a strange prompt."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint's manifest says of the model."""
+
+    @abstractmethod
+    def save_weights(self, folder: Path) -> None:
+        """Writes what was trained into a staging folder. OSError when the disk is full."""
+
+    @abstractmethod
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """Takes a verified checkpoint's weights. LabError when they do not fit."""
+
+    @abstractmethod
+    def require_same_text(self, checkpoint: Checkpoint) -> None:
+        """LabError when the checkpoint's tokens mean something else than today's."""
+
+    @abstractmethod
+    def plain_model(self) -> nn.Module:
+        """The model as inspection reads it: nothing wrapped around it, adapters merged."""
+
+    @abstractmethod
+    def choose_prompts(self) -> None:
+        """Decides on the prompts of the samples; those that the vocabulary cannot say are left out with a warning."""
+
+    # Between the steps -------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Where learning begins from is measured and shown; a checkpoint of step 0 has been through this."""
+        train, progress = self.settings.train, self.progress
+        if progress.step == 0:
+            if train.eval_interval and progress.val_loss is None:
+                self.evaluate()
+            if train.sample_interval and not progress.sample_seconds:
+                self.sample(self._prompts)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another step is due."""
+        return self.progress.step < self.settings.train.steps and not self._early_stop_due()
+
+    def after_step(self, result: StepResult, seconds: float) -> None:
+        """Counts a step that took `seconds`, and does what is due after it."""
+        train, progress = self.settings.train, self.progress
+        progress.step += 1
+        progress.tokens += result.tokens
+        self._measure_speed(seconds)
+        step, last = progress.step, progress.step == train.steps
+        if step == 1 or step % train.log_interval == 0 or last:
+            self.report(result)
+        better = self._due(step, train.eval_interval) and self.evaluate()
+        if self._due(step, train.sample_interval):
+            self.sample(self._prompts)
+        labels = self._labels(better)
+        if labels and not last and not self._early_stop_due():
+            self.control.until_written(self, partial(self.save, labels, result))
+
+    def report(self, result: StepResult) -> None:
+        """Writes the `step` event."""
+        self.require_finite(result)
+        progress = self.progress
+        now = time.monotonic()
+        if now - self._memory_read > _MEMORY_SECONDS:
+            self._memory, self._memory_read = self.device.memory_bytes(), now
+        speed = self.tokens_per_step / progress.step_seconds
+        self.record(
+            StepEvent(
+                step=progress.step,
+                time=time.time(),
+                loss=float(result.loss),
+                lr=result.lr,
+                grad_norm=float(result.grad_norm),
+                tokens=progress.tokens,
+                tokens_per_second=speed,
+                active_seconds=progress.active_seconds,
+                eta_seconds=self._seconds_left(),
+                memory_bytes=self._memory,
+                mfu=self.flops_per_token * speed / self.peak_flops,
+            )
+        )
+
+    def evaluate(self) -> bool:
+        """Measures both losses and writes `evaluated`; returns whether validation is the best yet.
+
+        LabError when one is not finite: weights that say nothing must not be saved as if they were good.
+        """
+        begin = time.perf_counter()
+        progress = self.progress
+        losses = self.losses()
+        progress.train_loss, progress.val_loss = losses
+        better = math.isfinite(losses[1]) and (progress.best_val_loss is None or losses[1] < progress.best_val_loss)
+        if better:
+            progress.best_val_loss, progress.best_step = losses[1], progress.step
+            progress.evaluations_without_better = 0
+        else:
+            progress.evaluations_without_better += 1
+        progress.evaluation_seconds = time.perf_counter() - begin
+        self.record(Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds))
+        for loss, split in zip(losses, ("train", "validation"), strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged(f"{split} loss", progress.step, learning_rate(progress.step, self.settings.train))
+        return better
+
+    def sample(self, prompts: Sequence[str]) -> None:
+        """Lets the model continue the prompts and writes `sampled`."""
+        begin = time.perf_counter()
+        written = self.continuations(prompts, self.settings.train.seed + self.progress.step)
+        self.progress.sample_seconds = time.perf_counter() - begin
+        self.record(Sampled(self.progress.step, time.time(), written))
+
+    def save(self, labels: set[str], result: StepResult | None = None) -> str:
+        """Saves a checkpoint, deletes what the keep rule drops, and returns its name."""
+        if result is not None:
+            self.require_finite(result)
+        begin = time.perf_counter()
+        progress, settings = self.progress, self.settings
+
+        def write_files(folder: Path) -> None:
+            self.save_weights(folder)
+            state.save_state(
+                folder, self.model, self.optimizer, self.scaler, progress, self.origin, self.recorder.bytes
+            )
+
+        # The validation loss belongs to this checkpoint only where it was measured at this very step.
+        measured = self._due(progress.step, settings.train.eval_interval)
+        saved = checkpoints.commit(
+            self.run.checkpoints,
+            progress.step,
+            write_files,
+            labels=labels,
+            val_loss=progress.val_loss if measured else None,
+            about={"run": self.run.id, **self.about(), "tokens": progress.tokens},
+        )
+        seconds = time.perf_counter() - begin
+        self.recorder.record(
+            CheckpointSaved(progress.step, time.time(), saved.name, sorted(labels), saved.bytes, seconds)
+        )
+        checkpoints.prune(self.run.checkpoints, settings.checkpoints.keep_last, saved.name)
+        return saved.name
+
+    def finish(self) -> None:
+        """The promise: a final checkpoint is always saved."""
+        progress = self.progress
+        early = progress.step < self.settings.train.steps
+        labels = {"final"} | ({"best"} if progress.best_step == progress.step else set())
+        name = self.control.until_written(self, partial(self.save, labels))
+        self.recorder.record(
+            Finished(
+                step=progress.step,
+                time=time.time(),
+                reason="early_stop" if early else "steps",
+                train_loss=progress.train_loss,
+                val_loss=progress.val_loss,
+                best_val_loss=progress.best_val_loss,
+                best_step=progress.best_step,
+                active_seconds=progress.active_seconds,
+                checkpoint=name,
+            )
+        )
+        self.recorder.update(state="finished", step=progress.step, eta_seconds=0.0)
+
+    def stop(self) -> None:
+        """Saves where it stands, unless that is saved already, and ends."""
+        self.recorder.update(state="stopping", step=self.progress.step)
+        name = checkpoints.checkpoint_name(self.progress.step)
+        if all(saved.name != name for saved in checkpoints.list_checkpoints(self.run.checkpoints)):
+            self.save({"stopped"})
+        self.recorder.record(Stopped(self.progress.step, time.time(), self.progress.active_seconds, name))
+        self.recorder.update(state="stopped", step=self.progress.step)
+
+    def record(self, event: Event) -> None:
+        """Writes an event, waiting for room on the disk where someone watches."""
+        self.control.until_written(self, partial(self.recorder.record, event))
+
+    def require_finite(self, result: StepResult) -> None:
+        """LabError when the step's loss or gradient is not finite."""
+        loss, grad_norm = float(result.loss), float(result.grad_norm)
+        # fp16's scaler expects infinite gradients now and then, skips the step and lowers its scale.
+        if math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled()):
+            return
+        raise self._diverged("loss" if not math.isfinite(loss) else "gradient", result.step, result.lr)
+
+    def _labels(self, better: bool) -> set[str]:
+        """Why a checkpoint is due at this step, if it is."""
+        wanted = self.settings.checkpoints
+        labels = {"periodic"} if self._due(self.progress.step, wanted.interval) else set()
+        return labels | ({"best"} if better and wanted.best else set())
+
+    def _due(self, step: int, interval: int) -> bool:
+        """Whether something that happens every `interval` steps, and at the last one, happens now; 0 means never."""
+        return interval > 0 and (step % interval == 0 or step == self.settings.train.steps)
+
+    def _early_stop_due(self) -> bool:
+        patience = self.settings.train.early_stop
+        return patience > 0 and self.progress.evaluations_without_better >= patience
+
+    def _measure_speed(self, seconds: float) -> None:
+        self._recent.append(seconds)
+        self.progress.active_seconds += seconds
+        # After a resume the speed of the last worker holds until this one has warmed up.
+        if len(self._recent) == _SPEED_STEPS or self.progress.step_seconds == 0 or self.progress.step <= _SPEED_STEPS:
+            self.progress.step_seconds = sum(self._recent) / len(self._recent)
+
+    def _seconds_left(self) -> float:
+        train, progress = self.settings.train, self.progress
+        left = (train.steps - progress.step) * progress.step_seconds
+        for interval, seconds in (
+            (train.eval_interval, progress.evaluation_seconds),
+            (train.sample_interval, progress.sample_seconds),
+        ):
+            if interval:  # the last step counts also where it is no multiple of the interval
+                left += (-(-train.steps // interval) - progress.step // interval) * seconds
+        return left
+
+    def _diverged(self, what: str, step: int, lr: float) -> LabError:
+        saved = checkpoints.list_checkpoints(self.run.checkpoints)
+        kept = f"The last good checkpoint is {saved[-1].name}." if saved else "No checkpoint had been saved yet."
+        train = self.settings.train
+        clip = "" if train.grad_clip else ", or clip the gradient (train.grad_clip=1)"
+        return LabError(
+            f"The {what} at step {step} is not a finite number, so training stopped. {kept}",
+            f"The learning rate there was {lr:.3g}.",
+            f"Lower it (train.learning_rate={train.learning_rate / 3:.1g}), warm up longer "
+            f"(train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
+        )
