@@ -126,6 +126,27 @@ class PrimaryButton(QPushButton):
             super().keyPressEvent(event)
 
 
+class ProblemLabel(QLabel):
+    """What is wrong, in the theme's colour for it; gone while nothing is."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+        self.hide()
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def say(self, text: str) -> None:
+        """Shows what is wrong; nothing with an empty text."""
+        self.setText(text)
+        self.setVisible(bool(text))
+
+    def _restyle(self) -> None:
+        palette = QPalette(self.palette())
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(current_theme().bad))
+        self.setPalette(palette)
+
+
 class QuietLabel(QLabel):
     """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard."""
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -28,7 +27,7 @@ from llmlab.config import describe
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings
 from llmlab.settings import Preset
-from llmlab_gui.docks.base import LabDock, PrimaryButton, QuietLabel
+from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
@@ -102,8 +101,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.estimate = QLabel()
         self.estimate.setWordWrap(True)
         self.estimate.setAccessibleName("Estimate")
-        self.problem = QLabel()
-        self.problem.setWordWrap(True)
+        self.problem = ProblemLabel()
         self.problem.setAccessibleName("What is wrong")
         self.help = QuietLabel("Point at a setting to read what it means.")
         self.help.setAccessibleName("Help")
@@ -196,18 +194,15 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def update_all(self) -> None:
         """Says what is wrong, or else what the run will need."""
-        theme = current_theme()
-        for label in (self.problem, self.estimate):
-            palette = QPalette(label.palette())
-            palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.bad if label is self.problem else theme.text))
-            label.setPalette(palette)
         self.reset_button.setEnabled(len(self.form.changed()) > 0)
+        self._complain()
         try:
             plan = self.plan()
         except LabError as error:
-            self.problem.setText(str(error))
+            self.problem.say(str(error))
             self._allow(False)
             return
+        self.problem.say("")
         self._allow(True)
         self.work_out(plan.settings)  # type: ignore[arg-type]
 
@@ -224,8 +219,13 @@ class RunSetupDock(LabDock, Generic[S]):
             self.lab.error_raised.emit(error)
             return None
 
+    def _complain(self) -> None:
+        """Says under a field what is wrong with it, also where only its fit with others is."""
+        found = self.form.problem()
+        for field in self.form.fields.values():
+            field.complain(str(found[0]) if found is not None and found[1] is field else "")
+
     def _allow(self, allowed: bool) -> None:
-        self.problem.setVisible(not allowed)
         self.estimate.setVisible(allowed)
         self.train_button.setEnabled(allowed)
         self.queue_button.setEnabled(allowed)
@@ -242,13 +242,15 @@ class RunSetupDock(LabDock, Generic[S]):
         grid.addWidget(self.presets, 0, 1, 1, 3)
         grid.addWidget(self.about, 1, 1, 1, 3)
         top = Qt.AlignmentFlag.AlignTop
-        for row, field in enumerate(self.essentials.values(), start=2):
+        for place, field in enumerate(self.essentials.values()):
+            row = 2 + 2 * place  # under each is room for what is wrong with it
             label, editor, unit, reset = field.widgets
             grid.addWidget(label, row, 0, top)
             grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
             grid.addWidget(unit, row, 2)
             grid.addWidget(reset, row, 3, top)
-        row = 2 + len(self.essentials)
+            grid.addWidget(field.problem, row + 1, 1, 1, 3)
+        row = 2 + 2 * len(self.essentials)
         grid.addWidget(name_label, row, 0)
         grid.addWidget(self.name, row, 1, 1, 3)
         inside = QWidget()

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
 from llmlab.config import SettingInfo, parse_value
 from llmlab.errors import UsageError
-from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.docks.base import ProblemLabel, QuietLabel
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
 from llmlab_gui.icons import icon
 from llmlab_gui.theme import current_theme, theme_notifier
@@ -27,6 +27,7 @@ class Field(QObject):
         super().__init__(parent)
         self.info = info
         self.baseline: Any = info.default
+        self._complaint = ""  # of what it does not fit together with
         self._marked: tuple[bool, bool] | None = (False, False)  # changed, wrong: as the widgets say now
         self.editor = editor or make_editor(info)
         self.label = QLabel(info.name.replace("_", "_\u200b"))  # may break where a narrow form needs it
@@ -34,6 +35,8 @@ class Field(QObject):
         self.unit = QuietLabel(info.unit)
         if not info.unit:
             self.unit.hide()
+        self.problem = ProblemLabel()
+        self.problem.setAccessibleName(f"What is wrong with {info.name}")
         self.reset_button = QToolButton()
         self.reset_button.setAutoRaise(True)
         self.reset_button.setIconSize(QSize(14, 14))
@@ -57,6 +60,12 @@ class Field(QObject):
     def widgets(self) -> tuple[QWidget, QWidget, QWidget, QWidget]:
         """Left to right."""
         return self.label, self.editor, self.unit, self.reset_button
+
+    def complain(self, text: str) -> None:
+        """Says under it what is wrong although its value can be read; nothing with an empty text."""
+        if text != self._complaint:
+            self._complaint = text
+            self._say_problem()
 
     @property
     def changed(self) -> bool:
@@ -115,6 +124,7 @@ class Field(QObject):
             widget.setVisible(visible)
         self.unit.setVisible(visible and bool(self.info.unit))
         self.reset_button.setVisible(visible and self.changed)
+        self._say_problem()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
@@ -127,6 +137,7 @@ class Field(QObject):
 
     def _update(self) -> None:
         """Marks what differs from the preset, and what cannot be read."""
+        self._say_problem()
         try:
             changed, wrong = bool(self.parsed() != self.baseline), False
         except UsageError:
@@ -143,6 +154,15 @@ class Field(QObject):
         theme = current_theme()
         palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if wrong else theme.text))
         target.setPalette(palette)
+
+    def _say_problem(self) -> None:
+        try:
+            self.parsed()
+        except UsageError as error:
+            wrong = str(error)
+        else:
+            wrong = self._complaint
+        self.problem.say("" if self.editor.isHidden() else wrong)
 
     def _restyle(self) -> None:
         self.reset_button.setIcon(icon("undo", current_theme().accent))

@@ -47,10 +47,13 @@ class Section(QWidget):
         self.more.setFlat(True)
         ordered = [f for f in fields if not f.info.advanced] + [f for f in fields if f.info.advanced]
         ordinary = sum(not field.info.advanced for field in ordered)
-        grid.addWidget(self.more, ordinary, 0, 1, 4)
+        # Two rows a field: under it is room for what is wrong with it.
+        grid.addWidget(self.more, 2 * ordinary, 0, 1, 4)
         for place, field in enumerate(ordered):
+            row = 2 * place if place < ordinary else 2 * place + 1
             for column, widget in enumerate(field.widgets):
-                grid.addWidget(widget, place if place < ordinary else place + 1, column)
+                grid.addWidget(widget, row, column)
+            grid.addWidget(field.problem, row + 1, 0, 1, 4)
         top = QHBoxLayout()
         top.addWidget(self.header)
         top.addWidget(self.summary, 1)
