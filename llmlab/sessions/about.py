@@ -12,9 +12,25 @@ from llmlab.errors import LabError
 from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 from llmlab.inspection.anatomy import Refusals
 from llmlab.progress import Progress, quiet
+from llmlab.runs.checkpoints import select
+from llmlab.sessions.gguf_header import count_gguf_numbers
+from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.huggingface import read_config
 from llmlab.sessions.model import OpenModel
-from llmlab.sessions.reference import LiveRun
-from llmlab.sessions.scratch import read_tokenizer
+from llmlab.sessions.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    LiveRun,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    is_tuned,
+)
+from llmlab.sessions.scratch import described_model, read_tokenizer
+from llmlab.sessions.tuned import base_of
+from llmlab.sessions.weights import count_numbers
+from llmlab.settings import ModelSettings
 
 _FLOAT = 4  # bytes of a weight
 # How often a run that has not begun is looked at.
@@ -65,7 +81,9 @@ def about(opened: OpenModel) -> About:
         anatomy = opened.anatomy
     except LabError as error:
         refusals = dict.fromkeys(_PANELS, str(error))
-        return About(**common, **_from_settings(opened), refusals=refusals, memory_bytes=_resident())
+        return About(
+            **common, **_from_config(getattr(opened.model, "config", None)), refusals=refusals, memory_bytes=_resident()
+        )
     return About(
         **common,
         memory_bytes=_resident(),
@@ -80,34 +98,67 @@ def about(opened: OpenModel) -> About:
 
 
 def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
-    """Describes a live run from its folder, once it has made its tokenizer: a worker that reads its text is waited for.
+    """Describes a live run from its folder: one that fine-tunes by its base, another once it has made its tokenizer.
 
-    LabError when the run ends before that. Cancelled when `progress` says so.
+    A worker that reads its text is waited for. LabError when the run ends before that, or its base is not here.
+    Cancelled when `progress` says so.
     """
     run = reference.run
+    if is_tuned(run):  # a base has its tokenizer
+        return About(**_of_live(reference), **_of_base(base_of(run)), memory_bytes=_resident())
     while not run.tokenizer_json.is_file():
         status = run.status()
         if not status.live:
             raise LabError(f"{run.id} has not begun to train.", f"It is {status.state}.", "Resume it, then look again.")
         progress(status.doing or f"Waiting for {run.id} to begin", 0, 0)
         time.sleep(_POLL_SECONDS)
-    settings, vocab_size = run.info().settings.model, read_tokenizer(run).vocab_size
+    settings, vocab_size = run.info().pretraining.model, read_tokenizer(run).vocab_size
+    return About(**_of_live(reference), **_of_gpt(settings, vocab_size), memory_bytes=_resident())
+
+
+def _of_live(reference: LiveRun) -> dict[str, Any]:
+    run = reference.run
+    return {"reference": str(reference), "name": f"{run.id} (live)", "kind": "live", "step": run.status().step}
+
+
+def _of_gpt(settings: ModelSettings, vocab_size: int) -> dict[str, Any]:
+    """The shape of the lab's own GPT."""
     parameters = parameter_count(settings, vocab_size)
-    return About(
-        reference=str(reference),
-        name=f"{run.id} (live)",
-        kind="live",
-        step=run.status().step,
-        parameters=parameters,
-        bytes=parameters * _FLOAT,
-        family="scratch GPT",
-        n_layer=settings.n_layer,
-        n_head=settings.n_head,
-        width=settings.n_embd,
-        vocab_size=padded_vocab_size(settings, vocab_size),
-        context=settings.block_size,
-        memory_bytes=_resident(),
-    )
+    return {
+        "parameters": parameters,
+        "bytes": parameters * _FLOAT,
+        "family": "scratch GPT",
+        "n_layer": settings.n_layer,
+        "n_head": settings.n_head,
+        "width": settings.n_embd,
+        "vocab_size": padded_vocab_size(settings, vocab_size),
+        "context": settings.block_size,
+    }
+
+
+def _of_base(base: Reference) -> dict[str, Any]:
+    """The shape of a model that is not opened, from its settings and the headers of its files."""
+    file: str | None = None
+    match base:
+        case SavedRun() if is_tuned(base.run):
+            return _of_base(base_of(base.run))
+        case SavedRun():
+            checkpoint = select(base.run.checkpoints, base.which)
+            settings, vocab_size = described_model(base.run, checkpoint)
+            return _of_gpt(settings, vocab_size)
+        case AdaptedModel():
+            return _of_base(base.base)
+        case LiveRun():
+            raise LabError(f"{base} cannot be a base.", "It changes from step to step.")
+        case GgufFile(path):
+            folder, file, numbers = path.parent, path.name, count_gguf_numbers(path, path.stem)
+        case ModelFolder(path):
+            folder, numbers = path, count_numbers(path, path.name)
+        case HubModel(name):
+            folder = hub_snapshot(name)
+            numbers = count_numbers(folder, name)
+    config = read_config(folder, str(base), file)
+    return {"parameters": numbers, "bytes": numbers * _FLOAT, **_from_config(config)}
 
 
 def _resident() -> int:
@@ -117,9 +168,8 @@ def _resident() -> int:
 _PANELS = tuple(Refusals.__dataclass_fields__)
 
 
-def _from_settings(opened: OpenModel) -> dict[str, Any]:
+def _from_config(config: Any) -> dict[str, Any]:
     """The shape as transformers' settings give it, 0 where a family calls it otherwise."""
-    config: Any = getattr(opened.model, "config", None)
 
     def number(*names: str) -> int:
         return next((value for name in names if isinstance(value := getattr(config, name, None), int)), 0)

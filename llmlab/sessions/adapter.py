@@ -1,4 +1,8 @@
-"""Opening a PEFT adapter on its base: merged in memory, so that every panel sees one plain model; files untouched."""
+"""Opening what was fine-tuned: a base and an adapter, or a base with other weights, as one plain model.
+
+An adapter is merged in memory, so that every panel sees a model like any other; files stay as they are. Adapters on
+the lab's own GPT are merged by `W + scale B A` itself, those on models of transformers by PEFT.
+"""
 
 from __future__ import annotations
 
@@ -6,85 +10,198 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from torch import nn
 
 from llmlab.errors import LabError
-from llmlab.files import read_json
+from llmlab.finetuning.adapter_file import read_factors, read_settings
+from llmlab.finetuning.settings import FULL
+from llmlab.gpt.model import GPT
 from llmlab.progress import Progress, quiet
-from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
+from llmlab.runs.folder import RunFolder
 from llmlab.sessions.gguf_file import open_gguf
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import open_folder, translated
 from llmlab.sessions.model import OpenModel
-from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, ModelFolder
+from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun
+from llmlab.sessions.scratch import open_saved
+from llmlab.sessions.tuned import base_of
 from llmlab.sessions.weights import count_numbers
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 _FLOAT = 4  # bytes of a weight in fp32
 
 
-def open_adapted(reference: AdaptedModel, progress: Progress = quiet) -> OpenModel:
-    """The base with the adapter merged into it, in fp32 on the CPU.
+def open_adapted(reference: AdaptedModel, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+    """The base with the adapter merged into it, in fp32 on the CPU. with_bytes: memory that is needed besides.
 
     LabError when the adapter is damaged, was made for another base, or cannot be merged.
     """
     adapter = reference.adapter
-    settings = read_json(adapter / ADAPTER_FILE)
-    if settings is None:
-        raise LabError(f"The adapter {adapter.name} cannot be opened.", f"Its {ADAPTER_FILE} is damaged.")
-    if settings.get("megatron_config"):  # PEFT would import a module that the file names
-        raise LabError(f"The adapter {adapter.name} cannot be opened.", "It is made for Megatron.")
-    size = count_numbers(adapter, f"The adapter {adapter.name}", WEIGHTS_FILE) * _FLOAT
-    base = _open_base(reference, 2 * size, progress)
-    progress("Merging the adapter", 0, 1)
-    model = _merged(base.model, adapter, base.name)
-    progress("Merging the adapter", 1, 1)
-    return OpenModel(str(reference), f"{base.name} + {adapter.name}", "adapter", model, base.tokenizer)
+    base, model = _with_adapter(reference.base, adapter, adapter.name, progress, with_bytes)
+    name = _name_of(adapter)
+    return OpenModel(str(reference), f"{base.name} + {name}", "adapter", model, base.tokenizer)
 
 
-def _open_base(reference: AdaptedModel, with_bytes: int, progress: Progress) -> OpenModel:
-    match reference.base:
+def open_tuned(
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    named: str | None = None,
+    progress: Progress = quiet,
+    *,
+    with_bytes: int = 0,
+) -> OpenModel:
+    """A checkpoint of a run that fine-tunes: its base with the adapter merged, or with all weights replaced.
+
+    named: how the run is called in the reference; its id if not given. LabError when the checkpoint, or the base,
+    is damaged or gone.
+    """
+    what = f"{run.id}@{checkpoint.step}"
+    progress("Checking the file", 0, 3)
+    if problem := verify(checkpoint):
+        raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
+    below = base_of(run)
+    if run.info().finetuning.model.method == FULL:
+        base, model = _with_weights(below, checkpoint.path, what, progress, with_bytes)
+    else:
+        base, model = _with_adapter(below, checkpoint.path, what, progress, with_bytes)
+    return OpenModel(
+        reference=f"{named or run.id}@{checkpoint.step}",
+        name=f"{run.id}, step {checkpoint.step:,}",
+        kind="finetuned",
+        model=model,
+        tokenizer=base.tokenizer,
+        step=checkpoint.step,
+    )
+
+
+def _open_base(reference: Reference, with_bytes: int, progress: Progress) -> OpenModel:
+    match reference:
         case ModelFolder(path):
             return open_folder(path, str(path), progress, with_bytes=with_bytes)
         case HubModel(name):
             return open_folder(hub_snapshot(name, progress), name, progress, name=name, with_bytes=with_bytes)
         case GgufFile(path):
             return open_gguf(path, progress, with_bytes=with_bytes)
+        case AdaptedModel():
+            return open_adapted(reference, progress, with_bytes=with_bytes)
+        case SavedRun():
+            return open_saved(reference, progress, with_bytes=with_bytes)
+        case LiveRun():
+            raise LabError(f"{reference} cannot be a base.", "It changes from step to step.")
 
 
-def _merged(base: nn.Module, adapter: Path, base_name: str) -> nn.Module:
+# Adapters ---------------------------------------------------------------------------------------------------------
+
+
+def _with_adapter(
+    below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
+) -> tuple[OpenModel, nn.Module]:
+    """The base, and the model that it has become."""
+    if read_settings(folder).get("megatron_config"):  # PEFT would import a module that the file names
+        raise LabError(f"The adapter {name} cannot be opened.", "It is made for Megatron.")
+    size = count_numbers(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
+    base = _open_base(below, 2 * size + with_bytes, progress)
+    progress("Merging the adapter", 0, 1)
+    model = base.model
+    merged = merge_into_gpt(model, folder, name, base.name) if isinstance(model, GPT) else _merged(base, folder, name)
+    progress("Merging the adapter", 1, 1)
+    return base, merged
+
+
+@torch.no_grad()
+def merge_into_gpt(model: GPT, folder: Path, name: str, base_name: str) -> GPT:
+    """Adds scale B A to each weight that the adapter is about, in place. LabError when one does not fit."""
+    weights = {key.removesuffix(".weight"): weight for key, weight in model.named_parameters()}
+    factors = read_factors(folder)
+    for pair in factors:
+        weight = weights.get(pair.module)
+        if weight is None:
+            raise _misfit(name, base_name, f"It changes {pair.module}, which {base_name} does not have.")
+        wanted = (pair.a.shape[1], pair.b.shape[0]) if pair.transposed else (pair.b.shape[0], pair.a.shape[1])
+        if tuple(weight.shape) != wanted:
+            raise _misfit(name, base_name, f"Their {pair.module} have the shapes {tuple(weight.shape)} and {wanted}.")
+    for pair in factors:
+        weights[pair.module].add_(torch.from_numpy(pair.delta.copy()))
+    return model
+
+
+def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict
 
-    with translated(f"The adapter {adapter.name} on {base_name}"):
+    with translated(f"The adapter {name} on {base.name}"):
         try:
-            wrapped: Any = PeftModel.from_pretrained(base, adapter, local_files_only=True, is_trainable=False)
+            wrapped: Any = PeftModel.from_pretrained(base.model, adapter, local_files_only=True, is_trainable=False)
         except RuntimeError as error:
             if "size mismatch" not in str(error):
                 raise
-            raise _misfit(adapter, base_name, "Their weights have other shapes.") from error
+            raise _misfit(name, base.name, "Their weights have other shapes.") from error
         if not hasattr(wrapped, "merge_and_unload") or wrapped.active_peft_config.is_prompt_learning:
             raise LabError(
-                f"The adapter {adapter.name} cannot be opened.",
+                f"The adapter {name} cannot be opened.",
                 f"It is of the kind {wrapped.active_peft_config.peft_type.value}, which is no change of weights.",
                 "Adapters that can be merged (LoRA and its kin) can be opened.",
             )
-        with safetensors.safe_open(adapter / WEIGHTS_FILE, framework="pt") as file:
+        with safetensors.safe_open(adapter / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
             saved = set(file.keys())
-        _require_fit(saved, set(get_peft_model_state_dict(wrapped)), adapter, base_name)
+        _require_fit(saved, set(get_peft_model_state_dict(wrapped)), name, base.name)
         model: nn.Module = wrapped.merge_and_unload().eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
 
 
-def _require_fit(saved: set[str], used: set[str], adapter: Path, base_name: str) -> None:
+def _require_fit(saved: set[str], used: set[str], name: str, base_name: str) -> None:
     """LabError when weights of the adapter find no place in the base, or places no weights."""
     strange = sorted(saved - used) or sorted(used - saved)
     if strange:
-        raise _misfit(adapter, base_name, f"They do not share {strange[0]} ({len(saved ^ used)} weights differ).")
+        raise _misfit(name, base_name, f"They do not share {strange[0]} ({len(saved ^ used)} weights differ).")
 
 
-def _misfit(adapter: Path, base_name: str, why: str) -> LabError:
-    return LabError(
-        f"The adapter {adapter.name} was not made for {base_name}.", why, "Name the base that it was trained on."
-    )
+def _misfit(name: str, base_name: str, why: str) -> LabError:
+    return LabError(f"The adapter {name} was not made for {base_name}.", why, "Name the base that it was trained on.")
+
+
+def _name_of(adapter: Path) -> str:
+    """A checkpoint's folder alone says nothing: `step-00000100` is one of many."""
+    run = adapter.parent.parent
+    return f"{run.name}, {adapter.name}" if (run / "run.json").is_file() else adapter.name
+
+
+# All weights ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _with_weights(
+    below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
+) -> tuple[OpenModel, nn.Module]:
+    """The base with every weight of a checkpoint in its place."""
+    size = count_numbers(folder, name) * _FLOAT
+    base = _open_base(below, size + with_bytes, progress)
+    progress("Loading the weights", 0, 0)
+    places = base.model.state_dict()
+    tied = _tied(base.model)
+    with translated(name), safetensors.safe_open(folder / MODEL_FILE, framework="pt") as file:
+        saved = set(file.keys())
+        strange = sorted(saved - set(places)) or sorted(key for key in set(places) - saved if not tied[key] & saved)
+        if strange:
+            raise _other_base(name, base.name, f"They do not share {strange[0]}.")
+        for key in file.keys():  # noqa: SIM118 (a file is no mapping)
+            weight = file.get_tensor(key)
+            if weight.shape != places[key].shape:
+                raise _other_base(name, base.name, f"Their {key} have other shapes.")
+            places[key].copy_(weight)
+    return base, base.model.eval()
+
+
+def _tied(model: nn.Module) -> dict[str, set[str]]:
+    """The other names of each weight: a file holds a tied one once."""
+    state = model.state_dict()
+    names: dict[int, set[str]] = {}
+    for key, value in state.items():
+        names.setdefault(value.data_ptr(), set()).add(key)
+    return {key: names[value.data_ptr()] - {key} for key, value in state.items()}
+
+
+def _other_base(name: str, base_name: str, why: str) -> LabError:
+    return LabError(f"{name} is not a model of the kind of {base_name}.", why, "Is its base another one than it was?")

@@ -106,8 +106,11 @@ def _runs(outputs: Path) -> Iterator[AvailableModel]:
         saved = list_checkpoints(run.checkpoints)
         if not saved:
             continue
-        parameters = saved[-1].about.get("parameters")
+        about = saved[-1].about
+        parameters = about.get("parameters")
         size = f"{_count(parameters)} parameters, " if isinstance(parameters, int) else ""
+        if about.get("base"):  # of a run that fine-tunes, those that learned are counted
+            size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {size.replace('parameters', 'trained')}"
         steps = ", ".join(f"{checkpoint.step:,}" for checkpoint in saved[-6:])
         more = "..., " if len(saved) > 6 else ""
         yield AvailableModel(f"{run.id}@latest", run.id, "run", f"{size}steps {more}{steps}")

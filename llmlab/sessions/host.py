@@ -41,7 +41,8 @@ from llmlab.sessions.live import ask_live
 from llmlab.sessions.memory import give_back
 from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import fingerprint, open_model
-from llmlab.sessions.reference import LiveRun, Reference, SavedRun, parse
+from llmlab.sessions.reference import LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.sessions.tuned import base_of
 
 # News between two frames of the window would only be drawn over.
 _TELL_SECONDS = 0.1
@@ -60,6 +61,7 @@ class Host:
         self._cancelled: set[int] = set()
         self._open: OpenModel | None = None
         self._opened_from: object = None
+        self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
 
     def listen(self, lines: Iterable[str | bytes]) -> None:
         """Reads requests until the input ends; meant for a thread, so that a cancel is heard during an answer.
@@ -128,14 +130,7 @@ class Host:
         self.send(number, "opened", about=described.as_dict())
 
     def _tokenize(self, number: int, request: dict[str, Any]) -> None:
-        from llmlab.sessions.scratch import read_tokenizer
-
-        reference = self._parse(request["model"])
-        tokenizer: TextTokenizer
-        if isinstance(reference, (LiveRun, SavedRun)):  # needs no weights
-            tokenizer = read_tokenizer(reference.run)
-        else:
-            tokenizer = self._model(number, reference).tokenizer
+        tokenizer = self._tokenizer(number, self._parse(request["model"]))
         if "ids" in request:
             ids = [int(id) for id in request["ids"]]
         else:
@@ -144,6 +139,19 @@ class Host:
                 ids = [tokenizer.beginning, *ids]
         texts = [_text(tokenizer, id) for id in ids]
         self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
+
+    def _tokenizer(self, number: int, reference: Reference) -> TextTokenizer:
+        """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
+        from llmlab.sessions.scratch import read_tokenizer
+        from llmlab.sessions.tokenizers import tokenizer_of
+
+        if isinstance(reference, (LiveRun, SavedRun)) and not is_tuned(reference.run):
+            return read_tokenizer(reference.run)
+        if not isinstance(reference, LiveRun):
+            return self._model(number, reference).tokenizer
+        if self._live_tokenizer is None or self._live_tokenizer[0] != reference.run.path:
+            self._live_tokenizer = reference.run.path, tokenizer_of(base_of(reference.run))
+        return self._live_tokenizer[1]
 
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer

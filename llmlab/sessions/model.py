@@ -14,7 +14,7 @@ from torch import nn
 from llmlab.gpt.model import GPT
 from llmlab.inspection.anatomy import Anatomy, anatomy_of
 
-ModelKind: TypeAlias = Literal["scratch", "huggingface", "gguf", "adapter", "live"]
+ModelKind: TypeAlias = Literal["scratch", "huggingface", "gguf", "adapter", "finetuned", "live"]
 
 
 class TextTokenizer(Protocol):

@@ -16,8 +16,10 @@ from llmlab.sessions.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_tuned,
     parse,
 )
+from llmlab.sessions.tuned import base_of
 
 
 def open_model(reference: str | Reference, outputs: Path, progress: Progress = quiet) -> OpenModel:
@@ -29,9 +31,9 @@ def open_model(reference: str | Reference, outputs: Path, progress: Progress = q
     named = parse(reference, outputs) if isinstance(reference, str) else reference
     match named:
         case SavedRun():
-            from llmlab.sessions.scratch import open_checkpoint
+            from llmlab.sessions.scratch import open_saved
 
-            return open_checkpoint(named.run, select(named.run.checkpoints, named.which), named.named, progress)
+            return open_saved(named, progress)
         case LiveRun():
             raise UsageError(
                 f"{named} is a training run: it answers questions itself, and cannot be opened here.",
@@ -61,7 +63,8 @@ def fingerprint(reference: Reference) -> object:
     match reference:
         case SavedRun():
             checkpoint = select(reference.run.checkpoints, reference.which)
-            return checkpoint.path, checkpoint.time
+            below = fingerprint(base_of(reference.run)) if is_tuned(reference.run) else None
+            return checkpoint.path, checkpoint.time, below
         case ModelFolder():
             return _files(reference.path)
         case GgufFile():

@@ -1,11 +1,13 @@
 """How models are named, everywhere in the lab: by one line of text that can be read and written again.
 
-    ID, ID@best, ID@final, ID@latest, ID@150    a checkpoint of a run, by its id or its folder
+    ID, ID@best, ID@final, ID@latest, ID@150    a checkpoint of a run, by its id or its folder; of a run that
+                                                fine-tunes, its base with what it learned
     ID@live                                     a run that trains right now
     FOLDER                                      a Hugging Face folder
     PUBLISHER/NAME                              a model of the Hugging Face hub
     FILE.gguf, or a folder with one             a GGUF file
-    BASE+ADAPTER                                a PEFT adapter's folder on a model of one of the three kinds above
+    BASE+ADAPTER                                an adapter on any of these but a live run: a PEFT adapter's folder, or
+                                                ID@WHICH of a run that fine-tunes
     NAME                                        a model of $LLMLAB_MODELS or of an installed package
 
 What is on this machine comes first: a name is taken for one on the hub only when nothing here bears it.
@@ -24,7 +26,8 @@ from typing import TypeAlias
 
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.checkpoints import select
+from llmlab.runs.folder import FINETUNING, RunFolder
 from llmlab.runs.registry import list_runs
 from llmlab.sessions.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 
@@ -88,12 +91,12 @@ class GgufFile:
         return str(self.path)
 
 
-Base: TypeAlias = "ModelFolder | HubModel | GgufFile"
+Base: TypeAlias = "SavedRun | ModelFolder | HubModel | GgufFile"
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A PEFT adapter's folder on its base."""
+    """A PEFT adapter's folder (or a checkpoint of a run that fine-tunes, which is one) on its base."""
 
     base: Base
     adapter: Path
@@ -138,11 +141,12 @@ class _Search:
         yield from whole
         if whole:
             return
+        sums = [match.start() for match in re.finditer(r"\+", text)]
+        adapted = [found for place in sums for found in self._adapted(text[:place], text[place + 1 :])]
+        yield from adapted
         name, at, which = text.rpartition("@")
-        if at and name:
+        if at and name and (_is_which(which) or not adapted):
             yield from self._chosen(name, which)
-        for place in (match.start() for match in re.finditer(r"\+", text)):
-            yield from self._adapted(text[:place], text[place + 1 :])
 
     def _here(self, text: str) -> Iterator[Reference]:
         path = _existing(text)
@@ -166,13 +170,13 @@ class _Search:
             return
         if (path / "run.json").is_file():
             yield SavedRun(RunFolder(path), self._named(RunFolder(path)))
+        elif re.fullmatch(r"step-\d{8,}", path.name) and (path.parent.parent / "run.json").is_file():
+            run = RunFolder(path.parent.parent)
+            yield SavedRun(run, self._named(run), str(int(path.name.removeprefix("step-"))))
         elif (path / ADAPTER_FILE).is_file():
             yield self._with_base(path)
         elif (path / CONFIG_FILE).is_file():
             yield ModelFolder(path)
-        elif re.fullmatch(r"step-\d{8,}", path.name) and (path.parent.parent / "run.json").is_file():
-            run = RunFolder(path.parent.parent)
-            yield SavedRun(run, self._named(run), str(int(path.name.removeprefix("step-"))))
         elif files := ggufs_in(path):
             if len(files) > 1:
                 names = ", ".join(file.name for file in files)
@@ -188,7 +192,7 @@ class _Search:
         for run in dict.fromkeys([*runs, *self._runs(name)]):
             if which == LIVE:
                 yield LiveRun(run, self._named(run))
-            elif which in _WORDS or (which.isascii() and which.isdecimal()):
+            elif _is_which(which):
                 yield SavedRun(run, self._named(run), str(int(which)) if which.isdecimal() else which)
             else:
                 nearest = difflib.get_close_matches(which, _WORDS, n=1)
@@ -199,28 +203,57 @@ class _Search:
                 )
 
     def _adapted(self, base_text: str, adapter_text: str) -> Iterator[Reference]:
-        """`BASE+ADAPTER`, where ADAPTER is an adapter's folder."""
-        adapter = _existing(adapter_text) or named_models().get(adapter_text)
-        if adapter is None or not (adapter / ADAPTER_FILE).is_file():
+        """`BASE+ADAPTER`, where ADAPTER is an adapter's folder, or a checkpoint of a run that fine-tunes."""
+        adapters = list(dict.fromkeys(self._adapters(adapter_text)))
+        if not adapters:
             return
         bases = list(dict.fromkeys(self.all_of(base_text)))
         if not bases and _HUB_NAME.fullmatch(base_text):
             bases = [HubModel(base_text)]
         for base in bases:
-            if not isinstance(base, (ModelFolder, HubModel, GgufFile)):
+            if not isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile)):
                 raise UsageError(
                     f"An adapter cannot sit on {base_text}.",
-                    "It takes a Hugging Face model or a GGUF file.",
-                    "`llmlab-run export` writes a run as a Hugging Face folder.",
+                    "It takes a model that stays as it is, without another adapter.",
+                    "`llmlab-run export` writes a base and its adapter as one model.",
                 )
-            yield AdaptedModel(base, adapter.resolve())
+            for adapter in adapters:
+                yield AdaptedModel(base, adapter)
+
+    def _adapters(self, text: str) -> Iterator[Path]:
+        """Folders of adapters with that name. UsageError for a run that has none."""
+        path = _existing(text) or named_models().get(text)
+        if path is not None and (path / ADAPTER_FILE).is_file():
+            yield path.resolve()
+            return
+        name, at, which = text.rpartition("@")
+        named = [(text, LATEST), (name, which)] if at and name and _is_which(which) else [(text, LATEST)]
+        for run_text, chosen in named:
+            path = _existing(run_text)
+            here = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
+            for run in dict.fromkeys([*here, *self._runs(run_text)]):
+                if is_tuned(run) and chosen != LIVE:
+                    yield self._adapter_of(run, chosen)
+
+    def _adapter_of(self, run: RunFolder, which: str) -> Path:
+        try:
+            folder = select(run.checkpoints, which).path
+        except LabError as error:
+            raise UsageError(error.what, error.why, error.do) from error
+        if not (folder / ADAPTER_FILE).is_file():
+            raise UsageError(
+                f"{run.id} has no adapter.",
+                "It changes all weights of its base.",
+                f"Open it by itself: {self._named(run)}@{which}",
+            )
+        return folder
 
     def _with_base(self, adapter: Path) -> Reference:
         """An adapter named alone sits on the base that its own settings name."""
         base_text = (read_json(adapter / ADAPTER_FILE) or {}).get("base_model_name_or_path")
-        if isinstance(base_text, str) and base_text and (_existing(base_text) or adapter) != adapter:
+        if isinstance(base_text, str) and base_text and not self._leads_to_adapter(base_text):
             for base in self.all_of(base_text):
-                if isinstance(base, (ModelFolder, HubModel, GgufFile)):
+                if isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile)):
                     return AdaptedModel(base, adapter)
         if isinstance(base_text, str) and _HUB_NAME.fullmatch(base_text):
             return AdaptedModel(HubModel(base_text), adapter)
@@ -230,6 +263,13 @@ class _Search:
             f"Write BASE+{adapter}.",
         )
 
+    def _leads_to_adapter(self, text: str) -> bool:
+        """Whether a text is about an adapter itself: to follow it could lead around in a circle."""
+        path = _existing(text) or named_models().get(text)
+        if path is not None:
+            return (path / ADAPTER_FILE).is_file()
+        return "+" in text and not self._runs(text.rpartition("@")[0] or text)
+
     def _runs(self, id: str) -> list[RunFolder]:
         return [run for run in list_runs(self._outputs) if run.id == id]
 
@@ -237,6 +277,16 @@ class _Search:
         """A run's id where that names it and nothing else, else its folder."""
         here = run.path.parent.parent == self._outputs and len(self._runs(run.id)) == 1 and _existing(run.id) is None
         return run.id if here else str(run.path)
+
+
+def is_tuned(run: RunFolder) -> bool:
+    """Whether a run fine-tunes: its checkpoints stand on a base."""
+    return (read_json(run.run_json) or {}).get("track") == FINETUNING
+
+
+def _is_which(word: str) -> bool:
+    """Whether a word after `@` can name a checkpoint."""
+    return word in _WORDS or (word.isascii() and word.isdecimal())
 
 
 def _existing(text: str) -> Path | None:

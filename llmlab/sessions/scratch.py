@@ -9,24 +9,44 @@ from llmlab.files import read_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
 from llmlab.progress import Progress, quiet
-from llmlab.runs.checkpoints import Checkpoint, verify
+from llmlab.runs.checkpoints import Checkpoint, select, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.memory import require_memory
 from llmlab.sessions.model import OpenModel
-from llmlab.settings import PretrainSettings
+from llmlab.sessions.reference import SavedRun, is_tuned
+from llmlab.settings import ModelSettings, PretrainSettings
 from llmlab.training.state import load_weights
 
 _FLOAT = 4  # bytes of a weight
 
 
+def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+    """A checkpoint of any run: of one that fine-tunes, its base with what it learned. LabError as `open_checkpoint`.
+
+    with_bytes: memory that is needed besides, for an adapter.
+    """
+    run = reference.run
+    checkpoint = select(run.checkpoints, reference.which)
+    if is_tuned(run):
+        from llmlab.sessions.adapter import open_tuned
+
+        return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+    return open_checkpoint(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+
+
 def open_checkpoint(
-    run: RunFolder, checkpoint: Checkpoint, named: str | None = None, progress: Progress = quiet
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    named: str | None = None,
+    progress: Progress = quiet,
+    *,
+    with_bytes: int = 0,
 ) -> OpenModel:
     """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given.
 
     LabError when it or its run is damaged, or when it does not fit into memory.
     """
-    model = load_checkpoint(run, checkpoint, progress)
+    model = load_checkpoint(run, checkpoint, progress, with_bytes=with_bytes)
     return OpenModel(
         reference=f"{named or run.id}@{checkpoint.step}",
         name=f"{run.id}, step {checkpoint.step:,}",
@@ -37,34 +57,43 @@ def open_checkpoint(
     )
 
 
-def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet) -> GPT:
+def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
     """The model alone, in eval mode. LabError like `open_checkpoint`."""
     progress("Checking the file", 0, 3)
     if problem := verify(checkpoint):
         raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
     tokenizer = read_tokenizer(run)
-    try:
-        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]})
-        vocab_size = int(checkpoint.about["vocab_size"])
-        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
-        size = parameter_count(settings.model, vocab_size) * _FLOAT
-        if vocab_size < 1 or size > checkpoint.bytes:
-            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings.model}")
-    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise LabError(
-            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
-        ) from error
+    settings, vocab_size = described_model(run, checkpoint)
+    size = parameter_count(settings, vocab_size) * _FLOAT
     if tokenizer.key() != checkpoint.about.get("tokenizer"):
         raise LabError(
             f"{run.id}@{checkpoint.step} cannot be opened.",
             f"{run.tokenizer_json.name} is not the tokenizer that it was trained with.",
         )
-    require_memory(2 * size, f"{run.id}@{checkpoint.step}")  # the file's weights and the model's, for a moment
+    require_memory(
+        2 * size + with_bytes, f"{run.id}@{checkpoint.step}"
+    )  # the file's weights and the model's, for a moment
     progress("Loading the weights", 1, 3)
-    model = GPT(settings.model, vocab_size)
+    model = GPT(settings, vocab_size)
     load_weights(checkpoint.path, model)
     progress("Loading the weights", 3, 3)
     return model.eval()
+
+
+def described_model(run: RunFolder, checkpoint: Checkpoint) -> tuple[ModelSettings, int]:
+    """The settings and the vocabulary's size of a checkpoint's model, as its manifest says. LabError when damaged."""
+    try:
+        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]}).model
+        vocab_size = int(checkpoint.about["vocab_size"])
+        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
+        size = parameter_count(settings, vocab_size) * _FLOAT
+        if vocab_size < 1 or size > checkpoint.bytes:
+            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings}")
+        return settings, vocab_size
+    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
+        ) from error
 
 
 def read_tokenizer(run: RunFolder) -> Tokenizer:

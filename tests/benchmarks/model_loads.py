@@ -19,7 +19,7 @@ import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "sessions"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny_models
 from small_runs import new_run, train_here

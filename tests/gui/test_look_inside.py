@@ -65,7 +65,7 @@ def drop(window: MainWindow, path: Path) -> None:
 
 def write_model(folder: Path) -> None:
     """A small Hugging Face folder, made in a process of its own: torch stays out of this one."""
-    models = Path(__file__).parents[1] / "sessions"
+    models = Path(__file__).parents[1]
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import tiny_models as models;"
         "models.save(models.llama(), pathlib.Path(sys.argv[2]))"

@@ -77,6 +77,9 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
             return HubModel(
                 draw(st.from_regex(r"[a-z][a-z0-9]{0,4}(\.[a-z0-9]{1,4})?/[A-Z][a-z0-9_]{0,8}", fullmatch=True))
             )
+        if kind == "run":
+            run = make_run(outputs, draw(RUN_NAMES.filter(lambda name: name != "other")))
+            return SavedRun(run, run.id, draw(WHICH))
         if kind == "gguf":
             return GgufFile(make_gguf(root / "base" / f"{draw(NAMES)}.gguf"))
         return ModelFolder(make_model(root / "base" / draw(NAMES)))
@@ -91,7 +94,7 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
             return outputs, SavedRun(run, str(run.path), draw(WHICH))
         case "adapter":
             adapter = make_adapter(root / "adapter" / draw(NAMES))
-            return outputs, AdaptedModel(base(draw(st.sampled_from(["folder", "hub", "gguf"]))), adapter)
+            return outputs, AdaptedModel(base(draw(st.sampled_from(["folder", "hub", "gguf", "run"]))), adapter)
         case _:
             return outputs, base(kind)
 
@@ -177,10 +180,26 @@ def test_an_adapter_alone_sits_on_the_base_that_its_settings_name(outputs: Path,
             parse(str(make_adapter(tmp_path / name, strange)), outputs)
 
 
-def test_an_adapter_does_not_sit_on_a_run(outputs: Path, tmp_path: Path) -> None:
+def test_an_adapter_sits_on_a_checkpoint_and_not_on_what_trains_or_has_one_already(
+    outputs: Path, tmp_path: Path
+) -> None:
+    run, adapter = make_run(outputs, "bar"), make_adapter(tmp_path / "lora")
+    for base, which in (("bar", "latest"), ("bar@150", "150"), (f"{run.path}@best", "best")):
+        assert parse(f"{base}+{adapter}", outputs) == AdaptedModel(SavedRun(run, "bar", which), adapter)
+    for base in ("bar@live", f"bar+{adapter}"):
+        with pytest.raises(UsageError, match=r"cannot sit on .*llmlab-run export"):
+            parse(f"{base}+{adapter}", outputs)
+
+
+def test_only_a_run_that_fine_tunes_is_an_adapter(outputs: Path, tmp_path: Path) -> None:
     make_run(outputs, "bar")
-    with pytest.raises(UsageError, match=r"cannot sit on bar\..*llmlab-run export"):
-        parse(f"bar+{make_adapter(tmp_path / 'lora')}", outputs)
+    make_run(outputs, "foo")
+    with pytest.raises(UsageError, match="There is no model"):
+        parse("bar+foo@150", outputs)
+    tuned = make_run(outputs, "tuned", "finetuning")
+    tuned.run_json.write_text('{"track": "finetuning"}')
+    with pytest.raises(UsageError, match="tuned has no checkpoint @150"):
+        parse("bar+tuned@150", outputs)
 
 
 def test_a_folder_with_one_gguf_is_that_file_and_with_two_is_asked_back(outputs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""A LoRA adapter as a folder of two files in PEFT's format: what is in it, read without torch.
+
+adapter_config.json          r, lora_alpha, target_modules, the base's name, ...
+adapter_model.safetensors    base_model.model.MODULE.lora_A.weight [r, in] and .lora_B.weight [out, r]
+
+A module's weight W [out, in] becomes W + scale B A, where scale is alpha / r (Hu et al. 2021), or alpha / sqrt(r)
+where the settings say use_rslora (Kalajdzievski 2023).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LabError
+from llmlab.files import read_json
+from llmlab.finetuning.tensor_file import Array, TensorFile
+from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE
+from llmlab.sessions.available import ADAPTER_FILE
+
+
+PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?:\.weight)?")
+# Variants whose change of a weight is not scale B A.
+_OTHER_SETTINGS = ("use_dora", "use_qalora", "lora_bias", "modules_to_save", "arrow_config", "use_bdlora")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's adapter. a [r, in], b [out, r], float32. transposed: the module holds its weight as [in, out]."""
+
+    module: str
+    a: Array
+    b: Array
+    scale: float
+    transposed: bool = False
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[0])
+
+    @cached_property
+    def delta(self) -> Array:
+        """What is added to the module's weight, in the weight's own layout."""
+        product = self.scale * (self.b @ self.a)
+        return product.T if self.transposed else product
+
+
+def read_factors(folder: Path) -> list[Factors]:
+    """The pairs of an adapter's folder, in the file's order.
+
+    LabError when it is damaged, or no plain LoRA.
+    """
+    settings = read_settings(folder)
+    if settings.get("peft_type", "LORA") != "LORA":
+        raise _foreign(folder, f"It is of the kind {settings.get('peft_type')}.")
+    for name in _OTHER_SETTINGS:
+        if settings.get(name):
+            raise _foreign(folder, f"Its settings say {name}, which changes more than W + (alpha / r) B A.")
+    pairs: dict[str, dict[str, str]] = {}
+    embedded = set()
+    file = TensorFile(folder / ADAPTER_WEIGHTS_FILE)
+    for name in file:
+        match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
+        if match is None:
+            raise _foreign(folder, f"Its weight {name} is no factor of a LoRA.")
+        pairs.setdefault(match["module"], {})[match["which"]] = name
+        if "lora_embedding_" in name:
+            embedded.add(match["module"])
+    found = []
+    for module, names in pairs.items():
+        if names.keys() != {"A", "B"}:
+            raise _foreign(folder, f"It holds only one of the two factors of {module}.")
+        a, b = file[names["A"]], file[names["B"]]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not a.size or not b.size:
+            raise _foreign(folder, f"The factors of {module} have the shapes {b.shape} and {a.shape}.")
+        # PEFT's layer of an embedding adds (B A) transposed; so does a Conv1D, whose settings say fan_in_fan_out.
+        transposed = module in embedded or bool(settings.get("fan_in_fan_out"))
+        found.append(Factors(module, a, b, _scale(folder, settings, module, int(a.shape[0])), transposed))
+    if not found:
+        raise _foreign(folder, "It holds no weights.")
+    return found
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """adapter_config.json. LabError when it is missing or damaged."""
+    settings = read_json(folder / ADAPTER_FILE)
+    if settings is None:
+        raise LabError(f"The adapter {folder.name} cannot be opened.", f"Its {ADAPTER_FILE} is missing or damaged.")
+    return settings
+
+
+def _scale(folder: Path, settings: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha / r, where some modules may have an alpha of their own (PEFT's alpha_pattern: ends of names)."""
+    alpha = settings.get("lora_alpha", 8)  # PEFT's own default, as that of r
+    patterns = settings.get("alpha_pattern") or {}
+    try:
+        for pattern, value in patterns.items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                alpha = value
+                break
+        return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise _foreign(folder, f"Its settings are wrong: {error}.") from error
+
+
+def _foreign(folder: Path, why: str) -> LabError:
+    return LabError(f"The adapter {folder.name} is not a LoRA that the lab can read.", why)

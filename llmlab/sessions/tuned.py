@@ -1,0 +1,40 @@
+"""What a run that fine-tunes stands on: the model that it started from. No torch is needed here."""
+
+from __future__ import annotations
+
+from llmlab.errors import LabError, UsageError
+from llmlab.runs.folder import RunFolder
+from llmlab.sessions.reference import AdaptedModel, LiveRun, Reference, SavedRun, is_tuned, parse
+
+
+def base_of(run: RunFolder) -> Reference:
+    """The model that a fine-tuning run changes; runs are looked for beside it.
+
+    LabError when it is not here, or when bases lead around in a circle.
+    """
+    base = _named_base(run)
+    seen, below = {run.path.resolve()}, base
+    while True:
+        if isinstance(below, AdaptedModel):
+            below = below.base
+        if not (isinstance(below, SavedRun) and is_tuned(below.run)):
+            return base
+        if below.run.path.resolve() in seen:
+            raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, stands on the run itself.")
+        seen.add(below.run.path.resolve())
+        below = _named_base(below.run)
+
+
+def _named_base(run: RunFolder) -> Reference:
+    text = run.info().finetuning.model.base
+    try:
+        base = parse(text, run.path.parent.parent)
+    except UsageError as error:
+        raise LabError(
+            f"{run.id} cannot be opened without its base, {text or 'which it does not name'}.",
+            f"{error.what} {error.why}".strip(),
+            "Put the base back where it was when the run began.",
+        ) from error
+    if isinstance(base, LiveRun):
+        raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, changes from step to step.")
+    return base
