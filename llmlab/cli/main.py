@@ -21,6 +21,7 @@ from llmlab.cli import (
     inspect,
     intervene,
     models,
+    notebook,
     pretrain,
     runs,
 )
@@ -79,7 +80,8 @@ def _run(words: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)
-    for group in (pretrain, runs, checkpoints, models, inspect, compare, evolve, intervene, catalogue, doctor):
+    groups = (pretrain, runs, checkpoints, models, inspect, compare, evolve, intervene, notebook, catalogue, doctor)
+    for group in groups:
         group.add_commands(commands)
     if not words:
         parser.print_help()

@@ -1,0 +1,255 @@
+"""`notebook`: predictions and what became of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llmlab.cli import text
+from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.errors import UsageError
+from llmlab.notebook.calibration import calibration
+from llmlab.notebook.entries import Entry, statements
+from llmlab.notebook.markdown import save_markdown
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.quantities import QUANTITIES, STEPS_TO
+from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab.paths import expanded
+from llmlab.runs.registry import resolve_run
+
+_DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run
+or experiment has finished.
+
+  list                          the same
+  show ID                       one entry: scores, surprise, what was learned
+  predict RUN WHAT ...          predict a run that has not ended; a run that waits counts, one that has begun is late
+  score                         score what has finished since
+  score ID [N=OUTCOME ...]      score it as it stands; say what came of prediction N: 2=right, 2=wrong, 3=5
+  learned ID "One sentence."    keep what was learned
+  calibration                   stated confidence against what came true
+  quantities                    what can be predicted
+  export FILE.md                all of it as Markdown
+
+A prediction: val_loss=1.9..2.2@80%   val_loss=2.05+-0.1@80%   overfits=yes@70%   steps_to_2.5=200..400@60%
+              loss_curve=0:4.4,100:3,400:2.1+-0.1@70%   "text=It overfits before step 500@70%"
+
+examples:
+  llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
+  llmlab-run notebook learned bar "Three hundred steps are too few for words."
+  llmlab-run notebook calibration --json"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds it."""
+    parser = commands.add("notebook", notebook, "what you predicted, what came, and how well you judge", _DETAILS)
+    parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
+    parser.add_argument("words", metavar="WORD", nargs="*", help="what the action is about")
+    add_outputs(parser)
+
+
+def notebook(args: argparse.Namespace) -> int:
+    """One of the actions."""
+    action = _ACTIONS.get(args.action)
+    if action is None:
+        there = ", ".join(_ACTIONS)
+        raise UsageError(f"notebook cannot {args.action!r}.", f"There are: {there}.", "See llmlab-run notebook --help")
+    return action(args, Notebook(outputs_of(args)))
+
+
+def _list(args: argparse.Namespace, book: Notebook) -> int:
+    _words(args, "list")
+    contents = book.refresh()
+    for sentence in contents.damaged:
+        say(f"warning: {sentence}")
+    if args.json:
+        print_json([_plain(entry) for entry in contents.entries])
+        return DONE
+    if not contents.entries:
+        print("Nothing was predicted yet. Begin with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%")
+        return DONE
+    header = ("about", "predicted", "became", "", "surprise", "state")
+    rows = [row for entry in contents.entries for row in _rows(entry)]
+    for line in text.table(header, rows):
+        print(line)
+    return DONE
+
+
+def _show(args: argparse.Namespace, book: Notebook) -> int:
+    (about,) = _words(args, "show ID")
+    book.refresh()
+    return _tell(args, book.find(about))
+
+
+def _predict(args: argparse.Namespace, book: Notebook) -> int:
+    if len(args.words) < 2:
+        raise UsageError("Which run, and what?", "", "llmlab-run notebook predict RUN val_loss=1.9..2.2@80%")
+    predictions = [parse_prediction(line) for line in args.words[1:]]
+    return _tell(args, book.predict(resolve_run(args.words[0], outputs_of(args)).run, predictions))
+
+
+def _score(args: argparse.Namespace, book: Notebook) -> int:
+    contents = book.refresh()
+    if not args.words:
+        scored = [entry for entry in contents.entries if entry.id in contents.fresh]
+        if args.json:
+            print_json([_plain(entry) for entry in scored])
+            return DONE
+        for entry in scored:
+            for line in _description(entry):
+                print(line)
+        print(f"{text.counted(len(scored), 'entry') if len(scored) == 1 else f'{len(scored)} entries'} scored.")
+        return DONE
+    entry = book.find(args.words[0])
+    judged = [_judgement(word) for word in args.words[1:]]
+    if not judged:
+        entry = book.score(entry)
+    for place, outcome in judged:
+        entry = book.judge(entry, place, outcome)
+    return _tell(args, entry)
+
+
+def _judgement(word: str) -> tuple[int, str]:
+    """`2=right`: place (counted from 0) and outcome."""
+    number, sign, outcome = word.partition("=")
+    if not sign or not number.isdecimal() or not 1 <= int(number) <= 1000:
+        hint = "Write the number of the prediction and what came: 2=right, or 3=5."
+        raise UsageError(f"{word!r} does not say what came of a prediction.", "", hint)
+    return int(number) - 1, outcome.strip()
+
+
+def _learned(args: argparse.Namespace, book: Notebook) -> int:
+    about, sentence = _words(args, 'learned ID "One sentence."')
+    return _tell(args, book.learn(book.find(about), sentence))
+
+
+def _calibration(args: argparse.Namespace, book: Notebook) -> int:
+    _words(args, "calibration")
+    found = calibration(statements(book.refresh().entries))
+    if args.json:
+        print_json(
+            {
+                **{name: getattr(found, name) for name in ("count", "right", "confidence", "brier", "low", "high")},
+                "bins": [{**vars(each), "frequency": each.frequency} for each in found.bins],
+                "over_time": [vars(moment) for moment in found.over_time],
+                "verdict": found.verdict,
+            }
+        )
+        return DONE
+    if found.bins:
+        rows = [
+            (
+                f"{100 * each.confidence:.0f} %",
+                f"{each.right} of {each.count}",
+                f"{100 * each.frequency:.0f} %",
+                f"{100 * each.low:.0f} to {100 * each.high:.0f} %",
+            )
+            for each in found.bins
+        ]
+        for line in text.table(("stated", "came true", "share", "95 % interval"), rows, right=(0, 1, 2, 3)):
+            print(line)
+        print(f"Mean Brier score {found.brier:.3f}; always saying 50 % has 0.25.")
+    print(found.verdict)
+    return DONE
+
+
+def _quantities(args: argparse.Namespace, book: Notebook) -> int:
+    _words(args, "quantities")
+    if args.json:
+        print_json([vars(quantity) for quantity in QUANTITIES])
+        return DONE
+    rows = [
+        (q.name, q.subject or "run or experiment", " or ".join(q.choices) or q.answer, q.title + _unit(q.unit))
+        for q in QUANTITIES
+    ]
+    rows.insert(8, (f"{STEPS_TO}2.5", "run", "number", "steps until the validation loss is 2.5, or any other loss"))
+    for line in text.table(("quantity", "of a", "answer", "what it is"), rows):
+        print(line)
+    return DONE
+
+
+def _export(args: argparse.Namespace, book: Notebook) -> int:
+    (name,) = _words(args, "export FILE.md")
+    path = expanded(Path(name))
+    entries = book.refresh().entries
+    save_markdown(entries, path)
+    if args.json:
+        print_json({"path": str(path), "entries": len(entries)})
+    else:
+        print(f"Wrote {path}.")
+    return DONE
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace, Notebook], int]] = {
+    "list": _list,
+    "show": _show,
+    "predict": _predict,
+    "score": _score,
+    "learned": _learned,
+    "calibration": _calibration,
+    "quantities": _quantities,
+    "export": _export,
+}
+
+
+def _words(args: argparse.Namespace, usage: str) -> list[str]:
+    """The words after the action, as many as its usage has."""
+    wanted = 2 if usage.startswith("learned") else len(usage.split()) - 1
+    if len(args.words) != wanted:
+        raise UsageError(f"notebook {args.action} takes {text.counted(wanted, 'word')}.", "", f"notebook {usage}")
+    return list(args.words)
+
+
+def _tell(args: argparse.Namespace, entry: Entry) -> int:
+    if args.json:
+        print_json(_plain(entry))
+    else:
+        for line in _description(entry):
+            print(line)
+    return DONE
+
+
+def _description(entry: Entry) -> Iterator[str]:
+    yield f"{entry.about}: {entry.title}; {state_words(entry)}"
+    if entry.result:
+        yield f"  {entry.result}"
+    for line in entry.lines():
+        yield from text.hanging(f"  {line.place + 1}  ", outcome_sentence(line))
+        if line.score is not None:
+            parts = (
+                ("distance", line.score.distance, " half widths"),
+                ("Brier score", line.score.brier, ""),
+                ("interval score", line.score.interval, ""),
+            )
+            words = [f"{name} {value:.3g}{unit}" for name, value, unit in parts if value is not None]
+            words += [f"surprise {surprise_text(line.score.surprise)}"] if line.score.surprise is not None else []
+            if words:
+                yield f"     {', '.join(words)}"
+        for remark in remarks(line):
+            yield f"     {remark}"
+    if entry.learned:
+        yield from text.hanging("  learned  ", entry.learned)
+
+
+def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
+    for line in entry.lines():
+        prediction, score = line.locked.prediction, line.score
+        yield (
+            entry.about,
+            stated(prediction),
+            "" if score is None else outcome_text(prediction, score),
+            "" if score is None else verdict(prediction, score),
+            "" if score is None or score.surprise is None else f"{score.surprise:.1f} bits",
+            state_words(entry),
+        )
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    return {**entry.as_dict(), "state": entry.state, "surprise": entry.surprise}
+
+
+def _unit(unit: str) -> str:
+    return f", {unit}" if unit else ""

@@ -1,0 +1,53 @@
+"""`--predict`: what a command's user expects, written down before it starts, and what became of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmlab.cli.output import say
+from llmlab.cli.words import Parser
+from llmlab.errors import LabError
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import Prediction, parse_prediction
+from llmlab.notebook.words import outcome_sentence, surprise_text
+
+
+def add_predict(parser: Parser) -> None:
+    """--predict PREDICTION, again for each."""
+    parser.add_argument(
+        "--predict",
+        metavar="WHAT",
+        dest="predictions",
+        action="append",
+        default=[],
+        help="what you expect, locked before the start and scored at the end: val_loss=1.9..2.2@80%%; again for each "
+        "(`llmlab-run notebook quantities` lists what can be predicted)",
+    )
+
+
+def predictions_of(args: argparse.Namespace) -> list[Prediction]:
+    """What the command line predicts. Raises UsageError in a sentence that says how to write it."""
+    return [parse_prediction(line) for line in args.predictions]
+
+
+def tell_outcomes(outputs: Path, about: str, *, as_json: bool) -> None:
+    """Scores what was predicted about a run or experiment that has just ended, and says what became of it.
+
+    as_json: on stderr, since stdout belongs to the events. A notebook that cannot be written is a remark, no failure:
+    the run is done, and the next look at the notebook scores it.
+    """
+    show = say if as_json else print
+    try:
+        contents = Notebook(outputs).refresh()
+    except LabError as error:
+        say(f"warning: {error}")
+        return
+    entry = next((entry for entry in contents.entries if entry.about == about), None)
+    if entry is None or entry.scored_at is None:
+        return
+    show("")
+    for line in entry.lines():
+        bits = "" if line.score is None else surprise_text(line.score.surprise)
+        show(f"{outcome_sentence(line)}{f' {bits[:1].upper()}{bits[1:]}.' if bits else ''}")
+    show(f'What did you learn? llmlab-run notebook learned {entry.about} "One sentence."')

@@ -1,0 +1,89 @@
+"""Predictions and what became of them, as sentences: the same in the terminal, the window and the exported file."""
+
+from __future__ import annotations
+
+from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, Entry, Line
+from llmlab.notebook.predictions import Prediction, number_text, said
+from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT
+from llmlab.notebook.scoring import Score
+
+STATES = {OPEN: "waits for the result", TO_JUDGE: "to be judged", TO_LEARN: "what was learned?", DONE: "done"}
+# Words for bits: as surprising as so many tosses of a fair coin that all fall the same way.
+_MILD, _STRONG = 2.0, 5.0
+
+
+def stated(prediction: Prediction) -> str:
+    """What a prediction says: `val_loss 1.9 to 2.2, 80 % sure`."""
+    sure = "" if prediction.confidence is None else f", {100 * prediction.confidence:.3g} % sure"
+    if prediction.kind == TEXT:
+        return f"“{prediction.text}”{sure}"
+    if prediction.kind == CURVE:
+        near = "" if prediction.tolerance is None else f", within {number_text(prediction.tolerance)} on average"
+        return f"{prediction.quantity}: a curve through {len(prediction.points)} points{near}{sure}"
+    if prediction.is_range:
+        low, _, high = said(prediction).partition("..")
+        return f"{prediction.quantity} {low} to {high}{sure}"
+    return f"{prediction.quantity} {said(prediction)}{sure}"
+
+
+def outcome_text(prediction: Prediction, score: Score) -> str:
+    """What came, in four digits: `2.053`."""
+    if isinstance(score.outcome, str):
+        return score.outcome
+    if prediction.kind == CURVE:
+        return f"{score.outcome:.3g} away on average"
+    return f"{score.outcome:.4g}"
+
+
+def verdict(prediction: Prediction, score: Score) -> str:
+    """`inside`, `outside`, `right`, `wrong`, or how far away."""
+    if prediction.kind in (CHOICE, TEXT):
+        return "right" if score.right else "wrong"
+    if score.right is not None:
+        return "inside" if score.right else "outside"
+    return f"{score.error:.3g} away" if score.error is not None and prediction.kind == NUMBER else ""
+
+
+def outcome_sentence(line: Line) -> str:
+    """`Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.053: inside.`"""
+    prediction, score = line.locked.prediction, line.score
+    words = f"Your prediction: {stated(prediction)}."
+    if score is None:
+        return f"{words} {_missing(line)}"
+    if prediction.kind == TEXT:
+        return f"{words} You judged it {verdict(prediction, score)}."
+    judged = verdict(prediction, score)
+    words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
+    return f"{words}{f': {judged}' if judged else ''}."
+
+
+def remarks(line: Line) -> list[str]:
+    """What makes a prediction count less: it was late, or its file was changed."""
+    found = []
+    if line.locked.at_step:
+        found.append(f"made at step {line.locked.at_step:,}, so it does not count in the calibration")
+    if not line.sound:
+        found.append("not as it was when it was locked, so it does not count in the calibration")
+    return found
+
+
+def surprise_text(bits: float | None) -> str:
+    """`0.3 bits`, with a word for what that means; empty when it cannot be told."""
+    if bits is None:
+        return ""
+    word = "expected" if bits < _MILD else "a surprise" if bits < _STRONG else "a great surprise"
+    return f"{bits:.1f} bits: {word}"
+
+
+def state_words(entry: Entry) -> str:
+    """Where an entry stands, for people."""
+    return STATES[entry.state]
+
+
+def _missing(line: Line) -> str:
+    entry = line.entry
+    if entry.scored_at is None:
+        return "The result is not there yet."
+    if line.locked.prediction.about.by_hand:
+        return "Only you can say what came of it."
+    return "The result does not tell what came of it."
