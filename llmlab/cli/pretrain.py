@@ -13,6 +13,7 @@ import psutil
 from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.output import say
+from llmlab.cli.predict import add_predict, predictions_of, tell_outcomes
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assignments_of, outputs_of, spoken
 from llmlab.errors import LabError, UsageError
@@ -30,6 +31,7 @@ _PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.
 examples:
   llmlab-run pretrain
   llmlab-run pretrain --preset nano --corpus tiny --steps 150 --set train.eval_interval=50 --seed 1 --name bar --json
+  llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
   llmlab-run pretrain --corpus stories --set data.tokenizer=bpe --set model.position=rotary
   llmlab-run pretrain --from bar@best --steps 400 --set train.learning_rate=3e-4"""
 
@@ -57,6 +59,7 @@ def add_commands(commands: Commands) -> None:
         dest="parent",
         help="branch: go on from a checkpoint of another run, with its settings, as a new run",
     )
+    add_predict(parser)
     add_outputs(parser)
 
     parser = commands.add("resume", resume, "go on with a run that ended or was interrupted", _RESUME_DETAILS)
@@ -72,8 +75,9 @@ def pretrain(args: argparse.Namespace) -> int:
     settings = _with_readable_corpus(_settings_of(args, parent))
     for warning in _shortages(settings, outputs):
         say(f"warning: {warning}")
-    run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent)
-    return train(run, make_report(run, args.json))
+    predictions = predictions_of(args)
+    run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent, predictions=predictions)
+    return train_and_tell(run, args)
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -89,7 +93,15 @@ def resume(args: argparse.Namespace) -> int:
         )
     for sentence in prepare_resume(run, parse_assignments(assignments_of(args))):
         say(sentence)
-    return train(run, make_report(run, args.json))
+    return train_and_tell(run, args)
+
+
+def train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
+    """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
+    code = train(run, make_report(run, args.json))
+    if run.info().predictions:
+        tell_outcomes(run.path.parent.parent, run.id, as_json=args.json)
+    return code
 
 
 def _parent(text: str, outputs: Path) -> tuple[RunFolder, Checkpoint]:
