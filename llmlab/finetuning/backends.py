@@ -29,18 +29,22 @@ from llmlab.finetuning.quantise import (
 )
 from llmlab.finetuning.settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
 from llmlab.finetuning.targets import layer_size, require_rank, short_names, target_layers
+from llmlab.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
 from llmlab.gpt.model import GPT
 from llmlab.inspection.modules import base_model, is_conv1d
 from llmlab.progress import Progress
-from llmlab.sessions.hf_tokenizer import IdTokenizer
+from llmlab.sessions.hf_tokenizer import IdTokenizer, has_tokenizer, load_tokenizer
 from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.huggingface import translated
 from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import HubModel, LiveRun, ModelFolder, parse
+from llmlab.sessions.reference import HubModel, LiveRun, ModelFolder, Reference, parse
 from llmlab.training.device import Device
 
 if TYPE_CHECKING:
     from llmlab.finetuning.dataset import Batch
+
+__all__ = ["Prepared", "prepare", "probe_unsloth"]
 
 _ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
 
@@ -51,7 +55,7 @@ class Prepared:
 
     base: the reference that opens the base again. context: the longest row of tokens. adapter_config: what PEFT
     reads as adapter_config.json; None when all weights learn. trainable, total: how many numbers; adapters belong to
-    the total, and a number in 4 bits counts as one.
+    the total, and a number in 4 bits counts as one. patched: Unsloth rewrote the model's modules for training.
     """
 
     model: nn.Module
@@ -61,6 +65,7 @@ class Prepared:
     adapter_config: dict[str, Any] | None
     trainable: int
     total: int
+    patched: bool = False
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, T] tokens -> [B, T, V]; a row's examples (packing) do not see each other."""
@@ -71,7 +76,8 @@ class Prepared:
             return self.model(ids) if positions is None else _one_by_one(self.model, ids, positions)
         # Without a mask, transformers takes places that begin anew for a new example, and keeps them apart.
         mask = batch.attention_mask.to(device) if positions is None else None
-        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        logits: Tensor = unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
         return logits
 
     def trained_weights(self) -> dict[str, Tensor]:
@@ -103,7 +109,16 @@ class Prepared:
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """An independent copy in fp32 on the CPU, in eval mode, in which adapters are part of plain linear layers."""
+        """An independent copy in fp32 on the CPU, in eval mode, in which adapters are part of plain linear layers.
+
+        LabError when the model is patched: what such a copy does inside is not what it would do elsewhere.
+        """
+        if self.patched:
+            raise LabError(
+                "This run cannot be looked into while it trains.",
+                "Unsloth has rewritten its model's modules for training.",
+                "Open its newest checkpoint (RUN@latest).",
+            )
         plain: dict[int, Any] = {}  # for `deepcopy`: layers that are already copied, by their ids
         for module in self.model.modules():
             if isinstance(module, LoraLinear) or _is_peft_layer(module):
@@ -121,7 +136,12 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
     torch's global generators are seeded with it. LabError in sentences when the base cannot be opened, has no
     tokenizer, has no layer for an adapter, or does not fit into memory.
     """
-    opened = _open(settings, outputs, device, progress)
+    named = _base(settings, outputs)
+    if settings.model.backend == "unsloth":
+        return _with_unsloth(named, settings, progress, seed)
+    if settings.model.method == QLORA:
+        require_four_bits(device)
+    opened = _open(named, settings.model.method, outputs, device, progress)
     torch.manual_seed(seed)
     model, adapter_config = opened.model, None
     if settings.model.method == FULL:
@@ -136,20 +156,11 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
             insert(model, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, targets)
         else:
             model = _with_peft(model, adapter_config)
-    model = model.to(device.kind)
-    parameters = list(model.parameters())
-    return Prepared(
-        model=model,
-        base=opened.reference,
-        tokenizer=opened.tokenizer,
-        context=_context(model),
-        adapter_config=adapter_config,
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        total=sum(number_count(p) for p in parameters),
-    )
+    return _prepared(model.to(device.kind), opened.reference, opened.tokenizer, adapter_config)
 
 
-def _open(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress) -> OpenModel:
+def _base(settings: FinetuneSettings, outputs: Path) -> Reference:
+    """What is named as the base. UsageError when nothing is, or what still changes; LabError without a tokenizer."""
     if not settings.model.base:
         raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
     named = parse(settings.model.base, outputs)
@@ -159,22 +170,73 @@ def _open(settings: FinetuneSettings, outputs: Path, device: Device, progress: P
             "A base must not change while it is fine-tuned.",
             f"Name {named.named}@latest, its newest checkpoint.",
         )
-    if settings.model.method == QLORA:
-        require_four_bits(device)
-    if settings.model.method == QLORA and isinstance(named, HubModel | ModelFolder):
-        folder = hub_snapshot(named.name, progress) if isinstance(named, HubModel) else named.path
-        opened = open_quantised(
-            folder, str(named), named.name if isinstance(named, HubModel) else folder.name, device, progress
-        )
-    else:
+    if isinstance(named, ModelFolder) and not has_tokenizer(named.path):
+        raise _no_tokenizer(named.path.name)
+    return named
+
+
+def _open(named: Reference, method: str, outputs: Path, device: Device, progress: Progress) -> OpenModel:
+    in_folder = _in_folder(named, progress) if method == QLORA else None
+    if in_folder is None:
         opened = open_model(named, outputs, progress)
+    else:
+        opened = open_quantised(in_folder[0], str(named), in_folder[1], device, progress)
     if isinstance(opened.tokenizer, IdTokenizer):
-        raise LabError(
-            f"{opened.name} cannot be fine-tuned.",
-            "It came without a tokenizer, so no example can be written in its tokens.",
-            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
-        )
+        raise _no_tokenizer(opened.name)
     return opened
+
+
+def _in_folder(named: Reference, progress: Progress) -> tuple[Path, str] | None:
+    """Folder and name of a Hugging Face model, downloaded where it has to be; None for other kinds."""
+    match named:
+        case ModelFolder(path):
+            return path, path.name
+        case HubModel(name):
+            return hub_snapshot(name, progress), name
+        case _:
+            return None
+
+
+def _no_tokenizer(name: str) -> LabError:
+    return LabError(
+        f"{name} cannot be fine-tuned.",
+        "It came without a tokenizer, so no example can be written in its tokens.",
+        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+    )
+
+
+def _prepared(
+    model: nn.Module, base: str, tokenizer: TextTokenizer, adapter_config: dict[str, Any] | None, patched: bool = False
+) -> Prepared:
+    parameters = list(model.parameters())
+    return Prepared(
+        model=model,
+        base=base,
+        tokenizer=tokenizer,
+        context=_context(model),
+        adapter_config=adapter_config,
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        total=sum(number_count(p) for p in parameters),
+        patched=patched,
+    )
+
+
+def _with_unsloth(named: Reference, settings: FinetuneSettings, progress: Progress, seed: int) -> Prepared:
+    require_unsloth()
+    in_folder = _in_folder(named, progress)
+    if in_folder is None:
+        raise UsageError(
+            f"Unsloth cannot open {named}.",
+            "It takes a Hugging Face folder or a model of the hub.",
+            "Set model.backend=peft.",
+        )
+    folder, name = in_folder
+    tokenizer = load_tokenizer(folder, name)
+    with translated(name):
+        model = open_with_unsloth(folder, settings, seed)
+    plain = base_model(model)
+    targets = [path for path, module in plain.named_modules() if _is_peft_layer(module)]
+    return _prepared(model, str(named), tokenizer, _adapter_config(plain, targets, settings.lora, str(named)), True)
 
 
 def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, base: str) -> dict[str, Any]:
