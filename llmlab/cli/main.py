@@ -18,6 +18,7 @@ from llmlab.cli import (
     compare,
     doctor,
     evolve,
+    examples,
     inspect,
     intervene,
     models,
@@ -80,7 +81,20 @@ def _run(words: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)
-    groups = (pretrain, runs, checkpoints, models, inspect, compare, evolve, intervene, notebook, catalogue, doctor)
+    groups = (
+        pretrain,
+        runs,
+        checkpoints,
+        models,
+        inspect,
+        compare,
+        evolve,
+        examples,
+        intervene,
+        notebook,
+        catalogue,
+        doctor,
+    )
     for group in groups:
         group.add_commands(commands)
     if not words:

@@ -89,6 +89,16 @@ class TuningData:
         return index / self.batches_per_epoch
 
     @property
+    def filling(self) -> float:
+        """Share of the places in the batches of the first epoch that hold no token."""
+        filled = width = 0
+        for index in range(self.batches_per_epoch):
+            lengths = [sum(len(self.train[place].ids) for place in self._rows[row]) for row in self._row_numbers(index)]
+            filled += sum(lengths)
+            width += len(lengths) * max(lengths)
+        return 1 - filled / width
+
+    @property
     def key(self) -> str:
         """Hex sha256 over the encoded examples and how they are put together."""
         digest = hashlib.sha256(f"{self.batch_size} {self.packing} {self.max_length} {self.seed}".encode())
@@ -144,78 +154,105 @@ def load_tuning_data(
     context: the longest row that the model can read; 0 if unknown. Raises Cancelled when `stop_wanted` says so.
     UsageError for a source or option that cannot be; LabError when nothing is left to learn from.
     """
+    refuse_options(settings, tokenizer)
+    source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
+    encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
+    encoded.check()
+    return split_data(encoded, settings, seed)
+
+
+def refuse_options(settings: ExampleSettings, tokenizer: TextTokenizer) -> None:
+    """UsageError for what a model of this kind cannot do."""
     if settings.packing and isinstance(tokenizer, Tokenizer):
         raise UsageError(
             "The lab's own GPT cannot be trained on packed rows.",
             "Its attention sees the whole row, so an example would read the ones before it.",
             "Set data.packing=false.",
         )
-    chat = chat_format(tokenizer)
-    source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
-    longest = min(settings.max_length, context) if context else settings.max_length
-    usable, bad = encode_all(source, chat, longest, settings.train_on, progress, stop_wanted)
-    encoded = dict(usable)
-    train, held_out = split_examples([example for example, _ in usable], settings.val_fraction, seed)
-    return TuningData(
-        source=source,
-        chat=chat,
-        train=[encoded[example] for example in train],
-        held_out=[encoded[example] for example in held_out],
-        examples=train,
-        held_out_examples=held_out,
-        bad=bad,
-        cut=sum(one.cut > 0 for one in encoded.values()),
-        batch_size=settings.batch_size,
-        max_length=longest,
-        seed=seed,
-        packing=settings.packing,
-    )
 
 
-def encode_all(
+@dataclass(frozen=True)
+class EncodedSource:
+    """A source in the tokens of one model.
+
+    usable: examples of which something is trained on within `longest` tokens. bad: the lines that are not, those of
+    the source among them, by number. lengths: of every example that the format can say, uncut.
+    """
+
+    source: Source
+    chat: ChatFormat
+    longest: int
+    usable: list[tuple[Example, Encoded]]
+    bad: list[BadLine]
+    lengths: list[tuple[Example, int]]
+
+    def check(self) -> None:
+        """LabError when nothing is left to learn from."""
+        if self.usable:
+            return
+        if self.lengths:
+            raise LabError(
+                f"All examples of {self.source.name} are too long.",
+                f"The shortest has {min(length for _, length in self.lengths):,} tokens, and within {self.longest:,} "
+                "no answer begins.",
+                "Raise data.max_length as far as the model's context allows, or take shorter examples or a model with "
+                "a longer context.",
+            )
+        raise LabError(
+            f"This model cannot read one example of {self.source.name}.",
+            f"Line {self.bad[0].number:,}: {self.bad[0].why}",
+            "Take other examples or another model.",
+        )
+
+
+def encode_source(
     source: Source,
     chat: ChatFormat,
-    longest: int,
-    train_on: str,
+    settings: ExampleSettings,
+    context: int,
     progress: Progress,
     stop_wanted: Callable[[], bool],
-) -> tuple[list[tuple[Example, Encoded]], list[BadLine]]:
-    """The examples of a source with their tokens, and all its bad lines by number.
-
-    An example of which no trained token is left within `longest` is a bad line, too. LabError when all are.
-    """
-    usable: list[tuple[Example, Encoded]] = []
-    bad = list(source.bad)
-    lengths: list[int] = []
+) -> EncodedSource:
+    """Cuts every example into tokens. context, stop_wanted: as in `load_tuning_data`."""
+    longest = min(settings.max_length, context) if context else settings.max_length
+    found = EncodedSource(source, chat, longest, [], list(source.bad), [])
     for done, example in enumerate(source.examples):
         if stop_wanted():
             raise Cancelled
         progress("Cutting examples into tokens", done, len(source.examples))
         try:
-            encoded = chat.encode(example, longest, train_on)
+            encoded = chat.encode(example, longest, settings.train_on)
         except LabError as error:
-            bad.append(BadLine(example.number, f"{error.what} {error.why}".strip()))
+            found.bad.append(BadLine(example.number, f"{error.what} {error.why}".strip()))
             continue
-        lengths.append(len(encoded.ids) + encoded.cut)
+        length = len(encoded.ids) + encoded.cut
+        found.lengths.append((example, length))
         if any(encoded.trained):
-            usable.append((example, encoded))
+            found.usable.append((example, encoded))
         else:
-            why = f"It has {lengths[-1]:,} tokens, and nothing of its answer is among the first {longest:,}."
-            bad.append(BadLine(example.number, why))
-    bad.sort(key=lambda line: line.number)
-    if usable:
-        return usable, bad
-    if lengths:
-        raise LabError(
-            f"All examples of {source.name} are too long.",
-            f"The shortest has {min(lengths):,} tokens, and of none an answer begins within {longest:,}.",
-            "Raise data.max_length as far as the model's context allows, take shorter examples, or a model with a "
-            "longer context.",
-        )
-    raise LabError(
-        f"This model cannot read one example of {source.name}.",
-        f"Line {bad[0].number:,}: {bad[0].why}",
-        "Take other examples or another model.",
+            why = f"It has {length:,} tokens, and nothing of its answer is among the first {longest:,}."
+            found.bad.append(BadLine(example.number, why))
+    found.bad.sort(key=lambda line: line.number)
+    return found
+
+
+def split_data(encoded: EncodedSource, settings: ExampleSettings, seed: int) -> TuningData:
+    """The usable examples, split and ready for batches. LabError when they are too few."""
+    tokens = dict(encoded.usable)
+    train, held_out = split_examples([example for example, _ in encoded.usable], settings.val_fraction, seed)
+    return TuningData(
+        source=encoded.source,
+        chat=encoded.chat,
+        train=[tokens[example] for example in train],
+        held_out=[tokens[example] for example in held_out],
+        examples=train,
+        held_out_examples=held_out,
+        bad=encoded.bad,
+        cut=sum(one.cut > 0 for one in tokens.values()),
+        batch_size=settings.batch_size,
+        max_length=encoded.longest,
+        seed=seed,
+        packing=settings.packing,
     )
 
 

@@ -1,0 +1,93 @@
+"""What a preview of examples says, in plain values, for the command line and the window alike. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+TRAINED, MASKED, CUT = "trained", "masked", "cut"
+TRAIN, HELD_OUT, LEFT_OUT = "training", "held out", "left out"
+
+
+@dataclass(frozen=True)
+class PreviewToken:
+    """One token of an example. state: trained (its prediction counts), masked (only read), or cut (not even read)."""
+
+    id: int
+    text: str
+    state: str
+
+
+@dataclass(frozen=True)
+class PreviewExample:
+    """One example, token by token. place: from 0 among those that can be shown. number: its line or row.
+
+    part: training, held out, or left out (nothing of its answer is within the maximal length). length: its tokens;
+    of very long examples only the first are in `tokens`.
+    """
+
+    place: int
+    number: int
+    part: str
+    length: int
+    tokens: tuple[PreviewToken, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A source as one model will read it.
+
+    examples: how many can be shown: train, held_out and those left out together. cut: of train and held_out, how
+    many lose their end. tokens and trained: of train and held_out, after cutting. filling: share of the places in
+    training batches that hold no token.
+
+    lengths: how many examples have 0 to bin_width - 1 tokens, bin_width to 2 * bin_width - 1, ... before cutting.
+    bad: lines that are of no use, with the reason; the first of `bad_total`. trouble: why nothing can be trained with
+    this (what, why, do), None when it can.
+    """
+
+    source: str
+    origin: str
+    template: str
+    examples: int
+    train: int
+    held_out: int
+    cut: int
+    tokens: int
+    trained: int
+    filling: float
+    max_length: int
+    context: int
+    shortest: int
+    median: int
+    longest: int
+    bin_width: int
+    lengths: tuple[int, ...]
+    bad: tuple[tuple[int, str], ...]
+    bad_total: int
+    trouble: tuple[str, str, str] | None
+    example: PreviewExample | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def preview_from(values: Mapping[str, Any]) -> Preview:
+    """The inverse of `as_dict`, from values that JSON made lists of. KeyError, TypeError or ValueError otherwise."""
+    shown = values["example"]
+    example = None
+    if shown is not None:
+        tokens = tuple(PreviewToken(int(t["id"]), str(t["text"]), str(t["state"])) for t in shown["tokens"])
+        example = PreviewExample(**{**shown, "tokens": tokens})
+    what, why, do = values["trouble"] or ("", "", "")
+    return Preview(
+        **{
+            **values,
+            "lengths": tuple(int(count) for count in values["lengths"]),
+            "bad": tuple((int(number), str(reason)) for number, reason in values["bad"]),
+            "trouble": (str(what), str(why), str(do)) if values["trouble"] else None,
+            "example": example,
+        }
+    )

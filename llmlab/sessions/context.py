@@ -1,0 +1,46 @@
+"""How many tokens a model can read at once, known without its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmlab.runs.checkpoints import select
+from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.huggingface import read_config
+from llmlab.sessions.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    LiveRun,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    is_tuned,
+)
+from llmlab.sessions.scratch import described_model
+from llmlab.sessions.tuned import base_of
+
+
+def context_of(reference: Reference) -> int:
+    """Tokens; 0 where its settings do not say. LabError when they are missing or damaged."""
+    match reference:
+        case SavedRun(run) | LiveRun(run) if is_tuned(run):
+            return context_of(base_of(run))
+        case SavedRun(run, _, which):
+            return described_model(run, select(run.checkpoints, which))[0].block_size
+        case LiveRun(run):
+            return run.info().pretraining.model.block_size
+        case AdaptedModel(base):
+            return context_of(base)
+        case ModelFolder(path):
+            return _context(read_config(path, path.name))
+        case HubModel(name):
+            return _context(read_config(hub_snapshot(name), name))
+        case GgufFile(path):
+            return _context(read_config(path.parent, path.stem, path.name))
+
+
+def _context(config: Any) -> int:
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return next((value for value in found if isinstance(value, int)), 0)
