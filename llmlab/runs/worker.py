@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import os
 import platform
 import signal
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
@@ -32,7 +29,8 @@ from llmlab.files import clear_litter, write_json
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.runs import checkpoints
-from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, process_alive
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
+from llmlab.runs.parent import follow_parent
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, measured_peak
@@ -53,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--follow-parent", action="store_true", help="die with the process that started this one")
     arguments = parser.parse_args(argv)
     if arguments.follow_parent:
-        _follow_parent()
+        follow_parent()
     try:
         train_run(RunFolder(arguments.run.resolve()), handle_signals=True)
     except filelock.Timeout:
@@ -298,27 +296,6 @@ def _log(text: str) -> None:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-
-
-def _follow_parent() -> None:
-    """Ends this process when its parent ends, however that dies."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-        return
-
-    def watch() -> None:
-        import psutil
-
-        started: Any = psutil.Process(parent).create_time()
-        while process_alive(parent, started):
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""A worker that dies with the process that started it, however that ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+from llmlab.runs.folder import process_alive, process_start
+
+_WATCH_SECONDS = 0.5
+
+
+def follow_parent() -> None:
+    """Ends this process when its parent ends; to be called first, in the main thread."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        started = process_start(parent)
+        while process_alive(parent, started):
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
