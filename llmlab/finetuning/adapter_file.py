@@ -22,7 +22,6 @@ from llmlab.finetuning.tensor_file import Array, TensorFile
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE
 from llmlab.sessions.available import ADAPTER_FILE
 
-
 PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?:\.weight)?")
 # Variants whose change of a weight is not scale B A.

@@ -18,7 +18,7 @@ def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
 
     LabError when there are none, when they are pickled, cut, or foreign.
     """
-    files = _weight_files(folder, name, single)
+    files = weight_files(folder, name, single)
     if not files:
         pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
         if pickled:
@@ -31,7 +31,8 @@ def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
     return sum(_numbers(path, name) for path in files)
 
 
-def _weight_files(folder: Path, name: str, single: str) -> list[Path]:
+def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Path]:
+    """The safetensors files of a folder's model, none if there are none. LabError when its index is damaged."""
     if (folder / single).is_file():
         return [folder / single]
     if not (folder / INDEX_FILE).is_file():
