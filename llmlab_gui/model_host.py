@@ -17,6 +17,7 @@ from typing import Any
 from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
 
 from llmlab.errors import LabError
+from llmlab.finetuning.previewed import preview_from
 from llmlab_gui.host_messages import (
     Generation,
     NextToken,
@@ -40,8 +41,8 @@ _CANCEL_PATIENCE_MS = 15_000
 class ModelHost(QObject):
     """Owns the host process. Every request returns its id; signals carry that id first.
 
-    A request ends with exactly one of `done`, `next_token`, `opened`, `tokens`, `answered`, `models`, `cancelled`
-    and `failed`.
+    A request ends with exactly one of `done`, `next_token`, `opened`, `tokens`, `answered`, `models`, `previewed`,
+    `cancelled` and `failed`.
     """
 
     loading = Signal(int)
@@ -50,6 +51,7 @@ class ModelHost(QObject):
     tokens = Signal(int, object)  # CutPrompt
     answered = Signal(int, object, float)  # the archive's Path, and seconds that it took
     models = Signal(int, list)  # list[ModelRow]
+    previewed = Signal(int, object)  # Preview
     token = Signal(int, object)  # Token
     next_token = Signal(int, object)  # NextToken
     done = Signal(int, float)  # seconds that it took
@@ -116,6 +118,11 @@ class ModelHost(QObject):
     def list_models(self) -> int:
         """Asks what is here and can be opened: `models`."""
         return self._send({"do": "models"})
+
+    def preview(self, model: str, settings: Mapping[str, Any], seed: int, place: int) -> int:
+        """Asks how a model reads examples: `previewed`, with the one at `place`. settings: the section `data`."""
+        values = {"settings": dict(settings), "seed": seed, "place": place}
+        return self._send({"do": "preview", "model": model, **values})
 
     def cancel(self, request: int) -> None:
         """Ends a request early; `cancelled` (or `done`, if it was quicker) follows."""
@@ -220,6 +227,10 @@ class ModelHost(QObject):
                 rows = rows_from(values)
                 self._close(request)
                 self.models.emit(request, rows)
+            case "previewed":
+                preview = preview_from(values["preview"])
+                self._close(request)
+                self.previewed.emit(request, preview)
             case "done":
                 seconds = float(values.get("seconds", 0.0))
                 self._close(request)

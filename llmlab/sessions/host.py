@@ -15,6 +15,9 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
      "top": N}                       -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N}  -> loading, next (top, entropy in nats)
+    {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
+                                                  -> previewed (preview: see llmlab.finetuning.previewed)
+     settings: of the section `data` of a fine-tuning run; place: which example, from 0
     {"do": "cancel", "id": 1}                                     -> cancelled
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
@@ -32,7 +35,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from llmlab.errors import Cancelled, LabError
 from llmlab.paths import outputs_dir
@@ -43,6 +46,9 @@ from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import fingerprint, open_model
 from llmlab.sessions.reference import LiveRun, Reference, SavedRun, is_tuned, parse
 from llmlab.sessions.tuned import base_of
+
+if TYPE_CHECKING:
+    from llmlab.finetuning.preview import Previewer
 
 # News between two frames of the window would only be drawn over.
 _TELL_SECONDS = 0.1
@@ -61,6 +67,7 @@ class Host:
         self._cancelled: set[int] = set()
         self._open: OpenModel | None = None
         self._opened_from: object = None
+        self._previewer: Previewer | None = None
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
 
     def listen(self, lines: Iterable[str | bytes]) -> None:
@@ -114,6 +121,8 @@ class Host:
                 self._generate(number, request)
             case "next":
                 self._next(number, request)
+            case "preview":
+                self._preview(number, request)
             case unknown:
                 raise LabError(f"The model host cannot {unknown!r}.")
 
@@ -202,6 +211,25 @@ class Host:
         opened = self._model(number, self._parse(request["model"]), announce=True)
         likeliest, entropy = next_tokens(opened, str(request["prompt"]), int(request["top"]))
         self.send(number, "next", top=likeliest, entropy=entropy)
+
+    def _preview(self, number: int, request: dict[str, Any]) -> None:
+        """Examples as a model will read them; needs no weights, and leaves the open model where it is."""
+        from llmlab.config import with_values
+        from llmlab.finetuning.preview import Previewer
+        from llmlab.finetuning.settings import FinetuneSettings
+
+        if self._previewer is None:
+            self._previewer = Previewer(self._outputs)
+        values = {f"data.{name}": value for name, value in dict(request["settings"]).items()}
+        preview = self._previewer.preview(
+            str(request["model"]),
+            with_values(FinetuneSettings(), values).data,
+            int(request["seed"]),
+            int(request["place"]),
+            self._reporter(number),
+            lambda: number in self._cancelled,
+        )
+        self.send(number, "previewed", preview=preview.as_dict())
 
     def _parse(self, text: Any) -> Reference:
         return parse(str(text), self._outputs)
