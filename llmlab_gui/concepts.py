@@ -44,6 +44,14 @@ READING_ORDER = (
     "ablation-and-patching",
     "induction-heads",
     "comparing-models",
+    "fine-tuning",
+    "lora",
+    "quantisation",
+    "chat-templates",
+    "learning-rate",
+    "forgetting",
+    "experiments",
+    "scaling-laws",
 )
 DOCK_IDS = (
     "runs",

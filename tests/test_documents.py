@@ -17,6 +17,7 @@ from llmlab.cli.words import Commands, Parser, assignments_of
 from llmlab.config import describe, read_toml, with_values
 from llmlab.corpora.dataset import load_dataset
 from llmlab.corpora.stories import story_entropy
+from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.shapes import parameter_count
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
 from llmlab_gui.concepts import DOCK_IDS, READING_ORDER, check_pages, load_pages, markdown, run_link
@@ -72,7 +73,9 @@ def settings_of(command: str) -> PretrainSettings | None:
     words = shlex.split(command, comments=True)[1:]
     args, unknown = the_parser()[0].parse_known_args(words)
     assert not unknown
-    if not hasattr(args, "assignments"):
+    if words[0] == "data":
+        with_values(FinetuneSettings(), parse_assignments(args.assignments))
+    if words[0] not in ("pretrain", "resume"):
         return None
     if words[0] == "resume" or args.parent is not None:
         return with_values(PretrainSettings(), parse_assignments(assignments_of(args)))
@@ -109,7 +112,7 @@ def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> Non
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_in_a_document_exist(document: str) -> None:
-    known = {info.key for info in describe(PretrainSettings)}
+    known = {info.key for settings in (PretrainSettings, FinetuneSettings) for info in describe(settings)}
     sections = "|".join(sorted({key.partition(".")[0] for key in known}))
     named = {
         match[0]
