@@ -19,6 +19,7 @@ from llmlab.cli import (
     doctor,
     evolve,
     examples,
+    finetune,
     inspect,
     intervene,
     models,
@@ -83,6 +84,7 @@ def _run(words: Sequence[str]) -> int:
     commands = Commands(parser)
     groups = (
         pretrain,
+        finetune,
         runs,
         checkpoints,
         models,

