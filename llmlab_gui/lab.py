@@ -9,9 +9,11 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
 
+from llmlab.config import to_mapping
 from llmlab.errors import LabError
-from llmlab.runs.folder import RunFolder, RunStatus
+from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
 from llmlab.runs.overview import Overview
+from llmlab.settings import PretrainSettings
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.inspection.session import InspectionSession
@@ -165,6 +167,13 @@ class Lab(QObject):
     def open_write(self, run_id: str, checkpoint_name: str) -> None:
         """Prompts a checkpoint in Write."""
         self.write_requested.emit(run_id, checkpoint_name)
+
+    def set_up_again(self, settings: RunSettings, preset: str) -> None:
+        """Puts a run's settings into the set-up panel of its kind."""
+        sections = to_mapping(settings).items()
+        values = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
+        scratch = isinstance(settings, PretrainSettings)
+        (self.setup_requested if scratch else self.finetune_requested).emit({"preset": preset, **values})
 
     def shutdown(self) -> None:
         """Ends every thread and waits for it. Workers train on."""

@@ -106,8 +106,12 @@ class RunInfo:
     @property
     def reads(self) -> str:
         """What it learns from: a corpus, or examples."""
-        settings = self.settings
-        return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
+        return learns_from(self.settings)
+
+
+def learns_from(settings: RunSettings) -> str:
+    """A corpus, or examples, as the settings name it."""
+    return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import RUN
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
-from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus
+from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus, learns_from
 from llmlab.sessions.reference import SavedRun, parse
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -103,8 +103,7 @@ def create_run(
 
 def _free_name(track: Path, settings: RunSettings, preset: str) -> str:
     """A new run's id: when, from which preset, on which text."""
-    reads = settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
-    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(reads).stem).strip("-") or "text"
+    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(learns_from(settings)).stem).strip("-") or "text"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
     name, number = stem, 1
     while (track / name).exists():

@@ -20,14 +20,15 @@ from PySide6.QtWidgets import (
 
 from llmlab.config import with_values
 from llmlab.errors import LabError
-from llmlab.settings import PretrainSettings, parse_assignments
+from llmlab.runs.folder import RunSettings
+from llmlab.settings import parse_assignments
 from llmlab_gui.theme import current_theme
 
 
 class BranchDialog(QDialog):
     """A new run from a checkpoint: its name, steps, learning rate, and any other setting."""
 
-    def __init__(self, settings: PretrainSettings, run_id: str, step: int, parent: QWidget | None = None) -> None:
+    def __init__(self, settings: RunSettings, run_id: str, step: int, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._settings = settings
         self.setWindowTitle("Branch")
@@ -37,7 +38,7 @@ class BranchDialog(QDialog):
         )
         about.setWordWrap(True)
         self.name = QLineEdit()
-        self.name.setPlaceholderText("made from date and corpus")
+        self.name.setPlaceholderText("made from date and text")
         self.steps = QSpinBox()
         self.steps.setRange(step + 1, 1_000_000_000)
         self.steps.setGroupSeparatorShown(True)

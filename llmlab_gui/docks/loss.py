@@ -102,7 +102,7 @@ def reference_lines(history: RunHistory) -> list[ReferenceLine]:
     if started is None or not started.reached_training:
         return []
     meanings = (
-        (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size:,} tokens equally likely"),
+        (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size or 0:,} tokens equally likely"),
         (started.unigram_loss, "unigram {:.2f}: only how frequent each token is"),
         (started.floor_loss, "floor {:.2f}: the entropy of the text itself"),
     )

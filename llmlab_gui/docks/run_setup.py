@@ -121,7 +121,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.form.edited.connect(self._settle.start)
         self.form.entered.connect(self._show_help)
         self.name.textChanged.connect(lambda _: self._settle.start())
-        self.reset_button.clicked.connect(self.form.reset)
+        self.reset_button.clicked.connect(lambda _=False: self._use_preset())
         self.train_button.clicked.connect(self.train)
         self.queue_button.clicked.connect(self.queue)
         lab.runs_changed.connect(self._check_name)
@@ -165,7 +165,7 @@ class RunSetupDock(LabDock, Generic[S]):
         others = {key: value for key, value in values.items() if key != "preset"}
         place = self.presets.findData(values.get("preset") or self._first_preset)
         self.presets.setCurrentIndex(max(0, place))
-        self.form.reset()
+        self._use_preset()
         try:
             self.form.set_values(others)
         except LabError as error:

@@ -24,11 +24,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.config import to_mapping
 from llmlab.errors import LabError
 from llmlab.files import write_atomic
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel
+from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import theme_notifier
 
@@ -52,7 +51,7 @@ class RunsDock(LabDock):
         self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.table = QTableView()
         self.filter = QLineEdit()
-        self.filter.setPlaceholderText("Filter by name, state or corpus")
+        self.filter.setPlaceholderText("Filter by name, state, kind or text")
         self.filter.setAccessibleName("Filter the runs")
         self.filter.setClearButtonEnabled(True)
         self.menu_button = QToolButton()
@@ -99,9 +98,9 @@ class RunsDock(LabDock):
             if row is not None:
                 status = row.status
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
-                writer.writerow(
-                    [row.run.id, status.state, *numbers, row.info.settings.data.corpus, f"{row.info.created:.0f}"]
-                )
+                settings = row.info.settings
+                words = (kind_text(settings), row.info.reads, base_of(settings), f"{row.info.created:.0f}")
+                writer.writerow([row.run.id, status.state, *numbers, *words])
         try:
             write_atomic(path, out.getvalue().encode())
         except OSError as error:
@@ -195,7 +194,7 @@ class RunsDock(LabDock):
         header.setHighlightSections(False)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         unit = self.fontMetrics().averageCharWidth()
-        for column, width in enumerate((7, 24, 14, 15, 8, 9, 10, 8, 13, 14)):
+        for column, width in enumerate((7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)):
             table.setColumnWidth(column, unit * width + 12)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._open_menu)
@@ -293,11 +292,7 @@ class RunsDock(LabDock):
     def _set_up_again(self) -> None:
         rows = self.chosen()
         if rows:
-            sections = to_mapping(rows[0].info.settings)
-            values = {
-                f"{section}.{name}": value for section, items in sections.items() for name, value in items.items()
-            }
-            self.lab.setup_requested.emit({"preset": rows[0].info.preset, **values})
+            self.lab.set_up_again(rows[0].info.settings, rows[0].info.preset)
 
     def _open_folder(self) -> None:
         rows = self.chosen()

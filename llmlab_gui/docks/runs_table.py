@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor, QFont
 
+from llmlab.finetuning.settings import FULL
+from llmlab.runs.folder import RunSettings
+from llmlab.settings import PretrainSettings
 from llmlab_gui.icons import state_color, state_icon, swatch
 from llmlab_gui.numbers_text import count_text
 from llmlab_gui.runs.poller import RunRow
@@ -79,7 +82,19 @@ COLUMNS = (
         "Parameters of the model",
         True,
     ),
-    Column("Corpus", lambda row: _corpus(row), lambda row: _corpus(row).lower(), "What it reads"),
+    Column("Kind", lambda row: kind_text(row.info.settings), lambda row: kind_text(row.info.settings), "What it does"),
+    Column(
+        "Learns from",
+        lambda row: _last_part(row.info.reads),
+        lambda row: _last_part(row.info.reads).lower(),
+        "Its corpus, or its examples",
+    ),
+    Column(
+        "Base",
+        lambda row: _last_part(base_of(row.info.settings)) or "–",
+        lambda row: base_of(row.info.settings).lower(),
+        "The model that it fine-tunes",
+    ),
     Column(
         "Created",
         lambda row: created_text(row.info.created),
@@ -207,9 +222,41 @@ def created_text(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", when)
 
 
-def _corpus(row: RunRow) -> str:
-    name = row.info.settings.data.corpus
-    return name if "/" not in name and "\\" not in name else name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+def kind_text(settings: RunSettings) -> str:
+    """`pretraining`, `lora, rank 8`, `full`: what a run does, in a word or two."""
+    if isinstance(settings, PretrainSettings):
+        return "pretraining"
+    return (
+        settings.model.method
+        if settings.model.method == FULL
+        else f"{settings.model.method}, rank {settings.lora.rank}"
+    )
+
+
+def base_of(settings: RunSettings) -> str:
+    """The model that is fine-tuned; nothing for a run from scratch."""
+    return "" if isinstance(settings, PretrainSettings) else settings.model.base
+
+
+def _last_part(name: str) -> str:
+    """A file's or folder's own name, and what follows it."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _about(settings: RunSettings) -> list[str]:
+    if isinstance(settings, PretrainSettings):
+        model, data = settings.model, settings.data
+        return [
+            f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
+            f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
+        ]
+    lora, data = settings.lora, settings.data
+    adapters = "" if settings.model.method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
+    return [
+        f"Base {settings.model.base}",
+        f"Method {settings.model.method}{adapters}",
+        f"Examples {data.source}, {data.batch_size} a batch, at most {data.max_length} tokens each",
+    ]
 
 
 def _state_data(row: RunRow, role: int) -> Any:
@@ -221,12 +268,8 @@ def _state_data(row: RunRow, role: int) -> Any:
 
 
 def _tip(row: RunRow) -> str:
-    model, status = row.info.settings.model, row.status
-    lines = [
-        row.run.id,
-        f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
-        f"Corpus {row.info.settings.data.corpus}, tokenizer {row.info.settings.data.tokenizer}",
-    ]
+    status = row.status
+    lines = [row.run.id, *_about(row.info.settings)]
     if row.info.parent:
         lines.append(f"Branch of {row.info.parent.get('run')} at step {row.info.parent.get('step')}")
     if status.doing:

@@ -1,0 +1,60 @@
+"""Choosing what is learned from: the built-in tasks, a file of examples, or a data set of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from llmlab.errors import UsageError
+from llmlab.finetuning.example_files import SUFFIXES, is_hub_name
+from llmlab.finetuning.examples import TASKS
+from llmlab.runs.folder import FINETUNING
+from llmlab_gui.forms.named_editor import NamedEditor
+from llmlab_gui.numbers_text import bytes_text
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+_FILES = f"Examples ({' '.join(f'*{suffix}' for suffix in SUFFIXES)});;All files (*)"
+_MOST_RECENT = 8
+
+
+class ExamplesEditor(NamedEditor):
+    """The value is what `llmlab.finetuning.examples.read_source` reads. What is in it, the Data dock shows."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__("Examples", "tasks, a file, or a data set of the hub", parent)
+        self._lab = lab
+        self.button.setAccessibleName("Choose examples")
+        self.button.setToolTip("Choose examples")
+        self.menu.addAction("The built-in tasks", lambda: self.set_value(TASKS))
+        self.menu.addAction(f"A file: {', '.join(SUFFIXES)}…", self._choose_file)
+
+    def describe(self, name: str) -> str:
+        if name == TASKS:
+            return "600 short requests, made by the lab, whose answers a program checks."
+        path = Path(name).expanduser()
+        if path.is_file():
+            if path.suffix.lower() not in SUFFIXES:
+                raise UsageError(f"{path.name} is no file of examples.", f"The lab reads {', '.join(SUFFIXES)}.")
+            return f"{bytes_text(path.stat().st_size)}. The Data panel shows how each line is read."
+        if path.suffix.lower() not in SUFFIXES and is_hub_name(name):
+            return "A data set of the Hugging Face hub, read when the run starts."
+        raise UsageError(
+            f"There are no examples {name!r}." if name else "No examples were named.",
+            "It is no file here, and not the name of a data set of the hub (owner/name)." if name else "",
+            f"Name a {', '.join(SUFFIXES)} file, or take {TASKS}, which is built in.",
+        )
+
+    def offers(self) -> Iterable[tuple[str, str]]:
+        earlier = [row.info.reads for row in self._lab.runs() if row.info.track == FINETUNING]
+        names = list(dict.fromkeys([TASKS, *earlier]))[:_MOST_RECENT]
+        return [(name, name) for name in names]
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Examples", "", _FILES)
+        if name:
+            self.set_value(name)

@@ -1,0 +1,110 @@
+"""Choosing the model that is fine-tuned: the active one, a run's checkpoint, a model here, a file, or a hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from llmlab.errors import LabError, UsageError
+from llmlab.files import read_json
+from llmlab.runs.checkpoints import select
+from llmlab.sessions.available import CONFIG_FILE, AvailableModel, available_models, cached_models
+from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, SavedRun, parse
+from llmlab_gui.forms.named_editor import NamedEditor
+from llmlab_gui.model_dialog import ModelDialog
+from llmlab_gui.numbers_text import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+_OFFERED = ("run", "huggingface", "gguf")
+
+
+class ModelEditor(NamedEditor):
+    """The value is a model reference (`llmlab.sessions.reference`)."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)
+        self._lab = lab
+        self.button.setAccessibleName("Choose a model")
+        self.button.setToolTip("Choose a model")
+        self.menu.aboutToShow.connect(self._fill_menu)
+
+    def describe(self, name: str) -> str:
+        reference = parse(name, self._lab.outputs)
+        match reference:
+            case SavedRun():
+                return _run_words(reference)
+            case LiveRun():
+                raise UsageError(
+                    f"{reference.run.id} still trains.",
+                    "A base must not change while it is fine-tuned.",
+                    f"Name {reference.named}@latest, its newest checkpoint.",
+                )
+            case GgufFile():
+                return f"GGUF file, {bytes_text(reference.path.stat().st_size)}."
+            case ModelFolder():
+                family = (read_json(reference.path / CONFIG_FILE) or {}).get("model_type", "of an unknown family")
+                size = sum(file.stat().st_size for file in reference.path.glob("*.safetensors"))
+                if not size:
+                    raise LabError(f"There are no weights in {reference.path}.", "It holds no .safetensors file.")
+                return f"Hugging Face folder, {family}, {bytes_text(size)}."
+            case HubModel():
+                if reference.name in cached_models():
+                    return "Of the Hugging Face hub, in its cache on this machine."
+                return "Of the Hugging Face hub. <b>Not on this machine yet:</b> it is fetched when the run starts."
+            case AdaptedModel():
+                return f"An adapter on {reference.base}: the new one is learned on both."
+
+    def offers(self) -> Iterable[tuple[str, str]]:
+        return [(model.reference, _words(model)) for model in available_models(self._lab.outputs) if _fits(model)]
+
+    def _fill_menu(self) -> None:
+        menu, lab = self.menu, self._lab
+        menu.clear()
+        about, row = lab.inspection.about, lab.current()
+        if about is not None and not about.live:
+            menu.addAction(f"{about.name} (active model)", partial(self.set_value, about.reference))
+        if row is not None:
+            menu.addAction(f"{row.run.id}, latest checkpoint", partial(self.set_value, f"{row.run.id}@latest"))
+        menu.addAction("Choose from a list…", self._choose)
+        menu.addAction("A model's folder…", self._choose_folder)
+        menu.addAction("A GGUF file…", self._choose_file)
+
+    def _choose(self) -> None:
+        dialog = ModelDialog(self._lab.outputs, self._lab.inspection.recent, self.window())
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.chosen.connect(self.set_value)
+        dialog.open()
+
+    def _choose_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "A model's folder", str(self._lab.outputs))
+        if name:
+            self.set_value(name)
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "A GGUF file", "", "GGUF (*.gguf)")
+        if name:
+            self.set_value(name)
+
+
+def _run_words(reference: SavedRun) -> str:
+    """Which checkpoint of which run, and how large. LabError when there is none."""
+    checkpoint = select(reference.run.checkpoints, reference.which)
+    parameters = checkpoint.about.get("parameters")
+    size = f", {count_text(parameters)} parameters" if isinstance(parameters, int) else ""
+    loss = f", validation loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
+    info = reference.run.info()
+    return f"Step {checkpoint.step:,} of a run on {info.reads}{size}{loss}."
+
+
+def _fits(model: AvailableModel) -> bool:
+    return model.kind in _OFFERED
+
+
+def _words(model: AvailableModel) -> str:
+    return model.reference if model.kind == "run" else model.name

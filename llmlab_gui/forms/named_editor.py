@@ -1,0 +1,115 @@
+"""Naming something: a box that offers what is here and takes any name as typed, and a line that says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QVBoxLayout, QWidget
+
+from llmlab.errors import LabError
+from llmlab_gui.background import Background
+from llmlab_gui.docks.base import ProblemLabel, QuietLabel
+from llmlab_gui.docks.reference_box import ReferenceBox
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.icons import icon
+from llmlab_gui.theme import theme_notifier
+
+# After the last key, before the disk is asked what the name means.
+_SETTLE_MS = 250
+
+
+class NamedEditor(Editor):
+    """`problem`: why what is named cannot be used. Subclasses say what a name means, away from the window's thread."""
+
+    state_changed = Signal()  # it became known what the name means
+
+    def __init__(self, name: str, hint: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._background = Background(self)
+        self.problem: LabError | None = None
+        self.known = False  # what is named was looked at
+        self.box = ReferenceBox(name)
+        self.box.setToolTip("")  # a form's fields say what they mean
+        line = self.box.lineEdit()
+        assert line is not None
+        line.setPlaceholderText(hint)
+        self.button = QToolButton()
+        self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.menu = QMenu(self.button)
+        self.button.setMenu(self.menu)
+        self.about = QuietLabel()
+        self.wrong = ProblemLabel()
+        across = QHBoxLayout()
+        across.setSpacing(4)
+        across.addWidget(self.box, 1)
+        across.addWidget(self.button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(across)
+        layout.addWidget(self.about)
+        layout.addWidget(self.wrong)
+        self.hold(body, self.box)
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self.look)
+        self.box.editTextChanged.connect(self._changed)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def describe(self, name: str) -> str:
+        """What `name` means, in words. LabError when it means nothing that can be used. Runs in another thread."""
+        raise NotImplementedError
+
+    def offers(self) -> Iterable[tuple[str, str]]:
+        """Names and words of what is here. Runs in another thread."""
+        raise NotImplementedError
+
+    def value(self) -> Any:
+        return self.box.reference
+
+    def set_value(self, value: Any) -> None:
+        self.box.choose(str(value))
+
+    def list_offers(self) -> None:
+        """Finds out anew what is here."""
+        self._background.run(lambda: list(self.offers()), self.box.offer, lambda _: None)
+
+    def look(self) -> None:
+        """Finds out what is named."""
+        wanted = self.value()
+
+        def found(words: str) -> None:
+            self._found(wanted, words, None)
+
+        def failed(error: LabError) -> None:
+            self._found(wanted, "", error)
+
+        self._background.run(lambda: self.describe(wanted), found, failed)
+
+    def shutdown(self) -> None:
+        """Waits for what is being looked at."""
+        self._background.shutdown()
+
+    def _found(self, wanted: str, words: str, error: LabError | None) -> None:
+        if wanted != self.value():
+            return
+        self.problem, self.known = error, True
+        self.about.setText(words)
+        self.about.setVisible(bool(words))
+        self.wrong.say(str(error) if error is not None and wanted else "")
+        self.state_changed.emit()
+
+    def _changed(self) -> None:
+        self.known = False
+        self.problem = None
+        self.wrong.say("")
+        self._settle.start()
+        self.edited.emit()
+
+    def _restyle(self) -> None:
+        self.button.setIcon(icon("folder"))
