@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from llmlab import __version__
 from llmlab.cli import (
+    adapter,
     catalogue,
     checkpoints,
     compare,
@@ -93,6 +94,7 @@ def _run(words: Sequence[str]) -> int:
         evolve,
         examples,
         intervene,
+        adapter,
         notebook,
         catalogue,
         doctor,

@@ -1,0 +1,75 @@
+"""`adapter`: what fine-tuning changed, matrix by matrix."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from llmlab.cli import text
+from llmlab.cli.output import DONE, print_json
+from llmlab.cli.task import terminal_progress
+from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.finetuning.change import Change, ModuleChange, change_of
+from llmlab.finetuning.settings import FULL
+
+_DETAILS = """REF is a fine-tuning run (tuned, tuned@final, tuned@150), BASE+ADAPTER, or an adapter's folder.
+
+norm        length of the change of a matrix: Frobenius norm of (alpha / rank) B A; of a full run, of W - W0
+relative    the same, in lengths of the matrix before
+effective   effective rank: exp of the entropy of the change's normalised singular values (Roy & Vetterli 2007)
+largest     largest singular value of the change: the most that it stretches any input
+
+examples:
+  llmlab-run adapter tuned@final
+  llmlab-run adapter base/+adapter/ --json"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add("adapter", adapter, "show what fine-tuning changed", _DETAILS)
+    parser.add_argument("reference", metavar="REF", help="what was fine-tuned; see below")
+    add_outputs(parser)
+
+
+def adapter(args: argparse.Namespace) -> int:
+    """Prints the change of every matrix, and their sum."""
+    with terminal_progress(not args.json) as progress:
+        change = change_of(args.reference, outputs_of(args), progress)
+    if args.json:
+        print_json(_plain(change))
+        return DONE
+    for line in _lines(change):
+        print(line)
+    return DONE
+
+
+def _plain(change: Change) -> dict[str, object]:
+    rows = [
+        vars(row) | {"relative": row.relative, "effective_rank": row.effective_rank, "singular": list(row.singular)}
+        for row in change.modules
+    ]
+    whole = {name: getattr(change, name) for name in ("model", "base", "method", "norm", "relative", "trained")}
+    return whole | {"modules": rows, "notes": list(change.notes)}
+
+
+def _lines(change: Change) -> Iterator[str]:
+    on = f" on {change.base}" if change.base else ""
+    yield text.printable(f"{change.model}: {change.method}{on}")
+    header = ("layer", "module", "rank", "norm", "relative", "effective", "largest")
+    yield from text.table(header, [_cells(row) for row in change.modules], right=(0, 2, 3, 4, 5, 6))
+    relative = f", {change.relative:.3%} of the matrices before" if change.relative is not None else ""
+    kind = "numbers in matrices" if change.method == FULL else "numbers in the adapter"
+    yield f"all together: norm {change.norm:.4g}{relative}; {change.trained:,} {kind}"
+    yield from change.notes
+
+
+def _cells(row: ModuleChange) -> tuple[str, ...]:
+    return (
+        "-" if row.layer < 0 else str(row.layer),
+        text.printable(row.part),
+        str(row.rank),
+        f"{row.norm:.4g}",
+        "-" if row.relative is None else f"{row.relative:.3%}",
+        "-" if row.effective_rank is None else f"{row.effective_rank:.2f}",
+        f"{row.singular[0]:.4g}" if row.singular else "-",
+    )
