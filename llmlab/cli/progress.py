@@ -21,6 +21,7 @@ from llmlab.training.events import (
     Paused,
     Resumed,
     Sampled,
+    Scored,
     Started,
     StepEvent,
     Stopped,
@@ -113,6 +114,7 @@ class PlainReport(Report):
         self._last_step: StepEvent | None = None
         self._evaluated: Evaluated | None = None
         self._line_time = 0.0
+        self._scores: list[Scored] = []
 
     def note(self, sentence: str) -> None:
         self._print(sentence)
@@ -142,7 +144,10 @@ class PlainReport(Report):
                 self._print(f"step {event.step}   {losses}{best}")
             case Sampled():
                 for sample in event.samples:
-                    self._quietly(_sample(sample))
+                    self._quietly(_answer(sample) if self._run.tunes else _sample(sample))
+            case Scored():
+                self._scores.append(event)
+                self._print(f"step {event.step}   {event.correct} of {event.total} held-out items answered right")
             case CheckpointSaved() if "requested" in event.labels:
                 self._print(f"step {event.step}   saved {event.checkpoint} ({text.size(event.bytes)})")
             case Paused():
@@ -155,6 +160,9 @@ class PlainReport(Report):
 
     def summary(self, last: Event | None) -> None:
         losses = _closing_losses(last, self._started, self._last_step, self._evaluated)
+        if len(self._scores) > 1:
+            before, after = self._scores[0], self._scores[-1]
+            losses.append(f"  right        {before.correct} of {before.total} before, {after.correct} after")
         for line in _summary(self._run, last, losses):
             self._print(line)
 
@@ -248,7 +256,7 @@ def _introduction(event: Started) -> list[str]:
         f"{event.run} {begins}: {text.count(event.parameters)} parameters, {text.count(event.train_tokens)} tokens "
         f"({event.tokenizer}, vocabulary {event.vocab_size}), on {where}"
     ]
-    if not event.step:
+    if not event.step and event.unigram_loss is not None:
         floor = "" if event.floor_loss is None else f", and {event.floor_loss:.3f} is the lowest there can be"
         lines.append(
             f"In nats a token, knowing nothing costs {event.uniform_loss:.3f}, knowing how often each token occurs "
@@ -270,6 +278,12 @@ def _sample(sample: dict[str, str]) -> list[str]:
     return [f"  | {text.printable(line)}" for line in shown[:_SAMPLE_LINES]]
 
 
+def _answer(sample: dict[str, str]) -> list[str]:
+    """A question and the model's answer, on a line."""
+    asked, answer = (text.printable(" ".join(sample.get(part, "").split())) for part in ("prompt", "text"))
+    return [f"  | {asked[:_SAMPLE_WIDTH]}  ->  {answer[:_SAMPLE_WIDTH]}"]
+
+
 def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]:
     """The closing lines."""
     name = spoken(run)
@@ -283,7 +297,9 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
     else:
         how = f"Stopped at step {last.step}; what was learned is saved." if last.step else "Stopped before step 1."
         commands.insert(0, (f"llmlab-run resume {name}", "go on"))
-    if last.step:
+    if last.step and run.tunes:
+        commands.insert(0, (f"llmlab-run adapter {name}@latest", "what it changed, layer by layer"))
+    elif last.step:
         commands.insert(0, (f'llmlab-run generate {name} --prompt "The king"', "let it write"))
     lines = ["", how, *losses]
     if isinstance(last, (Finished, Stopped)) and last.checkpoint:
@@ -305,7 +321,7 @@ def _closing_losses(
         lines.append(f"  train loss   {text.loss(step.loss)} in step {step.step}")
     if isinstance(last, Finished) and last.best_step not in (None, last.step):
         lines.append(f"  best         {text.loss(last.best_val_loss)} on validation, at step {last.best_step}")
-    if started is not None and started.reached_training:
+    if started is not None and started.unigram_loss is not None:
         floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
         lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")
     return lines

@@ -131,6 +131,11 @@ class RunFolder:
         return self.path.parent.parent
 
     @property
+    def tunes(self) -> bool:
+        """Whether it fine-tunes, as its place says."""
+        return self.path.parent.name == FINETUNING
+
+    @property
     def run_json(self) -> Path:
         return self.path / "run.json"
 
