@@ -23,7 +23,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.outcomes import Outcomes, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import EXPERIMENT, RUN
-from llmlab.runs.folder import RunFolder, RunInfo
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.registry import list_runs
 from llmlab.settings import PretrainSettings
 
@@ -231,7 +231,7 @@ def _run_subject(run: RunFolder, info: RunInfo) -> _Subject:
         return now(entry) if run.recorded_status().state == "finished" else None
 
     steps = info.settings.train.steps
-    title = title_of(info)
+    title = title_of(info.settings)
     return _Subject(RUN, run.id, str(run.path), title, info.created, steps, info.predictions, outcomes, now)
 
 
@@ -251,14 +251,15 @@ def _experiment_subject(folder: ExperimentFolder) -> _Subject:
     )
 
 
-def title_of(info: RunInfo) -> str:
+def title_of(settings: RunSettings) -> str:
     """A run in a few words: what it does, on what, for how long."""
-    settings = info.settings
-    text = Path(info.reads).name
-    if not isinstance(settings, PretrainSettings):
-        return f"{settings.model.method} on {settings.model.base}, {text}, {settings.train.steps:,} steps"
-    model = settings.model
-    return f"{model.n_layer} layers of width {model.n_embd} on {text}, {settings.train.steps:,} steps"
+    steps = f"{settings.train.steps:,} steps"
+    if isinstance(settings, PretrainSettings):
+        model, text = settings.model, Path(settings.data.corpus).name
+        layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
+        return f"{layers} of width {model.n_embd} on {text}, {steps}"
+    method = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}[settings.model.method]
+    return f"{method} of {Path(settings.model.base).name} on {Path(settings.data.source).name}, {steps}"
 
 
 def _read(path: Path) -> Entry | str:

@@ -1,0 +1,245 @@
+"""The parts of the question before a run: a value with a confidence, a curve by hand, a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.errors import UsageError
+from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
+from llmlab.notebook.quantities import CHOICE, Quantity
+from llmlab_gui.charts.drawn_curve import DrawnCurve
+from llmlab_gui.docks.base import QuietLabel
+
+# In steps of five, as people state them; nobody is 100 % sure.
+_CONFIDENCES = (*range(10, 100, 5), 99)
+_FIRST_CONFIDENCE = 80
+_NUMBER_WIDTH = 9  # digits
+
+
+class ConfidenceSlider(QWidget):
+    """How sure one is, and what that would mean."""
+
+    changed = Signal()
+
+    def __init__(self, first: int = _FIRST_CONFIDENCE, parent: QWidget | None = None) -> None:
+        """first: in per cent."""
+        super().__init__(parent)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, len(_CONFIDENCES) - 1)
+        self.slider.setPageStep(2)
+        self.slider.setMinimumWidth(140)
+        self.slider.setAccessibleName("How sure are you?")
+        self.slider.setToolTip("How sure you are. Over many predictions, so many should come true.")
+        self.text = QuietLabel()
+        self.text.setWordWrap(False)
+        self.text.setMinimumWidth(
+            self.fontMetrics().horizontalAdvance("99 % sure: 10 of 100 such predictions should miss")
+        )
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.slider)
+        layout.addWidget(self.text, 1)
+        self.slider.valueChanged.connect(self._say)
+        self.set_value(first)
+        self._say()
+
+    @property
+    def value(self) -> int:
+        """In per cent."""
+        return _CONFIDENCES[self.slider.value()]
+
+    def set_value(self, percent: int) -> None:
+        """The nearest that there is."""
+        nearest = min(range(len(_CONFIDENCES)), key=lambda place: abs(_CONFIDENCES[place] - percent))
+        self.slider.setValue(nearest)
+
+    def _say(self) -> None:
+        missing = 100 - self.value
+        share = f"{missing} of 100" if missing % 10 else f"{missing // 10} of 10"
+        self.text.setText(f"{self.value} % sure: {share} such predictions should miss")
+        self.changed.emit()
+
+
+class ValueRow(QWidget):
+    """One quantity: a range, or one of several answers, and how sure one is."""
+
+    changed = Signal()
+
+    def __init__(self, quantities: Sequence[Quantity], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._quantities = list(quantities)
+        self.quantity = QComboBox()
+        self.quantity.setAccessibleName("What will it be?")
+        for quantity in self._quantities:
+            self.quantity.addItem(quantity.title, quantity.name)
+        self.low, self.high, self.choice = QLineEdit(), QLineEdit(), QComboBox()
+        for edit, name in ((self.low, "From"), (self.high, "To")):
+            edit.setAccessibleName(name)
+            edit.setPlaceholderText(name.lower())
+            edit.setMaximumWidth(self.fontMetrics().averageCharWidth() * (_NUMBER_WIDTH + 4))
+            edit.textChanged.connect(self.changed)
+        self.choice.setAccessibleName("Which")
+        self.unit = QLabel()
+        self.sure = ConfidenceSlider()
+        ends = QWidget()
+        row = QHBoxLayout(ends)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.low)
+        row.addWidget(QLabel("to"))
+        row.addWidget(self.high)
+        row.addWidget(self.unit)
+        row.addStretch(1)
+        self._answers = QStackedWidget()
+        self._answers.addWidget(ends)
+        self._answers.addWidget(self.choice)
+        self._answers.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.quantity, 0, 0)
+        layout.addWidget(self._answers, 0, 1)
+        layout.addWidget(self.sure, 1, 0, 1, 2)
+        layout.setColumnStretch(1, 1)
+        self.quantity.currentIndexChanged.connect(self._asked)
+        self.choice.editTextChanged.connect(self.changed)
+        self.choice.currentIndexChanged.connect(self.changed)
+        self.sure.changed.connect(self.changed)
+        self._asked()
+
+    @property
+    def about(self) -> Quantity:
+        """What is asked for."""
+        return self._quantities[max(0, self.quantity.currentIndex())]
+
+    def ask_for(self, name: str) -> None:
+        """Chooses the quantity."""
+        self.quantity.setCurrentIndex(max(0, self.quantity.findData(name)))
+
+    def prediction(self) -> Prediction | None:
+        """What it says; None when it is empty. UsageError when it cannot be."""
+        about, sure = self.about, f"@{self.sure.value}%"
+        if about.answer == CHOICE:
+            chosen = self.choice.currentText().strip()
+            return parse_prediction(f"{about.name}={chosen}{sure}") if chosen else None
+        low, high = self.low.text().strip(), self.high.text().strip()
+        if not low and not high:
+            return None
+        if not low or not high:
+            raise UsageError(f"The range of the {about.title} has one end.", "", "Fill in both, or neither.")
+        return parse_prediction(f"{about.name}={low.replace(',', '.')}..{high.replace(',', '.')}{sure}")
+
+    def _asked(self) -> None:
+        about = self.about
+        self.unit.setText(about.unit)
+        if about.answer == CHOICE:
+            self.choice.blockSignals(True)
+            self.choice.clear()
+            self.choice.setEditable(not about.choices)
+            self.choice.addItems(["", *about.choices])
+            self.choice.blockSignals(False)
+        self._answers.setCurrentIndex(1 if about.answer == CHOICE else 0)
+        self.changed.emit()
+
+
+class SentenceRow(QWidget):
+    """A prediction in words."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.words = QLineEdit()
+        self.words.setAccessibleName("In your own words")
+        self.words.setPlaceholderText("In your own words (you judge it afterwards)")
+        self.sure = ConfidenceSlider(70)
+        self.sure.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.words)
+        layout.addWidget(self.sure)
+        self.words.textChanged.connect(self._typed)
+        self.sure.changed.connect(self.changed)
+
+    def prediction(self) -> Prediction | None:
+        """What it says; None when it is empty."""
+        words = self.words.text().strip()
+        return parse_prediction(f"text={words}@{self.sure.value}%") if words else None
+
+    def _typed(self) -> None:
+        self.sure.setVisible(bool(self.words.text().strip()))
+        self.changed.emit()
+
+
+class CurveRow(QWidget):
+    """A curve drawn by hand, or written as points for those who draw with the keyboard."""
+
+    changed = Signal()
+
+    def __init__(self, steps: int, start_loss: float, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.chart = DrawnCurve(steps, start_loss)
+        self.chart.setMinimumHeight(220)
+        self.points = QLineEdit()
+        self.points.setAccessibleName("Points of the curve")
+        self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
+        self.clear_button = QPushButton("Clear")
+        self.clear_button.setToolTip("Take the drawing away")
+        self.clear_button.setAutoDefault(False)
+        self.within = QLineEdit()
+        self.within.setAccessibleName("Within how much, on average")
+        self.within.setPlaceholderText("0.2")
+        self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
+        self.sure = ConfidenceSlider(70)
+        top, bottom = QHBoxLayout(), QHBoxLayout()
+        top.addWidget(self.points, 1)
+        top.addWidget(self.clear_button)
+        bottom.addWidget(QLabel("on average within ±"))
+        bottom.addWidget(self.within)
+        bottom.addWidget(self.sure, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.chart, 1)
+        layout.addLayout(top)
+        layout.addLayout(bottom)
+        self.chart.drawn.connect(self._drawn)
+        self.points.textEdited.connect(self._written)
+        self.clear_button.clicked.connect(self.chart.clear_drawing)
+        self.within.textChanged.connect(self.changed)
+        self.sure.changed.connect(self.changed)
+
+    def prediction(self) -> Prediction | None:
+        """What it says; None when nothing was drawn. UsageError when the points cannot be read."""
+        words = self.points.text().strip()
+        if not words:
+            return None
+        within = self.within.text().strip().replace(",", ".")
+        near = f"+-{within}@{self.sure.value}%" if within else ""
+        return parse_prediction(f"loss_curve={words}{near}")
+
+    def _drawn(self) -> None:
+        points = ", ".join(f"{number_text(step)}:{number_text(loss)}" for step, loss in self.chart.points())
+        self.points.setText(points)
+        self.points.setCursorPosition(0)
+        self.changed.emit()
+
+    def _written(self) -> None:
+        try:
+            written = parse_prediction(f"loss_curve={self.points.text()}")
+            self.chart.set_points(written.points)
+        except UsageError:  # half of it is written; `prediction` says what is wrong
+            self.chart.set_points([])
+        self.changed.emit()
