@@ -17,6 +17,7 @@ from llmlab.settings import PretrainSettings
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.notebook.book import Book
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.poller import RunRow, RunsPoller
@@ -61,6 +62,7 @@ class Lab(QObject):
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
         self.queue = QueueRunner(outputs, self.controller, self.runs, self)
+        self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.looked = False  # whether the outputs folder was read at least once
@@ -81,6 +83,10 @@ class Lab(QObject):
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._run_started)
         self.queue.failed.connect(self.error_raised)
+        self.notebook.failed.connect(self.error_raised)
+        self.notebook.said.connect(self.said)
+        self.controller.started.connect(lambda _: self.notebook.refresh())
+        self.run_ended.connect(lambda _: self.notebook.refresh())
         self.runs_changed.connect(self.queue.runs_changed)
         self._poller = RunsPoller(outputs, self)
         self._poller.found.connect(self._take_rows)
@@ -179,6 +185,7 @@ class Lab(QObject):
         """Ends every thread and waits for it. Workers train on."""
         self._ended = True
         self.queue.shutdown()
+        self.notebook.shutdown()
         self.redraw.stop()
         self._news.stop()
         self._poller.stop()

@@ -63,6 +63,7 @@ class MainWindow(QMainWindow):
         self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
         self.lab = Lab(outputs, self)
+        self.lab.notebook.remember(self.settings)
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
         self.messages = MessageBar()

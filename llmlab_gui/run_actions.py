@@ -9,9 +9,11 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QMessageBox, QWidget
 
+from llmlab.notebook.predictions import Prediction
 from llmlab.runs.queue import QueuedRun
 from llmlab.settings import DEFAULT_PRESET, load_preset
 from llmlab_gui.icons import icon
+from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import current_theme, theme_notifier
 
@@ -72,17 +74,30 @@ class RunActions(QObject):
 
     def start(self, plan: Plan) -> None:
         """Starts a run that someone set up."""
+        predictions = self.ask_prediction(plan)
+        if predictions is None:
+            return
         answer = self._make_room("", may_wait=True)
         if answer == "queue":
-            self.enqueue(plan)
+            self._enqueue(plan, predictions)
         elif answer != "cancel":
-            self._lab.controller.start(plan.settings, plan.name, plan.preset)
+            self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions)
 
     def enqueue(self, plan: Plan) -> None:
         """Puts a run that someone set up behind those that wait."""
+        predictions = self.ask_prediction(plan)
+        if predictions is not None:
+            self._enqueue(plan, predictions)
+
+    def ask_prediction(self, plan: Plan) -> list[Prediction] | None:
+        """What the learner expects of it; empty for nothing, None when it is not to start after all."""
+        return self._lab.notebook.ask(self._window, *question_about(plan.settings))
+
+    def _enqueue(self, plan: Plan, predictions: list[Prediction]) -> None:
         queue = self._lab.queue
         before = len(queue.waiting())
-        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds))
+        stated = [prediction.as_dict() for prediction in predictions]
+        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated))
         if before:
             self._lab.said.emit(f"It waits in the queue, behind {before} other{'s' if before > 1 else ''}.")
         else:

@@ -144,7 +144,14 @@ class RunQueue:
         return any(run.status().live for run in list_runs(self._outputs))
 
     def _make(self, item: QueuedRun, watched: bool) -> RunFolder:
-        return create_run(self._outputs, item.settings, name=item.name, preset=item.preset, watched=watched)
+        return create_run(
+            self._outputs,
+            item.settings,
+            name=item.name,
+            preset=item.preset,
+            watched=watched,
+            predictions=item.predictions,
+        )
 
     def _change(self, change: Callable[[QueueState], QueueState]) -> None:
         with self._locked():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.config import with_values
 from llmlab.errors import LabError
+from llmlab.notebook.predictions import Prediction
 from llmlab.runs import launcher
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
@@ -73,10 +74,18 @@ class RunController(QObject):
 
     # Making and starting ---------------------------------------------------------------------------------------
 
-    def start(self, settings: RunSettings, name: str | None = None, preset: str = "") -> None:
-        """A new run, trained by a worker of its own."""
+    def start(
+        self,
+        settings: RunSettings,
+        name: str | None = None,
+        preset: str = "",
+        predictions: Sequence[Prediction] = (),
+    ) -> None:
+        """A new run, trained by a worker of its own. predictions: of the learner, locked with this."""
         self._launch(
-            lambda: launcher.create_run(self._outputs, settings, name=name, preset=preset, watched=True),
+            lambda: launcher.create_run(
+                self._outputs, settings, name=name, preset=preset, watched=True, predictions=predictions
+            ),
             lambda run: f"{run.id} was started.",
         )
 

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from llmlab_gui.main_window import MainWindow
+from llmlab_gui.notebook.book import Asking
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import apply_theme
 
@@ -32,15 +33,20 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
 
 @pytest.fixture
 def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[MakeWindow]:
-    """`make_main_window()` opens a window of 1280 x 800 on the test's outputs folder, light, with fresh settings."""
+    """`make_main_window()` opens a window of 1280 x 800 on the test's outputs folder, light, with fresh settings.
+
+    asks: for a prediction before a run starts.
+    """
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     apply_theme(app, "light")
     before, threads = _running(), set(threading.enumerate())
     windows: list[MainWindow] = []
 
-    def make(*, show: bool = True) -> MainWindow:
-        window = MainWindow(outputs, WindowSettings(tmp_path / "window.ini"))
+    def make(*, show: bool = True, asks: bool = False) -> MainWindow:
+        settings = WindowSettings(tmp_path / "window.ini")
+        settings.save_choices("notebook/asking", Asking(before_runs=asks))
+        window = MainWindow(outputs, settings)
         windows.append(window)
         window.setWindowState(Qt.WindowState.WindowNoState)  # the offscreen screen is small
         window.resize(1280, 800)
