@@ -22,6 +22,15 @@ def parameter_count(model: ModelSettings, vocab_size: int) -> int:
     return embedding_parameters(model, vocab_size) + model.n_layer * _block_parameters(model) + _norm_parameters(model)
 
 
+def block_layers(model: ModelSettings) -> list[tuple[bool, int, int]]:
+    """The linear layers of a block, in order: (whether it belongs to attention, width in, width out)."""
+    width, hidden = model.n_embd, feed_forward_width(model)
+    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
+    gate = [(False, width, hidden)] if model.activation == "swiglu" else []
+    attention = [(True, width, width + 2 * kv_width), (True, width, width)]
+    return [*attention, (False, width, hidden), *gate, (False, hidden, width)]
+
+
 def embedding_parameters(model: ModelSettings, vocab_size: int) -> int:
     """Parameters of the token embedding and, where they are learned, the positions."""
     positions = model.block_size if model.position == "learned" else 0
@@ -29,11 +38,9 @@ def embedding_parameters(model: ModelSettings, vocab_size: int) -> int:
 
 
 def _block_parameters(model: ModelSettings) -> int:
-    width, hidden = model.n_embd, feed_forward_width(model)
-    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
-    matrices = 3 if model.activation == "swiglu" else 2
-    linear = width * (width + 2 * kv_width) + width * width + matrices * width * hidden
-    biases = (width + 2 * kv_width) + width + (matrices - 1) * hidden + width
+    layers = block_layers(model)
+    linear = sum(width_in * width_out for _, width_in, width_out in layers)
+    biases = sum(width_out for _, _, width_out in layers)
     return linear + (biases if model.bias else 0) + 2 * _norm_parameters(model)
 
 

@@ -5,15 +5,18 @@ Format: github.com/ggml-org/ggml, docs/gguf.md. All numbers are little-endian.
 
 from __future__ import annotations
 
+import math
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from llmlab.errors import LabError
 
 _VERSIONS = (2, 3)
-# Value types: bytes of those of fixed size, then strings and arrays.
-_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# Value types: how those of fixed size are packed, then strings and arrays.
+_LAYOUTS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_WIDTHS = {kind: struct.calcsize(layout) for kind, layout in _LAYOUTS.items()}
 _STRING, _ARRAY = 8, 9
 _DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = b"general.alignment"
@@ -21,12 +24,25 @@ _ALIGNMENT_KEY = b"general.alignment"
 _MOST_TENSORS, _MOST_DIMENSIONS, _LONGEST_STRING = 1 << 20, 4, 1 << 24
 
 
+@dataclass
+class GgufHeader:
+    """values: those that are one number or text. shapes: of the tensors, the inner dimension first."""
+
+    values: dict[str, int | float | bool | str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 def count_gguf_numbers(path: Path, name: str) -> int:
-    """How many numbers a GGUF file's tensors hold. LabError when it is cut, foreign, or of a version unknown here."""
+    """How many numbers a GGUF file's tensors hold. LabError like `read_gguf_header`."""
+    return sum(math.prod(shape) for shape in read_gguf_header(path, name).shapes.values())
+
+
+def read_gguf_header(path: Path, name: str) -> GgufHeader:
+    """What a GGUF file says of itself. LabError when it is cut, foreign, or of a version unknown here."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _Reader(file, size).numbers()
+            return _Reader(file, size).header()
     except (OSError, ValueError, EOFError, struct.error, OverflowError) as error:
         raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {error}.") from error
 
@@ -34,8 +50,9 @@ def count_gguf_numbers(path: Path, name: str) -> int:
 class _Reader:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
+        self._header = GgufHeader()
 
-    def numbers(self) -> int:
+    def header(self) -> GgufHeader:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         if self._file.read(4) != b"GGUF":
@@ -45,35 +62,40 @@ class _Reader:
             raise ValueError(f"it is of version {version}")
         if tensors > _MOST_TENSORS:
             raise ValueError(f"it claims {tensors:,} tensors")
-        alignment = self._skip_values(values)
-        total, end = 0, 0
+        alignment = self._read_values(values)
+        end = 0
         for _ in range(tensors):
-            self._string()
+            name = self._string()
             (dimensions,) = self._unpack("<I")
             if dimensions > _MOST_DIMENSIONS:
                 raise ValueError(f"it claims a tensor of {dimensions} dimensions")
-            numbers = 1
-            for extent in self._unpack(f"<{dimensions}Q"):
-                numbers *= extent
+            shape = self._unpack(f"<{dimensions}Q")
+            numbers = math.prod(shape)
             kind, offset = self._unpack("<IQ")
             block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-            total += numbers
+            self._header.shapes[name.decode(errors="replace")] = tuple(int(extent) for extent in shape)
             end = max(end, offset + numbers // block * block_bytes)
         start = -(-self._file.tell() // alignment) * alignment
         if start + end > self._size:
             raise EOFError(f"it should have {start + end:,} bytes and has {self._size:,}")
-        return total
+        return self._header
 
-    def _skip_values(self, count: int) -> int:
-        """Goes past the metadata; returns the alignment that it names."""
+    def _read_values(self, count: int) -> int:
+        """Keeps what is one number or text, and goes past the rest; returns the alignment that is named."""
         alignment = _DEFAULT_ALIGNMENT
         for _ in range(count):
             key = self._string()
             (kind,) = self._unpack("<I")
-            if key == _ALIGNMENT_KEY and kind == 4:
-                (alignment,) = self._unpack("<I")
+            if kind in _LAYOUTS:
+                (value,) = self._unpack(_LAYOUTS[kind])
+            elif kind == _STRING:
+                value = self._string().decode(errors="replace")
             else:
                 self._skip(kind, 1)
+                continue
+            self._header.values[key.decode(errors="replace")] = value
+            if key == _ALIGNMENT_KEY and kind == 4:
+                alignment = int(value)
         if alignment < 1:
             raise ValueError("its alignment is 0")
         return alignment
@@ -102,7 +124,7 @@ class _Reader:
             raise ValueError(f"it claims a name of {length:,} bytes")
         return self._file.read(length)
 
-    def _unpack(self, layout: str) -> tuple[int, ...]:
+    def _unpack(self, layout: str) -> tuple[Any, ...]:
         data = self._file.read(struct.calcsize(layout))
         if len(data) < struct.calcsize(layout):
             raise EOFError("it is cut short")

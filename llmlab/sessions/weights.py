@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from llmlab.errors import LabError
@@ -14,7 +15,12 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
-    """How many numbers the safetensors weights in a folder hold.
+    """How many numbers the safetensors weights in a folder hold. LabError like `weight_shapes`."""
+    return sum(math.prod(shape) for shape in weight_shapes(folder, name, single).values())
+
+
+def weight_shapes(folder: Path, name: str, single: str = _SINGLE_FILE) -> dict[str, tuple[int, ...]]:
+    """The shapes of the safetensors weights in a folder, by their names.
 
     LabError when there are none, when they are pickled, cut, or foreign.
     """
@@ -28,7 +34,7 @@ def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
                 f"Use a copy of the model whose weights are in {single}.",
             )
         raise LabError(f"{name} cannot be opened.", f"There is no {single} in {folder}.")
-    return sum(_numbers(path, name) for path in files)
+    return {weight: shape for path in files for weight, shape in _shapes(path, name).items()}
 
 
 def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Path]:
@@ -47,23 +53,21 @@ def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Pa
     return [folder / file for file in files]
 
 
-def _numbers(path: Path, name: str) -> int:
+def _shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
     try:
         size = path.stat().st_size
         header, start = safetensors_header(path)
         header.pop("__metadata__", None)
-        total, end = 0, 0
-        for entry in header.values():
-            numbers = 1
-            for extent in entry["shape"]:
-                if type(extent) is not int or extent < 0:
-                    raise ValueError("a shape is not made of whole numbers")
-                numbers *= extent
-            total += numbers
+        shapes, end = {}, 0
+        for weight, entry in header.items():
+            shape = tuple(entry["shape"])
+            if any(type(extent) is not int or extent < 0 for extent in shape):
+                raise ValueError("a shape is not made of whole numbers")
+            shapes[weight] = shape
             end = max(end, int(entry["data_offsets"][1]))
         if start + end > size:
             raise ValueError(f"it should have {start + end:,} bytes and has {size:,}: it is cut short")
-        return total
+        return shapes
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
