@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from llmlab.gpt.shapes import embedding_parameters, feed_forward_width, padded_vocab_size, parameter_count
 from llmlab.settings import DataSettings, ModelSettings, PretrainSettings
 
-_FLOAT = 4  # bytes of a number in fp32
+FLOAT = 4  # bytes of a number in fp32
 # Resident memory of a worker before its first step: interpreter and torch, measured on Linux.
 _WORKER_BYTES = 300_000_000
 # Share of the logits held at once by the chunked loss (llmlab/gpt/head.py) and rows of a chunk.
 _CHUNK_ROWS = 192
 # fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
 # recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
-_FLOPS_PER_CORE = 160e9
-_REACHED = 0.6
+FLOPS_PER_CORE = 160e9
+REACHED = 0.6
 # Fixed cost of a step and of a layer in it, seconds: calls into torch, the optimizer, the event.
-_STEP_SECONDS = 0.004
-_LAYER_SECONDS = 0.0012
+STEP_SECONDS = 0.004
+LAYER_SECONDS = 0.0012
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     tokens = data.batch_size * model.block_size
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
     cores = train.threads or os.cpu_count() or 1
-    seconds = flops / (_FLOPS_PER_CORE * cores * _REACHED)
-    seconds += train.grad_accum * (_STEP_SECONDS + model.n_layer * _LAYER_SECONDS)
+    seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
+    seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
     return Estimate(
         parameters=parameters,
         embedding_parameters=embedding_parameters(model, vocab),
         memory_bytes=_WORKER_BYTES + _memory(model, tokens, vocab, parameters),
-        checkpoint_bytes=3 * _FLOAT * parameters,  # weights and AdamW's two moments
+        checkpoint_bytes=3 * FLOAT * parameters,  # weights and AdamW's two moments
         flops_per_step=flops,
         seconds_per_step=seconds,
         minutes=train.steps * seconds / 60,
@@ -77,6 +77,6 @@ def _memory(model: ModelSettings, tokens: int, vocab_size: int, parameters: int)
     width, hidden = model.n_embd, feed_forward_width(model)
     kv_width = (model.n_kv_head or model.n_head) * width // model.n_head
     # Per token and layer: two norms' inputs and outputs, q k v, attention's output, and the hidden layer twice.
-    activations = tokens * model.n_layer * (7 * width + 2 * kv_width + 2 * hidden) * _FLOAT
-    logits = 2 * min(tokens, _CHUNK_ROWS) * vocab_size * _FLOAT
-    return 4 * _FLOAT * parameters + activations + logits
+    activations = tokens * model.n_layer * (7 * width + 2 * kv_width + 2 * hidden) * FLOAT
+    logits = 2 * min(tokens, _CHUNK_ROWS) * vocab_size * FLOAT
+    return 4 * FLOAT * parameters + activations + logits

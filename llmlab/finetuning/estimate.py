@@ -1,0 +1,129 @@
+"""What a fine-tuning run will need: numbers that learn, memory, disk, time. From what the base's files say. No torch.
+
+Memory is what a worker holds at its peak, when the backward pass begins:
+
+    weights         4 bytes a number; in 4 bits 4.127 / 8 bytes for linear layers of blocks
+    what learns     its gradient and AdamW's two moments, and for adapters themselves: 12 or 16 bytes a number
+    activations     what each layer keeps for the backward pass, for every token of a batch
+    logits          [tokens, vocabulary] in fp32: their own copy and their gradient's; for 49,152 tokens, 0.2 MB a token
+
+Rows are taken to be full (`data.max_length`), which is what a machine must be able to hold; shorter examples need less.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmlab.errors import UsageError
+from llmlab.finetuning.base_shape import BaseShape, base_shape
+from llmlab.finetuning.settings import FULL, QLORA, FinetuneSettings
+from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS
+
+# Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (llmlab.finetuning.quantise).
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+# Resident memory of a worker before its first step: interpreter, torch, transformers' Trainer and PEFT, on Linux.
+_WORKER_BYTES = 560_000_000
+# Copies of a batch's logits at once: they, their gradient, and that of their slice (`Finetuner.loss_sum`).
+_LOGITS = 3.0
+# A trained token's row of logits besides: picked, its log-softmax, and the gradient.
+_TRAINED_LOGITS = 3.0
+# Share of a row that is trained on where answers are: a guess, the examples are not read.
+_ANSWERS = 0.5
+
+
+@dataclass(frozen=True)
+class FinetuneEstimate:
+    """What a run is expected to need on this machine's processor.
+
+    row_tokens: how long rows were taken to be. step_seconds: one optimizer step; seconds: all of them, evaluations,
+    samples and scoring left out.
+    """
+
+    trainable: int
+    total: int
+    memory_bytes: int
+    checkpoint_bytes: int
+    row_tokens: int
+    step_seconds: float
+    seconds: float
+
+
+def estimate(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> FinetuneEstimate:
+    """Estimates a run; nothing is loaded. row_tokens: tokens in a row, where they are known; 0 means full rows.
+
+    UsageError when the base is not named, not here, or too narrow for the rank.
+    """
+    return estimate_for(base_shape(settings.model.base, outputs), settings, row_tokens)
+
+
+def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 0) -> FinetuneEstimate:
+    """Estimates a run on a base of these sizes."""
+    method, data, train = settings.model.method, settings.data, settings.train
+    targeted = () if method == FULL else base.targeted(settings.lora.targets)
+    _require_rank(base, targeted, settings.lora.rank)
+    adapters = sum(settings.lora.rank * (layer.width_in + layer.width_out) for layer in targeted)
+    trainable = base.parameters if method == FULL else adapters
+    row = min(row_tokens or data.max_length, data.max_length, base.context)
+    tokens = row * data.batch_size
+    seconds = _step_seconds(base, settings, tokens, row, adapters)
+    memory = _WORKER_BYTES + _weights(base, method) + (3 if method == FULL else 4) * FLOAT * trainable
+    memory += tokens * _activations(base, settings) + _logits(base, settings, tokens)
+    return FinetuneEstimate(
+        trainable=trainable,
+        total=base.parameters + adapters,
+        memory_bytes=round(memory),
+        checkpoint_bytes=3 * FLOAT * trainable,  # weights and AdamW's two moments
+        row_tokens=row,
+        step_seconds=seconds,
+        seconds=train.steps * seconds,
+    )
+
+
+def _require_rank(base: BaseShape, targeted: tuple[object, ...], rank: int) -> None:
+    narrowest = min((min(layer.width_in, layer.width_out) for layer in base.layers), default=rank)
+    if targeted and rank > narrowest:
+        raise UsageError(
+            f"lora.rank={rank} is more than the model has room for.",
+            f"Its narrowest layer is {narrowest} wide: no change of it has a higher rank than that.",
+            f"Set lora.rank to {narrowest} or less.",
+        )
+
+
+def _weights(base: BaseShape, method: str) -> float:
+    """Bytes of the weights in memory."""
+    in_blocks = sum(layer.numbers for layer in base.layers)
+    if method == QLORA:
+        return FLOAT * (base.parameters - in_blocks) + NF4_BYTES * in_blocks
+    return float(FLOAT * base.parameters)
+
+
+def _activations(base: BaseShape, settings: FinetuneSettings) -> float:
+    """Bytes that the blocks keep for one token until the backward pass.
+
+    The stream twice and each norm's output (4 C), queries and attention's answer with a copy for its projection
+    (3 heads), keys and values as wide as the queries, and what the non-linearity multiplies.
+    """
+    width, heads, hidden = base.width, base.heads, base.hidden
+    floats = 4 * width + 5 * heads + (4 if base.gated else 5 if base.composed else 2) * hidden
+    if settings.model.method == FULL:
+        floats += 2 * width  # what a norm multiplies by its weight
+    return float(FLOAT * base.n_layer * floats)
+
+
+def _logits(base: BaseShape, settings: FinetuneSettings, tokens: int) -> float:
+    trained = 1.0 if settings.data.train_on == "all" else _ANSWERS
+    return FLOAT * tokens * base.vocab_size * (_LOGITS + _TRAINED_LOGITS * trained)
+
+
+def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row: int, adapters: int) -> float:
+    """2 FLOP a weight and token forward, 2 for the gradient of its input, and 2 for its own where it learns."""
+    method = settings.model.method
+    multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.width
+    flops = tokens * ((6 if method == FULL else 4) * multiplied + 6 * adapters)
+    flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
+    cores = settings.train.threads or os.cpu_count() or 1
+    seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
+    seconds += STEP_SECONDS + base.n_layer * LAYER_SECONDS
+    return settings.train.grad_accum * seconds
