@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import safetensors.torch
 import torch
 
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, select
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.checkpoints import STATE_FILE, select
+from llmlab.runs.folder import RunFolder, RunSettings
 from llmlab.runs.launcher import create_run, start_worker
 from llmlab.settings import PretrainSettings, resolve_settings
 
@@ -97,7 +97,7 @@ def final_tensors(run: RunFolder) -> dict[str, torch.Tensor]:
     """Every weight and optimizer tensor of the final checkpoint, and torch's random state."""
     folder = select(run.checkpoints, "final").path
     state = torch.load(folder / STATE_FILE, weights_only=True)
-    tensors = dict(safetensors.torch.load_file(folder / MODEL_FILE))
+    tensors = dict(safetensors.torch.load_file(select(run.checkpoints, "final").weights))
     tensors |= {f"{name}/{key}": value for name, values in state["optimizer"].items() for key, value in values.items()}
     return tensors | {"random": state["random"]["torch"]}
 
@@ -126,7 +126,7 @@ def differences(left_alone: RunFolder, killed: RunFolder) -> list[str]:
     return found
 
 
-def compare_with_kills(outputs: Path, settings: PretrainSettings, kills: int, seed: int, longest: float = 4.0) -> str:
+def compare_with_kills(outputs: Path, settings: RunSettings, kills: int, seed: int, longest: float = 4.0) -> str:
     """One line on what came out; raises AssertionError when the runs differ."""
     begin = time.monotonic()
     alone = create_run(outputs, settings, name=f"alone-{seed}")

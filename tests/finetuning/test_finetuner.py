@@ -1,0 +1,285 @@
+"""A fine-tuning run: what its steps are, and that it ends the same whatever interrupts it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import safetensors.torch
+import torch
+from forks import forked, start_fork, wait_until
+from kills import differences, events_of, train_to_the_end, train_with_kills
+from small_runs import names_of_events, new_run, train_here
+from torch.nn import functional as F
+from tuned_runs import llama_folder
+
+from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.backends import prepare
+from llmlab.finetuning.dataset import load_tuning_data
+from llmlab.finetuning.loop import Finetuner
+from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.inspection.archive import read_archive
+from llmlab.runs.checkpoints import list_checkpoints, select
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run, prepare_resume, request
+from llmlab.sessions.live import ask_live
+from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import LiveRun, parse
+from llmlab.training import requests
+from llmlab.training.device import Device
+from llmlab.training.schedule import learning_rate
+
+STEPS = 12
+WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all: a base is made once."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def scratch(outputs: Path) -> str:
+    """A trained GPT of the lab's own."""
+    torch.set_num_threads(1)
+    overrides = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "model__block_size": 64}
+    train_here(new_run(outputs, 2, "base", **overrides))
+    return "base@final"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of transformers."""
+    return str(llama_folder(tmp_path_factory.mktemp("llama") / "llama"))
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Forty questions with answers of one word; answers of several lengths, so that a mean of means would differ."""
+    path = tmp_path_factory.mktemp("examples") / "pairs.jsonl"
+    rows = [
+        {"prompt": f"{first} {second}?", "completion": " ".join([second] * (1 + number % 3))}
+        for number, (first, second) in enumerate((a, b) for a in WORDS for b in WORDS[:5])
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(params=["scratch", "llama"])
+def base(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+def settings_of(base: str, examples: str, **overrides: Any) -> FinetuneSettings:
+    values = {
+        "model.base": base,
+        "data.source": examples,
+        "data.max_length": 48,
+        "data.batch_size": 3,
+        "data.scored": 2,
+        "lora.rank": 4,
+        "lora.dropout": 0.2,
+        "train.steps": STEPS,
+        "train.learning_rate": 0.01,
+        "train.warmup_steps": 3,
+        "train.grad_accum": 2,
+        "train.eval_interval": 4,
+        "train.eval_windows": 8,
+        "train.sample_interval": 6,
+        "train.threads": 1,
+        "samples.tokens": 4,
+        "checkpoints.interval": 5,
+    }
+    return resolve_finetune_settings(
+        "scratch", overrides=values | {k.replace("__", "."): v for k, v in overrides.items()}
+    )
+
+
+def tuning_run(outputs: Path, base: str, examples: str, name: str, **overrides: Any) -> RunFolder:
+    name = f"{name}-{os.urandom(3).hex()}"
+    return create_run(outputs, settings_of(base, examples, **overrides), name=name)
+
+
+@contextlib.contextmanager
+def _asking(run: RunFolder, name: Any, step: int) -> Iterator[None]:
+    """A request is sent while that step is computed; holds for forks that begin inside."""
+    plain = Finetuner.loss_sum
+
+    def loss_sum(self: Finetuner, batch: Any) -> Any:
+        if self.model.training and self.progress.step + 1 == step and not list(run.requests.iterdir()):
+            requests.send(run.requests, name)
+        return plain(self, batch)
+
+    with mock.patch.object(Finetuner, "loss_sum", loss_sum):
+        yield
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_every_method_learns_the_answers(outputs: Path, llama: str, examples: str, method: str) -> None:
+    run = train_here(
+        tuning_run(outputs, llama, examples, "learns", model__method=method, train__steps=40, data__batch_size=8)
+    )
+    losses = [event["val_loss"] for event in events_of(run, "evaluated")]
+    assert losses[-1] < 0.8 * losses[0]
+    names = names_of_events(run)
+    assert (names[0], names[-1]) == ("started", "finished")
+    assert open_model(f"{run.id}@final", outputs).name
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, examples: str, method: str) -> None:
+    """AdamW on the mean over a step's trained tokens, clipped, at the schedule's rate: computed here once more."""
+    run = train_here(
+        tuning_run(outputs, base, examples, "plain", model__method=method, lora__dropout=0.0, train__grad_clip=0.5)
+    )
+    settings = run.info().finetuning
+    prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, settings.train.seed)
+    data = load_tuning_data(
+        settings.data, settings.train.seed, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False
+    )
+    learning = [p for p in prepared.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.999), weight_decay=0.0)
+    prepared.model.train()
+    losses = []
+    for step in range(STEPS):
+        batches = [data.batch(2 * step), data.batch(2 * step + 1)]
+        logits = [prepared.logits(batch)[:, :-1].flatten(0, 1) for batch in batches]
+        labels = [batch.labels[:, 1:].flatten() for batch in batches]
+        loss = F.cross_entropy(torch.cat(logits), torch.cat(labels))  # the mean over both batches' trained tokens
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.train)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert [event["loss"] for event in events_of(run, "step")] == pytest.approx(losses, rel=1e-4)
+    saved = safetensors.torch.load_file(select(run.checkpoints, "final").weights)
+    ours = prepared.trained_weights()
+    assert saved.keys() == ours.keys()
+    for name, weight in saved.items():
+        assert torch.allclose(weight, ours[name], atol=1e-5), name
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_bitwise_as_one_left_alone(
+    outputs: Path, base: str, examples: str
+) -> None:
+    alone = train_here(tuning_run(outputs, base, examples, "alone"))
+    run = tuning_run(outputs, base, examples, "stopped")
+    with _asking(run, "stop", 7):
+        train_here(run)
+    assert run.status().state == "stopped"
+    train_here(run)
+    assert len(events_of(run, "started")) == 2
+    assert differences(alone, run) == []
+
+
+def test_a_run_that_was_killed_ends_bitwise_as_one_left_alone(outputs: Path, scratch: str, examples: str) -> None:
+    alone, killed = (tuning_run(outputs, scratch, examples, name) for name in ("alone", "killed"))
+    train_to_the_end(alone, start_fork)
+    train_with_kills(killed, 3, 0, longest=3.0, start=start_fork)
+    assert differences(alone, killed) == []
+
+
+def test_a_pause_holds_in_place_and_changes_nothing(outputs: Path, scratch: str, examples: str) -> None:
+    alone = train_here(tuning_run(outputs, scratch, examples, "alone"))
+    run = tuning_run(outputs, scratch, examples, "paused")
+    with _asking(run, "pause", 4), forked(run):
+        wait_until(lambda: run.status().state == "paused")
+        held = run.status().step
+        assert events_of(run, "started")[0]["pid"] == run.status().pid
+        request(run, "resume")
+        wait_until(lambda: run.status().state == "finished")
+    assert held >= 4
+    assert len(events_of(run, "started")) == 1
+    assert differences(alone, run) == []
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights(
+    outputs: Path, llama: str, examples: str
+) -> None:
+    run = tuning_run(outputs, llama, examples, "diverges", checkpoints__interval=1)
+    plain = Finetuner.loss_sum
+
+    def loss_sum(self: Finetuner, batch: Any) -> Any:
+        broken = self.model.training and self.progress.step == 5
+        return plain(self, batch) * (math.nan if broken else 1.0)
+
+    with mock.patch.object(Finetuner, "loss_sum", loss_sum), pytest.raises(LabError, match="at step 6 is not a finite"):
+        train_here(run)
+    assert run.status().state == "failed"
+    last = list_checkpoints(run.checkpoints)[-1]
+    assert last.step == 5
+    assert all(torch.isfinite(weight).all() for weight in safetensors.torch.load_file(last.weights).values())
+
+
+def test_a_live_run_answers_as_its_checkpoint_of_that_step(
+    outputs: Path, base: str, examples: str, tmp_path: Path
+) -> None:
+    run = tuning_run(outputs, base, examples, "live")
+    values = {"text": "the king", "what": ["attention", "attribution"]}
+    with _asking(run, "pause", 6), forked(run):
+        wait_until(lambda: run.status().state == "paused")
+        live = parse(f"{run.id}@live", outputs)
+        assert isinstance(live, LiveRun)
+        answered = read_archive(ask_live(live, "inspect", values, tmp_path / "live.safetensors"))
+        request(run, "save")
+        wait_until(lambda: any(c.step == run.status().step for c in list_checkpoints(run.checkpoints)))
+        step = run.status().step
+        request(run, "stop")
+        wait_until(lambda: run.status().state == "stopped")
+    from llmlab.inspection.answers import answer
+
+    answer(open_model(f"{run.id}@{step}", outputs), "inspect", values, tmp_path / "saved.safetensors")
+    saved = read_archive(tmp_path / "saved.safetensors")
+    assert set(saved) == set(answered)
+    for name in saved:
+        assert torch.allclose(torch.tensor(saved[name]), torch.tensor(answered[name]), atol=1e-5), name
+
+
+def test_a_base_with_other_weights_is_refused_on_resume(outputs: Path, examples: str, tmp_path: Path) -> None:
+    folder = llama_folder(tmp_path / "llama")
+    run = tuning_run(outputs, str(folder), examples, "moved")
+    with _asking(run, "stop", 6):
+        train_here(run)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LabError, match="its base is another model now"):
+        train_here(run)
+
+
+def test_what_an_adapter_is_made_of_cannot_change_on_resume(outputs: Path, scratch: str, examples: str) -> None:
+    run = tuning_run(outputs, scratch, examples, "fixed")
+    for change in ({"lora.rank": 2}, {"lora.alpha": 1.0}, {"model.method": "full"}):
+        with pytest.raises(UsageError, match="cannot change"):
+            prepare_resume(run, change)
+    assert prepare_resume(run, {"train.steps": 20}) != []
+
+
+def test_a_base_that_goes_on_learning_is_pinned_to_its_step(outputs: Path, scratch: str, examples: str) -> None:
+    run = tuning_run(outputs, scratch, examples, "pinned")
+    assert run.info().finetuning.model.base == "base@2"
+
+
+def test_sigterm_saves_and_stops(outputs: Path, scratch: str, examples: str) -> None:
+    run = tuning_run(outputs, scratch, examples, "ended", train__steps=5000)
+    with forked(run):
+        wait_until(lambda: run.status().step > 2)
+        os.kill(int(run.status().pid or 0), signal.SIGTERM)
+        wait_until(lambda: run.status().state == "stopped")
+    assert select(run.checkpoints, "latest").step == run.status().step
