@@ -57,7 +57,7 @@ def _lines(change: Change) -> Iterator[str]:
     yield text.printable(f"{change.model}: {change.method}{on}")
     header = ("layer", "module", "rank", "norm", "relative", "effective", "largest")
     yield from text.table(header, [_cells(row) for row in change.modules], right=(0, 2, 3, 4, 5, 6))
-    relative = f", {change.relative:.3%} of the matrices before" if change.relative is not None else ""
+    relative = f", {change.relative:.3g} of what the matrices were" if change.relative is not None else ""
     kind = "numbers in matrices" if change.method == FULL else "numbers in the adapter"
     yield f"all together: norm {change.norm:.4g}{relative}; {change.trained:,} {kind}"
     yield from change.notes
@@ -69,7 +69,7 @@ def _cells(row: ModuleChange) -> tuple[str, ...]:
         text.printable(row.part),
         str(row.rank),
         f"{row.norm:.4g}",
-        "-" if row.relative is None else f"{row.relative:.3%}",
+        "-" if row.relative is None else f"{row.relative:.3g}",
         "-" if row.effective_rank is None else f"{row.effective_rank:.2f}",
         f"{row.singular[0]:.4g}" if row.singular else "-",
     )

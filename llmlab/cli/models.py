@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 import time
-import uuid
 from pathlib import Path
 
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
-from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of
+from llmlab.cli.task import terminal_progress
+from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.config import describe, parse_value
-from llmlab.errors import LabError, UsageError
 from llmlab.paths import expanded
-from llmlab.runs.checkpoints import Checkpoint, checkpoint_name
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import resolve_run
+from llmlab.runs.checkpoints import checkpoint_name, select
 from llmlab.sessions.available import available_models
 from llmlab.sessions.reference import Reference, SavedRun, parse
 from llmlab.settings import SampleSettings
@@ -32,12 +27,18 @@ examples:
   llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json
   llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5"""
 
-_EXPORT_DETAILS = """hf writes a folder that transformers' AutoModelForCausalLM and AutoTokenizer open. The model must
-be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
+_EXPORT_DETAILS = """REF as for `llmlab-run generate`: a run, also one that fine-tunes, or BASE+ADAPTER. An adapter is
+merged into its base.
+
+hf       a folder that transformers' AutoModelForCausalLM and AutoTokenizer open, with the chat template. A model
+         trained from scratch must be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
+adapter  a folder for PEFT: the adapter alone, of a fine-tuning run or of BASE+ADAPTER.
+gguf     one file for llama.cpp, of the families llama and qwen2.
 
 examples:
   llmlab-run export bar --to hf --out bar-hf
-  llmlab-run export bar@500 --to hf --out bar-500"""
+  llmlab-run export tuned@final --to adapter --out tuned-adapter
+  llmlab-run export base/+adapter/ --to gguf --out tuned.gguf --precision f32"""
 
 
 _MODELS_DETAILS = """Runs with their checkpoints, folders and GGUF files in $LLMLAB_MODELS, exported folders in the
@@ -63,9 +64,15 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
 
     parser = commands.add("export", export, "write a trained model for other programs", _EXPORT_DETAILS)
-    add_run(parser, checkpoint=True)
-    parser.add_argument("--to", choices=("hf",), default="hf", help="hf: a Hugging Face folder")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
+    add_outputs(parser)
+    parser.add_argument("--to", choices=("hf", "adapter", "gguf"), default="hf", help="what to write (default: hf)")
+    parser.add_argument(
+        "--precision", choices=("f16", "f32"), default="f16", help="of a GGUF file's matrices (default: f16)"
+    )
+    parser.add_argument(
+        "--out", metavar="PATH", type=Path, required=True, help="a new or empty folder, or a .gguf file"
+    )
 
 
 def models(args: argparse.Namespace) -> int:
@@ -117,43 +124,38 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Writes a checkpoint for transformers: all of the folder, or nothing."""
-    run, checkpoint = _checkpoint_of(args)
-    out = expanded(args.out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already.", "An export never overwrites.", "Choose another --out folder.")
-    from transformers.utils import logging  # these bring torch and transformers
+    """Writes a model for other programs: all of it, or nothing."""
+    outputs = outputs_of(args)
+    reference, out = parse(args.reference, outputs), expanded(args.out).resolve()
+    from llmlab.finetuning.merge import export as write  # brings torch
+    from llmlab.finetuning.merge import require_new
 
-    from llmlab.corpora.tokenizers import save_hf_tokenizer
-    from llmlab.gpt.hf import save_hf
-    from llmlab.sessions.scratch import load_checkpoint, read_tokenizer
-
-    logging.disable_progress_bar()
-    model, tokenizer = load_checkpoint(run, checkpoint), read_tokenizer(run)
-    staging = out.with_name(f".tmp-{out.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        staging.mkdir(parents=True)
-        save_hf(model, staging)
-        save_hf_tokenizer(tokenizer, staging)
-        if out.exists():
-            out.rmdir()
-        os.replace(staging, out)
-    except OSError as error:
-        raise LabError(f"The export could not be written to {out}.", f"{error}.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    require_new(out, args.to)
+    with terminal_progress(not args.json) as progress:
+        write(str(reference), outputs, out, args.to, precision=args.precision, progress=progress)
     if args.json:
-        print_json({"run": run.id, "checkpoint": checkpoint.name, "to": args.to, "out": str(out)})
-    else:
-        print(f"{run.id}@{checkpoint.step} is in {out}. In Python:")
-        print(f"  transformers.AutoModelForCausalLM.from_pretrained({str(out)!r})")
-        print(f"  transformers.AutoTokenizer.from_pretrained({str(out)!r})")
+        print_json({**_exported(reference), "to": args.to, "out": str(out)})
+        return DONE
+    print(f"{_exported(reference)['model']} is in {out}. In Python:")
+    for line in _python(args.to, out):
+        print(f"  {line}")
     return DONE
 
 
-def _checkpoint_of(args: argparse.Namespace) -> tuple[RunFolder, Checkpoint]:
-    reference = resolve_run(args.run, outputs_of(args))
-    return reference.run, reference.checkpoint()
+def _exported(reference: Reference) -> dict[str, str]:
+    """What was written; of a run, which checkpoint."""
+    if not isinstance(reference, SavedRun):
+        return {"model": str(reference)}
+    checkpoint = select(reference.run.checkpoints, reference.which)
+    return {"model": f"{reference.named}@{checkpoint.step}", "run": reference.run.id, "checkpoint": checkpoint.name}
+
+
+def _python(to: str, out: Path) -> list[str]:
+    """How other programs open it."""
+    if to == "adapter":
+        return [f"peft.PeftModel.from_pretrained(base, {str(out)!r})"]
+    place = repr(str(out)) if to == "hf" else f"{str(out.parent)!r}, gguf_file={out.name!r}"
+    return [f"transformers.{kind}.from_pretrained({place})" for kind in ("AutoModelForCausalLM", "AutoTokenizer")]
 
 
 def _run_of(reference: Reference, step: int | None) -> dict[str, str]:
