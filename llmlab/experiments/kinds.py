@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmlab.errors import UsageError
 from llmlab.experiments.records import Axis
 
+# The tracks, as llmlab.runs.folder names them.
 PRETRAINING, FINETUNING = "pretraining", "finetuning"
 _LOSS = Axis("validation loss", "nats a token")
 
@@ -18,7 +19,9 @@ class Kind:
 
     varies: what changes, in words. setting: which one, "" where nothing is varied. grids: its default values by track.
     quantities: names of what its results say and a prediction may (llmlab.notebook.quantities), the chief one first.
-    trains: false where a run that is there is looked at.
+    metric: which loss of a run counts, its last or its best (of ArmResult). seeds: runs a value, where not said
+    otherwise. groups: the curves that can be compared, where there are several. trains: false where a run that is
+    there is looked at.
     """
 
     name: str
@@ -32,6 +35,9 @@ class Kind:
     x_axis: Axis
     quantities: tuple[str, ...]
     y_axis: Axis = _LOSS
+    metric: str = "val_loss"
+    seeds: int = 1
+    groups: tuple[str, ...] = ()
     trains: bool = True
 
     @property
@@ -64,6 +70,7 @@ KINDS: dict[str, Kind] = {
             },
             Axis("learning rate", log=True),
             ("best_lr", "best_loss", "diverged", "lora_to_full", "spread"),
+            groups=("lora", "full"),
         ),
         Kind(
             "lora-rank",
@@ -77,8 +84,9 @@ KINDS: dict[str, Kind] = {
             "factor of the adapter's output, stays the same.",
             "lora.rank",
             {FINETUNING: (1, 2, 4, 8, 16, 32, 64)},
-            Axis("trained parameters", log=True),
+            Axis("rank", log=True),
             ("best_rank", "best_loss", "spread"),
+            groups=("attention", "feed_forward", "all"),
         ),
         Kind(
             "forgetting",
@@ -87,7 +95,8 @@ KINDS: dict[str, Kind] = {
             "Full fine-tuning learns the task better and forgets more; LoRA learns less and forgets less, the lower "
             "the rank the more so. All of them lie near one curve of task loss against general loss.",
             "Biderman et al. 2024, LoRA Learns Less and Forgets Less (arXiv:2405.09673)",
-            "model.method and lora.rank; the loss on held-out general text is measured at each checkpoint.",
+            "lora.rank, and full fine-tuning at a tenth of the learning rate; the loss on held-out general text is "
+            "measured at each checkpoint.",
             "lora.rank",
             {FINETUNING: (1, 4, 16)},
             Axis("validation loss of the task", "nats a token"),
@@ -166,6 +175,7 @@ KINDS: dict[str, Kind] = {
             {PRETRAINING: (10_000, 30_000, 100_000, 300_000, 900_000)},
             Axis("training text", "tokens", log=True),
             ("best_loss", "exponent", "spread"),
+            metric="best_val_loss",
         ),
         Kind(
             "scaling",
@@ -180,6 +190,7 @@ KINDS: dict[str, Kind] = {
             {PRETRAINING: (16, 24, 32, 48, 64, 96)},
             Axis("parameters without embeddings", log=True),
             ("next_loss", "exponent", "best_loss"),
+            seeds=2,
         ),
     )
 }

@@ -12,6 +12,9 @@ from llmlab.experiments.records import Axis, ExperimentFolder, plain
 from llmlab.files import read_json, write_json
 from llmlab.records import from_plain
 
+STEP_AXIS = Axis("step", "steps")
+LOSS_AXIS = Axis("validation loss", "nats a token")
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -156,6 +159,34 @@ class ExperimentResults:
     def value(self, name: str) -> float | None:
         """What was found for a quantity of the kind, for scoring a prediction; None when it was not found."""
         return next((finding.value for finding in self.findings if finding.name == name), None)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a fit to the arms before it predicts for an arm: written before its run begins, and never again.
+
+    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. arms: those it was fitted to.
+    """
+
+    arm: str
+    x: float
+    value: float
+    low: float | None
+    high: float | None
+    a: float
+    b: float
+    c: float
+    arms: list[str]
+    written: float
+
+
+def read_forecast(folder: ExperimentFolder) -> Forecast | None:
+    """forecast.json; None when there is none, or it is damaged."""
+    values = read_json(folder.forecast_json)
+    try:
+        return from_plain(Forecast, values) if values is not None else None
+    except (ValueError, TypeError):
+        return None
 
 
 def read_results(folder: ExperimentFolder) -> ExperimentResults | None:

@@ -1,0 +1,165 @@
+"""Looking at a run with its model: which text stood in a spike's batch, and how noisy its gradients are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from llmlab.corpora.dataset import Dataset, load_dataset
+from llmlab.corpora.windows import Windows
+from llmlab.errors import LabError
+from llmlab.experiments.outcomes import BatchText, Finding, Spike
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.gpt.model import GPT
+from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
+from llmlab.runs.folder import RunFolder
+from llmlab.sessions.open import open_model
+from llmlab.settings import PretrainSettings
+
+_ROWS = 6  # of a batch that are shown, those with the highest loss first
+_CHARACTERS = 400  # of a row
+# Batches whose gradients are compared: their mean is then known to a quarter of one batch's noise.
+_NOISE_BATCHES = 16
+
+Remarks = list[str]
+
+
+def with_texts(run: RunFolder, spikes: Sequence[Spike], outputs: Path) -> tuple[list[Spike], Remarks]:
+    """The spikes with the rows of their batches. A batch is a pure function of the step, so it can be had again.
+
+    A row's loss is that under the last checkpoint before the spike, or the first after it, and says which row
+    stands out. Texts that are gone, or were changed, are a remark and no error.
+    """
+    if not spikes:
+        return [], []
+    settings = run.info().settings
+    try:
+        if isinstance(settings, PretrainSettings):
+            return [_pretraining_batch(run, settings, spike, outputs) for spike in spikes], []
+        return _finetuning_batches(run, settings, spikes, outputs), []
+    except LabError as error:
+        return list(spikes), [f"The texts of the spikes could not be read. {error}"]
+
+
+def _pretraining_batch(run: RunFolder, settings: PretrainSettings, spike: Spike, outputs: Path) -> Spike:
+    data, windows = _windows(settings)
+    first = (spike.step - 1) * settings.train.grad_accum
+    batches = [windows.batch(first + micro) for micro in range(settings.train.grad_accum)]
+    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
+    losses: list[float | None] = [None] * len(x)
+    checkpoint = _nearest(run, spike.step)
+    if checkpoint is not None:
+        model = _opened(run, checkpoint, outputs)
+        with torch.no_grad():
+            losses = [
+                float(model.loss(torch.from_numpy(x[row : row + 1]), torch.from_numpy(y[row : row + 1])))
+                for row in range(len(x))
+            ]
+    rows = [BatchText(data.tokenizer.decode(ids.tolist()), loss) for ids, loss in zip(x, losses, strict=True)]
+    return replace(spike, batch=_worst(rows))
+
+
+def _finetuning_batches(
+    run: RunFolder, settings: FinetuneSettings, spikes: Sequence[Spike], outputs: Path
+) -> list[Spike]:
+    from llmlab.finetuning.dataset import load_tuning_data
+
+    base = open_model(settings.model.base, outputs)
+    context = base.model.settings.block_size if isinstance(base.model, GPT) else 0
+    data = load_tuning_data(
+        settings.data, settings.train.seed, base.tokenizer, context, lambda what, done, total: None, lambda: False
+    )
+    found = []
+    for spike in spikes:
+        first = (spike.step - 1) * settings.train.grad_accum
+        examples = [example for i in range(settings.train.grad_accum) for example in data.examples_in(first + i)]
+        texts = ["\n".join(f"{one.role}: {one.content}" for one in example.messages) for example in examples]
+        found.append(replace(spike, batch=_worst([BatchText(text) for text in texts])))
+    return found
+
+
+def _worst(rows: Sequence[BatchText]) -> list[BatchText]:
+    ordered = sorted(rows, key=lambda row: -(row.loss or 0.0))
+    return [replace(row, text=row.text[:_CHARACTERS]) for row in ordered[:_ROWS]]
+
+
+def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remarks]:
+    """The simple noise scale at the newest checkpoint, B = tr(S) / |G|^2 (McCandlish et al. 2018, equation 2.9).
+
+    S: covariance of one window's gradient; G: the mean gradient. Both from the squared norms of the gradients of
+    small batches and of all of them together (appendix A.1), which are unbiased. For scratch runs; others give a
+    remark.
+    """
+    settings = run.info().settings
+    saved = list_checkpoints(run.checkpoints)
+    if not isinstance(settings, PretrainSettings) or not saved:
+        return [], ["The gradient noise was not measured: that takes a checkpoint of a GPT of the lab's own."]
+    try:
+        _, windows = _windows(settings)
+        model = _opened(run, saved[-1], outputs)
+    except LabError as error:
+        return [], [f"The gradient noise was not measured. {error}"]
+    small = settings.data.batch_size
+    # Batches that training has not read: beyond its last.
+    first = settings.train.steps * settings.train.grad_accum
+    scale = noise_scale(_gradient_of(model, windows, first), small, _NOISE_BATCHES)
+    if scale is None:
+        return [], [
+            f"The gradient noise at step {saved[-1].step} drowns the mean gradient of {_NOISE_BATCHES} batches."
+        ]
+    text = f"at step {saved[-1].step}, where a batch has {small * settings.train.grad_accum}"
+    return [Finding("noise_scale", "gradient noise scale", scale, unit="sequences", text=text)], []
+
+
+def noise_scale(gradient: Callable[[int], torch.Tensor], small: int, batches: int) -> float | None:
+    """tr(S) / |G|^2 in rows, from `batches` gradients of `small` rows each; None where no mean gradient shows.
+
+    gradient(i): the mean gradient of batch i as one vector.
+    """
+    squared, mean = 0.0, None
+    for i in range(batches):
+        one = gradient(i)
+        squared += float(one @ one) / batches
+        mean = one / batches if mean is None else mean + one / batches
+    assert mean is not None
+    large, squared_mean = small * batches, float(mean @ mean)
+    signal = (large * squared_mean - small * squared) / (large - small)
+    noise = (squared - squared_mean) / (1 / small - 1 / large)
+    return noise / signal if signal > 0 and noise > 0 else None
+
+
+def _gradient_of(model: GPT, windows: Windows, first: int) -> Callable[[int], torch.Tensor]:
+    parameters = list(model.parameters())
+
+    def gradient(index: int) -> torch.Tensor:
+        x, y = windows.batch(first + index)
+        grads = torch.autograd.grad(model.loss(torch.from_numpy(x), torch.from_numpy(y)), parameters)
+        return torch.cat([grad.flatten() for grad in grads])
+
+    return gradient
+
+
+def _windows(settings: PretrainSettings) -> tuple[Dataset, Windows]:
+    """The batches of a run, as it read them."""
+    data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
+    cut = settings.data
+    return data, Windows(
+        data.train, settings.model.block_size, cut.batch_size, cut.order, cut.stride, settings.train.seed
+    )
+
+
+def _opened(run: RunFolder, checkpoint: Checkpoint, outputs: Path) -> GPT:
+    model = open_model(f"{run.path}@{checkpoint.step}", outputs).model
+    assert isinstance(model, GPT)  # opened from a pretraining run
+    return model.requires_grad_(True)
+
+
+def _nearest(run: RunFolder, step: int) -> Checkpoint | None:
+    """The last checkpoint before a step was done, or the first after it."""
+    saved = list_checkpoints(run.checkpoints)
+    before = [checkpoint for checkpoint in saved if checkpoint.step < step]
+    return before[-1] if before else (saved[0] if saved else None)

@@ -1,0 +1,47 @@
+"""What small models say about the next larger one: written down before that one is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from llmlab.experiments.fits import PowerLaw, fit_power_law
+from llmlab.experiments.outcomes import Forecast, read_forecast
+from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.experiments.results import Gathered, gather
+from llmlab.files import write_json
+
+
+def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> None:
+    """Writes forecast.json from the arms that have finished, unless it is there, or their fit says nothing."""
+    if read_forecast(folder) is not None or folder.run_of(arm, record.track).events.exists():
+        return  # what was not said before is not said afterwards
+    gathered = gather(folder, record)
+    law = law_of_others(gathered)
+    if law is None:
+        return
+    spread = law.forecast(arm.x)
+    fitted = [one.name for one in gathered.finished() if not record.arm(one.name).forecast]
+    forecast = Forecast(
+        arm=arm.name,
+        x=arm.x,
+        value=float(law(np.array(arm.x))),
+        low=spread[0] if spread else None,
+        high=spread[1] if spread else None,
+        a=law.a,
+        b=law.b,
+        c=law.c,
+        arms=fitted,
+        written=time.time(),
+    )
+    write_json(folder.forecast_json, dataclasses.asdict(forecast))
+
+
+def law_of_others(gathered: Gathered) -> PowerLaw | None:
+    """The power law through all finished arms but those to be predicted."""
+    arms = [arm for arm in gathered.finished() if not gathered.record.arm(arm.name).forecast]
+    if not arms:
+        return None
+    return fit_power_law(np.array([arm.x for arm in arms]), np.array([gathered.loss(arm) for arm in arms], dtype=float))

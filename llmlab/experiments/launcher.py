@@ -1,0 +1,119 @@
+"""Making experiments and starting their workers: the same way for the window and the command line. No torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from llmlab.errors import LabError, UsageError
+from llmlab.experiments.plan import settings_of
+from llmlab.experiments.records import (
+    EXPERIMENTS,
+    ArmStatus,
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
+)
+from llmlab.notebook.locked import lock
+from llmlab.notebook.quantities import EXPERIMENT
+from llmlab.settings import PretrainSettings
+from llmlab.training import requests
+
+
+def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFolder:
+    """A new experiment's folder with experiment.json, state `planned`. No worker yet. Predictions are locked.
+
+    Raises UsageError when the name is taken, or a run has one of the names that its arms need; LabError when its
+    text is not here or the folder cannot be made.
+    """
+    folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
+    if folder.path.exists():
+        raise UsageError(
+            f"An experiment named {record.id!r} is already there.",
+            f"It is in {folder.path}.",
+            f"Choose another --name, or go on with it: llmlab-run experiment resume {record.id}",
+        )
+    for arm in record.arms:
+        if folder.run_of(arm, record.track).path.exists():
+            raise UsageError(f"A run named {arm.run!r} is already there.", "", "Choose another --name.")
+    _require_text(record)
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir()
+        try:
+            arms = {arm.name: ArmStatus() for arm in record.arms}
+            folder.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
+            folder.write_record(replace(record, predictions=lock(EXPERIMENT, record.id, record.predictions)))
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise LabError(
+            f"The experiment's folder could not be made in {folder.path.parent}.",
+            f"{error}.",
+            "Choose another --outputs folder.",
+        ) from error
+    return folder
+
+
+def _require_text(record: ExperimentRecord) -> None:
+    """Refuses a corpus that is not here, in the words of the corpus."""
+    from llmlab.corpora.registry import find_corpus  # brings numpy, which `--help` should not wait for
+
+    settings = settings_of(record)
+    if record.arms and isinstance(settings, PretrainSettings):
+        corpus = find_corpus(settings.data.corpus)
+        if not corpus.here():
+            next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
+
+
+def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Starts the worker that runs what is left of the plan; finished runs stay as they are.
+
+    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
+    window). Raises LabError when a worker is already there.
+    """
+    status = folder.recorded_status()
+    if status.live and folder.has_worker(status):
+        raise LabError(
+            f"{folder.id} is already running.",
+            f"Process {status.pid} is at it.",
+            f"Watch it in the window, or stop it first: llmlab-run experiment cancel {folder.id}",
+        )
+    requests.clear(folder.requests)
+    command = [sys.executable, "-m", "llmlab.experiments.worker", str(folder.path)]
+    if follow_parent:
+        command.append("--follow-parent")
+    try:
+        folder.write_status(replace(status, state="running", pid=None, heartbeat=time.time(), error=None))
+        with folder.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
+            )
+    except OSError as error:
+        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+
+
+def stop_experiment(folder: ExperimentFolder) -> None:
+    """Asks the worker to stop: the run that trains saves, the rest of the plan waits. LabError when none is there."""
+    status = folder.status()
+    if not status.live:
+        raise LabError(
+            f"{folder.id} is not running (it is {status.state}).",
+            "",
+            f"Go on with it: llmlab-run experiment resume {folder.id}",
+        )
+    try:
+        requests.send(folder.requests, "stop")
+    except OSError as error:
+        raise LabError(f"The request to {folder.id} could not be written.", str(error)) from error

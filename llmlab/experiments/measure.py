@@ -1,0 +1,96 @@
+"""What is measured on a run's checkpoints once it has finished; kept as files, so that it is measured once."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from llmlab.errors import LabError
+from llmlab.experiments.plan import settings_of
+from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord, plain
+from llmlab.files import read_json, write_json
+from llmlab.finetuning.settings import FULL, FinetuneSettings
+from llmlab.records import from_plain
+from llmlab.runs.checkpoints import list_checkpoints, select
+
+BASE = "base"  # the measurement of what all runs began from
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Of one arm. general: [step, loss on general text]. effective_rank: mean over the adapted matrices, at the end."""
+
+    text: str = ""  # what the general text is
+    tokens: int = 0
+    general: list[list[float]] = field(default_factory=list)
+    effective_rank: float | None = None
+    change_norm: float | None = None  # of all adapters together
+    note: str = ""  # why something could not be measured
+
+
+def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
+    """The measurement of an arm or of BASE; None when there is none yet."""
+    values = read_json(folder.measurements / f"{name}.json")
+    try:
+        return from_plain(Measurement, values) if values is not None else None
+    except (ValueError, TypeError):
+        return None
+
+
+def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
+    """Measures a finished run, unless that was done. go: called in between; raises when it is to end."""
+    if record.kind not in ("forgetting", "lora-rank") or read_measurement(folder, arm.name) is not None:
+        return
+    try:
+        if record.kind == "forgetting":
+            measured = _forgotten(folder, record, arm, go)
+        else:
+            measured = _rank_used(folder, record, arm)
+    except LabError as error:  # the run is as good as it was
+        measured = Measurement(note=str(error))
+    _write(folder, arm.name, measured)
+
+
+def _write(folder: ExperimentFolder, name: str, measured: Measurement) -> None:
+    folder.measurements.mkdir(exist_ok=True)
+    write_json(folder.measurements / f"{name}.json", plain(dataclasses.asdict(measured)))
+
+
+def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> Measurement:
+    from llmlab.experiments.general_text import general_loss, general_text  # torch: for this kind alone
+    from llmlab.sessions.open import open_model
+
+    settings = settings_of(record)
+    assert isinstance(settings, FinetuneSettings)
+    outputs = folder.outputs
+    text = general_text(settings.model.base, str(record.options.get("general", "")), outputs)
+    base = read_measurement(folder, BASE)
+    if base is None:
+        loss = general_loss(open_model(settings.model.base, outputs).model, text)
+        base = Measurement(text.name, text.tokens, [[0.0, loss]])
+        _write(folder, BASE, base)
+    run = folder.run_of(arm, record.track)
+    rows = [list(base.general[0])]
+    for checkpoint in list_checkpoints(run.checkpoints):
+        go()
+        opened = open_model(f"{run.id}@{checkpoint.step}", outputs)
+        rows.append([float(checkpoint.step), general_loss(opened.model, text)])
+        del opened
+        gc.collect()
+    return Measurement(text.name, text.tokens, rows)
+
+
+def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> Measurement:
+    """How many directions the adapters really use, and how large their change is."""
+    from llmlab.finetuning.change import adapter_change, effective_rank
+
+    settings = settings_of(record, arm)
+    if isinstance(settings, FinetuneSettings) and settings.model.method == FULL:
+        return Measurement()
+    run = folder.run_of(arm, record.track)
+    rows = adapter_change(select(run.checkpoints, "final").path)
+    ranks = [effective_rank(row.singular) for row in rows if row.singular]
+    norm = sum(row.norm**2 for row in rows) ** 0.5
+    return Measurement(effective_rank=sum(ranks) / len(ranks) if ranks else None, change_norm=norm)

@@ -1,0 +1,272 @@
+"""The process that runs an experiment: `python -m llmlab.experiments.worker <experiment folder>`.
+
+It takes the experiment's lock and runs the arms one after the other, each in a worker of its own like any run. What
+has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
+where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
+Exit codes: 0 finished or stopped, 1 failed, 3 another worker holds the experiment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from llmlab.errors import LabError
+from llmlab.experiments.forecast import forecast_next
+from llmlab.experiments.history import DivergenceWatch, read_history
+from llmlab.experiments.measure import measure_arm
+from llmlab.experiments.outcomes import write_results
+from llmlab.experiments.plan import seconds_left, settings_of
+from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, ExperimentFolder
+from llmlab.experiments.report import write_report
+from llmlab.experiments.results import arm_result, build_results
+from llmlab.files import clear_litter
+from llmlab.runs.folder import RunFolder, process_start
+from llmlab.runs.follow import EventFollower
+from llmlab.runs.launcher import create_run, start_worker
+from llmlab.runs.parent import follow_parent
+from llmlab.training import requests
+
+# A worker that was just killed may hold its lock for a moment until the system has taken it down.
+_LOCK_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+_STATUS_SECONDS = 1.0
+# A run whose worker is killed again and again has a reason that starting it anew does not mend.
+_ATTEMPTS = 3
+# A run saves and ends within this time of being asked, or is killed: its last checkpoint counts then.
+_STOP_SECONDS = 120.0
+
+
+class Stop(Exception):
+    """The experiment was asked to stop; what was begun is saved."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of the worker process."""
+    parser = argparse.ArgumentParser(prog="python -m llmlab.experiments.worker")
+    parser.add_argument("experiment", type=Path, help="the experiment's folder")
+    parser.add_argument("--follow-parent", action="store_true", help="die with the process that started this one")
+    arguments = parser.parse_args(argv)
+    if arguments.follow_parent:
+        follow_parent()
+    try:
+        worker = ExperimentWorker(ExperimentFolder(arguments.experiment.resolve()))
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
+        worker.run()
+    except filelock.Timeout:
+        print("Another worker holds this experiment.", file=sys.stderr)
+        return 3
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+class ExperimentWorker:
+    """Runs the plan of one experiment from where it stands."""
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        """LabError when there is no such experiment."""
+        self.folder = folder
+        self.record = folder.record()
+        self.stop_signal = threading.Event()
+        self.status = folder.recorded_status()
+        self._began = time.monotonic()
+        self._seconds_before = self.status.active_seconds
+        self._last_status = 0.0
+
+    def run(self) -> None:
+        """Until the plan is done, a stop, or an error. filelock.Timeout when another worker is at it; LabError."""
+        with filelock.FileLock(self.folder.lock, timeout=_LOCK_SECONDS):
+            for path in (self.folder.path, self.folder.requests):
+                clear_litter(path)
+            self.status = self.folder.recorded_status()
+            pid = os.getpid()
+            attempt = self.status.attempt + 1
+            self._update(state="running", attempt=attempt, pid=pid, pid_start=process_start(pid), error=None)
+            try:
+                self._run_plan()
+            except Stop:
+                self._conclude("stopped")
+            except Exception as error:
+                failure = _explained(error)
+                print(traceback.format_exc(), file=sys.stderr)
+                self._update(state="failed", doing="", error=failure.as_dict())
+                raise failure from error
+
+    def _run_plan(self) -> None:
+        # Where each arm stands is asked of its run: it may have ended after this worker's forerunner was killed.
+        # What failed is tried again, since someone has started the experiment anew.
+        standing = {arm.name: self._standing(arm) for arm in self.record.arms}
+        again = {name: replace(one, state="stopped") for name, one in standing.items() if one.state == "failed"}
+        self._update(arms=standing | again)
+        for arm in self.record.arms:
+            self._require_go()
+            if not self.status.arms[arm.name].ended:
+                self._run_arm(arm)
+                write_results(self.folder, build_results(self.folder, self.record))
+            if self.status.arms[arm.name].state == "finished":
+                self._update(arm=arm.name, doing=f"Measuring {arm.name}")
+                measure_arm(self.folder, self.record, arm, self._require_go)
+        whole = all(self.status.arms[arm.name].ended for arm in self.record.arms)
+        self._conclude("finished" if whole else "stopped")
+
+    def _run_arm(self, arm: Arm) -> None:
+        before, began = self.status.arms[arm.name], time.monotonic()
+        self._update(arm=arm.name, doing="")
+        try:
+            if arm.forecast:
+                forecast_next(self.folder, self.record, arm)  # written down before the run begins
+            self._train(arm, self._ready(arm))
+            ended = self._standing(arm)
+        except LabError as error:  # this one cannot be made or started; the others can
+            ended = replace(before, state="failed", note=str(error))
+        except Stop:
+            self._set(arm, self._standing(arm), before, began)
+            raise
+        self._set(arm, ended, before, began)
+
+    def _set(self, arm: Arm, standing: ArmStatus, before: ArmStatus, began: float) -> None:
+        seconds = before.wall_seconds + time.monotonic() - began
+        self._update(arms=self.status.arms | {arm.name: replace(standing, wall_seconds=seconds)})
+
+    def _ready(self, arm: Arm) -> RunFolder:
+        """The arm's run, made if it is not there yet. LabError when it cannot be made."""
+        run = self.folder.run_of(arm, self.record.track)
+        if run.run_json.is_file():
+            return run
+        settings, record = settings_of(self.record, arm), self.record
+        return create_run(self.folder.outputs, settings, name=arm.run, preset=record.preset, watched=record.watched)
+
+    def _train(self, arm: Arm, run: RunFolder) -> None:
+        """Until the run has ended by itself or was cut by the rule. Raises Stop when one is wanted and it has saved.
+
+        A run that someone else trains already is followed; one whose worker was killed is started again.
+        """
+        for _ in range(_ATTEMPTS):
+            if run.status().state == "finished":
+                return
+            status = run.recorded_status()
+            foreign = status.live and run.has_worker(status)
+            watch = self._follow(arm, run, None if foreign else start_worker(run, follow_parent=True))
+            if self._stop_wanted():
+                raise Stop
+            if watch.note or run.status().state != "interrupted":
+                return
+        raise LabError(f"The worker of {run.id} was killed {_ATTEMPTS} times.", f"Its log: {run.log}.")
+
+    def _follow(self, arm: Arm, run: RunFolder, worker: subprocess.Popen[bytes] | None) -> DivergenceWatch:
+        """Watches one worker of a run until it is gone; asks it to stop when it must."""
+        watch, follower = DivergenceWatch(self.record.rule), EventFollower(run)
+        asked: float | None = None
+        while True:
+            # Asked before reading, so that its last words are read.
+            gone = worker.poll() is not None if worker is not None else not run.status().live
+            while events := follower.poll():
+                for event in events:
+                    watch.add(event)
+            if gone:
+                return watch
+            self._show(arm, run)
+            if asked is None and (watch.note or self._stop_wanted()):
+                asked = time.monotonic()
+                requests.send(run.requests, "stop")
+            if self._stop_wanted() and self.status.state != "stopping":
+                self._update(state="stopping")
+            if worker is not None and asked is not None and time.monotonic() - asked > _STOP_SECONDS:
+                worker.kill()
+            time.sleep(_POLL_SECONDS)
+
+    def _show(self, arm: Arm, run: RunFolder) -> None:
+        """Where the run that trains stands, about once a second."""
+        if time.monotonic() - self._last_status < _STATUS_SECONDS:
+            return
+        now = run.recorded_status()
+        standing = replace(
+            self.status.arms[arm.name],
+            state="running",
+            step=now.step,
+            steps=now.steps,
+            loss=now.loss,
+            val_loss=now.val_loss,
+            note="",
+        )
+        self._update(arms=self.status.arms | {arm.name: standing}, doing=now.doing)
+
+    def _standing(self, arm: Arm) -> ArmStatus:
+        """Where an arm stands, from its run's folder alone; only the time it took is kept."""
+        known = self.status.arms.get(arm.name, ArmStatus())
+        run = self.folder.run_of(arm, self.record.track)
+        if not run.run_json.is_file():
+            return known if known.state == "failed" else ArmStatus(wall_seconds=known.wall_seconds)
+        result = arm_result(self.record, arm, run, read_history(run))
+        state = result.state if result.state in ARM_ENDED_STATES else ("stopped" if result.steps else "planned")
+        status = run.recorded_status()
+        return ArmStatus(
+            state=state,
+            step=result.steps,
+            steps=status.steps,
+            loss=status.loss,
+            val_loss=result.val_loss,
+            active_seconds=result.seconds,
+            wall_seconds=known.wall_seconds,
+            note=result.note,
+        )
+
+    def _conclude(self, state: str) -> None:
+        """Results, figures and report of what is there, then the last word."""
+        self._update(arm="", doing="Writing the report")
+        results = build_results(self.folder, self.record, look_closely=True)
+        write_results(self.folder, results)
+        write_report(self.folder, self.record, results, seconds=self._seconds())
+        self._update(state=state, doing="")
+
+    def _stop_wanted(self) -> bool:
+        if not self.stop_signal.is_set():
+            asked = requests.take(self.folder.requests)
+            if any(request.name == "stop" for request in asked):
+                self.stop_signal.set()
+        return self.stop_signal.is_set()
+
+    def _require_go(self) -> None:
+        """Raises Stop when one is wanted."""
+        if self._stop_wanted():
+            raise Stop
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _update(self, **changes: Any) -> None:
+        """Changes the status and writes it."""
+        changed = replace(self.status, **changes)
+        left = seconds_left(self.record, changed.arms)
+        self.status = replace(changed, heartbeat=time.time(), active_seconds=self._seconds(), eta_seconds=left)
+        self._last_status = time.monotonic()
+        self.folder.write_status(self.status)
+
+
+def _explained(error: Exception) -> LabError:
+    if isinstance(error, LabError):
+        return error
+    if isinstance(error, OSError):
+        return LabError("The experiment's folder could not be written.", f"{error}.", "Free some space, then resume.")
+    return LabError(
+        f"The experiment ended by an error that the lab did not expect: {type(error).__name__}.",
+        str(error).strip().split("\n")[0],
+        "The whole of it is in worker.log.",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
