@@ -111,7 +111,7 @@ def chat_format(tokenizer: TextTokenizer) -> ChatFormat:
 class PlainFormat(ChatFormat):
     """The lab's own format, for the lab's own tokenizers. Pieces are cut one by one, as they are when it is asked."""
 
-    name = "User: … Assistant: … (the lab's own)"
+    name = "User: … Assistant: …, the lab's own"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -55,11 +55,11 @@ class TemplateFormat(ChatFormat):
         if own is None:
             begins = tokenizer.adds_beginning and inner.bos_token is not None
             self._options = {"chat_template": _PLAIN, "begins": begins, "ending": self._ending}
-            self.name = "User: … Assistant: … (the lab's own; the model has no template)"
+            self.name = "User: … Assistant: …, the lab's own, since the model has none"
         else:
             text = own.get("default", "") if isinstance(own, dict) else own
             family = next((name for mark, name in _FAMILIES if mark in text), "")
-            self.name = f"{family} (the model's own template)" if family else "the model's own template"
+            self.name = f"{family}, the model's own" if family else "the model's own"
         added = (str(token) for token in inner.added_tokens_decoder.values() if token.special)
         self._special = sorted({*inner.all_special_tokens, *added}, key=len, reverse=True)
         self.end_ids = self._find_ends()

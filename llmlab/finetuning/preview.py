@@ -84,6 +84,7 @@ class ExamplePreviews:
             train=len(data.train) if data else 0,
             held_out=len(data.held_out) if data else 0,
             cut=sum(one.cut > 0 for one in usable),
+            longer=sum(length > encoded.longest for length in lengths),
             tokens=sum(len(one.ids) for one in usable),
             trained=sum(sum(one.trained) for one in usable),
             filling=data.filling if data else 0.0,

@@ -40,7 +40,7 @@ class Preview:
 
     examples: how many can be shown: train, held_out and those left out together. cut: of train and held_out, how
     many lose their end. tokens and trained: of train and held_out, after cutting. filling: share of the places in
-    training batches that hold no token.
+    training batches that hold no token. longer: how many of all examples are longer than max_length.
 
     lengths: how many examples have 0 to bin_width - 1 tokens, bin_width to 2 * bin_width - 1, ... before cutting.
     bad: lines that are of no use, with the reason; the first of `bad_total`. trouble: why nothing can be trained with
@@ -54,6 +54,7 @@ class Preview:
     train: int
     held_out: int
     cut: int
+    longer: int
     tokens: int
     trained: int
     filling: float

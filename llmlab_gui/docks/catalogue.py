@@ -9,6 +9,7 @@ from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.checkpoints import CheckpointsDock
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
+from llmlab_gui.docks.data import DataDock
 from llmlab_gui.docks.evolution import EvolutionDock
 from llmlab_gui.docks.geometry import GeometryDock
 from llmlab_gui.docks.interventions import InterventionsDock
@@ -38,6 +39,7 @@ def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
         ThroughputDock(lab, window),
         SamplesDock(lab, window),
         CheckpointsDock(lab, window),
+        DataDock(lab, window),
         WriteDock(lab, window),
         LogDock(lab, window),
         LearnDock(lab, window),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QTimer
+from typing import Protocol
+
+from PySide6.QtCore import QTimer, SignalInstance
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
-from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.inspection.selection import Working
 from llmlab_gui.numbers_text import time_left_text
 
 _WHOLE = 1000
@@ -13,10 +15,20 @@ _WHOLE = 1000
 _PATIENCE_MS = 300
 
 
-class ProgressStrip(QWidget):
-    """Follows the session's work; hidden while there is none, and at first."""
+class Works(Protocol):
+    """Whoever asks the model's process: the inspection session, or a panel that asks by itself."""
 
-    def __init__(self, session: InspectionSession, parent: QWidget | None = None) -> None:
+    @property
+    def working(self) -> Working | None: ...
+    @property
+    def working_changed(self) -> SignalInstance: ...
+    def cancel(self) -> None: ...
+
+
+class ProgressStrip(QWidget):
+    """Follows someone's work; hidden while there is none, and at first."""
+
+    def __init__(self, session: Works, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session
         self.what, self.left = QLabel(), QLabel()

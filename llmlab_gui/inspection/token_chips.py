@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence
 
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
 from llmlab_gui.colors import mix
@@ -128,6 +128,15 @@ class TokenChips(QAbstractScrollArea):
             return True
         return super().viewportEvent(event)
 
+    def colors_of(self, token: int) -> tuple[QColor, QColor]:
+        """Ground and text of a chip that is not chosen."""
+        theme = current_theme()
+        return mix(theme.surface, theme.quiet, (0.10, 0.18)[token % 2]), QColor(theme.text)
+
+    def font_of(self, token: int) -> QFont:
+        """In what a chip's text is written; as wide as the widget's own."""
+        return self.font()
+
     def words(self, token: int) -> str:
         """What the tool tip says."""
         cut = self.tokens[token]
@@ -176,7 +185,7 @@ class TokenChips(QAbstractScrollArea):
 
     def _paint_chip(self, painter: QPainter, token: int, place: QRectF, metrics: QFontMetricsF) -> None:
         theme = current_theme()
-        ground, text, edge = mix(theme.surface, theme.quiet, (0.10, 0.18)[token % 2]), QColor(theme.text), None
+        (ground, text), edge = self.colors_of(token), None
         if token == self.chosen:
             ground, text = QColor(theme.accent), QColor(theme.on_accent)
         if token == self.under:
@@ -185,6 +194,7 @@ class TokenChips(QAbstractScrollArea):
         painter.setBrush(ground)
         painter.drawRoundedRect(place.adjusted(1, 1, -1, -1) if edge is not None else place, 4, 4)
         painter.setPen(text)
+        painter.setFont(self.font_of(token))
         shown = metrics.elidedText(
             visible(self.tokens[token].text), Qt.TextElideMode.ElideRight, place.width() - _INNER
         )
