@@ -16,6 +16,7 @@ from llmlab.runs.overview import Overview
 from llmlab.settings import PretrainSettings
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.notebook.book import Book
 from llmlab_gui.runs.controller import RunController
@@ -65,6 +66,9 @@ class Lab(QObject):
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
+        self.experiments = ExperimentDesk(outputs, self)
+        self.experiments.failed.connect(self.error_raised)
+        self.experiments.said.connect(self.said)
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -196,6 +200,7 @@ class Lab(QObject):
             thread.wait()
         self._ending.clear()
         self.inspection.shutdown()
+        self.experiments.shutdown()
         self.controller.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------

@@ -6,9 +6,13 @@ import html
 import re
 from dataclasses import dataclass
 
+from PySide6.QtGui import QColor, QFontDatabase
+
 from llmlab.errors import LabError
+from llmlab_gui.colors import mix
 from llmlab_gui.concepts import Block, Page, markdown
 from llmlab_gui.source_code import colored_html, find_source
+from llmlab_gui.theme import current_theme
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,25 @@ class PageColors:
             "number": self.number,
             "name": self.accent,
         }
+
+
+def page_colors() -> PageColors:
+    """The page's colours, from the window's theme."""
+    theme = current_theme()
+    return PageColors(
+        text=QColor(theme.text).name(),
+        quiet=QColor(theme.quiet).name(),
+        accent=QColor(theme.accent).name(),
+        question=QColor(theme.warning).name(),
+        run=QColor(theme.good).name(),
+        code_background=mix(theme.surface, theme.text, 0.06).name(),
+        question_background=mix(theme.surface, theme.warning, 0.10).name(),
+        run_background=mix(theme.surface, theme.good, 0.10).name(),
+        keyword=QColor(theme.accent).name(),
+        string=QColor(theme.good).name(),
+        number=QColor(theme.warning).name(),
+        mono=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
+    )
 
 
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)

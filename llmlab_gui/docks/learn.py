@@ -9,7 +9,6 @@ from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QColor,
     QDesktopServices,
-    QFontDatabase,
     QKeySequence,
     QResizeEvent,
     QShortcut,
@@ -33,10 +32,9 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
-from llmlab_gui.colors import mix
 from llmlab_gui.concepts import Page, load_all, run_link
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.page_html import PageColors, page_html
+from llmlab_gui.page_html import page_colors, page_html
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -296,7 +294,7 @@ class LearnDock(LabDock):
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        self.browser.setHtml(page_html(self._page, _page_colors()))
+        self.browser.setHtml(page_html(self._page, page_colors()))
         self.browser.verticalScrollBar().setValue(scroll)
         self._mark_matches()
 
@@ -307,22 +305,3 @@ class LearnDock(LabDock):
     def _focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.search.selectAll()
-
-
-def _page_colors() -> PageColors:
-    """The page's colours, from the window's theme."""
-    theme = current_theme()
-    return PageColors(
-        text=QColor(theme.text).name(),
-        quiet=QColor(theme.quiet).name(),
-        accent=QColor(theme.accent).name(),
-        question=QColor(theme.warning).name(),
-        run=QColor(theme.good).name(),
-        code_background=mix(theme.surface, theme.text, 0.06).name(),
-        question_background=mix(theme.surface, theme.warning, 0.10).name(),
-        run_background=mix(theme.surface, theme.good, 0.10).name(),
-        keyword=QColor(theme.accent).name(),
-        string=QColor(theme.good).name(),
-        number=QColor(theme.warning).name(),
-        mono=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
-    )

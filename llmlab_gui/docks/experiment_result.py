@@ -1,0 +1,183 @@
+"""The Result dock: what an experiment's results say so far, as its charts and as numbers."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from llmlab.errors import LabError
+from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding
+from llmlab_gui.background import Background
+from llmlab_gui.charts.numbers import read_out
+from llmlab_gui.charts.picture import save_csv, save_picture
+from llmlab_gui.charts.result_chart import ResultChart
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.inspection_dock import menu_button
+from llmlab_gui.flow import FlowRow
+from llmlab_gui.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab import Lab
+
+_CAPTION = "Points are runs, or means over seeds with one standard error; dashed: the fit, with its 90 % band."
+
+
+class ExperimentResultDock(LabDock):
+    """Drawn from results.json, and anew whenever another run has ended."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "experiment_result", "Result", parent)
+        self.desk = lab.experiments
+        self._background = Background(self)
+        self._shown = ""  # the experiment whose charts the choice offers
+        self.chart = ResultChart("Result of the experiment")
+        self.charts = QComboBox()
+        self.charts.setAccessibleName("Which chart")
+        self.charts.setToolTip("Which chart of the results")
+        self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.log_x = self._toggle("log x", "Logarithmic horizontal axis")
+        self.log_y = self._toggle("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        self.export_button = menu_button("Export", "Save this chart as a picture, a drawing, or a table of its numbers")
+        for kind, text in (("png", "Picture (PNG)…"), ("svg", "Drawing (SVG)…"), ("csv", "Numbers (CSV)…")):
+            action = self.export_button.menu().addAction(text)
+            action.triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
+        self.findings = QLabel()
+        self.findings.setWordWrap(True)
+        self.findings.setAccessibleName("What was found")
+        self.findings.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        row = QWidget()
+        controls = FlowRow(row)
+        for widget in (self.charts, self.log_x, self.log_y):
+            controls.addWidget(widget)
+        controls.addStretch(1)
+        controls.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(row)
+        layout.addWidget(self.chart, 1)
+        layout.addWidget(self.findings)
+        self.set_body(body)
+        self.caption(_CAPTION, "experiments")
+        self.charts.currentIndexChanged.connect(self._draw)
+        for button in (self.log_x, self.log_y):
+            button.clicked.connect(self._logs_chosen)
+        self.desk.outcome_changed.connect(self._refresh)
+        self.desk.changed.connect(self._update_empty)
+        theme_notifier.changed.connect(self._refresh)
+        self._refresh()
+
+    def export(self, path: Path) -> None:
+        """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
+        if path.suffix == ".csv":
+            header, rows = self.chart.table()
+            work = lambda: save_csv(header, rows, path)  # noqa: E731
+        else:
+            work = save_picture([self.chart], path)
+        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+
+    def shutdown(self) -> None:
+        self._background.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    @property
+    def _results(self) -> ExperimentResults | None:
+        return self.desk.outcome.results
+
+    def _refresh(self) -> None:
+        results = self._results
+        charts = results.charts if results is not None else []
+        self._offer(charts)
+        self.findings.setText(findings_html(results.findings) if results is not None else "")
+        self.findings.setVisible(bool(results and results.findings))
+        self._draw()
+        self._update_empty()
+
+    def _offer(self, charts: list[Chart]) -> None:
+        """The charts by their titles; the chosen one stays chosen while it is there."""
+        names = [chart.name for chart in charts]
+        chosen = self.charts.currentData() if self._shown == self.desk.outcome.id else None
+        self._shown = self.desk.outcome.id
+        if names != [self.charts.itemData(i) for i in range(self.charts.count())] or chosen is None:
+            self.charts.blockSignals(True)
+            self.charts.clear()
+            for chart in charts:
+                self.charts.addItem(chart.title, chart.name)
+            self.charts.setCurrentIndex(max(0, names.index(chosen) if chosen in names else 0) if names else -1)
+            self.charts.blockSignals(False)
+        self.charts.setVisible(len(charts) > 0)
+
+    def _draw(self) -> None:
+        results = self._results
+        wanted = self.charts.currentData()
+        charts = results.charts if results is not None else []
+        chart = next((chart for chart in charts if chart.name == wanted), None)
+        self.chart.show_chart(chart)
+        self.log_x.setChecked(self.chart.log_x)
+        self.log_y.setChecked(self.chart.log_y)
+
+    def _logs_chosen(self) -> None:
+        self.chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked())
+
+    def _update_empty(self) -> None:
+        row, results = self.desk.current(), self._results
+        if row is None:
+            hint = "Plan one, or choose one in Experiments: its result is drawn here, point by point."
+            self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
+        elif results is None or not results.charts:
+            hint = "The first point appears when a run has ended." if row.record.arms else "It is being looked at."
+            if not row.status.live:
+                hint = "None of its runs has ended. Continue it in Experiments."
+            self.show_empty("No result yet", hint)
+        else:
+            self.show_body()
+
+    def _plan_one(self) -> None:
+        self.lab.dock_requested.emit("experiment")
+
+    def _toggle(self, text: str, tip: str) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setCheckable(True)
+        button.setToolTip(tip)
+        return button
+
+    def _choose_file(self, kind: str) -> None:
+        name = f"{self.desk.outcome.id or 'experiment'}-{self.charts.currentData() or 'result'}"
+        suggested = str(Path.home() / f"{name}.{kind}")
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind.upper()} (*.{kind})")
+        if chosen:
+            try:
+                self.export(Path(chosen).with_suffix(f".{kind}"))
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+
+
+def findings_html(findings: list[Finding]) -> str:
+    """A table: what, how much with its range, and what it means."""
+    theme = current_theme()
+    rows = []
+    for finding in findings:
+        value = finding_text(finding)
+        if value:
+            text = f'<td style="color:{theme.quiet}">{escape(finding.text)}</td>'
+            label = f'<td style="color:{theme.quiet}">{escape(finding.label)}&nbsp;&nbsp;</td>'
+            rows.append(f"<tr>{label}<td><b>{escape(value)}</b>&nbsp;&nbsp;</td>{text}</tr>")
+    return f'<table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
+
+
+def finding_text(finding: Finding) -> str:
+    """`0.0031 (0.0022 to 0.0044)`, with the unit; the choice where it is no number; empty when nothing was found."""
+    if finding.value is None:
+        return finding.choice
+    unit = f" {finding.unit}" if finding.unit else ""
+    between = ""
+    if finding.low is not None and finding.high is not None:
+        between = f" ({read_out(finding.low, 'value')} to {read_out(finding.high, 'value')})"
+    number = f"{finding.value:g}" if finding.value == round(finding.value) else read_out(finding.value, "value")
+    return f"{number}{between}{unit}"

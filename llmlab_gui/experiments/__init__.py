@@ -1,0 +1,1 @@
+"""Experiments as the window sees them: found, followed, planned, started, asked."""

@@ -1,0 +1,122 @@
+"""Makes experiments, starts their workers and asks things of them, for all parts of the window."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab.errors import LabError
+from llmlab.experiments.launcher import create_experiment, start_experiment, stop_experiment
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab_gui.background import Background
+
+_TICK_MS = 500
+
+
+class ExperimentController(QObject):
+    """Nothing here blocks the window: what takes long runs in the background, errors come as signals.
+
+    Workers outlive the window. Those that it started are waited for when they end, so that none stays a zombie.
+    """
+
+    started = Signal(str)  # id of an experiment whose worker was just started, or started again
+    gone = Signal(str)  # id of one that was deleted
+    said = Signal(str)  # what was done, one sentence
+    failed = Signal(object)  # LabError
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._outputs = outputs
+        self._background = Background(self)
+        self._workers: dict[Path, subprocess.Popen[bytes]] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._tick)
+
+    def start(self, record: ExperimentRecord) -> None:
+        """A new experiment, run by a worker of its own."""
+        self._launch(lambda: create_experiment(self._outputs, record), "was started")
+
+    def go_on(self, folder: ExperimentFolder) -> None:
+        """Runs what is left of the plan; what has ended stays as it is."""
+        self._launch(lambda: folder, "goes on where it was")
+
+    def stop(self, folder: ExperimentFolder) -> None:
+        """The run that trains saves and ends; the rest of the plan waits."""
+
+        def done(_: object) -> None:
+            self.said.emit(f"{folder.id} stops as soon as its run has saved.")
+
+        self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
+
+    def kill(self, folder: ExperimentFolder) -> None:
+        """Ends its worker at once, and the run that it trains with it. What was saved stays."""
+        status = folder.recorded_status()
+        if status.pid is not None and folder.has_worker(status):
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                psutil.Process(status.pid).kill()
+
+    def delete_for_good(self, experiment_id: str, folders: list[Path]) -> None:
+        """Deletes what no trash could hold; `gone` and `said` tell that it is done."""
+
+        def work() -> None:
+            for folder in folders:
+                shutil.rmtree(folder)
+
+        def done(_: object) -> None:
+            self.said.emit(f"{experiment_id} was deleted.")
+            self.gone.emit(experiment_id)
+
+        self._background.run(work, done, self.failed.emit)
+
+    def shutdown(self) -> None:
+        """Lets go of every worker; they go on."""
+        self._timer.stop()
+        self._background.shutdown()
+        for worker in self._workers.values():
+            worker.poll()
+        self._workers.clear()
+
+    def _launch(self, make: Callable[[], ExperimentFolder], words: str) -> None:
+        def work() -> tuple[ExperimentFolder, subprocess.Popen[bytes]]:
+            folder = make()
+            return folder, start_experiment(folder)
+
+        def done(result: tuple[ExperimentFolder, subprocess.Popen[bytes]]) -> None:
+            folder, worker = result
+            self._workers[folder.path] = worker
+            self._timer.start()
+            self.started.emit(folder.id)
+            self.said.emit(f"{folder.id} {words}.")
+
+        self._background.run(work, done, self.failed.emit)
+
+    def _tick(self) -> None:
+        for path, worker in list(self._workers.items()):
+            code = worker.poll()
+            if code is not None:
+                del self._workers[path]
+                self._ended(ExperimentFolder(path), code)
+        if not self._workers:
+            self._timer.stop()
+
+    def _ended(self, folder: ExperimentFolder, code: int) -> None:
+        """A worker that died before it could say anything left no process id; say it in its place."""
+        status = folder.recorded_status()
+        if not (status.live and status.pid is None) or not folder.path.is_dir():
+            return
+        error = LabError(
+            f"The worker of {folder.id} ended before it began.",
+            f"Its exit code is {code}.",
+            f"Its output is in {folder.log}.",
+        )
+        with contextlib.suppress(OSError):  # the error is shown all the same
+            folder.write_status(replace(status, state="failed", error=error.as_dict()))
+        self.failed.emit(error)

@@ -1,0 +1,157 @@
+"""The window's model of its experiments: which there are, which one is looked at, and what came out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+
+from llmlab.errors import LabError
+from llmlab.experiments.records import ArmStatus
+from llmlab_gui.experiments.arm_curves import ArmCurve
+from llmlab_gui.experiments.controller import ExperimentController
+from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
+
+__all__ = ["ExperimentDesk", "ExperimentRow"]
+
+
+class ExperimentDesk(QObject):
+    """What the docks about experiments share. Owns their threads; `shutdown()` waits for them.
+
+    The current experiment is what those docks are about; the newest that lives is, unless the learner chose another.
+    """
+
+    changed = Signal()  # the list, or where some experiment stands
+    current_changed = Signal(str)  # id, "" for none
+    outcome_changed = Signal()  # results or report of the current one
+    curves_changed = Signal()  # losses of the current one's runs
+    ended = Signal(str)  # one that lived no longer does
+    failed = Signal(object)  # LabError
+    said = Signal(str)  # good news, one sentence
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.looked = False  # whether the outputs folder was read at least once
+        self.controller = ExperimentController(outputs, self)
+        self._rows: dict[str, ExperimentRow] = {}
+        self._current = ""
+        self._by_hand = False
+        self._awaited = ""  # just started: it becomes the current one as soon as it is found
+        self._outcome = Outcome("")
+        self._curves: dict[str, ArmCurve] = {}
+        self._ended = False
+        self._poller = ExperimentsPoller(outputs, self)
+        self._poller.found.connect(self._take_rows)
+        self._poller.outcome_found.connect(self._take_outcome)
+        self._poller.curves_found.connect(self._take_curves)
+        self._poller.failed.connect(self.failed)
+        self.controller.failed.connect(self.failed)
+        self.controller.said.connect(self.said)
+        self.controller.started.connect(self._started)
+        self.controller.gone.connect(lambda _: self.refresh())
+        self._poller.start()
+
+    def rows(self) -> list[ExperimentRow]:
+        """Every experiment in the outputs folder, newest first."""
+        return list(self._rows.values())
+
+    def row(self, experiment_id: str) -> ExperimentRow | None:
+        """An experiment by its id."""
+        return self._rows.get(experiment_id)
+
+    def current(self) -> ExperimentRow | None:
+        """The one that the docks are about."""
+        return self._rows.get(self._current)
+
+    def set_current(self, experiment_id: str) -> None:
+        """Makes an experiment the one that the docks are about; "" for none."""
+        self._by_hand = bool(experiment_id)
+        self._make_current(experiment_id)
+
+    def standing(self, row: ExperimentRow, arm: str) -> ArmStatus:
+        """Where one of its runs stands."""
+        return row.status.arms.get(arm, ArmStatus())
+
+    @property
+    def outcome(self) -> Outcome:
+        """Results and report of the current experiment, as far as they are there."""
+        return self._outcome if self._outcome.id == self._current else Outcome(self._current)
+
+    @property
+    def curves(self) -> dict[str, ArmCurve]:
+        """Losses of the current experiment's runs, by the names of its arms."""
+        return self._curves
+
+    def live(self) -> list[ExperimentRow]:
+        """Those that a worker is at."""
+        return [row for row in self._rows.values() if row.status.live]
+
+    def refresh(self) -> None:
+        """Looks at the outputs folder at once."""
+        self._poller.poke()
+
+    def shutdown(self) -> None:
+        """Ends every thread and waits for it. Workers go on."""
+        self._ended = True
+        self._poller.stop()
+        self._poller.wait()
+        self.controller.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _started(self, experiment_id: str) -> None:
+        """What this window started is what its user wants to see."""
+        self._awaited = experiment_id
+        self.refresh()
+
+    def _take_rows(self, rows: list[ExperimentRow]) -> None:
+        if self._ended:  # sent before the poller stopped, delivered after
+            return
+        before, self._rows = self._rows, {row.id: row for row in rows}
+        self.looked = True
+        for row in rows:
+            if row.id in before and before[row.id].status.live and not row.status.live:
+                self._tell_end(row)
+        self._choose()
+        self.changed.emit()
+
+    def _choose(self) -> None:
+        if self._awaited in self._rows:
+            self._by_hand = True
+            self._make_current(self._awaited)
+            self._awaited = ""
+        current = self._rows.get(self._current)
+        if current is None:
+            self._by_hand = False
+        if current is None or (not self._by_hand and not current.status.live):
+            newest = next(iter(self.live() or self._rows.values()), None)
+            self._make_current(newest.id if newest else "")
+
+    def _make_current(self, experiment_id: str) -> None:
+        if experiment_id == self._current:
+            return
+        self._current = experiment_id
+        self._curves = {}
+        self._poller.choose(experiment_id)
+        self.current_changed.emit(experiment_id)
+        self.outcome_changed.emit()
+        self.curves_changed.emit()
+
+    def _take_outcome(self, outcome: Outcome) -> None:
+        if outcome.id == self._current and not self._ended:
+            self._outcome = outcome
+            self.outcome_changed.emit()
+
+    def _take_curves(self, experiment_id: str, curves: dict[str, ArmCurve]) -> None:
+        if experiment_id == self._current and not self._ended:
+            self._curves = curves
+            self.curves_changed.emit()
+
+    def _tell_end(self, row: ExperimentRow) -> None:
+        status = row.status
+        if status.state == "failed" and status.error is not None:
+            parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
+            self.failed.emit(LabError(*parts))
+        elif status.state == "finished":
+            self.said.emit(f"{row.record.title}: {row.id} has finished. Its report is written.")
+        self.ended.emit(row.id)
