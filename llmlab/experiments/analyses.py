@@ -14,6 +14,7 @@ from llmlab.experiments.forgetting import forgetting
 from llmlab.experiments.outcomes import ArmResult, Chart, Curve, Finding, Fit, Mark, Point, read_forecast
 from llmlab.experiments.records import Axis
 from llmlab.experiments.results import Gathered, mean_points
+from llmlab.runs.checkpoints import list_checkpoints
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]
 
@@ -130,10 +131,11 @@ def _lora_rank(gathered: Gathered) -> Analysis:
 
 
 def _trained(gathered: Gathered, arm: ArmResult) -> float | None:
-    """Trained parameters, as the run's events say; all of them where they do not tell."""
-    started = gathered.histories[arm.name].started
-    trained = getattr(started, "trainable", None)
-    return float(trained) if trained else (float(arm.parameters) if arm.parameters else None)
+    """Trained parameters, as the run's checkpoints say."""
+    record = gathered.record
+    saved = list_checkpoints(gathered.folder.run_of(record.arm(arm.name), record.track).checkpoints)
+    count = saved[-1].about.get("parameters") if saved else None
+    return float(count) if isinstance(count, int) else None
 
 
 def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int, float]] | None:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmlab import __version__
@@ -47,6 +48,7 @@ class Request:
 
     kind: Kind
     settings: Settings
+    outputs: Path
     id: str = ""
     preset: str = ""
     grid: Sequence[float | str] = ()
@@ -138,16 +140,19 @@ def seconds_left(record: ExperimentRecord, arms: Mapping[str, ArmStatus]) -> flo
     return left
 
 
-def expected_seconds(settings: Settings) -> float:
-    """A run's time on this machine, with starting and measuring."""
+def expected_seconds(settings: Settings, outputs: Path) -> float:
+    """A run's time on this machine, with starting and measuring. LabError when a base is not what it must be."""
+    train = settings.train
     if isinstance(settings, FinetuneSettings):
-        raise UsageError("Fine-tuning experiments cannot be planned yet.")
-    needed, train = estimate(settings), settings.train
+        from llmlab.finetuning.estimate import estimate as estimate_tuning
+
+        step = estimate_tuning(settings, outputs).step_seconds
+    else:
+        step = estimate(settings).seconds_per_step
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
     # Both splits; a forward pass is a third of a step.
     windows = 2 * evaluations * train.eval_windows
-    step_windows = settings.data.batch_size * train.grad_accum
-    return _START_SECONDS + needed.seconds_per_step * (train.steps + windows / step_windows / 3)
+    return _START_SECONDS + step * (train.steps + windows / (settings.data.batch_size * train.grad_accum) / 3)
 
 
 def _seeds(request: Request) -> list[int]:
@@ -187,7 +192,7 @@ def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
                 x=_place(request.kind, settings, variant.x),
                 group=variant.group,
                 forecast=variant.forecast,
-                estimated_seconds=expected_seconds(settings),
+                estimated_seconds=expected_seconds(settings, request.outputs),
             )
         )
     return arms

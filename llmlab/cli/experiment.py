@@ -1,0 +1,332 @@
+"""`experiment`: a group of runs that varies one thing, planned, run, continued and reported in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmlab.cli import text
+from llmlab.cli.experiment_follow import follow
+from llmlab.cli.output import DONE, print_json
+from llmlab.cli.predict import add_predict, predictions_of
+from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
+from llmlab.errors import UsageError
+from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
+from llmlab.experiments.launcher import create_experiment, stop_experiment
+from llmlab.experiments.outcomes import read_results
+from llmlab.experiments.plan import Request, Settings, lean, make_plan
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, find_experiment, list_experiments
+from llmlab.finetuning import settings as finetuning
+from llmlab.runs.registry import resolve_run
+from llmlab.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
+
+_ACTIONS = ("list", "show", "resume", "cancel", "report")
+_DETAILS = f"""experiments: {", ".join(KINDS)}
+The runs are normal runs, one after the other: outputs/<track>/<experiment>-<arm>. Ctrl-C stops and keeps everything;
+the same command with the same --name, or `experiment resume ID`, goes on, and finished runs stay as they are.
+Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
+
+examples:
+  llmlab-run experiment learning-rate --steps 300 --grid 3e-4,1e-3,3e-3,1e-2 --seeds 2 --plan
+  llmlab-run experiment learning-rate --steps 300 --name lr --predict "best_lr=1e-3..5e-3@70%"
+  llmlab-run experiment learning-rate --model bar@final --compare lora,full
+  llmlab-run experiment lora-rank --model bar@final --grid 1,4,16 --compare attention,all
+  llmlab-run experiment forgetting --model bar@final --steps 200
+  llmlab-run experiment scaling --steps 400 --grid 16,24,32,48,64
+  llmlab-run experiment loss-curves bar --target 2.0
+  llmlab-run experiment list
+  llmlab-run experiment show ID                also resume ID, cancel ID, report ID"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add("experiment", experiment, "vary one thing, predict, run, and read the report", _DETAILS)
+    parser.add_argument("what", metavar="KIND|ACTION", help="an experiment, or list, show, resume, cancel, report")
+    parser.add_argument(
+        "target", metavar="RUN|ID", nargs="?", help="loss-curves: the run; actions: the experiment's id"
+    )
+    parser.add_argument("--preset", metavar="NAME", help="where the runs start from, of pretraining or fine-tuning")
+    parser.add_argument("--model", metavar="REF", help="fine-tune this base: model.base")
+    parser.add_argument("--data", metavar="NAME|PATH", help="fine-tuning examples: data.source")
+    parser.add_argument("--corpus", metavar="NAME|PATH", help="what pretraining reads: data.corpus")
+    add_settings(parser)
+    parser.add_argument("--seed", metavar="N", help="the first seed: train.seed")
+    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
+    parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
+    parser.add_argument("--compare", metavar="A,B", help="curves: lora,full or attention,feed_forward,all")
+    parser.add_argument("--seeds", metavar="N", type=int, default=0, help="runs a value")
+    parser.add_argument("--general", metavar="CORPUS", default="", help="forgetting: the general text")
+    parser.add_argument("--target", metavar="LOSS", type=float, dest="loss", help="loss-curves: a loss to time")
+    parser.add_argument("--name", help="the experiment's id (default: made from date and kind)")
+    parser.add_argument("--plan", action="store_true", help="print the plan and its time, and run nothing")
+    add_predict(parser)
+    add_outputs(parser)
+
+
+def experiment(args: argparse.Namespace) -> int:
+    """Does what the first word says."""
+    if args.what in _ACTIONS:
+        return {"list": _list, "show": _show, "resume": _resume, "cancel": _cancel, "report": _report}[args.what](args)
+    if args.what not in KINDS:
+        _refuse(args.what)
+    return _begin(args, find_kind(args.what))
+
+
+def _refuse(word: str) -> None:
+    import difflib
+
+    known = [*KINDS, *_ACTIONS]
+    nearest = difflib.get_close_matches(word, known, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else ""
+    raise UsageError(f"There is no experiment or action {word!r}.", f"There are: {', '.join(known)}.", hint)
+
+
+def _begin(args: argparse.Namespace, kind: Kind) -> int:
+    outputs = outputs_of(args)
+    record = make_plan(_request(args, kind, outputs))
+    existing = ExperimentFolder(outputs / "experiments" / record.id)
+    if existing.experiment_json.is_file():
+        _require_same(existing.record(), record, args)
+        record = existing.record()
+    if args.plan:
+        return _show_plan(record, args.json)
+    folder = existing if existing.experiment_json.is_file() else create_experiment(outputs, record)
+    if not args.json:
+        for line in _plan_lines(record):
+            print(line)
+    return follow(folder, as_json=args.json)
+
+
+def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
+    if not kind.trains:
+        return _subject(args, kind, outputs)
+    if args.target is not None:
+        raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
+    track, preset = _track(args, kind)
+    words = {"model.base": args.model, "data.source": args.data} if track == FINETUNING else {}
+    assignments = [f"{key}={value}" for key, value in words.items() if value is not None] + assignments_of(args)
+    base: Settings
+    if track == FINETUNING:
+        base = with_overrides(finetuning.load_finetune_preset(preset).settings, args.settings, assignments)
+    else:
+        base = with_overrides(load_preset(preset).settings, args.settings, assignments)
+    return Request(
+        kind=kind,
+        settings=lean(base, kind, parse_assignments(assignments)),
+        outputs=outputs,
+        id=args.name or "",
+        preset=preset,
+        grid=_parts(args.grid),
+        groups=_parts(args.compare),
+        seeds=args.seeds,
+        predictions=[prediction.as_dict() for prediction in predictions_of(args)],
+        options={"general": args.general} if args.general else {},
+        command=_command(),
+    )
+
+
+def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
+    """For an experiment that looks at a run."""
+    if args.target is None:
+        raise UsageError(
+            f"{kind.name} looks at a run, and none is named.", "", f"llmlab-run experiment {kind.name} RUN"
+        )
+    run = resolve_run(args.target, outputs).run
+    name = args.name or f"{run.id[: 59 - len(kind.name)]}-{kind.name}"
+    return Request(
+        kind=kind,
+        settings=run.info().settings,
+        outputs=outputs,
+        id=name,
+        preset=run.info().preset,
+        subject=run.id,
+        predictions=[prediction.as_dict() for prediction in predictions_of(args)],
+        options={} if args.loss is None else {"target": args.loss},
+        command=_command(),
+    )
+
+
+def _track(args: argparse.Namespace, kind: Kind) -> tuple[str, str]:
+    """pretraining or finetuning, as the words say, and the preset."""
+    tuned = bool(args.model or args.data) or kind.tracks == (FINETUNING,)
+    if args.preset is not None:
+        known = finetuning.finetune_preset_names()
+        tuned = tuned or (args.preset in known and args.preset not in preset_names())
+    if tuned and FINETUNING not in kind.tracks:
+        raise UsageError(
+            f"{kind.title} is an experiment of pretraining.",
+            "",
+            "Leave out --model, --data and presets of fine-tuning.",
+        )
+    if tuned:
+        return FINETUNING, args.preset or finetuning.DEFAULT_PRESET
+    return PRETRAINING, args.preset or DEFAULT_PRESET
+
+
+def _require_same(before: ExperimentRecord, now: ExperimentRecord, args: argparse.Namespace) -> None:
+    """Refuses to go on under a name that means another plan."""
+    plans = [(one.kind, one.base, [arm.settings for arm in one.arms], one.subject) for one in (before, now)]
+    if plans[0] == plans[1] and not args.predictions:
+        return
+    why = "It was begun with other settings." if not args.predictions else "What is predicted comes before the start."
+    raise UsageError(
+        f"An experiment named {before.id!r} is already there.",
+        why,
+        f"Go on with it: llmlab-run experiment resume {before.id}, or choose another --name.",
+    )
+
+
+def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(record))
+        return DONE
+    for line in [*_plan_lines(record), *_arm_table(record)]:
+        print(line)
+    return DONE
+
+
+def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
+    yield f"{record.id}: {record.title}"
+    yield from text.hanging("  question    ", record.question)
+    yield from text.hanging("  hypothesis  ", record.hypothesis)
+    if record.arms:
+        yield from text.hanging("  varied      ", record.varies)
+        seeds = f", {len(record.seeds)} seeds each" if len(record.seeds) > 1 else ""
+        runs = text.counted(len(record.arms), "run")
+        yield f"  plan        {runs}{seeds}, about {text.duration(record.estimated_seconds)}"
+    for prediction in record.predictions:
+        yield f"  predicted   {prediction['quantity']} (locked now)"
+
+
+def _arm_table(record: ExperimentRecord) -> Iterator[str]:
+    yield ""
+    rows = [
+        (
+            arm.name,
+            ", ".join(f"{key}={text.value(value)}" for key, value in arm.settings.items() if key != "train.seed"),
+        )
+        for arm in record.arms
+    ]
+    times = [text.duration(arm.estimated_seconds) for arm in record.arms]
+    cells = [
+        (name, str(arm.seed), time, changed)
+        for arm, time, (name, changed) in zip(record.arms, times, rows, strict=True)
+    ]
+    yield from text.table(("run", "seed", "about", "changed"), cells, right=(1, 2))
+
+
+def _list(args: argparse.Namespace) -> int:
+    outputs = outputs_of(args)
+    folders = list_experiments(outputs)
+    rows = []
+    for folder in folders:
+        status, record = folder.status(), folder.record()
+        left = text.duration(status.eta_seconds) if status.live else ""
+        ended = f"{status.ended_arms}/{len(record.arms)}" if record.arms else "-"
+        rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))
+    if args.json:
+        names = ("id", "kind", "state", "runs", "left", "begun")
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+    elif not rows:
+        print(f"There are no experiments in {outputs} yet. Begin with: llmlab-run experiment learning-rate --steps 200")
+    else:
+        for line in text.table(("experiment", "kind", "state", "runs", "left", "begun"), rows, right=(3, 4)):
+            print(line)
+    return DONE
+
+
+def _show(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    folder = _named(args)
+    record, status, results = folder.record(), folder.status(), read_results(folder)
+    if args.json:
+        found = asdict(results) if results is not None else None
+        print_json({"record": asdict(record), "status": asdict(status), "results": found})
+        return DONE
+    for line in _plan_lines(record):
+        print(line)
+    print(f"  state       {status.state}{f', at {status.arm}' if status.arm else ''}")
+    if status.error:
+        print(f"  error       {' '.join(part for part in status.error.values() if part)}")
+    print()
+    rows = []
+    for arm in record.arms:
+        one = status.arms.get(arm.name)
+        if one is not None:
+            rows.append((arm.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
+    if rows:
+        for line in text.table(("run", "state", "step", "validation", ""), rows, right=(2, 3)):
+            print(line)
+    if results is not None:
+        print()
+        for line in findings_table(folder):
+            print(line)
+    if folder.report.is_file():
+        print(f"\nReport: {folder.report}")
+    return DONE
+
+
+def findings_table(folder: ExperimentFolder) -> Iterator[str]:
+    """What came out, a line a number."""
+    results = read_results(folder)
+    rows = []
+    for finding in results.findings if results is not None else []:
+        value = finding.choice or ("-" if finding.value is None else f"{finding.value:.4g}")
+        spread = "" if finding.low is None or finding.high is None else f"{finding.low:.4g} to {finding.high:.4g}"
+        rows.append((finding.name, value, spread, finding.unit, finding.label))
+    if rows:
+        yield from text.table(("found", "value", "range", "unit", "what"), rows, right=(1,))
+
+
+def _resume(args: argparse.Namespace) -> int:
+    return follow(_named(args), as_json=args.json)
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    folder = _named(args)
+    stop_experiment(folder)
+    if args.json:
+        print_json({"experiment": folder.id, "request": "stop"})
+    else:
+        print(f"{folder.id} stops: its run saves first. Go on later: llmlab-run experiment resume {folder.id}")
+    return DONE
+
+
+def _report(args: argparse.Namespace) -> int:
+    from llmlab.experiments.outcomes import write_results
+    from llmlab.experiments.report import write_report
+    from llmlab.experiments.results import build_results
+
+    folder = _named(args)
+    record = folder.record()
+    results = build_results(folder, record, look_closely=True)
+    write_results(folder, results)
+    path = write_report(folder, record, results)
+    if args.json:
+        print_json({"report": str(path), "complete": results.complete})
+    else:
+        print(path)
+    return DONE
+
+
+def _named(args: argparse.Namespace) -> ExperimentFolder:
+    if args.target is None:
+        raise UsageError(f"{args.what} needs an experiment's id.", "", "`llmlab-run experiment list` lists them.")
+    return find_experiment(args.target, outputs_of(args))
+
+
+def _parts(words: str | None) -> list[str]:
+    return [part.strip() for part in (words or "").split(",") if part.strip()]
+
+
+def _command() -> str:
+    """The command line, without what names only a place on this machine."""
+    words = sys.argv[1:]
+    kept = [word for i, word in enumerate(words) if word != "--outputs" and (i == 0 or words[i - 1] != "--outputs")]
+    return shlex.join(["llmlab-run", *kept])

@@ -1,0 +1,179 @@
+"""Following an experiment in a terminal: its runs one after the other, and the time left for the whole plan."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from llmlab.cli import text
+from llmlab.cli.follow import Interrupts
+from llmlab.cli.output import DONE, INTERRUPTED, say
+from llmlab.cli.predict import tell_outcomes
+from llmlab.errors import LabError
+from llmlab.experiments.launcher import start_experiment
+from llmlab.experiments.outcomes import read_results
+from llmlab.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus, plain
+from llmlab.training import requests
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_POLL_SECONDS = 0.2
+
+
+def follow(folder: ExperimentFolder, *, as_json: bool) -> int:
+    """Runs what is left of an experiment and shows it; returns the exit code. LabError when it fails.
+
+    The first Ctrl-C asks it to stop, and waits until the run that trains has saved; a second one ends it at once.
+    """
+    record = folder.record()
+    shown = _Shown(record, as_json)
+    with Interrupts() as interrupts:
+        worker = start_experiment(folder, follow_parent=True)
+        interrupts.answer_first_with(lambda: _ask_to_stop(folder, worker.terminate))
+        told = False
+        try:
+            while worker.poll() is None:
+                if interrupts.count and not told:
+                    told = True
+                    shown.note("Stopping: the run that trains saves first. Ctrl-C again ends it at once.")
+                shown.status(folder.recorded_status())
+                time.sleep(_POLL_SECONDS)
+            shown.status(folder.recorded_status())
+        except KeyboardInterrupt:
+            worker.kill()  # its run dies with it
+            worker.wait()
+            shown.close()
+            say(f"Ended at once. Go on from what was saved: llmlab-run experiment resume {folder.id}")
+            return INTERRUPTED
+        except BaseException:
+            worker.terminate()
+            worker.wait()
+            raise
+        finally:
+            shown.close()
+    status = folder.recorded_status()
+    if status.error is not None:
+        raise LabError(status.error.get("what", ""), status.error.get("why", ""), status.error.get("do", ""))
+    if worker.returncode:
+        raise LabError(
+            f"The worker of {folder.id} is gone (exit code {worker.returncode}).",
+            f"All of its log: {folder.log}.",
+            f"Go on: llmlab-run experiment resume {folder.id}",
+        )
+    _conclude(folder, status, as_json)
+    return INTERRUPTED if interrupts.count else DONE
+
+
+def _ask_to_stop(folder: ExperimentFolder, terminate: Any) -> None:
+    try:
+        requests.send(folder.requests, "stop")
+    except OSError:  # a full disk, say: the worker takes SIGTERM for the same request
+        terminate()
+
+
+def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:
+    results = read_results(folder)
+    if as_json:
+        found = plain(asdict(results)) if results is not None else None
+        _line({"event": status.state, "experiment": folder.id, "report": str(folder.report), "results": found})
+    else:
+        from llmlab.cli.experiment import findings_table
+
+        print()
+        for line in findings_table(folder):
+            print(line)
+        for note in results.notes if results is not None else []:
+            for line in text.hanging("note: ", note):
+                print(line)
+        print(f"\nReport: {folder.report}")
+        if status.state != "finished":
+            print(f"Not all runs have ended. Go on: llmlab-run experiment resume {folder.id}")
+    if folder.record().predictions:
+        tell_outcomes(folder.outputs, folder.id, as_json=as_json)
+
+
+class _Shown:
+    """What was said already; a line for each run that ends, and a moving line where the terminal can redraw."""
+
+    def __init__(self, record: ExperimentRecord, as_json: bool) -> None:
+        self._record, self._json = record, as_json
+        self._states: dict[str, str] = {}
+        self._live = not as_json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._begun = time.monotonic()
+
+    def status(self, status: ExperimentStatus) -> None:
+        """Says what is new in it."""
+        for number, arm in enumerate(self._record.arms, 1):
+            one = status.arms.get(arm.name)
+            if one is not None and one.state != self._states.get(arm.name):
+                first = arm.name not in self._states
+                self._states[arm.name] = one.state
+                if not (first and one.state == "planned"):
+                    self._arm(number, arm.name, arm.run, one, status)
+        if self._live:
+            self._move(status)
+
+    def note(self, sentence: str) -> None:
+        """A remark of the command itself."""
+        if self._progress is not None:
+            self._progress.console.print(sentence, markup=False, highlight=False)
+        else:
+            say(sentence)
+
+    def close(self) -> None:
+        """Ends the moving line."""
+        if self._progress is not None:
+            with contextlib.suppress(OSError):
+                self._progress.stop()
+            self._progress = None
+
+    def _arm(self, number: int, name: str, run: str, one: ArmStatus, status: ExperimentStatus) -> None:
+        if self._json:
+            about = {"event": "arm", "time": time.time(), "name": name, "run": run, **asdict(one)}
+            _line(plain(about | {"eta_seconds": status.eta_seconds}))
+            return
+        if one.state in ("running", "planned"):
+            return
+        left = f", {text.duration(status.eta_seconds)} left" if status.eta_seconds else ""
+        loss = f"validation {text.loss(one.val_loss)}" if one.val_loss is not None else ""
+        words = "  ".join(part for part in (loss, text.duration(one.wall_seconds) if one.wall_seconds else "") if part)
+        line = f"{number}/{len(self._record.arms)}  {name}  {one.state}  {words}{left}  {one.note}".rstrip()
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+    def _move(self, status: ExperimentStatus) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        if self._progress is None:
+            columns = TextColumn("{task.fields[place]}", markup=False), BarColumn(bar_width=24)
+            description = TextColumn("{task.description}", markup=False)
+            self._progress = Progress(*columns, description, refresh_per_second=8, transient=True)
+            self._task = self._progress.add_task("", total=1.0, place="")
+            self._progress.start()
+        assert self._task is not None
+        one = status.arms.get(status.arm)
+        done, all_runs = status.ended_arms, len(self._record.arms)
+        at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
+        words = "  ".join(part for part in (status.arm, status.doing or at) if part)
+        left = status.eta_seconds
+        share = done / all_runs if all_runs else 0.0
+        if left is not None:
+            elapsed = time.monotonic() - self._begun
+            share = max(share, elapsed / max(1e-9, elapsed + left))
+            words += f"  {text.duration(left)} left"
+        place = f"run {min(done + 1, all_runs)}/{all_runs}" if all_runs else ""
+        self._progress.update(self._task, description=words, completed=share, place=place)
+
+
+def _line(values: dict[str, Any]) -> None:
+    print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
