@@ -38,7 +38,6 @@ READING_ORDER = (
     "optimisation",
     "loss-curves",
     "checkpoints",
-    "data",
     "attention-patterns",
     "logit-lens",
     "direct-attribution",
