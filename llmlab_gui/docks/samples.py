@@ -27,21 +27,34 @@ from PySide6.QtWidgets import (
 from llmlab.errors import LabError
 from llmlab.files import write_atomic
 from llmlab.runs.launcher import request
-from llmlab.training.events import Evaluated, Event, Sampled
+from llmlab.settings import PretrainSettings
+from llmlab.training.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.samples_data import NO_SAMPLES, read_table, spread, to_csv, to_markdown
+from llmlab_gui.docks.samples_data import (
+    NO_SAMPLES,
+    read_answers,
+    read_table,
+    score_note,
+    spread,
+    to_csv,
+    to_markdown,
+)
 from llmlab_gui.docks.samples_view import SamplesView
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
-SPREAD, NEWEST, COMPARE, CHOSEN = "spread", "newest", "compare", "chosen"
+SPREAD, NEWEST, COMPARE, CHOSEN, SCORED = "spread", "newest", "compare", "chosen", "scored"
 _CHOICES = (
     (SPREAD, "Spread over the run", "The first, the newest, and some evenly between"),
     (NEWEST, "The newest few", "The last samples, side by side"),
     (COMPARE, "One step and the newest", "Drag the slider through the run"),
     (CHOSEN, "Chosen steps", "Tick steps in the list; the newest is always shown"),
+    (SCORED, "Checked answers", "Held-out items whose answers a program checked, before training and after"),
 )
+_WRITES = "The same prompts, continued at different steps of the training."
+_ANSWERS = "The same held-out requests, answered before the training and after."
+_SHOWN = (Sampled, Evaluated, Scored)  # what changes the table
 
 
 class SamplesDock(LabDock):
@@ -54,12 +67,17 @@ class SamplesDock(LabDock):
         self._ticked: set[int] = set()
         self._stale = False  # something came while nobody looked
 
+        self._answers = NO_SAMPLES  # those that a program checked
+        self._chosen_by_hand = False  # which steps are shown
         self.view = SamplesView()
+        self.score = QLabel()
+        self.score.setWordWrap(True)
+        self.score.setAccessibleName("Score")
         self.choice = QComboBox()
         self.choice.setAccessibleName("Which steps are shown")
         self.choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.choice.setMinimumContentsLength(10)
-        for place, (key, words, tip) in enumerate(_CHOICES):
+        for place, (key, words, tip) in enumerate(_CHOICES[:-1]):  # the last one where it makes sense
             self.choice.addItem(words, key)
             self.choice.setItemData(place, tip, Qt.ItemDataRole.ToolTipRole)
         self.slider = QSlider(Qt.Orientation.Horizontal)
@@ -101,10 +119,12 @@ class SamplesDock(LabDock):
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
+        layout.addWidget(self.score)
         layout.addWidget(self.view, 1)
         self.set_body(body)
-        self.caption("The same prompts, continued at different steps of the training.", "loss-curves")
+        self.caption(_WRITES, "loss-curves")
 
+        self.choice.activated.connect(self._choose)
         self.choice.currentIndexChanged.connect(self._show_steps)
         self.slider.valueChanged.connect(self._show_steps)
         self.steps_list.itemChanged.connect(self._tick)
@@ -149,11 +169,16 @@ class SamplesDock(LabDock):
         self._run_id = run_id if row else ""
         self._ticked = set()
         if row is not None:
-            self.view.set_monospace(row.info.settings.data.tokenizer == "char")
+            settings = row.info.settings
+            scratch = isinstance(settings, PretrainSettings)
+            self.view.set_monospace(isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char")
+            self.caption(_WRITES if scratch else _ANSWERS, "loss-curves" if scratch else "fine-tuning")
+            if not self._chosen_by_hand:  # of a fine-tuning run, before and after
+                self.choice.setCurrentIndex(self.choice.findData(SPREAD if scratch else COMPARE))
         self._reload()
 
     def _take(self, run_id: str, events: Sequence[Event]) -> None:
-        if run_id == self._run_id and any(isinstance(event, (Sampled, Evaluated)) for event in events):
+        if run_id == self._run_id and any(isinstance(event, _SHOWN) for event in events):
             self._reload_soon()
 
     def _reset(self, run_id: str) -> None:
@@ -166,7 +191,15 @@ class SamplesDock(LabDock):
             self._settle.start()
 
     def _reload(self) -> None:
-        self._table = read_table(self.lab.history(self._run_id)) if self._run_id else NO_SAMPLES
+        self._table = self._answers = NO_SAMPLES
+        note = ""
+        if self._run_id:
+            history = self.lab.history(self._run_id)
+            self._table = read_table(history, answers=not self._is_scratch)
+            self._answers, note = read_answers(history), score_note(history)
+        self.score.setText(note)
+        self.score.setVisible(bool(note))
+        self._offer_answers()
         steps = self._table.steps
         self._ticked &= set(steps)
         at_newest = self.slider.value() == self.slider.maximum()
@@ -211,6 +244,9 @@ class SamplesDock(LabDock):
         how = self.choice.currentData()
         self.slider.setVisible(how == COMPARE)
         self.steps_button.setVisible(how == CHOSEN)
+        if how == SCORED:
+            self.view.samples.show(self._answers, self._answers.steps)
+            return
         steps = self._table.steps
         if steps:
             fit = self.view.columns_that_fit()
@@ -224,13 +260,32 @@ class SamplesDock(LabDock):
                 steps = sorted(self._ticked | {steps[-1]})
         self.view.samples.show(self._table, steps)
 
+    @property
+    def _is_scratch(self) -> bool:
+        """Whether the run trains from scratch: it continues texts, and answers nothing."""
+        row = self.lab.row(self._run_id)
+        return row is None or isinstance(row.info.settings, PretrainSettings)
+
+    def _choose(self) -> None:
+        self._chosen_by_hand = True
+
+    def _offer_answers(self) -> None:
+        """The checked answers can be shown where there are some."""
+        place = self.choice.findData(SCORED)
+        if self._answers.steps and place < 0:
+            key, words, tip = _CHOICES[-1]
+            self.choice.addItem(words, key)
+            self.choice.setItemData(self.choice.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        elif not self._answers.steps and place >= 0:
+            self.choice.removeItem(place)
+
     def _update_state(self) -> None:
         row = self.lab.row(self._run_id) if self._run_id else None
         live = row is not None and row.status.live
         self.ask_button.setEnabled(live)
         if row is None:
             self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
-        elif not self._table.texts:
+        elif not self._table.texts and not self._answers.texts:
             never = row.info.settings.train.sample_interval == 0
             when = "Its sample interval is 0, so it only writes when asked." if never else "It soon will."
             if not live:
@@ -245,7 +300,8 @@ class SamplesDock(LabDock):
         if row is None:
             return
         try:
-            request(row.run, "sample", prompts=list(row.info.settings.samples.prompts))
+            prompts = list(row.info.settings.samples.prompts) or self._table.prompts(self._table.steps[:1])
+            request(row.run, "sample", prompts=prompts)
         except LabError as error:
             self.lab.error_raised.emit(error)
 

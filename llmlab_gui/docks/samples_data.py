@@ -30,15 +30,53 @@ class SampleTable:
 
 
 NO_SAMPLES = SampleTable({}, lambda step: "")
+RIGHT, WRONG = "✓", "✗"
 
 
-def read_table(history: RunHistory) -> SampleTable:
-    """All samples that a history holds; two samplings at one step are one column."""
+def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
+    """All samples that a history holds; two samplings at one step are one column.
+
+    answers: the texts answer their prompts, as of a run that fine-tunes, and begin in a line of their own.
+    """
     texts: dict[int, dict[str, str]] = {}
     for event in history.samples:
         for sample in event.samples:
-            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = str(sample.get("text", ""))
+            text = str(sample.get("text", ""))
+            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = f"\n{text.strip()}" if answers else text
     return SampleTable(texts, partial(loss_at, history))
+
+
+def read_answers(history: RunHistory) -> SampleTable:
+    """What the model answered to the items that a program checks, before and after, and whether that is right.
+
+    Items that changed sides come first, then those that are wrong.
+    """
+    texts: dict[int, dict[str, str]] = {}
+    rights: dict[str, list[bool]] = {}
+    for event in history.scores:
+        for item in event.items:
+            prompt, right = str(item.get("prompt", "")), bool(item.get("right"))
+            mark = RIGHT if right else f"{WRONG} It should be: {item.get('expected', '')}"
+            texts.setdefault(event.step, {})[prompt] = f"\n{str(item.get('answer', '')).strip()}\n{mark}"
+            rights.setdefault(prompt, []).append(right)
+    ordered = sorted(rights, key=lambda prompt: (len(set(rights[prompt])) == 1, all(rights[prompt])))
+    placed = {step: {prompt: given[prompt] for prompt in ordered if prompt in given} for step, given in texts.items()}
+    return SampleTable(placed, partial(score_at, history))
+
+
+def score_at(history: RunHistory, step: int) -> str:
+    """`12 of 32 right`, where the model was asked at that step."""
+    found = next((event for event in reversed(history.scores) if event.step == step), None)
+    return f"{found.correct} of {found.total} right" if found is not None else ""
+
+
+def score_note(history: RunHistory) -> str:
+    """The exact matches before and after, in a sentence; empty before the first."""
+    if not history.scores:
+        return ""
+    first, newest = history.scores[0], history.scores[-1]
+    before = f"{first.correct} of {first.total} held-out items were answered exactly right before training"
+    return f"{before}." if newest is first else f"{before}, {newest.correct} of {newest.total} at step {newest.step:,}."
 
 
 def loss_at(history: RunHistory, step: int) -> str:

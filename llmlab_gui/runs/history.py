@@ -17,6 +17,7 @@ from llmlab.training.events import (
     Paused,
     Resumed,
     Sampled,
+    Scored,
     Started,
     StepEvent,
     Warned,
@@ -59,6 +60,7 @@ class RunHistory:
         self.ended: Event | None = None  # finished, stopped or failed, and no worker began since
         self.origin: float | None = None  # when the first worker began, Unix seconds
         self.samples: list[Sampled] = []
+        self.scores: list[Scored] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.warnings: list[Warned] = []
         self.interruptions: list[Interruption] = []
@@ -113,6 +115,8 @@ class RunHistory:
                 self.evaluations.append(np.array([row]))
             case Sampled():
                 self.samples.append(event)
+            case Scored():
+                self.scores.append(event)
             case CheckpointSaved():
                 self.checkpoints.append(event)
             case Warned():
@@ -147,6 +151,7 @@ class RunHistory:
         for columns in (self.step_columns, self.evaluations):
             columns.truncate(int(np.searchsorted(columns["step"], step, side="right")))
         self.samples = [event for event in self.samples if event.step <= step]
+        self.scores = [event for event in self.scores if event.step <= step]
         self.checkpoints = [event for event in self.checkpoints if event.step <= step]
         self.warnings = [event for event in self.warnings if event.step <= step]
         self.interruptions = [pause for pause in self.interruptions if pause.step <= step]
