@@ -11,8 +11,11 @@ from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands
 from llmlab.config import SettingInfo, describe, to_mapping
 from llmlab.errors import UsageError
+from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
 from llmlab.gpt.estimate import estimate
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.runs.folder import RunSettings
+from llmlab.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
 
 if TYPE_CHECKING:
     from llmlab.corpora.corpus import Corpus
@@ -32,6 +35,7 @@ _SETTINGS_DETAILS = """A setting is changed with --set section.field=value, or i
 examples:
   llmlab-run settings
   llmlab-run settings --preset nano       with that preset's values
+  llmlab-run settings --finetune          those of fine-tuning
   llmlab-run pretrain --set model.n_layer=6 --set train.schedule=linear"""
 
 
@@ -43,6 +47,7 @@ def add_commands(commands: Commands) -> None:
     commands.add("presets", presets, "list the presets: model sizes with all their settings")
     parser = commands.add("settings", settings, "list every setting: value, range, meaning", _SETTINGS_DETAILS)
     parser.add_argument("--preset", metavar="NAME", help="show this preset's values instead of the defaults")
+    parser.add_argument("--finetune", action="store_true", help="the settings of fine-tuning instead of pretraining")
 
 
 def corpora(args: argparse.Namespace) -> int:
@@ -74,13 +79,14 @@ def corpora(args: argparse.Namespace) -> int:
 def presets(args: argparse.Namespace) -> int:
     """Prints all presets."""
     every = [load_preset(name) for name in preset_names()]
+    tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
     if args.json:
         values = [
             {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
             | {"estimate": vars(estimate(preset.settings)), "settings": to_mapping(preset.settings)}
             for preset in every
         ]
-        print_json(values)
+        print_json([*values, *(_finetune_dict(preset) for preset in tuned)])
         return DONE
     rows = []
     for preset in every:
@@ -90,13 +96,20 @@ def presets(args: argparse.Namespace) -> int:
         rows.append((preset.name, *numbers, preset.description))
     for line in text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4)):
         print(line)
+    print()
+    tuned_rows = [
+        (preset.name, preset.settings.model.method, preset.settings.model.base or "(yours)", preset.description)
+        for preset in tuned
+    ]
+    for line in text.table(("to fine-tune", "method", "base", "what it is"), tuned_rows):
+        print(line)
     return DONE
 
 
 def settings(args: argparse.Namespace) -> int:
     """Prints every setting."""
-    values = load_preset(args.preset).settings if args.preset is not None else PretrainSettings()
-    every = list(describe(PretrainSettings))
+    values = _values(args)
+    every = list(describe(type(values)))
     if args.json:
         print_json([_setting_dict(info, values) for info in every])
         return DONE
@@ -105,9 +118,19 @@ def settings(args: argparse.Namespace) -> int:
     for line in text.table(("setting", shown, "takes", "meaning"), rows):
         print(line)
     if args.preset is None:
-        print(f"\nA preset changes some of these; without one, pretrain uses {DEFAULT_PRESET}'s:")
-        print(f"  llmlab-run settings --preset {DEFAULT_PRESET}")
+        command, preset = ("finetune", FINETUNE_PRESET) if args.finetune else ("pretrain", DEFAULT_PRESET)
+        print(f"\nA preset changes some of these; without one, {command} uses {preset}'s:")
+        print(f"  llmlab-run settings --preset {preset}")
     return DONE
+
+
+def _values(args: argparse.Namespace) -> RunSettings:
+    """Those of a preset of either kind, or the defaults."""
+    if args.preset is None:
+        return FinetuneSettings() if args.finetune else PretrainSettings()
+    if args.finetune or args.preset in finetune_preset_names():
+        return load_finetune_preset(args.preset).settings
+    return load_preset(args.preset).settings
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -141,13 +164,18 @@ def _corpus_dict(corpus: Corpus) -> dict[str, Any]:
     return {name: getattr(corpus, name) for name in names} | {"here": corpus.here()}
 
 
-def _setting_dict(info: SettingInfo, values: PretrainSettings) -> dict[str, Any]:
+def _setting_dict(info: SettingInfo, values: RunSettings) -> dict[str, Any]:
     named = {"key": info.key, "type": info.kind.__name__, "value": _value(info, values), "default": info.default}
     names = ("low", "high", "choices", "unit", "help", "advanced", "exact")
     return named | {name: getattr(info, name) for name in names}
 
 
-def _value(info: SettingInfo, values: PretrainSettings) -> Any:
+def _finetune_dict(preset: Preset[FinetuneSettings]) -> dict[str, Any]:
+    about = {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
+    return about | {"settings": to_mapping(preset.settings)}
+
+
+def _value(info: SettingInfo, values: RunSettings) -> Any:
     return getattr(getattr(values, info.section), info.name)
 
 

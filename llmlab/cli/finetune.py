@@ -7,13 +7,20 @@ from pathlib import Path
 
 from llmlab.cli.predict import add_predict, predictions_of
 from llmlab.cli.pretrain import train_and_tell
+from llmlab.cli.shortages import warn_of_shortages
+from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
 from llmlab.errors import UsageError
-from llmlab.finetuning.settings import DEFAULT_PRESET, resolve_finetune_settings
+from llmlab.finetuning.estimate import estimate
+from llmlab.finetuning.examples import read_source
+from llmlab.finetuning.settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
+from llmlab.finetuning.unsloth import require_unsloth
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run
 from llmlab.runs.registry import resolve_run
+from llmlab.sessions.available import cached_models
+from llmlab.sessions.reference import HubModel, parse
 from llmlab.settings import with_overrides
 
 _DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
@@ -69,5 +76,19 @@ def finetune(args: argparse.Namespace) -> int:
     else:
         preset = args.preset or DEFAULT_PRESET
         settings = resolve_finetune_settings(preset, args.settings, assignments)
+    _check(settings, outputs)
     run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent, predictions=predictions_of(args))
     return train_and_tell(run, args)
+
+
+def _check(settings: FinetuneSettings, outputs: Path) -> None:
+    """Refuses before anything is made what cannot work: a base that is not here, a rank that it has no room for,
+    examples that cannot be read, a backend that is missing. Warns where the machine may be too small."""
+    base = parse(settings.model.base, outputs) if settings.model.base else None
+    if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here
+        needed = estimate(settings, outputs)
+        warn_of_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+    if settings.model.backend == "unsloth":
+        require_unsloth()
+    with terminal_progress() as progress:
+        read_source(settings.data.source, progress, lambda: False, settings.data.max_examples)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
-from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.output import say
 from llmlab.cli.predict import add_predict, predictions_of, tell_outcomes
 from llmlab.cli.progress import make_report
+from llmlab.cli.shortages import warn_of_shortages
 from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assignments_of, outputs_of, spoken
 from llmlab.errors import LabError, UsageError
 from llmlab.gpt.estimate import estimate
@@ -73,8 +69,8 @@ def pretrain(args: argparse.Namespace) -> int:
     parent = _parent(args.parent, outputs) if args.parent is not None else None
     preset = _preset_of(args, parent)
     settings = _with_readable_corpus(_settings_of(args, parent))
-    for warning in _shortages(settings, outputs):
-        say(f"warning: {warning}")
+    needed = estimate(settings)
+    warn_of_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     predictions = predictions_of(args)
     run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent, predictions=predictions)
     return train_and_tell(run, args)
@@ -140,18 +136,3 @@ def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:
         return settings
     path = expanded(settings.data.corpus).resolve()
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, corpus=str(path)))
-
-
-def _shortages(settings: PretrainSettings, outputs: Path) -> Iterator[str]:
-    """What this machine may not have enough of, as sentences."""
-    needed = estimate(settings)
-    # Periodic ones, best, final, and the one that is being written.
-    kept = settings.checkpoints.keep_last * (settings.checkpoints.interval > 0) + settings.checkpoints.best + 2
-    disk = kept * needed.checkpoint_bytes
-    existing = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if disk > free:
-        yield f"its checkpoints may need {text.size(disk)}, and {existing} has {text.size(free)} free."
-    memory = psutil.virtual_memory().available
-    if needed.memory_bytes > memory and settings.train.device in ("auto", "cpu"):
-        yield f"training may need {text.size(needed.memory_bytes)} of memory, and {text.size(memory)} are free."
