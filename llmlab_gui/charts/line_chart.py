@@ -56,6 +56,7 @@ class LineChart(pg.PlotWidget):
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
         self.follow = self._refit = True
+        self.ceiling: float | None = None  # the view that follows shows nothing above it
         self._curves: dict[str, Curve] = {}
         self._band: pg.FillBetweenItem | None = None
         self._entries: list[CurveStyle] = []  # of the legend
@@ -236,6 +237,9 @@ class LineChart(pg.PlotWidget):
         if self._from_zero and not self.log_y:
             high = max([*values, 0.0]) or 1.0
             return 0.0, high, 0.0, high * (1 + _MARGIN_Y)
+        if self.ceiling is not None:
+            top = float(drawn(np.array([self.ceiling]), self.log_y)[0])
+            values = [min(value, top) for value in values]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         share = max(_MARGIN_Y, _LINE_LABEL_HEIGHT / max(1.0, self._view.height())) if self.marks.lines else _MARGIN_Y
         room = (high - low) * share or abs(high) * share or 1.0

@@ -26,6 +26,7 @@ _SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
 _MOST_IN_LEGEND = 9
 _BAND_ALPHA, _FAINT_ALPHA = 46, 110
 _MARGIN = 0.06  # of what is shown, around it
+_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.experiments.records.DivergenceRule)
 _COUNTED = ("steps", "tokens", "windows", "layers", "runs", "numbers a token")
 
 
@@ -279,6 +280,8 @@ class ResultChart(pg.PlotWidget):
         x = [p.x for p in points] + [x for fit in chart.fits for x in fit.x] + [mark.x for mark in chart.marks]
         y = [p.y for p in points] + [y for fit in chart.fits for y in (*fit.y, *fit.low, *fit.high)]
         y += [edge for p in points for edge in (p.low, p.high) if edge is not None]
+        top = _ceiling(chart)
+        y = y if top is None else [min(value, top) for value in y]
         return _range(drawn(np.array(x, dtype=float), self.log_x)), _range(drawn(np.array(y, dtype=float), self.log_y))
 
     def _tip(self, curve: Curve, point: Point) -> str:
@@ -296,12 +299,21 @@ class ResultChart(pg.PlotWidget):
 
 def axis_text(axis: Axis) -> str:
     """Its name, with the unit."""
-    return f"{axis.label} ({axis.unit})" if axis.unit else axis.label
+    return axis.label if not axis.unit or axis.unit.startswith(axis.label) else f"{axis.label} ({axis.unit})"
 
 
 def axis_kind(axis: Axis) -> str:
     """The kind of its numbers, of charts/numbers.py."""
     return "count" if axis.unit in _COUNTED or "parameters" in axis.label else "value"
+
+
+def _ceiling(chart: Chart) -> float | None:
+    """Of losses along training: the start of those that ended above it, and all of the others; None for no limit."""
+    if chart.x_axis.unit != "steps":
+        return None
+    rising = [c for c in chart.curves if len(c.points) > 1 and c.points[-1].y > c.points[0].y + _RISEN]
+    others = [p.y for c in chart.curves if c not in rising for p in c.points]
+    return max([*others, *(c.points[0].y for c in rising)]) if rising and others else None
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

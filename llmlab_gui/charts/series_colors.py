@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from PySide6.QtGui import QColor
 
-from llmlab_gui.charts.heat_colors import ground_table
+from llmlab_gui.charts.color_scale import one_sided
 from llmlab_gui.theme import current_theme
 
-# Where on the way from the panel's ground to the far end the first and the last value lie: the first is to be seen too.
-_FIRST, _LAST = 0.38, 0.96
+# The part of viridis that a thin line is seen in: its yellow end is too near to white, its violet one to black.
+_ON_LIGHT, _ON_DARK = (0.0, 0.82), (0.32, 1.0)
 
 
 def sequence_colors(count: int) -> list[QColor]:
-    """`count` colours in an order that the eye sees: from near the ground to far from it."""
-    table = ground_table(current_theme())
-    places = [_FIRST + (_LAST - _FIRST) * (i / (count - 1) if count > 1 else 0.5) for i in range(count)]
-    return [QColor(*(int(part) for part in table[round(place * (len(table) - 1))])) for place in places]
+    """`count` colours in an order that the eye sees: from little to much."""
+    low, high = _ON_DARK if QColor(current_theme().surface).lightnessF() < 0.5 else _ON_LIGHT
+    scale = one_sided(0.0, 1.0)
+    return [scale.color(low + (high - low) * (i / (count - 1) if count > 1 else 0.5)) for i in range(count)]
 
 
 def series_color(number: int) -> QColor:

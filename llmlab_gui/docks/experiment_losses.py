@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
-from llmlab.experiments.records import Arm
+from llmlab.experiments.records import Arm, ExperimentRecord
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
@@ -114,34 +114,37 @@ class ExperimentLossesDock(LabDock):
     # Drawing ---------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        row, curves = self.desk.current(), self.desk.curves
+        curves, diverged = self.desk.curves, self._diverged()
+        lines = {name: self._line(curve) for name, curve in curves.items()}
+        self.chart.ceiling = _ceiling(lines, diverged)
         keys: set[str] = set()
         legend: list[CurveStyle] = []
-        diverged = 0
-        for place, cell in enumerate(self._cells() if row is not None else []):
-            there = [arm for arm in cell.arms if arm.name in curves]
+        for place, cell in enumerate(self._cells()):
+            there = [arm.name for arm in cell.arms if arm.name in lines]
             if not there:
                 continue
             legend.append(CurveStyle(cell.color, cell.label, width=2.0))
-            lines = {arm.name: self._line(curves[arm.name]) for arm in there}
-            several = len(there) > 1
-            for arm in there:
-                x, y = lines[arm.name]
-                style = self._style(cell, f"seed {arm.seed}", thin=several, z=float(place))
-                keys.add(self._set(arm.name, x, y, style))
-                if row is not None and self.desk.standing(row, arm.name).state == "diverged":
-                    diverged += 1
-                    keys.add(self._mark_diverged(arm.name, cell, x, y))
-            if several:
-                x, y = _mean([lines[arm.name] for arm in there])
+            seeds = {arm.name: arm.seed for arm in cell.arms}
+            for name in there:
+                style = self._style(cell, f"seed {seeds[name]}", thin=len(there) > 1, z=float(place))
+                keys.add(self._set(name, *lines[name], style))
+                if name in diverged:
+                    keys.add(self._mark_diverged(name, cell, *lines[name]))
+            if len(there) > 1:
                 style = self._style(cell, f"mean of {len(there)} seeds", thin=False, z=place + 100.0)
-                keys.add(self._set(f"mean/{place}", x, y, style))
+                keys.add(self._set(f"mean/{place}", *_mean([lines[name] for name in there]), style))
         self.chart.keep_only(keys)
-        if diverged:
-            mark = CurveStyle(QColor(current_theme().bad), "cut as diverged", markers="x", width=1.5)
-            legend.append(mark)
+        shown = diverged & set(lines)
+        if shown:
+            legend.append(CurveStyle(QColor(current_theme().bad), "cut as diverged", markers="x", width=1.5))
         self.chart.set_legend(legend)
-        self.note.setText(self._note_text(diverged))
+        self.note.setText(self._note_text(len(shown)))
+
+    def _diverged(self) -> set[str]:
+        """Names of the arms that were cut."""
+        row = self.desk.current()
+        arms = row.record.arms if row is not None else []
+        return {arm.name for arm in arms if row is not None and self.desk.standing(row, arm.name).state == "diverged"}
 
     def _cells(self) -> list[_Cell]:
         row = self.desk.current()
@@ -197,19 +200,35 @@ class ExperimentLossesDock(LabDock):
         return key
 
     def _mark_diverged(self, name: str, cell: _Cell, x: np.ndarray, y: np.ndarray) -> str:
-        finite = np.flatnonzero(np.isfinite(y))
-        last = finite[-1:]
+        last = np.flatnonzero(np.isfinite(y))[-1:]
+        # Where it left the view, if it did: a mark that nobody sees says nothing.
+        at = y[last] if self.chart.ceiling is None else np.minimum(y[last], self.chart.ceiling)
         style = CurveStyle(
             QColor(current_theme().bad), "cut as diverged", cell.label, markers="x", marker_size=12, z=300.0, minor=True
         )
-        return self._set(f"diverged/{name}", x[last], y[last], style)
+        return self._set(f"diverged/{name}", x[last], at, style)
 
     def _note_text(self, diverged: int) -> str:
         row = self.desk.current()
         if row is None:
             return ""
         cut = f" {diverged} diverged." if diverged else ""
-        return f"{len(self.desk.curves)} of {len(row.record.arms)} runs have begun.{cut}"
+        return f"{len(self.desk.curves)} of {len(row.record.arms)} runs have begun.{cut} Colour: {_varied(row.record)}."
+
+
+def _varied(record: ExperimentRecord) -> str:
+    """What tells the curves apart, in words."""
+    names = list(dict.fromkeys(key.rpartition(".")[2].replace("_", " ") for arm in record.arms for key in arm.varied))
+    return " and ".join(names)
+
+
+def _ceiling(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], diverged: set[str]) -> float | None:
+    """The largest loss of the runs that did not diverge, and of the start: what lies above tells nothing more."""
+    kept = [y[np.isfinite(y)] for name, (_, y) in lines.items() if name not in diverged]
+    kept += [y[np.isfinite(y)][:1] for name, (_, y) in lines.items() if name in diverged]
+    if not diverged or not any(len(y) for y in kept):
+        return None
+    return float(max(y.max() for y in kept if len(y)))
 
 
 def _mean(lines: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

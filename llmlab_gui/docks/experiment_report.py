@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CAPTION = "Written by the experiment from what its runs recorded; nothing in it comes from elsewhere."
 _MARGIN = 14
+_FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
 # While a panel is being dragged wider, figures are not scaled at every pixel.
 _RESIZE_MS = 150
 
@@ -50,7 +51,7 @@ class ReportBrowser(QTextBrowser):
             return None  # a report reaches for nothing beyond its own folder
         ratio = self.devicePixelRatioF()
         room = max(120, self.viewport().width() - 2 * _MARGIN - 4)
-        width = round(min(image.width() / 2, room) * ratio)  # figures are drawn at twice the screen's resolution
+        width = round(min(image.width() * _FIGURE_SHARE, room) * ratio)
         pixmap = QPixmap.fromImage(image.scaledToWidth(width, Qt.TransformationMode.SmoothTransformation))
         pixmap.setDevicePixelRatio(ratio)
         return pixmap

@@ -11,7 +11,6 @@ from PySide6.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QTool
 from llmlab.errors import LabError
 from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding
 from llmlab_gui.background import Background
-from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.charts.picture import save_csv, save_picture
 from llmlab_gui.charts.result_chart import ResultChart
 from llmlab_gui.docks.base import LabDock
@@ -178,6 +177,6 @@ def finding_text(finding: Finding) -> str:
     unit = f" {finding.unit}" if finding.unit else ""
     between = ""
     if finding.low is not None and finding.high is not None:
-        between = f" ({read_out(finding.low, 'value')} to {read_out(finding.high, 'value')})"
-    number = f"{finding.value:g}" if finding.value == round(finding.value) else read_out(finding.value, "value")
+        between = f" ({finding.low:.4g} to {finding.high:.4g})"
+    number = f"{finding.value:g}" if finding.value == round(finding.value) else f"{finding.value:.4g}"
     return f"{number}{between}{unit}"

@@ -199,10 +199,10 @@ def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[A
     header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
     header.setHighlightSections(False)
     header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    header.setStretchLastSection(True)
     unit = table.fontMetrics().averageCharWidth()
     for place, column in enumerate(columns):
         table.setColumnWidth(place, unit * column.width + 12)
+    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)  # what is left is the name's
     return table
 
 
@@ -236,7 +236,8 @@ def _loss(value: float | None) -> str:
 
 EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("Experiment", lambda row: row.id, "Its folder", width=26),
-    Column("State", lambda row: row.status.state, "What it does now", state=True, width=13),
+    Column("Kind", lambda row: row.record.title, "What it finds out", width=13),
+    Column("State", lambda row: row.status.state, "What it does now", state=True, width=12),
     Column(
         "Runs",
         lambda row: f"{row.status.ended_arms} / {len(row.record.arms)}" if row.record.arms else "–",

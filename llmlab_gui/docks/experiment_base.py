@@ -1,0 +1,117 @@
+"""What the runs of an experiment have in common: a preset, its chief settings in sight, all others in the form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from llmlab.config import describe
+from llmlab.runs.folder import RunSettings
+from llmlab.settings import Preset
+from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.field import Field
+from llmlab_gui.forms.settings_form import SettingsForm
+
+S = TypeVar("S", bound=RunSettings)
+
+
+class BaseForm(QWidget, Generic[S]):
+    """`settings()` is what is in it, checked; `given()` names what differs from the preset."""
+
+    edited = Signal()
+
+    def __init__(
+        self,
+        settings_type: type[S],
+        titles: Mapping[str, str],
+        essentials: Mapping[str, Editor | None],
+        presets: Sequence[Preset[S]],
+        first_preset: str,
+        parent: QWidget | None = None,
+    ) -> None:
+        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
+        where the usual one is not enough."""
+        super().__init__(parent)
+        self._presets = {preset.name: preset for preset in presets}
+        self.presets = QComboBox()
+        self.presets.setAccessibleName("Preset of the runs")
+        self.presets.setToolTip("A starting point; everything below can be changed")
+        self.presets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.presets.setMinimumContentsLength(10)
+        self.about = QuietLabel()
+        infos = {info.key: info for info in describe(settings_type)}
+        self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
+        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
+        self._lay_out()
+        for preset in presets:
+            self.presets.addItem(preset.title, preset.name)
+            self.presets.setItemData(self.presets.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
+        self.presets.setCurrentIndex(max(0, self.presets.findData(first_preset)))
+        self.presets.currentIndexChanged.connect(self._use_preset)
+        self.form.edited.connect(self.edited)
+        self._use_preset()
+
+    @property
+    def preset(self) -> str:
+        """The name of the chosen one."""
+        return str(self.presets.currentData())
+
+    def settings(self) -> S:
+        """What is in the form. UsageError naming the first thing that is wrong."""
+        return self.form.settings()
+
+    def given(self) -> set[str]:
+        """Keys of the settings that differ from the preset: what the learner said."""
+        return {field.info.key for field in self.form.changed()}
+
+    def complain(self) -> None:
+        """Says under a field what is wrong with it, also where only its fit with others is."""
+        found = self.form.problem()
+        for field in self.form.fields.values():
+            field.complain(str(found[0]) if found is not None and found[1] is field else "")
+
+    def leave_out(self, key: str) -> None:
+        """Takes the setting that is varied out of sight, and shows all others."""
+        for field in self.essentials.values():
+            policy = field.reset_button.sizePolicy()
+            policy.setRetainSizeWhenHidden(field.info.key != key)
+            field.reset_button.setSizePolicy(policy)
+            field.set_visible(field.info.key != key)
+
+    def _use_preset(self) -> None:
+        preset = self._presets[self.preset]
+        self.about.setText(preset.description)
+        named = {key: field.editor.value() for key, field in self.essentials.items() if key == "model.base"}
+        self.form.set_baseline(preset.settings)
+        # A preset that names no base keeps the one that was chosen.
+        for key, value in named.items():
+            if value and not self.essentials[key].editor.value():
+                self.essentials[key].set_value(value)
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        label = QLabel("base")
+        label.setBuddy(self.presets)
+        grid.addWidget(label, 0, 0)
+        grid.addWidget(self.presets, 0, 1, 1, 3)
+        grid.addWidget(self.about, 1, 1, 1, 3)
+        top = Qt.AlignmentFlag.AlignTop
+        for place, field in enumerate(self.essentials.values()):
+            row = 2 + 2 * place  # under each is room for what is wrong with it
+            name, editor, unit, reset = field.widgets
+            grid.addWidget(name, row, 0, top)
+            grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
+            grid.addWidget(unit, row, 2)
+            grid.addWidget(reset, row, 3, top)
+            grid.addWidget(field.problem, row + 1, 1, 1, 3)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(grid)
+        layout.addWidget(self.form)
