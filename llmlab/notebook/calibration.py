@@ -77,7 +77,7 @@ class Calibration:
             f"and {100 * self.confidence:.0f} % was stated on average."
         )
         if self.low <= self.confidence <= self.high:
-            return f"{said} That fits: so few or many could come true if every stated confidence was right."
+            return f"{said} That fits, as far as {self.count} statement{'' if self.count == 1 else 's'} can tell."
         word = "Too sure" if self.confidence > self.high else "Not sure enough"
         return f"{said} {word}: with 95 % confidence the real share is {100 * self.low:.0f} to {100 * self.high:.0f} %."
 

@@ -10,7 +10,7 @@ from llmlab.errors import LabError
 from llmlab.files import write_atomic
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, Line, statements
-from llmlab.notebook.words import outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab.notebook.words import SURPRISING, outcome_text, remarks, state_words, stated, surprise_text, verdict
 
 # A list of surprises is there to be read.
 _MOST_SURPRISES = 10
@@ -35,7 +35,8 @@ def _lines(entries: Sequence[Entry]) -> Iterator[str]:
     yield f"{len(entries)} entries, written on {_day(time.time())}."
     yield ""
     yield from _calibration(entries)
-    surprising = sorted((e for e in entries if e.surprise), key=lambda entry: -(entry.surprise or 0.0))
+    surprising = [entry for entry in entries if (entry.surprise or 0.0) >= SURPRISING]
+    surprising.sort(key=lambda entry: -(entry.surprise or 0.0))
     if surprising:
         yield "## Surprises"
         yield ""

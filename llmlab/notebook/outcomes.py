@@ -182,7 +182,11 @@ def _lowest(facts: RunFacts) -> tuple[int, float, float] | None:
 
 
 def _last(facts: RunFacts) -> tuple[int, float, float] | None:
+    """The losses at the end: of the last evaluation, or as the run itself said when it had finished."""
     row = facts.evaluations[-1] if facts.evaluations else None
+    ended = facts.finished
+    if ended is not None and ended.train_loss is not None and ended.val_loss is not None:
+        row = (ended.step, ended.train_loss, ended.val_loss)
     return row if row is not None and math.isfinite(row[1]) and math.isfinite(row[2]) else None
 
 

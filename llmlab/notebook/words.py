@@ -7,9 +7,9 @@ from llmlab.notebook.predictions import Prediction, number_text, said
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT
 from llmlab.notebook.scoring import Score
 
-STATES = {OPEN: "waits for the result", TO_JUDGE: "to be judged", TO_LEARN: "what was learned?", DONE: "done"}
-# Words for bits: as surprising as so many tosses of a fair coin that all fall the same way.
-_MILD, _STRONG = 2.0, 5.0
+STATES = {OPEN: "waiting", TO_JUDGE: "to judge", TO_LEARN: "to learn from", DONE: "done"}
+# In bits: from there on an outcome is a surprise (one in four), and a great one (one in thirty-two).
+SURPRISING, _STRONG = 2.0, 5.0
 
 
 def stated(prediction: Prediction) -> str:
@@ -27,12 +27,13 @@ def stated(prediction: Prediction) -> str:
 
 
 def outcome_text(prediction: Prediction, score: Score) -> str:
-    """What came, in four digits: `2.053`."""
+    """What came, in four digits: `2.053`; of large numbers all: `24,012`."""
     if isinstance(score.outcome, str):
         return score.outcome
     if prediction.kind == CURVE:
         return f"{score.outcome:.3g} away on average"
-    return f"{score.outcome:.4g}"
+    # Above, four digits would be written with an exponent.
+    return f"{score.outcome:,.0f}" if abs(score.outcome) >= 10_000 else f"{score.outcome:.4g}"
 
 
 def verdict(prediction: Prediction, score: Score) -> str:
@@ -71,7 +72,7 @@ def surprise_text(bits: float | None) -> str:
     """`0.3 bits`, with a word for what that means; empty when it cannot be told."""
     if bits is None:
         return ""
-    word = "expected" if bits < _MILD else "a surprise" if bits < _STRONG else "a great surprise"
+    word = "expected" if bits < SURPRISING else "a surprise" if bits < _STRONG else "a great surprise"
     return f"{bits:.1f} bits: {word}"
 
 

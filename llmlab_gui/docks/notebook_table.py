@@ -1,0 +1,157 @@
+"""The table of the notebook: a row a prediction, with what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtGui import QColor
+
+from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Entry, Line
+from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab_gui.docks.runs_table import created_text
+from llmlab_gui.theme import current_theme
+
+Index = QModelIndex | QPersistentModelIndex
+_ROOT = QModelIndex()
+SORT_ROLE = Qt.ItemDataRole.UserRole
+ID_ROLE = Qt.ItemDataRole.UserRole + 1  # (entry id, place)
+ALL = ""
+# What the choice above the table shows: a state of entries, or all; and its words.
+SHOWN = ((ALL, "All"), (OPEN, "Waiting for the result"), (TO_JUDGE, "To be judged"), (TO_LEARN, "To learn from"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """title; how a cell reads; by what it sorts; the tool tip of its header; whether it is a number."""
+
+    title: str
+    text: Callable[[Line], str]
+    key: Callable[[Line], Any]
+    tip: str
+    right: bool = False
+
+
+COLUMNS = (
+    Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "The run or experiment"),
+    Column("Predicted", lambda line: stated(line.locked.prediction), lambda line: stated(line.locked.prediction), ""),
+    Column("Became", lambda line: _became(line), lambda line: _became(line), "What came, as the result says"),
+    Column("", lambda line: _verdict(line), lambda line: _verdict(line), "Inside the range, or the right choice"),
+    Column(
+        "Brier",
+        lambda line: "" if line.score is None or line.score.brier is None else f"{line.score.brier:.2f}",
+        lambda line: -1.0 if line.score is None or line.score.brier is None else line.score.brier,
+        "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % has",
+        True,
+    ),
+    Column(
+        "Surprise",
+        lambda line: "" if _bits(line) is None else f"{_bits(line):.1f} bits",
+        lambda line: -1.0 if _bits(line) is None else _bits(line),
+        "How improbable the outcome was under what was stated: so many tosses of a coin that all fall the same way",
+        True,
+    ),
+    Column("State", lambda line: state_words(line.entry), lambda line: state_words(line.entry), ""),
+    Column("Learned", lambda line: line.entry.learned, lambda line: line.entry.learned, "One sentence, yours"),
+    Column("Made", lambda line: created_text(line.entry.created), lambda line: line.entry.created, "When it was made"),
+)
+VERDICT, SURPRISE, MADE = 3, 5, 8
+
+
+class NotebookModel(QAbstractTableModel):
+    """Lines of all entries."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.lines: list[Line] = []
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Replaces all rows; rows that are there stay in their places, so that a selection does."""
+        fresh = [line for entry in entries for line in entry.lines()]
+        if [_key(line) for line in fresh] == [_key(line) for line in self.lines]:
+            self.lines = fresh
+            self.repaint_all()
+            return
+        self.beginResetModel()
+        self.lines = fresh
+        self.endResetModel()
+
+    def repaint_all(self) -> None:
+        """Values or colours are different."""
+        if self.lines:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.lines) - 1, len(COLUMNS) - 1))
+
+    def rowCount(self, parent: Index = _ROOT) -> int:
+        return 0 if parent.isValid() else len(self.lines)
+
+    def columnCount(self, parent: Index = _ROOT) -> int:
+        return 0 if parent.isValid() else len(COLUMNS)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        line, column = self.lines[index.row()], COLUMNS[index.column()]
+        if role == ID_ROLE:
+            return _key(line)
+        if role == SORT_ROLE:
+            return column.key(line)
+        if role == Qt.ItemDataRole.DisplayRole:
+            return column.text(line)
+        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return "\n".join([outcome_sentence(line), surprise_text(_bits(line)), *remarks(line)]).replace("\n\n", "\n")
+        if role == Qt.ItemDataRole.ForegroundRole and index.column() == VERDICT and line.score is not None:
+            right = line.score.right
+            return None if right is None else QColor(current_theme().good if right else current_theme().bad)
+        return None
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return COLUMNS[section].title
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return COLUMNS[section].tip
+        if role == Qt.ItemDataRole.TextAlignmentRole and COLUMNS[section].right:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        return None
+
+
+class NotebookFilter(QSortFilterProxyModel):
+    """Sorted by values; only rows whose words hold the filter, and whose entry is in the chosen state."""
+
+    def __init__(self, model: NotebookModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._state = ALL
+        self.setSourceModel(model)
+        self.setSortRole(SORT_ROLE)
+        self.setFilterKeyColumn(-1)
+        self.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+
+    def set_state(self, state: str) -> None:
+        """Shows entries of one state; "" for all."""
+        self._state = state
+        self.invalidateFilter()
+
+    def filterAcceptsRow(self, row: int, parent: Index) -> bool:
+        model = self.sourceModel()
+        if isinstance(model, NotebookModel) and self._state and model.lines[row].entry.state != self._state:
+            return False
+        return super().filterAcceptsRow(row, parent)
+
+
+def _key(line: Line) -> tuple[str, int]:
+    return line.entry.id, line.place
+
+
+def _became(line: Line) -> str:
+    return "" if line.score is None else outcome_text(line.locked.prediction, line.score)
+
+
+def _verdict(line: Line) -> str:
+    return "" if line.score is None else verdict(line.locked.prediction, line.score)
+
+
+def _bits(line: Line) -> float | None:
+    return None if line.score is None else line.score.surprise
