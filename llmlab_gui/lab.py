@@ -62,13 +62,15 @@ class Lab(QObject):
         self.outputs = outputs
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
-        self.queue = QueueRunner(outputs, self.controller, self.runs, self)
+        self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=lambda: bool(self.experiments.live()))
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.experiments = ExperimentDesk(outputs, self)
         self.experiments.failed.connect(self.error_raised)
         self.experiments.said.connect(self.said)
+        self.experiments.controller.started.connect(lambda _: self.notebook.refresh())
+        self.experiments.ended.connect(lambda _: self.notebook.refresh())
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}

@@ -236,6 +236,9 @@ class MainWindow(QMainWindow):
             return
         event.ignore()
         if choice is CloseChoice.STOP:
+            for experiment in self.lab.experiments.live():  # else the next of its runs would begin
+                if experiment.record.watched:
+                    self.lab.experiments.controller.stop(experiment.folder)
             for row in rows:
                 self.lab.controller.stop(row.run)
             self._wait_for([row.run.id for row in rows])

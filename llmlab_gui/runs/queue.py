@@ -23,13 +23,18 @@ class QueueRunner(QObject):
     failed = Signal(object)  # LabError
 
     def __init__(
-        self, outputs: Path, controller: RunController, runs: Callable[[], list[RunRow]], parent: QObject | None = None
+        self,
+        outputs: Path,
+        controller: RunController,
+        runs: Callable[[], list[RunRow]],
+        parent: QObject | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """runs: the runs that are known now."""
+        """runs: the runs that are known now. busy: something else trains, also between two runs: an experiment."""
         super().__init__(parent)
         self.queue = RunQueue(outputs)
         self.state = QueueState()
-        self._controller, self._runs = controller, runs
+        self._controller, self._runs, self._busy = controller, runs, busy
         self._stamp: tuple[int, int] | None = None
         self._asked = False  # a start is under way
         self._looked = False  # which runs live is known
@@ -100,7 +105,7 @@ class QueueRunner(QObject):
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._looked and not self._asked and self.waiting() and not self.live:
+        if self._looked and not self._asked and self.waiting() and not self.live and not self._busy():
             self._asked = True
             self._controller.start_queued(self.queue)
 
