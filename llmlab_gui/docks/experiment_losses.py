@@ -218,7 +218,7 @@ class ExperimentLossesDock(LabDock):
 
 def _varied(record: ExperimentRecord) -> str:
     """What tells the curves apart, in words."""
-    names = list(dict.fromkeys(key.rpartition(".")[2].replace("_", " ") for arm in record.arms for key in arm.varied))
+    names = list(dict.fromkeys(key.rpartition(".")[2] for arm in record.arms for key in arm.varied))
     return " and ".join(names)
 
 

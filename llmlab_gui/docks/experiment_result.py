@@ -6,7 +6,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSplitter,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab.errors import LabError
 from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding
@@ -46,7 +57,19 @@ class ExperimentResultDock(LabDock):
         self.findings = QLabel()
         self.findings.setWordWrap(True)
         self.findings.setAccessibleName("What was found")
-        self.findings.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.findings.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        self.findings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        scroll = QScrollArea()
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(self.findings)
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.addWidget(self.chart)
+        splitter.addWidget(scroll)
+        splitter.setStretchFactor(0, 5)
+        splitter.setStretchFactor(1, 2)
+        splitter.setChildrenCollapsible(False)
+        self._below = scroll
         row = QWidget()
         controls = FlowRow(row)
         for widget in (self.charts, self.log_x, self.log_y):
@@ -58,8 +81,7 @@ class ExperimentResultDock(LabDock):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(row)
-        layout.addWidget(self.chart, 1)
-        layout.addWidget(self.findings)
+        layout.addWidget(splitter, 1)
         self.set_body(body)
         self.caption(_CAPTION, "experiments")
         self.charts.currentIndexChanged.connect(self._draw)
@@ -93,7 +115,7 @@ class ExperimentResultDock(LabDock):
         charts = results.charts if results is not None else []
         self._offer(charts)
         self.findings.setText(findings_html(results.findings) if results is not None else "")
-        self.findings.setVisible(bool(results and results.findings))
+        self._below.setVisible(bool(results and results.findings))
         self._draw()
         self._update_empty()
 
@@ -164,7 +186,8 @@ def findings_html(findings: list[Finding]) -> str:
     for finding in findings:
         value = finding_text(finding)
         if value:
-            text = f'<td style="color:{theme.quiet}">{escape(finding.text)}</td>'
+            said = "" if finding.text == value else escape(finding.text)
+            text = f'<td style="color:{theme.quiet}">{said}</td>'
             label = f'<td style="color:{theme.quiet}">{escape(finding.label)}&nbsp;&nbsp;</td>'
             rows.append(f"<tr>{label}<td><b>{escape(value)}</b>&nbsp;&nbsp;</td>{text}</tr>")
     return f'<table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
