@@ -11,6 +11,7 @@ import numpy as np
 from llmlab.experiments.fits import Parabola, PowerLaw, basin_range, fit_basin, fit_power_law
 from llmlab.experiments.forecast import law_of_others
 from llmlab.experiments.forgetting import forgetting
+from llmlab.experiments.measure import read_measurement
 from llmlab.experiments.outcomes import ArmResult, Chart, Curve, Finding, Fit, Mark, Point, read_forecast
 from llmlab.experiments.records import Axis
 from llmlab.experiments.results import Gathered, mean_points
@@ -127,7 +128,23 @@ def _lora_rank(gathered: Gathered) -> Analysis:
         findings.append(
             Finding("late_spread", f"largest difference between ranks at step {last}", late, unit="nats a token")
         )
-    return charts, findings, []
+    measured = {arm.name: read_measurement(gathered.folder, arm.name) for arm in gathered.finished()}
+    notes = sorted({one.note for one in measured.values() if one is not None and one.note})
+
+    def used(arm: ArmResult) -> float | None:
+        one = measured[arm.name]
+        return one.effective_rank if one is not None else None
+
+    ranks = replace(
+        _chart(gathered, "effective-rank", "Effective rank that the adapters use, mean over matrices", []),
+        y_axis=Axis("effective rank", log=True),
+        curves=[Curve(group, mean_points(gathered.finished(group), used)) for group in gathered.groups],
+    )
+    if used_points := mean_points(gathered.finished(gathered.groups[-1]), used):
+        largest = used_points[-1]
+        label = f"effective rank used at rank {largest.x:g} ({gathered.groups[-1]})"
+        findings.append(Finding("effective_rank", label, largest.y, largest.low, largest.high))
+    return [*charts, ranks], findings, notes
 
 
 def _trained(gathered: Gathered, arm: ArmResult) -> float | None:

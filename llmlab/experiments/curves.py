@@ -92,7 +92,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
 def find_spikes(history: RunHistory) -> list[Spike]:
     """The steps whose loss stands out from those around them, highest first; one for each burst of steps."""
     loss, step = history.column("loss"), history.column("step")
-    if len(loss) < 2 * _SPIKE_SIDE:
+    if len(loss) < 2 * _SPIKE_SIDE:  # too short to know what is usual
         return []
     middle, deviation = robust_trend(loss)
     height = (loss - middle) / deviation
@@ -118,25 +118,39 @@ def find_spikes(history: RunHistory) -> list[Spike]:
 
 
 def robust_trend(loss: Array) -> tuple[Array, Array]:
-    """The median of the steps around each one, and the robust standard deviation about it; both [step]."""
-    padded = np.pad(loss, _SPIKE_SIDE, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _SPIKE_SIDE + 1)
-    middle = np.median(windows, axis=1)
-    # About a straight line through the window's two halves: where the loss falls steeply, the fall is no noise.
-    rest = loss - middle
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(np.abs(rest), _SPIKE_SIDE, mode="reflect"), 51)
-    deviation = 1.4826 * np.median(around, axis=1)
-    return middle, np.maximum(deviation, 1e-6)
+    """What the steps around each one lead to expect, and the robust standard deviation about it; both [step].
+
+    Expected is the mean of the medians of the steps before and after: exact on a straight line, so a steep fall is
+    no spike. Beyond its ends the curve is continued by turning it about them.
+    """
+    side = _SPIKE_SIDE
+    windows = _windows(np.pad(loss, side, mode="reflect", reflect_type="odd"))
+    middle = (np.median(windows[:, :side], axis=1) + np.median(windows[:, side + 1 :], axis=1)) / 2
+    around = _windows(np.pad(np.abs(loss - middle), side, mode="reflect"))
+    # Two smooth curves can agree by chance: no less noise than differences of neighbours show, or than a digit.
+    steps = np.abs(np.diff(loss, prepend=loss[0]))
+    between = np.median(_windows(np.pad(steps, side, mode="reflect")), axis=1) / np.sqrt(2)
+    return middle, 1.4826 * np.maximum.reduce([np.median(around, axis=1), between, np.full(len(loss), 1e-3)])
+
+
+def _windows(padded: Array) -> Array:
+    """[step, 2 * _SPIKE_SIDE + 1]: the steps around each one."""
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * _SPIKE_SIDE + 1)
 
 
 def smooth(values: Array, half_life: float) -> Array:
-    """Exponential moving average without the pull of its start: each value weighs half as much `half_life` later."""
+    """Exponential moving average over both sides, which lags neither way: weights halve every `half_life` steps."""
+    return (_averaged(values, half_life) + _averaged(values[::-1], half_life)[::-1]) / 2
+
+
+def _averaged(values: Array, half_life: float) -> Array:
+    """Over what came before and the step itself, without the pull of a start at zero."""
     keep = 0.5 ** (1 / half_life)
-    mean, weight, smoothed = 0.0, 0.0, np.empty(len(values))
+    mean, weight, averaged = 0.0, 0.0, np.empty(len(values))
     for i, value in enumerate(values):
         mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        smoothed[i] = mean / weight
-    return smoothed
+        averaged[i] = mean / weight
+    return averaged
 
 
 def overfitting_onset(history: RunHistory) -> int | None:
@@ -226,8 +240,8 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
         at = int(history.column("step")[reached[0]])
         findings.append(Finding("most_of_the_fall", "step by which 90 % of the fall was done", at, unit="steps"))
     for name, label, value in (
-        ("warmup_end", "end of the warm-up", events.warmup_end),
-        ("decay_start", "begin of the decay", events.decay_start),
+        ("warmup_end", "first step at the highest learning rate", events.warmup_end),
+        ("decay_start", "last step at the highest learning rate", events.decay_start),
         ("decay_end", "lowest learning rate reached", events.decay_end),
     ):
         if value is not None:

@@ -96,7 +96,7 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
     if record.subject:
         yield f"Nothing. The run looked at is `{record.subject}`."
         return
-    yield f"{record.varies[:1].upper()}{record.varies[1:]}"
+    yield record.varies
     values = list(
         dict.fromkeys(", ".join(f"{key}={_value(value)}" for key, value in arm.varied.items()) for arm in record.arms)
     )
