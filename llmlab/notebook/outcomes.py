@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from llmlab.errors import LabError
 from llmlab.experiments.kinds import KINDS
 from llmlab.experiments.outcomes import ExperimentResults, read_results
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.notebook.quantities import CHOICE, CURVE, find_quantity, steps_to
+from llmlab.notebook.scoring import NotBefore
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import Evaluated, Event, Finished, Started, StepEvent, from_line
 
@@ -21,7 +22,7 @@ _RISE = 0.01
 _MOST_POINTS = 400
 _STEP = b'{"event": "step"'
 
-Outcome = float | str | list[list[float]]
+Outcome: TypeAlias = float | str | list[list[float]] | NotBefore
 
 
 class Outcomes(Protocol):
@@ -197,7 +198,7 @@ def _overfits(facts: RunFacts) -> str | None:
     return "yes" if last[2] > (1 + _RISE) * lowest[2] else "no"
 
 
-def _first_below(facts: RunFacts, target: float) -> float | None:
+def _first_below(facts: RunFacts, target: float) -> Outcome | None:
     """The step at which the validation loss first is at most `target`, on a straight line between evaluations."""
     before: tuple[int, float] | None = None
     for step, _, val in facts.evaluations:
@@ -206,7 +207,7 @@ def _first_below(facts: RunFacts, target: float) -> float | None:
                 return float(step)
             return before[0] + (step - before[0]) * (before[1] - target) / (before[1] - val)
         before = (step, val)
-    return None
+    return None if before is None else NotBefore(float(before[0]))
 
 
 def _speed(facts: RunFacts) -> float | None:

@@ -34,6 +34,13 @@ RIGHT, WRONG = "right", "wrong"
 
 
 @dataclass(frozen=True)
+class NotBefore:
+    """An outcome of which only a bound is known: it did not come within so many steps."""
+
+    value: float
+
+
+@dataclass(frozen=True)
 class Score:
     """What a prediction was worth. None where what was stated does not say: no range, or no confidence.
 
@@ -78,6 +85,17 @@ def score_number(prediction: Prediction, outcome: float) -> Score:
     )
 
 
+def score_bound(prediction: Prediction, outcome: NotBefore) -> Score | None:
+    """Of a range that ended before the bound: it was wrong, by at least so much. None where it may still be right."""
+    if not prediction.is_range or prediction.high is None or prediction.high > outcome.value:
+        return None
+    least = score_number(prediction, outcome.value)
+    words = f"not within {outcome.value:,.0f} steps"
+    confidence = prediction.confidence
+    wrong = None if confidence is None else brier(confidence, False)
+    return Score(words, False, distance=least.distance, brier=wrong, surprise=least.surprise)
+
+
 def score_choice(prediction: Prediction, outcome: str, options: int = 0) -> Score:
     """Of a choice, or of a sentence (outcome: right or wrong). options: how many answers there were; 0 is unknown."""
     if prediction.kind == CHOICE:
@@ -111,9 +129,11 @@ def score_curve(prediction: Prediction, actual: Sequence[Sequence[float]]) -> Sc
 
 
 def score(
-    prediction: Prediction, outcome: float | str | Sequence[Sequence[float]] | None, options: int = 0
+    prediction: Prediction, outcome: float | str | NotBefore | Sequence[Sequence[float]] | None, options: int = 0
 ) -> Score | None:
     """Of any prediction, by its kind; None when the outcome is not known, or is none (not a number)."""
+    if isinstance(outcome, NotBefore):
+        return score_bound(prediction, outcome) if prediction.kind == NUMBER else None
     if prediction.kind == CURVE:
         return None if outcome is None or isinstance(outcome, (str, float, int)) else score_curve(prediction, outcome)
     if prediction.kind == NUMBER:
