@@ -101,7 +101,7 @@ class RunInfo:
         """The settings of a fine-tuning run. LabError when it trains from scratch."""
         if isinstance(self.settings, FinetuneSettings):
             return self.settings
-        raise LabError(f"{self.id} trains from scratch: it has no base.")
+        raise LabError(f"{self.id} is not a fine-tuning run.", "It trains from scratch: it has no base.")
 
     @property
     def reads(self) -> str:

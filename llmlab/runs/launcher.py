@@ -24,7 +24,9 @@ from llmlab.notebook.quantities import RUN
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
 from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus, learns_from
-from llmlab.sessions.reference import SavedRun, parse
+from llmlab.sessions.hf_tokenizer import has_tokenizer
+from llmlab.sessions.reference import ModelFolder, SavedRun, parse
+from llmlab.sessions.weights import weight_shapes
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
 
@@ -123,11 +125,24 @@ def _lasting(settings: RunSettings, outputs: Path) -> RunSettings:
     if not settings.model.base:
         raise UsageError("No model was named.", "Fine-tuning begins from one.", "`llmlab-run models` lists them.")
     base = parse(settings.model.base, outputs)
+    if isinstance(base, ModelFolder):
+        _require_whole(base.path)
     if isinstance(base, SavedRun):
         base = replace(base, which=str(select(base.run.checkpoints, base.which).step))
     path = expanded(settings.data.source)
     source = str(path.resolve()) if path.is_file() else settings.data.source
     return with_values(settings, {"model.base": str(base), "data.source": source})
+
+
+def _require_whole(folder: Path) -> None:
+    """LabError when a folder lacks weights or a tokenizer."""
+    weight_shapes(folder, folder.name)
+    if not has_tokenizer(folder):
+        raise LabError(
+            f"{folder.name} cannot be fine-tuned.",
+            "It came without a tokenizer, so no example can be written in its tokens.",
+            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+        )
 
 
 def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
