@@ -28,8 +28,8 @@ def runs_to_ask_about(lab: Lab) -> list[RunRow]:
     return [row for row in lab.runs() if row.status.live and row.info.watched]
 
 
-def ask(parent: QWidget, rows: Sequence[RunRow]) -> CloseChoice:
-    """Asks what becomes of the live runs."""
+def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:
+    """Asks what becomes of the live runs. waiting: how many are in the queue behind them."""
     box = QMessageBox(parent)
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Close")
@@ -39,7 +39,7 @@ def ask(parent: QWidget, rows: Sequence[RunRow]) -> CloseChoice:
         box.setText(f"{len(rows)} runs are still training: {', '.join(row.run.id for row in rows)}.")
     box.setInformativeText(
         "Stopping saves a checkpoint first, from which it can go on. "
-        "In the background it trains on, and the window finds it again when it next opens."
+        "In the background it trains on, and the window finds it again when it next opens." + queue_words(waiting)
     )
     keep = box.addButton("Keep training in the background", QMessageBox.ButtonRole.AcceptRole)
     stop = box.addButton("Stop training", QMessageBox.ButtonRole.DestructiveRole)
@@ -50,6 +50,14 @@ def ask(parent: QWidget, rows: Sequence[RunRow]) -> CloseChoice:
     chosen = box.clickedButton()
     box.deleteLater()
     return {keep: CloseChoice.KEEP, stop: CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)  # type: ignore[call-overload]
+
+
+def queue_words(waiting: int) -> str:
+    """What becomes of the queue; nothing where nobody waits."""
+    if not waiting:
+        return ""
+    runs = "The run that waits in the queue is" if waiting == 1 else f"The {waiting} runs that wait in the queue are"
+    return f"\n\n{runs} kept: the next starts when the window is open again, or, after Stop, when you say so."
 
 
 class StoppingDialog(QDialog):

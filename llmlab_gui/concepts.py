@@ -50,6 +50,7 @@ READING_ORDER = (
     "chat-templates",
     "learning-rate",
     "forgetting",
+    "predicting",
     "experiments",
     "scaling-laws",
 )
@@ -61,7 +62,6 @@ DOCK_IDS = (
     "throughput",
     "samples",
     "checkpoints",
-    "data",
     "write",
     "log",
     "learn",
@@ -75,6 +75,16 @@ DOCK_IDS = (
     "evolution",
     "geometry",
     "parameters",
+    "finetune_setup",
+    "data",
+    "adapter",
+    "queue",
+    "experiment",
+    "experiment_losses",
+    "experiment_result",
+    "experiment_report",
+    "experiments",
+    "notebook",
 )
 # The short words of a `lab:run?` link, as on the command line.
 _SHORT_SETTINGS = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmlab.corpora.text_files import SUFFIXES
 from llmlab.errors import LabError
+from llmlab.finetuning.example_files import SUFFIXES as EXAMPLES
 from llmlab.runs.checkpoints import MANIFEST_FILE
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
@@ -52,6 +53,13 @@ def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
         "It is neither a run, nor a checkpoint in a run's folder, nor a model, nor a text.",
         f"Drop a run's or a model's folder, a {GGUF_SUFFIX} or {', '.join(SUFFIXES)} file, or a folder of .txt files.",
     )
+
+
+def holds_examples(path: Path, *, asked_for: bool) -> bool:
+    """Whether a file holds examples to fine-tune on. asked_for: examples are what is being chosen, so a file that
+    could be a text as well is one of examples."""
+    suffix = path.suffix.lower()
+    return path.is_file() and suffix in EXAMPLES and (asked_for or suffix not in SUFFIXES)
 
 
 def _is_model(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The window: ten docks around one Lab, and what they ask of each other."""
+"""The window: docks around one Lab, and what they ask of each other."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from llmlab.errors import LabError
 from llmlab_gui import closing, drops
 from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog
-from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.base import LabDock, is_seen
 from llmlab_gui.errors import WindowError, log_path
 from llmlab_gui.icons import app_icon, icon
 from llmlab_gui.lab import Lab
 from llmlab_gui.menus import Menus
 from llmlab_gui.message_bar import MessageBar
 from llmlab_gui.model_bar import ModelBar
+from llmlab_gui.notices import Notices
 from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
@@ -41,6 +42,7 @@ from llmlab_gui.welcome import WelcomePanel
 from llmlab_gui.workspaces import LOOK_INSIDE, TRAIN, arrange
 
 if TYPE_CHECKING:
+    from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
     from llmlab_gui.docks.log import LogDock
     from llmlab_gui.docks.setup import SetupDock
 
@@ -89,7 +91,10 @@ class MainWindow(QMainWindow):
         self._furnish_when_seen = False
         if self.docks or self._is_shut_down:
             return
-        from llmlab_gui.docks.catalogue import make_docks  # half of the time that the window takes to open
+        from llmlab_gui.docks.catalogue import (  # half of the time that the window takes to open
+            connect_docks,
+            make_docks,
+        )
 
         self.docks = make_docks(self.lab, self)
         self.menus.add_docks()
@@ -97,6 +102,7 @@ class MainWindow(QMainWindow):
         if not self._remembered:
             arrange(self, self.docks, TRAIN)
         self._show_bars()
+        connect_docks(self.docks, self.lab)
         for dock in self.docks.values():
             dock.remember(self.settings)
             dock.setEnabled(self.welcome.isHidden())
@@ -107,8 +113,18 @@ class MainWindow(QMainWindow):
     # What the menus and the palette call -----------------------------------------------------------------------
 
     def train(self) -> None:
-        """Trains what Set-up describes."""
-        self._setup.train()
+        """Trains what the set-up panel in sight describes."""
+        self.shown_setup.train()
+
+    def queue(self) -> None:
+        """Puts what the set-up panel in sight describes behind the runs that wait."""
+        self.shown_setup.queue()
+
+    @property
+    def shown_setup(self) -> SetupDock | FinetuneSetupDock:
+        """Set-up, unless only that of fine-tuning is in sight."""
+        tuning, setup = self._finetune_setup, self._setup
+        return tuning if is_seen(tuning) and not is_seen(setup) else setup
 
     def show_dock(self, dock_id: str) -> None:
         """Brings a dock to the front and gives it the keyboard."""
@@ -139,7 +155,11 @@ class MainWindow(QMainWindow):
         apply_theme(app, choice)
 
     def open_path(self, path: Path) -> None:
-        """A run, a checkpoint or a text, by its file or folder."""
+        """A run, a checkpoint, a text or examples, by its file or folder."""
+        if drops.holds_examples(path, asked_for=self.shown_setup is self._finetune_setup):
+            self.show_dock("finetune_setup")
+            self._finetune_setup.take(path)
+            return
         try:
             found = drops.meaning(path)
         except LabError as error:
@@ -229,13 +249,16 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)
-        choice = closing.ask(self, rows) if rows else CloseChoice.KEEP
+        waiting = len(self.lab.queue.waiting())
+        choice = closing.ask(self, rows, waiting) if rows else CloseChoice.KEEP
         if choice is CloseChoice.KEEP:
             self._shut_down()
             event.accept()
             return
         event.ignore()
         if choice is CloseChoice.STOP:
+            if waiting:  # else the next one would begin in the place of what was stopped
+                self.lab.queue.set_paused(True)
             for experiment in self.lab.experiments.live():  # else the next of its runs would begin
                 if experiment.record.watched:
                     self.lab.experiments.controller.stop(experiment.folder)
@@ -249,6 +272,11 @@ class MainWindow(QMainWindow):
     def _setup(self) -> SetupDock:
         self.furnish()
         return cast("SetupDock", self.docks["setup"])
+
+    @property
+    def _finetune_setup(self) -> FinetuneSetupDock:
+        self.furnish()
+        return cast("FinetuneSetupDock", self.docks["finetune_setup"])
 
     def _build_toolbars(self) -> None:
         bar = QToolBar("Training", self)
@@ -290,10 +318,12 @@ class MainWindow(QMainWindow):
         self.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)
         lab.setup_requested.connect(lambda _: self.show_dock("setup"))
+        lab.finetune_requested.connect(lambda _: self.show_dock("finetune_setup"))
         lab.concept_requested.connect(lambda _: self.show_dock("learn"))
+        lab.compare_requested.connect(lambda _: self.show_dock("compare"))
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.log_requested.connect(self.show_log)
-        lab.run_ended.connect(lambda _: QApplication.alert(self))  # where another window is in front
+        self.notices = Notices(lab, self.settings, self)
         lab.run_appeared.connect(lambda run_id: lab.said.emit(f"{run_id} began to train; it is in Runs."))
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
@@ -384,4 +414,5 @@ class MainWindow(QMainWindow):
             self.settings.save_layout(self)
         for dock in self.docks.values():
             dock.shutdown()
+        self.notices.shutdown()
         self.lab.shutdown()

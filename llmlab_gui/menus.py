@@ -11,6 +11,8 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
+from llmlab.finetuning.settings import finetune_preset_names, load_finetune_preset
+from llmlab.runs.folder import FINETUNING
 from llmlab.settings import load_preset, preset_names
 from llmlab_gui.about import ShortcutsDialog, show_about
 from llmlab_gui.concepts import load_all
@@ -63,6 +65,9 @@ class Menus(QObject):
         for name in preset_names():
             title = load_preset(name).title
             made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
+        for name in finetune_preset_names():
+            title = load_finetune_preset(name).title
+            made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
         made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_all()]
         made += [
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
@@ -114,6 +119,13 @@ class Menus(QObject):
     def _build_run(self) -> None:
         menu = self._menu("&Run")
         menu.addActions(self._window.run_actions.all())
+        menu.addSeparator()
+        self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
+        self._add(menu, "queue", "Pause the queue, or go on", self._window.lab.queue.toggle_paused)
+        self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
+        self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")
+        self._window.lab.current_changed.connect(self._fit_to_run)
+        self._fit_to_run()
 
     def _build_view(self) -> None:
         window = self._window
@@ -131,6 +143,10 @@ class Menus(QObject):
             action.setCheckable(True)
             action.setChecked(choice == window.settings.theme)
             group.addAction(action)
+        notify = self._add(menu, "notify", "Tell when a long run ends", self._toggle_notify)
+        notify.setStatusTip("Outside the window, while another program is in front")
+        notify.setCheckable(True)
+        notify.setChecked(window.settings.notify)
         full = self._add(menu, "full_screen", "Full screen", self._toggle_full_screen, "F11")
         full.setShortcutContext(Qt.ShortcutContext.ApplicationShortcut)
 
@@ -193,6 +209,18 @@ class Menus(QObject):
         if name:
             self._window.open_path(Path(name))
 
+    def _fit_to_run(self) -> None:
+        row = self._window.lab.current()
+        self._compare.setEnabled(row is not None and row.info.track == FINETUNING)
+
+    def _compare_with_base(self) -> None:
+        row = self._window.lab.current()
+        if row is not None:
+            self._window.lab.compare_requested.emit(str(row.run.path))
+
+    def _toggle_notify(self) -> None:
+        self._window.settings.notify = not self._window.settings.notify
+
     def _toggle_full_screen(self) -> None:
         window = self._window
         window.setWindowState(window.windowState() ^ Qt.WindowState.WindowFullScreen)
@@ -204,9 +232,10 @@ class Menus(QObject):
 
 
 def _dock_keys(number: int) -> str:
-    """Ctrl with a digit for the first ten docks, Alt with a digit for the next ten."""
-    modifier = "Ctrl" if number <= 10 else "Alt"
-    return f"{modifier}+{number % 10}" if number <= 20 else ""
+    """Ctrl with a digit for the first ten docks, Alt with a digit for the next ten, both for ten more."""
+    modifiers = ("Ctrl", "Alt", "Ctrl+Alt")
+    tens = (number - 1) // 10
+    return f"{modifiers[tens]}+{number % 10}" if tens < len(modifiers) else ""
 
 
 def _plain(action: QAction) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 
 class WindowSettings:
@@ -80,6 +80,15 @@ class WindowSettings:
     @theme.setter
     def theme(self, choice: str) -> None:
         self._settings.setValue("window/theme", choice)
+
+    @property
+    def notify(self) -> bool:
+        """Whether the end of a long run is announced while another window is in front."""
+        return str(self._settings.value("window/notify", "true")).lower() == "true"
+
+    @notify.setter
+    def notify(self, wanted: bool) -> None:
+        self._settings.setValue("window/notify", wanted)
 
     @property
     def tour_seen(self) -> bool:

@@ -183,6 +183,18 @@ def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
             "workspace Look inside shows where it looks, what each layer adds, and what it would say at each.",
         ),
         Stop(
+            dock("finetune_setup"),
+            "Fine-tune",
+            "Let a model that exists learn something new: one of your own runs, or a real one. The workspace Fine-tune "
+            "shows what it reads, token by token, and what it answers before and after.",
+        ),
+        Stop(
+            dock("experiment"),
+            "Find out",
+            "An experiment trains several runs that differ in one setting. Say first what you expect; the notebook "
+            "keeps it, and compares it with what came.",
+        ),
+        Stop(
             dock("learn"),
             "Understand why",
             "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "

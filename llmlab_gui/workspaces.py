@@ -10,8 +10,9 @@ from typing import TypeAlias
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
-TRAIN, LOOK_INSIDE, COMPARE, WRITE, LEARN = "Train", "Look inside", "Compare runs", "Write", "Learn"
-WORKSPACES = (TRAIN, LOOK_INSIDE, COMPARE, WRITE, LEARN)
+TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
+COMPARE, WRITE, LEARN = "Compare runs", "Write", "Learn"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, COMPARE, WRITE, LEARN)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,26 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             _stacked(
                 (48, _tabs("contributions", "interventions", "geometry", "parameters")),
                 (52, _tabs("lens", "residual", "checkpoints", "runs", "learn")),
+            ),
+        ),
+    ),
+    FINE_TUNE: _beside(
+        (27, _stacked((30, _tabs("runs", "queue")), (70, _tabs("finetune_setup")))),
+        (
+            73,
+            _stacked(
+                (50, _beside((52, _tabs("loss", "learning_rate", "throughput")), (48, _tabs("data", "adapter")))),
+                (50, _beside((58, _tabs("samples")), (42, _tabs("checkpoints", "log", "learn")))),
+            ),
+        ),
+    ),
+    EXPERIMENTS: _beside(
+        (30, _stacked((66, _tabs("experiment")), (34, _tabs("experiments", "queue", "runs")))),
+        (
+            70,
+            _stacked(
+                (50, _beside((50, _tabs("experiment_losses")), (50, _tabs("experiment_result")))),
+                (50, _beside((58, _tabs("experiment_report")), (42, _tabs("notebook", "learn")))),
             ),
         ),
     ),

@@ -69,6 +69,11 @@ class LabDock(QDockWidget):
         """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
 
 
+def is_seen(dock: QDockWidget) -> bool:
+    """Whether a dock is shown, and not behind another in the same place."""
+    return dock.isVisible() and not dock.visibleRegion().isEmpty()
+
+
 class EmptyState(QWidget):
     """A title, a hint, and at most one button, in the middle."""
 

@@ -125,10 +125,6 @@ class QueueDock(LabDock):
             self.lab.queue.remove([chosen[0].id])
             self.lab.set_up_again(chosen[0].settings, chosen[0].preset)
 
-    def toggle_pause(self) -> None:
-        """Starts nothing, or goes on."""
-        self.lab.queue.set_paused(not self.lab.queue.state.paused)
-
     # Behind the scenes ---------------------------------------------------------------------------------------------
 
     def _build_actions(self) -> dict[str, QAction]:
@@ -138,7 +134,7 @@ class QueueDock(LabDock):
             ("down", "Down", "One place back", lambda: self.shift(1), "Alt+Down"),
             ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
             ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
-            ("pause", "Pause the queue", "Nothing is started; what trains goes on", self.toggle_pause, ""),
+            ("pause", "Pause the queue", "Nothing is started; what trains goes on", self.lab.queue.toggle_paused, ""),
         )
         made: dict[str, QAction] = {}
         for name, text, tip, slot, keys in words:

@@ -30,11 +30,13 @@ class ModelEditor(NamedEditor):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)
         self._lab = lab
+        self.here = True  # as far as is known; a model of the hub may have to be fetched
         self.button.setAccessibleName("Choose a model")
         self.button.setToolTip("Choose a model")
         self.menu.aboutToShow.connect(self._fill_menu)
 
     def describe(self, name: str) -> str:
+        self.here = True
         reference = parse(name, self._lab.outputs)
         match reference:
             case SavedRun():
@@ -56,6 +58,7 @@ class ModelEditor(NamedEditor):
             case HubModel():
                 if reference.name in cached_models():
                     return "Of the Hugging Face hub, in its cache on this machine."
+                self.here = False
                 return "Of the Hugging Face hub. <b>Not on this machine yet:</b> it is fetched when the run starts."
             case AdaptedModel():
                 return f"An adapter on {reference.base}: the new one is learned on both."

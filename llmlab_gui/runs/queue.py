@@ -69,6 +69,10 @@ class QueueRunner(QObject):
         """Starts nothing, or goes on."""
         self._change(lambda: self.queue.set_paused(paused))
 
+    def toggle_paused(self) -> None:
+        """Starts nothing any more, or goes on."""
+        self.set_paused(not self.state.paused)
+
     def start_now(self, item_id: str) -> None:
         """Starts a run at once, whatever else trains."""
         self._asked = True
