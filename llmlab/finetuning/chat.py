@@ -56,7 +56,7 @@ class ChatFormat(ABC):
 
     @abstractmethod
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the messages, and of what the assistant's turn begins with. LabError as above."""
+        """Ids of all that stands before an answer to these messages. LabError as above."""
 
     @abstractmethod
     def text_tokens(self, text: str) -> list[int]:
@@ -78,19 +78,14 @@ class ChatFormat(ABC):
         return Encoded(ids[:max_length], trained[:max_length], max(0, len(ids) - max_length))
 
     def prompt_ids(self, example: Example) -> list[int]:
-        """Everything up to where the last answer begins, exactly as it stands before it in training.
+        """Everything up to where the last message begins, which is an answer, exactly as it stands there in training.
 
-        An example without an answer is taken as a question. Of a plain text, its first 8 tokens.
+        An example that does not end with an answer is a question: all of it. Of a plain text, its first 8 tokens.
         """
         if example.is_text:
             return self.text_tokens(example.messages[0].content)[:_TEXT_PROMPT]
-        places = [place for place, message in enumerate(example.messages) if message.role == "assistant"]
-        if not places:
-            return self.opening(example.messages)
-        ids, answers = self.tokens(example.messages[: places[-1] + 1])
-        end = max(place for place, answer in enumerate(answers) if answer)
-        begin = max((place for place in range(end) if not answers[place]), default=-1) + 1
-        return ids[:begin]
+        before = example.messages[:-1] if example.messages[-1].role == "assistant" else example.messages
+        return self.opening(before)
 
 
 def chat_format(tokenizer: TextTokenizer) -> ChatFormat:

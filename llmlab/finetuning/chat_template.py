@@ -34,6 +34,9 @@ _PLAIN = (
 )
 # Llama 3.1's own default. Its later templates write today's date, and a run resumed tomorrow would read other tokens.
 _DATE = "26 Jul 2024"
+# White space that a template may put before an answer.
+_LONGEST_GAP = 64
+_ANY_ANSWER = "a"
 
 
 class TemplateFormat(ChatFormat):
@@ -82,7 +85,10 @@ class TemplateFormat(ChatFormat):
         return ids, answers
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        return self._cut(self._render(messages, opening=True))[0]
+        # Cut as it stands before an answer: at the end of a text, white space is often cut otherwise.
+        ids, answers = self.tokens([*messages, Message("assistant", _ANY_ANSWER)])
+        end = max(place for place, answer in enumerate(answers) if answer)
+        return ids[: max((place for place in range(end) if not answers[place]), default=-1) + 1]
 
     def text_tokens(self, text: str) -> list[int]:
         self._refuse_special([Message("text", text)])
@@ -107,7 +113,11 @@ class TemplateFormat(ChatFormat):
         return str(text)
 
     def _answer_span(self, messages: Sequence[Message], place: int, text: str) -> tuple[int, int]:
-        """Where in `text` the answer `messages[place]` begins, and where the token that ends it does."""
+        """Where in `text` the answer `messages[place]` begins, and where the token that ends it does.
+
+        White space that the template puts before the answer, and not into the assistant's opening, is the answer's:
+        the model has to write it.
+        """
         before = messages[:place]
         heads = (
             {
@@ -122,7 +132,10 @@ class TemplateFormat(ChatFormat):
                 for content in (messages[place].content, messages[place].content.strip()):
                     begin = self._find(content, text, len(head))
                     if begin is not None:
-                        return begin, self._end_after(begin + len(content), messages[: place + 1], text)
+                        space = text[len(head) : begin]
+                        blank = len(space) - len(space.rstrip()) if space.strip() else len(space)
+                        end = self._end_after(begin + len(content), messages[: place + 1], text)
+                        return begin - blank, end
         raise LabError(
             "The model's chat template writes earlier turns differently when later ones follow, "
             f"so the answer in message {place + 1} cannot be found in what it makes."
@@ -178,7 +191,3 @@ class TemplateFormat(ChatFormat):
             return tuple(found)
         last = max((place for place, answer in enumerate(answers) if answer), default=0)
         return tuple(dict.fromkeys([ids[last], *found]))
-
-
-# White space that a template may put before an answer.
-_LONGEST_GAP = 64

@@ -60,18 +60,15 @@ class Example:
 
     @property
     def question(self) -> str:
-        """What the last answer answers; the text itself where nobody asks."""
-        asked = [message.content for message in self._before_last_answer() if message.role != "assistant"]
+        """What the last message answers, or asks; the text itself where nobody asks."""
+        asked = [message.content for message in self.messages if message.role == "user"]
         return asked[-1] if asked else self.messages[0].content
 
     @property
     def answer(self) -> str:
-        """The last answer; empty where there is none."""
-        return next((message.content for message in reversed(self.messages) if message.role == "assistant"), "")
-
-    def _before_last_answer(self) -> Sequence[Message]:
-        places = [place for place, message in enumerate(self.messages) if message.role == "assistant"]
-        return self.messages[: places[-1]] if places else self.messages
+        """The answer at the end; empty where there is none."""
+        last = self.messages[-1]
+        return last.content if last.role == "assistant" else ""
 
 
 @dataclass(frozen=True)
@@ -133,17 +130,25 @@ def example_from(number: int, row: Mapping[str, Any]) -> Example:
     check = str(names.get("check", ""))
     if check not in ("", EXACT):
         raise ValueError(f"Its check is {check!r}; it can only be {EXACT!r}.")
+    example = Example(number, _messages(names), check)
+    if check and not example.answer:
+        raise ValueError("Its answer is to be checked, but it does not end with one.")
+    return example
+
+
+def _messages(names: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The turns of a row, whichever columns it has."""
     if "messages" in names:
-        return Example(number, _conversation(names["messages"]), check)
+        return _conversation(names["messages"])
     if "instruction" in names:
         request = _text(names, "instruction")
         about = next((_text(names, name, needed=False) for name in _INPUTS if name in names), "")
         asked = f"{request}\n\n{about}" if about.strip() else request
-        return Example(number, _exchange(asked, _first(names, _OUTPUTS)), check)
+        return _exchange(asked, _first(names, _OUTPUTS))
     if "prompt" in names:
-        return Example(number, _exchange(_text(names, "prompt"), _first(names, _COMPLETIONS)), check)
+        return _exchange(_text(names, "prompt"), _first(names, _COMPLETIONS))
     if "text" in names:
-        return Example(number, (Message(TEXT, _text(names, "text")),), check)
+        return (Message(TEXT, _text(names, "text")),)
     raise ValueError(f"It has none of the columns {_COLUMNS}.")
 
 
@@ -189,7 +194,7 @@ def _open(source: str, progress: Progress) -> tuple[str, Iterator[tuple[int, Row
         made = task_rows()
         return "made by the lab", ((number, row) for number, row in enumerate(made, start=1)), len(made)
     path = Path(source).expanduser()
-    if path.exists():
+    if source and path.exists():
         return str(path.resolve()), read_rows(path), 0
     if is_hub_name(source):
         progress(f"Asking the hub for {source}", 0, 0)
