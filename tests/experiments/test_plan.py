@@ -1,0 +1,135 @@
+"""Plans: what varies, what stays, in which order, and how long it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmlab.errors import UsageError
+from llmlab.experiments.kinds import KINDS, find_kind
+from llmlab.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
+from llmlab.experiments.records import ArmStatus, ExperimentRecord
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.settings import PretrainSettings, resolve_settings
+
+BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
+
+
+def plan(kind: str, settings: Any = BASE, **more: Any) -> ExperimentRecord:
+    return make_plan(Request(find_kind(kind), settings, Path("nowhere"), id="x", **more))
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
+    """Settings of a fine-tuning run whose base need not be there."""
+    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    return FinetuneSettings()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.trains and "pretraining" in kind.tracks])
+def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> None:
+    record = plan(kind.name)
+    assert len(record.arms) == len(kind.grids["pretraining"]) * kind.seeds
+    assert len({arm.run for arm in record.arms}) == len(record.arms)
+    assert record.estimated_seconds == pytest.approx(sum(arm.estimated_seconds for arm in record.arms))
+    for arm in record.arms:
+        assert settings_of(record, arm).train.seed == arm.seed
+
+
+def test_the_lowest_rate_keeps_its_share_of_the_peak() -> None:
+    for arm in plan("learning-rate").arms:
+        train = settings_of(plan("learning-rate"), arm).train
+        assert train.min_learning_rate / train.learning_rate == pytest.approx(0.1)
+
+
+def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_with_its_root() -> None:
+    record = plan("batch-size", grid=["3", "12", "48"])
+    for arm in record.arms:
+        settings = settings_of(record, arm)
+        assert isinstance(settings, PretrainSettings)
+        assert settings.train.steps * settings.data.batch_size == 240 * 12
+        assert settings.train.warmup_steps * settings.data.batch_size == 24 * 12
+        assert settings.train.learning_rate == pytest.approx(1e-3 * (settings.data.batch_size / 12) ** 0.5)
+
+
+def test_alpha_grows_with_the_rank_and_targets_are_compared(tuned: FinetuneSettings) -> None:
+    record = plan("lora-rank", tuned, grid=[1, 4, 64], groups=["attention", "all"])
+    assert [arm.group for arm in record.arms] == ["attention"] * 3 + ["all"] * 3
+    for arm in record.arms:
+        settings = settings_of(record, arm)
+        assert isinstance(settings, FinetuneSettings)
+        assert settings.lora.alpha / settings.lora.rank == tuned.lora.alpha / tuned.lora.rank
+        assert settings.lora.targets == arm.group
+        assert settings.lora.rank == arm.x
+
+
+def test_forgetting_compares_ranks_with_full_at_a_tenth_of_the_rate(tuned: FinetuneSettings) -> None:
+    record = plan("forgetting", tuned, grid=[2, 8])
+    methods = [settings_of(record, arm).model.method for arm in record.arms]  # type: ignore[union-attr]
+    assert methods == ["lora", "lora", "full"]
+    assert settings_of(record, record.arms[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
+
+
+def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSettings) -> None:
+    record = plan("learning-rate", tuned, grid=[1e-3, 1e-2])
+    assert [(arm.group, arm.x) for arm in record.arms] == [
+        ("lora", 1e-3),
+        ("lora", 1e-2),
+        ("full", 1e-3),
+        ("full", 1e-2),
+    ]
+
+
+def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_last() -> None:
+    record = plan("scaling", grid=[16, 32, 8, 24], seeds=2)
+    assert [(arm.settings["model.n_embd"], arm.seed) for arm in record.arms] == [
+        *((width, 1337) for width in (8, 16, 24)),
+        *((width, 1338) for width in (8, 16, 24)),
+        (32, 1337),
+        (32, 1338),
+    ]
+    assert [arm.forecast for arm in record.arms] == [False] * 6 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        ("learning-rate", {"grid": ["1e-3"]}, "at least two"),
+        ("learning-rate", {"grid": ["1e-3", "fast"]}, "train.learning_rate"),
+        ("learning-rate", {"groups": ["lora"]}, "nothing to compare"),
+        ("width", {"grid": ["30", "64"]}, "does not divide"),
+        ("scaling", {"grid": ["16", "32", "64"]}, "three sizes"),
+        ("depth", {"seeds": 101}, "seeds"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_in_a_sentence(kind: str, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan(kind, **more)
+
+
+def test_without_evaluations_there_is_nothing_to_compare() -> None:
+    with pytest.raises(UsageError, match="eval_interval"):
+        plan("depth", replace(BASE, train=replace(BASE.train, eval_interval=0)))
+
+
+def test_what_the_learner_set_is_not_made_lean() -> None:
+    kind = find_kind("width")
+    settings = lean(BASE, kind, {"train.sample_interval"})
+    assert settings.train.sample_interval == BASE.train.sample_interval
+    assert settings.checkpoints.keep_last == LEAN["checkpoints.keep_last"]
+    assert settings.checkpoints.interval == 60
+
+
+def test_the_time_left_follows_what_finished_runs_took() -> None:
+    record = plan("width", grid=[16, 32, 64])
+    first, second, third = record.arms
+    assert seconds_left(record, {}) == pytest.approx(record.estimated_seconds)
+    arms = {
+        first.name: ArmStatus("finished", wall_seconds=3 * first.estimated_seconds),
+        second.name: ArmStatus("running", step=60, steps=240),
+    }
+    expected = 3 * (0.75 * second.estimated_seconds + third.estimated_seconds)
+    assert seconds_left(record, arms) == pytest.approx(expected)
