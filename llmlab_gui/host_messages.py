@@ -13,12 +13,16 @@ Alternatives = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Generation:
-    """How text is drawn. temperature 0 takes the likeliest token; top_k 0 means all; one seed gives one text."""
+    """How text is drawn. temperature 0 takes the likeliest token; top_k 0 means all; one seed gives one text.
+
+    chat: the prompt is a user's turn, and the model answers it.
+    """
 
     tokens: int = 120
     temperature: float = 0.8
     top_k: int = 50
     seed: int = 1337
+    chat: bool = False
 
 
 @dataclass(frozen=True)

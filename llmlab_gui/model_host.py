@@ -84,11 +84,12 @@ class ModelHost(QObject):
     def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
         """Asks for a continuation of `prompt`; `top` alternatives come with each token."""
         options = {"tokens": how.tokens, "temperature": how.temperature, "top_k": how.top_k, "seed": how.seed}
+        options["chat"] = how.chat
         return self._send({"do": "generate", "model": model, "prompt": prompt, "top": top, **options})
 
-    def ask_next(self, model: str, prompt: str, top: int = 20) -> int:
-        """Asks only what would come next."""
-        return self._send({"do": "next", "model": model, "prompt": prompt, "top": top})
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
+        """Asks only what would come next; in a chat, how the answer would begin."""
+        return self._send({"do": "next", "model": model, "prompt": prompt, "top": top, "chat": chat})
 
     def open(self, model: str) -> int:
         """Loads a model: `progress` as it goes, then `opened`."""
@@ -114,6 +115,10 @@ class ModelHost(QObject):
     def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> int:
         """One question along a run's checkpoints: `answered`."""
         return self._send({"do": "evolve", "run": run, "values": dict(values), "out": str(out)})
+
+    def change(self, model: str, out: Path) -> int:
+        """What fine-tuning changed in a model's base: `answered`."""
+        return self._send({"do": "change", "model": model, "out": str(out)})
 
     def list_models(self) -> int:
         """Asks what is here and can be opened: `models`."""

@@ -11,10 +11,12 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
                                                                   -> answered (path, seconds)
     {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
     {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
+    {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
     {"id": 6, "do": "models"}                                     -> models (rows of reference, name, kind, detail)
     {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
-     "top": N}                       -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
-    {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N}  -> loading, next (top, entropy in nats)
+     "top": N, "chat": BOOL}         -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
+    {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
+                                                                  -> loading, next (top, entropy in nats)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.finetuning.previewed)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
@@ -110,7 +112,7 @@ class Host:
                 self._describe(number, request)
             case "tokenize":
                 self._tokenize(number, request)
-            case "ask" | "compare" | "evolve":
+            case "ask" | "compare" | "evolve" | "change":
                 begin = time.perf_counter()
                 out = Path(request["out"])
                 getattr(self, f"_{request['do']}")(number, request, out)
@@ -187,6 +189,12 @@ class Host:
         self._close()
         evolve(str(request["run"]), self._outputs, dict(request["values"]), out, self._reporter(number))
 
+    def _change(self, number: int, request: dict[str, Any], out: Path) -> None:
+        """Reads files alone: the model that is open stays."""
+        from llmlab.finetuning.change import write_change
+
+        write_change(str(request["model"]), self._outputs, out, self._reporter(number))
+
     def _generate(self, number: int, request: dict[str, Any]) -> None:
         from llmlab.sessions.writing import write
 
@@ -199,6 +207,7 @@ class Host:
             top_k=int(request["top_k"]),
             seed=int(request["seed"]),
             top=int(request["top"]),
+            chat=bool(request.get("chat")),
         )
         for token in written:
             self.stop_if_cancelled(number)
@@ -209,7 +218,9 @@ class Host:
         from llmlab.sessions.writing import next_tokens
 
         opened = self._model(number, self._parse(request["model"]), announce=True)
-        likeliest, entropy = next_tokens(opened, str(request["prompt"]), int(request["top"]))
+        likeliest, entropy = next_tokens(
+            opened, str(request["prompt"]), int(request["top"]), chat=bool(request.get("chat"))
+        )
         self.send(number, "next", top=likeliest, entropy=entropy)
 
     def _preview(self, number: int, request: dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmlab.errors import LabError, UsageError
+from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions.reference import AdaptedModel, LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.sessions.reference import LATEST, AdaptedModel, LiveRun, Reference, SavedRun, is_tuned, parse
 
 
 def base_of(run: RunFolder) -> Reference:
@@ -23,6 +24,20 @@ def base_of(run: RunFolder) -> Reference:
             raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, stands on the run itself.")
         seen.add(below.run.path.resolve())
         below = _named_base(below.run)
+
+
+def base_and_tuned(reference: Reference) -> tuple[str, str]:
+    """References of a base and of what fine-tuning made of it, which are compared to see what that did.
+
+    Of a live run, its newest checkpoint. LabError when nothing was fine-tuned there, or the base is not here.
+    """
+    if isinstance(reference, AdaptedModel):
+        return str(reference.base), str(reference)
+    if not isinstance(reference, (SavedRun, LiveRun)) or not is_tuned(reference.run):
+        raise LabError(f"{reference} was not fine-tuned.", "It has no base to be compared with.")
+    which = reference.which if isinstance(reference, SavedRun) else LATEST
+    step = select(reference.run.checkpoints, which).step
+    return str(base_of(reference.run)), f"{reference.named}@{step}"
 
 
 def _named_base(run: RunFolder) -> Reference:

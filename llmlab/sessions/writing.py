@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmlab.finetuning.chat import chat_format
+from llmlab.finetuning.examples import Example, Message
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
 from llmlab.inspection.modules import base_model
@@ -26,16 +28,28 @@ class WrittenToken:
 
 
 def write(
-    opened: OpenModel, prompt: str, tokens: int, *, temperature: float, top_k: int, seed: int, top: int = 0
+    opened: OpenModel,
+    prompt: str,
+    tokens: int,
+    *,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    top: int = 0,
+    chat: bool = False,
 ) -> Iterator[WrittenToken]:
     """Continues `prompt`, token by token; models that have an end of text may end before `tokens`.
 
+    chat: the prompt is what a user says, and the model answers it, until its turn ends (`llmlab.finetuning.chat`).
     LabError where the vocabulary lacks the prompt's characters.
     """
-    drawn = continued(opened.model, _ids(opened, prompt), tokens, temperature=temperature, top_k=top_k, seed=seed)
+    ids, ends = _asked(opened, prompt, chat)
+    drawn = continued(opened.model, ids, tokens, temperature=temperature, top_k=top_k, seed=seed)
     pieces: list[int] = []
     shown = ""
     for token in drawn:
+        if token.id in ends:
+            return
         # A character of several bytes may span tokens: show it with the token that completes it.
         pieces.append(token.id)
         text = opened.tokenizer.decode(pieces)
@@ -54,9 +68,11 @@ def continued(
 
 
 @torch.no_grad()
-def next_tokens(opened: OpenModel, prompt: str, top: int) -> tuple[list[tuple[str, float]], float]:
-    """The likeliest next tokens with their probabilities, and the distribution's entropy in nats."""
-    ids = _ids(opened, prompt)
+def next_tokens(
+    opened: OpenModel, prompt: str, top: int, *, chat: bool = False
+) -> tuple[list[tuple[str, float]], float]:
+    """The likeliest next tokens with their probabilities, and the distribution's entropy in nats. chat: as above."""
+    ids, _ = _asked(opened, prompt, chat)
     if isinstance(opened.model, GPT):
         logits = opened.model.next_token(torch.tensor([ids]))[0].float()
     else:
@@ -109,6 +125,15 @@ def _ends(model: nn.Module) -> set[int]:
 
 def _named(opened: OpenModel, token: NextToken, top: int) -> list[tuple[str, float]]:
     return [(opened.tokenizer.token_text(id), p) for id, p in token.top(top)] if top else []
+
+
+def _asked(opened: OpenModel, prompt: str, chat: bool) -> tuple[list[int], tuple[int, ...]]:
+    """The ids that the model continues, and those that end its turn in a chat."""
+    if not chat:
+        return _ids(opened, prompt), ()
+    spoken = Example(1, (Message("user", prompt.encode(errors="replace").decode()),))
+    form = chat_format(opened.tokenizer)
+    return form.prompt_ids(spoken), form.end_ids
 
 
 def _ids(opened: OpenModel, prompt: str) -> list[int]:

@@ -9,6 +9,8 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToo
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
+from llmlab.sessions.reference import parse
+from llmlab.sessions.tuned import base_and_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks import comparison
@@ -52,6 +54,7 @@ class CompareDock(InspectionDock):
         self.archive: Archive | None = None
         self._asked: tuple[str, str] = ("", "")
         self._prompt_then = ("", False)
+        self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
         self.swap = QToolButton()
         self.swap.setText("⇄")
@@ -82,6 +85,8 @@ class CompareDock(InspectionDock):
         self.session.hover_changed.connect(self._point_at)
         self.session.about_changed.connect(self._follow_model)
         self.session.tokens_changed.connect(self._forget)
+        self.session.tokens_changed.connect(self._start_wanted)
+        lab.compare_requested.connect(self.compare_with_base)
         self._say_nothing_yet()
         self._follow_model()
         self._redraw()
@@ -97,6 +102,13 @@ class CompareDock(InspectionDock):
         self.note.show()
         values = {"what": list(_WHAT), "align": self.align.isChecked()}
         self.session.compare(a, b, values, self._take, self._refuse)
+
+    def compare_with_base(self, reference: str) -> None:
+        """What was fine-tuned against its base, on the prompt; a model is opened first where none is active."""
+        outputs = self.lab.outputs
+        self._background.run(
+            lambda: base_and_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
+        )
 
     def pictures(self) -> list[QWidget]:
         """The map or chart; the predictions with their lists."""
@@ -191,6 +203,21 @@ class CompareDock(InspectionDock):
         if about is not None:
             self.a.choose(about.reference)
         self._forget()
+
+    def _compare_both(self, both: tuple[str, str]) -> None:
+        self._wanted = both
+        if self.session.about is None:
+            self.session.open(both[1])  # its prompt is what both read
+        else:
+            self._start_wanted()
+
+    def _start_wanted(self) -> None:
+        if self._wanted is None or not self.session.tokens:
+            return
+        for box, reference in zip((self.a, self.b), self._wanted, strict=True):
+            box.choose(reference)
+        self._wanted = None
+        self.start()
 
     def _forget(self) -> None:
         """A comparison of another prompt is about nothing here."""

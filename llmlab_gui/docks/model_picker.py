@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LATEST, BEST, FINAL = "latest", "best", "final"
 # Among the runs' ids, none of which may begin so.
 _ACTIVE = "*active"
-_OF_RUNS = ("scratch", "live")  # kinds of models
+_OF_RUNS = ("scratch", "finetuned", "live")  # kinds of models
 
 
 class ModelPicker(QWidget):

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab.settings import PretrainSettings
 from llmlab_gui.background import Background
 from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
 from llmlab_gui.docks.base import LabDock, QuietLabel
@@ -221,7 +222,8 @@ class WriteDock(LabDock):
 
     def _model_changed(self) -> None:
         row = self.picker.row
-        characters = row is not None and row.info.settings.data.tokenizer == "char"
+        settings = row.info.settings if row is not None else None
+        characters = isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char"
         fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
         fixed.setPointSizeF(self.font().pointSizeF())
         for view in (self.prompt, self.text):

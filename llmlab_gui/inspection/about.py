@@ -14,6 +14,7 @@ KIND_NAMES = {
     "huggingface": "Hugging Face",
     "gguf": "GGUF",
     "adapter": "with adapter",
+    "finetuned": "fine-tuned here",
     "live": "training now",
 }
 _FLOAT = 4  # bytes of a number in an archive
@@ -47,6 +48,11 @@ class ModelAbout:
     def live(self) -> bool:
         """Whether it is a run's own model while it trains."""
         return self.kind == "live"
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it is a base and what fine-tuning changed in it."""
+        return self.kind in ("adapter", "finetuned")
 
     @property
     def kind_name(self) -> str:

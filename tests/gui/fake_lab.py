@@ -46,6 +46,7 @@ class FakeLab(QObject):
     history_reset = Signal(str)
     error_raised = Signal(object)
     concept_requested = Signal(str)
+    compare_requested = Signal(str)
     write_requested = Signal(str, str)
     setup_requested = Signal(dict)
     dock_requested = Signal(str)
