@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
-    QAction,
     QCloseEvent,
     QDesktopServices,
     QDragEnterEvent,
     QDropEvent,
     QGuiApplication,
-    QKeySequence,
     QPaintEvent,
     QResizeEvent,
     QShowEvent,
 )
-from PySide6.QtWidgets import QApplication, QMainWindow, QSizePolicy, QToolBar, QWidget
+from PySide6.QtWidgets import QApplication, QMainWindow
 
 from llmlab.errors import LabError
 from llmlab_gui import closing, drops
@@ -27,7 +25,7 @@ from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog
 from llmlab_gui.docks.base import LabDock, is_seen
 from llmlab_gui.errors import WindowError, log_path
-from llmlab_gui.icons import app_icon, icon
+from llmlab_gui.icons import app_icon
 from llmlab_gui.lab import Lab
 from llmlab_gui.menus import Menus
 from llmlab_gui.message_bar import MessageBar
@@ -36,7 +34,8 @@ from llmlab_gui.notices import Notices
 from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
-from llmlab_gui.theme import apply_theme, theme_notifier
+from llmlab_gui.theme import apply_theme
+from llmlab_gui.tool_bars import MessagesBar, TrainBar
 from llmlab_gui.tour import Tour, stops
 from llmlab_gui.welcome import WelcomePanel
 from llmlab_gui.workspaces import LOOK_INSIDE, TRAIN, arrange
@@ -279,37 +278,14 @@ class MainWindow(QMainWindow):
         return cast("FinetuneSetupDock", self.docks["finetune_setup"])
 
     def _build_toolbars(self) -> None:
-        bar = QToolBar("Training", self)
-        bar.setObjectName("toolbar.train")
-        bar.setMovable(False)
-        bar.setIconSize(QSize(18, 18))
-        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        bar.addActions(self.run_actions.all())
-        spacer = QWidget()
-        spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        bar.addWidget(spacer)
-        self.palette_action = QAction(icon("search"), "Find a command", self)
-        self.palette_action.setObjectName("action.palette")
-        self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
-        theme_notifier.changed.connect(self._restyle)
-        self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
-        bar.addAction(self.palette_action)
-        self.addToolBar(bar)
-        self.train_bar = bar
+        self.train_bar = TrainBar(self.run_actions, self)
+        self.palette_action = self.train_bar.palette_action
+        self.addToolBar(self.train_bar)
         self.model_bar = ModelBar(self.lab, self.settings, self)
-        self.insertToolBar(bar, self.model_bar)
+        self.insertToolBar(self.train_bar, self.model_bar)
         self.addToolBarBreak()
-        bar = QToolBar("Messages", self)
-        bar.setObjectName("toolbar.messages")
-        bar.setMovable(False)
-        bar.addWidget(self.messages)
-        bar.toggleViewAction().setVisible(False)
-        self.messages.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.addToolBar(bar)
-        self.message_bar = bar
-
-    def _restyle(self) -> None:
-        self.palette_action.setIcon(icon("search"))
+        self.message_bar = MessagesBar(self.messages, self)
+        self.addToolBar(self.message_bar)
 
     def _connect(self) -> None:
         lab = self.lab

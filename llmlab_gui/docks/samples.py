@@ -109,10 +109,10 @@ class SamplesDock(LabDock):
 
         row = QHBoxLayout()
         row.addWidget(QLabel("Show"))
-        row.addWidget(self.choice, 2)
+        row.addWidget(self.choice, 3)
         row.addWidget(self.slider, 2)
         row.addWidget(self.steps_button)
-        row.addStretch(3)
+        row.addStretch(2)
         row.addWidget(self.ask_button)
         row.addWidget(self.export_button)
         body = QWidget()

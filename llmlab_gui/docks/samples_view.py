@@ -90,7 +90,8 @@ class SamplesModel(QAbstractTableModel):
             return None
         step = self.steps[section]
         newest = " · newest" if step == self._table.steps[-1] else ""
-        return f"step {step:,}{newest}\n{self._table.loss(step)}"
+        before = " · before training" if step == 0 else ""
+        return f"step {step:,}{newest or before}\n{self._table.loss(step)}"
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         # Editable only in the sense that a double click opens the text for selecting; nothing is written back.

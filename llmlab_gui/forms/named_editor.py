@@ -30,6 +30,7 @@ class NamedEditor(Editor):
         self._background = Background(self)
         self.problem: LabError | None = None
         self.known = False  # what is named was looked at
+        self._filling = False  # the offers are being replaced
         self.box = ReferenceBox(name)
         self.box.setToolTip("")  # a form's fields say what they mean
         line = self.box.lineEdit()
@@ -77,7 +78,7 @@ class NamedEditor(Editor):
 
     def list_offers(self) -> None:
         """Finds out anew what is here."""
-        self._background.run(lambda: list(self.offers()), self.box.offer, lambda _: None)
+        self._background.run(lambda: list(self.offers()), self._take_offers, lambda _: None)
 
     def look(self) -> None:
         """Finds out what is named."""
@@ -104,7 +105,18 @@ class NamedEditor(Editor):
         self.wrong.say(str(error) if error is not None and wanted else "")
         self.state_changed.emit()
 
+    def _take_offers(self, offers: list[tuple[str, str]]) -> None:
+        """The box is emptied and filled; what was in it stays, and nobody is told of that."""
+        before = self.value()
+        self._filling = True
+        self.box.offer(offers)
+        self._filling = False
+        if self.value() != before:
+            self._changed()
+
     def _changed(self) -> None:
+        if self._filling:
+            return
         self.known = False
         self.problem = None
         self.wrong.say("")

@@ -60,7 +60,7 @@ def test_a_row_tells_what_a_run_is_and_where_it_stands(dock: RunsDock, runs: dic
     assert cell(dock, "second", "State") == "finished"
     assert cell(dock, "second", "Step") == "300 / 300"
     assert cell(dock, "second", "Size") == "0.81M"
-    assert cell(dock, "second", "Corpus") == "shakespeare"
+    assert cell(dock, "second", "Learns from") == "shakespeare"
     assert cell(dock, "second", "Loss") == f"{runs['second'].step_event(300).loss:.3f}"
     assert cell(dock, "third", "State", Qt.ItemDataRole.DecorationRole) is not None  # a sign, not only a colour
 
