@@ -85,7 +85,7 @@ class ExperimentsDock(LabDock):
             "An experiment is a group of runs that differ in one setting; each opens like any run.", "experiments"
         )
         self.desk.changed.connect(self._refresh)
-        self.desk.current_changed.connect(lambda _: self._refresh())
+        self.desk.current_changed.connect(self._current_changed)
         theme_notifier.changed.connect(self._restyle)
         self._refresh()
 
@@ -210,6 +210,9 @@ class ExperimentsDock(LabDock):
         splitter.setStretchFactor(1, 3)
         splitter.setChildrenCollapsible(False)
         self.set_body(splitter)
+
+    def _current_changed(self, _experiment: str) -> None:
+        self._refresh()
 
     def _refresh(self) -> None:
         rows = self.desk.rows()

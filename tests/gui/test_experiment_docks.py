@@ -1,0 +1,364 @@
+"""The docks about experiments: rows and progress, losses of all runs, result, report; what they say when empty."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_experiments import RATES, STEPS, FakeExperiment
+from PySide6.QtCore import QCoreApplication, QEvent, QUrl
+from PySide6.QtGui import QImage, QTextDocument
+from pytestqt.qtbot import QtBot
+
+from llmlab.experiments.outcomes import Finding
+from llmlab_gui.charts.result_chart import ResultChart
+from llmlab_gui.docks import experiments as experiments_module
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.experiment import ExperimentDock
+from llmlab_gui.docks.experiment_losses import ExperimentLossesDock
+from llmlab_gui.docks.experiment_report import ExperimentReportDock
+from llmlab_gui.docks.experiment_result import ExperimentResultDock, finding_text
+from llmlab_gui.docks.experiments import ExperimentsDock, progress, standing_text
+from llmlab_gui.experiments import poller
+from llmlab_gui.experiments.colors import arm_colors
+from llmlab_gui.lab import Lab
+from llmlab_gui.theme import theme_notifier
+
+WAIT = 10_000
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setattr(poller, "_INTERVAL_SECONDS", 0.1)
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def fake(outputs: Path) -> FakeExperiment:
+    """Two seeds of three rates: one finished, one diverged, one on its way."""
+    made = FakeExperiment(outputs, seeds=2)
+    made.begin(0, 50)
+    made.end(0)
+    made.begin(2, 20)
+    made.end(2, "diverged", "Cut at step 20.")
+    made.begin(3, 50)
+    return made
+
+
+def shown(dock: LabDock, qtbot: QtBot, width: int = 700, height: int = 500) -> LabDock:
+    qtbot.addWidget(dock)
+    dock.resize(width, height)
+    dock.show()
+    return dock
+
+
+def found(lab: Lab, qtbot: QtBot, *, curves: int = 0) -> None:
+    """Waits until the experiment is known as it stands now, and so many of its runs' losses."""
+
+    def known() -> bool:
+        row = lab.experiments.current()
+        return row is not None and row.status == row.folder.status()
+
+    lab.experiments.refresh()
+    qtbot.waitUntil(known, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.experiments.curves) >= curves, timeout=WAIT)
+
+
+def text(dock: LabDock) -> str:
+    return dock._empty.text if dock._stack.currentWidget() is dock._empty else ""
+
+
+# Empty states -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock])
+def test_without_an_experiment_a_dock_says_what_to_do(lab: Lab, qtbot: QtBot, make: type[LabDock]) -> None:
+    dock = make(lab)
+    shown(dock, qtbot)
+    qtbot.waitUntil(lambda: lab.experiments.looked, timeout=WAIT)
+    qtbot.waitUntil(lambda: "experiment" in text(dock).lower(), timeout=WAIT)
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        dock._empty._button.click()
+    assert asked.args == ["experiment"]
+    dock.shutdown()
+
+
+def test_before_anything_ran_each_dock_says_what_will_come(lab: Lab, qtbot: QtBot, outputs: Path) -> None:
+    FakeExperiment(outputs)
+    docks = [ExperimentLossesDock(lab), ExperimentResultDock(lab), ExperimentReportDock(lab)]
+    for dock in docks:
+        shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: [text(dock)[:9] for dock in docks] == ["No step i", "No result", "No report"], timeout=WAIT)
+    for dock in docks:
+        dock.shutdown()
+
+
+# The list ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_says_where_every_run_stands(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
+    row = lab.experiments.current()
+    assert row is not None
+    states = [dock.arms.index(i, 2).data() for i in range(6)]
+    assert states == ["finished", "planned", "diverged", "running", "planned", "planned"]
+    assert dock.arms.index(3, 3).data() == f"50 / {STEPS}"
+    assert "Cut at step 20." in dock.arms.tip(dock.arms.rows[2])
+    assert dock.model.index(0, 3).data() == "2 / 6"
+    done = [1.0, 0.0, 1.0, 0.5, 0.0, 0.0]  # all runs of this plan take equally long
+    assert progress(row) == pytest.approx(sum(done) / 6)
+    assert dock.bar.value() == round(1000 * sum(done) / 6)
+    assert standing_text(row) == f"Run 4 of 6, {fake.record.arms[3].name}: step 50 of {STEPS}. 30 s left."
+    dock.shutdown()
+
+
+def test_stop_and_continue_are_offered_when_they_make_sense(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.stop_button.isVisibleTo(dock), timeout=WAIT)
+    assert not dock.continue_button.isVisibleTo(dock)
+    dock.stop_button.click()
+    qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
+    fake.status(state="stopped")
+    qtbot.waitUntil(lambda: dock.continue_button.isVisibleTo(dock), timeout=WAIT)
+    assert not dock.stop_button.isVisibleTo(dock)
+    fake.status(state="finished")
+    qtbot.waitUntil(lambda: not dock.continue_button.isVisibleTo(dock), timeout=WAIT)
+    dock.shutdown()
+
+
+def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.arms.rowCount() == 6, timeout=WAIT)
+    dock.arms_table.selectRow(0)
+    dock.open_run()
+    current = lab.current()
+    assert current is not None
+    assert current.run.id == fake.record.arms[0].run
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    dock.arms_table.selectRow(1)
+    dock.open_run()
+    assert "has not begun" in str(errors[0])
+    dock.shutdown()
+
+
+def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
+    lab: Lab, qtbot: QtBot, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    dock.delete()
+    assert "Stop it first" in str(errors[0])
+    fake.status(state="stopped")
+    qtbot.waitUntil(lambda: not lab.experiments.live(), timeout=WAIT)
+    monkeypatch.setattr(experiments_module, "move_to_trash", lambda path: False)  # as where there is none
+    answers: list[bool | None] = [None]
+    monkeypatch.setattr(dock, "confirm_deletion", lambda *_, for_good: answers.pop(0))
+    dock.delete()
+    assert fake.folder.path.is_dir()
+    answers += [False, False]  # without its runs; and for good
+    dock.delete()
+    qtbot.waitUntil(lambda: not fake.folder.path.exists(), timeout=WAIT)
+    assert fake.folder.run_of(fake.record.arms[0], fake.record.track).path.is_dir()
+    qtbot.waitUntil(lambda: lab.experiments.current() is None, timeout=WAIT)
+    dock.shutdown()
+
+
+# Losses of the runs -----------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
+    lab: Lab, qtbot: QtBot, fake: FakeExperiment
+) -> None:
+    dock = ExperimentLossesDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot, curves=3)
+    dock.panel.set_memory(0)
+    first, diverged, second = (fake.record.arms[i].name for i in (0, 2, 3))
+    qtbot.waitUntil(lambda: f"0/{second}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
+    curves = dock.chart.curves()
+    one, two = curves[f"0/{first}"], curves[f"0/{second}"]
+    mean = next(curve for key, curve in curves.items() if key.startswith("0/mean/"))
+    assert one.style.width < mean.style.width
+    assert one.style.color == two.style.color == mean.style.color == arm_colors(fake.record)[first]
+    assert len(mean.x) == 50  # as far as both have come
+    assert np.allclose(mean.y, (one.y[:50] + two.y[:50]) / 2)
+    mark = curves[f"0/diverged/{diverged}"]
+    assert mark.x.tolist() == [20.0]
+    assert mark.style.markers == "x"
+    assert "1 diverged" in dock.note.text()
+    assert "learning_rate" in dock.note.text()
+    dock.which.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()))
+    assert not any(key.startswith("0/") for key in dock.chart.curves())
+    dock.shutdown()
+
+
+def test_a_diverged_run_does_not_press_the_others_flat(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    run = fake.runs[fake.record.arms[2].name]
+    run.write_lines(5, spikes=dict.fromkeys(range(21, 26), 500.0))
+    dock = ExperimentLossesDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot, curves=3)
+    dock.panel.set_memory(0)
+    name = fake.record.arms[2].name
+    qtbot.waitUntil(lambda: f"0/{name}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
+    curves = dock.chart.curves()
+    assert curves[f"0/{name}"].y.max() == 500.0
+    top = dock.chart.getPlotItem().getViewBox().viewRange()[1][1]
+    assert top < 6.0
+    assert curves[f"0/diverged/{name}"].y[0] < top  # the mark is in sight
+    dock.shutdown()
+
+
+def test_values_have_colours_in_their_order_and_other_ones_in_another_theme(fake: FakeExperiment) -> None:
+    colors = arm_colors(fake.record)
+    by_rate = {arm.x: colors[arm.name] for arm in fake.record.arms}
+    lightness = [by_rate[rate].lightnessF() for rate in RATES]
+    assert len({color.name() for color in by_rate.values()}) == 3
+    assert lightness == sorted(lightness)
+
+
+# Result -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
+    lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
+) -> None:
+    fake.write_results()
+    dock = ExperimentResultDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
+    assert dock.chart.log_x
+    assert dock.log_x.isChecked()
+    assert not dock.log_y.isChecked()
+    at = dock.chart.place_of(1e-2, 3.1)
+    assert "3.1" in dock.chart.tip_at(at)
+    assert "mean of 2 runs" in dock.chart.tip_at(at)
+    assert "0.01 (0.006 to 0.015)" in dock.findings.text()
+    assert "lr1e-2" in dock.findings.text()
+    assert "not found" not in dock.findings.text()
+    for suffix in ("png", "svg", "csv"):
+        with qtbot.waitSignal(lab.said, timeout=WAIT):
+            dock.export(tmp_path / f"basin.{suffix}")
+    rows = list(csv.DictReader((tmp_path / "basin.csv").open(encoding="utf-8")))
+    measured = [(float(row["x"]), float(row["y"])) for row in rows if row["kind"] == "measured"]
+    assert measured == list(zip(RATES, (3.3, 3.1, 3.2), strict=True))
+    assert [row["label"] for row in rows if row["kind"] == "mark"] == ["diverged"]
+    assert QImage(str(tmp_path / "basin.png")).width() == 2 * dock.chart.width()
+    dock.shutdown()
+
+
+def test_the_chosen_chart_stays_while_results_fill(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    fake.write_results()
+    dock = ExperimentResultDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
+    dock.charts.setCurrentIndex(1)
+    dock.log_y.click()
+    fake.write_results((3.3, 2.9, 3.2))
+    qtbot.waitUntil(lambda: bool(dock.chart.chart and dock.chart.chart.curves[1].points[-1].y == 2.9), timeout=WAIT)
+    assert dock.charts.currentIndex() == 1
+    assert dock.chart.log_y
+    dock.shutdown()
+
+
+def test_a_run_that_rose_does_not_set_the_scale_of_losses_along_training(
+    lab: Lab, qtbot: QtBot, fake: FakeExperiment
+) -> None:
+    chart = ResultChart("result")
+    qtbot.addWidget(chart)
+    chart.resize(500, 300)
+    chart.show_chart(fake.write_results().charts[1])
+    assert chart.getPlotItem().getViewBox().viewRange()[1][1] < 5.0
+
+
+@pytest.mark.parametrize(
+    ("finding", "words"),
+    [
+        (Finding("a", "a", 0.1), "0.1"),
+        (Finding("a", "a", 3.0, unit="runs"), "3 runs"),
+        (Finding("a", "a", 3.15478, 3.1, 3.2, "nats a token"), "3.155 (3.1 to 3.2) nats a token"),
+        (Finding("a", "a", None, choice="full"), "full"),
+        (Finding("a", "a", None), ""),
+    ],
+)
+def test_a_finding_reads_as_a_number_with_its_range(finding: Finding, words: str) -> None:
+    assert finding_text(finding) == words
+
+
+# Report -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
+    lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
+) -> None:
+    fake.write_report()
+    dock = ExperimentReportDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText(), timeout=WAIT)
+    name = QUrl("figures/basin.png")
+    figure = dock.browser.loadResource(QTextDocument.ResourceType.ImageResource.value, name)
+    assert 100 < figure.width() <= dock.browser.viewport().width()
+    assert dock.browser.loadResource(QTextDocument.ResourceType.ImageResource.value, QUrl("/etc/passwd")) is None
+    assert "<table" in dock.browser.toHtml()
+    (tmp_path / "kept").mkdir()
+    with qtbot.waitSignal(lab.said, timeout=WAIT):
+        dock.save(tmp_path / "kept" / "rates.md")
+    assert (tmp_path / "kept" / "rates.md").read_text(encoding="utf-8") == fake.folder.report.read_text(
+        encoding="utf-8"
+    )
+    assert not QImage(str(tmp_path / "kept" / "figures" / "basin.png")).isNull()
+    fake.write_report("It was surprising.")
+    qtbot.waitUntil(lambda: "It was surprising." in dock.browser.toPlainText(), timeout=WAIT)
+    dock.shutdown()
+
+
+# All of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [ExperimentDock, ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock]
+)
+def test_a_dock_that_goes_leaves_nothing(lab: Lab, qtbot: QtBot, fake: FakeExperiment, make: type[LabDock]) -> None:
+    fake.write_results()
+    fake.write_report()
+    dock = make(lab)
+    dock.resize(600, 400)
+    dock.show()
+    found(lab, qtbot, curves=3)
+    qtbot.waitUntil(lambda: lab.experiments.outcome.report is not None, timeout=WAIT)
+    theme_notifier.changed.emit()
+    qtbot.wait(300)
+    dock.shutdown()
+    gone = weakref.ref(dock)
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    del dock
+    gc.collect()
+    fake.status(eta_seconds=5.0)
+    lab.experiments.refresh()
+    lab.experiments.set_current("")
+    theme_notifier.changed.emit()
+    assert gone() is None

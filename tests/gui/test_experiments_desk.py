@@ -1,0 +1,196 @@
+"""What the window knows of experiments: found and followed in a thread, chosen, told when they end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_experiments import FakeExperiment
+from pytestqt.qtbot import QtBot
+
+from llmlab.training.events import Evaluated, StepEvent
+from llmlab_gui.experiments import poller
+from llmlab_gui.experiments.desk import ExperimentDesk
+
+WAIT = 10_000
+
+
+@pytest.fixture
+def desk(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExperimentDesk]:
+    monkeypatch.setattr(poller, "_INTERVAL_SECONDS", 0.1)
+    made = ExperimentDesk(outputs)
+    yield made
+    made.shutdown()
+
+
+def test_experiments_are_found_newest_first_and_the_newest_live_one_is_current(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    older = FakeExperiment(outputs, "older", created=1.70e9)
+    FakeExperiment(outputs, "newer", created=1.71e9)
+    older.begin(0, 10)
+    desk.refresh()
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2 and bool(desk.live()), timeout=WAIT)
+    assert [row.id for row in desk.rows()] == ["newer", "older"]
+    current = desk.current()
+    assert current is not None
+    assert current.id == "older"
+    assert [row.id for row in desk.live()] == ["older"]
+    assert desk.standing(current, older.record.arms[0].name).step == 10
+    assert desk.standing(current, "unknown").state == "planned"
+
+
+def test_what_someone_chose_stays_current_when_another_begins(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    FakeExperiment(outputs, "first", created=1.70e9)
+    desk.refresh()
+    qtbot.waitUntil(lambda: desk.row("first") is not None, timeout=WAIT)
+    desk.set_current("first")
+    FakeExperiment(outputs, "second", created=1.71e9).begin(0, 5)
+    desk.refresh()
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    current = desk.current()
+    assert current is not None
+    assert current.id == "first"
+
+
+def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    fake = FakeExperiment(outputs)
+    first, second = fake.begin(0, 60), fake.begin(1, 30)
+    desk.refresh()
+    qtbot.waitUntil(lambda: len(desk.curves) == 2, timeout=WAIT)
+    before = desk.curves[fake.record.arms[0].name]
+    second.advance(30)
+    names = [arm.name for arm in fake.record.arms]
+    qtbot.waitUntil(lambda: desk.curves[names[1]].steps.shape[1] == 60, timeout=WAIT)
+    assert desk.curves[names[0]] is before  # nothing new in it: not read again
+    for name, run in zip(names, (first, second), strict=False):
+        steps = [event for event in run.written if isinstance(event, StepEvent)]
+        curve = desk.curves[name]
+        assert curve.column("loss").tolist() == [event.loss for event in steps]
+        assert curve.x("step").tolist() == [event.step for event in steps]
+        assert curve.x("tokens").tolist() == [event.tokens for event in steps]
+        assert np.all(np.diff(curve.x("elapsed")) > 0)
+        evaluated = [event for event in run.written if isinstance(event, Evaluated)]
+        assert curve.evaluated("val_loss").tolist() == [event.val_loss for event in evaluated]
+
+
+def test_a_resumed_run_loses_what_its_worker_cut(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    fake = FakeExperiment(outputs)
+    run, name = fake.begin(0, 60), fake.record.arms[0].name
+    desk.refresh()
+    qtbot.waitUntil(lambda: name in desk.curves and desk.curves[name].steps.shape[1] == 60, timeout=WAIT)
+    run.resume_from(40).advance(10)
+    qtbot.waitUntil(lambda: desk.curves[name].steps.shape[1] == 50, timeout=WAIT)
+    assert desk.curves[name].x("step")[-1] == 50
+
+
+def test_results_and_report_appear_when_they_are_written(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    fake = FakeExperiment(outputs)
+    desk.refresh()
+    qtbot.waitUntil(lambda: desk.current() is not None, timeout=WAIT)
+    assert desk.outcome.results is None
+    results = fake.write_results()
+    fake.write_report()
+    with_secret = fake.folder.report.read_text(encoding="utf-8") + "![x](../../secret.png)\n"
+    (outputs / "secret.png").write_bytes(b"not of this experiment")
+    fake.folder.report.write_text(with_secret, encoding="utf-8")
+    qtbot.waitUntil(lambda: desk.outcome.report is not None and "secret" in desk.outcome.report.text, timeout=WAIT)
+    assert desk.outcome.results == results
+    assert desk.outcome.report is not None
+    assert set(desk.outcome.report.images) == {"figures/basin.png"}  # nothing beyond the experiment's own folder
+
+
+def test_choosing_back_and_forth_shows_each_ones_own(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    one, two = FakeExperiment(outputs, "one", created=1.7e9), FakeExperiment(outputs, "two", created=1.71e9)
+    one.begin(0, 20)
+    one.write_results((3.0, 2.0, 2.5))
+    two.begin(0, 30)
+    desk.refresh()
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2, timeout=WAIT)
+    for _ in range(3):
+        desk.set_current("two")
+        desk.set_current("one")
+        assert desk.curves == {}  # those of the other are gone at once
+        assert desk.outcome.id == "one"
+    qtbot.waitUntil(lambda: bool(desk.curves) and desk.outcome.results is not None, timeout=WAIT)
+    assert next(iter(desk.curves.values())).steps.shape[1] == 20
+    desk.set_current("two")
+    assert desk.outcome.results is None
+
+
+def test_an_end_is_told_once_with_its_reason(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    fake = FakeExperiment(outputs)
+    fake.begin(0, 10)
+    errors, said, ended = [], [], []
+    desk.failed.connect(errors.append)
+    desk.said.connect(said.append)
+    desk.ended.connect(ended.append)
+    desk.refresh()
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    fake.status(state="finished")
+    qtbot.waitUntil(lambda: ended == ["rates"], timeout=WAIT)
+    assert "has finished" in said[0]
+    fake.status(state="running")
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    fake.status(state="failed", error={"what": "The disk is full.", "why": "", "do": "Make room."})
+    qtbot.waitUntil(lambda: len(ended) == 2, timeout=WAIT)
+    assert [str(error) for error in errors] == ["The disk is full. Make room."]
+
+
+def test_a_worker_that_is_gone_leaves_an_interrupted_experiment(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    fake = FakeExperiment(outputs)
+    fake.begin(0, 10)
+    fake.status(pid=2**22 + 1, pid_start=1.0)  # above the largest process id that Linux gives
+    desk.refresh()
+    qtbot.waitUntil(lambda: desk.current() is not None, timeout=WAIT)
+    current = desk.current()
+    assert current is not None
+    assert current.status.state == "interrupted"
+
+
+def test_a_damaged_experiment_is_said_once_and_the_others_are_shown(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    errors: list[object] = []
+    desk.failed.connect(errors.append)
+    FakeExperiment(outputs, "good")
+    broken = FakeExperiment(outputs, "broken").folder
+    broken.experiment_json.write_text("{", encoding="utf-8")
+    desk.refresh()
+    qtbot.waitUntil(lambda: bool(errors) and desk.row("good") is not None, timeout=WAIT)
+    desk.refresh()
+    qtbot.wait(300)  # other looks
+    assert len(errors) == 1
+    assert "broken" in str(errors[0])
+    assert [row.id for row in desk.rows()] == ["good"]
+
+
+def test_a_deleted_experiment_goes_and_another_takes_its_place(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    FakeExperiment(outputs, "stays", created=1.70e9)
+    gone = FakeExperiment(outputs, "goes", created=1.71e9)
+    desk.refresh()
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2, timeout=WAIT)
+    desk.set_current("goes")
+    shutil.rmtree(gone.folder.path)
+    desk.refresh()
+    qtbot.waitUntil(lambda: len(desk.rows()) == 1, timeout=WAIT)
+    current = desk.current()
+    assert current is not None
+    assert current.id == "stays"
+
+
+def test_a_name_that_is_taken_is_said_and_nothing_is_started(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
+    fake = FakeExperiment(outputs)
+    with qtbot.waitSignal(desk.failed, timeout=WAIT) as told:
+        desk.controller.start(fake.record)
+    assert "already there" in str(told.args[0])
+    assert fake.folder.recorded_status().state == "planned"
