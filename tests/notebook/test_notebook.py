@@ -1,0 +1,224 @@
+"""The notebook of an outputs folder: entries follow from what was locked, and are scored when the outcome is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+from test_outcomes import evaluated, experiment
+
+from llmlab.errors import LabError, UsageError
+from llmlab.experiments.outcomes import Finding
+from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, statements
+from llmlab.notebook.locked import lock
+from llmlab.notebook.markdown import notebook_markdown
+from llmlab.notebook.notebook import Notebook, title_of
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.words import outcome_sentence
+from llmlab.runs.launcher import create_run
+from llmlab.settings import resolve_settings
+
+
+def predicted(outputs: Path, name: str, *lines: str, created: float = 1.75e9) -> FakeRun:
+    """A run that waits, with predictions locked in its run.json."""
+    fake = FakeRun(outputs, name, steps=20, created=created)
+    locked = lock("run", name, [parse_prediction(line) for line in lines])
+    fake.run.write_info(replace(fake.run.info(), predictions=locked))
+    return fake
+
+
+def ended(fake: FakeRun, loss: float = 2.05) -> FakeRun:
+    """It trains to its end, with this validation loss."""
+    fake.start().advance(20, evaluate=False)
+    evaluated(fake, loss + 1, loss)
+    fake.finish()
+    # As a worker's last event, which repeats the last evaluation.
+    text = fake.run.events.read_text().splitlines()
+    last = json.loads(text[-1]) | {"train_loss": loss - 0.5, "val_loss": loss}
+    fake.run.events.write_text("\n".join([*text[:-1], json.dumps(last)]) + "\n")
+    return fake
+
+
+def test_a_prediction_is_locked_scored_and_learned_from(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%"), Notebook(outputs)
+    (entry,) = book.refresh().entries
+    assert (entry.about, entry.state, entry.surprise) == ("bar", OPEN, None)
+    ended(fake)
+    contents = book.refresh()
+    assert contents.fresh == [entry.id]
+    (entry,) = contents.entries
+    assert entry.state == TO_JUDGE
+    first, second = entry.lines()
+    assert outcome_sentence(first) == "Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.05: inside."
+    assert first.score is not None
+    assert first.score.brier == pytest.approx(0.04)
+    assert second.score is None
+    entry = book.judge(entry, 1, "wrong")
+    assert entry.state == TO_LEARN
+    entry = book.learn(entry, "  Two\nlines  of it. ")
+    assert (entry.state, entry.learned) == (DONE, "Two lines of it.")
+    assert book.refresh().fresh == []
+    assert book.find("bar") == entry == book.find(entry.id)
+    assert [(s.confidence, s.right) for s in statements([entry])] == [(0.8, True), (0.6, False)]
+
+
+def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
+    settings = resolve_settings("baby")
+    run = create_run(outputs, settings, name="bar", predictions=[parse_prediction("val_loss=1.9..2.2@80%")])
+    (line,) = Notebook(outputs).refresh().entries[0].lines()
+    assert line.sound
+    assert line.locked.at_step == 0
+    assert line.locked.as_dict() == run.info().predictions[0]
+    assert line.entry.title == title_of(settings) == "4 layers of width 128 on shakespeare, 2,000 steps"
+
+
+def test_plain_values_that_are_no_prediction_make_no_run(outputs: Path) -> None:
+    with pytest.raises(UsageError):
+        create_run(outputs, resolve_settings("baby"), name="bar", predictions=[{"quantity": "val_loss"}])
+    assert not (outputs / "pretraining" / "bar").exists()
+
+
+def test_an_edit_after_the_start_shows_and_does_not_count(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    info = fake.run.info()
+    fake.run.write_info(replace(info, predictions=[info.predictions[0] | {"low": 0.0, "high": 9.0}]))
+    ended(fake)
+    (entry,) = book.refresh().entries
+    (line,) = entry.lines()
+    assert not line.sound
+    assert statements([entry]) == []
+    assert "not as it was" in notebook_markdown([entry])
+
+
+def test_an_edit_of_run_json_does_not_reach_an_entry_that_is_there(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    book.refresh()
+    other = lock("run", "bar", [parse_prediction("val_loss=0..9@99%")])
+    fake.run.write_info(replace(fake.run.info(), predictions=other))
+    (entry,) = book.refresh().entries
+    assert [str(line.locked.prediction) for line in entry.lines()] == ["val_loss=1.9..2.2@80%"]
+
+
+def test_a_prediction_after_the_first_step_is_late(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    book.predict(fake.run, [parse_prediction("overfits=no@70%")])  # it has not begun
+    fake.start().advance(5, evaluate=False)
+    entry = book.predict(fake.run, [parse_prediction("train_loss=1..2@70%")])
+    assert [line.locked.at_step for line in entry.lines()] == [0, 0, 5]
+    evaluated(fake.advance(15, evaluate=False), 3.0, 2.0).finish()
+    (entry,) = book.refresh().entries
+    assert len(statements([entry])) == 2
+    with pytest.raises(UsageError, match="cannot be predicted any more"):
+        book.predict(fake.run, [parse_prediction("gap=0..1@70%")])
+
+
+def test_a_run_that_was_stopped_waits_unless_it_is_scored_as_it_stands(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    evaluated(fake.start().advance(10, evaluate=False), 2.1).stop()
+    (entry,) = book.refresh().entries
+    assert entry.state == OPEN
+    assert book.score(entry).lines()[0].score is not None
+    assert book.refresh().entries[0].state == TO_LEARN
+
+
+def test_an_entry_outlives_its_run_and_a_new_run_of_that_name_has_its_own(outputs: Path) -> None:
+    book = Notebook(outputs)
+    fake = ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", created=1.0))
+    (first,) = book.refresh().entries
+    shutil.rmtree(fake.run.path)
+    assert book.refresh().entries == [first]
+    with pytest.raises(LabError, match="gone"):
+        book.score(first)
+    predicted(outputs, "bar", "val_loss=1..2@80%", created=2.0)
+    second, again = book.refresh().entries
+    assert again == first
+    assert second.id != first.id
+
+
+def test_damaged_files_cost_only_themselves(outputs: Path) -> None:
+    book = Notebook(outputs)
+    ended(predicted(outputs, "one", "val_loss=1.9..2.2@80%"))
+    ended(predicted(outputs, "two", "val_loss=1.9..2.2@80%"))
+    book.refresh()
+    good = json.loads((book.folder / "run-two.json").read_text())
+    for damage in ("", "{", "[]", json.dumps(good | {"predictions": 3}), json.dumps(good | {"format": 99})):
+        (book.folder / "run-two.json").write_text(damage)
+        contents = book.read()
+        assert [entry.about for entry in contents.entries] == ["one"]
+        assert len(contents.damaged) == 1
+        assert "run-two.json" in contents.damaged[0]
+    contents = book.refresh()  # made anew from run.json, beside the damaged file
+    assert {entry.id for entry in contents.entries} == {"run-one", "run-two-2"}
+    (book.folder / "run-one.json").write_text(json.dumps(good | {"predictions": [{}, good["predictions"][0]]}))
+    (entry,) = [entry for entry in book.read().entries if entry.id == "run-one"]
+    assert [line.place for line in entry.lines()] == [1]
+
+
+def test_damaged_predictions_and_runs_are_passed_over(outputs: Path) -> None:
+    fake = ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%"))
+    FakeRun(outputs, "hurt").run.run_json.write_text('{"predictions": [1], "settings": 3}')
+    fake.run.write_info(replace(fake.run.info(), predictions=[{"quantity": "nonsense"}, *fake.run.info().predictions]))
+    (entry,) = Notebook(outputs).refresh().entries
+    (line,) = entry.lines()
+    assert line.place == 1
+    assert line.score is not None
+
+
+def test_an_experiment_is_scored_when_all_its_arms_have_ended(outputs: Path) -> None:
+    findings = [Finding("best_lr", "best learning rate", 1e-3)]
+    folder = experiment(outputs, findings, complete=False)
+    locked = lock("experiment", "lr", [parse_prediction("best_lr=1e-2@60%")])
+    folder.write_record(replace(folder.record(), predictions=locked))
+    book = Notebook(outputs)
+    assert book.refresh().entries[0].state == OPEN
+    results = json.loads(folder.results_json.read_text()) | {"complete": True}
+    folder.results_json.write_text(json.dumps(results))
+    (entry,) = book.refresh().entries
+    (line,) = entry.lines()
+    assert line.sound
+    assert line.score is not None
+    assert (line.score.outcome, line.score.right) == ("0.001", False)
+    assert line.score.surprise == pytest.approx(2.321928)  # 0.4 over two other rates: log2(1 / 0.2)
+
+
+def test_a_judgement_must_fit_what_is_judged(outputs: Path) -> None:
+    ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%", "layer=3@50%"))
+    book = Notebook(outputs)
+    (entry,) = book.refresh().entries
+    with pytest.raises(UsageError, match="not told by hand"):
+        book.judge(entry, 0, "right")
+    with pytest.raises(UsageError, match="right or wrong"):
+        book.judge(entry, 1, "perhaps")
+    with pytest.raises(UsageError, match="no prediction 9"):
+        book.judge(entry, 8, "right")
+    assert book.judge(entry, 2, "3").lines()[2].score.right is True  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="1000 characters"):
+        book.learn(entry, "x" * 1001)
+    with pytest.raises(UsageError, match="Did you mean bar"):
+        book.find("baz")
+
+
+def test_the_exported_file_holds_all_of_it(outputs: Path) -> None:
+    ended(predicted(outputs, "bar", "val_loss=1..1.2@80%", "text=A *wild* | guess@60%"))
+    book = Notebook(outputs)
+    (entry,) = book.refresh().entries
+    book.judge(entry, 1, "right")
+    book.learn(entry, "Losses fall <slowly>.")
+    text = notebook_markdown(book.read().entries)
+    assert "## Calibration" in text
+    assert "1 of 2 came true" in text
+    assert "Losses fall \\<slowly\\>." in text
+    assert "A \\*wild\\* \\| guess" in text
+    assert "a great surprise" in text
+    rows = [line for line in text.splitlines() if line.startswith("|") and "sure" in line]
+    assert [row.replace("\\|", "").count("|") for row in rows] == [8, 8]
+
+
+def test_nothing_is_made_where_nothing_was_predicted(outputs: Path) -> None:
+    FakeRun(outputs, "bar").start().advance(20).finish()
+    assert Notebook(outputs).refresh().entries == []
+    assert not (outputs / "notebook").exists()
