@@ -63,10 +63,10 @@ class RunFacts(Outcomes):
     def result(self) -> str:
         """How far it came, and its losses."""
         last, lowest = _last(self), _lowest(self)
-        if last is None or lowest is None:
+        if last is None:
             return "No loss was measured."
         words = f"Validation loss {last[2]:.3f} at step {last[0]:,}"
-        words += "" if lowest[0] == last[0] else f", lowest {lowest[2]:.3f} at step {lowest[0]:,}"
+        words += "" if lowest is None or lowest[0] == last[0] else f", lowest {lowest[2]:.3f} at step {lowest[0]:,}"
         right = self.of("score")
         return f"{words}." if right is None else f"{words}, {right:.0f} % of the answers right."
 

@@ -63,6 +63,24 @@ def test_a_finished_run_ends_with_losses_and_what_to_do_next(
     assert "\x1b" not in output  # no control codes where nobody can see them
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_finished_run_says_what_became_of_its_prediction(
+    behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    behave("finishes")
+    stated = ["--predict", "val_loss=1..1.4@80%", "--predict", "text=It learns@60%"]
+    assert main([*PRETRAIN, *stated, *(["--json"] if as_json else [])]) == 0
+    output = capsys.readouterr()
+    told = output.err if as_json else output.out
+    assert "Your prediction: val_loss 1 to 1.4, 80 % sure. It became 1.5: outside." in told
+    assert "Only you can say what came of it." in told
+    assert "notebook learned bar" in told
+    if as_json:  # stdout is the events alone
+        assert all(json.loads(line)["event"] for line in output.out.splitlines())
+    entry = json.loads((outputs / "notebook" / "run-bar.json").read_text(encoding="utf-8"))
+    assert entry["scores"][0]["right"] is False
+
+
 def test_a_failed_run_says_what_why_and_what_to_do(behave: Behave, capsys: pytest.CaptureFixture[str]) -> None:
     behave("fails")
     assert main([*PRETRAIN, "--json"]) == 1
