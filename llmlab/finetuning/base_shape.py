@@ -44,7 +44,8 @@ class BaseShape:
 
     own: the lab's own GPT. vocab_size: rows of the embedding. layers: the linear layers of all blocks. parameters: all
     of them; a tied head counts once. heads, kv_heads: side by side, their widths summed. hidden: width of the
-    feed-forward. gated: it has three matrices. composed: its non-linearity is written out in small steps (GPT-2's).
+    feed-forward. gated: it has three matrices. rms: its norms are RMSNorms. composed: its non-linearity is written out
+    in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them (GPT-2).
     """
 
     own: bool
@@ -58,7 +59,9 @@ class BaseShape:
     kv_heads: int
     hidden: int
     gated: bool
+    rms: bool = True
     composed: bool = False
+    dropout_heads: int = 0
 
     def targeted(self, targets: str) -> tuple[Layer, ...]:
         """The layers that get an adapter."""
@@ -116,6 +119,7 @@ def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
         kv_heads=(model.n_kv_head or model.n_head) * (model.n_embd // model.n_head),
         hidden=one[-1].width_in,
         gated=model.activation == "swiglu",
+        rms=model.norm == "rmsnorm",
     )
 
 
@@ -226,7 +230,9 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
         kv_heads=width,
         hidden=hidden,
         gated=False,
+        rms=False,
         composed=config.get("activation_function", "gelu_new") == "gelu_new",
+        dropout_heads=config["n_head"] if config.get("attn_pdrop", 0.1) > 0 else 0,
     )
 
 
@@ -270,6 +276,7 @@ def _from_header(
         kv_heads=(config.get("num_key_value_heads") or n_head) * head,
         hidden=hidden,
         gated=len(forward) >= 3 * n_layer,
+        rms=not any("norm" in name and name.endswith("bias") for name in shapes),
     )
 
 

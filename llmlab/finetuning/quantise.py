@@ -22,6 +22,7 @@ from llmlab.errors import LabError
 from llmlab.inspection.modules import is_conv1d
 from llmlab.progress import Progress
 from llmlab.sessions.huggingface import open_folder  # also keeps libraries from fetching programs and from chatting
+from llmlab.sessions.memory import give_back
 from llmlab.sessions.model import OpenModel
 from llmlab.training.device import Device
 
@@ -67,6 +68,7 @@ def quantise_layers(model: nn.Module, names: Collection[str], device: Device, pr
     for number, name in enumerate(names):
         progress("Quantising the weights", number, len(names))
         model.set_submodule(name, quantise(model.get_submodule(name), device))
+    give_back()
     # What peft and transformers' Trainer ask, as they ask a model that was quantised while it was read.
     model.__dict__["is_loaded_in_4bit"] = True
 

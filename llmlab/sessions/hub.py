@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from llmlab.errors import Cancelled, LabError
 from llmlab.progress import Progress, quiet
-from llmlab.sessions.available import cached_models
+from llmlab.sessions.available import cached_models, hub_folder
 from llmlab.sessions.huggingface import open_folder
+from llmlab.sessions.memory import gigabytes
 from llmlab.sessions.model import OpenModel
 from llmlab.sessions.weights import count_numbers
 
@@ -39,6 +41,7 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
         if not any(file.rfilename.endswith(".safetensors") for file in files):
             raise LabError(f"{name} cannot be opened.", "It has no safetensors weights on the hub.")
         total, done = float(sum(file.size or 0 for file in files)), 0.0
+        _require_disk(total, name)
         folder = None
         for file in sorted(files, key=lambda file: file.size or 0):
             progress(f"Downloading {file.rfilename}", done, total)
@@ -52,6 +55,19 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
     except Exception as error:  # of the network, of the hub, or of the disk
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise _not_here(name, f"The hub could not give it: {why.rstrip('.')}.") from error
+
+
+def _require_disk(wanted: float, name: str) -> None:
+    """LabError when a download of that many bytes has no room in the cache."""
+    folder = hub_folder()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise LabError(
+            f"There is no room to download {name}.",
+            f"It takes {gigabytes(wanted)}, and {gigabytes(free)} are free where models are kept ({folder}).",
+            "Free some space, or set HF_HOME to a folder on a larger disk.",
+        )
 
 
 def _is_complete(folder: Path, name: str) -> bool:

@@ -64,7 +64,7 @@ def ran_out(name: str) -> LabError:
     )
 
 
-def gigabytes(count: int) -> str:
+def gigabytes(count: float) -> str:
     """`0.54 GB`."""
     return f"{count / 1e9:,.2f} GB"
 
