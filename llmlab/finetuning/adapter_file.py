@@ -50,7 +50,7 @@ class Factors:
 
 
 def read_factors(folder: Path) -> list[Factors]:
-    """The pairs of an adapter's folder, in the file's order.
+    """The pairs of an adapter's folder, by module, layers in order.
 
     LabError when it is damaged, or no plain LoRA.
     """
@@ -82,7 +82,7 @@ def read_factors(folder: Path) -> list[Factors]:
         found.append(Factors(module, a, b, _scale(folder, settings, module, int(a.shape[0])), transposed))
     if not found:
         raise _foreign(folder, "It holds no weights.")
-    return found
+    return sorted(found, key=lambda pair: [part.zfill(8) for part in pair.module.split(".")])  # layer 10 after layer 2
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
