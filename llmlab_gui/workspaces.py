@@ -76,9 +76,9 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         (27, _stacked((30, _tabs("runs", "queue")), (70, _tabs("finetune_setup")))),
         (
             73,
-            _stacked(
-                (50, _beside((52, _tabs("loss", "learning_rate", "throughput")), (48, _tabs("data", "adapter")))),
-                (50, _beside((58, _tabs("samples")), (42, _tabs("checkpoints", "log", "learn")))),
+            _beside(
+                (49, _stacked((56, _tabs("loss", "learning_rate")), (44, _tabs("checkpoints", "log", "learn")))),
+                (51, _stacked((56, _tabs("data", "adapter")), (44, _tabs("samples")))),
             ),
         ),
     ),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
-from PySide6.QtWidgets import QDockWidget, QLabel, QPushButton, QSizePolicy, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab_gui.theme import current_theme, theme_notifier
 
@@ -72,6 +82,16 @@ class LabDock(QDockWidget):
 def is_seen(dock: QDockWidget) -> bool:
     """Whether a dock is shown, and not behind another in the same place."""
     return dock.isVisible() and not dock.visibleRegion().isEmpty()
+
+
+def scrolled(widget: QWidget) -> QScrollArea:
+    """A widget that is scrolled up and down where there is less room than it needs."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area
 
 
 class EmptyState(QWidget):

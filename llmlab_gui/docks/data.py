@@ -17,7 +17,7 @@ from llmlab.finetuning.example_files import SUFFIXES
 from llmlab.finetuning.previewed import Preview
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab_gui import drops
-from llmlab_gui.docks.base import EmptyState, LabDock
+from llmlab_gui.docks.base import EmptyState, LabDock, scrolled
 from llmlab_gui.docks.data_view import PreviewView
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.forms.examples_editor import ExamplesEditor
@@ -59,7 +59,7 @@ class DataDock(LabDock):
         self.strip.bar.setAccessibleName("Progress of reading the examples")
         self.strip.cancel_button.setAccessibleName("Cancel reading the examples")
         self.view, self.nothing = PreviewView(), EmptyState()
-        self._pages = QStackedWidget()
+        self._pages, self._scroll = QStackedWidget(), scrolled(self.view)
         self._lay_out()
         self.caption(_CAPTION, "chat-templates")
         self.setAcceptDrops(True)
@@ -221,7 +221,7 @@ class DataDock(LabDock):
 
     def _take(self, preview: Preview) -> None:
         self.view.show_preview(preview)
-        self._pages.setCurrentWidget(self.view)
+        self._pages.setCurrentWidget(self._scroll)
         self._update_buttons()
 
     def _take_failure(self, error: LabError) -> None:
@@ -262,7 +262,7 @@ class DataDock(LabDock):
             grid.addWidget(label, place, 0)
             grid.addWidget(editor, place, 1)
         self._pages.addWidget(self.nothing)
-        self._pages.addWidget(self.view)
+        self._pages.addWidget(self._scroll)
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -37,7 +37,7 @@ from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.training.events import Evaluated
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.docks.base import LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock, QuietLabel, scrolled
 from llmlab_gui.docks.notebook_charts import BrierChart, CalibrationChart
 from llmlab_gui.docks.notebook_detail import NotebookDetail
 from llmlab_gui.docks.notebook_table import COLUMNS, ID_ROLE, MADE, SHOWN, NotebookFilter, NotebookModel
@@ -178,8 +178,8 @@ class NotebookDock(LabDock):
         self.surprises.setWordWrap(True)
         self.surprises.setAlternatingRowColors(True)
         self.surprises.setSpacing(3)
-        self.tabs.addTab(self.detail, "Prediction and result")
-        self.tabs.addTab(calibration_page, "Calibration")
+        self.tabs.addTab(scrolled(self.detail), "Prediction and result")
+        self.tabs.addTab(scrolled(calibration_page), "Calibration")
         self.tabs.addTab(self.surprises, "Surprises")
         self.tabs.setDocumentMode(True)
         splitter = QSplitter(Qt.Orientation.Vertical)

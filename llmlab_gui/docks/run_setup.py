@@ -12,13 +12,11 @@ import psutil
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QComboBox,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -27,7 +25,7 @@ from llmlab.config import describe
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings
 from llmlab.settings import Preset
-from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel
+from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
@@ -258,12 +256,7 @@ class RunSetupDock(LabDock, Generic[S]):
         column.setContentsMargins(0, 0, 6, 0)
         column.addLayout(grid)
         column.addWidget(self.form, 1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inside)
-        self._scroll = scroll
+        self._scroll = scrolled(inside)
         buttons = QHBoxLayout()
         buttons.addWidget(self.reset_button)
         buttons.addStretch(1)
@@ -272,7 +265,7 @@ class RunSetupDock(LabDock, Generic[S]):
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll, 1)
+        layout.addWidget(self._scroll, 1)
         layout.addWidget(self.help)
         layout.addWidget(self.problem)
         layout.addWidget(self.estimate)
