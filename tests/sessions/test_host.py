@@ -25,7 +25,7 @@ from llmlab.sessions.scratch import open_checkpoint
 from llmlab.sessions.writing import next_tokens, write
 
 _SECONDS = 60
-FINAL = ("done", "next", "opened", "tokens", "answered", "models", "cancelled", "error")
+FINAL = ("done", "next", "opened", "tokens", "answered", "models", "previewed", "cancelled", "error")
 REPOSITORY = Path(llmlab.__file__).parents[1]
 
 

@@ -1,0 +1,195 @@
+"""Previews: their numbers add up, each token says what becomes of it, and the terminal prints all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from small_runs import new_run, train_here
+
+from llmlab.cli.main import main
+from llmlab.errors import Cancelled, UsageError
+from llmlab.finetuning.dataset import load_tuning_data
+from llmlab.finetuning.preview import Previewer
+from llmlab.finetuning.previewed import CUT, HELD_OUT, LEFT_OUT, MASKED, TRAIN, TRAINED, Preview, preview_from
+from llmlab.finetuning.settings import ExampleSettings
+from llmlab.progress import quiet
+from llmlab.sessions.context import context_of
+from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import parse
+from llmlab.sessions.tokenizers import tokenizer_of
+
+LINES = [
+    {"prompt": "the king", "completion": "sing"},
+    "this is no JSON",
+    {"prompt": "the", "completion": "the king" + " sings" * 20},
+    {"prompt": "the king " * 30, "completion": "no"},
+    {"prompt": "ring", "completion": "thing"},
+]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run `bar` with the smallest vocabulary and a context of 64."""
+    root = tmp_path_factory.mktemp("previews")
+    bpe = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "model__block_size": 64}
+    train_here(new_run(root / "outputs", 2, "bar", **bpe))
+    return root / "outputs"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in LINES))
+    return path
+
+
+def previewed(outputs: Path, source: Path | str, place: int = 0, **changes: Any) -> Preview:
+    settings = ExampleSettings(source=str(source), **changes)
+    return Previewer(outputs).preview("bar", settings, 1, place, quiet, lambda: False)
+
+
+def all_of(outputs: Path, source: Path, **changes: Any) -> Iterator[Preview]:
+    """The preview with each example in turn."""
+    for place in range(previewed(outputs, source, **changes).examples):
+        yield previewed(outputs, source, place, **changes)
+
+
+def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path) -> None:
+    states: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
+    for preview in all_of(outputs, source, max_length=40):
+        example = preview.example
+        assert example is not None
+        parts[example.part] += 1
+        assert len(example.tokens) == example.length
+        assert preview.lengths[example.length // preview.bin_width] > 0
+        if example.part != LEFT_OUT:
+            states.update(token.state for token in example.tokens)
+    assert (parts[TRAIN], parts[HELD_OUT], parts[LEFT_OUT]) == (preview.train, preview.held_out, 1)
+    assert (states[TRAINED], states[TRAINED] + states[MASKED]) == (preview.trained, preview.tokens)
+    assert states[CUT] > 0
+    assert preview.cut == 1
+    assert preview.longer == 2
+    assert sum(preview.lengths) == preview.examples == 4
+    assert [number for number, _ in preview.bad] == [2, 4]
+    assert preview.bad_total == 2
+
+
+def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> None:
+    settings = ExampleSettings(source=str(source), max_length=40)
+    reference = parse("bar", outputs)
+    data = load_tuning_data(settings, 1, tokenizer_of(reference), context_of(reference), quiet, lambda: False)
+    by_number = {example.number: encoded for example, encoded in zip(data.examples, data.train, strict=True)}
+    by_number |= {e.number: encoded for e, encoded in zip(data.held_out_examples, data.held_out, strict=True)}
+    held_out = {example.number for example in data.held_out_examples}
+    for preview in all_of(outputs, source, max_length=40):
+        example = preview.example
+        assert example is not None
+        if example.part == LEFT_OUT:
+            assert example.number not in by_number
+            continue
+        read = [token for token in example.tokens if token.state != CUT]
+        assert [token.id for token in read] == by_number[example.number].ids
+        assert [token.state == TRAINED for token in read] == by_number[example.number].trained
+        assert (example.part == HELD_OUT) == (example.number in held_out)
+    assert preview.filling == data.filling
+
+
+def test_json_and_back_is_the_same(outputs: Path, source: Path) -> None:
+    for preview in (previewed(outputs, source, max_length=40), previewed(outputs, source, max_length=8)):
+        assert preview_from(json.loads(json.dumps(preview.as_dict()))) == preview
+
+
+def test_what_leaves_nothing_to_train_on_is_shown_with_the_reason(outputs: Path, source: Path) -> None:
+    preview = previewed(outputs, source, max_length=8)
+    assert preview.trouble is not None
+    assert "too long" in preview.trouble[0]
+    assert preview.example is not None
+    assert preview.example.part == LEFT_OUT
+    assert (preview.train, preview.held_out) == (0, 0)
+    assert sum(preview.lengths) == 4
+
+
+def test_the_context_of_a_model_is_known_without_its_weights(outputs: Path, tmp_path: Path) -> None:
+    folder = tiny_models.save(tiny_models.llama(), tmp_path / "tiny")
+    file = tiny_models.save_gguf(tiny_models.llama(), tmp_path / "tiny.gguf")
+    adapter = tiny_models.save_adapter(folder, tmp_path / "adapter")
+    for name in ("bar", str(folder), str(file), f"{folder}+{adapter}"):
+        assert context_of(parse(name, outputs)) == open_model(name, outputs).anatomy.context == 64
+
+
+def test_a_second_look_reads_the_file_again_only_when_it_changed(outputs: Path, source: Path) -> None:
+    previewer = Previewer(outputs)
+    settings = ExampleSettings(source=str(source))
+    told: list[str] = []
+
+    def look(place: int) -> Preview:
+        told.clear()
+        return previewer.preview("bar", settings, 1, place, lambda what, done, total: told.append(what), lambda: False)
+
+    look(0)
+    assert "Reading examples" in told
+    assert look(2).example is not None
+    assert told == []
+    source.write_text(source.read_text() + json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    assert look(0).examples == 5
+    assert "Reading the tokenizer" not in told
+
+
+def test_a_preview_ends_when_it_is_no_longer_wanted(outputs: Path) -> None:
+    with pytest.raises(Cancelled):
+        Previewer(outputs).preview("bar", ExampleSettings(), 1, 0, quiet, lambda: True)
+
+
+def test_an_unknown_model_is_wrong_use(outputs: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        Previewer(outputs).preview("nowhere", ExampleSettings(), 1, 0, quiet, lambda: False)
+
+
+# In a terminal -----------------------------------------------------------------------------------------------------
+
+
+def run(outputs: Path, source: Path, *words: str) -> int:
+    return main(["data", str(source), "--model", "bar", "--outputs", str(outputs), *words])
+
+
+def test_the_command_prints_example_lengths_and_bad_lines(
+    outputs: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(outputs, source, "--max-length", "40", "--example", "2") == 0
+    out = capsys.readouterr().out
+    assert "example 2 of 4 (line 3, " in out
+    [shown] = re.findall(r"\[\[ the.*", out)
+    assert re.search(r"\]\]\|\{\{.*\}\}$", shown)  # trained on, then cut
+    assert "(<|endoftext|>" not in out
+    assert "40: what is longer is cut" in out
+    assert "It is not JSON" in out
+    assert "2 lines of no use" in out
+
+
+def test_the_command_speaks_json(outputs: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(outputs, source, "--set", "data.max_length=40", "--set", "train.seed=1", "--json") == 0
+    assert preview_from(json.loads(capsys.readouterr().out)) == previewed(outputs, source, max_length=40)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--example", "9"), "There is no example 9"),
+        (("--set", "data.max_length"), "has no value"),
+        (("--set", "data.max_lenght=9"), "data.max_length"),
+        (("--max-length", "none"), "data.max_length cannot be 'none'"),
+    ],
+)
+def test_wrong_words_are_refused(
+    outputs: Path, source: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(outputs, source, *words) == 2
+    assert said in capsys.readouterr().err
