@@ -1,0 +1,93 @@
+"""The whole way, with real workers: start an experiment, kill its worker, go on, read the result and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from llmlab.experiments.kinds import find_kind
+from llmlab.experiments.plan import Request, lean, make_plan
+from llmlab.settings import resolve_settings
+from llmlab_gui.docks.experiment_report import ExperimentReportDock
+from llmlab_gui.docks.experiment_result import ExperimentResultDock
+from llmlab_gui.docks.experiments import ExperimentsDock
+from llmlab_gui.lab import Lab
+
+# torch's import alone takes seconds on a busy machine.
+WAIT = 120_000
+SMALL = {
+    "model.n_layer": 1,
+    "model.n_head": 2,
+    "model.n_embd": 16,
+    "model.block_size": 16,
+    "data.corpus": "tiny",
+    "data.tokenizer": "char",
+    "data.batch_size": 4,
+    "train.steps": 400,
+    "train.warmup_steps": 5,
+    "train.eval_interval": 100,
+    "train.eval_windows": 4,
+    "train.threads": 1,
+}
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
+    """Ends what a failed test left training."""
+    before = set(psutil.Process().children(recursive=True))
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    kind = find_kind("learning-rate")
+    settings = lean(resolve_settings("baby", overrides=SMALL), kind, SMALL)
+    record = make_plan(Request(kind, settings, outputs, id="rates", preset="baby", grid=(1e-3, 1e-2), watched=True))
+    docks = ExperimentsDock(lab), ExperimentResultDock(lab), ExperimentReportDock(lab)
+    for dock in docks:
+        qtbot.addWidget(dock)
+        dock.show()
+    listed, result, report = docks
+    desk = lab.experiments
+    first, second = (arm.name for arm in record.arms)
+
+    def standing(arm: str) -> str:
+        row = desk.current()
+        return desk.standing(row, arm).state if row is not None else ""
+
+    desk.controller.start(record)
+    qtbot.waitUntil(lambda: standing(second) == "running", timeout=WAIT)
+    row = desk.current()
+    assert row is not None
+    assert standing(first) == "finished"
+    assert listed.stop_button.isVisibleTo(listed)
+    kept = row.folder.run_of(record.arm(first), record.track)
+    events = kept.events.read_bytes()
+
+    killed = row.folder.run_of(record.arm(second), record.track)
+    qtbot.waitUntil(lambda: killed.has_worker(killed.recorded_status()), timeout=WAIT)
+    desk.controller.kill(row.folder)
+    qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)
+    assert listed.continue_button.isVisibleTo(listed)
+    qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
+
+    listed.continue_button.click()
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: row.folder.status().state == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished", timeout=WAIT)
+    assert kept.events.read_bytes() == events  # what had ended was left alone
+    assert result.chart.chart is not None
+    assert {point.x for curve in result.chart.chart.curves for point in curve.points} == {1e-3, 1e-2}
+    QApplication.processEvents()
+    assert record.question in report.browser.toPlainText()
+    for dock in docks:
+        dock.shutdown()
