@@ -132,7 +132,8 @@ class NotebookFilter(QSortFilterProxyModel):
     def set_state(self, state: str) -> None:
         """Shows entries of one state; "" for all."""
         self._state = state
-        self.invalidateFilter()
+        # Filters anew; what does only that is named differently from one version of Qt to the next.
+        self.setFilterRegularExpression(self.filterRegularExpression())
 
     def filterAcceptsRow(self, row: int, parent: Index) -> bool:
         model = self.sourceModel()

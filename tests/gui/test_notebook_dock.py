@@ -1,0 +1,247 @@
+"""The Notebook dock: predictions over results, scores that come by themselves, judging, learning, export."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from llmlab.notebook.entries import OPEN, TO_JUDGE
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.training.events import Evaluated
+from llmlab_gui.docks.notebook import CALIBRATION, RESULT, SURPRISES, NotebookDock
+from llmlab_gui.docks.notebook_charts import StatedChart
+from llmlab_gui.docks.notebook_table import COLUMNS
+from llmlab_gui.lab import Lab
+
+WAIT = 10_000
+LINES = (
+    "val_loss=1.9..2.2@80%",
+    "loss_curve=1:4,20:2+-0.2@70%",
+    "tokens_per_second=1000..2000@90%",
+    "text=It works@60%",
+)
+
+
+def predicted(outputs: Path, name: str, *lines: str, created: float) -> FakeRun:
+    fake = FakeRun(outputs, name, steps=20, created=created)
+    locked = lock("run", name, [parse_prediction(line) for line in lines])
+    fake.run.write_info(replace(fake.run.info(), predictions=locked))
+    return fake
+
+
+def ended(fake: FakeRun, loss: float) -> FakeRun:
+    fake.losses_of = lambda step: (loss - 0.2, loss)  # type: ignore[method-assign]
+    fake.start().advance(20, evaluate=False)
+    fake.append(Evaluated(10, 1.0, 2.8, 3.0, True, 0.1), Evaluated(20, 1.0, loss - 0.2, loss, True, 0.1))
+    return fake.finish()
+
+
+@pytest.fixture
+def live(outputs: Path) -> FakeRun:
+    """The newest of three: it trains; the others have finished, one as expected, one not."""
+    ended(predicted(outputs, "expected", *LINES, created=1.71e9), 2.05)
+    ended(predicted(outputs, "surprising", "val_loss=1.0..1.2@90%", created=1.72e9), 2.2)
+    return predicted(outputs, "live", "val_loss=1.9..2.2@80%", created=1.73e9).start().advance(5, evaluate=False)
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path, live: FakeRun) -> Iterator[Lab]:
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[NotebookDock]:
+    made = NotebookDock(lab)
+    qtbot.addWidget(made)
+    made.resize(760, 760)
+    made.show()
+    qtbot.waitUntil(lambda: len(made.model.lines) == 6, timeout=WAIT)
+    yield made
+    made.shutdown()
+
+
+def rows(dock: NotebookDock) -> list[list[str]]:
+    proxy = dock.proxy
+    return [[str(proxy.index(row, column).data()) for column in range(len(COLUMNS))] for row in range(proxy.rowCount())]
+
+
+def choose(dock: NotebookDock, about: str, quantity: str) -> None:
+    line = next(
+        line for line in dock.model.lines if line.entry.about == about and line.locked.prediction.quantity == quantity
+    )
+    dock.choose(line.entry.id, line.place)
+
+
+def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> None:
+    found = rows(dock)
+    assert [row[0] for row in found] == ["live", "surprising", *["expected"] * 4]  # newest first
+    by_words = {row[1]: row for row in found if row[0] == "expected"}
+    row = by_words["val_loss 1.9 to 2.2, 80 % sure"]
+    assert row[2:6] == ["2.05", "inside", "0.04", "0.0 bits"]
+    assert by_words["“It works”, 60 % sure"][2:6] == ["", "", "", ""]
+    assert found[0][6] == "waiting"
+    assert found[1][3] == "outside"
+
+
+def test_the_filter_and_the_states_narrow_the_table(dock: NotebookDock) -> None:
+    dock.filter.setText("tokens")
+    assert [row[0] for row in rows(dock)] == ["expected"]
+    dock.filter.clear()
+    for state, abouts in ((OPEN, {"live"}), (TO_JUDGE, {"expected"})):
+        dock.shown.setCurrentIndex(dock.shown.findData(state))
+        assert {row[0] for row in rows(dock)} == abouts
+
+
+def test_sorting_by_surprise_puts_the_greatest_first(dock: NotebookDock) -> None:
+    dock.table.sortByColumn(5, Qt.SortOrder.DescendingOrder)
+    assert rows(dock)[0][0] == "surprising"
+    assert rows(dock)[-1][5] == ""
+
+
+def test_a_range_is_a_band_over_the_loss(dock: NotebookDock) -> None:
+    choose(dock, "expected", "val_loss")
+    chart = dock.detail.result_chart
+    assert dock.detail.chart() is chart
+    curves = chart.curves()
+    assert curves["actual"].y.tolist() == [3.0, 2.05]
+    assert set(curves["low"].y.tolist()) == {1.9}
+    assert set(curves["high"].y.tolist()) == {2.2}
+    assert (curves["outcome"].x.tolist(), curves["outcome"].y.tolist()) == ([20.0], [2.05])
+    assert "It became 2.05: inside." in dock.detail.sentence.text()
+
+
+def test_a_curve_lies_over_the_loss_with_its_tolerance(dock: NotebookDock) -> None:
+    choose(dock, "expected", "loss_curve")
+    curves = dock.detail.result_chart.curves()
+    assert curves["drawn"].y.tolist() == [4.0, 2.0]
+    assert np.allclose(curves["high"].y - curves["low"].y, 0.4)
+
+
+def test_what_is_no_loss_is_shown_with_what_was_stated(dock: NotebookDock) -> None:
+    choose(dock, "expected", "tokens_per_second")
+    chart = dock.detail.chart()
+    assert isinstance(chart, StatedChart)
+    stated = chart.curves()["stated"]
+    inside = (stated.x >= 1000) & (stated.x <= 2000)
+    log = np.log(stated.x)
+    share = np.trapezoid(np.where(inside, stated.y, 0.0), log) / np.trapezoid(stated.y, log)
+    whole = 1 - 0.1 ** (np.ptp(log) / 2 / (np.log(2) / 2))  # of the density that is in sight
+    assert share * whole == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_sentence_is_judged_and_something_is_learned(dock: NotebookDock, qtbot: QtBot) -> None:
+    choose(dock, "expected", "text")
+    assert dock.detail.came_right.isVisible()
+    dock.detail.came_right.click()
+    qtbot.waitUntil(lambda: dock.book.entries[2].state != TO_JUDGE, timeout=WAIT)
+    line = dock.chosen()
+    assert line is not None  # the selection stayed
+    assert line.locked.prediction.quantity == "text"
+    dock.detail.learn.setText("One can know such things.")
+    qtbot.keyClick(dock.detail.learn, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: bool(dock.book.entries[2].learned), timeout=WAIT)
+    assert rows(dock)[-1][7] == "One can know such things."
+
+
+def test_an_open_entry_waits_for_its_sentence(dock: NotebookDock) -> None:
+    choose(dock, "live", "val_loss")
+    assert not dock.detail.learn.isEnabled()
+    assert dock.detail.score_now.isHidden()  # it still trains
+    assert "not there yet" in dock.detail.sentence.text()
+
+
+def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
+    said: list[str] = []
+    lab.said.connect(said.append)
+    qtbot.waitUntil(lambda: lab.row("live") is not None, timeout=WAIT)
+    live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
+    live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
+    live.finish()
+    told = "Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.5: outside."
+    qtbot.waitUntil(lambda: told in said, timeout=WAIT)
+    assert rows(dock)[0][3] == "outside"
+
+
+def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
+    choose(dock, "live", "val_loss")
+    qtbot.waitUntil(lambda: lab.row("live") is not None, timeout=WAIT)
+    lab.set_current("live")
+    live.append(Evaluated(5, 1.0, 3.4, 3.5, True, 0.1))
+    qtbot.waitUntil(lambda: dock.detail.result_chart.curves()["actual"].y.tolist() == [3.5], timeout=WAIT)
+
+
+def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, qtbot: QtBot) -> None:
+    dock.tabs.setCurrentIndex(CALIBRATION)
+    yours = dock.calibration.curves()["yours"]
+    assert yours.x.tolist() == pytest.approx([70.0, 80.0, 90.0])
+    assert yours.y.tolist() == pytest.approx([100.0, 100.0, 0.0])
+    assert len(dock.brier.curves()["brier"].y) == 4
+    assert "came true" in dock.verdict.text()
+    dock.tabs.setCurrentIndex(SURPRISES)
+    first = dock.surprises.item(0)
+    assert "surprise" in first.text()
+    texts = [dock.surprises.item(place).text() for place in range(dock.surprises.count())]
+    assert not any("0.0 bits" in text for text in texts)
+    assert any("surprising" in text for text in texts)
+    dock.surprises.itemActivated.emit(first)
+    assert dock.tabs.currentIndex() == RESULT
+    chosen = dock.chosen()
+    assert chosen is not None
+    assert chosen.entry.about in first.text()
+
+
+def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, tmp_path: Path) -> None:
+    said: list[str] = []
+    lab.said.connect(said.append)
+    dock.export("markdown", tmp_path / "all.md")
+    qtbot.waitUntil(lambda: f"Saved {tmp_path / 'all.md'}." in said, timeout=WAIT)
+    assert "# Notebook" in (tmp_path / "all.md").read_text(encoding="utf-8")
+    dock.export("table", tmp_path / "all.csv")
+    table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
+    assert len(table) == 7
+    assert table[0][:4] == ["About", "Predicted", "Became", "Verdict"]
+    choose(dock, "expected", "val_loss")
+    for kind in ("png", "svg", "csv"):
+        target = tmp_path / f"chart.{kind}"
+        dock.export(kind, target)
+        assert target.stat().st_size > 100
+    dock.tabs.setCurrentIndex(CALIBRATION)
+    dock.export("csv", tmp_path / "calibration.csv")
+    assert "yours" in (tmp_path / "calibration.csv").read_text(encoding="utf-8")
+    dock.tabs.setCurrentIndex(SURPRISES)
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    dock.export("png", tmp_path / "none.png")
+    dock.export("table", tmp_path / "no" / "such" / "folder.csv")
+    assert len(errors) == 2
+
+
+def test_the_question_is_switched_on_here(dock: NotebookDock) -> None:
+    dock.ask.setChecked(False)
+    assert not dock.book.asks
+    dock.book.set_asks(True)
+    assert dock.ask.isChecked()
+
+
+def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
+    FakeRun(outputs, "unpredicted").start().advance(20).finish()
+    lab = Lab(outputs)
+    dock = NotebookDock(lab)
+    qtbot.addWidget(dock)
+    assert "Nothing was predicted yet" in dock._empty.text
+    wanted: list[str] = []
+    lab.dock_requested.connect(wanted.append)
+    dock._empty._button.click()
+    assert wanted == ["setup"]
+    lab.shutdown()

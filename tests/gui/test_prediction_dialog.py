@@ -1,0 +1,247 @@
+"""The question before a run: what it states, how it is skipped and switched off, and the curve drawn by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
+from PySide6.QtGui import QMouseEvent
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.notebook.quantities import find_quantity, quantities_of_runs
+from llmlab.settings import resolve_settings
+from llmlab_gui.charts.drawn_curve import DrawnCurve
+from llmlab_gui.main_window import MainWindow
+from llmlab_gui.notebook.book import Asking, Book, Expected
+from llmlab_gui.notebook.prediction_dialog import PredictionDialog
+from llmlab_gui.notebook.prediction_form import CurveRow
+from llmlab_gui.notebook.questions import question_about
+from llmlab_gui.settings import WindowSettings
+
+MakeWindow = Callable[..., MainWindow]
+WAIT = 10_000
+
+
+@pytest.fixture
+def book(qapp: QApplication, outputs: Path) -> Iterator[Book]:
+    made = Book(outputs)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def dialog(qtbot: QtBot, book: Book) -> PredictionDialog:
+    made = PredictionDialog(book, "a run", quantities_of_runs(), Expected(500, 4.43))
+    qtbot.addWidget(made)
+    made.show()
+    return made
+
+
+def stated(dialog: PredictionDialog) -> list[str]:
+    return [str(prediction) for prediction in dialog.predictions or []]
+
+
+def test_enter_on_an_empty_form_starts(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    assert dialog.start_button.text() == "Start"
+    qtbot.keyClick(dialog.rows[0].low, Qt.Key.Key_Return)
+    assert dialog.predictions == []
+
+
+def test_escape_skips_whatever_was_filled_in(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    dialog.rows[0].low.setText("1.9")
+    qtbot.keyClick(dialog, Qt.Key.Key_Escape)
+    assert dialog.predictions == []
+    assert not dialog.isVisible()
+
+
+def test_not_starting_is_an_answer_of_its_own(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    dialog.cancel_button.click()
+    assert dialog.predictions is None
+
+
+def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    row = dialog.rows[0]
+    qtbot.keyClicks(row.low, "1.9")
+    assert "one end" in dialog.problem.text()
+    qtbot.keyClick(row.low, Qt.Key.Key_Return)
+    assert dialog.isVisible()  # half a range starts nothing
+    qtbot.keyClicks(row.high, "2,2")  # a comma is meant as a point
+    row.sure.set_value(90)
+    assert not dialog.problem.text()
+    dialog.add_row()
+    dialog.rows[1].ask_for("overfits")
+    dialog.rows[1].choice.setCurrentText("no")
+    dialog.sentence.words.setText("It will be slow")
+    assert dialog.start_button.text() == "Lock and start"
+    dialog.start_button.click()
+    assert stated(dialog) == ["val_loss=1.9..2.2@90%", "overfits=no@80%", "text=It will be slow@70%"]
+
+
+def test_a_range_that_cannot_be_scored_is_said_and_not_started(dialog: PredictionDialog) -> None:
+    dialog.rows[0].low.setText("3")
+    dialog.rows[0].high.setText("2")
+    assert "from 3 down to 2" in dialog.problem.text()
+    dialog.start_button.click()
+    assert dialog.predictions is None
+    assert dialog.isVisible()
+
+
+def test_a_new_row_asks_for_something_else(dialog: PredictionDialog) -> None:
+    for _ in range(10):
+        dialog.more.click()
+    names = [row.about.name for row in dialog.rows]
+    assert len(set(names)) == len(names) == 6
+    assert not dialog.more.isEnabled()
+
+
+def test_an_experiment_is_asked_with_its_own_quantities(qtbot: QtBot, book: Book) -> None:
+    quantities = [find_quantity(name) for name in ("best_lr", "best_loss", "text")]
+    dialog = PredictionDialog(book, "an experiment", quantities)
+    qtbot.addWidget(dialog)
+    assert dialog.draw_button.isHidden()  # it has no one curve
+    dialog.rows[0].choice.setCurrentText("1e-3")
+    dialog.start_button.click()
+    assert stated(dialog) == ["best_lr=1e-3@80%"]
+
+
+def draw(chart: DrawnCurve, places: list[tuple[float, float]]) -> None:
+    """Goes over these points, [step, loss], with the left button."""
+    view, pane = chart.getPlotItem().getViewBox(), chart.viewport()
+
+    def at(step: float, loss: float) -> QPoint:
+        return chart.mapFromScene(view.mapViewToScene(QPointF(np.log10(step), loss)))
+
+    kinds = [QEvent.Type.MouseButtonPress, *([QEvent.Type.MouseMove] * (len(places) - 1))]
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    for kind, place in zip(kinds, places, strict=True):
+        point = QPointF(at(*place))
+        button = left if kind == QEvent.Type.MouseButtonPress else Qt.MouseButton.NoButton
+        QApplication.sendEvent(pane, QMouseEvent(kind, point, pane.mapToGlobal(point), button, left, none))
+    point = QPointF(at(*places[-1]))
+    up = QMouseEvent(
+        QEvent.Type.MouseButtonRelease, point, pane.mapToGlobal(point), left, Qt.MouseButton.NoButton, none
+    )
+    QApplication.sendEvent(pane, up)
+
+
+@pytest.fixture
+def chart(qtbot: QtBot) -> Iterator[DrawnCurve]:
+    made = CurveRow(500, 4.43)
+    qtbot.addWidget(made)
+    made.resize(640, 400)
+    with qtbot.waitExposed(made):
+        made.show()
+    yield made.chart  # not returned: nothing else would hold the row that it is in
+    made.close()
+
+
+def test_a_drawing_becomes_points_near_the_hand(qtbot: QtBot, chart: DrawnCurve) -> None:
+    assert chart.points() == []
+    draw(chart, [(1, 4.4), (10, 3.6), (100, 2.6), (500, 2.0)])
+    points = np.array(chart.points())
+    assert 10 <= len(points) <= 24
+    assert (np.diff(points[:, 0]) > 0).all()
+    assert points[0, 0] == 1
+    assert points[-1, 0] == pytest.approx(500, rel=0.05)
+    hand = np.interp(np.log10(points[:, 0]), np.log10([1, 10, 100, 500]), [4.4, 3.6, 2.6, 2.0])
+    assert np.abs(points[:, 1] - hand).max() < 0.12  # pixels, and the smoothing of corners
+
+
+def test_a_hand_that_goes_back_leaves_one_value_a_step(chart: DrawnCurve) -> None:
+    draw(chart, [(1, 4.4), (500, 2.0)])
+    draw(chart, [(200, 1.0), (20, 1.0)])  # right to left, over a part of it
+    points = np.array(chart.points())
+    assert (np.diff(points[:, 0]) > 0).all()
+    redrawn = (points[:, 0] > 30) & (points[:, 0] < 150)
+    assert np.abs(points[redrawn, 1] - 1.0).max() < 0.05
+    assert points[0, 1] == pytest.approx(4.4, abs=0.1)
+    assert points[-1, 1] == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_trembling_hand_is_smoothed(chart: DrawnCurve) -> None:
+    steps = np.geomspace(1, 500, 90)
+    loss = 3.0 + 0.3 * (-1.0) ** np.arange(90)
+    draw(chart, list(zip(steps.tolist(), loss.tolist(), strict=True)))
+    inner = np.array(chart.points())[2:-2, 1]
+    assert inner.std() < 0.15
+
+
+def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    dialog.draw_button.setChecked(True)
+    curve = dialog.curve
+    assert curve is not None
+    qtbot.waitUntil(lambda: curve.chart.width() > 300, timeout=WAIT)
+    draw(curve.chart, [(1, 4.4), (500, 2.0)])
+    assert dialog.start_button.text() == "Lock and start"
+    curve.within.setText("0.2")
+    dialog.start_button.click()
+    (prediction,) = dialog.predictions or []
+    assert (prediction.quantity, prediction.tolerance, prediction.confidence) == ("loss_curve", 0.2, 0.7)
+
+
+def test_a_curve_can_be_written_and_cleared(dialog: PredictionDialog, qtbot: QtBot) -> None:
+    dialog.draw_button.setChecked(True)
+    curve = dialog.curve
+    assert curve is not None
+    qtbot.keyClicks(curve.points, "1:4.4, 500:2")
+    assert curve.chart.points() == [[1.0, 4.4], [500.0, 2.0]]
+    draw(curve.chart, [(1, 4.0), (3, 4.0)])  # the hand goes on with what was written
+    assert curve.chart.points()[-1][1] == pytest.approx(2.0, abs=0.1)
+    curve.clear_button.click()
+    assert curve.points.text() == ""
+    assert dialog.start_button.text() == "Start"
+
+
+def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp_path: Path) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    book.remember(settings)
+    assert book.asks
+    dialog = PredictionDialog(book, "a run", quantities_of_runs())
+    qtbot.addWidget(dialog)
+    dialog.ask_again.setChecked(False)
+    assert not book.asks
+    assert book.ask(dialog, "a run", quantities_of_runs()) == []  # at once
+    assert settings.choices("notebook/asking", Asking) == Asking(before_runs=False)
+
+
+def test_both_kinds_of_runs_are_asked_about(qapp: QApplication) -> None:
+    about, quantities, expected = question_about(resolve_settings("baby"))
+    assert "shakespeare" in about
+    assert quantities[0].name == "val_loss"
+    assert 4 < expected.start_loss < 5  # ln of some eighty letters
+    about, quantities, expected = question_about(FinetuneSettings())
+    assert "LoRA" in about
+    assert {"score", "loss_curve"} <= {quantity.name for quantity in quantities}
+    assert expected.steps == FinetuneSettings().train.steps
+
+
+@pytest.mark.parametrize("answer", ["fill", "skip", "cancel"])
+def test_train_asks_first(
+    make_main_window: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    window = make_main_window(asks=True)
+    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])
+    )
+
+    def act() -> None:
+        asked = QApplication.activeModalWidget()
+        assert isinstance(asked, PredictionDialog)
+        if answer == "fill":
+            asked.rows[0].low.setText("1.9")
+            asked.rows[0].high.setText("2.2")
+            asked.start_button.click()
+        else:
+            (asked.skip_button if answer == "skip" else asked.cancel_button).click()
+
+    QTimer.singleShot(200, window, act)
+    window.run_actions.train.trigger()
+    wanted = {"fill": [["val_loss=1.9..2.2@80%"]], "skip": [[]], "cancel": []}
+    assert started == wanted[answer]
