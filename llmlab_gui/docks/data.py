@@ -201,6 +201,8 @@ class DataDock(LabDock):
     # Asking and showing ------------------------------------------------------------------------------------------
 
     def _ask_if_changed(self) -> None:
+        if not self.isVisible():  # it is asked when someone looks
+            return
         question = self._question()
         if question is None:
             self._show_nothing()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_archives
+import fake_previews
 
 WORDS = ["The", " king", " is", " dead", ",", "\n", " long", " live", " <b>the</b>", " king", "!"]
 
@@ -53,7 +54,7 @@ class FakeHost:
         if values["id"] in self.cancelled and values.get("prompt") != "deaf":
             self._say(values, event="cancelled")
             return
-        if values["do"] in ("open", "tokenize", "ask", "compare", "evolve", "models"):
+        if values["do"] in ("open", "tokenize", "ask", "compare", "evolve", "models", "preview"):
             getattr(self, f"_{values['do']}")(values)
             return
         prompt = values["prompt"]
@@ -127,6 +128,10 @@ class FakeHost:
             {"reference": "/models/small", "name": "small", "kind": "huggingface", "detail": "a folder"},
         ]
         self._say(values, event="models", rows=rows)
+
+    def _preview(self, values: dict[str, Any]) -> None:
+        if not self._misbehaves(values, values["settings"]["source"]):
+            self._say(values, event="previewed", preview=fake_previews.preview(values).as_dict())
 
     def _misbehaves(self, values: dict[str, Any], words: str) -> bool:
         """Whether the request has ended badly by now."""

@@ -45,6 +45,7 @@ class FakeLab(QObject):
     events_arrived = Signal(str, list)
     history_reset = Signal(str)
     error_raised = Signal(object)
+    said = Signal(str)
     concept_requested = Signal(str)
     compare_requested = Signal(str)
     write_requested = Signal(str, str)
