@@ -97,9 +97,11 @@ class AdapterDock(InspectionDock):
             return
         self._asked = about.reference
         self.note.setText("")
-        self.session.change(self._take, self._refuse)
+        self.session.change(about.reference, self._take, self._refuse)
 
     def _take(self, archive: Archive) -> None:
+        if not self._asked:  # another model has become the active one
+            return
         self.archive, self.found = archive, read_table(archive)
         self.update_state()
         self._redraw()

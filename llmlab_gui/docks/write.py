@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import math
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
@@ -28,7 +30,9 @@ from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.docks.generation_form import GenerationForm
 from llmlab_gui.docks.model_picker import ModelPicker
 from llmlab_gui.docks.token_view import TintLegend, TokenView
-from llmlab_gui.host_messages import NextToken, Token
+from llmlab_gui.docks.write_second import SecondAnswer
+from llmlab_gui.docks.writer import Writer
+from llmlab_gui.host_messages import NextToken
 from llmlab_gui.model_host import ModelHost
 
 if TYPE_CHECKING:
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
 
 # After so long without a key, the next token is asked for.
 _TYPING_PAUSE_MS = 250
-# Tokens that come faster are shown together: one relayout a frame.
-_FRAME_MS = 33
 # Below this width the alternatives go under the text instead of beside it.
 _NARROW = 600
 NEXT_TAB, TOKEN_TAB = 0, 1
@@ -52,10 +54,7 @@ class WriteDock(LabDock):
         self.host = host or lab.inspection.host  # one process for all models of the window
         self._owned = host
         self._background = Background(self)
-        self._generating: int | None = None
         self._asked_next: int | None = None
-        self._fresh: list[Token] = []
-
         self.picker = ModelPicker(lab, self._background)
         self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
@@ -69,8 +68,15 @@ class WriteDock(LabDock):
         self.text = TokenView()
         self.text.setAccessibleName("What the model wrote")
         self.text.setPlaceholderText("Press Generate. Point at a token to see what else could have come.")
+        self.first_name = QLabel()
+        self.first_name.hide()
         self.said = QLabel()
         self.said.setWordWrap(True)
+        self.writer = Writer(self.host, self.text, self)
+        self.second = SecondAnswer(lab, self.host, self._background)
+        self._how = self.form.how()  # of what is being written
+        self._prompt_then = ""
+        self._pointed_in = self.text
         self.next_list, self.token_list = AlternativeList(), AlternativeList()
         self.next_list.setAccessibleName("Next token after the prompt")
         self.token_list.setAccessibleName("What else could have come at the chosen token")
@@ -79,21 +85,21 @@ class WriteDock(LabDock):
         self.caption("A model gives every possible next token a probability; the text is drawn from them.", "loss")
 
         self._typing = self._single_shot(_TYPING_PAUSE_MS, self._ask_next)
-        self._frame = self._single_shot(_FRAME_MS, self._flush)
         self._connect()
         self._model_changed()
 
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
-        for timer in (self._typing, self._frame):
-            timer.stop()
+        self._typing.stop()
+        for writer in (self.writer, self.second.writer):
+            writer.shutdown()
         if self._owned is not None:
             self._owned.shutdown()
         self._background.shutdown()
 
     def generate(self) -> None:
         """Continues the prompt with the chosen model."""
-        if self._generating is not None:
+        if self._busy:
             return
         try:
             model = self.picker.reference()
@@ -101,17 +107,18 @@ class WriteDock(LabDock):
             self.lab.error_raised.emit(error)
             return
         self.tabs.setCurrentIndex(TOKEN_TAB)
-        self.text.begin(self.prompt.toPlainText())
-        self._point(-1)
-        self._generating = self.host.generate(model, self.text.prompt, self.form.how())
-        self.said.setText("Asking the model…")
+        self._how = replace(self.form.how(), chat=self.chat.isChecked())
+        self._prompt_then = self.prompt.toPlainText()
+        self.second.text.begin("")
+        self.second.said.clear()
+        self.writer.begin(model, self._prompt_then, self._how)
+        self._point(self.text, -1)
         self._update_buttons()
 
     def stop(self) -> None:
         """Ends the generation; what is written stays."""
-        if self._generating is not None:
-            self.host.cancel(self._generating)
-            self.said.setText("Stopping…")
+        for writer in (self.writer, self.second.writer):
+            writer.stop()
 
     def show_model(self, run_id: str, checkpoint: str) -> None:
         """Chooses a model; the window brings the dock to the front."""
@@ -134,16 +141,26 @@ class WriteDock(LabDock):
         self.stop_button.setToolTip("Stop writing (Esc)")
         self.spaces = QCheckBox("Show spaces")
         self.spaces.setToolTip("Draw spaces as · and tabs as ⇥")
+        self.chat = QCheckBox("Chat")
+        self.chat.setToolTip(
+            "The prompt is what a user says, in the model's chat template (the lab's own where it has none); "
+            "the text ends where the answer does"
+        )
+        self.beside = QCheckBox("Side by side")
+        self.beside.setToolTip("A second model answers the same prompt after the first: of a fine-tuned one, its base")
         self.copy_button = QPushButton("Copy text")
 
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
         buttons.addWidget(self.generate_button)
         buttons.addWidget(self.stop_button)
+        buttons.addWidget(self.chat)
+        buttons.addWidget(self.beside)
         buttons.addWidget(self.said, 1)
         written = QWidget()
         writing = QVBoxLayout(written)
         writing.setContentsMargins(0, 0, 0, 0)
+        writing.addWidget(self.first_name)
         writing.addWidget(self.text, 1)
         writing.addWidget(TintLegend())
         below = QHBoxLayout()
@@ -166,8 +183,10 @@ class WriteDock(LabDock):
             self.tabs.addTab(page, title)
         self._sides = QSplitter(Qt.Orientation.Horizontal)
         self._sides.addWidget(written)
+        self._sides.addWidget(self.second)
+        self.second.hide()
         self._sides.addWidget(self.tabs)
-        self._sides.setSizes([560, 280])
+        self._sides.setSizes([560, 280, 280])
         self._sides.setStretchFactor(0, 1)
         above = QWidget()
         top = QVBoxLayout(above)
@@ -189,24 +208,28 @@ class WriteDock(LabDock):
         lab, host = self.lab, self.host
         self.generate_button.clicked.connect(self.generate)
         self.stop_button.clicked.connect(self.stop)
-        self.spaces.toggled.connect(self.text.set_show_spaces)
+        for view in (self.text, self.second.text):
+            self.spaces.toggled.connect(view.set_show_spaces)
+            view.pointed.connect(partial(self._point, view))
+            view.chosen.connect(partial(self._point, view))
+        self.chat.toggled.connect(lambda _: self._typing.start())
+        self.beside.toggled.connect(self._show_second)
+        self.writer.said.connect(self.said.setText)
+        self.writer.ended.connect(self._first_ended)
+        self.second.writer.ended.connect(self._update_buttons)
+        for writer in (self.writer, self.second.writer):
+            writer.failed.connect(self.lab.error_raised)
         self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.text()))
         self.note.linkActivated.connect(self._save_now)
         self.prompt.textChanged.connect(self._prompt_changed)
         self.picker.changed.connect(self._model_changed)
         self.next_list.picked.connect(self._append_to_prompt)
         self.token_list.picked.connect(self._branch_text)
-        self.text.pointed.connect(self._point)
-        self.text.chosen.connect(self._point)
         for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
-        host.loading.connect(self._on_loading)
-        host.token.connect(self._on_token)
         host.next_token.connect(self._on_next)
-        host.done.connect(self._on_done)
-        host.cancelled.connect(self._on_cancelled)
         host.failed.connect(self._on_failed)
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)
@@ -226,12 +249,30 @@ class WriteDock(LabDock):
         characters = isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char"
         fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
         fixed.setPointSizeF(self.font().pointSizeF())
-        for view in (self.prompt, self.text):
+        for view in (self.prompt, self.text, self.second.text):
             view.setFont(fixed if characters else self.font())
         self._update_note()
         self.next_list.show_pairs(())
         self.next_words.clear()
         self._typing.start()
+        if self.beside.isChecked():
+            self._propose()
+
+    def _show_second(self, shown: bool) -> None:
+        self.second.setVisible(shown)
+        self.first_name.setVisible(shown)
+        if shown:
+            self._propose()
+
+    def _propose(self) -> None:
+        """A second model that suits the first."""
+        about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
+        active = about.name if self.picker.active and about is not None else ""
+        self.first_name.setText(
+            f"A  {active or self.picker.run_id}{f', step {checkpoint.step:,}' if checkpoint else ''}"
+        )
+        if self.picker.answers:
+            self.second.propose(self.picker.reference())
 
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint
@@ -259,81 +300,58 @@ class WriteDock(LabDock):
                 self.lab.error_raised.emit(error)
 
     def _update_buttons(self) -> None:
-        self.generate_button.setEnabled(self._generating is None and self.picker.answers)
-        self.stop_button.setEnabled(self._generating is not None)
+        self.generate_button.setEnabled(not self._busy and self.picker.answers)
+        self.stop_button.setEnabled(self._busy)
 
     # Generating --------------------------------------------------------------------------------------------------
 
-    def _on_loading(self, request: int) -> None:
-        if request == self._generating:
-            self.said.setText("Loading the model…")
+    @property
+    def _busy(self) -> bool:
+        return self.writer.busy or self.second.writer.busy
 
-    def _on_token(self, request: int, token: Token) -> None:
-        if request == self._generating:
-            self._fresh.append(token)
-            if not self._frame.isActive():
-                self._frame.start()
-
-    def _flush(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        if fresh:
-            self.text.append_tokens(fresh)
-
-    def _on_done(self, request: int, seconds: float) -> None:
-        if request == self._generating:
-            self._end()
-            count = len(self.text.tokens)
-            surprise = sum(-math.log(max(token.probability, 1e-12)) for token in self.text.tokens)
-            speed = f", {count / seconds:,.0f} tokens/s" if seconds > 0 else ""
-            mean = f" Mean surprise {surprise / count:.2f} nats a token." if count else ""
-            self.said.setText(f"{count} tokens in {seconds:.2g} s{speed}.{mean}")
-
-    def _on_cancelled(self, request: int) -> None:
-        if request == self._generating:
-            self._end()
-            self.said.setText(f"Stopped after {len(self.text.tokens)} tokens.")
+    def _first_ended(self, whole: bool) -> None:
+        """The second model's turn, since one is in memory at a time."""
+        if whole and self.beside.isChecked():
+            try:
+                self.second.begin(self._prompt_then, self._how)
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+        self._update_buttons()
 
     def _on_failed(self, request: int, error: LabError) -> None:
-        if request == self._generating:
-            self._end()
-            self.said.setText(html.escape(error.what))
-            self.lab.error_raised.emit(error)
-        elif request == self._asked_next:  # typing goes on; a message bar at each key would not help
+        if request == self._asked_next:  # typing goes on; a message bar at each key would not help
             self._asked_next = None
             self.next_list.show_pairs(())
             self.next_words.setText(html.escape(str(error)))
 
-    def _end(self) -> None:
-        self._flush()
-        self._generating = None
-        self._update_buttons()
-
-    def _point(self, index: int) -> None:
-        """Shows what else could have come at token `index`; -1: at the chosen one, if any."""
-        index = index if index >= 0 else self.text.current
-        if index < 0 or index >= len(self.text.tokens):
+    def _point(self, view: TokenView, index: int) -> None:
+        """Shows what else could have come at token `index` of a text; -1: at the chosen one, if any."""
+        index = index if index >= 0 else view.current
+        self._pointed_in = view
+        if index < 0 or index >= len(view.tokens):
             self.token_list.show_pairs(())
             self.token_words.setText("Point at a token in the text, or use the arrow keys.")
             return
-        token = self.text.tokens[index]
+        token = view.tokens[index]
         self.tabs.setCurrentIndex(TOKEN_TAB)
         self.token_list.show_pairs(token.alternatives, token.text)
         shown = html.escape(visible(token.text))
+        on = "" if self._how.chat else " Click another to write on with it from here."
         self.token_words.setText(
-            f"Token {index + 1}: <b>{shown}</b> was drawn; its probability was {percent(token.probability)}. "
-            "Click another to write on with it from here."
+            f"Token {index + 1}: <b>{shown}</b> was drawn; its probability was {percent(token.probability)}.{on}"
         )
 
     def _branch_text(self, text: str) -> None:
-        """The prompt becomes the text up to the chosen token, then the alternative."""
-        index = self.text.current
-        if index >= 0:
-            self._set_prompt(self.text.text_before(index) + text)
+        """The prompt becomes the text up to the chosen token, then the alternative; no answer of a chat is a prompt."""
+        index = self._pointed_in.current
+        if index >= 0 and not self._how.chat:
+            self._set_prompt(self._pointed_in.text_before(index) + text)
 
     # The next token ----------------------------------------------------------------------------------------------
 
     def _append_to_prompt(self, text: str) -> None:
-        self._set_prompt(self.prompt.toPlainText() + text)
+        if not self.chat.isChecked():  # there it is the answer's first token
+            self._set_prompt(self.prompt.toPlainText() + text)
 
     def _set_prompt(self, text: str) -> None:
         cursor = self.prompt.textCursor()
@@ -353,7 +371,9 @@ class WriteDock(LabDock):
             return
         if self._asked_next is not None:
             self.host.cancel(self._asked_next)
-        self._asked_next = self.host.ask_next(self.picker.reference(), self.prompt.toPlainText())
+        self._asked_next = self.host.ask_next(
+            self.picker.reference(), self.prompt.toPlainText(), chat=self.chat.isChecked()
+        )
 
     def _on_next(self, request: int, answer: NextToken) -> None:
         if request != self._asked_next:
@@ -361,7 +381,9 @@ class WriteDock(LabDock):
         self._asked_next = None
         self.next_list.show_pairs(answer.alternatives)
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
+        chat = self.chat.isChecked()
         self.next_words.setText(
-            f"After the prompt. Entropy {answer.entropy:.2f} nats = {bits:.2f} bits: as unsure as among "
-            f"{equal:,.1f} equally likely tokens. Click one to append it."
+            f"{'The answer would begin so' if chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats = "
+            f"{bits:.2f} bits: as unsure as among {equal:,.1f} equally likely tokens."
+            f"{'' if chat else ' Click one to append it.'}"
         )

@@ -64,11 +64,20 @@ class Requests(QObject):
         return request
 
     def ask(
-        self, name: str, send: Callable[[Path], int], then: Then, failed: Failed, key: str = "", *, quiet: bool = False
+        self,
+        name: str,
+        send: Callable[[Path], int],
+        then: Then,
+        failed: Failed,
+        key: str = "",
+        *,
+        quiet: bool = False,
+        bound: bool = True,
     ) -> int:
         """`send(path)` asks the host for an archive there; `then(archive)` or `failed(error)` follows.
 
-        Requests with the same key are dropped. Returns the id; 0 when there is no room for an archive.
+        Requests with the same key are dropped. bound: pointless with another prompt or model.
+        Returns the id; 0 when there is no room for an archive.
         """
         try:
             path = self._folder.new_path(name)
@@ -85,7 +94,7 @@ class Requests(QObject):
             then(archive)
 
         self.supersede(key)
-        return self.wait(send(path), Pending(name.capitalize(), done, failed, True, key, path, quiet))
+        return self.wait(send(path), Pending(name.capitalize(), done, failed, bound, key, path, quiet))
 
     @property
     def busy(self) -> bool:

@@ -175,14 +175,10 @@ class InspectionSession(PointedAt):
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
         return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
 
-    def change(self, then: Then, failed: Failed) -> int:
-        """What fine-tuning changed in the active model's base. One at a time, as above; no prompt is needed."""
-        about = self.about
-        if about is None:
-            failed(LabError("No model is open.", "", "Choose one in the toolbar."))
-            return 0
+    def change(self, model: str, then: Then, failed: Failed) -> int:
+        """What fine-tuning changed in a model's base, whatever the prompt is. One at a time, as above."""
         return self._requests.ask(
-            "change", lambda path: self.host.change(about.reference, path), then, failed, "change"
+            "change", lambda path: self.host.change(model, path), then, failed, "change", bound=False
         )
 
     def cancel(self, request: int = 0) -> None:

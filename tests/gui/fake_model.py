@@ -36,6 +36,7 @@ class FakeModelHost(QObject):
     def __init__(self, refusals: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.refusals = dict(refusals or {})
+        self.kind = "scratch"  # of models that do not train
         self.vocabulary: list[str] = [f"w{number}" for number in range(500)]
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.cancelled_ids: list[int] = []
@@ -49,7 +50,7 @@ class FakeModelHost(QObject):
 
     def open(self, model: str) -> int:
         about = ModelAbout(
-            reference=model, name=model, kind="live" if model.endswith("@live") else "scratch", step=150,
+            reference=model, name=model, kind="live" if model.endswith("@live") else self.kind, step=150,
             parameters=1000, bytes=4000, family="GPT", n_layer=LAYERS, n_head=HEADS, width=WIDTH, vocab_size=500,
             context=5000, refusals=self.refusals,
         )  # fmt: skip
@@ -74,6 +75,9 @@ class FakeModelHost(QObject):
 
     def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> int:
         return self._answer("evolve", run, values, out)
+
+    def change(self, model: str, out: Path) -> int:
+        return self._answer("change", model, {}, out)
 
     def cancel(self, request: int) -> None:
         self.cancelled_ids.append(request)

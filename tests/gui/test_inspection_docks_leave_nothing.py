@@ -16,11 +16,13 @@ from inspection_lab import InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from test_adapter_dock import make_change
 from test_compare_and_evolution import make_comparison, make_evolution
 from test_geometry_and_parameters import make_geometry, make_parameters
 from test_interventions_dock import make_intervention, make_sweep
 
 from llmlab.inspection.archive import read_archive
+from llmlab_gui.docks.adapter import AdapterDock
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
 from llmlab_gui.docks.evolution import EvolutionDock
@@ -34,6 +36,7 @@ from llmlab_gui.inspection.selection import ChosenEdit
 from llmlab_gui.theme import apply_theme, theme_notifier
 
 DOCKS = (
+    AdapterDock,
     ContributionsDock,
     ResidualDock,
     LensDock,
@@ -48,7 +51,9 @@ DOCKS = (
 @pytest.fixture
 def host() -> FakeModelHost:
     made = FakeModelHost()
-    made.answers |= {"compare": make_comparison, "evolve": make_evolution, "geometry": make_geometry}
+    made.kind = "finetuned"
+    made.answers |= {"change": make_change, "compare": make_comparison, "evolve": make_evolution}
+    made.answers["geometry"] = make_geometry
     made.answers |= {"parameters": make_parameters, "intervene": make_intervention, "sweep": make_sweep}
     return made
 
@@ -102,7 +107,7 @@ def test_without_a_model_a_dock_says_what_to_do(
     lab.close()
 
 
-@pytest.mark.parametrize("make", DOCKS)
+@pytest.mark.parametrize("make", [make for make in DOCKS if make is not AdapterDock])  # it needs none
 def test_without_a_prompt_a_dock_says_so(
     qtbot: QtBot, tmp_path: Path, host: FakeModelHost, make: Callable[[InspectionLab], InspectionDock]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import tiny_models
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,14 @@ from small_runs import new_run, train_here
 from llmlab.corpora.gpt2_vocabulary import byte_symbols
 from llmlab.corpora.tokenizers import BpeTokenizer
 from llmlab.errors import LabError
+from llmlab.finetuning.chat import chat_format
+from llmlab.finetuning.examples import Example, Message
 from llmlab.gpt.generate import NextToken
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions import writing
 from llmlab.sessions.model import OpenModel
+from llmlab.sessions.open import open_model
 from llmlab.sessions.scratch import open_checkpoint
 from llmlab.sessions.writing import next_tokens, write
 
@@ -153,3 +157,22 @@ def test_a_damaged_checkpoint_is_not_opened(run: RunFolder, tmp_path: Path) -> N
     shutil.rmtree(saved.path)
     with pytest.raises(LabError, match=r"lacks model\.safetensors"):
         open_checkpoint(copy, saved)
+
+
+def test_in_a_chat_the_prompt_is_a_users_turn_and_the_text_ends_with_the_answer(tmp_path: Path) -> None:
+    folder = tiny_models.save(tiny_models.llama(), tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    opened = open_model(str(folder), tmp_path)
+    form = chat_format(opened.tokenizer)
+    plain = opened.tokenizer.encode("<user>the king<assistant>")
+    how = {"temperature": 0.0, "top_k": 0, "seed": 0}
+    answer = list(write(opened, "the king", 5, chat=True, **how))
+    assert [token.text for token in answer] == [token.text for token in write(opened, "<user>the king<assistant>", 5, **how)]
+    assert next_tokens(opened, "the king", 3, chat=True) == next_tokens(opened, "<user>the king<assistant>", 3)
+    assert plain == form.prompt_ids(Example(1, (Message("user", "the king"),)))
+    drawn = [NextToken(id, torch.zeros(opened.vocab_size)) for id in (3, 4, form.end_ids[0], 5)]
+    for chat, count in ((True, 2), (False, 4)):
+        with mock.patch.object(writing, "continued", return_value=iter(drawn)):
+            assert len(list(write(opened, "the king", 5, chat=chat, **how))) == count
