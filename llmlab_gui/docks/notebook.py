@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -45,17 +46,20 @@ from llmlab_gui.flow import FlowRow
 from llmlab_gui.lab import Lab
 from llmlab_gui.theme import theme_notifier
 
-RESULT, CALIBRATION, SURPRISES = range(3)
+RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (
     ("What you expected, over what came: the tinted range, or the curve that you drew.", "predicting"),
     ("Of what you state with 80 % confidence, four in five should come true.", "predicting"),
     ("What was least expected, first: here is most to learn.", "predicting"),
+    ("What you expected of runs and experiments, and what came. Enter shows it over its result.", "predicting"),
 )
+# In a lower place table and chart would have no room below each other: the table is then one more page.
+_ROOM_FOR_BOTH = 470
 _WIDTHS = (20, 34, 12, 9, 7, 10, 18, 30, 14)  # of the columns, in characters
 
 
 class NotebookDock(LabDock):
-    """A table of predictions above one of three views."""
+    """A table of predictions above one of three views; beside them where the dock is low."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "notebook", "Notebook", parent)
@@ -94,12 +98,21 @@ class NotebookDock(LabDock):
                 self.table.scrollTo(self.proxy.index(row, 0))
                 return
 
+    @property
+    def page(self) -> int:
+        """Which view is in front: RESULT, CALIBRATION, SURPRISES or LIST."""
+        return self._pages.index(self.tabs.currentWidget()) if self.tabs.count() else RESULT
+
+    def show_page(self, page: int) -> None:
+        """Brings a view to the front."""
+        self.tabs.setCurrentIndex(max(0, self.tabs.indexOf(self._pages[page])))
+
     def charts(self) -> list[LineChart]:
         """What an export writes: the charts in sight."""
-        if self.tabs.currentIndex() == CALIBRATION:
+        if self.page == CALIBRATION:
             return [self.calibration, self.brier]
         chart = self.detail.chart()
-        return [chart] if chart is not None and self.tabs.currentIndex() == RESULT else []
+        return [chart] if chart is not None and self.page == RESULT else []
 
     def export_table(self, path: Path) -> None:
         """The rows in sight, as CSV. LabError when it cannot be written."""
@@ -137,6 +150,19 @@ class NotebookDock(LabDock):
 
     def _saved(self, path: Path) -> None:
         self.lab.said.emit(f"Saved {path}.")
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        low = self.height() < _ROOM_FOR_BOTH
+        if low == (self.tabs.indexOf(self.table) >= 0):
+            return
+        if low:
+            self.tabs.insertTab(0, self.table, "Predictions")
+            self.tabs.setCurrentIndex(0)
+        else:
+            self.tabs.removeTab(self.tabs.indexOf(self.table))
+            self._splitter.insertWidget(0, self.table)
+            self.table.show()
 
     # Building ----------------------------------------------------------------------------------------------------
 
@@ -178,11 +204,11 @@ class NotebookDock(LabDock):
         self.surprises.setWordWrap(True)
         self.surprises.setAlternatingRowColors(True)
         self.surprises.setSpacing(3)
-        self.tabs.addTab(scrolled(self.detail), "Prediction and result")
-        self.tabs.addTab(scrolled(calibration_page), "Calibration")
-        self.tabs.addTab(self.surprises, "Surprises")
+        self._pages: list[QWidget] = [scrolled(self.detail), scrolled(calibration_page), self.surprises, self.table]
+        for page, title in zip(self._pages, ("Prediction and result", "Calibration", "Surprises"), strict=False):
+            self.tabs.addTab(page, title)
         self.tabs.setDocumentMode(True)
-        splitter = QSplitter(Qt.Orientation.Vertical)
+        self._splitter = splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.addWidget(self.table)
         splitter.addWidget(self.tabs)
         splitter.setStretchFactor(0, 2)
@@ -229,7 +255,8 @@ class NotebookDock(LabDock):
         self.detail.learned.connect(self.book.learn)
         self.detail.judged.connect(self.book.judge)
         self.detail.score_wanted.connect(self.book.score)
-        self.tabs.currentChanged.connect(lambda place: self.caption(*_CAPTIONS[place]))
+        self.tabs.currentChanged.connect(lambda _: self.caption(*_CAPTIONS[self.page]))
+        self.table.activated.connect(lambda _: self.show_page(RESULT))
         self.surprises.itemActivated.connect(self._open_surprise)
         self.surprises.itemClicked.connect(self._open_surprise)
         self.lab.events_arrived.connect(self._events_arrived)
@@ -309,7 +336,7 @@ class NotebookDock(LabDock):
         self.shown.setCurrentIndex(0)
         self.filter.clear()
         self.choose(entry_id, place)
-        self.tabs.setCurrentIndex(RESULT)
+        self.show_page(RESULT)
 
     def _ask_export(self, kind: str, suffix: str) -> None:
         suggested = str(Path.home() / f"notebook.{suffix}")

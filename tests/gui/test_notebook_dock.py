@@ -17,7 +17,7 @@ from llmlab.notebook.entries import OPEN, TO_JUDGE
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.training.events import Evaluated
-from llmlab_gui.docks.notebook import CALIBRATION, RESULT, SURPRISES, NotebookDock
+from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
 from llmlab_gui.docks.notebook_charts import StatedChart
 from llmlab_gui.docks.notebook_table import COLUMNS
 from llmlab_gui.lab import Lab
@@ -182,20 +182,20 @@ def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeR
 
 
 def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, qtbot: QtBot) -> None:
-    dock.tabs.setCurrentIndex(CALIBRATION)
+    dock.show_page(CALIBRATION)
     yours = dock.calibration.curves()["yours"]
     assert yours.x.tolist() == pytest.approx([70.0, 80.0, 90.0])
     assert yours.y.tolist() == pytest.approx([100.0, 100.0, 0.0])
     assert len(dock.brier.curves()["brier"].y) == 4
     assert "came true" in dock.verdict.text()
-    dock.tabs.setCurrentIndex(SURPRISES)
+    dock.show_page(SURPRISES)
     first = dock.surprises.item(0)
     assert "surprise" in first.text()
     texts = [dock.surprises.item(place).text() for place in range(dock.surprises.count())]
     assert not any("0.0 bits" in text for text in texts)
     assert any("surprising" in text for text in texts)
     dock.surprises.itemActivated.emit(first)
-    assert dock.tabs.currentIndex() == RESULT
+    assert dock.page == RESULT
     chosen = dock.chosen()
     assert chosen is not None
     assert chosen.entry.about in first.text()
@@ -216,15 +216,28 @@ def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, 
         target = tmp_path / f"chart.{kind}"
         dock.export(kind, target)
         assert target.stat().st_size > 100
-    dock.tabs.setCurrentIndex(CALIBRATION)
+    dock.show_page(CALIBRATION)
     dock.export("csv", tmp_path / "calibration.csv")
     assert "yours" in (tmp_path / "calibration.csv").read_text(encoding="utf-8")
-    dock.tabs.setCurrentIndex(SURPRISES)
+    dock.show_page(SURPRISES)
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
     dock.export("png", tmp_path / "none.png")
     dock.export("table", tmp_path / "no" / "such" / "folder.csv")
     assert len(errors) == 2
+
+
+def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot: QtBot) -> None:
+    assert dock.page == RESULT
+    dock.resize(420, 380)
+    qtbot.waitUntil(lambda: dock.page == LIST, timeout=WAIT)
+    choose(dock, "expected", "val_loss")
+    qtbot.keyClick(dock.table, Qt.Key.Key_Return)
+    assert dock.page == RESULT
+    assert "became 2.05" in dock.detail.sentence.text()
+    dock.resize(420, 760)
+    qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0, timeout=WAIT)
+    assert dock.table.isVisible()
 
 
 def test_the_question_is_switched_on_here(dock: NotebookDock) -> None:
