@@ -162,16 +162,17 @@ def test_a_damaged_checkpoint_is_not_opened(run: RunFolder, tmp_path: Path) -> N
 def test_in_a_chat_the_prompt_is_a_users_turn_and_the_text_ends_with_the_answer(tmp_path: Path) -> None:
     folder = tiny_models.save(tiny_models.llama(), tmp_path / "chat")
     (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     opened = open_model(str(folder), tmp_path)
     form = chat_format(opened.tokenizer)
-    plain = opened.tokenizer.encode("<user>the king<assistant>")
+    text = "<user>the king<assistant>"
     how = {"temperature": 0.0, "top_k": 0, "seed": 0}
     answer = list(write(opened, "the king", 5, chat=True, **how))
-    assert [token.text for token in answer] == [token.text for token in write(opened, "<user>the king<assistant>", 5, **how)]
-    assert next_tokens(opened, "the king", 3, chat=True) == next_tokens(opened, "<user>the king<assistant>", 3)
-    assert plain == form.prompt_ids(Example(1, (Message("user", "the king"),)))
+    assert [token.text for token in answer] == [token.text for token in write(opened, text, 5, **how)]
+    assert next_tokens(opened, "the king", 3, chat=True) == next_tokens(opened, text, 3)
+    assert opened.tokenizer.encode(text) == form.prompt_ids(Example(1, (Message("user", "the king"),)))
     drawn = [NextToken(id, torch.zeros(opened.vocab_size)) for id in (3, 4, form.end_ids[0], 5)]
     for chat, count in ((True, 2), (False, 4)):
         with mock.patch.object(writing, "continued", return_value=iter(drawn)):
