@@ -29,10 +29,10 @@ from llmlab.finetuning.quantise import (
     require_four_bits,
 )
 from llmlab.finetuning.settings import ALL, FULL, LORA, QLORA, FinetuneSettings, LoraSettings
-from llmlab.finetuning.targets import layer_size, require_rank, short_names, target_layers
+from llmlab.finetuning.targets import layer_size, lies_on_its_side, require_rank, short_names, target_layers
 from llmlab.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
 from llmlab.gpt.model import GPT
-from llmlab.inspection.modules import base_model, is_conv1d
+from llmlab.inspection.modules import base_model
 from llmlab.progress import Progress
 from llmlab.sessions.hf_tokenizer import IdTokenizer, has_tokenizer, load_tokenizer
 from llmlab.sessions.hub import hub_snapshot
@@ -142,11 +142,11 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
     tokenizer, has no layer for an adapter, or does not fit into memory.
     """
     named = _base(settings, outputs)
+    if settings.model.method == QLORA:
+        require_four_bits(device)
     _require_room(settings, outputs, device)
     if settings.model.backend == "unsloth":
         return _with_unsloth(named, settings, progress, seed)
-    if settings.model.method == QLORA:
-        require_four_bits(device)
     opened = _open(named, settings.model.method, outputs, device, progress)
     torch.manual_seed(seed)
     model, adapter_config = opened.model, None
@@ -276,7 +276,7 @@ def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, ba
         "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": short_names(model, targets),
-        "fan_in_fan_out": any(is_conv1d(model.get_submodule(name)) for name in targets),  # the matrix lies on its side
+        "fan_in_fan_out": any(lies_on_its_side(model.get_submodule(name)) for name in targets),
         "bias": "none",
         "inference_mode": True,
     }

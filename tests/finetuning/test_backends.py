@@ -1,0 +1,302 @@
+"""Whatever the base is, what comes out of `prepare` trains, saves, loads and merges in the same way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from bases import CPU, KINDS, learn, loss_of, make_bases, prepared, settings_for, shaken, some_batch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from llmlab.errors import LabError, UsageError
+from llmlab.finetuning import backends
+from llmlab.finetuning.backends import Prepared, prepare, probe_unsloth
+from llmlab.finetuning.dataset import Batch
+from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
+from llmlab.finetuning.targets import short_names, target_layers
+from llmlab.gpt.model import GPT
+from llmlab.progress import quiet
+from llmlab.sessions.open import open_model
+
+METHODS = ("lora", "qlora", "full")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def bases(outputs: Path) -> dict[str, str]:
+    return make_bases(outputs)
+
+
+# What learns ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_alone_learn_and_begin_as_nothing(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    what, batch = prepared(bases[kind], outputs), some_batch()
+    plain = open_model(bases[kind], outputs).model
+    expected = plain(batch.ids) if isinstance(plain, GPT) else plain(input_ids=batch.ids).logits
+    torch.testing.assert_close(what.logits(batch), expected, rtol=1e-5, atol=1e-5)
+    learning = {name: p for name, p in what.model.named_parameters() if p.requires_grad}
+    assert learning
+    assert all(".lora_" in name for name in learning)
+    assert what.trainable == sum(p.numel() for p in learning.values())
+    assert what.total == what.trainable + sum(p.numel() for p in plain.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_full_everything_learns_by_the_bases_own_names(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    what = prepared(bases[kind], outputs, "full")
+    assert what.adapter_config is None
+    assert what.trainable == what.total
+    opened = open_model(bases[kind], outputs).model
+    assert what.trained_weights().keys() == dict(opened.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_falls(bases: dict[str, str], outputs: Path, kind: str, method: str) -> None:
+    rate = 2e-3 if method == "full" else 2e-2
+    before, after = learn(prepared(bases[kind], outputs, method), some_batch(), rate=rate)
+    assert after < 0.95 * before
+
+
+@pytest.mark.parametrize("kind", ["scratch", "llama"])
+def test_equal_seeds_give_equal_adapters(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    one, same, other = (prepared(bases[kind], outputs, seed=seed).trained_weights() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Which layers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_and_feed_forward_are_all_linear_layers_of_the_blocks(
+    bases: dict[str, str], outputs: Path, kind: str
+) -> None:
+    model = open_model(bases[kind], outputs).model
+    attention, forward, every = (target_layers(model, part) for part in (ATTENTION, FEED_FORWARD, ALL))
+    assert attention
+    assert forward
+    assert not set(attention) & set(forward)
+    assert set(attention) | set(forward) == set(every)
+    assert all("attn" in name or "attention" in name for name in attention)
+    assert all("mlp" in name or "feed_forward" in name for name in forward)
+    matrices = {n for n, p in model.named_parameters() if p.dim() == 2 and "emb" not in n and "head" not in n}
+    assert {f"{name}.weight" for name in every} == matrices - {"transformer.wte.weight", "transformer.wpe.weight"}
+
+
+@pytest.mark.parametrize("part", [ATTENTION, FEED_FORWARD, ALL])
+@pytest.mark.parametrize("kind", KINDS)
+def test_written_targets_mean_these_layers_and_no_other(
+    bases: dict[str, str], outputs: Path, kind: str, part: str
+) -> None:
+    model = open_model(bases[kind], outputs).model
+    wanted = target_layers(model, part)
+    names = short_names(model, wanted)
+    linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+    meant = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, linear) and any(name == tail or name.endswith(f".{tail}") for tail in names)
+    ]
+    assert meant == wanted
+
+
+def test_a_family_whose_experts_are_no_linear_layers_has_no_feed_forward_to_adapt() -> None:
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config)
+    assert len(target_layers(model, ATTENTION)) == 8
+    if target_layers(model, ALL) != target_layers(model, ATTENTION):
+        pytest.skip("this version of transformers has experts as linear layers")
+    with pytest.raises(LabError, match="feed-forward layer"):
+        target_layers(model, FEED_FORWARD)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_opens_what_was_trained(
+    bases: dict[str, str], outputs: Path, tmp_path: Path, kind: str, method: str
+) -> None:
+    what, batch = shaken(prepared(bases[kind], outputs, method)), some_batch()
+    assert what.adapter_config is not None
+    (tmp_path / "adapter_config.json").write_text(json.dumps(what.adapter_config))
+    safetensors.torch.save_file(what.trained_weights(), tmp_path / "adapter_model.safetensors")
+    plain = open_model(bases[kind], outputs).model
+    opened = PeftModel.from_pretrained(plain, tmp_path)
+    logits = opened(batch.ids) if kind == "scratch" else opened(input_ids=batch.ids).logits
+    if method == "lora":
+        torch.testing.assert_close(logits, what.logits(batch), rtol=1e-4, atol=1e-4)
+    saved = set(what.trained_weights())
+    used = {name.replace(".default.", ".") for name, _ in opened.named_parameters() if ".lora_" in name}
+    assert used == saved
+    assert what.adapter_config["base_model_name_or_path"] == what.base
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["scratch", "llama"])
+def test_what_was_trained_is_taken_up_again(bases: dict[str, str], outputs: Path, kind: str, method: str) -> None:
+    trained, fresh, batch = (
+        shaken(prepared(bases[kind], outputs, method)),
+        prepared(bases[kind], outputs, method, seed=9),
+        some_batch(),
+    )
+    assert not torch.equal(fresh.logits(batch), trained.logits(batch))
+    fresh.load_trained({name: weight.clone() for name, weight in trained.trained_weights().items()})
+    assert torch.equal(fresh.logits(batch), trained.logits(batch))
+
+
+def test_weights_that_do_not_fit_are_refused_and_change_nothing(bases: dict[str, str], outputs: Path) -> None:
+    what, wider = prepared(bases["llama"], outputs), prepared(bases["llama"], outputs, rank=8)
+    before = {name: weight.clone() for name, weight in what.trained_weights().items()}
+    with pytest.raises(LabError, match="shape"):
+        what.load_trained(wider.trained_weights())
+    lacking = dict(list(before.items())[1:])
+    with pytest.raises(LabError, match="lacks"):
+        what.load_trained(lacking)
+    assert all(torch.equal(weight, before[name]) for name, weight in what.trained_weights().items())
+
+
+# A copy to look into -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_says_what_the_training_model_says_and_is_its_own(
+    bases: dict[str, str], outputs: Path, kind: str, method: str
+) -> None:
+    what, batch = shaken(prepared(bases[kind], outputs, method)), some_batch()
+    what.model.eval()
+    before = what.logits(batch)
+    merged = what.merged()
+    logits = merged(batch.ids) if kind == "scratch" else merged(input_ids=batch.ids).logits
+    torch.testing.assert_close(logits, before, rtol=1e-4, atol=1e-4)
+    parameters = list(merged.parameters())
+    assert {p.dtype for p in parameters} == {torch.float32}
+    assert not any(p.requires_grad for p in parameters)
+    assert not any("lora" in name for name, _ in merged.named_modules())
+    plain = open_model(bases[kind], outputs).model
+    assert {name for name, _ in merged.named_parameters()} == {name for name, _ in plain.named_parameters()}
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.zero_()
+    assert torch.equal(what.logits(batch), before)
+
+
+# Rows that hold several examples -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["scratch", "llama", "qwen2"])
+def test_examples_that_share_a_row_do_not_see_each_other(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    what = shaken(prepared(bases[kind], outputs))
+    what.model.eval()
+    lengths = [[4, 5], [6, 2]]  # the second row ends in a token of filling
+    batch = some_batch(tokens=9)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 0, 1, 0]])
+    mask = torch.tensor([[1] * 9, [1] * 8 + [0]])
+    packed = what.logits(Batch(batch.ids, batch.ids, mask, positions))
+    for row, sizes in enumerate(lengths):
+        begin = 0
+        for size in sizes:
+            ids = batch.ids[row : row + 1, begin : begin + size]
+            alone = what.logits(Batch(ids, ids, torch.ones_like(ids)))
+            torch.testing.assert_close(packed[row, begin : begin + size], alone[0], rtol=1e-4, atol=1e-4)
+            begin += size
+
+
+@pytest.mark.parametrize("kind", ["scratch", "llama", "gpt2"])
+def test_filling_at_the_end_of_a_row_changes_nothing_before_it(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    what, batch = prepared(bases[kind], outputs), some_batch(tokens=9)
+    what.model.eval()
+    filled = torch.cat([batch.ids, torch.full((2, 3), 7)], dim=1)
+    mask = torch.cat([torch.ones(2, 9), torch.zeros(2, 3)], dim=1).long()
+    logits = what.logits(Batch(filled, filled, mask))
+    torch.testing.assert_close(logits[:, :9], what.logits(batch), rtol=1e-4, atol=1e-4)
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def refused(settings: FinetuneSettings, outputs: Path) -> LabError:
+    with pytest.raises(LabError) as caught:
+        prepare(settings, outputs, CPU, quiet, 0)
+    return caught.value
+
+
+def test_no_base() -> None:
+    assert "No base was named" in str(refused(FinetuneSettings(), Path()))
+
+
+def test_a_folder_without_weights_or_tokenizer(bases: dict[str, str], outputs: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in Path(bases["llama"]).iterdir():
+        if file.suffix != ".safetensors":
+            (bare / file.name).write_bytes(file.read_bytes())
+    for method in METHODS:
+        assert "no model.safetensors" in str(refused(settings_for(str(bare), method), outputs))
+    for file in list(bare.glob("*token*")):
+        file.unlink()
+    for method in METHODS:
+        assert "without a tokenizer" in str(refused(settings_for(str(bare), method), outputs))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_above_the_narrowest_layer(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    said = refused(settings_for(bases[kind], rank=33), outputs)
+    assert isinstance(said, UsageError)
+    narrowest = 16 if kind in ("llama", "qwen2", "gguf") else 32
+    assert f"Set lora.rank to {narrowest} or less" in str(said)
+    assert prepared(bases[kind], outputs, rank=narrowest).trainable > 0
+
+
+def test_a_hub_model_that_is_not_here(outputs: Path) -> None:
+    for method in METHODS:
+        assert "not in the Hugging Face cache" in str(refused(settings_for("nobody/nothing", method), outputs))
+
+
+def test_no_room_in_memory(bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "available_bytes", lambda: 0)
+    monkeypatch.setattr(type(CPU), "memory_bytes", lambda self: 10_000_000)
+    said = str(refused(settings_for(bases["llama"]), outputs))
+    assert "does not fit into memory" in said
+    assert "qlora" in said
+
+
+def test_unsloth_is_refused_in_a_sentence_where_it_is_absent(bases: dict[str, str], outputs: Path) -> None:
+    if probe_unsloth() is None:
+        pytest.skip("Unsloth is here")
+    settings = FinetuneSettings(model=BaseSettings(base=bases["llama"], backend="unsloth"))
+    said = str(refused(settings, outputs))
+    assert "Unsloth cannot be used here" in said
+    assert "model.backend=peft" in said
+    assert "unsloth" not in sys.modules
+
+
+def test_a_patched_model_is_not_looked_into(bases: dict[str, str], outputs: Path) -> None:
+    what: Prepared = prepared(bases["llama"], outputs)
+    what.patched = True
+    with pytest.raises(LabError, match="Unsloth has rewritten"):
+        what.merged()
+
+
+def test_plain_transformers_agrees(bases: dict[str, str], outputs: Path) -> None:
+    what, batch = prepared(bases["qwen2"], outputs), some_batch()
+    theirs = AutoModelForCausalLM.from_pretrained(bases["qwen2"])(input_ids=batch.ids, labels=batch.ids)
+    torch.testing.assert_close(loss_of(what, batch), theirs.loss, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,164 @@
+"""4-bit weights: how far they are from what they stand for, that they stay as they are, and where they cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bases import CPU, learn, make_bases, prepared, settings_for, some_batch
+from torch import nn
+
+import llmlab
+from llmlab.errors import LabError
+from llmlab.finetuning import quantise as module
+from llmlab.finetuning.backends import prepare
+from llmlab.finetuning.estimate import NF4_BYTES
+from llmlab.finetuning.quantise import full_weight, is_quantised, quantise
+from llmlab.finetuning.targets import target_layers
+from llmlab.progress import quiet
+from llmlab.sessions.open import open_model
+from llmlab.training.device import Device
+
+# The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
+_NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
+_POSITIVE = (0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1)
+NF4 = torch.tensor(_NEGATIVE + _POSITIVE)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def bases(outputs: Path) -> dict[str, str]:
+    return make_bases(outputs)
+
+
+def stored(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The bytes of all 4-bit weights."""
+    return {name: m.weight.data.clone() for name, m in model.named_modules() if is_quantised(m)}
+
+
+def test_a_weight_is_the_nearest_of_sixteen_values_times_the_largest_of_its_block() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 8, bias=False)
+    found = full_weight(quantise(layer, CPU))
+    blocks = layer.weight.detach().view(-1, 64)  # rows are as long as a block
+    scale = blocks.abs().amax(1, keepdim=True)
+    nearest = NF4[(blocks[:, :, None] / scale[:, :, None] - NF4).abs().argmin(-1)] * scale
+    # The scales are themselves in 8 bits: within 1 % of the largest of them.
+    torch.testing.assert_close(found, nearest.view_as(found), rtol=0.0, atol=0.01 * scale.max().item())
+
+
+def test_the_error_of_normal_weights_is_a_tenth_of_them() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(256, 256)
+    nn.init.normal_(layer.weight, std=0.02)
+    error = (full_weight(quantise(layer, CPU)) - layer.weight).norm() / layer.weight.norm()
+    assert 0.08 < error < 0.11
+
+
+@pytest.mark.parametrize(("width_in", "width_out"), [(64, 64), (33, 7), (5, 3), (128, 31)])
+def test_layers_of_any_size_compute_with_their_turned_back_weights(width_in: int, width_out: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(width_in, width_out)
+    quantised, x = quantise(layer, CPU), torch.randn(4, width_in, requires_grad=True)
+    weight = full_weight(quantised)
+    assert weight.shape == layer.weight.shape
+    y = quantised(x)
+    torch.testing.assert_close(y, x @ weight.T + layer.bias)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, weight.sum(0).expand(4, -1))
+
+
+def test_bytes_are_as_estimated() -> None:
+    layer = quantise(nn.Linear(512, 512, bias=False), CPU)
+    state = layer.weight.quant_state
+    held = layer.weight.numel() + state.absmax.numel() + 4 * state.state2.absmax.numel()
+    assert held == pytest.approx(NF4_BYTES * 512 * 512, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2", "gguf", "scratch"])
+def test_the_loss_falls_while_4_bit_weights_stay(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    what = prepared(bases[kind], outputs, "qlora")
+    before = stored(what.model)
+    first, last = learn(what, some_batch())
+    assert last < 0.95 * first
+    after = stored(what.model)
+    assert len(before) == len(after) > 0
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2", "gguf", "scratch"])
+def test_every_linear_layer_of_the_blocks_is_in_4_bits_and_nothing_else(
+    bases: dict[str, str], outputs: Path, kind: str
+) -> None:
+    # Also where adapters sit on attention alone.
+    what = prepared(bases[kind], outputs, "qlora", targets="attention")
+    names = [name.removesuffix(".base_layer").removeprefix("base_model.model.") for name in stored(what.model)]
+    assert sorted(names) == sorted(target_layers(open_model(bases[kind], outputs).model, "all"))
+    floats = [p for p in what.model.parameters() if p.is_floating_point()]
+    assert {p.dtype for p in floats} == {torch.float32}
+
+
+def test_quantised_while_read_is_quantised_after(bases: dict[str, str], outputs: Path) -> None:
+    read = prepared(bases["llama"], outputs, "qlora").model
+    plain = open_model(bases["llama"], outputs).model
+    for name, layer in read.named_modules():
+        if is_quantised(layer):
+            own = plain.get_submodule(name.removesuffix(".base_layer").removeprefix("base_model.model."))
+            assert torch.equal(full_weight(layer), full_weight(quantise(own, CPU)))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gguf"])  # no dropout, the others have some
+def test_evaluation_and_training_compute_alike(bases: dict[str, str], outputs: Path, kind: str) -> None:
+    # On processors with bf16, bitsandbytes would repack the weights of a model in eval mode.
+    what, batch = prepared(bases[kind], outputs, "qlora"), some_batch()
+    what.model.train()
+    trained, before = what.logits(batch), stored(what.model)
+    what.model.eval()
+    with torch.no_grad():
+        assert torch.equal(what.logits(batch), trained)
+    assert all(torch.equal(weight, before[name]) for name, weight in stored(what.model).items())
+
+
+def test_where_4_bits_cannot_work(bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(device: Device) -> str:
+        with pytest.raises(LabError) as caught:
+            prepare(settings_for(bases["llama"], "qlora"), outputs, device, quiet, 0)
+        return str(caught.value)
+
+    assert "no NF4 for mps" in refused(Device("mps", "fp32"))
+
+    def broken(layer: Any, device: Device) -> Any:
+        raise RuntimeError("libsomething.so is missing")
+
+    monkeypatch.setattr(module, "quantise", broken)
+    said = refused(CPU)
+    assert "bitsandbytes says: libsomething.so is missing" in said
+    assert "model.method=lora" in said
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "bitsandbytes is not installed" in refused(CPU)
+
+
+def test_libraries_neither_chat_nor_look_for_programs(bases: dict[str, str], outputs: Path, tmp_path: Path) -> None:
+    # A package `kernels` that would fetch programs: nobody may import it.
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("raise SystemExit('kernels was imported')")
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from llmlab.finetuning.backends import prepare; from llmlab.finetuning.settings import *;"
+        "from llmlab.progress import quiet; from llmlab.training.device import Device;"
+        "s = FinetuneSettings(model=BaseSettings(base=sys.argv[2], method='qlora'), lora=LoraSettings(rank=4));"
+        "prepare(s, Path(sys.argv[3]), Device('cpu', 'fp32'), quiet, 0)"
+    )
+    root = Path(llmlab.__file__).parents[1]
+    command = [sys.executable, "-c", code, str(tmp_path), bases["llama"], str(outputs)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
