@@ -1,0 +1,235 @@
+"""An experiment's worker with real runs: interrupted anywhere, it goes on where it was, and what ended stays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from forks import Fork, wait_until, work_on
+from small_runs import new_run, quick_settings, train_here
+
+from llmlab.errors import LabError
+from llmlab.experiments import worker
+from llmlab.experiments.kinds import find_kind
+from llmlab.experiments.launcher import create_experiment, start_experiment, stop_experiment
+from llmlab.experiments.outcomes import read_results
+from llmlab.experiments.plan import Request, make_plan
+from llmlab.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.parent import follow_parent
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A run in this process, so that what training imports with its first step is there when it forks."""
+    train_here(new_run(tmp_path_factory.mktemp("imported"), 1))
+
+
+@pytest.fixture(autouse=True)
+def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are forks of the experiment's worker, which saves importing torch; they die with it all the same."""
+
+    def start(run: RunFolder, *, follow_parent: bool) -> Fork:
+        assert follow_parent
+        return Fork(lambda: _run(run))
+
+    monkeypatch.setattr(worker, "start_worker", start)
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "_LOCK_SECONDS", 0.2)
+    # What is drawn is another test's; here it would cost a second each time.
+    monkeypatch.setattr("llmlab.experiments.report.draw_figures", lambda results, folder: [])
+
+
+def _run(run: RunFolder) -> int:
+    follow_parent()
+    return work_on(run)
+
+
+def planned(
+    outputs: Path,
+    steps: int = 12,
+    change: Callable[[ExperimentRecord], ExperimentRecord] = lambda record: record,
+    **more: Any,
+) -> ExperimentFolder:
+    """Three depths of a tiny GPT."""
+    settings = quick_settings(steps, checkpoints__interval=20, train__eval_interval=20)
+    request = Request(find_kind("depth"), settings, outputs, id="deep", grid=[1, 2, 3], **more)
+    return create_experiment(outputs, change(make_plan(request)))
+
+
+@pytest.fixture
+def begun() -> Iterator[Callable[[ExperimentFolder], Fork]]:
+    """Starts a worker in a process of its own; killed at the end."""
+    forks: list[Fork] = []
+
+    def begin(folder: ExperimentFolder) -> Fork:
+        forks.append(Fork(lambda: worker.main([str(folder.path)])))
+        return forks[-1]
+
+    yield begin
+    for fork in forks:
+        fork.kill()
+
+
+def states(folder: ExperimentFolder) -> list[str]:
+    status = folder.recorded_status()
+    return [status.arms[arm.name].state for arm in folder.record().arms]
+
+
+def bytes_of(run: RunFolder) -> dict[str, str]:
+    """Every file of a run that matters, as digests."""
+    files = [path for path in run.path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> None:
+    folder = planned(outputs)
+    worker.ExperimentWorker(folder).run()
+    status, results = folder.status(), read_results(folder)
+    assert status.state == "finished"
+    assert states(folder) == ["finished"] * 3
+    assert results is not None
+    assert results.complete
+    for arm in results.arms:
+        assert arm.val_loss == RunFolder(outputs / "pretraining" / arm.run).recorded_status().val_loss
+    assert results.value("best_loss") == min(arm.val_loss or 9.0 for arm in results.arms)
+    assert folder.report.is_file()
+
+
+def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork]
+) -> None:
+    folder = planned(outputs, steps=80)
+    first, second, _ = (folder.run_of(arm, "pretraining") for arm in folder.record().arms)
+    fork = begun(folder)
+    wait_until(lambda: second.recorded_status().step > 30)
+    pid = second.recorded_status().pid
+    fork.kill()
+    assert folder.status().state == "interrupted"
+    wait_until(lambda: second.status().state == "interrupted")  # it died with its parent
+    assert pid is not None
+    before = bytes_of(first)
+    saved = second.recorded_status().attempt
+    assert begun(folder).wait() == 0
+    assert bytes_of(first) == before
+    assert second.recorded_status().attempt == saved + 1
+    assert second.events.read_text().count('"event": "started"') == 2  # it went on from a checkpoint
+    assert folder.status().state == "finished"
+    assert folder.status().attempt == 2
+
+
+def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[ExperimentFolder], Fork]) -> None:
+    folder = planned(outputs, steps=80)
+    run = folder.run_of(folder.record().arms[0], "pretraining")
+    fork = begun(folder)
+    wait_until(lambda: run.recorded_status().step > 30)
+    pid = run.recorded_status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert fork.wait() == 0
+    assert states(folder) == ["finished"] * 3
+    assert run.recorded_status().attempt == 2
+
+
+@pytest.mark.parametrize("how", ["request", "SIGTERM"])
+def test_asked_to_stop_it_saves_and_goes_on_later(
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork], how: str
+) -> None:
+    folder = planned(outputs, steps=80)
+    run = folder.run_of(folder.record().arms[0], "pretraining")
+    fork = begun(folder)
+    wait_until(lambda: run.recorded_status().step > 10)
+    if how == "request":
+        stop_experiment(folder)
+    else:
+        fork.terminate()
+    assert fork.wait() == 0
+    assert folder.status().state == "stopped"
+    assert run.status().state == "stopped"
+    assert states(folder) == ["stopped", "planned", "planned"]
+    assert read_results(folder) is not None
+    done = run.recorded_status().step
+    assert begun(folder).wait() == 0
+    assert states(folder) == ["finished"] * 3
+    assert '"event": "started", "time"' in run.events.read_text()
+    assert done > 10
+
+
+def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
+    # A rule by which any loss is too high, from the fifth step on.
+    rule = DivergenceRule(window=5, above_start=-10.0)
+    folder = planned(outputs, 100_000, lambda record: replace(record, rule=rule, arms=record.arms[:1]))
+    worker.ExperimentWorker(folder).run()
+    run = folder.run_of(folder.record().arms[0], "pretraining")
+    assert states(folder) == ["diverged"]
+    assert folder.status().state == "finished"
+    assert run.recorded_status().state == "stopped"
+    results = read_results(folder)
+    assert results is not None
+    assert results.arms[0].diverged_at == 5
+    assert "Cut at step 5" in results.arms[0].note
+    assert results.value("diverged") == 1
+    before = bytes_of(run)
+    worker.ExperimentWorker(folder).run()
+    assert bytes_of(run) == before
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(outputs: Path) -> None:
+    def broken(record: ExperimentRecord) -> ExperimentRecord:
+        first, *others = record.arms  # no window of such a length fits into the text
+        return replace(record, arms=[replace(first, settings=first.settings | {"model.block_size": 60_000}), *others])
+
+    folder = planned(outputs, change=broken)
+    worker.ExperimentWorker(folder).run()
+    assert states(folder) == ["failed", "finished", "finished"]
+    assert "too short" in folder.recorded_status().arms["l1"].note
+    assert folder.status().state == "finished"
+    results = read_results(folder)
+    assert results is not None
+    assert "too short" in results.arms[0].note
+
+
+def test_two_workers_at_once_are_refused(outputs: Path, begun: Callable[[ExperimentFolder], Fork]) -> None:
+    folder = planned(outputs, steps=100_000)
+    fork = begun(folder)
+    wait_until(lambda: folder.recorded_status().pid == fork.pid)
+    with pytest.raises(filelock.Timeout):
+        worker.ExperimentWorker(folder).run()
+    with pytest.raises(LabError, match="already running"):
+        start_experiment(folder)
+    assert folder.status().pid == fork.pid
+
+
+def test_the_name_of_an_experiment_is_taken_once(outputs: Path) -> None:
+    planned(outputs)
+    with pytest.raises(LabError, match="already there"):
+        planned(outputs)
+
+
+def test_the_forecast_is_written_before_its_run_begins_and_never_again(outputs: Path) -> None:
+    settings = quick_settings(12, checkpoints__interval=4)
+    request = Request(find_kind("scaling"), settings, outputs, id="law", grid=[8, 12, 16, 32], seeds=1)
+    folder = create_experiment(outputs, make_plan(request))
+    worker.ExperimentWorker(folder).run()
+    last = folder.run_of(folder.record().arms[-1], "pretraining")
+    results = read_results(folder)
+    assert results is not None
+    if not folder.forecast_json.is_file():  # twelve steps need not give a law
+        assert any("No power law" in note or "No prediction" in note for note in results.notes)
+        return
+    assert folder.forecast_json.stat().st_mtime <= last.info().created + 0.1
+    before = folder.forecast_json.read_bytes()
+    worker.ExperimentWorker(folder).run()
+    assert folder.forecast_json.read_bytes() == before
+    assert results.value("next_loss") == last.recorded_status().val_loss
