@@ -15,6 +15,7 @@ _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400,
 
 # Pixels that one tick's text takes, with room beside it.
 _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
+_LOG_LABEL_WIDTH = 46  # of the shorter texts on a logarithmic scale: 0.002, 500k
 
 Ticks = list[tuple[float, list[float]]]
 
@@ -68,7 +69,8 @@ class NumberAxis(pg.AxisItem):
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step
             return [(step, np.log10(values[values > 0]).tolist())]
-        labelled = (1.0,) if span > 3.5 else (1.0, 2.0, 5.0)
+        crowded = self.orientation == "bottom" and math.log10(2) * size / span < _LOG_LABEL_WIDTH
+        labelled = (1.0,) if span > 3.5 or crowded else (1.0, 2.0, 5.0)
         if span > 12:
             decades = decades[decades % math.ceil(span / 8) == 0]
         major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()

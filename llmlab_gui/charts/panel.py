@@ -64,9 +64,13 @@ class ChartPanel(QWidget):
         redraw: RedrawTimer,
         *,
         smoothing: int | None = None,
+        controls: Sequence[QWidget] = (),
         parent: QWidget | None = None,
     ) -> None:
-        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control."""
+        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control.
+
+        controls: of the owner, before the panel's own.
+        """
         super().__init__(parent)
         self.charts = [chart for chart, _ in charts]
         self.dirty = True
@@ -77,7 +81,7 @@ class ChartPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addLayout(self._controls(smoothing))
+        layout.addLayout(self._controls(smoothing, controls))
         for chart, stretch in charts:
             layout.addWidget(chart, stretch)
             chart.show_x_name(chart is self.charts[-1])
@@ -162,10 +166,12 @@ class ChartPanel(QWidget):
 
     # Controls --------------------------------------------------------------------------------------------------
 
-    def _controls(self, smoothing: int | None) -> FlowRow:
+    def _controls(self, smoothing: int | None, first: Sequence[QWidget]) -> FlowRow:
         row = FlowRow()
         row.setContentsMargins(6, 2, 6, 0)
         row.setSpacing(6)
+        for widget in first:
+            row.addWidget(widget)
         self._x_choice = QComboBox()
         self._x_choice.addItems([axis[3] for axis in X_AXES])
         self._x_choice.setAccessibleName("Horizontal axis")

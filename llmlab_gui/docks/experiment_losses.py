@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QWidget
 
 from llmlab.experiments.records import Arm, ExperimentRecord
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.smoothing import MovingAverage
-from llmlab_gui.docks.base import LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.experiments.arm_curves import ArmCurve
 from llmlab_gui.experiments.colors import arm_colors, cell_of, value_text
 from llmlab_gui.settings import WindowSettings
@@ -50,22 +50,14 @@ class ExperimentLossesDock(LabDock):
         self.desk = lab.experiments
         self._smoothed: dict[str, tuple[ArmCurve, int, np.ndarray]] = {}
         self.chart = LineChart("loss", "nats a token")
-        self.panel = ChartPanel([(self.chart, 1)], self._fill, lab.redraw, smoothing=_SMOOTHING_STEPS)
         self.which = QComboBox()
         self.which.addItems([_TRAINING, _VALIDATION])
         self.which.setAccessibleName("Which loss")
         self.which.setToolTip("Training loss step by step, or validation loss where it was measured")
-        self.note = QuietLabel()
-        top = QHBoxLayout()
-        top.addWidget(self.which)
-        top.addWidget(self.note, 1)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addLayout(top)
-        layout.addWidget(self.panel, 1)
-        self.set_body(body)
+        self.panel = ChartPanel(
+            [(self.chart, 1)], self._fill, lab.redraw, smoothing=_SMOOTHING_STEPS, controls=[self.which]
+        )
+        self.set_body(self.panel)
         self.caption(_CAPTION, "experiments")
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(lambda path: lab.said.emit(f"Saved {Path(path)}."))
@@ -138,7 +130,7 @@ class ExperimentLossesDock(LabDock):
         if shown:
             legend.append(CurveStyle(QColor(current_theme().bad), "cut as diverged", markers="x", width=1.5))
         self.chart.set_legend(legend)
-        self.note.setText(self._note_text(len(shown)))
+        self.panel.set_note(self._note_text(len(shown)))
 
     def _diverged(self) -> set[str]:
         """Names of the arms that were cut."""
@@ -212,8 +204,8 @@ class ExperimentLossesDock(LabDock):
         row = self.desk.current()
         if row is None:
             return ""
-        cut = f" {diverged} diverged." if diverged else ""
-        return f"{len(self.desk.curves)} of {len(row.record.arms)} runs have begun.{cut} Colour: {_varied(row.record)}."
+        cut = f" · {diverged} diverged" if diverged else ""
+        return f"colour: {_varied(row.record)}{cut}"
 
 
 def _varied(record: ExperimentRecord) -> str:

@@ -198,11 +198,11 @@ def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[A
     header = table.horizontalHeader()
     header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
     header.setHighlightSections(False)
+    header.setStretchLastSection(True)
     header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
     unit = table.fontMetrics().averageCharWidth()
     for place, column in enumerate(columns):
         table.setColumnWidth(place, unit * column.width + 12)
-    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)  # what is left is the name's
     return table
 
 
@@ -235,8 +235,7 @@ def _loss(value: float | None) -> str:
 
 
 EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
-    Column("Experiment", lambda row: row.id, "Its folder", width=26),
-    Column("Kind", lambda row: row.record.title, "What it finds out", width=13),
+    Column("Experiment", lambda row: row.id, "Its folder", width=22),
     Column("State", lambda row: row.status.state, "What it does now", state=True, width=12),
     Column(
         "Runs",
@@ -246,12 +245,12 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         width=8,
     ),
     Column("Left", lambda row: left_text(row.status), "Time that the rest takes", right=True, width=11),
+    Column("Kind", lambda row: row.record.title, "What it finds out", width=13),
     Column("Base", lambda row: row.record.preset or row.record.subject or row.record.track, "What it varies", width=14),
     Column("Created", lambda row: created_text(row.record.created), "When it was made", width=13),
 )
 ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
     Column("Value", lambda row: value_text(row.arm), "What is varied", width=16),
-    Column("Seed", lambda row: str(row.arm.seed), "Seed of weights and batches", right=True, width=7),
     Column("State", lambda row: row.status.state, "What it does now", state=True, width=12),
     Column(
         "Step",
@@ -262,11 +261,11 @@ ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
     ),
     Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats a token", right=True, width=8),
     Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats a token", right=True, width=9),
+    Column("Seed", lambda row: str(row.arm.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "Time",
         lambda row: time_left_text(row.status.wall_seconds) if row.status.wall_seconds else "–",
         "How long it took, with starting and measuring",
-        right=True,
         width=10,
     ),
 )
@@ -284,7 +283,6 @@ PLAN_COLUMNS: tuple[Column[Arm], ...] = (
         "Time",
         lambda arm: time_left_text(arm.estimated_seconds) if arm.estimated_seconds else "–",
         "How long it will take here, about",
-        right=True,
         width=10,
     ),
 )
