@@ -83,7 +83,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     EXPERIMENTS: _beside(
-        (30, _stacked((66, _tabs("experiment")), (34, _tabs("experiments", "queue", "runs")))),
+        (30, _stacked((54, _tabs("experiment")), (46, _tabs("experiments", "queue", "runs")))),
         (
             70,
             _stacked(
