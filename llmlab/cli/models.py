@@ -25,7 +25,8 @@ examples:
   llmlab-run generate bar --prompt "The king"
   llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
   llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json
-  llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5"""
+  llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5
+  llmlab-run generate tuned@final --chat --prompt "Repeat: moon cat" --temperature 0"""
 
 _EXPORT_DETAILS = """REF as for `llmlab-run generate`: a run, also one that fine-tunes, or BASE+ADAPTER. An adapter is
 merged into its base.
@@ -59,6 +60,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
     add_outputs(parser)
     parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
+    parser.add_argument(
+        "--chat", action="store_true", help="the prompt is a question: answer it in the model's chat form"
+    )
     for word, key, metavar in (("tokens", "tokens", "N"), ("temperature", "temperature", "T"), ("top-k", "top_k", "K")):
         parser.add_argument(f"--{word}", metavar=metavar, help=f"default: the run's samples.{key}")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
@@ -100,7 +104,13 @@ def generate(args: argparse.Namespace) -> int:
     model = open_model(reference, outputs_of(args))
     begin = time.perf_counter()
     tokens = write(
-        model, args.prompt, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=args.seed
+        model,
+        args.prompt,
+        samples.tokens,
+        temperature=samples.temperature,
+        top_k=samples.top_k,
+        seed=args.seed,
+        chat=args.chat,
     )
     if args.json:
         written = list(tokens)
@@ -116,7 +126,8 @@ def generate(args: argparse.Namespace) -> int:
         )
         return DONE
     shown = text.printable if sys.stdout.isatty() else str
-    print(args.prompt, end="", flush=True)
+    if not args.chat:
+        print(args.prompt, end="", flush=True)
     for token in tokens:
         print(shown(token.text), end="", flush=True)
     print()

@@ -146,6 +146,18 @@ def test_generate_at_temperature_0_writes_the_same_each_time(
     assert all(0 < token["probability"] <= 1 for token in answer["tokens"])
 
 
+def test_generate_answers_in_a_chat_what_the_prompt_in_its_form_is_continued_with(
+    bar: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", str(bar.path), "--tokens", "8", "--temperature", "0"]
+    assert main([*words, "--prompt", "User: The king\nAssistant:"]) == 0
+    spelled_out = capsys.readouterr().out
+    assert main([*words, "--chat", "--prompt", "The king"]) == 0
+    answer = capsys.readouterr().out.removesuffix("\n")
+    assert answer
+    assert spelled_out.removeprefix("User: The king\nAssistant:").startswith(answer)
+
+
 def test_generate_names_the_characters_that_a_vocabulary_lacks(
     bar: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
