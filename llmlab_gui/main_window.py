@@ -257,7 +257,7 @@ class MainWindow(QMainWindow):
         event.ignore()
         if choice is CloseChoice.STOP:
             if waiting:  # else the next one would begin in the place of what was stopped
-                self.lab.queue.set_paused(True)
+                self.lab.queue.hold()
             for experiment in self.lab.experiments.live():  # else the next of its runs would begin
                 if experiment.record.watched:
                     self.lab.experiments.controller.stop(experiment.folder)

@@ -23,6 +23,7 @@ class StatusBar(QStatusBar):
         self._lab = lab
         self._sign = QLabel()
         self.state, self.steps, self.speed, self.left = QLabel(), QLabel(), QLabel(), QLabel()
+        self.waiting = QLabel()
         self.bar = QProgressBar()
         self.bar.setRange(0, _WHOLE)
         self.bar.setTextVisible(False)
@@ -34,18 +35,27 @@ class StatusBar(QStatusBar):
             (self.steps, "Steps done"),
             (self.speed, "Speed"),
             (self.left, "Time left"),
+            (self.waiting, "Runs in the queue"),
         ):
             widget.setAccessibleName(name)
-        for widget in (self._sign, self.state, self.bar, self.steps, self.speed, self.left):
+        for widget in (self._sign, self.state, self.bar, self.steps, self.speed, self.left, self.waiting):
             self.addPermanentWidget(widget)
         self.setSizeGripEnabled(False)
         self.setContentsMargins(8, 0, 10, 0)
         lab.runs_changed.connect(self._draw)
         lab.current_changed.connect(self._draw)
         lab.controller.stopping_changed.connect(self._draw)
+        lab.queue.changed.connect(self._draw_queue)
         lab.said.connect(lambda sentence: self.showMessage(sentence, _SAID_MS))
         theme_notifier.changed.connect(self._draw)
         self._draw()
+        self._draw_queue()
+
+    def _draw_queue(self) -> None:
+        state = self._lab.queue.state
+        count = len(state.items)
+        self.waiting.setText(f"{count} in the queue{', paused' if state.paused else ''}" if count else "")
+        self.waiting.setVisible(count > 0)
 
     def _draw(self) -> None:
         row = self._lab.current()

@@ -21,12 +21,13 @@ from llmlab.finetuning.settings import (
 )
 from llmlab.finetuning.unsloth import probe_unsloth
 from llmlab.runs.folder import FINETUNING, PRETRAINING
+from llmlab.sessions.reference import parse
 from llmlab_gui import drops
 from llmlab_gui.background import Background
 from llmlab_gui.docks.run_setup import Costs, RunSetupDock
 from llmlab_gui.docks.setup import OTHER_CHECKPOINTS
 from llmlab_gui.forms.examples_editor import ExamplesEditor
-from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
 from llmlab_gui.numbers_text import bytes_text, count_text, minutes_text
 
 if TYPE_CHECKING:
@@ -117,21 +118,29 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
             return
         outputs = self.lab.outputs
 
-        def done(needed: FinetuneEstimate) -> None:
-            if self._estimated == settings:
+        def find() -> FinetuneEstimate | str:
+            try:
+                return estimate(settings, outputs)
+            except LabError as error:
+                if must_be_fetched(parse(settings.model.base, outputs)):
+                    return str(error)
+                raise
+
+        def done(needed: FinetuneEstimate | str) -> None:
+            if self._estimated != settings:
+                return
+            if isinstance(needed, str):
+                self.show_costs(None, needed)
+            else:
                 self._show_estimate(settings, needed)
 
         def failed(error: LabError) -> None:
-            if self._estimated != settings:
-                return
-            if self.model.here:  # its sizes say so
+            if self._estimated == settings:
                 self._refused = (settings, error)
                 self.update_all()
-            else:
-                self.show_costs(None, str(error))
 
         self._estimated = settings
-        self._background.run(lambda: estimate(settings, outputs), done, failed)
+        self._background.run(find, done, failed)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -13,7 +13,16 @@ from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.available import CONFIG_FILE, AvailableModel, available_models, cached_models
-from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, SavedRun, parse
+from llmlab.sessions.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    LiveRun,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    parse,
+)
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.numbers_text import bytes_text, count_text
@@ -30,13 +39,11 @@ class ModelEditor(NamedEditor):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)
         self._lab = lab
-        self.here = True  # as far as is known; a model of the hub may have to be fetched
         self.button.setAccessibleName("Choose a model")
         self.button.setToolTip("Choose a model")
         self.menu.aboutToShow.connect(self._fill_menu)
 
     def describe(self, name: str) -> str:
-        self.here = True
         reference = parse(name, self._lab.outputs)
         match reference:
             case SavedRun():
@@ -56,9 +63,8 @@ class ModelEditor(NamedEditor):
                     raise LabError(f"There are no weights in {reference.path}.", "It holds no .safetensors file.")
                 return f"Hugging Face folder, {family}, {bytes_text(size)}."
             case HubModel():
-                if reference.name in cached_models():
+                if not must_be_fetched(reference):
                     return "Of the Hugging Face hub, in its cache on this machine."
-                self.here = False
                 return "Of the Hugging Face hub. <b>Not on this machine yet:</b> it is fetched when the run starts."
             case AdaptedModel():
                 return f"An adapter on {reference.base}: the new one is learned on both."
@@ -93,6 +99,11 @@ class ModelEditor(NamedEditor):
         name, _ = QFileDialog.getOpenFileName(self, "A GGUF file", "", "GGUF (*.gguf)")
         if name:
             self.set_value(name)
+
+
+def must_be_fetched(reference: Reference) -> bool:
+    """Whether it is a model of the hub that is not in the cache: nothing is known of its sizes."""
+    return isinstance(reference, HubModel) and reference.name not in cached_models()
 
 
 def _run_words(reference: SavedRun) -> str:

@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.errors import LabError
 from llmlab.runs.queue import QueuedRun, QueueState, RunQueue
+from llmlab_gui.background import Background
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.poller import RunRow
 
@@ -35,6 +36,7 @@ class QueueRunner(QObject):
         self.queue = RunQueue(outputs)
         self.state = QueueState()
         self._controller, self._runs, self._busy = controller, runs, busy
+        self._background = Background(self)
         self._stamp: tuple[int, int] | None = None
         self._asked = False  # a start is under way
         self._looked = False  # which runs live is known
@@ -73,6 +75,14 @@ class QueueRunner(QObject):
         """Starts nothing any more, or goes on."""
         self.set_paused(not self.state.paused)
 
+    def hold(self) -> None:
+        """Pauses at once: the window is about to close."""
+        try:
+            self.queue.set_paused(True)
+        except LabError as error:
+            self.failed.emit(error)
+        self.look()
+
     def start_now(self, item_id: str) -> None:
         """Starts a run at once, whatever else trains."""
         self._asked = True
@@ -103,6 +113,7 @@ class QueueRunner(QObject):
         """Starts nothing any more."""
         self._timer.stop()
         self._looked = False
+        self._background.shutdown()
 
     def _tick(self) -> None:
         self.look()
@@ -118,11 +129,13 @@ class QueueRunner(QObject):
         self.look()
 
     def _change(self, change: Callable[[], None]) -> None:
-        try:
-            change()
-        except LabError as error:
+        """Away from the window's thread: whoever makes a run's folder holds the queue meanwhile."""
+
+        def failed(error: LabError) -> None:
             self.failed.emit(error)
-        self.look()
+            self.look()
+
+        self._background.run(change, lambda _: self.look(), failed)
 
     def _file_stamp(self) -> tuple[int, int]:
         try:

@@ -134,7 +134,7 @@ def test_closing_with_a_live_run(
     qtbot.waitUntil(lambda: steps_drawn(window, "live") > 0, timeout=WAIT)
     asked: list[list[str]] = []
 
-    def ask(_parent: QWidget, rows: list) -> CloseChoice:  # type: ignore[type-arg]
+    def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
         asked.append([row.run.id for row in rows])
         return choice
 
