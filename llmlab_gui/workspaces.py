@@ -56,7 +56,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
                     48,
                     _beside(
                         (50, _tabs("learning_rate", "throughput", "log")),
-                        (50, _tabs("samples", "checkpoints", "learn")),
+                        (50, _tabs("samples", "checkpoints", "notebook", "learn")),
                     ),
                 ),
             ),

@@ -55,7 +55,7 @@ _CAPTIONS = (
 )
 # In a lower place table and chart would have no room below each other: the table is then one more page.
 _ROOM_FOR_BOTH = 470
-_WIDTHS = (20, 34, 12, 9, 7, 10, 18, 30, 14)  # of the columns, in characters
+_WIDTHS = (16, 34, 12, 9, 7, 10, 18, 30, 14)  # of the columns, in characters
 
 
 class NotebookDock(LabDock):
@@ -205,7 +205,7 @@ class NotebookDock(LabDock):
         self.surprises.setAlternatingRowColors(True)
         self.surprises.setSpacing(3)
         self._pages: list[QWidget] = [scrolled(self.detail), scrolled(calibration_page), self.surprises, self.table]
-        for page, title in zip(self._pages, ("Prediction and result", "Calibration", "Surprises"), strict=False):
+        for page, title in zip(self._pages, ("Result", "Calibration", "Surprises"), strict=False):
             self.tabs.addTab(page, title)
         self.tabs.setDocumentMode(True)
         self._splitter = splitter = QSplitter(Qt.Orientation.Vertical)
