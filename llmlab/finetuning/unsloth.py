@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import LabError
 from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, QLORA, FinetuneSettings
+
+if TYPE_CHECKING:  # the window probes, and has no torch
+    from torch import nn
 
 # Importing it compiles and patches: half a minute on a cold disk, and a broken installation may hang.
 _PROBE_SECONDS = 180.0
