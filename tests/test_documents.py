@@ -17,7 +17,8 @@ from llmlab.cli.words import Commands, Parser, assignments_of
 from llmlab.config import describe, read_toml, with_values
 from llmlab.corpora.dataset import load_dataset
 from llmlab.corpora.stories import story_entropy
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.gpt.shapes import parameter_count
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
 from llmlab_gui.concepts import DOCK_IDS, READING_ORDER, check_pages, load_pages, markdown, run_link
@@ -75,6 +76,8 @@ def settings_of(command: str) -> PretrainSettings | None:
     assert not unknown
     if words[0] == "data":
         with_values(FinetuneSettings(), parse_assignments(args.assignments))
+    if words[0] == "finetune":
+        resolve_finetune_settings(args.preset or FINETUNE_PRESET, overrides=assignments_of(args))
     if words[0] not in ("pretrain", "resume"):
         return None
     if words[0] == "resume" or args.parent is not None:
