@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         seeds=args.seeds,
         predictions=[prediction.as_dict() for prediction in predictions_of(args)],
         options={"general": args.general} if args.general else {},
-        command=_command(),
+        command=_command(args),
     )
 
 
@@ -145,7 +144,7 @@ def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         subject=run.id,
         predictions=[prediction.as_dict() for prediction in predictions_of(args)],
         options={} if args.loss is None else {"target": args.loss},
-        command=_command(),
+        command=_command(args),
     )
 
 
@@ -325,8 +324,8 @@ def _parts(words: str | None) -> list[str]:
     return [part.strip() for part in (words or "").split(",") if part.strip()]
 
 
-def _command() -> str:
+def _command(args: argparse.Namespace) -> str:
     """The command line, without what names only a place on this machine."""
-    words = sys.argv[1:]
+    words: list[str] = args.words
     kept = [word for i, word in enumerate(words) if word != "--outputs" and (i == 0 or words[i - 1] != "--outputs")]
     return shlex.join(["llmlab-run", *kept])

@@ -115,4 +115,5 @@ def _run(words: Sequence[str]) -> int:
     args, unknown = parser.parse_known_args(words)
     if unknown:
         args.parser.refuse(unknown)
+    args.words = list(words)  # for what writes down how it was made
     return int(args.command(args))

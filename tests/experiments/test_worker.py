@@ -215,21 +215,3 @@ def test_the_name_of_an_experiment_is_taken_once(outputs: Path) -> None:
     planned(outputs)
     with pytest.raises(LabError, match="already there"):
         planned(outputs)
-
-
-def test_the_forecast_is_written_before_its_run_begins_and_never_again(outputs: Path) -> None:
-    settings = quick_settings(12, checkpoints__interval=4)
-    request = Request(find_kind("scaling"), settings, outputs, id="law", grid=[8, 12, 16, 32], seeds=1)
-    folder = create_experiment(outputs, make_plan(request))
-    worker.ExperimentWorker(folder).run()
-    last = folder.run_of(folder.record().arms[-1], "pretraining")
-    results = read_results(folder)
-    assert results is not None
-    if not folder.forecast_json.is_file():  # twelve steps need not give a law
-        assert any("No power law" in note or "No prediction" in note for note in results.notes)
-        return
-    assert folder.forecast_json.stat().st_mtime <= last.info().created + 0.1
-    before = folder.forecast_json.read_bytes()
-    worker.ExperimentWorker(folder).run()
-    assert folder.forecast_json.read_bytes() == before
-    assert results.value("next_loss") == last.recorded_status().val_loss

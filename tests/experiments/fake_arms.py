@@ -1,0 +1,45 @@
+"""Runs of an experiment without training: finished, with the losses that a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fakes import FakeRun
+
+from llmlab.experiments.kinds import find_kind
+from llmlab.experiments.launcher import create_experiment
+from llmlab.experiments.plan import Request, make_plan, settings_of
+from llmlab.experiments.records import Arm, ExperimentFolder
+from llmlab.settings import PretrainSettings, resolve_settings
+from llmlab.training.events import Evaluated
+
+STEPS = 20
+
+
+def experiment(outputs: Path, kind: str, **more: Any) -> ExperimentFolder:
+    """A planned pretraining experiment, `x`."""
+    settings = resolve_settings("baby", overrides={"train.steps": STEPS, "train.eval_interval": 10})
+    return create_experiment(outputs, make_plan(Request(find_kind(kind), settings, outputs, id="x", **more)))
+
+
+def finish(
+    folder: ExperimentFolder, arm: Arm, val_loss: float, *, train_loss: float = 1.0, best: float = 9.0
+) -> FakeRun:
+    """The arm's run, from its first step to its last. best: validation loss half-way."""
+    settings = settings_of(folder.record(), arm)
+    assert isinstance(settings, PretrainSettings)
+    fake = FakeRun(folder.outputs, arm.run, steps=STEPS, seed=arm.seed, settings=settings, created=1.75e9)
+    fake.start()
+    for step, val in ((0, 4.2), (STEPS // 2, best), (STEPS, val_loss)):
+        fake.advance(step - fake.step, evaluate=False)
+        fake.append(Evaluated(step, fake.time_of(step), train_loss if step else 4.2, val, True, 0.1))
+    return fake.finish()
+
+
+def finish_all(folder: ExperimentFolder, loss: Callable[[Arm], float]) -> None:
+    """Every arm but those to be predicted."""
+    for arm in folder.record().arms:
+        if not arm.forecast:
+            finish(folder, arm, loss(arm))

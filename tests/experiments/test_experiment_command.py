@@ -1,0 +1,101 @@
+"""`llmlab-run experiment` as a terminal and a script see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_arms import experiment, finish_all
+
+from llmlab.cli.main import main
+from llmlab.experiments.launcher import stop_experiment
+from llmlab.experiments.records import find_experiment
+
+TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
+TINY += [
+    word for part in ("n_layer=1", "n_head=2", "n_embd=16", "block_size=16") for word in ("--set", f"model.{part}")
+]
+
+
+def run(*words: str) -> int:
+    return main(["experiment", *words])
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_is_printed_with_its_time_and_makes_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learning-rate", *TINY, "--grid", "1e-3,1e-2", "--seeds", "2", "--name", "p", "--plan") == 0
+    text = capsys.readouterr().out
+    assert "4 runs, 2 seeds each, about 0:2" in text
+    assert "lr1e-2-s2" in text
+    assert not (outputs / "experiments").exists()
+
+
+def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["width", *TINY, "--grid", "8,16", "--name", "wide", "--predict", "best=16@70%"]
+    assert run(*words, "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ends = [(line["name"], line["state"]) for line in lines if line["event"] == "arm" and line["state"] == "finished"]
+    assert ends == [("w8", "finished"), ("w16", "finished")]
+    assert lines[-1]["event"] == "finished"
+    assert {arm["run"] for arm in lines[-1]["results"]["arms"]} == {"wide-w8", "wide-w16"}
+    report = Path(lines[-1]["report"]).read_text()
+    assert "`llmlab-run experiment width --corpus tiny" in report
+    assert "best 16, 70 % sure" in report
+    # The same name with the same words goes on (here: there is nothing left); with others it is refused.
+    before = (outputs / "pretraining" / "wide-w8" / "events.jsonl").read_bytes()
+    assert run("resume", "wide") == 0
+    assert (outputs / "pretraining" / "wide-w8" / "events.jsonl").read_bytes() == before
+    assert "Report:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["learningrate"], "Did you mean learning-rate?"),
+        (["width", "--model", "bar@final"], "experiment of pretraining"),
+        (["loss-curves"], "none is named"),
+        (["width", "bar"], "takes no 'bar'"),
+        (["show"], "needs an experiment's id"),
+        (["show", "y"], "There is no experiment 'y'"),
+        (["width", "--grid", "16,wide"], "model.n_embd cannot be 'wide'"),
+        (["lora-rank"], "model.base"),
+        (["width", "--corpus", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(
+    outputs: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert run(*words) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert says in said or "No model was named" in said
+    assert "Traceback" not in said
+    assert not (outputs / "experiments").exists()
+
+
+def test_experiments_are_listed_and_shown(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = experiment(outputs, "depth", grid=[1, 2])
+    assert run("list", "--json") == 0
+    assert [(row["id"], row["state"]) for row in json.loads(capsys.readouterr().out)] == [("x", "planned")]
+    finish_all(folder, lambda arm: 3.0 - 0.1 * arm.x)
+    assert run("report", "x") == 0
+    assert Path(capsys.readouterr().out.strip()) == folder.report
+    assert run("show", "x") == 0
+    text = capsys.readouterr().out
+    assert "What does a deeper model gain" in text
+    assert "best_loss" in text
+    assert run("show", "x", "--json") == 0
+    assert printed(capsys)["results"]["complete"] is True
+
+
+def test_a_name_that_means_another_plan_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment(outputs, "depth", grid=[1, 2])
+    assert run("depth", *TINY, "--grid", "1,2", "--name", "x") == 2
+    assert "begun with other settings" in capsys.readouterr().err
+    with pytest.raises(Exception, match="not running"):
+        stop_experiment(find_experiment("x", outputs))

@@ -1,0 +1,204 @@
+"""Results come from the runs' events alone, and the report says nothing that is not in them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_arms import experiment, finish, finish_all
+
+from llmlab.experiments.forecast import forecast_next
+from llmlab.experiments.forgetting import pareto_front
+from llmlab.experiments.outcomes import (
+    ExperimentResults,
+    Point,
+    read_forecast,
+    read_results,
+    write_results,
+)
+from llmlab.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
+from llmlab.experiments.report import write_report
+from llmlab.experiments.results import build_results
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import parse_prediction
+
+RATES = [3e-4, 1e-3, 3e-3, 1e-2]
+
+
+def basin(arm: Arm) -> float:
+    """A basin with its bottom at 2e-3; the second seed is 0.02 above the first."""
+    return 2.0 + 0.1 * math.log(arm.x / 2e-3) ** 2 + 0.02 * (arm.seed - 1337)
+
+
+def built(folder: ExperimentFolder) -> ExperimentResults:
+    results = build_results(folder, folder.record())
+    write_results(folder, results)
+    return results
+
+
+def test_the_basin_of_the_learning_rate_with_means_and_errors_over_seeds(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES, seeds=2)
+    finish_all(folder, basin)
+    results = built(folder)
+    assert results.complete
+    points = results.charts[0].curves[0].points
+    assert [point.x for point in points] == RATES
+    for point in points:
+        mean = 2.01 + 0.1 * math.log(point.x / 2e-3) ** 2
+        assert point.y == pytest.approx(mean)
+        # Two runs 0.02 apart: their standard deviation is 0.02 / sqrt(2), the error of their mean half of 0.02.
+        assert (point.low, point.high) == (pytest.approx(mean - 0.01), pytest.approx(mean + 0.01))
+        assert point.runs == 2
+    assert results.value("fitted_lr") == pytest.approx(2e-3, rel=1e-6)
+    assert results.value("best_lr") == 3e-3  # |ln 3/2| is less than |ln 1/2|
+    assert results.value("best_loss") == pytest.approx(points[2].y)
+    assert results.value("spread") == pytest.approx(points[0].y - points[2].y)
+    assert results.charts[0].fits[0].parameters["k"] == pytest.approx(0.1)
+
+
+def test_a_lowest_loss_at_the_end_of_the_grid_is_said_to_be_there(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES)
+    finish_all(folder, lambda arm: 4 + math.log10(arm.x))
+    results = built(folder)
+    assert results.value("fitted_lr") is None
+    assert any("Widen the grid" in note for note in results.notes)
+
+
+def test_runs_that_have_not_ended_are_in_no_mean(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32, 64])
+    first, *_ = folder.record().arms
+    finish(folder, first, 2.5)
+    results = built(folder)
+    assert not results.complete
+    assert [arm.state for arm in results.arms] == ["finished", "planned", "planned"]
+    assert [point.x for point in results.charts[0].curves[0].points] == [16]
+
+
+def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outputs: Path) -> None:
+    folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48, 64], seeds=2)
+    record = folder.record()
+    noise = np.random.default_rng(0)
+
+    def law(arm: Arm) -> float:
+        return 40 * arm.x**-0.4 + 1.2 + noise.normal(0, 0.003)
+
+    finish_all(folder, law)
+    last = next(arm for arm in record.arms if arm.forecast)
+    forecast_next(folder, record, last)
+    forecast = read_forecast(folder)
+    assert forecast is not None
+    truth = 40 * last.x**-0.4 + 1.2
+    assert forecast.value == pytest.approx(truth, abs=0.02)
+    assert forecast.low is not None
+    assert forecast.high is not None
+    assert forecast.low < truth < forecast.high
+    assert len(forecast.arms) == 8
+    finish(folder, last, truth + 0.5)
+    before = folder.forecast_json.read_bytes()
+    forecast_next(folder, record, last)
+    assert folder.forecast_json.read_bytes() == before
+    results = built(folder)
+    assert results.value("next_loss") == truth + 0.5
+    assert results.value("forecast") == forecast.value
+    assert results.value("forecast_error") == pytest.approx(truth + 0.5 - forecast.value)
+    # The fit stays what it was: the run that was predicted is not part of it.
+    assert results.charts[0].fits[0].parameters["b"] == pytest.approx(forecast.b)
+
+
+def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
+    folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48], seeds=1)
+    record = folder.record()
+    finish_all(folder, lambda arm: 40 * arm.x**-0.4 + 1.2)
+    last = next(arm for arm in record.arms if arm.forecast)
+    finish(folder, last, 1.5)
+    forecast_next(folder, record, last)
+    assert read_forecast(folder) is None
+    assert any("No prediction had been written" in note for note in built(folder).notes)
+
+
+def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
+    folder = experiment(outputs, "data-size", grid=[10_000, 100_000])
+    for arm in folder.record().arms:
+        finish(folder, arm, 3.0, best=2.0 if arm.x == 10_000 else 2.5)
+    assert built(folder).value("best_loss") == 2.0
+
+
+def test_results_come_back_from_their_file_as_they_were(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES)
+    finish_all(folder, basin)
+    results = built(folder)
+    assert read_results(folder) == results
+    folder.results_json.write_text('{"id": 7}')
+    assert read_results(folder) is None
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:
+    points = [Point(1.0, 5.0), Point(2.0, 3.0), Point(2.5, 4.0), Point(3.0, 1.0), Point(3.0, 2.0)]
+    assert [(point.x, point.y) for point in pareto_front(points)] == [(1.0, 5.0), (2.0, 3.0), (3.0, 1.0)]
+
+
+def test_every_number_of_the_report_is_one_of_the_results_or_of_the_plan(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES, seeds=2, command="llmlab-run experiment learning-rate")
+    finish_all(folder, basin)
+    results = built(folder)
+    text = write_report(folder, folder.record(), results, seconds=12.0).read_text()
+    body = text[text.index("## What happened") : text.index("## How it was done")]
+    body = re.sub(r"!\[.*?\]\(.*?\)|`[^`]*`", "", body)  # figures, names of runs
+    known = _numbers(json.loads(folder.results_json.read_text())) + _numbers(
+        json.loads(folder.experiment_json.read_text())
+    )
+    for written in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?", body):
+        value, digits = float(written), max(1, len(written.replace(".", "").lstrip("0").partition("e")[0]))
+        close = [one for one in known if math.isclose(one, value, rel_tol=10.0 ** (1 - digits), abs_tol=5e-5)]
+        assert close or written in ("90", "1"), f"{written} is no result"
+    for figure in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (folder.path / figure).stat().st_size > 5000
+        assert (folder.path / figure).with_suffix(".svg").is_file()
+
+
+def _numbers(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in _numbers(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outputs: Path) -> None:
+    predictions = [parse_prediction("best_lr=1e-3..5e-3@80%").as_dict()]
+    folder = experiment(outputs, "learning-rate", grid=RATES, predictions=predictions)
+    assert folder.record().predictions[0]["seal"]
+    finish_all(folder, basin)
+    results = built(folder)
+    text = write_report(folder, folder.record(), results).read_text()
+    assert "best_lr 0.001 to 0.005, 80 % sure. It became 0.003: inside." in text
+    assert "bits: expected" in text
+    assert "Not written yet: `llmlab-run notebook learned x" in text
+    book = Notebook(outputs)
+    book.learn(book.find("x"), "The basin is wide.")
+    assert "The basin is wide." in write_report(folder, folder.record(), results).read_text()
+
+
+def test_without_a_prediction_nothing_is_called_surprising(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32])
+    finish_all(folder, lambda arm: 3.0)
+    assert "nothing here can be called surprising" in write_report(folder, folder.record(), built(folder)).read_text()
+
+
+def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32])
+    assert [one.id for one in list_experiments(outputs)] == ["x"]
+    assert find_experiment("x", outputs) == folder
+    assert folder.status().state == "planned"
+    assert folder.record().arm("w16").settings["model.n_embd"] == 16
+    with pytest.raises(Exception, match="Did you mean x"):
+        find_experiment("xx", outputs)
+    folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
+    with pytest.raises(Exception, match="damaged"):
+        folder.record()
