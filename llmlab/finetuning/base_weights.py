@@ -48,9 +48,10 @@ def weights_of(reference: Reference) -> Weights:
         case ModelFolder(path):
             return _from_files(weight_files(path, path.name))
         case HubModel(name):
-            if (folder := cached_models().get(name)) is None:
+            snapshot = cached_models().get(name)
+            if snapshot is None:
                 raise LabError(f"{name} is not on this machine.", "", "Open it once: that downloads it.")
-            return _from_files(weight_files(folder, name))
+            return _from_files(weight_files(snapshot, name))
         case GgufFile(path):
             return _GgufWeights(path)
 
