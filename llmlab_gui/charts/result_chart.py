@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
@@ -30,6 +31,16 @@ _RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.experiment
 _COUNTED = ("steps", "tokens", "windows", "layers", "runs", "numbers a token")
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What someone expected, on one of the axes: from low to high, or one place where they are equal."""
+
+    on_x: bool
+    low: float
+    high: float
+    label: str
+
+
 class ResultChart(pg.PlotWidget):
     """Draws one `llmlab.experiments.outcomes.Chart`. Hovering a point says what it is."""
 
@@ -37,6 +48,7 @@ class ResultChart(pg.PlotWidget):
         self._axes = {"bottom": NumberAxis("bottom"), "left": NumberAxis("left")}
         super().__init__(parent, axisItems=self._axes)
         self.chart: Chart | None = None
+        self.expected: list[Expected] = []
         self.log_x = self.log_y = False
         self._places: list[tuple[Curve, Point]] = []
         self._under = -1
@@ -54,10 +66,10 @@ class ResultChart(pg.PlotWidget):
         theme_notifier.changed.connect(self.redraw)
         self.redraw()
 
-    def show_chart(self, chart: Chart | None) -> None:
+    def show_chart(self, chart: Chart | None, expected: Sequence[Expected] = ()) -> None:
         """Replaces everything; another chart than before begins with the axes that it asks for."""
         fresh = chart is not None and (self.chart is None or self.chart.name != chart.name)
-        self.chart = chart
+        self.chart, self.expected = chart, list(expected)
         if chart is not None and fresh:
             self.log_x, self.log_y = chart.x_axis.log, chart.y_axis.log
             self.setAccessibleDescription(chart.title)
@@ -85,6 +97,9 @@ class ResultChart(pg.PlotWidget):
             lows, highs = fit.low or [math.nan] * len(fit.x), fit.high or [math.nan] * len(fit.x)
             for x, y, low, high in zip(fit.x, fit.y, lows, highs, strict=False):
                 rows.append((chart.name, "fit", fit.name, x, y, low, high, 0, fit.formula))
+        for one in self.expected:
+            axes = (one.low, math.nan) if one.on_x else (math.nan, one.low)
+            rows.append((chart.name, "expected", "", *axes, one.low, one.high, 0, one.label))
         rows += [(chart.name, "mark", "", mark.x, math.nan, math.nan, math.nan, 0, mark.label) for mark in chart.marks]
         return header, rows
 
@@ -146,6 +161,8 @@ class ResultChart(pg.PlotWidget):
             self._draw_curve(curve, color, _SYMBOLS[number % len(_SYMBOLS)])
         for mark in chart.marks:
             self._draw_mark(mark)
+        for expected in self.expected:
+            self._draw_expected(expected)
         self._legend.setVisible(bool(self._legend.items) and (len(chart.curves) + len(chart.fits) > 1))
         self._fit_view()
 
@@ -238,6 +255,38 @@ class ResultChart(pg.PlotWidget):
         line.setZValue(-5)
         self._add(line)
 
+    def _draw_expected(self, expected: Expected) -> None:
+        log = self.log_x if expected.on_x else self.log_y
+        low, high = drawn(np.array([expected.low, expected.high], dtype=float), log)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return
+        color = QColor(current_theme().warning)
+        tint = QColor(color)
+        tint.setAlpha(_BAND_ALPHA // 2)
+        if high > low:
+            region = pg.LinearRegionItem(
+                (low, high),
+                orientation="vertical" if expected.on_x else "horizontal",
+                movable=False,
+                brush=pg.mkBrush(tint),
+                pen=pg.mkPen(color, style=Qt.PenStyle.DotLine),
+            )
+            region.setZValue(-15)
+            self._add(region)
+        # Its name stands away from those of the marks.
+        options = {"position": 0.9 if expected.on_x else 0.03, "color": color, "movable": False}
+        options["anchors"] = [(0, 1), (1, 1)] if expected.on_x else [(0, 1), (0, 1)]
+        line = pg.InfiniteLine(
+            (low + high) / 2,
+            angle=90 if expected.on_x else 0,
+            movable=False,
+            pen=pg.mkPen(color, width=1.5, style=Qt.PenStyle.DashLine if high == low else Qt.PenStyle.NoPen),
+            label=expected.label,
+            labelOpts=options,
+        )
+        line.setZValue(-4)
+        self._add(line)
+
     def _add(self, item: pg.GraphicsObject) -> None:
         self.getPlotItem().addItem(item, ignoreBounds=True)
         self._items.append(item)
@@ -279,6 +328,8 @@ class ResultChart(pg.PlotWidget):
         points = [point for curve in chart.curves for point in curve.points]
         x = [p.x for p in points] + [x for fit in chart.fits for x in fit.x] + [mark.x for mark in chart.marks]
         y = [p.y for p in points] + [y for fit in chart.fits for y in (*fit.y, *fit.low, *fit.high)]
+        x += [edge for one in self.expected if one.on_x for edge in (one.low, one.high)]
+        y += [edge for one in self.expected if not one.on_x for edge in (one.low, one.high)]
         y += [edge for p in points for edge in (p.low, p.high) if edge is not None]
         top = _ceiling(chart)
         y = y if top is None else [min(value, top) for value in y]

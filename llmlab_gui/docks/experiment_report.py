@@ -35,6 +35,8 @@ class ReportBrowser(QTextBrowser):
         super().__init__(parent)
         self._images: dict[str, QImage] = {}
         self.setOpenLinks(False)
+        # Always there, so that figures do not become wider than the text when it appears.
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
         self.setAccessibleName("Report")
         self.document().setDocumentMargin(_MARGIN)
 

@@ -21,9 +21,11 @@ from PySide6.QtWidgets import (
 
 from llmlab.errors import LabError
 from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding
+from llmlab.experiments.records import ExperimentRecord
+from llmlab.notebook.locked import read_locked
 from llmlab_gui.background import Background
 from llmlab_gui.charts.picture import save_csv, save_picture
-from llmlab_gui.charts.result_chart import ResultChart
+from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.inspection_dock import menu_button
 from llmlab_gui.flow import FlowRow
@@ -32,6 +34,9 @@ from llmlab_gui.theme import current_theme, theme_notifier
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
+# What a prediction can be about (llmlab.notebook.quantities) that the main chart has an axis for.
+_ON_X, _ON_Y = ("best_lr", "best_rank", "best"), ("best_loss", "next_loss")
+_CHART_SHARE = 70  # per cent of the height
 _CAPTION = "Points are runs, or means over seeds with one standard error; dashed: the fit, with its 90 % band."
 
 
@@ -68,6 +73,7 @@ class ExperimentResultDock(LabDock):
         splitter.addWidget(scroll)
         splitter.setStretchFactor(0, 5)
         splitter.setStretchFactor(1, 2)
+        splitter.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
         splitter.setChildrenCollapsible(False)
         self._below = scroll
         row = QWidget()
@@ -138,7 +144,9 @@ class ExperimentResultDock(LabDock):
         wanted = self.charts.currentData()
         charts = results.charts if results is not None else []
         chart = next((chart for chart in charts if chart.name == wanted), None)
-        self.chart.show_chart(chart)
+        row = self.desk.current()
+        first = chart is not None and chart is charts[0]
+        self.chart.show_chart(chart, expectations(row.record) if first and row is not None else ())
         self.log_x.setChecked(self.chart.log_x)
         self.log_y.setChecked(self.chart.log_y)
 
@@ -177,6 +185,32 @@ class ExperimentResultDock(LabDock):
                 self.export(Path(chosen).with_suffix(f".{kind}"))
             except LabError as error:
                 self.lab.error_raised.emit(error)
+
+
+def expectations(record: ExperimentRecord) -> list[Expected]:
+    """What was predicted of the main chart's axes: where its lowest point lies, and how low that is."""
+    found = []
+    varied = all(next(iter(arm.varied.values()), None) == arm.x for arm in record.arms)  # x is what is varied
+    for values in record.predictions:
+        locked = read_locked(values)
+        if locked is None:
+            continue
+        stated = locked.prediction
+        on_x, on_y = stated.quantity in _ON_X and varied, stated.quantity in _ON_Y
+        low, high = stated.low, stated.high
+        if stated.choice:
+            low = high = _as_number(stated.choice)
+        if (on_x or on_y) and low is not None and high is not None:
+            sure = "" if stated.confidence is None else f", {100 * stated.confidence:.0f} % sure"
+            found.append(Expected(on_x, low, high, f"you expected{sure}"))
+    return found
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def findings_html(findings: list[Finding]) -> str:

@@ -259,8 +259,8 @@ ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
         right=True,
         width=14,
     ),
-    Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats a token", right=True, width=8),
     Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats a token", right=True, width=9),
+    Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats a token", right=True, width=8),
     Column("Seed", lambda row: str(row.arm.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "Time",

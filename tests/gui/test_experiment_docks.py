@@ -6,23 +6,27 @@ import csv
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_experiments import RATES, STEPS, FakeExperiment
+from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
 from PySide6.QtCore import QCoreApplication, QEvent, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 
 from llmlab.experiments.outcomes import Finding
-from llmlab_gui.charts.result_chart import ResultChart
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.quantities import EXPERIMENT
+from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks import experiments as experiments_module
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.experiment import ExperimentDock
 from llmlab_gui.docks.experiment_losses import ExperimentLossesDock
 from llmlab_gui.docks.experiment_report import ExperimentReportDock
-from llmlab_gui.docks.experiment_result import ExperimentResultDock, finding_text
+from llmlab_gui.docks.experiment_result import ExperimentResultDock, expectations, finding_text
 from llmlab_gui.docks.experiments import ExperimentsDock, progress, standing_text
 from llmlab_gui.experiments import poller
 from llmlab_gui.experiments.colors import arm_colors
@@ -290,6 +294,18 @@ def test_a_run_that_rose_does_not_set_the_scale_of_losses_along_training(
     chart.resize(500, 300)
     chart.show_chart(fake.write_results().charts[1])
     assert chart.getPlotItem().getViewBox().viewRange()[1][1] < 5.0
+
+
+def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: Path) -> None:
+    lines = ("best_lr=1e-2@60%", "best_loss=2..3@80%", "diverged=1", "text=It is flat@50%", "best_arm=lr1e-2")
+    stated = [parse_prediction(line).as_dict() for line in lines]
+    record = replace(rate_plan(outputs), predictions=lock(EXPERIMENT, "rates", stated))
+    assert expectations(record) == [
+        Expected(True, 0.01, 0.01, "you expected, 60 % sure"),
+        Expected(False, 2.0, 3.0, "you expected, 80 % sure"),
+    ]
+    moved = replace(record, arms=[replace(arm, x=arm.x * 1e6) for arm in record.arms])
+    assert [one.on_x for one in expectations(moved)] == [False]  # x is something else than what is varied
 
 
 @pytest.mark.parametrize(
