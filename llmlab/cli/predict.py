@@ -20,6 +20,7 @@ def add_predict(parser: Parser) -> None:
         metavar="WHAT",
         dest="predictions",
         action="append",
+        type=parse_prediction,
         default=[],
         help="what you expect, locked before the start and scored at the end: val_loss=1.9..2.2@80%%; again for each "
         "(`llmlab-run notebook quantities` lists what can be predicted)",
@@ -27,8 +28,8 @@ def add_predict(parser: Parser) -> None:
 
 
 def predictions_of(args: argparse.Namespace) -> list[Prediction]:
-    """What the command line predicts. Raises UsageError in a sentence that says how to write it."""
-    return [parse_prediction(line) for line in args.predictions]
+    """What the command line predicts; what cannot be read was refused when the words were read."""
+    return list(args.predictions)
 
 
 def tell_outcomes(outputs: Path, about: str, *, as_json: bool) -> None:

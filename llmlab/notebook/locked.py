@@ -15,6 +15,7 @@ from typing import Any
 
 from llmlab.errors import UsageError
 from llmlab.notebook.predictions import Prediction, from_dict
+from llmlab.notebook.quantities import require_askable
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def lock(
 ) -> list[dict[str, Any]]:
     """Predictions about a run or experiment, locked now. subject: `run` or `experiment`; about: its id.
 
-    What is locked already stays as it is. Raises UsageError for plain values that are no prediction.
+    What is locked already stays as it is. Raises UsageError for plain values that are no prediction, and for what
+    only an experiment can answer where a run is meant.
     """
     now = time.time()
     locked = []
@@ -54,6 +56,7 @@ def lock(
             locked.append(dict(given))
             continue
         prediction = given if isinstance(given, Prediction) else from_dict(given)
+        require_askable(prediction.quantity, subject)
         seal = _seal(subject, about, prediction, now, at_step)
         locked.append(Locked(prediction, now, at_step, seal).as_dict())
     return locked

@@ -10,6 +10,7 @@ from llmlab.errors import UsageError
 
 RUN, EXPERIMENT = "run", "experiment"
 NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"
+_A = {RUN: "a run", EXPERIMENT: "an experiment"}
 STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
 
 
@@ -85,9 +86,20 @@ def find_quantity(name: str) -> Quantity:
     nearest = difflib.get_close_matches(name, [*_BY_NAME, STEPS_TO + "LOSS"], n=3, cutoff=0.5)
     raise UsageError(
         f"Nothing named {name!r} can be predicted.",
-        f"There are: {', '.join(_BY_NAME)}, {STEPS_TO}LOSS.",
-        f"Did you mean {' or '.join(nearest)}?" if nearest else "Or write it as a sentence: text=...",
+        f"Did you mean {' or '.join(nearest)}?" if nearest else "",
+        "`llmlab-run notebook quantities` lists what can be; anything else is a sentence: text=...",
     )
+
+
+def require_askable(name: str, subject: str) -> None:
+    """UsageError when a run is asked for what only an experiment can answer, or the other way round."""
+    quantity = find_quantity(name)
+    if quantity.subject not in ("", subject):
+        raise UsageError(
+            f"{name} cannot be predicted of {_A[subject]}.",
+            f"It is the {quantity.title}, of {_A[quantity.subject]}.",
+            "`llmlab-run notebook quantities` lists what can be.",
+        )
 
 
 def steps_to(name: str) -> float | None:

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from llmlab.config import with_values
 from llmlab.errors import LabError
 from llmlab.runs.checkpoints import set_pinned
 from llmlab.training.events import CheckpointSaved, Event
@@ -39,6 +40,7 @@ from llmlab_gui.docks.checkpoint_rows import (
 from llmlab_gui.docks.checkpoints_table import STEP, CheckpointsModel, sorted_proxy
 from llmlab_gui.docks.deletion_box import confirm_deletion
 from llmlab_gui.docks.exporter import Exporter
+from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -170,7 +172,9 @@ class CheckpointsDock(LabDock):
         if not accepted:
             return
         try:
-            self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name=name or None)
+            predictions = self.lab.notebook.ask(self, *question_about(with_values(run.info.settings, overrides)))
+            if predictions is not None:
+                self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name or None, predictions)
         except LabError as error:
             self._failed(error)
 

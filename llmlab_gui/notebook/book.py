@@ -18,8 +18,8 @@ from llmlab.notebook.words import outcome_sentence
 from llmlab_gui.background import Background
 from llmlab_gui.settings import WindowSettings
 
-# More sentences than these in one message are not read; the dock has them all.
-_MOST_SENTENCES = 2
+# A message is one line; the dock has all.
+_MOST_SENTENCES = 1
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ class Book(QObject):
             self._told = True
             sentence = " ".join(contents.damaged)
             self.failed.emit(LabError("A file of the notebook cannot be read.", sentence, "The others are shown."))
+        # Whoever else looks into the notebook may have scored it first: an experiment's report does.
+        waited = {entry.id for entry in self.entries if entry.scored_at is None} | set(contents.fresh)
         for entry in contents.entries:
-            if entry.id in contents.fresh:
+            if entry.id in waited and entry.scored_at is not None:
                 self._tell(entry)
         if (contents.entries, contents.damaged) != (self.entries, self.damaged):
             self.entries, self.damaged = contents.entries, contents.damaged

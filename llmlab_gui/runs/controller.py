@@ -98,15 +98,26 @@ class RunController(QObject):
         )
 
     def branch(
-        self, run: RunFolder, checkpoint: Checkpoint, overrides: Mapping[str, Any], name: str | None = None
+        self,
+        run: RunFolder,
+        checkpoint: Checkpoint,
+        overrides: Mapping[str, Any],
+        name: str | None = None,
+        predictions: Sequence[Prediction] = (),
     ) -> None:
-        """A new run that begins from a checkpoint of another."""
+        """A new run that begins from a checkpoint of another. predictions: of the learner, locked with this."""
 
         def make() -> RunFolder:
             info = run.info()
             settings = with_values(info.settings, overrides)
             return launcher.create_run(
-                self._outputs, settings, name=name, preset=info.preset, parent=(run, checkpoint), watched=True
+                self._outputs,
+                settings,
+                name=name,
+                preset=info.preset,
+                parent=(run, checkpoint),
+                watched=True,
+                predictions=predictions,
             )
 
         self._launch(make, lambda made: f"{made.id} was started from {run.id}@{checkpoint.step}.")

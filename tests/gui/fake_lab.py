@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 from fakes import FakeRun
 from PySide6.QtCore import QObject, Signal
 
+from llmlab.notebook.predictions import Prediction
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.training.events import Event
 from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.notebook.book import Book
 from llmlab_gui.runs.history import RunHistory
 
 
@@ -33,7 +35,12 @@ class FakeController:
         self.saved.append(run.id)
 
     def branch(
-        self, run: RunFolder, checkpoint: Checkpoint, overrides: Mapping[str, Any], name: str | None = None
+        self,
+        run: RunFolder,
+        checkpoint: Checkpoint,
+        overrides: Mapping[str, Any],
+        name: str | None = None,
+        predictions: Sequence[Prediction] = (),
     ) -> None:
         self.branched.append((run.id, checkpoint.name, dict(overrides), name))
 
@@ -56,6 +63,8 @@ class FakeLab(QObject):
         super().__init__()
         self.outputs = outputs
         self.controller = FakeController()
+        self.notebook = Book(outputs, self)
+        self.notebook.set_asks(False)
         self.inspection = InspectionSession(outputs, self)  # starts no process until it is asked
         self.errors: list[Any] = []
         self._fakes: dict[str, FakeRun] = {}

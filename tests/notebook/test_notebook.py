@@ -76,6 +76,14 @@ def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
     assert line.entry.title == title_of(settings) == "4 layers of width 128 on shakespeare, 2,000 steps"
 
 
+def test_a_run_is_not_asked_for_what_an_experiment_answers(outputs: Path) -> None:
+    with pytest.raises(UsageError, match="best_lr cannot be predicted of a run"):
+        create_run(outputs, resolve_settings("baby"), name="bar", predictions=[parse_prediction("best_lr=1e-3@60%")])
+    with pytest.raises(UsageError, match="val_loss cannot be predicted of an experiment"):
+        lock("experiment", "lr", [parse_prediction("val_loss=1..2@60%")])
+    assert lock("experiment", "lr", [parse_prediction("text=It works")])
+
+
 def test_plain_values_that_are_no_prediction_make_no_run(outputs: Path) -> None:
     with pytest.raises(UsageError):
         create_run(outputs, resolve_settings("baby"), name="bar", predictions=[{"quantity": "val_loss"}])
