@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
+from llmlab.experiments.kinds import KINDS
 from llmlab.finetuning.settings import finetune_preset_names, load_finetune_preset
 from llmlab.runs.folder import FINETUNING
 from llmlab.settings import load_preset, preset_names
@@ -68,6 +69,8 @@ class Menus(QObject):
         for name in finetune_preset_names():
             title = load_finetune_preset(name).title
             made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
+        asked = window.lab.experiments.setup_requested
+        made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
         made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_all()]
         made += [
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")

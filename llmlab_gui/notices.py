@@ -37,6 +37,7 @@ class Notices(QObject):
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
         lab.run_ended.connect(self._run_ended)
+        lab.experiments.ended.connect(self._experiment_ended)
 
     def tell(self, title: str, words: str) -> None:
         """Says it outside the window."""
@@ -63,6 +64,16 @@ class Notices(QObject):
         seconds = lasted(row)
         if seconds >= LONG_SECONDS:
             self.tell(*sentence(row, seconds))
+
+    def _experiment_ended(self, experiment_id: str) -> None:
+        row = self._lab.experiments.row(experiment_id)
+        if row is None or not self._settings.notify or self._window.isActiveWindow():
+            return
+        seconds = row.status.active_seconds
+        if seconds >= LONG_SECONDS:
+            what = f"{experiment_id} {_WORDS.get(row.status.state, 'has ended')}"
+            ended, all_of_them = row.status.ended_arms, len(row.record.arms)
+            self.tell(what, f"After {minutes_text(seconds / 60)}: {ended} of {all_of_them} runs have ended.")
 
     def _come_to_front(self) -> None:
         self._window.showNormal() if self._window.isMinimized() else self._window.show()
