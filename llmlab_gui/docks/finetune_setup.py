@@ -72,7 +72,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self._refused: tuple[FinetuneSettings, LabError] | None = None  # what cannot work, and why
         self.setAcceptDrops(True)
         self.train_button.setText("Fine-tune")
-        self.caption("Which model learns what, and how. Bold settings differ from the preset.", "lora")
+        self.caption("Which model learns what, and how. Bold settings differ from the preset.", "fine-tuning")
         self._listing = QTimer(self)
         self._listing.setSingleShot(True)
         self._listing.setInterval(0)

@@ -54,7 +54,7 @@ class QueueDock(LabDock):
         layout.addWidget(self.table, 1)
         layout.addWidget(self.problem)
         self.set_body(body)
-        self.caption("Runs that wait: each starts when the one before has ended.", "optimisation")
+        self.caption("Runs that wait: each starts when the one before has ended.", "experiments")
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self._refresh_if_seen)
