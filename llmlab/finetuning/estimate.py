@@ -25,12 +25,13 @@ from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, S
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 # Resident memory of a worker before its first step: interpreter, torch, transformers' Trainer and PEFT, on Linux.
 _WORKER_BYTES = 560_000_000
-# Copies of a batch's logits at once: they, their gradient, and that of their slice (`Finetuner.loss_sum`).
-_LOGITS = 3.0
-# A trained token's row of logits besides: picked, its log-softmax, and the gradient.
-_TRAINED_LOGITS = 3.0
-# The allocator leaves holes between blocks that live for different times: measured, models of 6 to 30 layers.
-_SCATTER = 1.15
+# Copies of a batch's logits that are held at once: they, their gradient, that of their slice; and of those rows that
+# are trained on: the log-softmax (`Finetuner.loss_sum`). Fitted to peaks of runs with a tenth and all of their tokens
+# trained on: blocks that are freed and blocks that are needed next are not always of one size.
+_LOGITS = 3.2
+_TRAINED_LOGITS = 1.0
+# Holes that the allocator leaves among activations.
+_SCATTER = 1.05
 # Share of a row that is trained on where answers are: a guess, the examples are not read.
 _ANSWERS = 0.5
 

@@ -1,0 +1,215 @@
+"""What is estimated without loading anything is what a prepared model has, and what autograd keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+import transformers
+from bases import KINDS, make_bases, prepared, settings_for
+from peft import LoraConfig, get_peft_model
+from real_model import smollm2
+from small_models import COMBINATIONS, lively, shape, some_ids
+from torch import Tensor, nn
+
+import llmlab
+from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.base_shape import _FAMILIES, BaseShape, base_shape
+from llmlab.finetuning.base_shape import _scratch as _scratch_shape
+from llmlab.finetuning.estimate import activations, estimate
+from llmlab.finetuning.lora import insert
+from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSettings
+from llmlab.finetuning.targets import layer_size, target_layers
+from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import block_layers
+from llmlab.runs.launcher import create_run
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def bases(outputs: Path) -> dict[str, str]:
+    return make_bases(outputs)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_those_of_the_prepared_model(bases: dict[str, str], outputs: Path, kind: str, method: str) -> None:
+    for targets in (ALL, ATTENTION, FEED_FORWARD) if method == "lora" else (ALL,):
+        expected = estimate(settings_for(bases[kind], method, targets=targets), outputs)
+        what = prepared(bases[kind], outputs, method, targets=targets)
+        assert (expected.trainable, expected.total) == (what.trainable, what.total)
+        assert expected.checkpoint_bytes == 12 * what.trainable  # fp32 weights and AdamW's two moments
+
+
+@pytest.mark.parametrize("family", [*_FAMILIES, "gpt2", "gpt_neox", "opt"])
+def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) -> None:
+    model = _small(family)
+    if family in ("gpt_neox", "opt"):  # of families that are not described, the header of the weights is read
+        model.save_pretrained(tmp_path)
+    else:
+        model.config.save_pretrained(tmp_path)
+    found = base_shape(str(tmp_path), tmp_path)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    for part in (ATTENTION, FEED_FORWARD):
+        sizes = [layer_size(model.get_submodule(name)) for name in target_layers(model, part)]
+        assert sorted((layer.width_in, layer.width_out) for layer in found.targeted(part)) == sorted(sizes)
+    assert (found.width, found.n_layer, found.vocab_size) == (32, 2, 99)
+
+
+def _small(family: str) -> Any:
+    sizes: dict[str, Any] = {
+        "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0,
+    }  # fmt: skip
+    if family == "gpt2":
+        sizes = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
+    elif family == "opt":
+        sizes = {"vocab_size": 99, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+        sizes |= {"word_embed_proj_dim": 32, "max_position_embeddings": 24}
+    elif family in ("qwen2", "olmo2", "phi3", "smollm3", "granite", "gpt_neox"):
+        del sizes["head_dim"]
+    config = transformers.CONFIG_MAPPING[family](**sizes)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=str)
+def test_the_layers_of_a_scratch_block(options: dict[str, Any]) -> None:
+    settings = shape(n_layer=1, **options)
+    model = GPT(settings, 31)
+    found = [(rows, columns) for _, rows, columns in block_layers(settings)]
+    sizes = [layer_size(model.get_submodule(name)) for name in target_layers(model, ALL)]
+    assert sorted(found) == sorted(sizes)
+    attention = [(rows, columns) for is_attention, rows, columns in block_layers(settings) if is_attention]
+    assert attention == [layer_size(model.get_submodule(name)) for name in target_layers(model, ATTENTION)]
+
+
+def _llama(layers: int) -> nn.Module:
+    return tiny_models.llama(hidden_size=128, intermediate_size=256, num_hidden_layers=layers)
+
+
+def _gpt2(layers: int) -> nn.Module:
+    config = transformers.GPT2Config(vocab_size=99, n_positions=24, n_embd=128, n_layer=layers, n_head=4)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def _scratch(layers: int) -> nn.Module:
+    return lively(shape(n_layer=layers, n_embd=128, block_size=24))
+
+
+def _gated(layers: int) -> nn.Module:
+    options = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "n_kv_head": 2}
+    return lively(shape(n_layer=layers, n_embd=128, block_size=24, **options))
+
+
+@pytest.mark.parametrize("make", [_llama, _gpt2, _scratch, _gated])
+@pytest.mark.parametrize(("method", "targets"), [("lora", ALL), ("lora", ATTENTION), ("full", ALL)])
+def test_activations_of_a_layer_are_what_autograd_keeps(
+    make: Callable[[int], nn.Module], method: str, targets: str, tmp_path: Path
+) -> None:
+    kept = (_kept(make(4), method, targets) - _kept(make(2), method, targets)) / 2
+    settings = settings_for("", method, targets=targets)
+    expected = 2 * 24 * activations(_shape_of(make(1), tmp_path), settings, row=24)
+    assert expected == pytest.approx(kept, rel=0.03)
+
+
+def _shape_of(model: nn.Module, folder: Path) -> BaseShape:
+    if isinstance(model, GPT):
+        return _scratch_shape({"model": asdict(model.settings), "vocab_size": 31}, "a GPT")
+    model.config.save_pretrained(folder)
+    return base_shape(str(folder), folder)
+
+
+def _kept(model: nn.Module, method: str, targets: str) -> float:
+    """Numbers that autograd keeps of a pass over 2 x 24 tokens, each storage once, parameters left out."""
+    if method == "full":
+        model.requires_grad_(True)
+    else:
+        names = target_layers(model, targets)
+        if isinstance(model, GPT):
+            insert(model, 4, 8.0, 0.0, names)
+        else:
+            model = get_peft_model(model, LoraConfig(r=4, target_modules=names, fan_in_fan_out="h.0" in names[0]))
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+    held: list[Tensor] = []  # so that no place in memory is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    ids = some_ids(2, 24)
+    mask = torch.ones_like(ids)
+    mask[1, 20:] = 0
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.train()
+        out = model(ids) if isinstance(model, GPT) else model(input_ids=ids, attention_mask=mask, use_cache=False)
+    del out
+    return sum(kept.values()) / 4
+
+
+def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Path) -> None:
+    plain = settings_for(bases["llama"])
+    lora = estimate(plain, outputs)
+    assert estimate(settings_for(bases["llama"], "qlora"), outputs).memory_bytes < lora.memory_bytes
+    assert estimate(settings_for(bases["llama"], "full"), outputs).memory_bytes > lora.memory_bytes
+    longer = estimate(replace(plain, data=replace(plain.data, batch_size=16)), outputs)
+    assert longer.memory_bytes > lora.memory_bytes
+    assert longer.step_seconds > lora.step_seconds
+    assert lora.row_tokens == 64  # the base's context, which is shorter than data.max_length
+    short = estimate(plain, outputs, row_tokens=16)
+    assert short.row_tokens == 16
+    assert short.memory_bytes < lora.memory_bytes
+    assert lora.seconds == pytest.approx(plain.train.steps * lora.step_seconds)
+
+
+def test_a_fine_tuned_run_is_as_large_as_its_base(bases: dict[str, str], outputs: Path) -> None:
+    create_run(outputs, settings_for(bases["llama"]), name="tuned")
+    assert base_shape("tuned", outputs) == base_shape(bases["llama"], outputs)
+
+
+def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
+    with pytest.raises(LabError, match="not on this machine yet"):
+        estimate(settings_for("nobody/nothing"), outputs)
+    with pytest.raises(UsageError, match="No base"):
+        estimate(FinetuneSettings(), outputs)
+
+
+def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 32}')
+    with pytest.raises(LabError, match="lacks 'intermediate_size'"):
+        base_shape(str(tmp_path), tmp_path)
+
+
+def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from llmlab.finetuning.estimate import estimate;"
+        "from llmlab.finetuning.settings import *;"
+        "[estimate(FinetuneSettings(model=BaseSettings(base=b)), Path(sys.argv[1])) for b in sys.argv[2:]];"
+        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(outputs), *bases.values()]
+    root = Path(llmlab.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_smollm2s_header_says_what_its_weights_are() -> None:
+    opened = smollm2()
+    found = base_shape(opened.reference, Path())
+    assert found.parameters == opened.parameters
+    sizes = [layer_size(opened.model.get_submodule(name)) for name in target_layers(opened.model, ALL)]
+    assert sorted((layer.width_in, layer.width_out) for layer in found.layers) == sorted(sizes)
