@@ -58,8 +58,17 @@ class ExperimentDock(LabDock):
         self.start_button.clicked.connect(self.start)
         lab.runs_changed.connect(self._runs_changed)
         self.desk.controller.started.connect(self._started)
+        self.desk.setup_requested.connect(self.fill)
         self.caption("One thing varied, all else the same. Say what you expect before you see it.", "experiments")
         self._kind_changed()
+
+    def fill(self, wanted: str | ExperimentRecord) -> None:
+        """Shows a kind by its name, or what an experiment was made from; and comes to the front."""
+        try:
+            self.form.set_kind(wanted) if isinstance(wanted, str) else self.form.fill(wanted)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+        self.lab.dock_requested.emit("experiment")
 
     def start(self) -> None:
         """Asks for a prediction, and starts what was planned."""

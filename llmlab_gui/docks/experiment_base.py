@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -64,9 +64,15 @@ class BaseForm(QWidget, Generic[S]):
         """What is in the form. UsageError naming the first thing that is wrong."""
         return self.form.settings()
 
-    def given(self) -> set[str]:
-        """Keys of the settings that differ from the preset: what the learner said."""
-        return {field.info.key for field in self.form.changed()}
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from the preset, by their keys: what the learner said. UsageError as above."""
+        return {field.info.key: field.parsed() for field in self.form.changed()}
+
+    def fill(self, preset: str, values: Mapping[str, Any]) -> None:
+        """Shows a preset and what differs from it, by `section.field`. UsageError for what no setting can be."""
+        self.presets.setCurrentIndex(max(0, self.presets.findData(preset)))
+        self.form.reset()
+        self.form.set_values(values)
 
     def complain(self) -> None:
         """Says under a field what is wrong with it, also where only its fit with others is."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
@@ -24,12 +24,13 @@ from PySide6.QtWidgets import (
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.experiments.plan import Request, lean
-from llmlab.experiments.records import EXPERIMENTS
+from llmlab.experiments.records import EXPERIMENTS, ExperimentRecord
 from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.experiment_base import BaseForm
+from llmlab_gui.experiments.command import command_line
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
@@ -47,6 +48,22 @@ _TITLES = {
 }
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
 _GROUP_NAMES = {"lora": "LoRA", "full": "full", "attention": "attention", "feed_forward": "feed-forward", "all": "all"}
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One thing more that a kind can be told: its name in ExperimentRecord.options, and in words."""
+
+    name: str
+    title: str
+    hint: str
+    is_number: bool = False
+
+
+_OPTIONS = {
+    "forgetting": _Option("general", "general text", "what the base learned from, where that is known"),
+    "loss-curves": _Option("target", "target loss", "none: a validation loss whose time is told", is_number=True),
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ class ExperimentForm(QWidget):
         self.groups: dict[str, QCheckBox] = {}
         self.group_row = QWidget()
         self.subject = _combo("Which run", "The run that is looked at: any that has made steps")
+        self.option = QLineEdit()
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the experiment")
         self.name.setPlaceholderText("made from date and kind")
@@ -142,24 +160,46 @@ class ExperimentForm(QWidget):
             subject = str(self.subject.currentData() or "")
             if not subject:
                 raise LabError("There is no run to look at.", "", "Train one first; it may still be running.")
-            return Asked(Request(kind, PretrainSettings(), outputs, id=name, watched=True), subject)
+            asked = Request(kind, PretrainSettings(), outputs, id=name, options=self._options(), watched=True)
+            return Asked(replace(asked, command=command_line(asked, {}, subject)), subject)
         self._check_base()
         groups = [group for group, box in self.groups.items() if box.isChecked()]
         if self.groups and not groups:
             raise UsageError("Nothing is chosen to be compared.", "", f"Tick {' or '.join(self.groups)}.")
-        base = self.base
-        return Asked(
-            Request(
-                kind,
-                lean(base.settings(), kind, base.given()),
-                outputs,
-                id=name,
-                preset=base.preset,
-                grid=parse_values(self.grid.text()),
-                groups=groups,
-                seeds=self.seeds.value(),
-                watched=True,
-            )
+        base, given = self.base, self.base.given()
+        asked = Request(
+            kind,
+            lean(base.settings(), kind, given),
+            outputs,
+            id=name,
+            preset=base.preset,
+            grid=parse_values(self.grid.text()),
+            groups=groups,
+            seeds=self.seeds.value(),
+            options=self._options(),
+            watched=True,
+        )
+        return Asked(replace(asked, command=command_line(asked, given)))
+
+    def fill(self, record: ExperimentRecord) -> None:
+        """Shows what an experiment was made from. UsageError when its settings are none any more."""
+        self.set_kind(record.kind)
+        kind = self.kind
+        self.tracks.setCurrentIndex(max(0, self.tracks.findData(record.track)))
+        self.option.setText(str(record.options.get(_OPTIONS[kind.name].name, "")) if kind.name in _OPTIONS else "")
+        if not kind.trains:
+            self.list_subjects()
+            self.subject.setCurrentIndex(max(0, self.subject.findData(record.subject)))
+            return
+        values = {arm.varied[kind.setting] for arm in record.arms if kind.setting in arm.varied}
+        self.grid.setText(", ".join(f"{value:g}" for value in sorted(values)))
+        self.seeds.setValue(len(record.seeds))
+        compared = {arm.group for arm in record.arms}
+        for name, box in self.groups.items():
+            box.setChecked(name in compared)
+        sections = record.base.items()
+        self.base.fill(
+            record.preset, {f"{section}.{key}": value for section, items in sections for key, value in items.items()}
         )
 
     def complain(self) -> None:
@@ -171,6 +211,7 @@ class ExperimentForm(QWidget):
         for editor in (self.model, self.examples):
             editor.list_offers()
         self.list_subjects()
+        self._suggest_model()
 
     def list_subjects(self) -> None:
         """The runs that can be looked at."""
@@ -195,11 +236,31 @@ class ExperimentForm(QWidget):
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
+    def _options(self) -> dict[str, Any]:
+        """What only this kind knows. UsageError when it cannot be."""
+        option, text = _OPTIONS.get(self.kind.name), self.option.text().strip()
+        if option is None or not text:
+            return {}
+        if not option.is_number:
+            return {option.name: text}
+        try:
+            return {option.name: float(text)}
+        except ValueError:
+            raise UsageError(f"The {option.title} cannot be {text!r}.", "It takes a number.") from None
+
+    def _suggest_model(self) -> None:
+        """The newest model that was trained here, where none is named: most learners mean that one."""
+        rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
+        newest = next(rows, None)
+        if newest is not None and not self.model.value():
+            self.model.set_value(f"{newest.run.id}@latest")
+
     def _connect(self) -> None:
         self.kinds.currentIndexChanged.connect(self._use_kind)
         self.tracks.currentIndexChanged.connect(self._use_track)
-        for box in (self.subject.currentIndexChanged, self.grid.textChanged, self.name.textChanged):
-            box.connect(lambda _: self.edited.emit())
+        for box in (self.grid, self.option, self.name):
+            box.textChanged.connect(lambda _: self.edited.emit())
+        self.subject.currentIndexChanged.connect(lambda _: self.edited.emit())
         self.seeds.valueChanged.connect(lambda _: self.edited.emit())
         for form in (self.scratch, self.finetune):
             form.edited.connect(self.edited)
@@ -238,6 +299,14 @@ class ExperimentForm(QWidget):
         self.tracks.blockSignals(False)
         self.tracks.setVisible(kind.trains and len(kind.tracks) > 1)
         self.seeds.setValue(kind.seeds)
+        option = _OPTIONS.get(kind.name)
+        self.option.setVisible(option is not None)
+        self.option_label.setVisible(option is not None)
+        self.option.clear()
+        if option is not None:
+            self.option_label.setText(option.title)
+            self.option.setAccessibleName(option.title)
+            self.option.setPlaceholderText(option.hint)
         for widget in (*self._training_parts, self.forms):
             widget.setVisible(kind.trains)
         for widget in self._looking_parts:
@@ -284,6 +353,7 @@ class ExperimentForm(QWidget):
             ("compared", self.group_row),
             ("seeds", self.seeds),
             ("run", self.subject),
+            ("option", self.option),
             ("name", self.name),
         )
         for row, widget in enumerate((self.kinds, self.question, self.hypothesis, self.varies, self.tracks)):
@@ -294,7 +364,7 @@ class ExperimentForm(QWidget):
             labels[text].setBuddy(editor)
             grid.addWidget(labels[text], 5 + place, 0)
             grid.addWidget(editor, 5 + place, 1)
-        self.group_label = labels["compared"]
+        self.group_label, self.option_label = labels["compared"], labels["option"]
         self._training_parts: tuple[QWidget, ...] = (labels["values"], self.grid, labels["seeds"], self.seeds)
         self._looking_parts: tuple[QWidget, ...] = (labels["run"], self.subject)
         self.forms = QStackedWidget()

@@ -82,6 +82,11 @@ class RowsModel(QAbstractTableModel, Generic[R]):
                 self.rows[place] = new
                 self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows, as they are shown."""
+        header = [column.title for column in self.columns]
+        return header, [[column.text(row) for column in self.columns] for row in self.rows]
+
     def repaint_all(self) -> None:
         """Colours are different."""
         if self.rows:

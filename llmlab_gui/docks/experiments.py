@@ -10,6 +10,7 @@ from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QKeySequence
 from PySide6.QtWidgets import (
     QCheckBox,
+    QFileDialog,
     QHBoxLayout,
     QMenu,
     QMessageBox,
@@ -21,6 +22,8 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab_gui.background import Background
+from llmlab_gui.charts.picture import save_csv
 from llmlab_gui.docks.base import LabDock, ProblemLabel, QuietLabel
 from llmlab_gui.docks.experiment_tables import (
     ARM_COLUMNS,
@@ -33,6 +36,7 @@ from llmlab_gui.docks.experiment_tables import (
     select_row,
     selected_key,
 )
+from llmlab_gui.docks.inspection_dock import menu_button
 from llmlab_gui.docks.runs import move_to_trash
 from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.experiments.poller import ExperimentRow
@@ -51,6 +55,7 @@ class ExperimentsDock(LabDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiments", "Experiments", parent)
         self.desk = lab.experiments
+        self._background = Background(self)
         self.model, self.arms = ExperimentsModel(self), ArmsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.arms_table = rows_table(self.arms, "Runs of the experiment", ARM_COLUMNS)
@@ -65,6 +70,9 @@ class ExperimentsDock(LabDock):
         self.stop_button = self._button("Stop", "The run that trains saves and ends; the rest waits", self.stop)
         self.continue_button = self._button("Continue", "Run what is left; what has ended stays", self.go_on)
         self.open_button = self._button("Open run", "Show the selected run in all other panels", self.open_run)
+        self.export_button = menu_button("Export", "Save a table as CSV")
+        for text, model in (("The runs of this experiment…", self.arms), ("All experiments…", self.model)):
+            self.export_button.menu().addAction(text, partial(self._ask_export, model))
         self.delete_action = self._action("Delete…", self.delete)
         self.delete_action.setShortcut(QKeySequence.StandardKey.Delete)
         self.delete_action.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
@@ -124,6 +132,29 @@ class ExperimentsDock(LabDock):
             self.lab.said.emit(f"{run.id} is shown in the other panels.")
         else:
             self.lab.open_run(run)
+
+    def overlay(self) -> None:
+        """Shows all of its runs in the charts of the other docks."""
+        row = self.desk.current()
+        if row is not None:
+            ids = [arm.run for arm in row.record.arms if self.lab.row(arm.run) is not None]
+            self.lab.set_shown(ids)
+            self.lab.said.emit(f"{len(ids)} runs of {row.id} are overlaid in the charts.")
+
+    def set_up_again(self) -> None:
+        """Fills the set-up with what the current experiment was made from."""
+        row = self.desk.current()
+        if row is not None:
+            self.desk.setup_requested.emit(row.record)
+
+    def export(self, path: Path, model: ExperimentsModel | ArmsModel) -> None:
+        """A table as it is shown, as CSV, in the background."""
+        header, rows = model.table()
+        saved = partial(self.lab.said.emit, f"Saved {path}.")
+        self._background.run(partial(save_csv, header, rows, path), lambda _: saved(), self.lab.error_raised.emit)
+
+    def shutdown(self) -> None:
+        self._background.shutdown()
 
     def open_folder(self) -> None:
         """The experiment's folder in the system's file manager."""
@@ -193,7 +224,7 @@ class ExperimentsDock(LabDock):
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
         buttons.addWidget(self.standing, 1)
-        for button in (self.open_button, self.continue_button, self.stop_button):
+        for button in (self.open_button, self.continue_button, self.stop_button, self.export_button):
             buttons.addWidget(button)
         below = QWidget()
         column = QVBoxLayout(below)
@@ -279,6 +310,8 @@ class ExperimentsDock(LabDock):
             return
         menu = QMenu(self.table)
         menu.addAction("Show its report", partial(self.lab.dock_requested.emit, "experiment_report"))
+        menu.addAction("Overlay its runs in the charts", self.overlay)
+        menu.addAction("Set up another like it", self.set_up_again)
         menu.addAction(self.folder_action)
         if can_go_on(row):
             menu.addAction("Continue", self.go_on)
@@ -290,6 +323,13 @@ class ExperimentsDock(LabDock):
         menu.exec(self.table.viewport().mapToGlobal(point))
         self.delete_action.setEnabled(True)
         menu.deleteLater()
+
+    def _ask_export(self, model: ExperimentsModel | ArmsModel) -> None:
+        row = self.desk.current()
+        suggested = f"{row.id}-runs.csv" if row is not None and model is self.arms else "experiments.csv"
+        name, _ = QFileDialog.getSaveFileName(self, "Export the table", suggested, "Table (*.csv)")
+        if name:
+            self.export(Path(name).with_suffix(".csv"), model)
 
     def _restyle(self) -> None:
         self._show_arms(self.desk.current())

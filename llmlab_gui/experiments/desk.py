@@ -28,6 +28,7 @@ class ExperimentDesk(QObject):
     ended = Signal(str)  # one that lived no longer does
     failed = Signal(object)  # LabError
     said = Signal(str)  # good news, one sentence
+    setup_requested = Signal(object)  # the name of a kind, or the ExperimentRecord of one to make another like it
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
