@@ -24,8 +24,9 @@ def command_line(request: Request, given: Mapping[str, Any], subject: str = "") 
         for key, value in given.items():
             text = _text(value)
             words += [_WORDS[key], text] if key in _WORDS else ["--set", f"{key}={text}"]
-        if [float(value) for value in request.grid] != list(kind.grids.get(track_of(request.settings), ())):
-            words += ["--grid", ",".join(str(value) for value in request.grid)]
+        grid = [str(value) for value in request.grid]
+        if grid != [f"{value:g}" for value in kind.grids.get(track_of(request.settings), ())]:
+            words += ["--grid", ",".join(grid)]
         if request.groups and tuple(request.groups) != kind.groups:
             words += ["--compare", ",".join(request.groups)]
         if request.seeds != kind.seeds:

@@ -186,6 +186,31 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     dock.shutdown()
 
 
+def test_the_tables_are_saved_as_they_are_shown(lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path) -> None:
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
+    for name, model in (("runs", dock.arms), ("all", dock.model)):
+        with qtbot.waitSignal(lab.said, timeout=WAIT):
+            dock.export(tmp_path / f"{name}.csv", model)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
+    assert [row["State"] for row in rows] == [row.status.state for row in dock.arms.rows]
+    assert rows[0]["Value"] == "0.001"
+    assert next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))["Experiment"] == "rates"
+    dock.shutdown()
+
+
+def test_all_runs_can_be_overlaid_in_the_other_charts(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
+    dock.overlay()
+    assert set(lab.shown()) == {run.run.id for run in fake.runs.values()}
+    dock.shutdown()
+
+
 # Losses of the runs -----------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 
+from llmlab.cli.main import main
 from llmlab.experiments.kinds import KINDS
 from llmlab.experiments.plan import settings_of
 from llmlab.experiments.records import ExperimentRecord
@@ -193,3 +197,57 @@ def test_the_varied_setting_is_not_asked_for_twice(dock: ExperimentDock) -> None
 def test_values_are_separated_as_people_do() -> None:
     assert parse_values(" 1e-3,3e-3; 0.01  0.1 ") == ["1e-3", "3e-3", "0.01", "0.1"]
     assert parse_values("") == []
+
+
+def test_the_command_makes_the_same_plan_in_a_terminal(
+    dock: ExperimentDock, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dock.form.grid.setText("1e-3, 0.01")
+    dock.form.seeds.setValue(2)
+    dock.form.name.setText("same")
+    dock.form.scratch.form.set_values(
+        {"train.steps": 300, "data.corpus": "tiny", "model.bias": True, "samples.prompts": ("a b", "c")}
+    )
+    qtbot.wait(10)
+    record = planned(dock, qtbot)
+    words = shlex.split(record.command)
+    assert words[0] == "llmlab-run"
+    assert main([*words[1:], "--plan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["arms"] == json.loads(json.dumps([asdict(arm) for arm in record.arms]))
+    assert told["base"] == json.loads(json.dumps(record.base))
+    assert (told["id"], told["kind"], told["preset"]) == (record.id, record.kind, record.preset)
+
+
+def test_another_like_it_has_the_same_plan_under_another_name(
+    dock: ExperimentDock, qtbot: QtBot, lab: Lab, outputs: Path
+) -> None:
+    fake = FakeExperiment(outputs, "first", seeds=2)
+    dock.form.set_kind("width")
+    qtbot.wait(10)
+    planned(dock, qtbot)
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        lab.experiments.setup_requested.emit(fake.record)
+    assert asked.args == ["experiment"]
+    record = planned(dock, qtbot)
+    assert record.id != "first"
+    assert [arm.settings for arm in record.arms] == [arm.settings for arm in fake.record.arms]
+    assert record.base == fake.record.base
+    lab.experiments.setup_requested.emit("depth")
+    assert dock.form.kind.name == "depth"
+
+
+def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
+    lab.refresh()
+    dock.form.set_kind("loss-curves")
+    assert dock.form.option.isVisible()
+    qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
+    dock.form.option.setText("low")
+    qtbot.waitUntil(lambda: "takes a number" in dock.problem.text(), timeout=WAIT)
+    dock.form.option.setText("2.5")
+    record = planned(dock, qtbot)
+    assert record.options == {"target": 2.5}
+    assert record.command == "llmlab-run experiment loss-curves looked --target 2.5"
+    dock.form.set_kind("width")
+    assert not dock.form.option.isVisible()
