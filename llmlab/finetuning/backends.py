@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.estimate import estimate
-from llmlab.finetuning.lora import PEFT_PREFIX, LoraLinear, insert
+from llmlab.finetuning.lora import PEFT_PREFIX, insert, merge
 from llmlab.finetuning.quantise import (
     forget_quantisation,
     full_weight,
@@ -126,13 +126,15 @@ class Prepared:
             )
         plain: dict[int, Any] = {}  # for `deepcopy`: layers that are already copied, by their ids
         for module in self.model.modules():
-            if isinstance(module, LoraLinear) or _is_peft_layer(module):
-                plain[id(module)] = _plain_layer(module.base_layer, _change(module))
-            elif is_quantised(module) and id(module) not in plain:
+            if _is_peft_layer(module):
+                plain[id(module)] = _plain_layer(module.base_layer, _peft_change(module))
+            elif is_quantised(module):
                 plain[id(module)] = _plain_layer(module)
         copied: nn.Module = copy.deepcopy(base_model(self.model), plain)
         forget_quantisation(copied)
-        return copied.float().cpu().eval().requires_grad_(False)
+        copied = copied.float().cpu()
+        merge(copied)
+        return copied.eval().requires_grad_(False)
 
 
 def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress, seed: int) -> Prepared:
@@ -308,10 +310,8 @@ def _plain_layer(base: Any, change: Tensor | None = None) -> nn.Linear:
     return plain
 
 
-def _change(layer: Any) -> Tensor:
+def _peft_change(layer: Any) -> Tensor:
     """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix lies on its side."""
-    if isinstance(layer, LoraLinear):
-        return layer.change()
     change: Tensor = layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
     return change
 

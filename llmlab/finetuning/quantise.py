@@ -57,7 +57,8 @@ def open_quantised(folder: Path, reference: str, name: str, device: Device, prog
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=_compute_type(device),
     )
-    opened = open_folder(folder, reference, progress, name=name, quantization=settings)
+    loading = {"quantization_config": settings, "device_map": {"": device.kind}}
+    opened = open_folder(folder, reference, progress, name=name, loading=loading)
     for module in opened.model.modules():
         _keep_exact(module)
     return opened

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,12 @@ def open_folder(
     *,
     name: str | None = None,
     with_bytes: int = 0,
-    quantization: Any = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """A Hugging Face folder, in fp32 on the CPU. with_bytes: memory that is needed besides, for an adapter.
 
-    quantization: how transformers should quantize the weights while it reads them; the caller sees to the memory then.
+    loading: what else transformers should be told, to quantize weights while it reads them; the caller sees to the
+    memory then.
 
     LabError when it is damaged, not a language model, needs code of its own, has its weights in pickles, or does
     not fit into memory. Cancelled when `progress` says so.
@@ -59,10 +60,10 @@ def open_folder(
     progress("Reading the settings", 0, 0)
     settings = _checked_settings(folder, name)
     numbers = count_numbers(folder, name)
-    if quantization is None:
+    if loading is None:
         require_memory(numbers * _FLOAT + with_bytes, name)
     leftover = "quantization_config" in settings
-    model = load_model(folder, name, progress, numbers=numbers, leftover=leftover, quantization=quantization)
+    model = load_model(folder, name, progress, numbers=numbers, leftover=leftover, loading=loading)
     progress("Reading the tokenizer", 1, 1)
     return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
 
@@ -75,13 +76,13 @@ def load_model(
     numbers: int,
     gguf_file: str | None = None,
     leftover: bool = False,
-    quantization: Any = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The causal language model in a folder, or of a GGUF file in it, in fp32 and eval mode.
 
     numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
-    leftover: its settings say that it was quantized once, its weights are not. quantization: how transformers should
-    quantize the weights while it reads them.
+    leftover: its settings say that it was quantized once, its weights are not. loading: further arguments of
+    transformers' from_pretrained.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -107,8 +108,7 @@ def load_model(
         elif (gguf_settings := getattr(transformers, "GgufConfig", None)) is not None:
             # Else newer ones keep weights packed, and fetch programs from the hub to multiply with them.
             common["quantization_config"] = gguf_settings(dequantize=True)
-        if quantization is not None:
-            common["quantization_config"] = quantization
+        common |= loading or {}
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
     _require_complete(info, name)
     _require_all_layers(info, {key for key, _ in model.named_parameters()}, name)

@@ -207,6 +207,7 @@ def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.xdist_group("real model")
 def test_smollm2s_header_says_what_its_weights_are() -> None:
     opened = smollm2()
     found = base_shape(opened.reference, Path())
