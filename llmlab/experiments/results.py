@@ -164,9 +164,10 @@ def point_of(at: float, values: Sequence[float], label: str = "") -> Point:
 
 
 def value_text(arm: Arm) -> str:
-    """What distinguishes an arm, as a curve's name: `3e-3`, `full, rank 8`."""
+    """What distinguishes an arm but for its seed, as a curve's name: `0.003`, `full 0.003`, `rank 8`."""
     parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in arm.varied.values()]
-    return " ".join([arm.group, *parts] if arm.group and arm.group not in parts else parts)
+    named = arm.group.split()
+    return " ".join([*named, *(part for part in parts if part not in named)])
 
 
 def varied_value(record: ExperimentRecord, name: str) -> float:
