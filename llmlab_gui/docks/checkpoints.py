@@ -178,6 +178,12 @@ class CheckpointsDock(LabDock):
         except LabError as error:
             self._failed(error)
 
+    def fine_tune(self) -> None:
+        """Sets up a fine-tuning run that begins from the chosen checkpoint."""
+        chosen = self.selected()
+        if len(chosen) == 1:
+            self.lab.finetune_requested.emit({"model.base": f"{self._run_id}@{chosen[0].step}"})
+
     def export(self) -> None:
         """Asks for a folder, and exports the chosen checkpoint into it."""
         chosen = self.selected()
@@ -292,6 +298,7 @@ class CheckpointsDock(LabDock):
             ("write", "Write with it", "Prompt the model of this step", self.write, ""),
             ("pin", "Pin", "A pinned checkpoint is kept until you unpin it", self.pin, "P"),
             ("branch", "Branch…", "A new run that begins here", self.branch, ""),
+            ("tune", "Fine-tune…", "Let the model of this step learn something else", self.fine_tune, ""),
             ("export", "Export…", "As a Hugging Face folder", self.export, ""),
             ("verify", "Verify", "Compare every byte with the hashes of its manifest", self.verify, ""),
             ("folder", "Open folder", "In the file manager", self.open_folder, ""),
@@ -357,7 +364,7 @@ class CheckpointsDock(LabDock):
         readable = [row for row in chosen if row.checkpoint is not None]
         one_sound = len(chosen) == 1 and chosen[0].damage is None
         actions = self.actions_by_name
-        for name in ("write", "branch"):
+        for name in ("write", "branch", "tune"):
             actions[name].setEnabled(one_sound)
         actions["export"].setEnabled(one_sound and not self.exporter.busy)
         actions["pin"].setEnabled(bool(readable))
