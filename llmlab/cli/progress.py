@@ -299,6 +299,7 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
         commands.insert(0, (f"llmlab-run resume {name}", "go on"))
     if last.step and run.tunes:
         commands.insert(0, (f"llmlab-run adapter {name}@latest", "what it changed, layer by layer"))
+        commands.insert(0, (f'llmlab-run generate {name} --chat --prompt "Repeat: red sea"', "ask it"))
     elif last.step:
         commands.insert(0, (f'llmlab-run generate {name} --prompt "The king"', "let it write"))
     lines = ["", how, *losses]

@@ -80,8 +80,8 @@ KINDS: dict[str, Kind] = {
             "learn. Adapters on attention alone do worse than adapters on the feed-forward layers, even with as many "
             "parameters.",
             f"{_REGRET}; Hu et al. 2021, LoRA (arXiv:2106.09685)",
-            "lora.rank, for each choice of lora.targets; lora.alpha grows with the rank, so that alpha / rank, the "
-            "factor of the adapter's output, stays the same.",
+            "lora.rank, for each choice of lora.targets; lora.alpha stays, so that the factor of an adapter's output, "
+            "alpha / rank, falls as its rank grows.",
             "lora.rank",
             {FINETUNING: (1, 2, 4, 8, 16, 32, 64)},
             Axis("rank", log=True),

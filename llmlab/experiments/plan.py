@@ -272,8 +272,8 @@ def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:
 
 def _rank(settings: Settings, rank: int, targets: str = "") -> _Variant:
     assert isinstance(settings, FinetuneSettings)
-    alpha = rank * settings.lora.alpha / settings.lora.rank
-    changed: dict[str, Any] = {"lora.rank": rank, "lora.alpha": alpha}
+    # lora.alpha stays: the adapter's output is scaled by alpha / rank, so that ranks can share a learning rate.
+    changed: dict[str, Any] = {"lora.rank": rank}
     if targets:
         changed["lora.targets"] = targets
     if settings.model.method == FULL:

@@ -8,7 +8,6 @@ Batches, learning rate and dropout follow from seed and step, so a resumed run i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -36,6 +35,8 @@ from llmlab.inspection.modules import base_model
 from llmlab.progress import Progress
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
 from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.sessions.digest import BASE_DIGEST, digest_of
+from llmlab.sessions.reference import parse
 from llmlab.sessions.writing import continued
 from llmlab.training.control import StopRequested
 from llmlab.training.events import Scored, Started
@@ -68,7 +69,7 @@ class Finetuner(TrainingRun):
         self.scaler = torch.amp.GradScaler(place.device.kind, enabled=False)
         # Forward 2 FLOPs a parameter, backward 2 through all and 2 for those that learn (Kaplan et al. 2020, 2.1).
         self.flops_per_token = 4.0 * self.prepared.total + 2.0 * self.prepared.trainable
-        self._base_sha256 = _digest(self.model)
+        self._base_sha256 = digest_of(parse(self.prepared.base, place.run.outputs))
         self._asked: dict[str, Example] = {}
         self._mean_tokens = sum(len(one.ids) for one in self.data.train) / len(self.data.train)
 
@@ -156,7 +157,7 @@ class Finetuner(TrainingRun):
         return {
             "method": self.settings.model.method,
             "base": self.prepared.base,
-            "base_sha256": self._base_sha256,
+            BASE_DIGEST: self._base_sha256,
             "parameters": self.prepared.trainable,
         }
 
@@ -164,8 +165,10 @@ class Finetuner(TrainingRun):
         """What learned: an adapter as PEFT writes it, or every weight."""
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.prepared.trained_weights().items()}
         config = self.prepared.adapter_config
+        about = {"format": "pt", "base": self.prepared.base, BASE_DIGEST: self._base_sha256}
         with system_errors(folder):
-            safetensors.torch.save_file(weights, folder / (MODEL_FILE if config is None else ADAPTER_WEIGHTS_FILE))
+            file = folder / (MODEL_FILE if config is None else ADAPTER_WEIGHTS_FILE)
+            safetensors.torch.save_file(weights, file, about)
         if config is not None:
             (folder / ADAPTER_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -178,8 +181,8 @@ class Finetuner(TrainingRun):
         self.prepared.load_trained(weights)
 
     def require_same_text(self, checkpoint: Checkpoint) -> None:
-        """LabError when the frozen weights are not those that the checkpoint was trained beside."""
-        if self.settings.model.method != FULL and checkpoint.about.get("base_sha256") != self._base_sha256:
+        """LabError when the base is not the one that the checkpoint was trained on."""
+        if self.settings.model.method != FULL and checkpoint.about.get(BASE_DIGEST) != self._base_sha256:
             raise LabError(
                 f"{self.run.id} cannot go on: its base is another model now.",
                 f"{self.prepared.base} has other weights than when {checkpoint.name} was saved.",
@@ -362,16 +365,6 @@ def _answering(model: nn.Module) -> Iterator[None]:
 
 def _question(text: str) -> Example:
     return Example(0, (Message("user", text),))
-
-
-def _digest(model: nn.Module) -> str:
-    """Hex sha256 over the frozen weights."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _vocab_size(model: nn.Module) -> int:

@@ -20,6 +20,7 @@ from llmlab.gpt.model import GPT
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
 from llmlab.runs.folder import RunFolder
+from llmlab.sessions.digest import BASE_DIGEST, digest_of
 from llmlab.sessions.gguf_file import open_gguf
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import open_folder, translated
@@ -101,12 +102,29 @@ def _with_adapter(
     if read_settings(folder).get("megatron_config"):  # PEFT would import a module that the file names
         raise LabError(f"The adapter {name} cannot be opened.", "It is made for Megatron.")
     size = count_numbers(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
+    _require_base(below, folder, name)
     base = _open_base(below, 2 * size + with_bytes, progress)
     progress("Merging the adapter", 0, 1)
     model = base.model
     merged = merge_into_gpt(model, folder, name, base.name) if isinstance(model, GPT) else _merged(base, folder, name)
     progress("Merging the adapter", 1, 1)
     return base, merged
+
+
+def _require_base(below: Reference, folder: Path, name: str) -> None:
+    """LabError when the adapter says which base it was trained on, and this is another."""
+    try:
+        with safetensors.safe_open(folder / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
+            about = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise LabError(f"The adapter {name} cannot be opened.", f"Its weights are damaged: {error}.") from error
+    wanted = about.get(BASE_DIGEST)
+    if wanted is not None and wanted != digest_of(below):
+        raise LabError(
+            f"The adapter {name} was not made for {below}.",
+            "It says by a sum over their bytes which weights it was trained on, and these are others.",
+            f"Name the base that it was trained on: {about.get('base', 'it does not say which')}.",
+        )
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from forks import forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
 from small_runs import names_of_events, new_run, train_here
 from torch.nn import functional as F
-from tuned_runs import llama_folder
+from tuned_runs import copy_adapter, llama_folder
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.backends import prepare
@@ -261,6 +262,18 @@ def test_a_base_with_other_weights_is_refused_on_resume(outputs: Path, examples:
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(LabError, match="its base is another model now"):
         train_here(run)
+
+
+def test_an_adapter_knows_its_base_again_by_its_bytes(
+    outputs: Path, llama: str, examples: str, tmp_path: Path
+) -> None:
+    run = train_here(tuning_run(outputs, llama, examples, "known", train__steps=1))
+    adapter = copy_adapter(select(run.checkpoints, "final").path, tmp_path / "adapter")
+    moved = shutil.copytree(llama, tmp_path / "moved")
+    assert open_model(f"{moved}+{adapter}", outputs).kind == "adapter"
+    twin = llama_folder(tmp_path / "twin", seed=1)  # of the same shape
+    with pytest.raises(LabError, match="was not made for"):
+        open_model(f"{twin}+{adapter}", outputs)
 
 
 def test_what_an_adapter_is_made_of_cannot_change_on_resume(outputs: Path, scratch: str, examples: str) -> None:

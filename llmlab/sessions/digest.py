@@ -1,0 +1,65 @@
+"""Which model a reference names, by the bytes of its files: an adapter knows its base again. No torch is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmlab.errors import LabError
+from llmlab.files import sha256_of
+from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, select
+from llmlab.sessions.available import cached_models
+from llmlab.sessions.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    LiveRun,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    is_tuned,
+)
+from llmlab.sessions.tuned import base_of
+from llmlab.sessions.weights import weight_files
+
+# The name of a base's digest in an adapter's safetensors metadata and in a checkpoint's manifest.
+BASE_DIGEST = "base_sha256"
+
+
+def digest_of(reference: Reference) -> str:
+    """Hex sha256 over the weight files that the model is made of, wherever they are and whatever they are called.
+
+    Reads every byte: a second for two gigabytes or so. LabError when they are not here or cannot be read.
+    """
+    try:
+        return _of(list(_files(reference)))
+    except OSError as error:
+        raise LabError(f"{reference} cannot be read.", f"{error}.") from error
+
+
+def _files(reference: Reference) -> Iterable[Path]:
+    match reference:
+        case SavedRun(run, _, which):
+            if is_tuned(run):
+                yield from _files(base_of(run))
+            yield select(run.checkpoints, which).weights
+        case ModelFolder(path):
+            yield from weight_files(path, path.name)
+        case HubModel(name):
+            folder = cached_models().get(name)
+            if folder is None:
+                raise LabError(f"{name} is not on this machine.")
+            yield from weight_files(folder, name)
+        case GgufFile(path):
+            yield path
+        case AdaptedModel(base, adapter):
+            yield from _files(base)
+            yield adapter / ADAPTER_WEIGHTS_FILE
+        case LiveRun():
+            raise LabError(f"{reference} changes from step to step.")
+
+
+def _of(files: list[Path]) -> str:
+    digests = [sha256_of(path) for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
