@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
     """Adds it."""
     parser = commands.add("notebook", notebook, "what you predicted, what came, and how well you judge", _DETAILS)
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
-    parser.add_argument("words", metavar="WORD", nargs="*", help="what the action is about")
+    parser.add_argument("rest", metavar="WORD", nargs="*", help="what the action is about")
     add_outputs(parser)
 
 
@@ -85,15 +85,15 @@ def _show(args: argparse.Namespace, book: Notebook) -> int:
 
 
 def _predict(args: argparse.Namespace, book: Notebook) -> int:
-    if len(args.words) < 2:
+    if len(args.rest) < 2:
         raise UsageError("Which run, and what?", "", "llmlab-run notebook predict RUN val_loss=1.9..2.2@80%")
-    predictions = [parse_prediction(line) for line in args.words[1:]]
-    return _tell(args, book.predict(resolve_run(args.words[0], outputs_of(args)).run, predictions))
+    predictions = [parse_prediction(line) for line in args.rest[1:]]
+    return _tell(args, book.predict(resolve_run(args.rest[0], outputs_of(args)).run, predictions))
 
 
 def _score(args: argparse.Namespace, book: Notebook) -> int:
     contents = book.refresh()
-    if not args.words:
+    if not args.rest:
         scored = [entry for entry in contents.entries if entry.id in contents.fresh]
         if args.json:
             print_json([_plain(entry) for entry in scored])
@@ -103,8 +103,8 @@ def _score(args: argparse.Namespace, book: Notebook) -> int:
                 print(line)
         print(f"{text.counted(len(scored), 'entry') if len(scored) == 1 else f'{len(scored)} entries'} scored.")
         return DONE
-    entry = book.find(args.words[0])
-    judged = [_judgement(word) for word in args.words[1:]]
+    entry = book.find(args.rest[0])
+    judged = [_judgement(word) for word in args.rest[1:]]
     if not judged:
         entry = book.score(entry)
     for place, outcome in judged:
@@ -198,9 +198,9 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace, Notebook], int]] = {
 def _words(args: argparse.Namespace, usage: str) -> list[str]:
     """The words after the action, as many as its usage has."""
     wanted = 2 if usage.startswith("learned") else len(usage.split()) - 1
-    if len(args.words) != wanted:
+    if len(args.rest) != wanted:
         raise UsageError(f"notebook {args.action} takes {text.counted(wanted, 'word')}.", "", f"notebook {usage}")
-    return list(args.words)
+    return list(args.rest)
 
 
 def _tell(args: argparse.Namespace, entry: Entry) -> int:
