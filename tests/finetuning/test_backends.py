@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
@@ -22,6 +24,7 @@ from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, BaseSetting
 from llmlab.finetuning.targets import short_names, target_layers
 from llmlab.gpt.model import GPT
 from llmlab.progress import quiet
+from llmlab.sessions import hub
 from llmlab.sessions.open import open_model
 
 METHODS = ("lora", "qlora", "full")
@@ -269,6 +272,17 @@ def test_a_rank_above_the_narrowest_layer(bases: dict[str, str], outputs: Path, 
 def test_a_hub_model_that_is_not_here(outputs: Path) -> None:
     for method in METHODS:
         assert "not in the Hugging Face cache" in str(refused(settings_for("nobody/nothing", method), outputs))
+
+
+def test_a_download_without_room(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = SimpleNamespace(rfilename="model.safetensors", size=10**18)
+    monkeypatch.setattr(hub, "_offline", lambda: False)
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=[file], sha="0" * 40)
+    )
+    said = str(refused(settings_for("nobody/nothing"), outputs))
+    assert "no room to download nobody/nothing" in said
+    assert "1,000,000,000.00 GB" in said
 
 
 def test_no_room_in_memory(bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
