@@ -16,6 +16,7 @@ from llmlab.experiments.outcomes import Chart, Curve, Fit, Mark, Point
 from llmlab.experiments.records import Axis
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn
+from llmlab_gui.charts.legend_corner import emptiest_corner
 from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.charts.picture import Cell
 from llmlab_gui.charts.series_colors import sequence_colors, series_color
@@ -165,6 +166,7 @@ class ResultChart(pg.PlotWidget):
             self._draw_expected(expected)
         self._legend.setVisible(bool(self._legend.items) and (len(chart.curves) + len(chart.fits) > 1))
         self._fit_view()
+        self._place_legend()
 
     def _draw_curve(self, curve: Curve, color: QColor, symbol: str) -> None:
         x = drawn(np.array([p.x for p in curve.points], dtype=float), self.log_x)
@@ -312,6 +314,23 @@ class ResultChart(pg.PlotWidget):
         self._legend.setLabelTextColor(QColor(theme.text))
         self._legend.setBrush(pg.mkBrush(veil))
         self._legend.setPen(pg.mkPen(QColor(theme.grid)))
+
+    def _place_legend(self) -> None:
+        """Where it covers least."""
+        (left, right), (bottom, top) = self._whole()
+        chart = self.chart
+        assert chart is not None
+        lines = [([p.x for p in curve.points], [p.y for p in curve.points]) for curve in chart.curves]
+        lines += [(fit.x, fit.y) for fit in chart.fits]
+        across, up = emptiest_corner(
+            (
+                (drawn(np.array(x, dtype=float), self.log_x) - left) / (right - left),
+                (drawn(np.array(y, dtype=float), self.log_y) - bottom) / (top - bottom),
+            )
+            for x, y in lines
+        )
+        place = (across, 1 - up)  # a legend's places count from the top
+        self._legend.anchor(place, place, offset=(-12 if across else 12, 8 if up else -8))
 
     def _fit_view(self) -> None:
         (left, right), (bottom, top) = self._whole()

@@ -13,13 +13,13 @@ from llmlab.errors import LabError
 from llmlab.experiments.kinds import KINDS
 from llmlab.experiments.plan import make_plan
 from llmlab.experiments.records import Arm, ExperimentRecord
+from llmlab.experiments.results import value_text
 from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
 from llmlab.runs.registry import resolve_run
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel
 from llmlab_gui.docks.experiment_form import Asked, ExperimentForm
 from llmlab_gui.docks.experiment_tables import PLAN_COLUMNS, PlanModel, rows_table
-from llmlab_gui.experiments.colors import value_text
 from llmlab_gui.numbers_text import minutes_text
 
 if TYPE_CHECKING:

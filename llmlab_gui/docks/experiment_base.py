@@ -103,7 +103,7 @@ class BaseForm(QWidget, Generic[S]):
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
-        label = QLabel("base")
+        label = QLabel("preset")
         label.setBuddy(self.presets)
         grid.addWidget(label, 0, 0)
         grid.addWidget(self.presets, 0, 1, 1, 3)

@@ -12,13 +12,14 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QComboBox, QWidget
 
 from llmlab.experiments.records import Arm, ExperimentRecord
+from llmlab.experiments.results import value_text
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.smoothing import MovingAverage
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.experiments.arm_curves import ArmCurve
-from llmlab_gui.experiments.colors import arm_colors, cell_of, value_text
+from llmlab_gui.experiments.colors import arm_colors, cell_of
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import current_theme
 

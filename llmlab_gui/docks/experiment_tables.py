@@ -11,8 +11,8 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from llmlab.experiments.records import Arm, ArmStatus, ExperimentStatus
+from llmlab.experiments.results import value_text
 from llmlab_gui.docks.runs_table import created_text
-from llmlab_gui.experiments.colors import value_text
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.icons import state_color, state_icon, swatch
 from llmlab_gui.numbers_text import count_text, time_left_text

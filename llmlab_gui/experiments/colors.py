@@ -42,9 +42,3 @@ def _shades(color: QColor, count: int) -> list[QColor]:
         return [color]
     shares = [-_TOWARDS_GROUND + (_TOWARDS_GROUND + _TOWARDS_TEXT) * i / (count - 1) for i in range(count)]
     return [mix(color, theme.surface, -share) if share < 0 else mix(color, theme.text, share) for share in shares]
-
-
-def value_text(arm: Arm) -> str:
-    """What distinguishes an arm from the others, but for its seed: `0.003`, `full 0.003`, `attention 8`."""
-    parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in arm.varied.values()]
-    return " ".join([arm.group, *parts] if arm.group and arm.group not in parts else parts) or arm.name
