@@ -160,6 +160,7 @@ class WriteDock(LabDock):
         written = QWidget()
         writing = QVBoxLayout(written)
         writing.setContentsMargins(0, 0, 0, 0)
+        self.first_name.setMinimumHeight(self.second.box.sizeHint().height())  # as high as B's: texts begin level
         writing.addWidget(self.first_name)
         writing.addWidget(self.text, 1)
         writing.addWidget(TintLegend())
@@ -250,7 +251,7 @@ class WriteDock(LabDock):
         fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
         fixed.setPointSizeF(self.font().pointSizeF())
         for view in (self.prompt, self.text, self.second.text):
-            view.setFont(fixed if characters else self.font())
+            view.setFont(fixed if characters else QGuiApplication.font())  # the dock's own is its title's
         self._update_note()
         self.next_list.show_pairs(())
         self.next_words.clear()

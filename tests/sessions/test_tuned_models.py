@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from llmlab.inspection.evolve import evolve
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.about import about, about_live
 from llmlab.sessions.available import available_models
+from llmlab.sessions.host import Host
 from llmlab.sessions.open import fingerprint, open_model
 from llmlab.sessions.reference import AdaptedModel, LiveRun, ModelFolder, SavedRun, parse
 from llmlab.sessions.tokenizers import tokenizer_of
@@ -210,3 +212,26 @@ def test_a_checkpoint_that_was_changed_is_refused(llama: Made, tmp_path: Path) -
     with pytest.raises(LabError, match=r"adapter_config\.json"):
         open_model(f"{run.path}@100", tmp_path)
     assert parse(llama.base, tmp_path) == ModelFolder(Path(llama.base))
+
+
+def test_the_host_tells_what_fine_tuning_changed_and_reads_as_the_base(made: Made, tmp_path: Path) -> None:
+    said = io.StringIO()
+    host = Host(said, made.outputs)
+    asked = [
+        {"id": 1, "do": "change", "model": "tuned@final", "out": str(tmp_path / "change.safetensors")},
+        {"id": 2, "do": "tokenize", "model": "tuned@final", "text": TEXT},
+        {"id": 3, "do": "tokenize", "model": "tuned@live", "text": TEXT},
+        {"id": 4, "do": "open", "model": "tuned@50"},
+        {"id": 5, "do": "change", "model": made.base, "out": str(tmp_path / "none.safetensors")},
+    ]
+    host.listen([json.dumps(line) for line in asked])
+    host.answer_all()
+    answers = {
+        line["id"]: line for line in map(json.loads, said.getvalue().splitlines()) if line["event"] != "progress"
+    }
+    assert [answers[number]["event"] for number in range(1, 6)] == ["answered", "tokens", "tokens", "opened", "error"]
+    change = read_archive(tmp_path / "change.safetensors")
+    assert change.metadata.model == "tuned@100"
+    assert answers[2]["ids"] == answers[3]["ids"] == open_model(made.base, made.outputs).tokenizer.encode(TEXT)
+    assert answers[4]["about"]["kind"] == "finetuned"
+    assert "was not fine-tuned" in answers[5]["what"]
