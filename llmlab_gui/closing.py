@@ -52,6 +52,17 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoic
     return {keep: CloseChoice.KEEP, stop: CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)  # type: ignore[call-overload]
 
 
+def stop(lab: Lab, rows: Sequence[RunRow]) -> None:
+    """Stops these runs, and what would start others in their place: the queue, and experiments of this window."""
+    if lab.queue.waiting():
+        lab.queue.hold()
+    for experiment in lab.experiments.live():
+        if experiment.record.watched:
+            lab.experiments.controller.stop(experiment.folder)
+    for row in rows:
+        lab.controller.stop(row.run)
+
+
 def queue_words(waiting: int) -> str:
     """What becomes of the queue; nothing where nobody waits."""
     if not waiting:

@@ -76,6 +76,7 @@ class MainWindow(QMainWindow):
         self.welcome.hide()
         self._welcomed = False  # waved away, or no longer needed
         self._tour: Tour | None = None
+        self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
         self._may_close = False
         self._furnish_when_seen = later
         self._remembered = False  # the docks are where they were left
@@ -102,6 +103,8 @@ class MainWindow(QMainWindow):
             arrange(self, self.docks, TRAIN)
         self._show_bars()
         connect_docks(self.docks, self.lab)
+        for name, tunes in (("setup", False), ("finetune_setup", True)):
+            self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
         for dock in self.docks.values():
             dock.remember(self.settings)
             dock.setEnabled(self.welcome.isHidden())
@@ -121,9 +124,11 @@ class MainWindow(QMainWindow):
 
     @property
     def shown_setup(self) -> SetupDock | FinetuneSetupDock:
-        """Set-up, unless only that of fine-tuning is in sight."""
+        """The set-up panel that is in sight; of both, or of none, the one that was brought there last."""
         tuning, setup = self._finetune_setup, self._setup
-        return tuning if is_seen(tuning) and not is_seen(setup) else setup
+        if is_seen(tuning) == is_seen(setup):
+            return tuning if self._tunes else setup
+        return tuning if is_seen(tuning) else setup
 
     def show_dock(self, dock_id: str) -> None:
         """Brings a dock to the front and gives it the keyboard."""
@@ -256,16 +261,14 @@ class MainWindow(QMainWindow):
             return
         event.ignore()
         if choice is CloseChoice.STOP:
-            if waiting:  # else the next one would begin in the place of what was stopped
-                self.lab.queue.hold()
-            for experiment in self.lab.experiments.live():  # else the next of its runs would begin
-                if experiment.record.watched:
-                    self.lab.experiments.controller.stop(experiment.folder)
-            for row in rows:
-                self.lab.controller.stop(row.run)
+            closing.stop(self.lab, rows)
             self._wait_for([row.run.id for row in rows])
 
     # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _setup_seen(self, tunes: bool, seen: bool) -> None:
+        if seen:
+            self._tunes = tunes
 
     @property
     def _setup(self) -> SetupDock:

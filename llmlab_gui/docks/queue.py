@@ -168,7 +168,7 @@ class QueueDock(LabDock):
         header.setStretchLastSection(True)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         unit = self.fontMetrics().averageCharWidth()
-        for column, width in enumerate((3, 26, 18, 16, 9, 12)):
+        for column, width in enumerate((3, 20, 8, 11, 14, 14)):
             table.setColumnWidth(column, unit * width + 12)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._open_menu)

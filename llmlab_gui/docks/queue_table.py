@@ -20,15 +20,15 @@ from llmlab_gui.theme import current_theme
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
 _MIME = "application/x-llmlab-queued-run"
-PLACE, NAME, KIND, READS, TAKES, BEGINS = range(6)
-TITLES = ("", "Run", "Kind", "Learns from", "Takes", "Begins in")
+PLACE, NAME, TAKES, BEGINS, KIND, READS = range(6)
+TITLES = ("", "Run", "Takes", "Begins in", "Kind", "Learns from")
 _TIPS = (
     "Its turn",
     "Its name, or the preset that it is made from",
-    "What it does",
-    "Corpus or examples",
     "As estimated before it was queued",
     "When those before it have ended, as far as that is known",
+    "What it does",
+    "Corpus or examples",
 )
 
 

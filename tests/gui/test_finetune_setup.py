@@ -278,6 +278,9 @@ def test_train_means_the_set_up_that_is_in_sight(make_main_window: MakeWindow, q
     qtbot.waitUntil(lambda: window.shown_setup is window.docks["setup"], timeout=WAIT)
     window.use_workspace("Fine-tune")
     qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    window.use_workspace("Train")
+    window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
+    qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
 
 
 def test_a_file_of_examples_that_is_dropped_on_the_window_is_one_where_examples_are_chosen(

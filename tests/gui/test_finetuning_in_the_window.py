@@ -53,8 +53,8 @@ def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWin
     train_here(new_run(outputs, steps=4, name="base", model__block_size=128, data__tokenizer="bpe"))
     made = make_main_window()
     made.resize(1600, 1000)
-    made.use_workspace("Fine-tune")
     qtbot.waitUntil(lambda: len(made.lab.runs()) == 1, timeout=WAIT)
+    made.use_workspace("Fine-tune")
     return made
 
 
