@@ -26,7 +26,8 @@ class Entry:
 
     subject: run or experiment; about: its id; folder: where it lay; created: when it was made, Unix seconds. steps:
     that it was to have. predictions: `Locked` as plain values; scores: `Score` likewise, in the same places, empty
-    until there is one. judged: by place ("0"), what the learner says came of it. curve: [step, validation loss].
+    until there is one. judged: by place ("0"), what the learner says came of it. curve: [step, validation loss], or
+    the main chart of an experiment, whose x is x_axis.
     result: what became of the subject, in words.
     """
 
@@ -43,6 +44,8 @@ class Entry:
     scored_at: float | None = None
     result: str = ""
     curve: list[list[float]] = field(default_factory=list)
+    x_axis: str = ""
+    x_log: bool = False
     learned: str = ""
     learned_at: float | None = None
     format: int = ENTRY_FORMAT
@@ -111,8 +114,15 @@ def scored(entry: Entry, outcomes: Outcomes) -> Entry:
         outcome = entry.judged.get(str(place), outcomes.of(name))
         found = score(locked.prediction, outcome, outcomes.options(name))
         scores.append({} if found is None else asdict(found))
-    curve = outcomes.curve or entry.curve
-    return replace(entry, scores=scores, scored_at=entry.scored_at or time.time(), result=outcomes.result, curve=curve)
+    return replace(
+        entry,
+        scores=scores,
+        scored_at=entry.scored_at or time.time(),
+        result=outcomes.result,
+        curve=outcomes.curve or entry.curve,
+        x_axis=outcomes.x_axis,
+        x_log=outcomes.x_log,
+    )
 
 
 def judged(entry: Entry, place: int, outcome: str) -> Entry:

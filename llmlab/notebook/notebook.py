@@ -245,7 +245,8 @@ def _experiment_subject(folder: ExperimentFolder) -> _Subject:
         facts = experiment_facts(folder)
         return facts if facts is not None and facts.results.complete else None
 
-    title = f"experiment: {record.title}"
+    runs = f"an experiment of {len(record.arms)} run{'' if len(record.arms) == 1 else 's'}"
+    title = f"{record.title}, {runs if record.arms else f'a look at {record.subject}'}"
     return _Subject(
         EXPERIMENT, folder.id, str(folder.path), title, record.created, 0, record.predictions, outcomes, now
     )

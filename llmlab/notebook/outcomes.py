@@ -34,7 +34,15 @@ class Outcomes(Protocol):
 
     @property
     def curve(self) -> list[list[float]]:
-        """[step, validation loss]; empty where there is none."""
+        """[step, validation loss], or [x, y] of an experiment's main chart; empty where there is none."""
+
+    @property
+    def x_axis(self) -> str:
+        """What x is, where it is no step."""
+
+    @property
+    def x_log(self) -> bool:
+        """Whether x is spread over orders of magnitude."""
 
     def of(self, name: str) -> Outcome | None:
         """What a quantity became; None when the result does not tell."""
@@ -58,6 +66,16 @@ class RunFacts(Outcomes):
         points = [[float(step), val] for step, _, val in self.evaluations if math.isfinite(val)]
         stride = -(-len(points) // _MOST_POINTS) or 1
         return points[::-1][::stride][::-1]
+
+    @property
+    def x_axis(self) -> str:
+        """Steps."""
+        return ""
+
+    @property
+    def x_log(self) -> bool:
+        """A run's curve is shown step by step."""
+        return False
 
     @property
     def result(self) -> str:
@@ -94,8 +112,21 @@ class ExperimentFacts(Outcomes):
 
     @property
     def curve(self) -> list[list[float]]:
-        """None: its charts are its own."""
-        return []
+        """Of the main chart, the curve that reaches lowest."""
+        curves = [curve for chart in self.results.charts[:1] for curve in chart.curves if curve.points and curve.line]
+        lowest = min(curves, key=lambda curve: min(point.y for point in curve.points), default=None)
+        return [] if lowest is None else sorted([point.x, point.y] for point in lowest.points)
+
+    @property
+    def x_axis(self) -> str:
+        """As its chart names it."""
+        axis = self.record.x_axis
+        return f"{axis.label}{f' ({axis.unit})' if axis.unit else ''}"
+
+    @property
+    def x_log(self) -> bool:
+        """As its chart draws it."""
+        return self.record.x_axis.log
 
     @property
     def result(self) -> str:

@@ -13,14 +13,16 @@ from PySide6.QtWidgets import QWidget
 from llmlab.notebook.calibration import WINDOW, Calibration
 from llmlab.notebook.entries import Line
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, RUN, STEPS_TO, TEXT
+from llmlab.notebook.scoring import as_number
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine, Span
 from llmlab_gui.theme import current_theme, theme_notifier
 
 # Predictions that have a height in the chart of the loss, and those that have a place on its axis of steps.
-_LOSSES = ("val_loss", "best_val_loss", "train_loss")
+_LOSSES = ("val_loss", "best_val_loss", "train_loss", "best_loss")
 _STEPS = ("best_step",)
+_BEST = ("best", "best_lr", "best_rank")  # have a place on the axis of an experiment, if that is what it varies
 _DENSITY_POINTS = 241
 # The tails that are shown: so many half widths beyond the middle, or as far as the outcome.
 _TAILS = 3.0
@@ -30,7 +32,7 @@ def belongs_to_loss(line: Line) -> bool:
     """Whether a prediction is drawn over a curve of the loss; a choice and a sentence are shown beside it."""
     kind, name = line.locked.prediction.kind, line.locked.prediction.quantity
     if line.entry.subject != RUN:
-        return False
+        return bool(line.entry.curve) and (kind in (CHOICE, TEXT) or name in _LOSSES or name in _BEST)
     return kind in (CURVE, CHOICE, TEXT) or name in (*_LOSSES, *_STEPS) or name.startswith(STEPS_TO)
 
 
@@ -83,6 +85,10 @@ class ResultChart(NotebookChart):
         if self._line is None:
             return
         theme, line = current_theme(), self._line
+        log = line.entry.x_log and all(point[0] > 0 for point in self._actual)
+        if log != self.log_x:
+            self.set_log(x=log, y=False)
+        self.set_x_axis(line.entry.x_axis or "step", "value" if line.entry.x_axis else "count")
         accent, keys = QColor(theme.accent), {"actual"}
         actual = np.array(self._actual, dtype=np.float64).reshape(-1, 2)
         became = CurveStyle(QColor(theme.text), "validation loss", width=1.5, markers="o", z=3)
@@ -104,11 +110,16 @@ class ResultChart(NotebookChart):
                 keys, band = keys | {"low", "high"}, ("low", "high")
         elif prediction.low is not None and prediction.high is not None:
             if prediction.quantity in _LOSSES:
+                begin = float(actual[0, 0]) if line.entry.x_axis and len(actual) else 0.0
                 for key, value in (("low", prediction.low), ("high", prediction.high)):
-                    self.set_curve(key, np.array([0.0, end]), np.array([value, value]), edge)
+                    self.set_curve(key, np.array([begin, end]), np.array([value, value]), edge)
                 keys, band, legend = keys | {"low", "high"}, ("low", "high"), [became, edge]
             else:
                 spans = [Span(prediction.low, prediction.high)]
+        elif prediction.quantity in _BEST and (at := as_number(prediction.choice)) is not None and self._has(at):
+            spans = [Span(at, at)]
+        if spans:
+            legend = [*legend, CurveStyle(QColor(theme.quiet), "predicted", dotted=True)]
         outcome = self._outcome(line)
         if outcome is not None:
             right = line.score is not None and line.score.right
@@ -124,10 +135,13 @@ class ResultChart(NotebookChart):
 
     def _outcome(self, line: Line) -> tuple[float, float] | None:
         """Where the outcome lies: [step, loss]."""
-        if line.score is None or isinstance(line.score.outcome, str) or not self._actual:
+        name = line.locked.prediction.quantity
+        value = None if line.score is None or not self._actual else as_number(line.score.outcome)
+        if value is None:
             return None
-        value, name = line.score.outcome, line.locked.prediction.quantity
-        if name == "best_val_loss":
+        if name in _BEST:
+            return next((point for point in self._points() if math.isclose(point[0], value, rel_tol=1e-6)), None)
+        if name in ("best_val_loss", "best_loss"):
             return min(self._actual, key=lambda point: abs(point[1] - value))[0], value
         if name in _LOSSES:
             return self._actual[-1][0], value
@@ -135,6 +149,13 @@ class ResultChart(NotebookChart):
             return None
         steps, losses = np.array(self._actual).T
         return value, float(np.interp(value, steps, losses))
+
+    def _points(self) -> list[tuple[float, float]]:
+        return [(point[0], point[1]) for point in self._actual]
+
+    def _has(self, x: float) -> bool:
+        """Whether the axis is that of the values that were tried: a rank is none on an axis of parameters."""
+        return any(math.isclose(point[0], x, rel_tol=1e-6) for point in self._actual)
 
 
 class StatedChart(NotebookChart):

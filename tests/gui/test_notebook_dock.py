@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import FakeRun
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
-from llmlab.notebook.entries import OPEN, TO_JUDGE
+from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.scoring import Score
 from llmlab.training.events import Evaluated
+from llmlab_gui.charts.marks import Span
 from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
-from llmlab_gui.docks.notebook_charts import StatedChart
+from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
 from llmlab_gui.docks.notebook_table import COLUMNS
 from llmlab_gui.lab import Lab
 
@@ -126,6 +129,33 @@ def test_a_curve_lies_over_the_loss_with_its_tolerance(dock: NotebookDock) -> No
     curves = dock.detail.result_chart.curves()
     assert curves["drawn"].y.tolist() == [4.0, 2.0]
     assert np.allclose(curves["high"].y - curves["low"].y, 0.4)
+
+
+def test_what_an_experiment_found_is_drawn_with_what_was_predicted(qtbot: QtBot) -> None:
+    chart = ResultChart()
+    holder = QWidget()
+    QVBoxLayout(holder).addWidget(chart)
+    qtbot.addWidget(holder)
+    points = [[1e-4, 3.8], [1e-3, 2.5], [1e-2, 3.0]]
+    stated = [parse_prediction(line) for line in ("best_lr=1e-2@60%", "best_loss=2.4..2.6@80%")]
+    entry = Entry("e", "experiment", "lr", "", "", 1.0, predictions=lock("experiment", "lr", stated), curve=points)
+    entry = replace(
+        entry,
+        x_axis="learning rate",
+        x_log=True,
+        scores=[asdict(Score("0.001", False)), asdict(Score(2.5, True))],
+        scored_at=2.0,
+    )
+    choice, loss = entry.lines()
+    assert belongs_to_loss(choice)
+    chart.show_line(choice, points)
+    assert chart.log_x
+    assert (chart.curves()["outcome"].x.tolist(), chart.curves()["outcome"].y.tolist()) == ([1e-3], [2.5])
+    assert [span for span, _ in chart.marks.spans] == [Span(1e-2, 1e-2)]
+    chart.show_line(loss, points)
+    assert set(chart.curves()) == {"actual", "low", "high", "outcome"}
+    assert chart.curves()["low"].x.tolist() == [1e-4, 1e-2]
+    assert chart.marks.spans == []
 
 
 def test_what_is_no_loss_is_shown_with_what_was_stated(dock: NotebookDock) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import FakeRun
 
-from llmlab.experiments.outcomes import ExperimentResults, Finding, write_results
+from llmlab.experiments.outcomes import Chart, Curve, ExperimentResults, Finding, Point, write_results
 from llmlab.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord
 from llmlab.notebook.outcomes import RunFacts, experiment_facts, read_facts
 from llmlab.notebook.scoring import NotBefore
@@ -91,7 +92,9 @@ def test_right_answers_are_told_before_and_after(outputs: Path) -> None:
     assert "75 % of the answers right" in facts.result
 
 
-def experiment(outputs: Path, findings: list[Finding], *, complete: bool = True) -> ExperimentFolder:
+def experiment(
+    outputs: Path, findings: list[Finding], charts: Sequence[Chart] = (), *, complete: bool = True
+) -> ExperimentFolder:
     folder = ExperimentFolder(outputs / "experiments" / "lr")
     folder.path.mkdir(parents=True, exist_ok=True)
     arms = [
@@ -104,7 +107,7 @@ def experiment(outputs: Path, findings: list[Finding], *, complete: bool = True)
             "lr", "learning-rate", "Learning rate", "?", "!", "", "pretraining", 1.0, {}, arms, [1, 2], x, Axis("loss")
         )
     )
-    write_results(folder, ExperimentResults("lr", "learning-rate", complete, [], [], findings))
+    write_results(folder, ExperimentResults("lr", "learning-rate", complete, [], list(charts), findings))
     return folder
 
 
@@ -118,6 +121,24 @@ def test_the_best_of_an_experiment_is_one_of_its_arms(outputs: Path) -> None:
     assert facts.of("exponent") is None
     assert facts.options("best_loss") == 0
     assert "2.25" in facts.result
+
+
+def basin() -> Chart:
+    """Loss against learning rate, of two groups; the second reaches lower."""
+    x, y = Axis("learning rate", log=True), Axis("loss")
+    one = Curve("full", [Point(1e-4, 4.0), Point(1e-3, 3.5)])
+    two = Curve("lora", [Point(1e-2, 3.0), Point(1e-4, 3.8), Point(1e-3, 2.5)])
+    return Chart("result", "Result", x, y, [one, two, Curve("seeds", [Point(1e-3, 1.0)], line=False)])
+
+
+def test_the_curve_of_an_experiment_is_the_one_that_reaches_lowest(outputs: Path) -> None:
+    facts = experiment_facts(experiment(outputs, [], [basin()]))
+    assert facts is not None
+    assert facts.curve == [[1e-4, 3.8], [1e-3, 2.5], [1e-2, 3.0]]
+    assert (facts.x_axis, facts.x_log) == ("learning rate", True)
+    bare = experiment_facts(experiment(outputs, []))
+    assert bare is not None
+    assert bare.curve == []
 
 
 def test_an_experiment_without_results_tells_nothing(outputs: Path) -> None:
