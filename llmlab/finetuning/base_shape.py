@@ -17,7 +17,7 @@ from llmlab.files import read_json
 from llmlab.finetuning.settings import ATTENTION, FEED_FORWARD, FinetuneSettings
 from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
 from llmlab.runs.checkpoints import select
-from llmlab.sessions.available import CONFIG_FILE, cached_models
+from llmlab.sessions.available import CONFIG_FILE, cached_settings
 from llmlab.sessions.gguf_header import read_gguf_header
 from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
 from llmlab.sessions.weights import weight_shapes
@@ -85,9 +85,11 @@ def _shape(named: Reference, outputs: Path) -> BaseShape:
         case ModelFolder(path):
             return _folder(path, path.name)
         case HubModel(name):
-            folder = cached_models().get(name)
+            folder = cached_settings(name)
             if folder is None:
-                raise LabError(f"{name} is not on this machine yet.", "Its size is known once it was downloaded.")
+                raise LabError(
+                    f"{name} is not on this machine yet.", "Its size is known once its settings were downloaded."
+                )
             return _folder(folder, name)
         case GgufFile(path):
             return _gguf(path)

@@ -78,6 +78,12 @@ def cached_models() -> dict[str, Path]:
     return found
 
 
+def cached_settings(name: str) -> Path | None:
+    """The folder in the cache that holds the settings of a hub's model, whether or not its weights are there too."""
+    snapshot = _snapshot(hub_folder() / f"models--{name.replace('/', '--')}")
+    return snapshot if snapshot is not None and (snapshot / CONFIG_FILE).is_file() else None
+
+
 def packaged_ggufs() -> list[Path]:
     """GGUF files of installed packages, found by their metadata: the packages are not imported."""
     found = []

@@ -188,6 +188,14 @@ def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
         estimate(FinetuneSettings(), outputs)
 
 
+def test_settings_of_the_hub_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--maker--tiny" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    tiny_models.llama().config.save_pretrained(snapshot)
+    assert base_shape("maker/tiny", tmp_path).parameters == sum(p.numel() for p in tiny_models.llama().parameters())
+
+
 def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 32}')
     with pytest.raises(LabError, match="lacks 'intermediate_size'"):
