@@ -12,7 +12,7 @@ from llmlab.cli.experiment_follow import follow
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.predict import add_predict, predictions_of
 from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
-from llmlab.errors import UsageError
+from llmlab.errors import LabError, UsageError
 from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.experiments.launcher import create_experiment, stop_experiment
 from llmlab.experiments.outcomes import read_results
@@ -224,7 +224,12 @@ def _list(args: argparse.Namespace) -> int:
     folders = list_experiments(outputs)
     rows = []
     for folder in folders:
-        status, record = folder.status(), folder.record()
+        status = folder.status()
+        try:
+            record = folder.record()
+        except LabError:
+            rows.append((folder.id, "", "damaged", "", "", ""))
+            continue
         left = text.duration(status.eta_seconds) if status.live else ""
         ended = f"{status.ended_arms}/{len(record.arms)}" if record.arms else "-"
         rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))

@@ -19,6 +19,7 @@ from llmlab.experiments.kinds import PRETRAINING, Kind
 from llmlab.experiments.records import Arm, ArmStatus, ExperimentRecord
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.gpt.estimate import estimate
+from llmlab.runs.launcher import lasting
 from llmlab.settings import PretrainSettings
 
 Settings: TypeAlias = PretrainSettings | FinetuneSettings
@@ -62,9 +63,12 @@ class Request:
 
 
 def make_plan(request: Request) -> ExperimentRecord:
-    """The whole experiment, with nothing written yet. Raises UsageError for what cannot be varied like that."""
-    kind, settings = request.kind, request.settings
-    track = track_of(settings)
+    """The whole experiment, with nothing written yet. Raises UsageError for what cannot be varied like that,
+    and LabError for a base that cannot be fine-tuned."""
+    kind = request.kind
+    if kind.trains:
+        request = dataclasses.replace(request, settings=lasting(request.settings, request.outputs))
+    settings, track = request.settings, track_of(request.settings)
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", identifier):
         raise UsageError(

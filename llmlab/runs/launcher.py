@@ -69,7 +69,7 @@ def create_run(
             f"{name!r} cannot be a run's name.",
             "Letters, digits and . _ + - are allowed, at most 100 of them.",
         )
-    settings = _lasting(settings, outputs)
+    settings = lasting(settings, outputs)
     if parent is not None:
         _check_branch(*parent, settings)
     run = RunFolder(outputs / track / name)
@@ -114,9 +114,12 @@ def _free_name(track: Path, settings: RunSettings, preset: str) -> str:
     return name
 
 
-def _lasting(settings: RunSettings, outputs: Path) -> RunSettings:
+def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
     """With names that mean the same tomorrow and in another working directory: the worker, and whoever resumes the
-    run some day, may be elsewhere, and a base that goes on learning has other weights then."""
+    run some day, may be elsewhere, and a base that goes on learning has other weights then.
+
+    UsageError when no base is named, or none bears its name; LabError when it lacks weights or a tokenizer.
+    """
     if isinstance(settings, PretrainSettings):
         path = expanded(settings.data.corpus)
         if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import FakeRun
 
+from llmlab.config import with_values
 from llmlab.errors import UsageError
 from llmlab.experiments.kinds import KINDS, find_kind
 from llmlab.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
@@ -26,6 +28,7 @@ def plan(kind: str, settings: Any = BASE, **more: Any) -> ExperimentRecord:
 def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     """Settings of a fine-tuning run whose base need not be there."""
     monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.experiments.plan.lasting", lambda settings, outputs: settings)
     return FinetuneSettings()
 
 
@@ -108,6 +111,14 @@ def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_la
 def test_what_cannot_be_planned_is_refused_in_a_sentence(kind: str, more: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         plan(kind, **more)
+
+
+def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
+    settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
+    record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))
+    assert {settings_of(record, arm).model.base for arm in record.arms} == {"bar@250"}  # type: ignore[union-attr]
 
 
 def test_without_evaluations_there_is_nothing_to_compare() -> None:
