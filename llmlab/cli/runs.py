@@ -14,6 +14,8 @@ from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.config import differences, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.settings import FULL, load_finetune_preset
+from llmlab.notebook.locked import read_locked
+from llmlab.notebook.words import stated
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.runs.launcher import request as send_request
@@ -71,6 +73,7 @@ def show(args: argparse.Namespace) -> int:
     started, evaluations = _milestones(run)
     if args.json:
         about = _RunLine(run, status, info).as_dict()
+        about |= {"predictions": info.predictions}
         about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
         about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
         about |= {"evaluations": [vars(event) for event in evaluations], "error": status.error}
@@ -175,6 +178,8 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
     yield f"  begun        {text.clock(info.created)} ({text.ago(info.created)})"
     if info.parent:
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
+    for locked in filter(None, map(read_locked, info.predictions)):
+        yield f"  predicted    {stated(locked.prediction)}"
     if isinstance(settings, PretrainSettings):
         yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
     else:

@@ -60,6 +60,13 @@ def test_an_entry_goes_from_a_judgement_to_a_sentence_to_the_calibration(
     assert "> Learned: Losses fall slowly." in target.read_text(encoding="utf-8")
 
 
+def test_a_run_shows_what_was_predicted_of_it(bar: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "bar"]) == 0
+    assert "predicted    val_loss 1.9 to 2.2, 80 % sure" in capsys.readouterr().out
+    assert main(["show", "bar", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["predictions"] == bar.run.info().predictions
+
+
 def test_what_can_be_predicted_is_listed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, "quantities")
     for name in ("val_loss", "steps_to_2.5", "best_lr", "loss_curve"):
