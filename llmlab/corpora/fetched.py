@@ -210,20 +210,29 @@ def _rows(corpus: FetchedCorpus) -> Iterator[str]:
 
 
 def _check_hub(corpus: FetchedCorpus) -> None:
-    """Refuses at once without a network: the hub's client itself would try again for half a minute."""
+    """Refuses at once without a network."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise LabError(f"{corpus.title} cannot be fetched.", "HF_HUB_OFFLINE is set.", f"Unset it. {corpus.where()}")
+    silence = hub_silence()
+    if silence is not None:
+        raise _no_network(corpus, silence) from silence
+
+
+def hub_silence() -> OSError | None:
+    """Why the hub does not answer; None when it does. The hub's own client would try again for half a minute."""
+    from huggingface_hub import constants
+
     try:
         with urllib.request.urlopen(
             urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_TIMEOUT_SECONDS
         ):
-            pass
+            return None
     except urllib.error.HTTPError:  # it answers
-        pass
+        return None
     except OSError as error:
-        raise _no_network(corpus, error) from error
+        return error
 
 
 def _articles(lines: Iterator[str]) -> Iterator[str]:

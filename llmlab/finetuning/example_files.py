@@ -48,22 +48,32 @@ def is_hub_name(source: str) -> bool:
     return _HUB_NAME.fullmatch(source) is not None
 
 
-def hub_rows(source: str) -> Iterator[tuple[int, Row]]:
-    """Numbered rows of the train split. LabError without a network, and when there is no such data set."""
+def hub_rows(source: str, *, streamed: bool) -> Iterator[tuple[int, Row]]:
+    """Numbered rows of the train split. LabError without a network, and when there is no such data set.
+
+    streamed: read them one by one, for the first few of many. Else all are brought into the cache of `datasets`,
+    from where they come the next time, also without a network where HF_HUB_OFFLINE is set.
+    """
     import datasets
     from huggingface_hub import constants
 
+    from llmlab.corpora.fetched import hub_silence
+
     name, _, configuration = source.partition(":")
-    if constants.HF_HUB_OFFLINE:
-        raise _unreachable(source, "The hub is not asked, since HF_HUB_OFFLINE is set")
+    offline = constants.HF_HUB_OFFLINE
+    if not offline and (silence := hub_silence()) is not None:
+        raise _unreachable(source, f"{getattr(silence, 'reason', None) or silence}") from silence
     try:
-        rows: Any = datasets.load_dataset(name, configuration or None, split="train", streaming=True)
+        datasets.disable_progress_bars()
+        rows: Any = datasets.load_dataset(
+            name, configuration or None, split="train", streaming=streamed and not offline
+        )
         for number, row in enumerate(rows, start=1):
             yield number, dict(row)
-    except LabError:
-        raise
     except Exception as error:  # whatever the hub's client and its transports raise
         why = " ".join(str(error).split())[:300] or type(error).__name__
+        if offline:
+            why = "The hub is not asked, since HF_HUB_OFFLINE is set, and it is not in the cache"
         raise _unreachable(source, why) from error
 
 

@@ -99,7 +99,7 @@ def read_source(source: str, progress: Progress, stop_wanted: Callable[[], bool]
     examples: list[Example] = []
     bad: list[BadLine] = []
     seen: set[str] = set()
-    origin, rows, total = _open(source, progress)
+    origin, rows, total = _open(source, max_examples, progress)
     digest = hashlib.sha256()
     for number, row in rows:
         if stop_wanted():
@@ -188,7 +188,7 @@ def split_examples(examples: Sequence[Example], val_fraction: float, seed: int) 
     )
 
 
-def _open(source: str, progress: Progress) -> tuple[str, Iterator[tuple[int, Row]], int]:
+def _open(source: str, max_examples: int, progress: Progress) -> tuple[str, Iterator[tuple[int, Row]], int]:
     """Where the examples come from in words, the rows, and how many (0 if unknown)."""
     if source == TASKS:
         made = task_rows()
@@ -198,7 +198,11 @@ def _open(source: str, progress: Progress) -> tuple[str, Iterator[tuple[int, Row
         return str(path.resolve()), read_rows(path), 0
     if is_hub_name(source):
         progress(f"Asking the hub for {source}", 0, 0)
-        return f"https://huggingface.co/datasets/{source.partition(':')[0]}", hub_rows(source), 0
+        return (
+            f"https://huggingface.co/datasets/{source.partition(':')[0]}",
+            hub_rows(source, streamed=max_examples > 0),
+            0,
+        )
     raise UsageError(
         f"There are no examples {source!r}.",
         "It is no file here, and not the name of a data set of the hub (owner/name).",

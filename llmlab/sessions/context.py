@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmlab.runs.checkpoints import select
-from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.hub import hub_settings
 from llmlab.sessions.huggingface import read_config
 from llmlab.sessions.reference import (
     AdaptedModel,
@@ -35,7 +35,7 @@ def context_of(reference: Reference) -> int:
         case ModelFolder(path):
             return _context(read_config(path, path.name))
         case HubModel(name):
-            return _context(read_config(hub_snapshot(name), name))
+            return _context(read_config(hub_settings(name), name))
         case GgufFile(path):
             return _context(read_config(path.parent, path.stem, path.name))
 

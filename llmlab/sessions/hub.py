@@ -8,13 +8,14 @@ from pathlib import Path
 
 from llmlab.errors import Cancelled, LabError
 from llmlab.progress import Progress, quiet
-from llmlab.sessions.available import cached_models, hub_folder
+from llmlab.sessions.available import CONFIG_FILE, cached_models, hub_folder
+from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.huggingface import open_folder
 from llmlab.sessions.memory import gigabytes
 from llmlab.sessions.model import OpenModel
 from llmlab.sessions.weights import count_numbers
 
-# Only what opening needs: weights without code, settings, and tokenizers. No pickles, no Python.
+# Only what opening needs: weights without code (first), settings, and tokenizers. No pickles, no Python.
 _WANTED = (".safetensors", ".json", ".txt", ".jinja", "tokenizer.model", "spiece.model")
 _SECONDS = 10.0  # until a hub that does not answer is given up
 
@@ -29,6 +30,26 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
     cached = cached_models().get(name)
     if cached is not None and _is_complete(cached, name):
         return cached
+    return _downloaded(name, _WANTED, progress)
+
+
+def hub_settings(name: str, progress: Progress = quiet) -> Path:
+    """The folder with its settings and tokenizer, for what needs no weights; where the weights are, they are there too.
+
+    LabError as `hub_snapshot`.
+    """
+    cached = cached_models().get(name)
+    if cached is not None:
+        return cached
+    snapshots = hub_folder() / f"models--{name.replace('/', '--')}" / "snapshots"
+    for folder in sorted(snapshots.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if (folder / CONFIG_FILE).is_file() and has_tokenizer(folder):
+            return folder
+    return _downloaded(name, _WANTED[1:], progress)
+
+
+def _downloaded(name: str, wanted: tuple[str, ...], progress: Progress) -> Path:
+    """The newest files of the hub with these endings, one by one. LabError when they cannot be had."""
     if _offline():
         raise _not_here(name, "The hub is not asked, since HF_HUB_OFFLINE is set.")
     progress(f"Asking the hub for {name}", 0, 0)
@@ -37,9 +58,9 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
     try:
         about = HfApi().model_info(name, files_metadata=True, timeout=_SECONDS)
         files = [file for file in about.siblings or () if "/" not in file.rfilename]
-        files = [file for file in files if file.rfilename.endswith(_WANTED)]
-        if not any(file.rfilename.endswith(".safetensors") for file in files):
+        if not any(file.rfilename.endswith(_WANTED[0]) for file in files):
             raise LabError(f"{name} cannot be opened.", "It has no safetensors weights on the hub.")
+        files = [file for file in files if file.rfilename.endswith(wanted)]
         total, done = float(sum(file.size or 0 for file in files)), 0.0
         _require_disk(total, name)
         folder = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmlab.sessions.hf_tokenizer import load_tokenizer
-from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.hub import hub_settings
 from llmlab.sessions.model import TextTokenizer
 from llmlab.sessions.reference import (
     AdaptedModel,
@@ -29,6 +29,6 @@ def tokenizer_of(reference: Reference) -> TextTokenizer:
         case ModelFolder(path):
             return load_tokenizer(path, path.name)
         case HubModel(name):
-            return load_tokenizer(hub_snapshot(name), name)
+            return load_tokenizer(hub_settings(name), name)
         case GgufFile(path):
             return load_tokenizer(path.parent, path.stem, path.name)

@@ -99,12 +99,12 @@ def hub(folder: Path) -> Iterator[Hub]:
     hub.server.server_close()
 
 
-def opened(names: list[str], home: Path, endpoint: str) -> list[str]:
+def opened(names: list[str], home: Path, endpoint: str, code: str = CODE) -> list[str]:
     """What a process that opens the models says."""
     environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
         environment.pop(name, None)
-    command = [sys.executable, "-c", CODE, *names]
+    command = [sys.executable, "-c", code, *names]
     finished = subprocess.run(
         command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False
     )
@@ -128,6 +128,29 @@ def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder:
     (snapshot / "model.safetensors").unlink()
     (completed,) = opened([NAME], tmp_path / "home", hub.address)
     assert completed.startswith(expected)
+
+
+TOKENIZER_CODE = """
+import sys
+from pathlib import Path
+from llmlab.sessions.context import context_of
+from llmlab.sessions.reference import parse
+from llmlab.sessions.tokenizers import tokenizer_of
+reference = parse(sys.argv[1], Path("."))
+print(tokenizer_of(reference).encode("the king"), context_of(reference))
+"""
+
+
+def test_a_tokenizer_is_had_without_the_weights_and_the_model_all_the_same_later(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
+    expected = f"{tiny_models.TOKENIZER.encode('the king')} {tiny_models.CONTEXT}"
+    for _ in range(2):
+        assert opened([NAME], tmp_path / "home", hub.address, TOKENIZER_CODE) == [expected]
+    assert not any("safetensors" in path for path in hub.asked)
+    assert len([path for path in hub.asked if path.startswith("/api/models/")]) == 1
+    (said,) = opened([NAME], tmp_path / "home", hub.address)
+    assert "Downloading model.safetensors" in said
 
 
 def test_no_network_is_a_sentence_within_seconds(tmp_path: Path) -> None:
