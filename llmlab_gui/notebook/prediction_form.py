@@ -218,7 +218,8 @@ class CurveRow(QWidget):
         self.chart.drawn.connect(self._drawn)
         self.points.textEdited.connect(self._written)
         self.clear_button.clicked.connect(self.chart.clear_drawing)
-        self.within.textChanged.connect(self.changed)
+        self.within.textChanged.connect(self._within_typed)
+        self._within_typed()
         self.sure.changed.connect(self.changed)
 
     def prediction(self) -> Prediction | None:
@@ -229,6 +230,10 @@ class CurveRow(QWidget):
         within = self.within.text().strip().replace(",", ".")
         near = f"+-{within}@{self.sure.value}%" if within else ""
         return parse_prediction(f"loss_curve={words}{near}")
+
+    def _within_typed(self) -> None:
+        self.sure.setEnabled(bool(self.within.text().strip()))  # sure of what, else
+        self.changed.emit()
 
     def _drawn(self) -> None:
         points = ", ".join(f"{number_text(step)}:{number_text(loss)}" for step, loss in self.chart.points())

@@ -178,7 +178,9 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: Predic
     qtbot.waitUntil(lambda: curve.chart.width() > 300, timeout=WAIT)
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
     assert dialog.start_button.text() == "Lock and start"
+    assert not curve.sure.isEnabled()
     curve.within.setText("0.2")
+    assert curve.sure.isEnabled()
     dialog.start_button.click()
     (prediction,) = dialog.predictions or []
     assert (prediction.quantity, prediction.tolerance, prediction.confidence) == ("loss_curve", 0.2, 0.7)
