@@ -108,6 +108,7 @@ class ExperimentForm(QWidget):
         self.group_row = QWidget()
         self.subject = _combo("Which run", "The run that is looked at: any that has made steps")
         self.option = QLineEdit()
+        self.option.setAccessibleName("Option of the experiment")
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the experiment")
         self.name.setPlaceholderText("made from date and kind")
