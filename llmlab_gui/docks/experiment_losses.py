@@ -145,7 +145,8 @@ class ExperimentLossesDock(LabDock):
             return []
         colors = arm_colors(row.record)
         found: dict[Hashable, _Cell] = {}
-        for arm in sorted(row.record.arms, key=lambda arm: (arm.group, arm.x, arm.seed)):
+        groups = list(dict.fromkeys(arm.group for arm in row.record.arms))
+        for arm in sorted(row.record.arms, key=lambda arm: (groups.index(arm.group), arm.x, arm.seed)):
             cell = found.setdefault(cell_of(arm), _Cell(value_text(arm), colors[arm.name], []))
             cell.arms.append(arm)
         return list(found.values())
