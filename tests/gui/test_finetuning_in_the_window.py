@@ -94,6 +94,7 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     assert isinstance(loss, LossDock)
     assert isinstance(samples, SamplesDock)
     assert isinstance(checkpoints, CheckpointsDock)
+    qtbot.waitUntil(lambda: "first/train" in loss.chart.curves(), timeout=WAIT)
     qtbot.waitUntil(lambda: len(loss.chart.curves()["first/train"].x) == STEPS, timeout=WAIT)
     qtbot.waitUntil(lambda: samples.shown_steps == [0, STEPS], timeout=WAIT)
     assert samples.choice.currentData() == COMPARE
