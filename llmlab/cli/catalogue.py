@@ -14,7 +14,7 @@ from llmlab.errors import UsageError
 from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
 from llmlab.gpt.estimate import estimate
-from llmlab.runs.folder import RunSettings
+from llmlab.runs.folder import FINETUNING, PRETRAINING, RunSettings
 from llmlab.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
 
 if TYPE_CHECKING:
@@ -81,12 +81,8 @@ def presets(args: argparse.Namespace) -> int:
     every = [load_preset(name) for name in preset_names()]
     tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
     if args.json:
-        values = [
-            {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
-            | {"estimate": vars(estimate(preset.settings)), "settings": to_mapping(preset.settings)}
-            for preset in every
-        ]
-        print_json([*values, *(_finetune_dict(preset) for preset in tuned)])
+        values = [_preset_dict(preset, PRETRAINING) | {"estimate": vars(estimate(preset.settings))} for preset in every]
+        print_json([*values, *(_preset_dict(preset, FINETUNING) for preset in tuned)])
         return DONE
     rows = []
     for preset in every:
@@ -170,9 +166,9 @@ def _setting_dict(info: SettingInfo, values: RunSettings) -> dict[str, Any]:
     return named | {name: getattr(info, name) for name in names}
 
 
-def _finetune_dict(preset: Preset[FinetuneSettings]) -> dict[str, Any]:
+def _preset_dict(preset: Preset[Any], track: str) -> dict[str, Any]:
     about = {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
-    return about | {"settings": to_mapping(preset.settings)}
+    return about | {"track": track, "settings": to_mapping(preset.settings)}
 
 
 def _value(info: SettingInfo, values: RunSettings) -> Any:

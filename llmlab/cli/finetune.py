@@ -11,10 +11,7 @@ from llmlab.cli.shortages import warn_of_shortages
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
 from llmlab.errors import UsageError
-from llmlab.finetuning.estimate import estimate
-from llmlab.finetuning.examples import read_source
 from llmlab.finetuning.settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
-from llmlab.finetuning.unsloth import require_unsloth
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run
@@ -84,6 +81,11 @@ def finetune(args: argparse.Namespace) -> int:
 def _check(settings: FinetuneSettings, outputs: Path) -> None:
     """Refuses before anything is made what cannot work: a base that is not here, a rank that it has no room for,
     examples that cannot be read, a backend that is missing. Warns where the machine may be too small."""
+    # Only when the command runs: `--help` should not wait for them.
+    from llmlab.finetuning.estimate import estimate
+    from llmlab.finetuning.examples import read_source
+    from llmlab.finetuning.unsloth import require_unsloth
+
     base = parse(settings.model.base, outputs) if settings.model.base else None
     if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here
         needed = estimate(settings, outputs)
