@@ -250,12 +250,12 @@ def _about(settings: RunSettings) -> list[str]:
             f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
             f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
         ]
-    lora, data = settings.lora, settings.data
+    lora, examples = settings.lora, settings.data
     adapters = "" if settings.model.method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
     return [
         f"Base {settings.model.base}",
         f"Method {settings.model.method}{adapters}",
-        f"Examples {data.source}, {data.batch_size} a batch, at most {data.max_length} tokens each",
+        f"Examples {examples.source}, {examples.batch_size} a batch, at most {examples.max_length} tokens each",
     ]
 
 
