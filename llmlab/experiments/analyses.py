@@ -67,13 +67,16 @@ def _learning_rate(gathered: Gathered) -> Analysis:
             continue
         bottoms[group] = basin.x0
         low, high = spread or (None, None)
+        shape = f"parabola through {len(basin.used)} points"
+        if len(basin.used) == 3:
+            shape += ", which it meets whatever the shape: a finer grid would tell"
         findings.append(
-            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", basin.x0, low, high, "", "parabola")
+            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", basin.x0, low, high, "", shape)
         )
         # Where the parabola has risen by a hundredth of a nat: how exactly the rate must be met.
         width = float(np.exp(np.sqrt(0.01 / basin.curvature)))
         findings.append(
-            Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text="parabola")
+            Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text=shape)
         )
         used = np.array([points[i].x for i in basin.used])
         x = np.geomspace(used[0], used[-1], _DRAWN)

@@ -33,8 +33,9 @@ def _draw(chart: Chart, results: ExperimentResults, folder: Path) -> Path:
     axis = figure.subplots()
     for number, curve in enumerate(chart.curves):
         _curve(axis, curve, _colour(chart, number))
-    for fit in chart.fits:
-        _fit(axis, fit)
+    for number, fit in enumerate(chart.fits):
+        own = len(chart.fits) > 1  # one fit a curve: in its colour
+        _fit(axis, fit, _colour(chart, number) if own else "#444444")
     _scale(axis, chart, results)
     _marks(axis, chart)
     axis.set_title(chart.title, fontsize=10)
@@ -80,8 +81,8 @@ def _curve(axis: Axes, curve: Curve, colour: str | tuple[float, ...]) -> None:
                 axis.annotate(point.label, (point.x, point.y), textcoords="offset points", xytext=(4, 4), fontsize=7)
 
 
-def _fit(axis: Axes, fit: Fit) -> None:
-    line = axis.plot(fit.x, fit.y, linestyle="--", linewidth=1.1, color="#444444", label=f"{fit.name}: {fit.formula}")
+def _fit(axis: Axes, fit: Fit, colour: str | tuple[float, ...]) -> None:
+    line = axis.plot(fit.x, fit.y, linestyle="--", linewidth=1.1, color=colour, label=f"{fit.name}: {fit.formula}")
     if fit.low and fit.high:
         axis.fill_between(fit.x, fit.low, fit.high, color=line[0].get_color(), alpha=0.12, label="90 % band")
 
@@ -89,7 +90,9 @@ def _fit(axis: Axes, fit: Fit) -> None:
 def _scale(axis: Axes, chart: Chart, results: ExperimentResults) -> None:
     if chart.x_axis.log and all(point.x > 0 for curve in chart.curves for point in curve.points):
         axis.set_xscale("log")
-        places = sorted({point.x for curve in chart.curves for point in curve.points})
+        places = sorted(
+            {point.x for curve in chart.curves for point in curve.points} | {mark.x for mark in chart.marks}
+        )
         if len(places) <= 8:  # the values themselves say more than powers of ten
             axis.set_xticks(
                 places, [_short(place) for place in places], fontsize=7, rotation=20 if len(places) > 5 else 0
