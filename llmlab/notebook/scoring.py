@@ -25,8 +25,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER
 
@@ -114,6 +112,8 @@ def score_curve(prediction: Prediction, actual: Sequence[Sequence[float]]) -> Sc
 
     The curve is straight between its points. Every measurement between its first and its last point counts alike.
     """
+    import numpy as np  # only here: the command line's help should not wait for it
+
     drawn, measured = np.array(prediction.points, dtype=np.float64), np.array(actual, dtype=np.float64).reshape(-1, 2)
     inside = (measured[:, 0] >= drawn[0, 0]) & (measured[:, 0] <= drawn[-1, 0]) & np.isfinite(measured[:, 1])
     if not inside.any():
