@@ -16,7 +16,6 @@ from typing import Any
 
 from llmlab import __version__
 from llmlab.config import SettingInfo, differences, with_values
-from llmlab.corpora.registry import find_corpus
 from llmlab.errors import LabError, UsageError
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
@@ -121,6 +120,8 @@ def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
     UsageError when no base is named, or none bears its name; LabError when it lacks weights or a tokenizer.
     """
     if isinstance(settings, PretrainSettings):
+        from llmlab.corpora.registry import find_corpus  # brings numpy, which `--help` should not wait for
+
         path = expanded(settings.data.corpus)
         if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
             return with_values(settings, {"data.corpus": str(path.resolve())})
