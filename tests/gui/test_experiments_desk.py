@@ -112,6 +112,8 @@ def test_choosing_back_and_forth_shows_each_ones_own(qtbot: QtBot, outputs: Path
     two.begin(0, 30)
     desk.refresh()
     qtbot.waitUntil(lambda: len(desk.rows()) == 2, timeout=WAIT)
+    desk.set_current("two")
+    qtbot.waitUntil(lambda: bool(desk.curves), timeout=WAIT)
     for _ in range(3):
         desk.set_current("two")
         desk.set_current("one")
