@@ -111,7 +111,7 @@ def _json_row(line: bytes, first: bool) -> Row:
     except RecursionError:
         return "It nests too deeply."
     except json.JSONDecodeError as error:
-        return f"It is not JSON: {error.msg} at character {error.colno}."
+        return f"It is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}."
     except ValueError as error:
         return f"It is not JSON: {error}."
     return row if isinstance(row, dict) else "It is JSON, but no object with columns."

@@ -42,7 +42,7 @@ class BadLinesModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return why
         if role == Qt.ItemDataRole.TextAlignmentRole and not index.column():
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop
+            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

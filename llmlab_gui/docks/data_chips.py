@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
@@ -19,6 +19,7 @@ STATE_WORDS = {
     MASKED: "only read: what it costs to predict it does not count",
     CUT: "cut: beyond the maximal length, not even read",
 }
+_LINES = 5  # at least so many are in sight
 _SHORT_WORDS = {TRAINED: "trained on", MASKED: "only read", CUT: "cut"}
 
 
@@ -38,16 +39,27 @@ class ExampleChips(TokenChips):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("Tokens of the example")
+        self.setMinimumHeight(self.fontMetrics().height() * _LINES)
         self.states: list[str] = []
         self._struck = QFont(self.font())
         self._struck.setStrikeOut(True)
 
     def show_example(self, tokens: Sequence[PreviewToken]) -> None:
-        """Replaces all of them; none is chosen."""
+        """Replaces all of them; none is chosen, and what is trained on first is in sight."""
         self.states = [token.state for token in tokens]
         self.chosen = -1
         self.verticalScrollBar().setValue(0)
         self.show_tokens([TokenCut(token.id, token.text) for token in tokens])
+        self._show_trained()
+
+    def resizeEvent(self, event: QEvent) -> None:
+        super().resizeEvent(event)
+        if self.chosen < 0:
+            self._show_trained()
+
+    def _show_trained(self) -> None:
+        if TRAINED in self.states:
+            self._show(self.states.index(TRAINED))
 
     def colors_of(self, token: int) -> tuple[QColor, QColor]:
         return state_colors(self.states[token], token)

@@ -13,11 +13,23 @@ import pytest
 import tiny_models
 from small_runs import new_run, train_here
 
+from llmlab.cli.examples import _example
 from llmlab.cli.main import main
 from llmlab.errors import Cancelled, UsageError
 from llmlab.finetuning.dataset import load_tuning_data
 from llmlab.finetuning.preview import Previewer
-from llmlab.finetuning.previewed import CUT, HELD_OUT, LEFT_OUT, MASKED, TRAIN, TRAINED, Preview, preview_from
+from llmlab.finetuning.previewed import (
+    CUT,
+    HELD_OUT,
+    LEFT_OUT,
+    MASKED,
+    TRAIN,
+    TRAINED,
+    Preview,
+    PreviewExample,
+    PreviewToken,
+    preview_from,
+)
 from llmlab.finetuning.settings import ExampleSettings
 from llmlab.progress import quiet
 from llmlab.sessions.context import context_of
@@ -172,6 +184,25 @@ def test_the_command_prints_example_lengths_and_bad_lines(
     assert "40: what is longer is cut" in out
     assert "It is not JSON" in out
     assert "2 lines of no use" in out
+
+
+def test_a_terminal_with_colours_has_answers_green_questions_dim_and_the_rest_struck_out(
+    outputs: Path, source: Path
+) -> None:
+    example = PreviewExample(
+        0,
+        1,
+        TRAIN,
+        4,
+        (
+            PreviewToken(1, "User: a\n", MASKED),
+            PreviewToken(2, " s", TRAINED),
+            PreviewToken(3, "ing", TRAINED),
+            PreviewToken(4, "x", CUT),
+        ),
+    )
+    shown = list(_example(previewed(outputs, source), example, True))[1]
+    assert shown == "\033[2mUser: a\033[0m\n|\033[1;32m s|ing\033[0m|\033[9;31mx\033[0m"
 
 
 def test_the_command_speaks_json(outputs: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:

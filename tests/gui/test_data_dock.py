@@ -101,6 +101,14 @@ def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDo
     assert "only read" in dock.view.about_token.text()
 
 
+def test_what_is_trained_on_is_in_sight_however_small_the_panel_is(qtbot: QtBot, dock: DataDock) -> None:
+    dock.resize(260, 480)
+    dock.plan(settings())
+    shown(qtbot, dock, "tasks")
+    chips = dock.view.chips
+    assert chips.viewport().rect().contains(chips.place_of(chips.states.index(TRAINED)).toRect())
+
+
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_states_differ_in_both_themes(theme: object) -> None:
     app = QApplication.instance()
