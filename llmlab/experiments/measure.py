@@ -40,8 +40,12 @@ def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
 
 
 def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
-    """Measures a finished run, unless that was done. go: called in between; raises when it is to end."""
-    if record.kind not in ("forgetting", "lora-rank") or read_measurement(folder, arm.name) is not None:
+    """Measures a finished run, unless that was done. go: called in between; raises when it is to end.
+
+    What could not be measured is noted, and tried again the next time.
+    """
+    known = read_measurement(folder, arm.name)
+    if record.kind not in ("forgetting", "lora-rank") or (known is not None and not known.note):
         return
     try:
         if record.kind == "forgetting":

@@ -1,0 +1,138 @@
+"""What was forgotten is measured on the same predictions every time, and told as the runs and measurements have it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import FakeRun
+from small_runs import new_run, train_here
+from tiny_models import llama, save
+
+from llmlab.config import with_values
+from llmlab.corpora.dataset import load_dataset
+from llmlab.corpora.windows import gather
+from llmlab.errors import LabError
+from llmlab.experiments import measure
+from llmlab.experiments.general_text import GeneralText, general_loss, general_text
+from llmlab.experiments.kinds import find_kind
+from llmlab.experiments.launcher import create_experiment
+from llmlab.experiments.measure import BASE, Measurement, measure_arm, read_measurement
+from llmlab.experiments.outcomes import write_results
+from llmlab.experiments.plan import Request, make_plan
+from llmlab.experiments.records import Arm, ExperimentFolder
+from llmlab.experiments.report import write_report
+from llmlab.experiments.results import build_results
+from llmlab.files import write_json
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.gpt.model import GPT
+from llmlab.runs.folder import RunFolder, RunInfo
+from llmlab.sessions.open import open_model
+from llmlab.settings import PretrainSettings
+from llmlab.training.events import Evaluated
+
+
+def test_a_scratch_base_is_measured_on_what_its_pretraining_held_out(outputs: Path) -> None:
+    run = train_here(new_run(outputs))
+    text = general_text("run@final", "", outputs)
+    settings = run.info().settings
+    assert isinstance(settings, PretrainSettings)
+    data = load_dataset(settings.data, 16, lambda what, share: None, lambda: False)
+    held_out = {tuple(window) for window in gather(data.val, torch.arange(len(data.val) - 16).numpy(), 16)[0].tolist()}
+    assert all(tuple(row) in held_out for row in text.x.tolist())
+    model = open_model("run@final", outputs).model
+    assert isinstance(model, GPT)
+    with torch.no_grad():
+        log_probabilities = model(torch.from_numpy(text.x)).log_softmax(-1)  # [window, T, V]
+    by_hand = -log_probabilities.gather(-1, torch.from_numpy(text.y)[..., None]).mean()
+    assert general_loss(model, text) == pytest.approx(float(by_hand), rel=1e-5)
+    assert general_loss(model, text) == general_loss(model, text)
+
+
+def test_the_loss_of_a_model_of_transformers_is_its_own(outputs: Path, tmp_path: Path) -> None:
+    folder = save(llama(), tmp_path / "llama")
+    text = general_text(str(folder), "tiny", outputs)
+    model = open_model(str(folder), outputs).model
+    whole = torch.from_numpy(text.x)
+    with torch.no_grad():
+        logits = llama()(input_ids=whole).logits.float()
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(text.y).flatten())
+    assert general_loss(model, text) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_text_that_is_too_short_is_refused(outputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("the king " * 4)
+    with pytest.raises(LabError, match="too short to measure forgetting"):
+        general_text(str(save(llama(), tmp_path / "llama")), str(tmp_path / "short.txt"), outputs)
+
+
+@pytest.fixture
+def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
+    """Ranks 1 and 4 and full, all finished: task losses 1.5, 1.2 and 1.0, with checkpoints' losses measured."""
+    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.experiments.plan.lasting", lambda settings, outputs: settings)
+    settings = with_values(FinetuneSettings(), {"model.base": "bar@100"})
+    record = make_plan(Request(find_kind("forgetting"), settings, outputs, id="f", grid=[1, 4]))
+    folder = create_experiment(outputs, record)
+    folder.measurements.mkdir()
+    ends = {"r1": (1.5, 2.1), "r4": (1.2, 2.3), "full": (1.0, 2.9)}
+    for arm in record.arms:
+        _finish(folder, arm, ends[arm.name][0])
+        rows = [[0.0, 2.0], [20.0, ends[arm.name][1]]]
+        write_json(folder.measurements / f"{arm.name}.json", dataclasses.asdict(Measurement("the text", 100, rows)))
+    write_json(folder.measurements / f"{BASE}.json", dataclasses.asdict(Measurement("the text", 100, [[0.0, 2.0]])))
+    return folder
+
+
+def _finish(folder: ExperimentFolder, arm: Arm, loss: float) -> None:
+    fake = FakeRun(folder.outputs, arm.run, steps=20, seed=arm.seed)
+    path = folder.run_of(arm, "finetuning").path
+    path.parent.mkdir(exist_ok=True)
+    fake.run.path.rename(path)
+    fake.run = RunFolder(path)
+    fake.run.write_info(RunInfo(arm.run, "finetuning", fake.created, FinetuneSettings()))
+    fake.start()
+    fake.append(Evaluated(0, fake.time_of(0), 3.0, 3.0, True, 0.1))
+    fake.advance(20, evaluate=False)
+    fake.append(Evaluated(20, fake.time_of(20), loss, loss, True, 0.1))
+    fake.finish()
+
+
+def test_learned_against_forgotten_is_told_by_method(folder: ExperimentFolder) -> None:
+    results = build_results(folder, folder.record())
+    assert results.value("forgotten_rank_1") == pytest.approx(0.1)
+    assert results.value("forgotten") == pytest.approx(0.3)  # of the largest rank
+    assert results.value("forgotten_full") == pytest.approx(0.9)
+    assert results.value("general_before") == 2.0
+    paths = {curve.name: [(point.x, point.y) for point in curve.points] for curve in results.charts[0].curves}
+    assert paths["full"] == [(3.0, 2.0), (1.0, 2.9)]
+    assert paths["Pareto front"] == [(1.0, 2.9), (1.2, 2.3), (1.5, 2.1), (3.0, 2.0)]
+    write_results(folder, results)
+    report = write_report(folder, folder.record(), results).read_text()
+    assert "| rise of the loss on general text, full (`forgotten_full`) | 0.9 nats a token |" in report
+
+
+def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any) -> Measurement:
+        raise AssertionError
+
+    monkeypatch.setattr(measure, "_forgotten", never)
+    measure_arm(folder, folder.record(), folder.record().arms[0], lambda: None)
+
+
+def test_what_cannot_be_measured_is_a_note(folder: ExperimentFolder) -> None:
+    arm = folder.record().arms[0]
+    (folder.measurements / f"{arm.name}.json").unlink()
+    measure_arm(folder, folder.record(), arm, lambda: None)  # there is no run `bar` whose checkpoint could be opened
+    measured = read_measurement(folder, arm.name)
+    assert measured is not None
+    assert "model 'bar'" in measured.note
+    assert any("model 'bar'" in note for note in build_results(folder, folder.record()).notes)
+
+
+def test_general_text_counts_its_predictions() -> None:
+    ids = torch.zeros(3, 5, dtype=torch.int64).numpy()
+    assert GeneralText("text", ids, ids).tokens == 15
