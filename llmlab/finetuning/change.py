@@ -211,6 +211,7 @@ def _of_adapter(
 
 
 def _of_factors(pair: Factors, weights: Weights | None) -> ModuleChange:
+    _require_finite(pair.module, pair.a, pair.b)
     singular = pair.scale * _singular_of_product(pair.b, pair.a)
     shape = (pair.a.shape[1], pair.b.shape[0]) if pair.transposed else (pair.b.shape[0], pair.a.shape[1])
     weight = weights(f"{pair.module}.weight") if weights is not None else None
@@ -239,6 +240,7 @@ def _of_weights(model: str, base: Reference, path: Path, progress: Progress) -> 
         if before is None or before.shape != after.shape:
             raise LabError(f"{model} cannot be compared with {base}.", f"They do not share {name}.")
         moved = after.astype(np.float64) - before
+        _require_finite(name, moved)
         if moved.ndim != 2:
             rest.append(float(np.linalg.norm(moved)))
             continue
@@ -259,6 +261,12 @@ def _singular(matrix: Array) -> tuple[float, ...]:
     if matrix.size * min(matrix.shape) > _AFFORDABLE:
         return ()
     return tuple(float(value) for value in np.linalg.svd(matrix, compute_uv=False))
+
+
+def _require_finite(name: str, *arrays: Array) -> None:
+    """LabError for what a run that diverged has left: no length can be told of it."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise LabError(f"The change of {name} cannot be measured.", "It holds numbers that are not finite.")
 
 
 def _place(module: str) -> tuple[int, str]:

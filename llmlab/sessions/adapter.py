@@ -1,7 +1,8 @@
 """Opening what was fine-tuned: a base and an adapter, or a base with other weights, as one plain model.
 
 An adapter is merged in memory, so that every panel sees a model like any other; files stay as they are. Adapters on
-the lab's own GPT are merged by `W + scale B A` itself, those on models of transformers by PEFT.
+the lab's own GPT are merged by `W + scale B A` itself, those on models of transformers by PEFT. One that was trained
+on weights in 4 bits (QLoRA) is merged into the weights that those were made of.
 """
 
 from __future__ import annotations

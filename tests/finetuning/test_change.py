@@ -165,6 +165,7 @@ def test_what_is_no_plain_lora_is_refused(outputs: Path, tmp_path: Path) -> None
         ({"m.ia3_l": a}, {"peft_type": "IA3"}, "of the kind IA3"),
         ({"m.bias": a}, {}, "is no factor"),
         ({}, {}, "holds no weights"),
+        ({"m.lora_A.weight": a * np.nan, "m.lora_B.weight": b}, {}, "not finite"),
         ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"lora_alpha": "x"}, "settings are wrong"),
     ]
     for number, (tensors, config, words) in enumerate(cases):
