@@ -1,0 +1,60 @@
+"""Where experiments meet the rest of the window: the queue waits for them, closing stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeWindow
+from fake_experiments import FakeExperiment
+from pytestqt.qtbot import QtBot
+
+from llmlab.runs.queue import QueuedRun
+from llmlab.settings import resolve_settings
+from llmlab_gui import closing
+from llmlab_gui.closing import CloseChoice
+from llmlab_gui.lab import Lab
+
+WAIT = 20_000
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+def test_the_queue_waits_between_two_runs_of_an_experiment(
+    qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(lab.controller, "start_queued", lambda *asked: started.append(asked))
+    fake = FakeExperiment(outputs)
+    fake.status(state="running")  # none of its runs trains just now
+    lab.experiments.refresh()
+    qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
+    lab.queue.add(QueuedRun(resolve_settings("baby")))
+    qtbot.waitUntil(lambda: lab.looked and bool(lab.queue.waiting()), timeout=WAIT)
+    lab.queue.runs_changed()
+    assert started == []
+    fake.status(state="finished")
+    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+
+
+def test_closing_with_stop_also_stops_the_experiment(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeExperiment(outputs)
+    run = fake.begin(0, 10)
+    window = make_main_window()
+    qtbot.waitUntil(lambda: bool(window.lab.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
+    monkeypatch.setattr(closing, "runs_to_ask_about", lambda lab: lab.runs())
+    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.STOP)
+    window.close()
+    qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
+    assert list(run.run.requests.glob("*.json"))
+    run.stop()
+    fake.status(state="stopped")
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
