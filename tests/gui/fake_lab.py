@@ -57,6 +57,7 @@ class FakeLab(QObject):
     compare_requested = Signal(str)
     write_requested = Signal(str, str)
     setup_requested = Signal(dict)
+    finetune_requested = Signal(dict)
     dock_requested = Signal(str)
 
     def __init__(self, outputs: Path) -> None:
