@@ -163,7 +163,7 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
         if isinstance(model, GPT):
             insert(model, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, targets)
         else:
-            model = _with_peft(model, adapter_config)
+            model = _with_peft(model, adapter_config, targets)
     return _prepared(model.to(device.kind), opened.reference, opened.tokenizer, adapter_config)
 
 
@@ -284,13 +284,22 @@ def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, ba
     }
 
 
-def _with_peft(model: nn.Module, adapter_config: dict[str, Any]) -> nn.Module:
+def _with_peft(model: nn.Module, adapter_config: dict[str, Any], targets: list[str]) -> nn.Module:
+    """LabError when PEFT would put adapters elsewhere: in some families it takes layers' names for their experts'."""
     from peft import LoraConfig, get_peft_model
 
     values = {name: value for name, value in adapter_config.items() if name != "peft_type"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # between the versions of peft and transformers; none is about this adapter
         wrapped: nn.Module = get_peft_model(model, LoraConfig(**(values | {"inference_mode": False})))
+    adapted = {name for name, module in base_model(wrapped).named_modules() if _is_peft_layer(module)}
+    if adapted != set(targets):
+        strange = min(adapted ^ set(targets))
+        raise LabError(
+            "These layers cannot get adapters.",
+            f"PEFT treats {strange} in a way of its own: the model has experts.",
+            "Set lora.targets=attention.",
+        )
     return wrapped
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import safetensors.torch
+import tiny_models
 import torch
 import transformers
 from bases import CPU, KINDS, learn, loss_of, make_bases, prepared, settings_for, shaken, some_batch
@@ -127,6 +128,17 @@ def test_a_family_whose_experts_are_no_linear_layers_has_no_feed_forward_to_adap
         pytest.skip("this version of transformers has experts as linear layers")
     with pytest.raises(LabError, match="feed-forward layer"):
         target_layers(model, FEED_FORWARD)
+
+
+def test_layers_that_peft_takes_for_experts_are_refused(outputs: Path) -> None:
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=tiny_models.TOKENIZER.vocab_size, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4,
+        num_experts_per_tok=2, mlp_only_layers=[1],
+    )  # fmt: skip
+    folder = str(tiny_models.save(transformers.Qwen3MoeForCausalLM(config), outputs / "experts"))
+    assert prepared(folder, outputs, targets=ATTENTION).trainable > 0
+    assert "lora.targets=attention" in str(refused(settings_for(folder), outputs))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
