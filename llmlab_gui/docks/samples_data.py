@@ -31,6 +31,7 @@ class SampleTable:
 
 NO_SAMPLES = SampleTable({}, lambda step: "")
 RIGHT, WRONG = "✓", "✗"
+_NOTHING = "(nothing)"  # the model ended its answer at once
 
 
 def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
@@ -42,7 +43,8 @@ def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
     for event in history.samples:
         for sample in event.samples:
             text = str(sample.get("text", ""))
-            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = f"\n{text.strip()}" if answers else text
+            shown = f"\n{text.strip() or _NOTHING}" if answers else text
+            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = shown
     return SampleTable(texts, partial(loss_at, history))
 
 
@@ -57,7 +59,8 @@ def read_answers(history: RunHistory) -> SampleTable:
         for item in event.items:
             prompt, right = str(item.get("prompt", "")), bool(item.get("right"))
             mark = RIGHT if right else f"{WRONG} It should be: {item.get('expected', '')}"
-            texts.setdefault(event.step, {})[prompt] = f"\n{str(item.get('answer', '')).strip()}\n{mark}"
+            answer = str(item.get("answer", "")).strip() or _NOTHING
+            texts.setdefault(event.step, {})[prompt] = f"\n{answer}\n{mark}"
             rights.setdefault(prompt, []).append(right)
     ordered = sorted(rights, key=lambda prompt: (len(set(rights[prompt])) == 1, all(rights[prompt])))
     placed = {step: {prompt: given[prompt] for prompt in ordered if prompt in given} for step, given in texts.items()}
