@@ -226,7 +226,9 @@ def test_a_second_run_at_once_is_asked_about(
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
     qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
     starts: list[str] = []
-    monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset, predictions: starts.append(preset))
+    monkeypatch.setattr(
+        window.lab.controller, "start", lambda settings, name, preset, predictions: starts.append(preset)
+    )
     monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answer)
     window.run_actions.train.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused
