@@ -276,8 +276,8 @@ class ResultChart(pg.PlotWidget):
             region.setZValue(-15)
             self._add(region)
         # Its name stands away from those of the marks.
-        options = {"position": 0.9 if expected.on_x else 0.03, "color": color, "movable": False}
-        options["anchors"] = [(0, 1), (1, 1)] if expected.on_x else [(0, 1), (0, 1)]
+        options = {"position": 0.97 if expected.on_x else 0.03, "color": color, "movable": False}
+        options["anchors"] = [(0, 0), (1, 0)] if expected.on_x else [(0, 1), (0, 1)]
         line = pg.InfiniteLine(
             (low + high) / 2,
             angle=90 if expected.on_x else 0,
