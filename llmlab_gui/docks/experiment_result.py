@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
-from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding
+from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.experiments.records import ExperimentRecord
 from llmlab.notebook.locked import read_locked
 from llmlab_gui.background import Background
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # What a prediction can be about (llmlab.notebook.quantities) that the main chart has an axis for.
 _ON_X, _ON_Y = ("best_lr", "best_rank", "best"), ("best_loss", "next_loss")
+_MOST_SPIKES, _SHOWN_CHARACTERS = 5, 120
 _CHART_SHARE = 70  # per cent of the height
 _CAPTION = "Points are runs, or means over seeds with one standard error; dashed: the fit, with its 90 % band."
 
@@ -120,8 +121,9 @@ class ExperimentResultDock(LabDock):
         results = self._results
         charts = results.charts if results is not None else []
         self._offer(charts)
-        self.findings.setText(findings_html(results.findings) if results is not None else "")
-        self._below.setVisible(bool(results and results.findings))
+        told = findings_html(results.findings) + spikes_html(results.spikes) if results is not None else ""
+        self.findings.setText(told)
+        self._below.setVisible(bool(told))
         self._draw()
         self._update_empty()
 
@@ -225,6 +227,21 @@ def findings_html(findings: list[Finding]) -> str:
             label = f'<td style="color:{theme.quiet}">{escape(finding.label)}&nbsp;&nbsp;</td>'
             rows.append(f"<tr>{label}<td><b>{escape(value)}</b>&nbsp;&nbsp;</td>{text}</tr>")
     return f'<table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
+
+
+def spikes_html(spikes: list[Spike]) -> str:
+    """The highest spikes, each with the row of its batch that had the largest loss."""
+    theme = current_theme()
+    rows = []
+    for spike in sorted(spikes, key=lambda spike: -spike.sigmas)[:_MOST_SPIKES]:
+        numbers = f"loss {spike.loss:.3f} where {spike.expected:.3f} was expected, gradient norm {spike.grad_norm:.3g}"
+        worst = max(spike.batch, key=lambda row: row.loss if row.loss is not None else -1.0, default=None)
+        text = " ".join(worst.text.split())[:_SHOWN_CHARACTERS] if worst is not None else ""
+        rows.append(
+            f"<tr><td><b>step {spike.step:,}</b>&nbsp;&nbsp;</td><td>{numbers}<br>"
+            f'<span style="color:{theme.quiet}">{escape(text)}</span></td></tr>'
+        )
+    return f'<p>Spikes</p><table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
 
 
 def finding_text(finding: Finding) -> str:

@@ -16,7 +16,7 @@ from PySide6.QtCore import QCoreApplication, QEvent, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 
-from llmlab.experiments.outcomes import Finding
+from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
@@ -26,7 +26,7 @@ from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.experiment import ExperimentDock
 from llmlab_gui.docks.experiment_losses import ExperimentLossesDock
 from llmlab_gui.docks.experiment_report import ExperimentReportDock
-from llmlab_gui.docks.experiment_result import ExperimentResultDock, expectations, finding_text
+from llmlab_gui.docks.experiment_result import ExperimentResultDock, expectations, finding_text, spikes_html
 from llmlab_gui.docks.experiments import ExperimentsDock, progress, standing_text
 from llmlab_gui.experiments import poller
 from llmlab_gui.experiments.colors import arm_colors
@@ -345,6 +345,17 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
 )
 def test_a_finding_reads_as_a_number_with_its_range(finding: Finding, words: str) -> None:
     assert finding_text(finding) == words
+
+
+def test_the_highest_spikes_are_told_with_the_text_that_the_model_knew_least() -> None:
+    batch = [BatchText("known", 2.0), BatchText("<b> never\nseen", 9.0)]
+    spikes = [Spike(10 + i, 5.0, 3.0, 6.0 + i, 1.5, 1e-3, batch) for i in range(7)]
+    told = spikes_html(spikes)
+    assert "step 16" in told
+    assert "step 11" not in told  # five are enough
+    assert "&lt;b&gt; never seen" in told
+    assert "known" not in told
+    assert spikes_html([]) == ""
 
 
 # Report -----------------------------------------------------------------------------------------------------------
