@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
 _CAPTION = "An example as the model reads it. Only where an answer is predicted does the loss count."
-# Room for three lines of tokens and a chart; a panel with less is scrolled.
-_VIEW_HEIGHT = 400
 # After so long without a change, the examples are read anew.
 _SETTLE_MS = 400
 
@@ -61,7 +59,6 @@ class DataDock(LabDock):
         self.strip.bar.setAccessibleName("Progress of reading the examples")
         self.strip.cancel_button.setAccessibleName("Cancel reading the examples")
         self.view, self.nothing = PreviewView(), EmptyState()
-        self.view.setMinimumHeight(_VIEW_HEIGHT)
         self._pages, self._scroll = QStackedWidget(), scrolled(self.view)
         self._lay_out()
         self.caption(_CAPTION, "chat-templates")

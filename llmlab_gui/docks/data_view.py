@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QLabel,
@@ -34,7 +34,8 @@ EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
 # What can be exported: its name in the menus, and whether there is a picture of it.
 _PARTS = ((EXAMPLE, "Example", True), (LENGTHS, "Lengths", True), (BAD_LINES, "Lines of no use", False))
 _KINDS = {"png": "picture (PNG)", "svg": "drawing (SVG)", "csv": "numbers (CSV)"}
-_BAD_TAB = 1
+# Below this height the example is a tab beside the lengths instead of above them.
+_SHORT = 400
 _HINT = "Point at a token, or choose one with the arrow keys."
 
 
@@ -66,7 +67,7 @@ class PreviewView(QWidget):
         self.about_example.setToolTip("Its line in the file, and in which part of the examples it is")
         self.chips, self.legend = ExampleChips(), StateLegend()
         self.lengths, self.bad_lines = LengthHistogram(), BadLinesTable()
-        self.tabs = QTabWidget()
+        self.tabs, self._halves = QTabWidget(), QSplitter()
         self.tabs.setDocumentMode(True)
         self.export_button = menu_button("Export", "Save what is shown to a file")
         self.copy_button = menu_button("Copy", "Copy what is shown to the clipboard")
@@ -86,9 +87,10 @@ class PreviewView(QWidget):
         self.trouble.say(" ".join(part for part in preview.trouble if part) if preview.trouble is not None else "")
         self.lengths.show_preview(preview)
         self.bad_lines.lines.show(preview.bad)
-        self.tabs.setTabText(_BAD_TAB, f"Lines of no use ({preview.bad_total:,})")
+        bad_tab = self.tabs.indexOf(self.bad_lines)
+        self.tabs.setTabText(bad_tab, f"Lines of no use ({preview.bad_total:,})")
         listed = f"The first {len(preview.bad):,} are listed" if preview.bad_total > len(preview.bad) else ""
-        self.tabs.setTabToolTip(_BAD_TAB, listed)
+        self.tabs.setTabToolTip(bad_tab, listed)
         self._show_example()
         self.set_waiting(False)
 
@@ -126,6 +128,16 @@ class PreviewView(QWidget):
         """Waits for a file that is being written."""
         self._background.shutdown()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        short, in_tab = self.height() < _SHORT, self.tabs.indexOf(self._upper) >= 0
+        if short and not in_tab:
+            self.tabs.insertTab(0, self._upper, "Example")
+            self.tabs.setCurrentIndex(0)
+        elif in_tab and not short:
+            self._halves.insertWidget(0, self._upper)
+            self._upper.show()
+
     # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -147,12 +159,14 @@ class PreviewView(QWidget):
         column.addWidget(self.about_token)
         self.tabs.addTab(self.lengths, "Lengths")
         self.tabs.addTab(self.bad_lines, "Lines of no use")
-        halves = QSplitter(Qt.Orientation.Vertical)
+        halves = self._halves
+        halves.setOrientation(Qt.Orientation.Vertical)
         halves.addWidget(upper)
         halves.addWidget(self.tabs)
         halves.setStretchFactor(0, 3)
         halves.setStretchFactor(1, 2)
         halves.setChildrenCollapsible(False)
+        self._upper = upper
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
