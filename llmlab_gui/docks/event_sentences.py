@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmlab.config import describe
+from llmlab.settings import PretrainSettings
 from llmlab.training.events import (
     CheckpointSaved,
     Evaluated,
@@ -14,6 +16,7 @@ from llmlab.training.events import (
     Paused,
     Resumed,
     Sampled,
+    Scored,
     Started,
     Stopped,
     Warned,
@@ -22,6 +25,8 @@ from llmlab_gui.charts.numbers import duration
 from llmlab_gui.docks.checkpoint_rows import LABEL_WORDS
 from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.runs.history import RunHistory
+
+_TOKENIZERS = next(info.choices for info in describe(PretrainSettings) if info.key == "data.tokenizer")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Sentence:
 
 def history_sentences(history: RunHistory, newest: int) -> list[Sentence]:
     """The notable events that a history holds, in order, the newest so many of each kind."""
-    events: list[Event] = [*history.samples[-newest:], *history.checkpoints[-newest:], *history.warnings[-newest:]]
+    events: list[Event] = [*history.samples[-newest:], *history.scores[-newest:]]
+    events += [*history.checkpoints[-newest:], *history.warnings[-newest:]]
     columns = [history.evaluations[name][-newest:].tolist() for name in history.evaluations.names]
     for step, time, train_loss, val_loss, best in zip(*columns, strict=True):
         events.append(Evaluated(int(step), time, train_loss, val_loss, bool(best), 0.0))
@@ -50,7 +56,7 @@ def history_sentences(history: RunHistory, newest: int) -> list[Sentence]:
     if history.ended is not None:
         events.append(history.ended)
     # Sorted by time; what was written in one moment keeps this order.
-    order = (Started, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed)
+    order = (Started, Evaluated, Sampled, Scored, CheckpointSaved, Warned, Paused, Resumed)
     rank = {kind: place for place, kind in enumerate(order)}
     events.sort(key=lambda event: (event.time, rank.get(type(event), len(order))))
     return [told for event in events[-newest:] if (told := sentence(event)) is not None]
@@ -68,6 +74,9 @@ def sentence(event: Event) -> Sentence | None:
         case Sampled():
             count = len(event.samples)
             return _say(event, "Wrote a sample." if count == 1 else f"Wrote {count} samples.")
+        case Scored():
+            text = f"Answered {event.correct} of {event.total} held-out items exactly right."
+            return _say(event, text)
         case CheckpointSaved():
             why = ", ".join(LABEL_WORDS.get(label, label) for label in event.labels)
             text = (
@@ -102,10 +111,13 @@ def _started(event: Started) -> str:
     if event.attempt > 1:
         changed = f" Changed: {'; '.join(event.changed)}" if event.changed else ""
         return f"Training went on from step {event.step:,} (worker {event.attempt}).{changed}"
+    vocabulary = f"{event.tokenizer} vocabulary of {event.vocab_size:,}"
+    if event.tokenizer not in _TOKENIZERS:  # a run that fine-tunes names the template that its examples are put into
+        vocabulary = f"vocabulary of {event.vocab_size:,}; template {event.tokenizer}"
     threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
     return (
         f"Training began: {event.steps:,} steps of {event.tokens_per_step:,} tokens; {event.parameters:,} parameters; "
-        f"{event.tokenizer} vocabulary of {event.vocab_size:,}; on {event.device} in {event.precision}, {threads}."
+        f"{vocabulary}; on {event.device} in {event.precision}, {threads}."
     )
 
 

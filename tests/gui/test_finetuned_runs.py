@@ -17,6 +17,7 @@ from llmlab.runs.folder import FINETUNING
 from llmlab.training.events import Sampled, Scored, Started
 from llmlab_gui.docks.branch_dialog import BranchDialog
 from llmlab_gui.docks.checkpoints import CheckpointsDock
+from llmlab_gui.docks.event_sentences import history_sentences, sentence
 from llmlab_gui.docks.loss import reference_lines
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, base_of, kind_text
@@ -134,6 +135,20 @@ def test_the_loss_needs_no_line_that_is_not_known(tmp_path: Path) -> None:
     assert isinstance(started, Started)
     history.extend([replace(started, unigram_loss=None, uniform_loss=None, vocab_size=None)])
     assert reference_lines(history) == []
+
+
+def test_the_log_tells_scores_and_the_template(tmp_path: Path) -> None:
+    fake = tuned(tmp_path)
+    answered(fake, 0, "the the", "two")
+    started = fake.written[0]
+    assert isinstance(started, Started)
+    fake.written[0] = replace(started, tokenizer="ChatML, the model's own")
+    told = [said.text for event in fake.written if (said := sentence(event)) is not None]
+    assert "; vocabulary of 65; template ChatML, the model's own; on cpu" in told[0]
+    assert told[-1] == "Answered 1 of 2 held-out items exactly right."
+    history = RunHistory()
+    history.extend(fake.written)
+    assert [said.text for said in history_sentences(history, 10)] == told
 
 
 def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, outputs: Path) -> None:
