@@ -203,7 +203,7 @@ def test_a_preset_that_is_none_is_refused_with_the_names_that_are(name: str) -> 
 
 
 def test_every_preset_file_belongs_to_a_name() -> None:
-    assert {path.stem for path in (resources_dir() / "presets").iterdir()} == set(preset_names())
+    assert {path.stem for path in (resources_dir() / "presets").glob("*.toml")} == set(preset_names())
 
 
 def _values(info: SettingInfo) -> st.SearchStrategy[Any]:
