@@ -39,7 +39,7 @@ from llmlab.sessions.digest import BASE_DIGEST, digest_of
 from llmlab.sessions.reference import parse
 from llmlab.sessions.writing import continued
 from llmlab.training.control import StopRequested
-from llmlab.training.events import Scored, Started
+from llmlab.training.events import Scored, Started, Warned
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.run import StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate
@@ -76,6 +76,8 @@ class Finetuner(TrainingRun):
     def train(self) -> None:
         """Steps until `train.steps`, by transformers' Trainer."""
         try:
+            if self.progress.step == 0 and self.data.bad:
+                self.record(Warned(0, time.time(), self._left_out()))
             self.begin()
             if self.progress.step == 0 and not self.progress.score_seconds:
                 self.score()
@@ -219,6 +221,15 @@ class Finetuner(TrainingRun):
             active_seconds=self.progress.active_seconds,
             pid=os.getpid(),
             changed=changed,
+        )
+
+    def _left_out(self) -> str:
+        """How many lines of the source are of no use, as a sentence."""
+        bad, source = self.data.bad, self.settings.data.source
+        lines = len(bad) + len(self.data.train) + len(self.data.held_out)
+        return (
+            f"{len(bad):,} of {lines:,} examples of {source} are of no use. Number {bad[0].number}: {bad[0].why} "
+            "`llmlab-run data` lists them."
         )
 
     def _answer(self, prompt: list[int]) -> str:

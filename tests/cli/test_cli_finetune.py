@@ -58,6 +58,21 @@ def test_a_run_is_made_trained_and_shown(outputs: Path, capsys: pytest.CaptureFi
     assert "Finished at step 6" in capsys.readouterr().out
 
 
+def test_lines_of_no_use_are_named_before_the_first_step(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "mixed.jsonl"
+    good = [f'{{"instruction": "Repeat: {word}", "output": "{word}"}}' for word in ("sea", "sky", "sun")]
+    source.write_text("\n".join([good[0], "{broken", *good[1:], '{"foo": 1}']) + "\n")
+    words = ["--model", "base@final", "--data", str(source), *QUICK, "--name", "mixed", "--outputs", str(outputs)]
+    assert main(["finetune", *words, "--json"]) == DONE
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (warned,) = [event for event in events if event["event"] == "warned"]
+    assert "2 of 5 examples" in warned["message"]
+    assert "Number 2: It is not JSON" in warned["message"]
+    assert warned["step"] == 0
+
+
 def refused(words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """The one sentence of a command that made nothing."""
     capsys.readouterr()  # what libraries said while files were made
