@@ -88,7 +88,7 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
     requests.clear(folder.requests)
     command = [sys.executable, "-m", "llmlab.experiments.worker", str(folder.path)]
     if follow_parent:
-        command.append("--follow-parent")
+        command += ["--follow-parent", str(os.getpid())]
     try:
         folder.write_status(replace(status, state="running", pid=None, heartbeat=time.time(), error=None))
         with folder.log.open("ab") as log:
@@ -111,7 +111,7 @@ def stop_experiment(folder: ExperimentFolder) -> None:
         raise LabError(
             f"{folder.id} is not running (it is {status.state}).",
             "",
-            f"Go on with it: llmlab-run experiment resume {folder.id}",
+            "" if status.state == "finished" else f"Go on with it: llmlab-run experiment resume {folder.id}",
         )
     try:
         requests.send(folder.requests, "stop")
