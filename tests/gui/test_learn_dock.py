@@ -14,7 +14,7 @@ from pytestqt.qtbot import QtBot
 from llmlab_gui.concepts import Page, load_pages
 from llmlab_gui.docks import learn
 from llmlab_gui.docks.learn import LearnDock
-from llmlab_gui.page_html import page_html
+from llmlab_gui.page_html import page_colors, page_html
 from llmlab_gui.theme import theme_notifier
 
 
@@ -89,9 +89,9 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
 def test_lines_to_copy_keep_their_characters() -> None:
     page = Page("p", "P", "# P\n\n```\nfor _ in range(2):\n    a_b < 3\n```\n")
     document = QTextDocument()
-    document.setHtml(page_html(page, learn._page_colors()))
+    document.setHtml(page_html(page, page_colors()))
     assert "for _ in range(2):\n    a_b < 3" in document.toPlainText()
-    assert "<pre><code" not in page_html(page, learn._page_colors())  # whose background would hide underscores
+    assert "<pre><code" not in page_html(page, page_colors())  # whose background would hide underscores
 
 
 def test_code_that_is_gone_is_said_in_its_place(dock: LearnDock) -> None:
