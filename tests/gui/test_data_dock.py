@@ -101,6 +101,19 @@ def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDo
     assert "only read" in dock.view.about_token.text()
 
 
+def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengths(
+    qtbot: QtBot, dock: DataDock
+) -> None:
+    dock.plan(settings())
+    shown(qtbot, dock, "tasks")
+    view = dock.view
+    for height, tabs in ((700, 2), (420, 3), (700, 2), (420, 3)):
+        dock.resize(600, height)
+        qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs, timeout=WAIT)  # type: ignore[misc]
+        assert view.chips.isVisible()
+        assert view.tabs.tabText(view.tabs.indexOf(view.bad_lines)) == "Lines of no use (0)"
+
+
 def test_what_is_trained_on_is_in_sight_however_small_the_panel_is(qtbot: QtBot, dock: DataDock) -> None:
     dock.resize(260, 480)
     dock.plan(settings())
@@ -200,7 +213,7 @@ def test_bad_lines_are_listed_and_counted_in_the_tab(qtbot: QtBot, dock: DataDoc
     dock.choose("bad.jsonl", "mine@300")
     shown(qtbot, dock, "bad.jsonl")
     model = dock.view.bad_lines.lines
-    assert dock.view.tabs.tabText(1) == "Lines of no use (3)"
+    assert dock.view.tabs.tabText(dock.view.tabs.indexOf(dock.view.bad_lines)) == "Lines of no use (3)"
     assert [model.index(row, 0).data() for row in range(3)] == ["4", "9", "12"]
     assert model.index(1, 1).data() == "Line 9 is not JSON."
 
