@@ -17,7 +17,13 @@ from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_
 from llmlab.experiments.launcher import create_experiment, stop_experiment
 from llmlab.experiments.outcomes import read_results
 from llmlab.experiments.plan import Request, Settings, lean, make_plan
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, find_experiment, list_experiments
+from llmlab.experiments.records import (
+    EXPERIMENTS,
+    ExperimentFolder,
+    ExperimentRecord,
+    find_experiment,
+    list_experiments,
+)
 from llmlab.finetuning import settings as finetuning
 from llmlab.runs.registry import resolve_run
 from llmlab.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
@@ -86,7 +92,7 @@ def _refuse(word: str) -> None:
 def _begin(args: argparse.Namespace, kind: Kind) -> int:
     outputs = outputs_of(args)
     record = make_plan(_request(args, kind, outputs))
-    existing = ExperimentFolder(outputs / "experiments" / record.id)
+    existing = ExperimentFolder(outputs / EXPERIMENTS / record.id)
     if existing.experiment_json.is_file():
         _require_same(existing.record(), record, args)
         record = existing.record()

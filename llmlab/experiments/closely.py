@@ -97,7 +97,7 @@ def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remark
     settings = run.info().settings
     saved = list_checkpoints(run.checkpoints)
     if not isinstance(settings, PretrainSettings) or not saved:
-        return [], ["The gradient noise was not measured: that takes a checkpoint of a GPT of the lab's own."]
+        return [], ["The gradient noise was not measured: that is done for pretraining runs that have a checkpoint."]
     try:
         _, windows = _windows(settings)
         model = _opened(run, saved[-1], outputs)

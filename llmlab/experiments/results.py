@@ -218,7 +218,7 @@ def _common(gathered: Gathered) -> list[Finding]:
         Finding("best_arm", "arm with the lowest loss", None, choice=first.name, text=best),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
         Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
-        Finding("spread", "loss of the worst value above it", means[worst].y - point.y, unit="nats a token"),
+        Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),
     ]
     return findings
 

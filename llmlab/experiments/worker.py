@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
     parser = argparse.ArgumentParser(prog="python -m llmlab.experiments.worker")
     parser.add_argument("experiment", type=Path, help="the experiment's folder")
-    parser.add_argument("--follow-parent", action="store_true", help="die with the process that started this one")
+    parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")
     arguments = parser.parse_args(argv)
-    if arguments.follow_parent:
-        follow_parent()
+    if arguments.follow_parent is not None:
+        follow_parent(arguments.follow_parent)
     try:
         worker = ExperimentWorker(ExperimentFolder(arguments.experiment.resolve()))
         signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
