@@ -260,7 +260,7 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     environment["PYTHONUNBUFFERED"] = "1"
     command = [sys.executable, "-m", "llmlab.runs.worker", str(run.path)]
     if follow_parent:
-        command.append("--follow-parent")
+        command += ["--follow-parent", str(os.getpid())]
     try:
         run.write_status(replace(status, state="queued", heartbeat=time.time(), pid=None, error=None))
         with run.log.open("ab") as log:

@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
     parser = argparse.ArgumentParser(prog="python -m llmlab.runs.worker")
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--follow-parent", action="store_true", help="die with the process that started this one")
+    parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")
     arguments = parser.parse_args(argv)
-    if arguments.follow_parent:
-        follow_parent()
+    if arguments.follow_parent is not None:
+        follow_parent(arguments.follow_parent)
     try:
         train_run(RunFolder(arguments.run.resolve()), handle_signals=True)
     except filelock.Timeout:

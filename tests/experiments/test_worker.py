@@ -41,7 +41,8 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def start(run: RunFolder, *, follow_parent: bool) -> Fork:
         assert follow_parent
-        return Fork(lambda: _run(run))
+        parent = os.getpid()
+        return Fork(lambda: _run(run, parent))
 
     monkeypatch.setattr(worker, "start_worker", start)
     monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
@@ -51,8 +52,8 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmlab.experiments.report.draw_figures", lambda results, folder: [])
 
 
-def _run(run: RunFolder) -> int:
-    follow_parent()
+def _run(run: RunFolder, parent: int) -> int:
+    follow_parent(parent)
     return work_on(run)
 
 
