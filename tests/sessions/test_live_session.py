@@ -207,5 +207,5 @@ def test_a_run_that_has_not_begun_is_waited_for(outputs: Path) -> None:
 def test_a_run_that_ended_before_it_began_is_not_waited_for(outputs: Path) -> None:
     fake = FakeRun(outputs, "early")
     fake.run.write_status(RunStatus(state="failed"))
-    with pytest.raises(LabError, match="early has not begun to train. It is failed"):
+    with pytest.raises(LabError, match=r"early has not begun to train\. It is failed"):
         about_live(_live(fake.run))
