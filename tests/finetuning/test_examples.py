@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmlab.corpora import fetched
 from llmlab.errors import Cancelled, LabError, UsageError
 from llmlab.finetuning.examples import Example, Message, Source, content_of, read_source, split_examples
 from llmlab.progress import quiet
@@ -185,6 +188,41 @@ def test_what_cannot_be_learned_from_is_said_in_a_sentence(
     with pytest.raises(LabError, match=words) as raised:
         read(make(tmp_path))
     assert raised.value.do
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a network were there; at the hub's address nobody answers."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.timeout(25)  # the hub's own client would try for half a minute
+@pytest.mark.usefixtures("online")
+def test_a_hub_that_does_not_answer_is_said_within_seconds() -> None:
+    with pytest.raises(LabError, match=r"The data set someone/data could not be had from the hub\. .*refused"):
+        read("someone/data")
+
+
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(("max_examples", "streamed"), [(0, False), (2, True)])
+def test_rows_of_the_hub_are_read_as_those_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, max_examples: int, streamed: bool
+) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(name: str, configuration: str | None, **options: Any) -> datasets.Dataset:
+        asked.append((name, configuration, options))
+        rows = [{"instruction": "a", "output": "b"}, {"instruction": "c", "output": ""}, {"instruction": "d"}]
+        return datasets.Dataset.from_list([*rows, {"instruction": "e", "output": "f"}])
+
+    monkeypatch.setattr(fetched, "hub_silence", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = read("someone/data:main", max_examples)
+    assert asked == [("someone/data", "main", {"split": "train", "streaming": streamed})]
+    assert [(example.number, example.answer) for example in found.examples] == [(1, "b"), (4, "f")]
+    assert [line.number for line in found.bad] == [2, 3]
+    assert found.origin == "https://huggingface.co/datasets/someone/data"
 
 
 def test_reading_ends_when_it_is_no_longer_wanted() -> None:
