@@ -18,6 +18,7 @@ from pytestqt.qtbot import QtBot
 
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.checkpoints import CheckpointsDock
+from llmlab_gui.docks.data import DataDock
 from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.docks.log import LogDock
 from llmlab_gui.docks.samples import SamplesDock
@@ -32,15 +33,22 @@ def write_dock(lab: FakeLab) -> WriteDock:
     return WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
 
 
+def data_dock(lab: FakeLab) -> DataDock:
+    return DataDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
+
+
 def _use(qtbot: QtBot, dock: LabDock) -> None:
     """Starts what a dock only starts when it is used."""
     if isinstance(dock, WriteDock):
         qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=10_000)
+    if isinstance(dock, DataDock):
+        dock.choose("tasks", "mine@300")
+        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=10_000)
     if isinstance(dock, CheckpointsDock):
         qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=5000)
 
 
-@pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, write_dock, LogDock, LearnDock])
+@pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock])
 def test_a_dock_that_was_used_and_closed_leaves_nothing(
     qtbot: QtBot, tmp_path: Path, make: Callable[[FakeLab], LabDock]
 ) -> None:
