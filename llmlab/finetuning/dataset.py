@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.corpora.tokenizers import Tokenizer
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.errors import Cancelled, LabError
 from llmlab.finetuning.chat import ChatFormat, Encoded, chat_format
 from llmlab.finetuning.examples import BadLine, Example, Source, read_source, split_examples
 from llmlab.finetuning.settings import ExampleSettings
@@ -154,21 +153,10 @@ def load_tuning_data(
     context: the longest row that the model can read; 0 if unknown. Raises Cancelled when `stop_wanted` says so.
     UsageError for a source or option that cannot be; LabError when nothing is left to learn from.
     """
-    refuse_options(settings, tokenizer)
     source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
     encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
     encoded.check()
     return split_data(encoded, settings, seed)
-
-
-def refuse_options(settings: ExampleSettings, tokenizer: TextTokenizer) -> None:
-    """UsageError for what a model of this kind cannot do."""
-    if settings.packing and isinstance(tokenizer, Tokenizer):
-        raise UsageError(
-            "The lab's own GPT cannot be trained on packed rows.",
-            "Its attention sees the whole row, so an example would read the ones before it.",
-            "Set data.packing=false.",
-        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llmlab.errors import LabError
 from llmlab.finetuning.chat import chat_format
-from llmlab.finetuning.dataset import TuningData, encode_source, refuse_options, split_data
+from llmlab.finetuning.dataset import TuningData, encode_source, split_data
 from llmlab.finetuning.examples import read_source
 from llmlab.finetuning.previewed import (
     CUT,
@@ -54,7 +54,6 @@ class ExamplePreviews:
         stop_wanted: Callable[[], bool],
     ) -> None:
         """context: the longest row that the model can read; 0 if unknown."""
-        refuse_options(settings, tokenizer)
         self._settings, self._tokenizer, self._context = settings, tokenizer, context
         source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
         self._encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)

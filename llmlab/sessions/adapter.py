@@ -59,7 +59,7 @@ def open_tuned(
     is damaged or gone.
     """
     what = f"{run.id}@{checkpoint.step}"
-    progress("Checking the file", 0, 3)
+    progress(f"Checking {what}", 0, 3)
     if problem := verify(checkpoint):
         raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
     below = base_of(run)

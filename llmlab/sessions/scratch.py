@@ -59,7 +59,7 @@ def open_checkpoint(
 
 def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
     """The model alone, in eval mode. LabError like `open_checkpoint`."""
-    progress("Checking the file", 0, 3)
+    progress(f"Checking {run.id}@{checkpoint.step}", 0, 3)
     if problem := verify(checkpoint):
         raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
     tokenizer = read_tokenizer(run)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from llmlab.corpora.tokenizers import CharTokenizer, Gpt2Tokenizer
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.errors import Cancelled, LabError
 from llmlab.finetuning.dataset import NOT_TRAINED, Batch, TuningData, load_tuning_data, packed, padded
 from llmlab.finetuning.settings import ExampleSettings
 from llmlab.progress import quiet
@@ -139,11 +139,6 @@ def test_the_first_token_of_an_example_is_never_predicted_from_the_one_before_it
     batch = data.batch(0)
     assert batch.position_ids is not None
     assert set(batch.labels[batch.position_ids == 0].tolist()) == {NOT_TRAINED}
-
-
-def test_the_labs_own_gpt_is_not_trained_on_packed_rows() -> None:
-    with pytest.raises(UsageError, match="packed rows"):
-        load(packing=True)
 
 
 def test_what_a_vocabulary_of_characters_cannot_say_is_a_bad_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -176,6 +177,23 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
         assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
+def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, examples: str) -> None:
+    settings = settings_of(base, examples)
+    prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, 0)
+    sums = []
+    for packing in (False, True):
+        wanted = replace(settings.data, packing=packing, batch_size=1)
+        data = load_tuning_data(wanted, 0, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False)
+        batches = [data.batch(index) for index in range(data.batches_per_epoch)]  # each example once
+        total = 0.0
+        for batch in batches:
+            logits = prepared.logits(batch)[:, :-1].flatten(0, 1)
+            total += float(F.cross_entropy(logits, batch.labels[:, 1:].flatten(), reduction="sum").detach())
+        sums.append((total, sum(batch.trained for batch in batches), len(batches)))
+    assert sums[0][:2] == (pytest.approx(sums[1][0], rel=1e-5), sums[1][1])
+    assert sums[1][2] < sums[0][2]
+
+
 def test_a_run_that_was_stopped_and_resumed_ends_bitwise_as_one_left_alone(
     outputs: Path, base: str, examples: str
 ) -> None:
@@ -264,9 +282,7 @@ def test_a_base_with_other_weights_is_refused_on_resume(outputs: Path, examples:
         train_here(run)
 
 
-def test_an_adapter_knows_its_base_again_by_its_bytes(
-    outputs: Path, llama: str, examples: str, tmp_path: Path
-) -> None:
+def test_an_adapter_knows_its_base_again_by_its_bytes(outputs: Path, llama: str, examples: str, tmp_path: Path) -> None:
     run = train_here(tuning_run(outputs, llama, examples, "known", train__steps=1))
     adapter = copy_adapter(select(run.checkpoints, "final").path, tmp_path / "adapter")
     moved = shutil.copytree(llama, tmp_path / "moved")
