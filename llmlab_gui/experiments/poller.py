@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QThread, Signal
+from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
 from llmlab.experiments.outcomes import ExperimentResults, read_results
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, list_experiments
 from llmlab_gui.experiments.arm_curves import ArmCurves
+from llmlab_gui.polling import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
-_INTERVAL_SECONDS = 1.0
 # Of a report's figures: a picture for print at most, so that no file of someone else's fills the memory.
 _MOST_IMAGE_BYTES = 20 << 20
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
-Stamp = tuple[int, int]
+_Seen = Seen[ExperimentRecord, ExperimentStatus]
 
 
 @dataclass(frozen=True)
@@ -53,23 +51,11 @@ class Outcome:
     report: Report | None = None
 
 
-@dataclass
-class _Seen:
-    """What was read of an experiment, and the stamps of the files it was read from."""
-
-    record_stamp: Stamp
-    record: ExperimentRecord | None  # None: it could not be read, and that was said
-    status_stamp: Stamp
-    status: ExperimentStatus
-
-
-class ExperimentsPoller(QThread):
+class ExperimentsPoller(FolderPoller):
     """`found` has every readable experiment, newest first; the others tell of the one that was chosen."""
 
-    found = Signal(list)  # list[ExperimentRow]
     outcome_found = Signal(object)  # Outcome
     curves_found = Signal(str, dict)  # id, {arm: ArmCurve}
-    failed = Signal(object)  # LabError: an experiment that cannot be read, said once
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -77,72 +63,27 @@ class ExperimentsPoller(QThread):
         self._seen: dict[Path, _Seen] = {}
         self._chosen = ("", 0)  # id, and how often something was chosen
         self._closely: _Closely | None = None
-        self._wake = threading.Event()
-        self._stopping = False
 
     def choose(self, experiment_id: str) -> None:
         """Looks closely at this one from now on, and tells all of it anew. From any thread."""
         self._chosen = (experiment_id, self._chosen[1] + 1)
         self.poke()
 
-    def poke(self) -> None:
-        """Looks at once. From any thread."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Asks `run` to return; the owner then waits."""
-        self._stopping = True
-        self._wake.set()
-
-    def run(self) -> None:
-        last: list[ExperimentRow] | None = None
-        while not self._stopping:
-            rows = self.look()
-            if rows != last:
-                last = rows
-                self.found.emit(rows)
-            more = self._look_closely(rows)
-            if not more:
-                self._wake.wait(_INTERVAL_SECONDS)
-            self._wake.clear()
-
     def look(self) -> list[ExperimentRow]:
-        """All experiments, reading only files that changed since the last look."""
-        seen: dict[Path, _Seen] = {}
-        for folder in list_experiments(self._outputs):
-            entry = self._read(folder, self._seen.get(folder.path))
-            if entry is not None:
-                seen[folder.path] = entry
-        self._seen = seen
+        looked_at = ((folder.path, self._read(folder)) for folder in list_experiments(self._outputs))
+        self._seen = {path: seen for path, seen in looked_at if seen is not None}
         rows = [
-            ExperimentRow(ExperimentFolder(path), entry.record, entry.status)
-            for path, entry in seen.items()
-            if entry.record is not None
+            ExperimentRow(ExperimentFolder(path), seen.asked, seen.status)
+            for path, seen in self._seen.items()
+            if seen.asked is not None
         ]
         return sorted(rows, key=lambda row: (row.record.created, row.id), reverse=True)
 
-    def _read(self, folder: ExperimentFolder, before: _Seen | None) -> _Seen | None:
-        record_stamp = _stamp(folder.experiment_json)
-        if record_stamp == (0, 0):  # deleted since it was listed
-            return None
-        if before is None or before.record_stamp != record_stamp:
-            try:
-                record: ExperimentRecord | None = folder.record()
-            except LabError as error:
-                self.failed.emit(error)
-                record = None
-        else:
-            record = before.record
-        status_stamp = _stamp(folder.status_json)
-        # Only one that says it lives can change without its file: its process may be gone.
-        if before is None or before.status_stamp != status_stamp or before.status.live:
-            status = folder.status()
-        else:
-            status = before.status
-        return _Seen(record_stamp, record, status_stamp, status)
+    def _read(self, folder: ExperimentFolder) -> _Seen | None:
+        asked, status = (folder.experiment_json, folder.record), (folder.status_json, folder.status)
+        return read_changed(self._seen.get(folder.path), asked, status, self.failed.emit)
 
     def _look_closely(self, rows: list[ExperimentRow]) -> bool:
-        """True when there may be more to read at once."""
         chosen = self._chosen
         row = next((row for row in rows if row.id == chosen[0]), None)
         if row is None:
@@ -173,7 +114,7 @@ class _Closely:
     def look(self) -> bool:
         """Reads what changed; True when something did, and at the first look."""
         folder = self._folder
-        stamps = (_stamp(folder.results_json), _stamp(folder.report))
+        stamps = (file_stamp(folder.results_json), file_stamp(folder.report))
         if stamps == self._stamps:
             return False
         self._stamps = stamps
@@ -194,12 +135,3 @@ def _read_report(folder: ExperimentFolder) -> Report | None:
             if path.is_relative_to(folder.path.resolve()) and path.stat().st_size <= _MOST_IMAGE_BYTES:
                 images[name] = path.read_bytes()
     return Report(text, images)
-
-
-def _stamp(path: Path) -> Stamp:
-    """Changes whenever the file is replaced; (0, 0) when there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QThread, Signal
+from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.runs.registry import list_runs
 from llmlab.training.events import Started, from_line
-
-_INTERVAL_SECONDS = 1.0
+from llmlab_gui.polling import FolderPoller, Seen, read_changed
 
 
 @dataclass(frozen=True)
@@ -27,93 +24,51 @@ class RunRow:
 
 
 @dataclass
-class _Seen:
-    """What was read of a run, and the stamps of the files it was read from."""
-
-    info_stamp: tuple[int, int]
-    info: RunInfo | None  # None: it could not be read, and that was said
-    status_stamp: tuple[int, int]
-    status: RunStatus
+class _SeenRun:
+    files: Seen[RunInfo, RunStatus]
     parameters: int | None
 
 
-class RunsPoller(QThread):
+class RunsPoller(FolderPoller):
     """`found` has every readable run, newest first, at the first look and whenever something is different."""
 
-    found = Signal(list)  # list[RunRow]
-    failed = Signal(object)  # LabError: a run that cannot be read, said once
     looked = Signal()  # after each look
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._outputs = outputs
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Path, _SeenRun] = {}
         self._extra: tuple[RunFolder, ...] = ()
-        self._wake = threading.Event()
-        self._stopping = False
 
     def add(self, run: RunFolder) -> None:
         """Also looks at a run that lies elsewhere. From any thread."""
         self._extra = (*self._extra, run)
         self.poke()
 
-    def poke(self) -> None:
-        """Looks at once. From any thread."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Asks `run` to return; the owner then waits."""
-        self._stopping = True
-        self._wake.set()
-
-    def run(self) -> None:
-        last: list[RunRow] | None = None
-        while not self._stopping:
-            rows = self.look()
-            if rows != last:
-                last = rows
-                self.found.emit(rows)
-            self.looked.emit()
-            self._wake.wait(_INTERVAL_SECONDS)
-            self._wake.clear()
-
     def look(self) -> list[RunRow]:
-        """All runs, reading only files that changed since the last look."""
-        seen: dict[Path, _Seen] = {}
-        for run in (*list_runs(self._outputs), *self._extra):
-            entry = self._read(run, self._seen.get(run.path))
-            if entry is not None:
-                seen[run.path] = entry
-        self._seen = seen
+        looked_at = ((run.path, self._read(run)) for run in (*list_runs(self._outputs), *self._extra))
+        self._seen = {path: seen for path, seen in looked_at if seen is not None}
         rows = [
-            RunRow(RunFolder(path), entry.info, entry.status, entry.parameters)
-            for path, entry in seen.items()
-            if entry.info
+            RunRow(RunFolder(path), seen.files.asked, seen.files.status, seen.parameters)
+            for path, seen in self._seen.items()
+            if seen.files.asked is not None
         ]
         return sorted(rows, key=lambda row: (row.info.created, row.run.id), reverse=True)
 
-    def _read(self, run: RunFolder, before: _Seen | None) -> _Seen | None:
-        info_stamp = _stamp(run.run_json)
-        if info_stamp == (0, 0):  # deleted since it was listed
+    def _look_closely(self, rows: list[RunRow]) -> bool:
+        self.looked.emit()
+        return False
+
+    def _read(self, run: RunFolder) -> _SeenRun | None:
+        before = self._seen.get(run.path)
+        asked, status = (run.run_json, run.info), (run.status_json, run.status)
+        files = read_changed(before.files if before is not None else None, asked, status, self.failed.emit)
+        if files is None:
             return None
-        if before is None or before.info_stamp != info_stamp:
-            try:
-                info: RunInfo | None = run.info()
-            except LabError as error:
-                self.failed.emit(error)
-                info = None
-        else:
-            info = before.info
-        status_stamp = _stamp(run.status_json)
-        # Only a run that says it lives can change without its file: its process may be gone.
-        if before is None or before.status_stamp != status_stamp or before.status.live:
-            status = run.status()
-        else:
-            status = before.status
         parameters = before.parameters if before is not None else None
-        if parameters is None and status.attempt:
+        if parameters is None and files.status.attempt:
             parameters = _parameters(run)
-        return _Seen(info_stamp, info, status_stamp, status, parameters)
+        return _SeenRun(files, parameters)
 
 
 def _parameters(run: RunFolder) -> int | None:
@@ -124,12 +79,3 @@ def _parameters(run: RunFolder) -> int | None:
     except OSError:
         return None
     return first.parameters if isinstance(first, Started) else None
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Changes whenever the file is replaced; (0, 0) when there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)

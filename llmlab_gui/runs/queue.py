@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from llmlab.errors import LabError
 from llmlab.runs.queue import QueuedRun, QueueState, RunQueue
 from llmlab_gui.background import Background
+from llmlab_gui.polling import Stamp, file_stamp
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.poller import RunRow
 
@@ -37,7 +38,7 @@ class QueueRunner(QObject):
         self.state = QueueState()
         self._controller, self._runs, self._busy = controller, runs, busy
         self._background = Background(self)
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._asked = False  # a start is under way
         self._looked = False  # which runs live is known
         self._timer = QTimer(self)
@@ -95,7 +96,7 @@ class QueueRunner(QObject):
 
     def look(self) -> None:
         """Reads the file when it changed."""
-        stamp = self._file_stamp()
+        stamp = file_stamp(self.queue.path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -136,10 +137,3 @@ class QueueRunner(QObject):
             self.look()
 
         self._background.run(change, lambda _: self.look(), failed)
-
-    def _file_stamp(self) -> tuple[int, int]:
-        try:
-            found = self.queue.path.stat()
-        except OSError:
-            return (0, 0)
-        return (found.st_mtime_ns, found.st_ino)

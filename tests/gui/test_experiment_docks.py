@@ -20,6 +20,7 @@ from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
+from llmlab_gui import polling
 from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks import experiments as experiments_module
 from llmlab_gui.docks.base import LabDock
@@ -28,7 +29,6 @@ from llmlab_gui.docks.experiment_losses import ExperimentLossesDock
 from llmlab_gui.docks.experiment_report import ExperimentReportDock
 from llmlab_gui.docks.experiment_result import ExperimentResultDock, expectations, finding_text, spikes_html
 from llmlab_gui.docks.experiments import ExperimentsDock, progress, standing_text
-from llmlab_gui.experiments import poller
 from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.lab import Lab
 from llmlab_gui.theme import theme_notifier
@@ -38,7 +38,7 @@ WAIT = 10_000
 
 @pytest.fixture
 def lab(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setattr(poller, "_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
     made = Lab(outputs)
     yield made
     made.shutdown()

@@ -12,7 +12,7 @@ from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
 
 from llmlab.training.events import Evaluated, StepEvent
-from llmlab_gui.experiments import poller
+from llmlab_gui import polling
 from llmlab_gui.experiments.desk import ExperimentDesk
 
 WAIT = 10_000
@@ -20,7 +20,7 @@ WAIT = 10_000
 
 @pytest.fixture
 def desk(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExperimentDesk]:
-    monkeypatch.setattr(poller, "_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
     made = ExperimentDesk(outputs)
     yield made
     made.shutdown()

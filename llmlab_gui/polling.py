@@ -1,0 +1,114 @@
+"""Folders that others write, looked at once a second away from the window's thread; what did not change is not read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from PySide6.QtCore import QObject, QThread, Signal
+
+from llmlab.errors import LabError
+
+INTERVAL_SECONDS = 1.0
+Stamp = tuple[int, int]
+
+
+class _Standing(Protocol):
+    @property
+    def live(self) -> bool: ...
+
+
+A = TypeVar("A")
+S = TypeVar("S", bound=_Standing)
+
+
+class FolderPoller(QThread):
+    """`found` has what `look` gave, at the first look and whenever something is different."""
+
+    found = Signal(list)
+    failed = Signal(object)  # LabError: a folder that cannot be read, said once
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._wake = threading.Event()
+        self._stopping = False
+
+    def poke(self) -> None:
+        """Looks at once. From any thread."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Asks `run` to return; the owner then waits."""
+        self._stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        last: list[Any] | None = None
+        while not self._stopping:
+            rows = self.look()
+            if rows != last:
+                last = rows
+                self.found.emit(rows)
+            if not self._look_closely(rows):
+                self._wake.wait(INTERVAL_SECONDS)
+            self._wake.clear()
+
+    def look(self) -> list[Any]:
+        """All that is there, newest first, reading only files that changed since the last look."""
+        raise NotImplementedError
+
+    def _look_closely(self, rows: list[Any]) -> bool:
+        """After each look. True when there may be more to read at once."""
+        return False
+
+
+@dataclass
+class Seen(Generic[A, S]):
+    """What was read of a folder, and the stamps of the files it was read from."""
+
+    asked_stamp: Stamp
+    asked: A | None  # None: it could not be read, and that was said
+    status_stamp: Stamp
+    status: S
+
+
+def read_changed(
+    before: Seen[A, S] | None,
+    asked: tuple[Path, Callable[[], A]],
+    status: tuple[Path, Callable[[], S]],
+    failed: Callable[[LabError], object],
+) -> Seen[A, S] | None:
+    """A folder's two files, each with what reads it; only those are read that are not as `before`.
+
+    None: there is no such folder. failed: told why what was asked cannot be read.
+    """
+    asked_stamp = file_stamp(asked[0])
+    if asked_stamp == (0, 0):  # deleted since it was listed
+        return None
+    if before is None or before.asked_stamp != asked_stamp:
+        try:
+            what: A | None = asked[1]()
+        except LabError as error:
+            failed(error)
+            what = None
+    else:
+        what = before.asked
+    status_stamp = file_stamp(status[0])
+    # Only what says it lives can change without its file: its process may be gone.
+    if before is None or before.status_stamp != status_stamp or before.status.live:
+        standing = status[1]()
+    else:
+        standing = before.status
+    return Seen(asked_stamp, what, status_stamp, standing)
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Changes whenever the file is replaced; (0, 0) when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_ino)
