@@ -1,12 +1,16 @@
-"""Reading data classes from files that anyone may have written: each value has its field's type, or is refused."""
+"""Data classes and files. Anyone may have written these: each value has its field's type, or is refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from llmlab.files import read_json
 
 T = TypeVar("T")
 
@@ -23,6 +27,26 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
         if not fits(value, hints[name]):
             raise ValueError(f"{name} is {value!r:.100}")
     return kind(**known)
+
+
+def read_record(kind: type[T], path: Path) -> T | None:
+    """A data class from a JSON file; None when there is none, or it is damaged."""
+    values = read_json(path)
+    try:
+        return from_plain(kind, values) if values is not None else None
+    except (ValueError, TypeError):
+        return None
+
+
+def to_plain(value: Any) -> Any:
+    """Values as JSON takes them: numbers that are not finite become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
 
 
 def _nested(value: Any, hint: Any) -> Any:

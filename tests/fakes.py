@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name, commit
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus, process_start
+from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
+from llmlab.runs.worker_folder import process_start
 from llmlab.settings import PretrainSettings, resolve_settings
 from llmlab.training.events import (
     CheckpointSaved,

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from llmlab.runs import worker
+from llmlab.runs import worker, worker_folder
 from llmlab.runs.folder import RunFolder
 
 _SECONDS = 60.0
@@ -83,7 +83,7 @@ def work_on(run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | No
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     with (
         mock.patch.object(worker, "measured_peak", return_value=1e11),
-        mock.patch.object(worker, "_LOCK_SECONDS", lock_seconds),
+        mock.patch.object(worker_folder, "_LOCK_SECONDS", lock_seconds),
     ):
         return worker.main([str(run.path)])
 

@@ -17,7 +17,8 @@ from llmlab.cli.predict import tell_outcomes
 from llmlab.errors import LabError
 from llmlab.experiments.launcher import start_experiment
 from llmlab.experiments.outcomes import read_results
-from llmlab.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus, plain
+from llmlab.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.records import to_plain
 from llmlab.training import requests
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _ask_to_stop(folder: ExperimentFolder, terminate: Any) -> None:
 def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:
     results = read_results(folder)
     if as_json:
-        found = plain(asdict(results)) if results is not None else None
+        found = to_plain(asdict(results)) if results is not None else None
         _line({"event": status.state, "experiment": folder.id, "report": str(folder.report), "results": found})
     else:
         from llmlab.cli.experiment import findings_table
@@ -138,7 +139,7 @@ class _Shown:
     def _arm(self, number: int, name: str, run: str, one: ArmStatus, status: ExperimentStatus) -> None:
         if self._json:
             about = {"event": "arm", "time": time.time(), "name": name, "run": run, **asdict(one)}
-            _line(plain(about | {"eta_seconds": status.eta_seconds}))
+            _line(to_plain(about | {"eta_seconds": status.eta_seconds}))
             return
         if one.state in ("running", "planned"):
             return

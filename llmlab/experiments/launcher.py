@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from llmlab.experiments.records import (
 )
 from llmlab.notebook.locked import lock
 from llmlab.notebook.quantities import EXPERIMENT
+from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
 
@@ -86,22 +85,8 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
             f"Watch it in the window, or stop it first: llmlab-run experiment cancel {folder.id}",
         )
     requests.clear(folder.requests)
-    command = [sys.executable, "-m", "llmlab.experiments.worker", str(folder.path)]
-    if follow_parent:
-        command += ["--follow-parent", str(os.getpid())]
-    try:
-        folder.write_status(replace(status, state="running", pid=None, heartbeat=time.time(), error=None))
-        with folder.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
-            )
-    except OSError as error:
-        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+    status = replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
+    return launch("llmlab.experiments.worker", folder, status, {}, die_with_parent=follow_parent)
 
 
 def stop_experiment(folder: ExperimentFolder) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from llmlab.errors import LabError
 from llmlab.experiments.plan import settings_of
-from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord, plain
-from llmlab.files import read_json, write_json
+from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.files import write_json
 from llmlab.finetuning.settings import FULL, FinetuneSettings
-from llmlab.records import from_plain
+from llmlab.records import read_record, to_plain
 from llmlab.runs.checkpoints import list_checkpoints, select
 
 BASE = "base"  # the measurement of what all runs began from
@@ -32,11 +32,7 @@ class Measurement:
 
 def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
     """The measurement of an arm or of BASE; None when there is none yet."""
-    values = read_json(folder.measurements / f"{name}.json")
-    try:
-        return from_plain(Measurement, values) if values is not None else None
-    except (ValueError, TypeError):
-        return None
+    return read_record(Measurement, folder.measurements / f"{name}.json")
 
 
 def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
@@ -59,7 +55,7 @@ def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go
 
 def _write(folder: ExperimentFolder, name: str, measured: Measurement) -> None:
     folder.measurements.mkdir(exist_ok=True)
-    write_json(folder.measurements / f"{name}.json", plain(dataclasses.asdict(measured)))
+    write_json(folder.measurements / f"{name}.json", to_plain(dataclasses.asdict(measured)))
 
 
 def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> Measurement:

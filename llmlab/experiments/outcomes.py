@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from llmlab.experiments.records import Axis, ExperimentFolder, plain
-from llmlab.files import read_json, write_json
-from llmlab.records import from_plain
+from llmlab.experiments.records import Axis, ExperimentFolder
+from llmlab.files import write_json
+from llmlab.records import read_record, to_plain
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", "nats a token")
@@ -182,22 +182,14 @@ class Forecast:
 
 def read_forecast(folder: ExperimentFolder) -> Forecast | None:
     """forecast.json; None when there is none, or it is damaged."""
-    values = read_json(folder.forecast_json)
-    try:
-        return from_plain(Forecast, values) if values is not None else None
-    except (ValueError, TypeError):
-        return None
+    return read_record(Forecast, folder.forecast_json)
 
 
 def read_results(folder: ExperimentFolder) -> ExperimentResults | None:
     """results.json; None when there is none yet, or it is damaged."""
-    values = read_json(folder.results_json)
-    try:
-        return from_plain(ExperimentResults, values) if values is not None else None
-    except (ValueError, TypeError):
-        return None
+    return read_record(ExperimentResults, folder.results_json)
 
 
 def write_results(folder: ExperimentFolder, results: ExperimentResults) -> None:
     """Replaces results.json. Raises OSError."""
-    write_json(folder.results_json, plain(dataclasses.asdict(results)))
+    write_json(folder.results_json, to_plain(dataclasses.asdict(results)))

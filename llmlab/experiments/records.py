@@ -17,9 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from typing import Any
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.records import from_plain
-from llmlab.runs.folder import RunFolder, RunStatus
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
 EXPERIMENT_FORMAT = 1
@@ -35,8 +34,6 @@ LIVE_STATES = ("running", "stopping")
 # Of an arm. `stopped`: it waits to go on. `diverged`: cut by the rule, or its loss was no number.
 ARM_STATES = ("planned", "running", "stopped", "finished", "diverged", "failed", "skipped")
 ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
-# A new experiment has no process yet; its launcher gets so long before it counts as interrupted (as runs do).
-_LAUNCH_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -181,28 +178,12 @@ class ExperimentStatus:
 
 
 @dataclass(frozen=True)
-class ExperimentFolder:
+class ExperimentFolder(WorkerFolder):
     """An experiment by its folder. Cheap to make; reads nothing until asked."""
-
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """The folder's name."""
-        return self.path.name
-
-    @property
-    def outputs(self) -> Path:
-        """The outputs folder that it lies in; its runs are there too."""
-        return self.path.parent.parent
 
     @property
     def experiment_json(self) -> Path:
         return self.path / "experiment.json"
-
-    @property
-    def status_json(self) -> Path:
-        return self.path / "status.json"
 
     @property
     def results_json(self) -> Path:
@@ -223,18 +204,6 @@ class ExperimentFolder:
     @property
     def measurements(self) -> Path:
         return self.path / "measurements"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "worker.log"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "worker.lock"
-
-    @property
-    def requests(self) -> Path:
-        return self.path / "requests"
 
     def record(self) -> ExperimentRecord:
         """experiment.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
@@ -259,42 +228,20 @@ class ExperimentFolder:
 
     def recorded_status(self) -> ExperimentStatus:
         """status.json as it stands; the default when it is missing or damaged."""
-        try:
-            return from_plain(ExperimentStatus, read_json(self.status_json) or {})
-        except (ValueError, TypeError):
-            return ExperimentStatus()
+        return self._read_status(ExperimentStatus)
 
     def status(self) -> ExperimentStatus:
         """Where it stands; `interrupted` when its worker is gone although it says that it works."""
         status = self.recorded_status()
         if not status.live or self.has_worker(status):
             return status
-        if status.pid is None and abs(time.time() - status.heartbeat) < _LAUNCH_SECONDS:
+        if status.pid is None and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
             return status
         return dataclasses.replace(status, state="interrupted")
-
-    def has_worker(self, status: ExperimentStatus) -> bool:
-        """Whether the process that `status` names lives: told as for a run, whose lock has the same name."""
-        return RunFolder(self.path).has_worker(RunStatus(pid=status.pid, pid_start=status.pid_start))
-
-    def write_status(self, status: ExperimentStatus) -> None:
-        """Replaces status.json; numbers that are not finite become null."""
-        write_json(self.status_json, plain(dataclasses.asdict(status)), durable=False)
 
     def run_of(self, arm: Arm, track: str) -> RunFolder:
         """The run of an arm, whether or not it has begun."""
         return RunFolder(self.outputs / track / arm.run)
-
-
-def plain(value: Any) -> Any:
-    """Values as JSON takes them: numbers that are not finite become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
 
 
 def list_experiments(outputs: Path) -> list[ExperimentFolder]:

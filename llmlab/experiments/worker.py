@@ -3,12 +3,11 @@
 It takes the experiment's lock and runs the arms one after the other, each in a worker of its own like any run. What
 has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
 where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
-Exit codes: 0 finished or stopped, 1 failed, 3 another worker holds the experiment.
+Exit codes: llmlab.runs.worker_process.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -20,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from llmlab.errors import LabError
 from llmlab.experiments.forecast import forecast_next
 from llmlab.experiments.history import DivergenceWatch, read_history
@@ -32,14 +29,13 @@ from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, Experim
 from llmlab.experiments.report import write_report
 from llmlab.experiments.results import arm_result, build_results
 from llmlab.files import clear_litter
-from llmlab.runs.folder import RunFolder, process_start
+from llmlab.runs.folder import RunFolder
 from llmlab.runs.follow import EventFollower
 from llmlab.runs.launcher import create_run, start_worker
-from llmlab.runs.parent import follow_parent
+from llmlab.runs.worker_folder import process_start
+from llmlab.runs.worker_process import work_as
 from llmlab.training import requests
 
-# A worker that was just killed may hold its lock for a moment until the system has taken it down.
-_LOCK_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
 # A run whose worker is killed again and again has a reason that starting it anew does not mend.
@@ -54,23 +50,13 @@ class Stop(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
-    parser = argparse.ArgumentParser(prog="python -m llmlab.experiments.worker")
-    parser.add_argument("experiment", type=Path, help="the experiment's folder")
-    parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")
-    arguments = parser.parse_args(argv)
-    if arguments.follow_parent is not None:
-        follow_parent(arguments.follow_parent)
-    try:
-        worker = ExperimentWorker(ExperimentFolder(arguments.experiment.resolve()))
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
-        worker.run()
-    except filelock.Timeout:
-        print("Another worker holds this experiment.", file=sys.stderr)
-        return 3
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return work_as("llmlab.experiments.worker", "experiment", _work, argv)
+
+
+def _work(path: Path) -> None:
+    worker = ExperimentWorker(ExperimentFolder(path))
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
+    worker.run()
 
 
 class ExperimentWorker:
@@ -88,7 +74,7 @@ class ExperimentWorker:
 
     def run(self) -> None:
         """Until the plan is done, a stop, or an error. filelock.Timeout when another worker is at it; LabError."""
-        with filelock.FileLock(self.folder.lock, timeout=_LOCK_SECONDS):
+        with self.folder.held():
             for path in (self.folder.path, self.folder.requests):
                 clear_litter(path)
             self.status = self.folder.recorded_status()

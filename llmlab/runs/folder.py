@@ -11,21 +11,18 @@ checkpoints/    step-00000500/ and so on
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import psutil
 
 from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.records import from_plain
+from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 from llmlab.settings import PretrainSettings
 
 RUN_FORMAT = 1
@@ -115,20 +112,8 @@ def learns_from(settings: RunSettings) -> str:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(WorkerFolder):
     """A run by its folder. Cheap to make; reads nothing until asked."""
-
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """The folder's name."""
-        return self.path.name
-
-    @property
-    def outputs(self) -> Path:
-        """The folder that holds the tracks, in one of which the run is."""
-        return self.path.parent.parent
 
     @property
     def tunes(self) -> bool:
@@ -140,28 +125,12 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
-    def status_json(self) -> Path:
-        return self.path / "status.json"
-
-    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
     @property
-    def log(self) -> Path:
-        return self.path / "worker.log"
-
-    @property
     def tokenizer_json(self) -> Path:
         return self.path / "tokenizer.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "worker.lock"
-
-    @property
-    def requests(self) -> Path:
-        return self.path / "requests"
 
     @property
     def inspections(self) -> Path:
@@ -197,70 +166,14 @@ class RunFolder:
 
     def recorded_status(self) -> RunStatus:
         """status.json as it stands, whether or not its process still lives; the default when it is damaged."""
-        try:
-            return from_plain(RunStatus, read_json(self.status_json) or {})
-        except ValueError:
-            return RunStatus()
+        return self._read_status(RunStatus)
 
     def status(self) -> RunStatus:
         """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
         status = self.recorded_status()
         if status.live and not self.has_worker(status):
-            # A queued run has no process yet; give its launcher a minute before calling it interrupted.
-            if status.state == "queued" and abs(time.time() - status.heartbeat) < 60:
+            # A queued run has no process yet.
+            if status.state == "queued" and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
                 return status
             return dataclasses.replace(status, state="interrupted")
         return status
-
-    def has_worker(self, status: RunStatus) -> bool:
-        """Whether the process that `status` names lives.
-
-        Linux counts start times from the clock of now: when someone sets the clock, those of all processes move, and
-        none is what was written down. The lock, which a worker holds as long as it lives, then tells.
-        """
-        if process_alive(status.pid, status.pid_start):
-            return True
-        return status.pid is not None and _exists(status.pid) and self._is_locked()
-
-    def _is_locked(self) -> bool:
-        if not self.lock.is_file():
-            return False
-        import filelock  # seldom needed, and 25 ms of every start
-
-        try:
-            with filelock.FileLock(self.lock, timeout=0):
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False
-
-    def write_status(self, status: RunStatus) -> None:
-        """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""
-        values = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in dataclasses.asdict(status).items()
-        }
-        write_json(self.status_json, values, durable=False)
-
-
-def process_alive(pid: int | None, started: float | None) -> bool:
-    """Whether that very process lives: same id and same start time (within a second, as clocks round)."""
-    if pid is None or started is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
-        return False
-
-
-def _exists(pid: int) -> bool:
-    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
-        return psutil.pid_exists(pid)
-    return False
-
-
-def process_start(pid: int) -> float:
-    """Start time of a living process, Unix seconds."""
-    return float(psutil.Process(pid).create_time())

@@ -23,6 +23,7 @@ from llmlab.notebook.quantities import RUN
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
 from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus, learns_from
+from llmlab.runs.worker_process import launch
 from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.reference import ModelFolder, SavedRun, parse
 from llmlab.sessions.weights import weight_shapes
@@ -249,31 +250,16 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
         )
     if status.attempt:  # an earlier worker may have left requests that nobody means any more
         requests.clear(run.requests)
-    environment = dict(os.environ)
+    environment = {}
     if sys.platform == "linux":
-        earlier = environment.get("GLIBC_TUNABLES")
+        earlier = os.environ.get("GLIBC_TUNABLES")
         environment["GLIBC_TUNABLES"] = f"{earlier}:{_KEEP_PAGES}" if earlier else _KEEP_PAGES
     # OpenMP threads wait for each other by spinning. As soon as another process wants a core, a spinning thread
     # holds it while the one it waits for cannot run: steps became 10-30 times slower than with threads that sleep
     # at once. A short spin costs next to nothing on a quiet machine, and keeps nearly all of that on a busy one.
-    environment.setdefault("GOMP_SPINCOUNT", "1000")
-    environment["PYTHONUNBUFFERED"] = "1"
-    command = [sys.executable, "-m", "llmlab.runs.worker", str(run.path)]
-    if follow_parent:
-        command += ["--follow-parent", str(os.getpid())]
-    try:
-        run.write_status(replace(status, state="queued", heartbeat=time.time(), pid=None, error=None))
-        with run.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
-            )
-    except OSError as error:
-        raise LabError(f"The worker of {run.id} could not be started.", str(error)) from error
+    environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
+    status = replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
+    return launch("llmlab.runs.worker", run, status, environment, die_with_parent=follow_parent)
 
 
 def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:

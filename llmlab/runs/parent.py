@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from llmlab.runs.folder import process_alive, process_start
+from llmlab.runs.worker_folder import process_alive, process_start
 
 _WATCH_SECONDS = 0.5
 

@@ -1,21 +1,18 @@
 """The process that trains a run: `python -m llmlab.runs.worker <run folder>`.
 
 It takes the run's lock, reads what was asked, finds its place in the newest good checkpoint, trains, and turns
-every error into a sentence. Exit codes: 0 finished or stopped, 1 failed, 3 another worker holds the run.
+every error into a sentence. Exit codes: llmlab.runs.worker_process.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
 import platform
 import signal
-import sys
 import time
 import traceback
-from pathlib import Path
 
 import filelock
 import numpy as np
@@ -30,7 +27,7 @@ from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
-from llmlab.runs.parent import follow_parent
+from llmlab.runs.worker_process import log, work_as
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, measured_peak
@@ -40,27 +37,10 @@ from llmlab.training.recorder import Recorder
 from llmlab.training.run import TrainingRun, Workplace
 from llmlab.training.state import LoadedState, Origin, load_state, restore
 
-# A worker that was just killed may hold its lock for a moment until the system has taken it down.
-_LOCK_SECONDS = 5.0
-
 
 def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
-    parser = argparse.ArgumentParser(prog="python -m llmlab.runs.worker")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")
-    arguments = parser.parse_args(argv)
-    if arguments.follow_parent is not None:
-        follow_parent(arguments.follow_parent)
-    try:
-        train_run(RunFolder(arguments.run.resolve()), handle_signals=True)
-    except filelock.Timeout:
-        _log("Another worker holds this run.")
-        return 3
-    except LabError as error:
-        _log(str(error))
-        return 1
-    return 0
+    return work_as("llmlab.runs.worker", "run", lambda path: train_run(RunFolder(path), handle_signals=True), argv)
 
 
 def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
@@ -71,7 +51,7 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     """
     info = run.info()
     try:
-        with filelock.FileLock(run.lock, timeout=_LOCK_SECONDS):
+        with run.held():
             checkpoints.clean_staging(run.checkpoints)
             for folder in (run.path, run.requests, run.inspections):
                 clear_litter(folder)
@@ -92,7 +72,7 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
     except Exception as error:
         failure = explain(error, info.settings)
         _record_failure(run, info, recorder, failure)
-        _log(traceback.format_exc())
+        log(traceback.format_exc())
         raise failure from error
     finally:
         recorder.close()
@@ -285,13 +265,7 @@ def _record_failure(run: RunFolder, info: RunInfo, recorder: Recorder, failure: 
         failed = Failed(recorder.status.step, time.time(), **failure.as_dict())
         recorder.announce(failed, state="failed", error=failure.as_dict(), doing="")
     except OSError as error:
-        _log(f"This could not be recorded: {failure} ({error})")
-
-
-def _log(text: str) -> None:
-    """To worker.log, as far as the disk allows."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        log(f"This could not be recorded: {failure} ({error})")
 
 
 def _versions() -> dict[str, str]:

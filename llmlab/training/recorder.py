@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.files import is_disk_full
-from llmlab.runs.folder import RunFolder, process_start
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.worker_folder import process_start
 from llmlab.training.events import Evaluated, Event, Started, StepEvent, from_line, to_line
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second

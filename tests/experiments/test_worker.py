@@ -23,6 +23,7 @@ from llmlab.experiments.launcher import create_experiment, start_experiment, sto
 from llmlab.experiments.outcomes import read_results
 from llmlab.experiments.plan import Request, make_plan
 from llmlab.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
+from llmlab.runs import worker_folder
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.parent import follow_parent
 
@@ -47,7 +48,7 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "start_worker", start)
     monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
-    monkeypatch.setattr(worker, "_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(worker_folder, "_LOCK_SECONDS", 0.2)
     # What is drawn is another test's; here it would cost a second each time.
     monkeypatch.setattr("llmlab.experiments.report.draw_figures", lambda results, folder: [])
 

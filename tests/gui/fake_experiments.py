@@ -30,7 +30,7 @@ from llmlab.experiments.outcomes import (
 )
 from llmlab.experiments.plan import Request, lean, make_plan
 from llmlab.experiments.records import ArmStatus, Axis, ExperimentFolder, ExperimentRecord
-from llmlab.runs.folder import process_start
+from llmlab.runs.worker_folder import process_start
 from llmlab.settings import resolve_settings
 
 RATES = (1e-3, 1e-2, 1e-1)

@@ -172,7 +172,7 @@ def test_a_process_that_died_is_noticed_without_any_file_changing(
     assert [row.status.state for row in poller.look()] == ["running"]
     status = fake.run.recorded_status()
     stamp = fake.run.status_json.stat()
-    monkeypatch.setattr("llmlab.runs.folder.process_alive", lambda pid, started: False)
+    monkeypatch.setattr("llmlab.runs.worker_folder.process_alive", lambda pid, started: False)
     assert [row.status.state for row in poller.look()] == ["interrupted"]
     assert fake.run.status_json.stat() == stamp
     assert fake.run.recorded_status() == status

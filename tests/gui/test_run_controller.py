@@ -17,7 +17,8 @@ from pytestqt.qtbot import QtBot
 from llmlab.errors import LabError
 from llmlab.runs import launcher
 from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder, process_start
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.worker_folder import process_start
 from llmlab.settings import resolve_settings
 from llmlab.training import requests
 from llmlab_gui.runs import controller as module

@@ -20,10 +20,11 @@ from small_runs import all_events, new_run, same_weights, train_here
 
 from llmlab.corpora.dataset import load_dataset
 from llmlab.errors import LabError
-from llmlab.runs import folder, worker
+from llmlab.runs import folder, worker, worker_folder
 from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.folder import RunFolder, RunStatus, process_alive, process_start
+from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.launcher import request, start_worker
+from llmlab.runs.worker_folder import process_alive, process_start
 from llmlab.training import requests
 from llmlab.training.loop import Trainer
 
@@ -118,13 +119,13 @@ def test_a_process_id_that_someone_else_has_now_is_not_the_worker(run: RunFolder
 def test_a_worker_lives_on_for_those_who_look_after_the_system_clock_was_set(run: RunFolder) -> None:
     with _paused(run) as first:
         plain = process_start(first.pid)
-        with mock.patch.object(folder.psutil.Process, "create_time", return_value=plain - 3600):
+        with mock.patch.object(worker_folder.psutil.Process, "create_time", return_value=plain - 3600):
             assert run.status().state == "paused"
             with pytest.raises(LabError, match="already being trained"):
                 start_worker(run)
             request(run, "resume")
         assert first.wait() == 0
-        with mock.patch.object(folder.psutil.Process, "create_time", return_value=plain - 3600):
+        with mock.patch.object(worker_folder.psutil.Process, "create_time", return_value=plain - 3600):
             run.write_status(dataclasses.replace(run.recorded_status(), state="running", pid=os.getpid()))
             assert run.status().state == "interrupted"  # the id is someone else's now, and nobody holds the lock
 

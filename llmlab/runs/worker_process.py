@@ -1,0 +1,71 @@
+"""Starting the process that works at a folder, and how that process begins and ends. No torch.
+
+Exit codes: 0 finished or stopped, 1 failed, 3 another worker holds the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LabError
+from llmlab.runs.parent import follow_parent
+from llmlab.runs.worker_folder import WorkerFolder
+
+
+def launch(
+    module: str, folder: WorkerFolder, status: Any, environment: Mapping[str, str], *, die_with_parent: bool
+) -> subprocess.Popen[bytes]:
+    """Writes `status`, then starts `python -m module FOLDER`, its output in worker.log.
+
+    die_with_parent: it dies with this process; otherwise it outlives it. LabError when it cannot be started.
+    """
+    command = [sys.executable, "-m", module, str(folder.path)]
+    if die_with_parent:
+        command += ["--follow-parent", str(os.getpid())]
+    try:
+        folder.write_status(status)
+        with folder.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
+            )
+    except OSError as error:
+        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+
+
+def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence[str] | None) -> int:
+    """What a process does that `launch` started; returns its exit code. what: the folder is one of these ("run")."""
+    import filelock  # only where work is done: 25 ms of every start
+
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("folder", metavar=what, type=Path, help=f"the {what}'s folder")
+    parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")
+    arguments = parser.parse_args(argv)
+    if arguments.follow_parent is not None:
+        follow_parent(arguments.follow_parent)
+    try:
+        work(arguments.folder.resolve())
+    except filelock.Timeout:
+        log(f"Another worker holds this {what}.")
+        return 3
+    except LabError as error:
+        log(str(error))
+        return 1
+    return 0
+
+
+def log(text: str) -> None:
+    """To worker.log, as far as the disk allows."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
