@@ -81,8 +81,9 @@ class Finetuner(TrainingRun):
             self.begin()
             if self.progress.step == 0 and not self.progress.score_seconds:
                 self.score()
-            with tempfile.TemporaryDirectory() as nothing:  # the Trainer wants a folder, and is told to save nothing
-                _Trainer(self, nothing).train()
+            if self.goes_on:  # a run that was killed before its last word has no step left, which the Trainer refuses
+                with tempfile.TemporaryDirectory() as nothing:  # it wants a folder, and is told to save nothing
+                    _Trainer(self, nothing).train()
             self.score()
             self.finish()
         except StopRequested:

@@ -312,3 +312,15 @@ def test_sigterm_saves_and_stops(outputs: Path, scratch: str, examples: str) -> 
         os.kill(int(run.status().pid or 0), signal.SIGTERM)
         wait_until(lambda: run.status().state == "stopped")
     assert select(run.checkpoints, "latest").step == run.status().step
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_last_word_only_ends(
+    outputs: Path, scratch: str, examples: str
+) -> None:
+    run = train_here(tuning_run(outputs, scratch, examples, "last-word"))
+    whole = safetensors.torch.load_file(select(run.checkpoints, "final").weights)
+    run.write_status(replace(run.recorded_status(), state="running", pid=None))
+    train_here(run)
+    again = safetensors.torch.load_file(select(run.checkpoints, "final").weights)
+    assert (run.status().state, run.status().step) == ("finished", STEPS)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
