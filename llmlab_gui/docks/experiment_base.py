@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.config import describe
 from llmlab.runs.folder import RunSettings
 from llmlab.settings import Preset
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
 
@@ -37,20 +38,12 @@ class BaseForm(QWidget, Generic[S]):
         where the usual one is not enough."""
         super().__init__(parent)
         self._presets = {preset.name: preset for preset in presets}
-        self.presets = QComboBox()
-        self.presets.setAccessibleName("Preset of the runs")
-        self.presets.setToolTip("A starting point; everything below can be changed")
-        self.presets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.presets.setMinimumContentsLength(10)
+        self.presets = PresetBox("Preset of the runs", presets, first_preset, lambda preset: preset.title)
         self.about = QuietLabel()
         infos = {info.key: info for info in describe(settings_type)}
         self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
         self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
         self._lay_out()
-        for preset in presets:
-            self.presets.addItem(preset.title, preset.name)
-            self.presets.setItemData(self.presets.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
-        self.presets.setCurrentIndex(max(0, self.presets.findData(first_preset)))
         self.presets.currentIndexChanged.connect(self._use_preset)
         self.form.edited.connect(self.edited)
         self._use_preset()
@@ -70,15 +63,9 @@ class BaseForm(QWidget, Generic[S]):
 
     def fill(self, preset: str, values: Mapping[str, Any]) -> None:
         """Shows a preset and what differs from it, by `section.field`. UsageError for what no setting can be."""
-        self.presets.setCurrentIndex(max(0, self.presets.findData(preset)))
+        self.presets.choose(preset)
         self.form.reset()
         self.form.set_values(values)
-
-    def complain(self) -> None:
-        """Says under a field what is wrong with it, also where only its fit with others is."""
-        found = self.form.problem()
-        for field in self.form.fields.values():
-            field.complain(str(found[0]) if found is not None and found[1] is field else "")
 
     def leave_out(self, key: str) -> None:
         """Takes the setting that is varied out of sight, and shows all others."""
@@ -99,25 +86,7 @@ class BaseForm(QWidget, Generic[S]):
                 self.essentials[key].set_value(value)
 
     def _lay_out(self) -> None:
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(6)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
-        label = QLabel("preset")
-        label.setBuddy(self.presets)
-        grid.addWidget(label, 0, 0)
-        grid.addWidget(self.presets, 0, 1, 1, 3)
-        grid.addWidget(self.about, 1, 1, 1, 3)
-        top = Qt.AlignmentFlag.AlignTop
-        for place, field in enumerate(self.essentials.values()):
-            row = 2 + 2 * place  # under each is room for what is wrong with it
-            name, editor, unit, reset = field.widgets
-            grid.addWidget(name, row, 0, top)
-            grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
-            grid.addWidget(unit, row, 2)
-            grid.addWidget(reset, row, 3, top)
-            grid.addWidget(field.problem, row + 1, 1, 1, 3)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(grid)
+        layout.addLayout(essentials_grid(self.presets, self.about, self.essentials.values()))
         layout.addWidget(self.form)

@@ -205,7 +205,7 @@ class ExperimentForm(QWidget):
 
     def complain(self) -> None:
         """Says under a field what is wrong with it."""
-        self.base.complain()
+        self.base.form.complain()
 
     def list_offers(self) -> None:
         """Finds out anew which runs, models and examples are here."""

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import (
-    QComboBox,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.config import describe
 from llmlab.errors import LabError
@@ -27,6 +18,7 @@ from llmlab.runs.folder import RunFolder, RunSettings
 from llmlab.settings import Preset
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
 from llmlab_gui.numbers_text import bytes_text, minutes_text
@@ -83,11 +75,9 @@ class RunSetupDock(LabDock, Generic[S]):
         self._presets = {preset.name: preset for preset in presets}
         self._first_preset, self._track = first_preset, track
         self._costs: Costs | None = None
-        self.presets = QComboBox()
-        self.presets.setAccessibleName("Preset")
-        self.presets.setToolTip("A starting point; everything below can be changed")
-        self.presets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.presets.setMinimumContentsLength(10)
+        self.presets = PresetBox(
+            "Preset", presets, first_preset, lambda preset: f"{preset.title} · {minutes_text(preset.minutes)}"
+        )
         self.about = QuietLabel()
         infos = {info.key: info for info in describe(settings_type)}
         self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
@@ -114,7 +104,6 @@ class RunSetupDock(LabDock, Generic[S]):
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
         self._settle.timeout.connect(self.update_all)
-        self._fill_presets()
         self.presets.currentIndexChanged.connect(self._use_preset)
         self.form.edited.connect(self._settle.start)
         self.form.entered.connect(self._show_help)
@@ -161,8 +150,7 @@ class RunSetupDock(LabDock, Generic[S]):
     def fill(self, values: Mapping[str, Any]) -> None:
         """Shows a preset and what differs from it, and comes to the front. values: `preset` and `section.field`."""
         others = {key: value for key, value in values.items() if key != "preset"}
-        place = self.presets.findData(values.get("preset") or self._first_preset)
-        self.presets.setCurrentIndex(max(0, place))
+        self.presets.choose(values.get("preset") or self._first_preset)
         self._use_preset()
         try:
             self.form.set_values(others)
@@ -193,7 +181,7 @@ class RunSetupDock(LabDock, Generic[S]):
     def update_all(self) -> None:
         """Says what is wrong, or else what the run will need."""
         self.reset_button.setEnabled(len(self.form.changed()) > 0)
-        self._complain()
+        self.form.complain()
         try:
             plan = self.plan()
         except LabError as error:
@@ -217,38 +205,16 @@ class RunSetupDock(LabDock, Generic[S]):
             self.lab.error_raised.emit(error)
             return None
 
-    def _complain(self) -> None:
-        """Says under a field what is wrong with it, also where only its fit with others is."""
-        found = self.form.problem()
-        for field in self.form.fields.values():
-            field.complain(str(found[0]) if found is not None and found[1] is field else "")
-
     def _allow(self, allowed: bool) -> None:
         self.estimate.setVisible(allowed)
         self.train_button.setEnabled(allowed)
         self.queue_button.setEnabled(allowed)
 
     def _lay_out(self) -> None:
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(6)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
-        preset_label, name_label = QLabel("preset"), QLabel("name")
-        preset_label.setBuddy(self.presets)
+        grid = essentials_grid(self.presets, self.about, self.essentials.values())
+        name_label = QLabel("name")
         name_label.setBuddy(self.name)
-        grid.addWidget(preset_label, 0, 0)
-        grid.addWidget(self.presets, 0, 1, 1, 3)
-        grid.addWidget(self.about, 1, 1, 1, 3)
-        top = Qt.AlignmentFlag.AlignTop
-        for place, field in enumerate(self.essentials.values()):
-            row = 2 + 2 * place  # under each is room for what is wrong with it
-            label, editor, unit, reset = field.widgets
-            grid.addWidget(label, row, 0, top)
-            grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
-            grid.addWidget(unit, row, 2)
-            grid.addWidget(reset, row, 3, top)
-            grid.addWidget(field.problem, row + 1, 1, 1, 3)
-        row = 2 + 2 * len(self.essentials)
+        row = grid.rowCount()
         grid.addWidget(name_label, row, 0)
         grid.addWidget(self.name, row, 1, 1, 3)
         inside = QWidget()
@@ -272,12 +238,6 @@ class RunSetupDock(LabDock, Generic[S]):
         layout.addLayout(buttons)
         body.setMinimumWidth(300)
         self.set_body(body)
-
-    def _fill_presets(self) -> None:
-        for name, preset in self._presets.items():
-            self.presets.addItem(f"{preset.title} · {minutes_text(preset.minutes)}", name)
-            self.presets.setItemData(self.presets.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
-        self.presets.setCurrentIndex(self.presets.findData(self._first_preset))
 
     def _use_preset(self) -> None:
         preset = self._presets[self.presets.currentData()]

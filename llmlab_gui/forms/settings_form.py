@@ -78,6 +78,12 @@ class SettingsForm(QWidget, Generic[T]):
             return error, next(named, None)
         return None
 
+    def complain(self) -> None:
+        """Says under a field what is wrong with it, also where only its fit with others is."""
+        found = self.problem()
+        for field in self.fields.values():
+            field.complain(str(found[0]) if found is not None and found[1] is field else "")
+
     def changed(self) -> Collection[Field]:
         """The fields that differ from the baseline."""
         return [field for field in self.fields.values() if field.changed]
