@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from PySide6.QtCore import QMimeData
+
 from llmlab.corpora.text_files import SUFFIXES
 from llmlab.errors import LabError
 from llmlab.finetuning.example_files import SUFFIXES as EXAMPLES
@@ -53,6 +55,22 @@ def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
         "It is neither a run, nor a checkpoint in a run's folder, nor a model, nor a text.",
         f"Drop a run's or a model's folder, a {GGUF_SUFFIX} or {', '.join(SUFFIXES)} file, or a folder of .txt files.",
     )
+
+
+def local_paths(dropped: QMimeData) -> list[Path]:
+    """The files and folders of this machine that are in it."""
+    return [Path(url.toLocalFile()) for url in dropped.urls() if url.isLocalFile()]
+
+
+def model_reference(path: Path) -> str:
+    """What opens the model or the run that is dropped where examples are taken, too. LabError for anything else."""
+    match meaning(path):
+        case DroppedModel(reference):
+            return reference
+        case DroppedRun():
+            return str(path)
+        case DroppedText():
+            raise LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(EXAMPLES)}.")
 
 
 def holds_examples(path: Path, *, asked_for: bool) -> bool:

@@ -241,13 +241,12 @@ class MainWindow(QMainWindow):
         self._place_welcome()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if any(url.isLocalFile() for url in event.mimeData().urls()):
+        if drops.local_paths(event.mimeData()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
         event.acceptProposedAction()
-        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-        for path in paths:
+        for path in drops.local_paths(event.mimeData()):
             # Not within the drop: a slow look would hold up the program that it came from.
             QTimer.singleShot(0, self, partial(self.open_path, path))
 

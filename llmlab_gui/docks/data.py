@@ -99,22 +99,15 @@ class DataDock(LabDock):
 
     def take(self, path: Path) -> None:
         """A file of examples, or a model that is to read them, by its file or folder."""
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if drops.holds_examples(path, asked_for=True):
             self.choose(source=str(path))
             return
         try:
-            found = drops.meaning(path)
+            reference = drops.model_reference(path)
         except LabError as error:
             self.lab.error_raised.emit(error)
             return
-        match found:
-            case drops.DroppedModel():
-                self.choose(model=found.reference)
-            case drops.DroppedRun():
-                self.choose(model=str(path))
-            case _:
-                files = ", ".join(SUFFIXES)
-                self.lab.error_raised.emit(LabError(f"{path.name} holds no examples.", f"The lab reads {files}."))
+        self.choose(model=reference)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -125,14 +118,13 @@ class DataDock(LabDock):
             self._settle.start()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if any(url.isLocalFile() for url in event.mimeData().urls()):
+        if drops.local_paths(event.mimeData()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
         event.acceptProposedAction()
-        for url in event.mimeData().urls():
-            if url.isLocalFile():
-                self.take(Path(url.toLocalFile()))
+        for path in drops.local_paths(event.mimeData()):
+            self.take(path)
 
     def shutdown(self) -> None:
         """Ends its own process, and waits for files that are being written or looked at."""

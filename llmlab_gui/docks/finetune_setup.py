@@ -11,7 +11,6 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.errors import LabError
 from llmlab.finetuning.estimate import FinetuneEstimate, estimate
-from llmlab.finetuning.example_files import SUFFIXES
 from llmlab.finetuning.settings import (
     DEFAULT_PRESET,
     FULL,
@@ -149,14 +148,13 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self._settle.start()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if any(url.isLocalFile() for url in event.mimeData().urls()):
+        if drops.local_paths(event.mimeData()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
         event.acceptProposedAction()
-        for url in event.mimeData().urls():
-            if url.isLocalFile():
-                self.take(Path(url.toLocalFile()))
+        for path in drops.local_paths(event.mimeData()):
+            self.take(path)
 
     def take(self, path: Path) -> None:
         """A file of examples, a run, a checkpoint or a model, by its file or folder."""
@@ -164,19 +162,11 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
             self.set_examples(str(path))
             return
         try:
-            found = drops.meaning(path)
+            reference = drops.model_reference(path)
         except LabError as error:
             self.lab.error_raised.emit(error)
             return
-        match found:
-            case drops.DroppedModel():
-                self.set_base(found.reference)
-            case drops.DroppedRun():
-                self.set_base(str(path))
-            case drops.DroppedText():
-                self.lab.error_raised.emit(
-                    LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(SUFFIXES)}.")
-                )
+        self.set_base(reference)
 
     def shutdown(self) -> None:
         for editor in (self.model, self.examples):
