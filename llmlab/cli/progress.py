@@ -322,7 +322,7 @@ def _closing_losses(
         lines.append(f"  train loss   {text.loss(step.loss)} in step {step.step}")
     if isinstance(last, Finished) and last.best_step not in (None, last.step):
         lines.append(f"  best         {text.loss(last.best_val_loss)} on validation, at step {last.best_step}")
-    if started is not None and started.unigram_loss is not None:
+    if started is not None and started.reached_training and started.unigram_loss is not None:
         floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
         lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")
     return lines
