@@ -11,9 +11,9 @@ from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QRect, QRectF, QSize
 from PySide6.QtGui import QImage, QImageWriter, QPainter
 from PySide6.QtSvg import QSvgGenerator
 
-from llmlab.errors import LabError
-from llmlab.files import write_atomic
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.picture import quoted
+from llmlab_gui.saving import save
 
 _SCALE = 2  # a chart for print or a slide, from a window on an ordinary screen
 
@@ -41,7 +41,7 @@ def save_png(charts: Sequence[LineChart], path: Path) -> None:
     buffer = QBuffer()
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
     QImageWriter(buffer, QByteArray(b"png")).write(image)
-    _write(path, bytes(buffer.data().data()))
+    save(path, bytes(buffer.data().data()))
 
 
 def save_svg(charts: Sequence[LineChart], path: Path) -> None:
@@ -56,7 +56,7 @@ def save_svg(charts: Sequence[LineChart], path: Path) -> None:
     painter = QPainter(generator)
     _paint(charts, painter)
     painter.end()
-    _write(path, bytes(buffer.data().data()))
+    save(path, bytes(buffer.data().data()))
 
 
 def tables(charts: Sequence[LineChart]) -> list[Table]:
@@ -71,30 +71,18 @@ def tables(charts: Sequence[LineChart]) -> list[Table]:
 
 def save_csv(found: Sequence[Table], x_name: str, path: Path) -> None:
     """One row a point: run, curve, unit, x, value, at full precision. Touches no Qt. Raises LabError as above."""
-    parts = [f"run,curve,unit,{_quoted(x_name)},value\n"]
+    parts = [f"run,curve,unit,{quoted(x_name)},value\n"]
     for table in found:
-        front = ",".join(_quoted(text) for text in (table.run, table.curve, table.unit))
+        front = ",".join(quoted(text) for text in (table.run, table.curve, table.unit))
         pairs = zip(table.x.tolist(), table.y.tolist(), strict=True)
         parts.append("".join(f"{front},{_number(a)},{_number(b)}\n" for a, b in pairs))
-    _write(path, "".join(parts).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replaces a file that someone chose. Raises LabError when it cannot be written."""
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+    save(path, "".join(parts).encode())
 
 
 def _number(value: float) -> str:
     if value != value:
         return ""
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
 
 
 def _size(charts: Sequence[LineChart]) -> QSize:

@@ -10,22 +10,21 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QLabel,
-    QMenu,
     QSlider,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from llmlab.errors import LabError
 from llmlab_gui.background import Background
+from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
 from llmlab_gui.flow import FlowRow
+from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import current_theme, theme_notifier
 
 # What x can be: the history's name for it, what the axis is called, the kind of its numbers, and the choice's text.
@@ -177,8 +176,8 @@ class ChartPanel(QWidget):
         self._x_choice.setAccessibleName("Horizontal axis")
         self._x_choice.setToolTip("What the horizontal axis is")
         self._x_choice.currentIndexChanged.connect(self._x_chosen)
-        self._log_x = self._toggle("log x", "Logarithmic horizontal axis")
-        self._log_y = self._toggle("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        self._log_x = toggle_button("log x", "Logarithmic horizontal axis")
+        self._log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
         for button in (self._log_x, self._log_y):
             button.toggled.connect(self._logs_chosen)
         for widget in (self._x_choice, self._log_x, self._log_y):
@@ -189,11 +188,11 @@ class ChartPanel(QWidget):
         row.addStretch(1)
         self._note = QLabel()
         row.addWidget(self._note)
-        self._follow = self._toggle("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
+        self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
         self._follow.setChecked(True)
         self._follow.clicked.connect(self._follow_clicked)
         row.addWidget(self._follow)
-        row.addWidget(self._export_button())
+        row.addWidget(chart_export_button(self._choose_file))
         return row
 
     def _add_smoothing(self, row: FlowRow, memory: int) -> None:
@@ -210,24 +209,6 @@ class ChartPanel(QWidget):
         self._slider.valueChanged.connect(self._smoothing_chosen)
         self.set_memory(memory)
         self._smoothing_chosen()
-
-    def _toggle(self, text: str, tip: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(text)
-        button.setCheckable(True)
-        button.setToolTip(tip)
-        return button
-
-    def _export_button(self) -> QToolButton:
-        button = QToolButton()
-        button.setText("Export")
-        button.setToolTip("Save this chart as a picture, a drawing, or a table of its numbers")
-        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(button)
-        for kind, text in (("png", "Picture (PNG)…"), ("svg", "Drawing (SVG)…"), ("csv", "Numbers (CSV)…")):
-            menu.addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
-        button.setMenu(menu)
-        return button
 
     def _x_chosen(self) -> None:
         _, label, kind, _ = X_AXES[self._x_choice.currentIndex()]
@@ -278,10 +259,9 @@ class ChartPanel(QWidget):
     # Export ----------------------------------------------------------------------------------------------------
 
     def _choose_file(self, kind: str) -> None:
-        suggested = str(Path.home() / f"{self.export_name}.{kind}")
-        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind.upper()} (*.{kind})")
-        if chosen:
-            self.export(Path(chosen).with_suffix(f".{kind}"))
+        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind.upper())
+        if path is not None:
+            self.export(path)
 
     def export(self, path: Path) -> None:
         """Writes what is shown to a .png, .svg or .csv file; `exported` or `failed` tells the end."""

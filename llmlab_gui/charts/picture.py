@@ -13,8 +13,7 @@ from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainte
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QGraphicsView, QWidget
 
-from llmlab.errors import LabError
-from llmlab.files import write_atomic
+from llmlab_gui.saving import save
 from llmlab_gui.theme import current_theme
 
 Cell: TypeAlias = str | int | float | np.integer | np.floating
@@ -54,24 +53,24 @@ def save_picture(widgets: Sequence[QWidget], path: Path) -> Callable[[], None]:
     else:
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
         QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets))
-    return partial(_write, path, bytes(buffer.data().data()))
+    return partial(save, path, bytes(buffer.data().data()))
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """A table as CSV; floats at full precision, what is not a number left empty."""
-    lines = [",".join(_quoted(name) for name in header)]
+    lines = [",".join(quoted(name) for name in header)]
     lines += [",".join(_cell(cell) for cell in row) for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> None:
     """Touches no Qt. Raises LabError when the file cannot be written."""
-    _write(path, csv_text(header, rows).encode())
+    save(path, csv_text(header, rows).encode())
 
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
-        return _quoted(cell)
+        return quoted(cell)
     if isinstance(cell, (int, np.integer)):
         return str(int(cell))
     if isinstance(cell, np.floating) and not isinstance(cell, float):
@@ -79,15 +78,9 @@ def _cell(cell: Cell) -> str:
     return "" if cell != cell else repr(float(cell))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """As a cell of a CSV file."""
     return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
 def _size(widgets: Sequence[QWidget]) -> QSize:

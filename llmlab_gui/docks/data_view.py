@@ -9,7 +9,6 @@ from pathlib import Path
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
-    QFileDialog,
     QLabel,
     QSpinBox,
     QSplitter,
@@ -21,14 +20,15 @@ from PySide6.QtWidgets import (
 
 from llmlab.finetuning.previewed import Preview
 from llmlab_gui.background import Background
+from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
 from llmlab_gui.docks.base import ProblemLabel
 from llmlab_gui.docks.data_bad_lines import BadLinesTable
 from llmlab_gui.docks.data_chips import ExampleChips, StateLegend
 from llmlab_gui.docks.data_lengths import LengthHistogram
-from llmlab_gui.docks.inspection_dock import menu_button
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.inspection.one_line import OneLine
+from llmlab_gui.saving import ask_where
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
 # What can be exported: its name in the menus, and whether there is a picture of it.
@@ -186,10 +186,9 @@ class PreviewView(QWidget):
             copies.addAction(f"{words}: {_KINDS['csv']}").triggered.connect(partial(self._copy_table, what))
 
     def _ask_file(self, what: str, kind: str) -> None:
-        suggested = str(Path.home() / f"{what.replace(' ', '-')}.{kind}")
-        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind} (*.{kind})")
-        if chosen:
-            self.export(what, Path(chosen).with_suffix(f".{kind}"))
+        path = ask_where(self, "Export", Path.home() / f"{what.replace(' ', '-')}.{kind}", kind)
+        if path is not None:
+            self.export(what, path)
 
     def _copy_picture(self, what: str) -> None:
         copy_picture([self.picture(what)])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QPixmap, QResizeEvent, QShowEvent, QTextDocument
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QTextBrowser, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QTextBrowser, QVBoxLayout, QWidget
 
 from llmlab.files import write_atomic
 from llmlab_gui.background import Background
@@ -16,6 +16,7 @@ from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.experiments.poller import Report
 from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -179,7 +180,6 @@ class ExperimentReportDock(LabDock):
         row = self.desk.current()
         if row is None:
             return
-        suggested = str(Path.home() / f"{row.id}.md")
-        chosen, _ = QFileDialog.getSaveFileName(self, "Save the report", suggested, "Markdown (*.md)")
-        if chosen:
-            self.save(Path(chosen).with_suffix(".md"))
+        path = ask_where(self, "Save the report", Path.home() / f"{row.id}.md", "Markdown")
+        if path is not None:
+            self.save(path)

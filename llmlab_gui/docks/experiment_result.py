@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QFrame,
     QLabel,
     QScrollArea,
     QSplitter,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -24,11 +22,12 @@ from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.experiments.records import ExperimentRecord
 from llmlab.notebook.locked import read_locked
 from llmlab_gui.background import Background
+from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts.picture import save_csv, save_picture
 from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.inspection_dock import menu_button
 from llmlab_gui.flow import FlowRow
+from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -54,12 +53,9 @@ class ExperimentResultDock(LabDock):
         self.charts.setAccessibleName("Which chart")
         self.charts.setToolTip("Which chart of the results")
         self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        self.log_x = self._toggle("log x", "Logarithmic horizontal axis")
-        self.log_y = self._toggle("log y", "Logarithmic vertical axis; values at or below zero are left out")
-        self.export_button = menu_button("Export", "Save this chart as a picture, a drawing, or a table of its numbers")
-        for kind, text in (("png", "Picture (PNG)…"), ("svg", "Drawing (SVG)…"), ("csv", "Numbers (CSV)…")):
-            action = self.export_button.menu().addAction(text)
-            action.triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
+        self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
+        self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        self.export_button = chart_export_button(self._choose_file)
         self.findings = QLabel()
         self.findings.setWordWrap(True)
         self.findings.setAccessibleName("What was found")
@@ -171,20 +167,12 @@ class ExperimentResultDock(LabDock):
     def _plan_one(self) -> None:
         self.lab.dock_requested.emit("experiment")
 
-    def _toggle(self, text: str, tip: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(text)
-        button.setCheckable(True)
-        button.setToolTip(tip)
-        return button
-
     def _choose_file(self, kind: str) -> None:
         name = f"{self.desk.outcome.id or 'experiment'}-{self.charts.currentData() or 'result'}"
-        suggested = str(Path.home() / f"{name}.{kind}")
-        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind.upper()} (*.{kind})")
-        if chosen:
+        path = ask_where(self, "Export", Path.home() / f"{name}.{kind}", kind.upper())
+        if path is not None:
             try:
-                self.export(Path(chosen).with_suffix(f".{kind}"))
+                self.export(path)
             except LabError as error:
                 self.lab.error_raised.emit(error)
 

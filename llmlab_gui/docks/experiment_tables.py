@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+from PySide6.QtWidgets import QAbstractItemView, QTableView
 
 from llmlab.experiments.records import Arm, ArmStatus, ExperimentStatus
 from llmlab.experiments.results import value_text
+from llmlab_gui.docks.row_tables import header_data, show_whole_rows
 from llmlab_gui.docks.runs_table import created_text
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.icons import state_color, state_icon, swatch
@@ -118,16 +119,7 @@ class RowsModel(QAbstractTableModel, Generic[R]):
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        column = self.columns[section]
-        if role == Qt.ItemDataRole.DisplayRole:
-            return column.title
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return column.tip
-        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
+        return header_data(self.columns, section, orientation, role)
 
 
 class ExperimentsModel(RowsModel[ExperimentRow]):
@@ -191,23 +183,11 @@ def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[A
     table = QTableView()
     table.setModel(model)
     table.setAccessibleName(name)
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
     table.setAlternatingRowColors(True)
-    table.setShowGrid(False)
-    table.setTabKeyNavigation(False)
     table.setWordWrap(False)
-    table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 10)
-    header = table.horizontalHeader()
-    header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-    header.setHighlightSections(False)
-    header.setStretchLastSection(True)
-    header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    unit = table.fontMetrics().averageCharWidth()
-    for place, column in enumerate(columns):
-        table.setColumnWidth(place, unit * column.width + 12)
+    table.horizontalHeader().setStretchLastSection(True)
+    show_whole_rows(table, [column.width for column in columns])
     return table
 
 

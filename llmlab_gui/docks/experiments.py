@@ -10,7 +10,6 @@ from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QKeySequence
 from PySide6.QtWidgets import (
     QCheckBox,
-    QFileDialog,
     QHBoxLayout,
     QMenu,
     QMessageBox,
@@ -23,6 +22,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.errors import LabError
 from llmlab_gui.background import Background
+from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv
 from llmlab_gui.docks.base import LabDock, ProblemLabel, QuietLabel
 from llmlab_gui.docks.experiment_tables import (
@@ -36,10 +36,10 @@ from llmlab_gui.docks.experiment_tables import (
     select_row,
     selected_key,
 )
-from llmlab_gui.docks.inspection_dock import menu_button
 from llmlab_gui.docks.runs import move_to_trash
 from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.experiments.poller import ExperimentRow
+from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -327,9 +327,9 @@ class ExperimentsDock(LabDock):
     def _ask_export(self, model: ExperimentsModel | ArmsModel) -> None:
         row = self.desk.current()
         suggested = f"{row.id}-runs.csv" if row is not None and model is self.arms else "experiments.csv"
-        name, _ = QFileDialog.getSaveFileName(self, "Export the table", suggested, "Table (*.csv)")
-        if name:
-            self.export(Path(name).with_suffix(".csv"), model)
+        path = ask_where(self, "Export the table", suggested, "Table")
+        if path is not None:
+            self.export(path, model)
 
     def _restyle(self) -> None:
         self._show_arms(self.desk.current())

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QMenu, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.background import Background
+from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.inspection.archive_parts import save_part
 from llmlab_gui.inspection.plan import refusal_of
 from llmlab_gui.inspection.progress_strip import ProgressStrip
+from llmlab_gui.saving import ask_where
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -199,10 +201,9 @@ class InspectionDock(LabDock):
         return lambda: save_csv(header, rows, path)
 
     def _choose_file(self, kind: str) -> None:
-        suggested = str(Path.home() / f"{self.export_name}.{kind}")
-        chosen, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{kind} (*.{kind})")
-        if chosen:
-            self.export(Path(chosen).with_suffix(f".{kind}"))
+        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind)
+        if path is not None:
+            self.export(path)
 
     def _export_button(self) -> QToolButton:
         button = menu_button("Export", "Save what is shown: a picture, a drawing, its numbers, or its tensors")
@@ -255,13 +256,3 @@ class InspectionDock(LabDock):
 
     def _prompt(self) -> None:
         self.lab.dock_requested.emit("prompt")
-
-
-def menu_button(text: str, tip: str) -> QToolButton:
-    """A button that opens its menu."""
-    button = QToolButton()
-    button.setText(text)
-    button.setToolTip(tip)
-    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-    button.setMenu(QMenu(button))
-    return button

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from functools import partial
 from pathlib import Path
 
@@ -14,36 +12,34 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QComboBox,
-    QFileDialog,
-    QHeaderView,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
-    QMenu,
     QSplitter,
     QTableView,
     QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from llmlab.errors import LabError
-from llmlab.files import write_atomic
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import OPEN, Line, statements
 from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.quantities import RUN
 from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.training.events import Evaluated
+from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.docks.base import LabDock, QuietLabel, scrolled
 from llmlab_gui.docks.notebook_charts import BrierChart, CalibrationChart
 from llmlab_gui.docks.notebook_detail import NotebookDetail
 from llmlab_gui.docks.notebook_table import COLUMNS, ID_ROLE, MADE, SHOWN, NotebookFilter, NotebookModel
+from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.lab import Lab
+from llmlab_gui.saving import ask_where, save_rows
 from llmlab_gui.theme import theme_notifier
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
@@ -71,7 +67,7 @@ class NotebookDock(LabDock):
         self.filter, self.shown = QLineEdit(), QComboBox()
         self.ask = QCheckBox("Ask before every run")
         self.ask.setToolTip("Before a run starts, ask what you expect of it; Escape skips the question")
-        self.export_button = QToolButton()
+        self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
         self.calibration, self.brier, self.verdict = CalibrationChart(), BrierChart(), QuietLabel()
         self.surprises = QListWidget()
@@ -116,16 +112,11 @@ class NotebookDock(LabDock):
 
     def export_table(self, path: Path) -> None:
         """The rows in sight, as CSV. LabError when it cannot be written."""
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow([*(column.title or "Verdict" for column in COLUMNS), "Sentence"])
+        rows = [[*(column.title or "Verdict" for column in COLUMNS), "Sentence"]]
         for row in range(self.proxy.rowCount()):
             line = self.model.lines[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
-            writer.writerow([*(column.text(line) for column in COLUMNS), outcome_sentence(line)])
-        try:
-            write_atomic(path, out.getvalue().encode())
-        except OSError as error:
-            raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+            rows.append([*(column.text(line) for column in COLUMNS), outcome_sentence(line)])
+        save_rows(rows, path)
 
     def export(self, kind: str, path: Path) -> None:
         """kind: markdown, table, png, svg or csv. What goes wrong is told by the lab."""
@@ -174,10 +165,6 @@ class NotebookDock(LabDock):
         self.shown.setAccessibleName("Which predictions")
         for state, words in SHOWN:
             self.shown.addItem(words, state)
-        self.export_button.setText("Export")
-        self.export_button.setToolTip("Save the notebook as Markdown, the table, or the charts in sight")
-        self.export_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.export_button)
         for kind, words, suffix in (
             ("markdown", "Notebook (Markdown)…", "md"),
             ("table", "Table (CSV)…", "csv"),
@@ -185,8 +172,7 @@ class NotebookDock(LabDock):
             ("svg", "Charts as drawing (SVG)…", "svg"),
             ("csv", "Numbers of the charts (CSV)…", "csv"),
         ):
-            menu.addAction(words).triggered.connect(partial(self._ask_export, kind, suffix))
-        self.export_button.setMenu(menu)
+            self.export_button.menu().addAction(words).triggered.connect(partial(self._ask_export, kind, suffix))
         self._build_table()
         tools = FlowRow()
         tools.setSpacing(6)
@@ -228,22 +214,10 @@ class NotebookDock(LabDock):
         table.setAccessibleName("Predictions")
         table.setSortingEnabled(True)
         table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setAlternatingRowColors(True)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
         table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setHighlightSections(False)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        unit = self.fontMetrics().averageCharWidth()
-        for column, width in enumerate(_WIDTHS):
-            table.setColumnWidth(column, unit * width + 12)
+        show_whole_rows(table, _WIDTHS)
 
     def _connect(self) -> None:
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)
@@ -339,7 +313,6 @@ class NotebookDock(LabDock):
         self.show_page(RESULT)
 
     def _ask_export(self, kind: str, suffix: str) -> None:
-        suggested = str(Path.home() / f"notebook.{suffix}")
-        name, _ = QFileDialog.getSaveFileName(self, "Export", suggested, f"{suffix.upper()} (*.{suffix})")
-        if name:
-            self.export(kind, Path(name).with_suffix(f".{suffix}"))
+        path = ask_where(self, "Export", Path.home() / f"notebook.{suffix}", suffix.upper())
+        if path is not None:
+            self.export(kind, path)

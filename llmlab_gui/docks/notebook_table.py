@@ -11,6 +11,7 @@ from PySide6.QtGui import QColor
 
 from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Entry, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.docks.runs_table import created_text
 from llmlab_gui.theme import current_theme
 
@@ -107,15 +108,7 @@ class NotebookModel(QAbstractTableModel):
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return COLUMNS[section].title
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return COLUMNS[section].tip
-        if role == Qt.ItemDataRole.TextAlignmentRole and COLUMNS[section].right:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
+        return header_data(COLUMNS, section, orientation, role)
 
 
 class NotebookFilter(QSortFilterProxyModel):

@@ -15,7 +15,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab_gui.docks.inspection_dock import InspectionDock, Table, menu_button
+from llmlab_gui.buttons import menu_button
+from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.inspection.examples import ExamplePrompt, examples_for
 from llmlab_gui.inspection.one_line import OneLine
 from llmlab_gui.inspection.token_chips import TokenChips

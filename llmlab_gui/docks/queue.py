@@ -8,7 +8,6 @@ from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtGui import QAction, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QHeaderView,
     QLabel,
     QMenu,
     QTableView,
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
 from llmlab.runs.queue import QueuedRun
 from llmlab_gui.docks.base import LabDock, ProblemLabel
 from llmlab_gui.docks.queue_table import QueueModel, waits
+from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.numbers_text import time_left_text
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import theme_notifier
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
 _TICK_MS = 1000  # times left grow shorter
+_WIDTHS = (3, 20, 8, 11, 14, 14)  # of the columns, in characters
 
 
 class QueueDock(LabDock):
@@ -153,23 +154,12 @@ class QueueDock(LabDock):
         table = self.table
         table.setModel(self.model)
         table.setAccessibleName("Runs that wait")
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
         table.setDragDropOverwriteMode(False)
         table.setDefaultDropAction(Qt.DropAction.MoveAction)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setHighlightSections(False)
-        header.setStretchLastSection(True)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        unit = self.fontMetrics().averageCharWidth()
-        for column, width in enumerate((3, 20, 8, 11, 14, 14)):
-            table.setColumnWidth(column, unit * width + 12)
+        table.horizontalHeader().setStretchLastSection(True)
+        show_whole_rows(table, _WIDTHS)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._open_menu)
         table.selectionModel().selectionChanged.connect(self._update_actions)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +10,7 @@ from PySide6.QtCore import QFile, QPoint, QSortFilterProxyModel, Qt, QTimer, QUr
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QLineEdit,
     QMenu,
     QMessageBox,
@@ -25,10 +21,11 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
-from llmlab.files import write_atomic
 from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
 from llmlab_gui.runs.poller import RunRow
+from llmlab_gui.saving import ask_where, save_rows
 from llmlab_gui.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
+_WIDTHS = (7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
 class RunsDock(LabDock):
@@ -90,9 +88,7 @@ class RunsDock(LabDock):
 
     def export(self, path: Path) -> None:
         """The table as it is shown, as CSV. LabError when it cannot be written."""
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(["Run", *(column.title for column in COLUMNS[2:])])
+        rows: list[list[object]] = [["Run", *(column.title for column in COLUMNS[2:])]]
         for place in range(self.proxy.rowCount()):
             row = self.lab.row(self.proxy.index(place, NAME).data(ID_ROLE))
             if row is not None:
@@ -100,11 +96,8 @@ class RunsDock(LabDock):
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
                 words = (kind_text(settings), row.info.reads, base_of(settings), f"{row.info.created:.0f}")
-                writer.writerow([row.run.id, status.state, *numbers, *words])
-        try:
-            write_atomic(path, out.getvalue().encode())
-        except OSError as error:
-            raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+                rows.append([row.run.id, status.state, *numbers, *words])
+        save_rows(rows, path)
 
     def delete(self, rows: list[RunRow]) -> None:
         """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
@@ -180,22 +173,10 @@ class RunsDock(LabDock):
         table.setAccessibleName("Runs")
         table.setSortingEnabled(True)
         table.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.DescendingOrder)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setAlternatingRowColors(True)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
         table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setHighlightSections(False)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        unit = self.fontMetrics().averageCharWidth()
-        for column, width in enumerate((7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)):
-            table.setColumnWidth(column, unit * width + 12)
+        show_whole_rows(table, _WIDTHS)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._open_menu)
         table.activated.connect(lambda _: self._open_chosen())
@@ -303,10 +284,10 @@ class RunsDock(LabDock):
         QGuiApplication.clipboard().setText("\n".join(row.run.id for row in self.chosen()))
 
     def _ask_export(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Export the table", "runs.csv", "Table (*.csv)")
-        if name:
+        path = ask_where(self, "Export the table", "runs.csv", "Table")
+        if path is not None:
             try:
-                self.export(Path(name).with_suffix(".csv"))
+                self.export(path)
             except LabError as error:
                 self.lab.error_raised.emit(error)
 

@@ -13,6 +13,7 @@ from PySide6.QtGui import QColor, QFont
 from llmlab.finetuning.settings import FULL
 from llmlab.runs.folder import RunSettings
 from llmlab.settings import PretrainSettings
+from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.icons import state_color, state_icon, swatch
 from llmlab_gui.numbers_text import count_text
 from llmlab_gui.runs.poller import RunRow
@@ -172,16 +173,7 @@ class RunsModel(QAbstractTableModel):
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        column = COLUMNS[section]
-        if role == Qt.ItemDataRole.DisplayRole:
-            return column.title
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return column.tip
-        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
+        return header_data(COLUMNS, section, orientation, role)
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable

@@ -10,25 +10,22 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QMenu,
     QPushButton,
     QSlider,
-    QToolButton,
     QVBoxLayout,
     QWidget,
     QWidgetAction,
 )
 
 from llmlab.errors import LabError
-from llmlab.files import write_atomic
 from llmlab.runs.launcher import request
 from llmlab.settings import PretrainSettings
 from llmlab.training.events import Evaluated, Event, Sampled, Scored
+from llmlab_gui.buttons import menu_button
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.samples_data import (
     NO_SAMPLES,
@@ -40,6 +37,7 @@ from llmlab_gui.docks.samples_data import (
     to_markdown,
 )
 from llmlab_gui.docks.samples_view import SamplesView
+from llmlab_gui.saving import ask_where, save
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -87,25 +85,19 @@ class SamplesDock(LabDock):
         self.steps_list = QListWidget()
         self.steps_list.setAccessibleName("Steps to show")
         self.steps_list.setMinimumSize(240, 260)
-        self.steps_button = QToolButton()
-        self.steps_button.setText("Steps…")
-        self.steps_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.steps_button)
+        self.steps_button = menu_button("Steps…", "")
+        menu = self.steps_button.menu()
         holder = QWidgetAction(menu)
         holder.setDefaultWidget(self.steps_list)
         menu.addAction(holder)
         menu.aboutToShow.connect(self._fill_list)
-        self.steps_button.setMenu(menu)
         self.ask_button = QPushButton("Sample now")
         self.ask_button.setToolTip("The model writes at its next step")
-        self.export_button = QToolButton()
-        self.export_button.setText("Export")
-        self.export_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        exports = QMenu(self.export_button)
+        self.export_button = menu_button("Export", "")
+        exports = self.export_button.menu()
         exports.addAction("Copy the selection", self.view.copy_selection)
         exports.addAction("As Markdown…", lambda: self._ask_export("md"))
         exports.addAction("As CSV…", lambda: self._ask_export("csv"))
-        self.export_button.setMenu(exports)
 
         row = QHBoxLayout()
         row.addWidget(QLabel("Show"))
@@ -149,10 +141,7 @@ class SamplesDock(LabDock):
     def export(self, path: Path) -> None:
         """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
         text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(f"Samples of {self._run_id}", self._table)
-        try:
-            write_atomic(path, text.encode("utf-8", "replace"))
-        except OSError as error:
-            raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+        save(path, text.encode("utf-8", "replace"))
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -306,11 +295,11 @@ class SamplesDock(LabDock):
             self.lab.error_raised.emit(error)
 
     def _ask_export(self, kind: str) -> None:
-        words = "Markdown (*.md)" if kind == "md" else "Table (*.csv)"
-        name, _ = QFileDialog.getSaveFileName(self, "Export samples", f"{self._run_id}-samples.{kind}", words)
-        if not name:
+        words = "Markdown" if kind == "md" else "Table"
+        path = ask_where(self, "Export samples", f"{self._run_id}-samples.{kind}", words)
+        if path is None:
             return
         try:
-            self.export(Path(name).with_suffix(f".{kind}"))
+            self.export(path)
         except LabError as error:
             self.lab.error_raised.emit(error)
