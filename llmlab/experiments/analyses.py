@@ -159,17 +159,20 @@ def _trained(gathered: Gathered, arm: ArmResult) -> float | None:
 
 
 def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int, float]] | None:
-    """How far the ranks of the last group lie apart at the first evaluation after the start, and at the last."""
+    """How far the ranks of the last group lie apart, each the mean over its seeds, at the first evaluation after the
+    start, and at the last."""
     arms = gathered.finished(gathered.groups[-1])
-    by_step: dict[int, list[float]] = {}
+    by_step: dict[int, dict[float, list[float]]] = {}
     for arm in arms:
         for row in gathered.histories[arm.name].evaluations:
-            by_step.setdefault(row.step, []).append(row.val_loss)
-    whole = [step for step, losses in sorted(by_step.items()) if step and len(losses) == len(arms)]
-    if len(arms) < 2 or len(whole) < 2:
+            by_step.setdefault(row.step, {}).setdefault(arm.x, []).append(row.val_loss)
+    whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(arms)]
+    if len({arm.x for arm in arms}) < 2 or len(whole) < 2:
         return None
-    first, last = whole[0], whole[-1]
-    return (first, float(np.ptp(by_step[first]))), (last, float(np.ptp(by_step[last])))
+    (first, early), (last, late) = (
+        (step, float(np.ptp([np.mean(losses) for losses in by_step[step].values()]))) for step in (whole[0], whole[-1])
+    )
+    return (first, early), (last, late)
 
 
 def _size(gathered: Gathered) -> Analysis:
@@ -229,9 +232,11 @@ def _data_size(gathered: Gathered) -> Analysis:
     pairs = [(at, loss) for arm in finished if (at := read(arm)) and (loss := gathered.loss(arm))]
     law = fit_power_law(*np.array(pairs, dtype=float).reshape(-1, 2).T)
     fits, findings, notes = _law(law, [point.x for point in best], "tokens")
-    for arm, history in ((arm, gathered.histories[arm.name]) for arm in finished[:1]):
-        size = read(arm)
-        if size and history.steps.shape[1]:
+    sized = [(size, arm) for arm in finished if (size := read(arm))]
+    if sized:  # by what was read: 0 on the x axis is all of the text
+        size, smallest = min(sized, key=lambda pair: pair[0])
+        history = gathered.histories[smallest.name]
+        if history.steps.shape[1]:
             findings.append(
                 Finding(
                     "repetitions", "how often the smallest text was read", float(history.column("tokens")[-1] / size)

@@ -33,6 +33,8 @@ _SPIKE_SIDE = 25
 _MOST_SPIKES = 20
 # Overfitting begins at the lowest validation loss when it ends more than 1 % above it; fixed windows make it no noise.
 _RISE = 0.01
+# A jump of the learning rate is at least so much of the peak: a decay to zero halves again and again at its very end.
+_JUMP = 0.1
 _DRAWN = 2000  # points of a curve that a chart shows
 _LOSS = Axis("loss", "nats a token")
 
@@ -172,7 +174,7 @@ class RateEvents:
     warmup_end: int | None
     decay_start: int | None
     decay_end: int | None
-    jumps: tuple[int, ...]  # steps at which it changes by more than a factor of two at once
+    jumps: tuple[int, ...]  # steps at which it changes at once by more than a factor of two and a tenth of the peak
 
 
 def rate_events(history: RunHistory) -> RateEvents:
@@ -185,7 +187,8 @@ def rate_events(history: RunHistory) -> RateEvents:
     first, last = at_peak[0], at_peak[-1]
     low = np.flatnonzero(lr[last:] <= lr[last:].min() * (1 + 1e-9)) + last
     ratio = lr[1:] / np.maximum(lr[:-1], 1e-30)
-    jumps = np.flatnonzero((ratio > 2) | (ratio < 0.5)) + 1
+    far = np.abs(np.diff(lr)) > _JUMP * peak
+    jumps = np.flatnonzero(far & ((ratio > 2) | (ratio < 0.5))) + 1
     jumps = jumps[jumps > first]  # the first steps of a warm-up double by themselves
     return RateEvents(
         int(step[first]) if first > 0 else None,

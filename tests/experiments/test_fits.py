@@ -44,6 +44,15 @@ def test_the_range_of_the_bottom_holds_it_and_needs_seeds() -> None:
     assert basin_range(RATES, [run[:1] for run in runs]) is None
 
 
+def test_the_range_of_the_bottom_holds_it_about_as_often_as_it_says_with_two_seeds() -> None:
+    random, held = np.random.default_rng(0), 0
+    means = 2 + 0.1 * (np.log(RATES) - np.log(2e-3)) ** 2
+    for trial in range(60):
+        low, high = basin_range(RATES, [mean + random.normal(0, 0.02, 2) for mean in means], trial) or (0.0, 0.0)
+        held += low <= 2e-3 <= high
+    assert held >= 0.75 * 60  # 90 % is meant; drawn without a correction, two seeds give two in three
+
+
 def test_a_power_law_with_a_constant_is_recovered() -> None:
     law = fit_power_law(SIZES, 30 * SIZES**-0.35 + 1.5)
     assert law is not None

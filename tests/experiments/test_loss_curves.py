@@ -134,6 +134,13 @@ def test_the_marks_of_a_schedule_are_read_from_its_rates() -> None:
     assert rate_events(history(falling(), lr=lr)).jumps == (150,)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
+def test_a_decay_to_zero_is_no_jump_of_the_rate(schedule: str) -> None:
+    train = TrainSettings(steps=300, warmup_steps=30, schedule=schedule, min_learning_rate=0.0)
+    lr = np.array([learning_rate(step, train) for step in range(300)])
+    assert rate_events(history(falling(), lr=lr)).jumps == ()
+
+
 def test_smoothing_keeps_constants_and_straight_lines() -> None:
     assert smooth(np.full(50, 3.0), 5) == pytest.approx(np.full(50, 3.0))
     line = np.arange(200.0)  # far from its ends, whose pull halves every two steps

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_arms import experiment, finish, finish_all
 
+from llmlab.experiments.analyses import _spread_over_time, analyse
 from llmlab.experiments.forecast import forecast_next
 from llmlab.experiments.forgetting import pareto_front
 from llmlab.experiments.outcomes import (
@@ -22,7 +24,7 @@ from llmlab.experiments.outcomes import (
 )
 from llmlab.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
 from llmlab.experiments.report import write_report
-from llmlab.experiments.results import build_results
+from llmlab.experiments.results import build_results, gather
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 
@@ -125,6 +127,27 @@ def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
     for arm in folder.record().arms:
         finish(folder, arm, 3.0, best=2.0 if arm.x == 10_000 else 2.5)
     assert built(folder).value("best_loss") == 2.0
+
+
+def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> None:
+    folder = experiment(outputs, "data-size", grid=[0, 10_000])  # 0: all of it
+    finish_all(folder, lambda arm: 3.0)
+    gathered = gather(folder, folder.record())
+    for arm, read in zip(gathered.arms, (500_000, 10_000), strict=True):
+        history = gathered.histories[arm.name]
+        assert history.started is not None
+        history.started = replace(history.started, train_tokens=read)
+    findings = {finding.name: finding.value for finding in analyse(gathered)[1]}
+    assert findings["repetitions"] == gathered.histories[gathered.arms[1].name].column("tokens")[-1] / 10_000
+
+
+def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32], seeds=2)
+    finish_all(folder, lambda arm: 2.0 + (0.1 if arm.x == 32 else 0.0) + 0.5 * (arm.seed - 1337))
+    spread = _spread_over_time(gather(folder, folder.record()))
+    assert spread is not None
+    (_, early), (_, late) = spread
+    assert (early, late) == (0.0, pytest.approx(0.1))
 
 
 def test_results_come_back_from_their_file_as_they_were(outputs: Path) -> None:
