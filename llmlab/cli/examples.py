@@ -11,11 +11,12 @@ from itertools import groupby
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
 from llmlab.config import with_values
 from llmlab.errors import UsageError
 from llmlab.finetuning.previewed import CUT, MASKED, TRAINED, Preview, PreviewExample
 from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.settings import parse_assignments
 
 _DETAILS = """SOURCE is `tasks` (built in), a .jsonl, .csv or .parquet file, or a data set of the hub (owner/name, or
 owner/name:configuration). A row has messages, or instruction, input and output, or prompt and completion, or text.
@@ -43,14 +44,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--model", metavar="REF", required=True, help="the model that will read them; see below")
     parser.add_argument("--example", metavar="N", type=int, default=1, help="which one to show (default: 1)")
     parser.add_argument("--max-length", metavar="N", help="tokens of an example that are read: data.max_length")
-    parser.add_argument(
-        "--set",
-        metavar="SECTION.FIELD=VALUE",
-        dest="assignments",
-        action="append",
-        default=[],
-        help="change a setting of the fine-tuning run; again for each",
-    )
+    add_assignments(parser, "change a setting of the fine-tuning run; again for each")
     add_outputs(parser)
 
 
@@ -79,12 +73,7 @@ def _values(args: argparse.Namespace) -> dict[str, str]:
     values = {"data.source": args.source}
     if args.max_length is not None:
         values["data.max_length"] = args.max_length
-    for assignment in args.assignments:
-        key, sign, value = assignment.partition("=")
-        if not sign:
-            raise UsageError(f"--set {assignment} has no value.", "", "Write --set section.field=value.")
-        values[key.strip()] = value
-    return values
+    return values | parse_assignments(args.assignments)
 
 
 def _has_colors() -> bool:

@@ -11,7 +11,15 @@ from llmlab.cli import text
 from llmlab.cli.experiment_follow import follow
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.predict import add_predict, predictions_of
-from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
+from llmlab.cli.words import (
+    Commands,
+    add_outputs,
+    add_settings,
+    add_settings_file,
+    assignments_of,
+    outputs_of,
+    tuning_assignments_of,
+)
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.experiments.launcher import create_experiment, stop_experiment
@@ -59,7 +67,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what pretraining reads: data.corpus")
     add_settings(parser)
     parser.add_argument("--seed", metavar="N", help="the first seed: train.seed")
-    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
+    add_settings_file(parser)
     parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
     parser.add_argument("--compare", metavar="A,B", help="curves: lora,full or attention,feed_forward,all")
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="runs a value")
@@ -111,8 +119,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
     if args.target is not None:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
-    words = {"model.base": args.model, "data.source": args.data} if track == FINETUNING else {}
-    assignments = [f"{key}={value}" for key, value in words.items() if value is not None] + assignments_of(args)
+    assignments = tuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
     base: Settings
     if track == FINETUNING:
         base = with_overrides(finetuning.load_finetune_preset(preset).settings, args.settings, assignments)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmlab.cli.predict import add_predict, predictions_of
+from llmlab.cli.new_run import add_new_run, branch_point
+from llmlab.cli.predict import predictions_of
 from llmlab.cli.pretrain import train_and_tell
 from llmlab.cli.shortages import warn_of_shortages
 from llmlab.cli.task import terminal_progress
-from llmlab.cli.words import Commands, add_outputs, add_settings, assignments_of, outputs_of
-from llmlab.errors import UsageError
+from llmlab.cli.words import Commands, outputs_of, tuning_assignments_of
 from llmlab.finetuning.settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run
-from llmlab.runs.registry import resolve_run
 from llmlab.sessions.available import cached_models
 from llmlab.sessions.reference import HubModel, parse
 from llmlab.settings import with_overrides
@@ -39,35 +36,15 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--model", metavar="REF", help="the base: model.base (`llmlab-run models` lists what is here)")
     parser.add_argument("--data", metavar="NAME|PATH", help="examples: data.source (tasks, a file, or a hub name)")
     parser.add_argument("--method", metavar="lora|qlora|full", help="model.method")
-    add_settings(parser)
-    parser.add_argument("--seed", metavar="N", help="seed of adapters, batches and dropout: train.seed")
-    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
-    parser.add_argument("--name", help="the run's id (default: made from date, preset and examples)")
-    parser.add_argument(
-        "--from",
-        metavar="RUN@WHICH",
-        dest="parent",
-        help="branch: go on from a checkpoint of another fine-tuning run, with its settings, as a new run",
-    )
-    add_predict(parser)
-    add_outputs(parser)
+    add_new_run(parser, seeded="adapters", learns_from="examples", parent="fine-tuning run")
 
 
 def finetune(args: argparse.Namespace) -> int:
     """Makes a run and trains it."""
     outputs = outputs_of(args)
-    words = {"model.base": args.model, "data.source": args.data, "model.method": args.method}
-    assignments = [f"{key}={value}" for key, value in words.items() if value is not None] + assignments_of(args)
-    parent: tuple[RunFolder, Checkpoint] | None = None
-    if args.parent is not None:
-        if args.preset is not None:
-            raise UsageError(
-                "--preset and --from exclude each other.",
-                "A branch goes on with the settings of the run that it comes from.",
-                "Change single ones with --set.",
-            )
-        reference = resolve_run(args.parent, outputs)
-        parent = reference.run, reference.checkpoint()
+    assignments = tuning_assignments_of(args)
+    parent = branch_point(args, outputs)
+    if parent is not None:
         info = parent[0].info()
         preset, settings = info.preset, with_overrides(info.finetuning, args.settings, assignments)
     else:

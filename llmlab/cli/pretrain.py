@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from llmlab.cli.follow import train
+from llmlab.cli.new_run import add_new_run, branch_point
 from llmlab.cli.output import say
-from llmlab.cli.predict import add_predict, predictions_of, tell_outcomes
+from llmlab.cli.predict import predictions_of, tell_outcomes
 from llmlab.cli.progress import make_report
 from llmlab.cli.shortages import warn_of_shortages
-from llmlab.cli.words import Commands, add_outputs, add_run, add_settings, assignments_of, outputs_of, spoken
-from llmlab.errors import LabError, UsageError
+from llmlab.cli.words import Commands, add_run, add_settings, assignments_of, outputs_of, spoken
+from llmlab.errors import LabError
 from llmlab.gpt.estimate import estimate
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint
@@ -45,18 +45,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("pretrain", pretrain, "train a GPT from scratch", _PRETRAIN_DETAILS)
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
-    add_settings(parser)
-    parser.add_argument("--seed", metavar="N", help="seed of weights, batches and dropout: train.seed")
-    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
-    parser.add_argument("--name", help="the run's id (default: made from date, preset and corpus)")
-    parser.add_argument(
-        "--from",
-        metavar="RUN@WHICH",
-        dest="parent",
-        help="branch: go on from a checkpoint of another run, with its settings, as a new run",
-    )
-    add_predict(parser)
-    add_outputs(parser)
+    add_new_run(parser, seeded="weights", learns_from="corpus", parent="run")
 
     parser = commands.add("resume", resume, "go on with a run that ended or was interrupted", _RESUME_DETAILS)
     add_run(parser)
@@ -66,9 +55,9 @@ def add_commands(commands: Commands) -> None:
 def pretrain(args: argparse.Namespace) -> int:
     """Makes a run and trains it."""
     outputs = outputs_of(args)
-    parent = _parent(args.parent, outputs) if args.parent is not None else None
-    preset = _preset_of(args, parent)
-    settings = _with_readable_corpus(_settings_of(args, parent))
+    parent = branch_point(args, outputs)
+    preset, chosen = _chosen(args, parent)
+    settings = _with_readable_corpus(chosen)
     needed = estimate(settings)
     warn_of_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     predictions = predictions_of(args)
@@ -100,28 +89,14 @@ def train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
     return code
 
 
-def _parent(text: str, outputs: Path) -> tuple[RunFolder, Checkpoint]:
-    reference = resolve_run(text, outputs)
-    return reference.run, reference.checkpoint()
-
-
-def _preset_of(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | None) -> str:
-    if parent is None:
-        return args.preset or DEFAULT_PRESET
-    if args.preset is not None:
-        raise UsageError(
-            "--preset and --from exclude each other.",
-            "A branch goes on with the settings of the run that it comes from.",
-            "Change single ones with --set.",
-        )
-    return parent[0].info().preset
-
-
-def _settings_of(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | None) -> PretrainSettings:
+def _chosen(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | None) -> tuple[str, PretrainSettings]:
+    """The preset's name, and the settings."""
     assignments = assignments_of(args)
     if parent is None:
-        return resolve_settings(args.preset or DEFAULT_PRESET, args.settings, assignments)
-    return with_overrides(parent[0].info().pretraining, args.settings, assignments)
+        preset = args.preset or DEFAULT_PRESET
+        return preset, resolve_settings(preset, args.settings, assignments)
+    info = parent[0].info()
+    return info.preset, with_overrides(info.pretraining, args.settings, assignments)
 
 
 def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,8 @@ from llmlab.runs.folder import RunFolder
 
 # Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
 _SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
+# The same, of fine-tuning alone.
+_SHORT_FOR_TUNING = {"model": "model.base", "data": "data.source", "method": "model.method"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,14 +77,24 @@ def add_run(parser: Parser, *, checkpoint: bool = False) -> None:
 def add_settings(parser: Parser) -> None:
     """--steps and --set, which change settings."""
     parser.add_argument("--steps", metavar="N", help="optimizer steps in all: train.steps")
+    add_assignments(parser, "change a setting; again for each (`llmlab-run settings` lists all)")
+
+
+def add_assignments(parser: Parser, help: str) -> None:
+    """--set."""
     parser.add_argument(
         "--set",
         metavar="SECTION.FIELD=VALUE",
         dest="assignments",
         action="append",
         default=[],
-        help="change a setting; again for each (`llmlab-run settings` lists all)",
+        help=help,
     )
+
+
+def add_settings_file(parser: Parser) -> None:
+    """--settings."""
+    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
 
 
 def outputs_of(args: argparse.Namespace) -> Path:
@@ -92,8 +104,17 @@ def outputs_of(args: argparse.Namespace) -> Path:
 
 def assignments_of(args: argparse.Namespace) -> list[str]:
     """All settings of the command line as `section.field=value`: the short words first, so that --set wins."""
-    short = [(key, getattr(args, word, None)) for word, key in _SHORT_FOR.items()]
-    return [f"{key}={value}" for key, value in short if value is not None] + args.assignments
+    return _short_words(args, _SHORT_FOR) + args.assignments
+
+
+def tuning_assignments_of(args: argparse.Namespace) -> list[str]:
+    """The same with the short words of fine-tuning."""
+    return _short_words(args, _SHORT_FOR_TUNING) + assignments_of(args)
+
+
+def _short_words(args: argparse.Namespace, meanings: Mapping[str, str]) -> list[str]:
+    values = [(key, getattr(args, word, None)) for word, key in meanings.items()]
+    return [f"{key}={value}" for key, value in values if value is not None]
 
 
 def spoken(run: RunFolder) -> str:

@@ -214,7 +214,7 @@ def test_the_command_speaks_json(outputs: Path, source: Path, capsys: pytest.Cap
     ("words", "said"),
     [
         (("--example", "9"), "There is no example 9"),
-        (("--set", "data.max_length"), "has no value"),
+        (("--set", "data.max_length"), "sets nothing"),
         (("--set", "data.max_lenght=9"), "data.max_length"),
         (("--max-length", "none"), "data.max_length cannot be 'none'"),
     ],
