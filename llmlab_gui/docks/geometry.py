@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QHeaderView,
@@ -23,8 +22,9 @@ from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.docks.alternatives import visible
+from llmlab_gui.docks.asking_dock import AskingDock
 from llmlab_gui.docks.base import QuietLabel
-from llmlab_gui.docks.inspection_dock import InspectionDock, Table
+from llmlab_gui.docks.inspection_dock import Table
 from llmlab_gui.lab import Lab
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
@@ -33,16 +33,11 @@ _SAMPLES = (200, 500, 2000)
 _COMPONENTS = 3
 
 
-class GeometryDock(InspectionDock):
+class GeometryDock(AskingDock):
     """A scatter with names, and the list of neighbours of the token that was clicked."""
-
-    needs_inspection = False
-    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "geometry", "Embedding geometry", parent)
-        self.archive: Archive | None = None
-        self._asked: tuple[object, ...] = ()
         self.matrix, self.pair, self.sample = QComboBox(), QComboBox(), QComboBox()
         self.near = QLineEdit()
         self.near.setPlaceholderText("a token")
@@ -63,13 +58,6 @@ class GeometryDock(InspectionDock):
         self.near.returnPressed.connect(self._ask)
         self.scatter.clicked.connect(self._choose)
         self.neighbours.itemActivated.connect(lambda item, _column: self._find(str(item.data(0, _TEXT))))
-        self.session.tokens_changed.connect(self._ask)
-        self.session.about_changed.connect(self._forget)
-        self.session.inspection_changed.connect(self._look_again)
-
-    def ready(self) -> bool:
-        """Whether there are points."""
-        return self.archive is not None
 
     def pictures(self) -> list[QWidget]:
         """The scatter."""
@@ -85,16 +73,6 @@ class GeometryDock(InspectionDock):
         ids, names = archive["geometry/ids"].tolist(), archive.metadata.tokens
         rows = [(id, name, *point, norm) for id, name, point, norm in zip(ids, names, points, norms, strict=True)]
         return header, rows
-
-    def tensors(self) -> tuple[Archive, list[str]] | None:
-        """All of it."""
-        return (self.archive, list(self.archive)) if self.archive is not None else None
-
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
-            self._asked = ()
-        self._ask()
 
     # Asking ------------------------------------------------------------------------------------------------------
 
@@ -121,13 +99,6 @@ class GeometryDock(InspectionDock):
     def _ask_anew(self) -> None:
         self.near.clear()
         self._ask()
-
-    def _look_again(self) -> None:
-        """A live model has learned since."""
-        about = self.session.about
-        if about is not None and about.live and self.session.inspection is not None:
-            self._asked = ()
-            self._ask()
 
     def _forget(self) -> None:
         self.archive, self._asked = None, ()

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QHeaderView,
@@ -23,8 +22,9 @@ from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.numbers import read_out
+from llmlab_gui.docks.asking_dock import AskingDock
 from llmlab_gui.docks.base import QuietLabel
-from llmlab_gui.docks.inspection_dock import InspectionDock, Table
+from llmlab_gui.docks.inspection_dock import Table
 from llmlab_gui.lab import Lab
 
 LAYERS, NEURONS, TENSORS = range(3)
@@ -43,16 +43,11 @@ _COLUMNS = ("tensor", "shape", "numbers", "norm", "rms", "largest", "gradient")
 _ORDER = int(Qt.ItemDataRole.UserRole)
 
 
-class ParametersDock(InspectionDock):
+class ParametersDock(AskingDock):
     """One of three views; a matrix that was clicked shows its singular values below the table."""
-
-    needs_inspection = False
-    needs_prompt = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "parameters", "Parameters", parent)
-        self.archive: Archive | None = None
-        self._asked: tuple[str, ...] = ()
         self.view = QComboBox()
         self.view.setAccessibleName("What is shown of the parameters")
         self.view.addItems(_VIEWS)
@@ -64,14 +59,7 @@ class ParametersDock(InspectionDock):
         self._lay_out()
         self.view.currentIndexChanged.connect(self._redraw)
         self.list.itemSelectionChanged.connect(self._choose)
-        self.session.tokens_changed.connect(self._ask)
-        self.session.about_changed.connect(self._forget)
-        self.session.inspection_changed.connect(self._look_again)
         self._redraw()
-
-    def ready(self) -> bool:
-        """Whether something was measured."""
-        return self.archive is not None
 
     def pictures(self) -> list[QWidget]:
         """The chart, or the list and the spectrum below it."""
@@ -91,16 +79,6 @@ class ParametersDock(InspectionDock):
             return ("line", "layer", self.chart.y_label), rows
         return _COLUMNS, [(name, "x".join(map(str, shape)), *numbers) for name, shape, *numbers in _tensors(archive)]
 
-    def tensors(self) -> tuple[Archive, list[str]] | None:
-        """All of it."""
-        return (self.archive, list(self.archive)) if self.archive is not None else None
-
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
-            self._asked = ()
-        self._ask()
-
     # Asking ------------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
@@ -111,13 +89,6 @@ class ParametersDock(InspectionDock):
             return
         self._asked = asked
         self.session.ask("parameters", {}, self._take, self._refuse, "parameters")
-
-    def _look_again(self) -> None:
-        """A live model has learned since."""
-        about = self.session.about
-        if about is not None and about.live and self.session.inspection is not None:
-            self._asked = ()
-            self._ask()
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
