@@ -22,7 +22,8 @@ from llmlab.finetuning.tensor_file import Array, TensorFile
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE
 from llmlab.sessions.available import ADAPTER_FILE
 
-PREFIX = "base_model.model."
+# What PEFT puts before a weight's name: two wrappers around the model.
+PEFT_PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?:\.weight)?")
 # Variants whose change of a weight is not scale B A.
 _OTHER_SETTINGS = ("use_dora", "use_qalora", "lora_bias", "modules_to_save", "arrow_config", "use_bdlora")
@@ -64,7 +65,7 @@ def read_factors(folder: Path) -> list[Factors]:
     embedded = set()
     file = TensorFile(folder / ADAPTER_WEIGHTS_FILE)
     for name in file:
-        match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
+        match = _FACTOR.fullmatch(name.removeprefix(PEFT_PREFIX))
         if match is None:
             raise _foreign(folder, f"Its weight {name} is no factor of a LoRA.")
         pairs.setdefault(match["module"], {})[match["which"]] = name

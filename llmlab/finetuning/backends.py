@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.adapter_file import PEFT_PREFIX
 from llmlab.finetuning.estimate import estimate
-from llmlab.finetuning.lora import PEFT_PREFIX, insert, merge
+from llmlab.finetuning.lora import insert, merge
 from llmlab.finetuning.quantise import (
     forget_quantisation,
     full_weight,

@@ -17,8 +17,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-# What PEFT puts before a weight's name: two wrappers around the model.
-PEFT_PREFIX = "base_model.model."
+from llmlab.finetuning.adapter_file import PEFT_PREFIX
 
 
 class LoraLinear(nn.Module):

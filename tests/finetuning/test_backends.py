@@ -13,7 +13,7 @@ import safetensors.torch
 import tiny_models
 import torch
 import transformers
-from bases import CPU, KINDS, learn, loss_of, make_bases, prepared, settings_for, shaken, some_batch
+from bases import CPU, KINDS, learn, loss_of, prepared, settings_for, shaken, some_batch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -29,16 +29,6 @@ from llmlab.sessions import hub
 from llmlab.sessions.open import open_model
 
 METHODS = ("lora", "qlora", "full")
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def bases(outputs: Path) -> dict[str, str]:
-    return make_bases(outputs)
 
 
 # What learns ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from bases import KINDS, make_bases, prepared, settings_for
+from bases import KINDS, prepared, settings_for
 from peft import LoraConfig, get_peft_model
 from real_model import smollm2
 from small_models import COMBINATIONS, lively, shape, some_ids
@@ -30,16 +30,6 @@ from llmlab.finetuning.targets import layer_size, target_layers
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.runs.launcher import create_run
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def bases(outputs: Path) -> dict[str, str]:
-    return make_bases(outputs)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])

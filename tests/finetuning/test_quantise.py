@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from bases import CPU, learn, make_bases, prepared, settings_for, some_batch
+from bases import CPU, learn, prepared, settings_for, some_batch
 from torch import nn
 
 import llmlab
@@ -28,16 +28,6 @@ from llmlab.training.device import Device
 _NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
 _POSITIVE = (0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1)
 NF4 = torch.tensor(_NEGATIVE + _POSITIVE)
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def bases(outputs: Path) -> dict[str, str]:
-    return make_bases(outputs)
 
 
 def stored(model: nn.Module) -> dict[str, torch.Tensor]:
