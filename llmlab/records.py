@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,12 @@ def read_record(kind: type[T], path: Path) -> T | None:
         return from_plain(kind, values) if values is not None else None
     except (ValueError, TypeError):
         return None
+
+
+def require_time(name: str, seconds: float | None) -> None:
+    """ValueError for what is no moment that a calendar shows: not finite, before 1970, or after the year 5138."""
+    if seconds is not None and not 0 <= seconds < 1e11:
+        raise ValueError(f"{name} is {seconds!r:.100}")
 
 
 def to_plain(value: Any) -> Any:
@@ -81,4 +88,6 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if hint in (int, float) and isinstance(value, bool):
         return False
-    return isinstance(value, (int, float) if hint is float else hint)
+    if hint is float:
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
+    return isinstance(value, hint)

@@ -15,6 +15,7 @@ from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.records import read_record, to_plain
 from llmlab.runs.checkpoints import list_checkpoints, select
 
+_KINDS = ("forgetting", "lora-rank")  # whose runs are measured
 BASE = "base"  # the measurement of what all runs began from
 
 
@@ -35,13 +36,18 @@ def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
     return read_record(Measurement, folder.measurements / f"{name}.json")
 
 
+def awaits_measurement(folder: ExperimentFolder, record: ExperimentRecord, name: str) -> bool:
+    """Whether a finished arm has yet to be measured: what its experiment asks for is not known before."""
+    return record.kind in _KINDS and read_measurement(folder, name) is None
+
+
 def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
     """Measures a finished run, unless that was done. go: called in between; raises when it is to end.
 
     What could not be measured is noted, and tried again the next time.
     """
     known = read_measurement(folder, arm.name)
-    if record.kind not in ("forgetting", "lora-rank") or (known is not None and not known.note):
+    if record.kind not in _KINDS or (known is not None and not known.note):
         return
     try:
         if record.kind == "forgetting":

@@ -139,7 +139,8 @@ class Spike:
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """All of it. complete: every arm has ended. seconds: of training, all runs together.
+    """All of it. complete: every arm has ended, and was measured where its kind asks for it.
+    seconds: of training, all runs together.
 
     charts: the first is the main one. hardware, versions: of whoever computed, as the runs recorded it.
     """

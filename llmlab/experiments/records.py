@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,8 @@ from typing import Any
 
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
-from llmlab.records import from_plain
-from llmlab.runs.folder import RunFolder
+from llmlab.records import from_plain, require_time
+from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder
 from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
@@ -34,6 +35,7 @@ LIVE_STATES = ("running", "stopping")
 # Of an arm. `stopped`: it waits to go on. `diverged`: cut by the rule, or its loss was no number.
 ARM_STATES = ("planned", "running", "stopped", "finished", "diverged", "failed", "skipped")
 ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
+_LONGEST_WINDOW = 1_000_000  # of a divergence rule, in steps: more than anyone waits for
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,9 @@ class ExperimentFolder(WorkerFolder):
         if isinstance(version, int) and version > EXPERIMENT_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
         try:
-            return from_plain(ExperimentRecord, values | {"id": self.id})
+            record = from_plain(ExperimentRecord, values | {"id": self.id})
+            _check(record)
+            return record
         except (ValueError, TypeError) as error:
             raise LabError(f"The experiment.json of {self.id} is damaged.", f"{error}") from error
 
@@ -242,6 +246,19 @@ class ExperimentFolder(WorkerFolder):
     def run_of(self, arm: Arm, track: str) -> RunFolder:
         """The run of an arm, whether or not it has begun."""
         return RunFolder(self.outputs / track / arm.run)
+
+
+def _check(record: ExperimentRecord) -> None:
+    """ValueError for what no plan says: names that lead out of the folders in which runs and files are, among them."""
+    require_time("created", record.created)
+    if record.track not in (PRETRAINING, FINETUNING):
+        raise ValueError(f"track is {record.track!r:.100}")
+    for arm in record.arms:
+        for name in (arm.name, arm.run):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+                raise ValueError(f"{name!r:.100} is no name of a run")
+    if not 1 <= record.rule.window <= _LONGEST_WINDOW:
+        raise ValueError(f"window is {record.rule.window!r:.100}")
 
 
 def list_experiments(outputs: Path) -> list[ExperimentFolder]:

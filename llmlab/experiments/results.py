@@ -13,6 +13,7 @@ import numpy as np
 from llmlab.errors import LabError
 from llmlab.experiments.history import RunHistory, divergence, read_history
 from llmlab.experiments.kinds import Kind, find_kind
+from llmlab.experiments.measure import awaits_measurement
 from llmlab.experiments.outcomes import (
     LOSS_AXIS,
     STEP_AXIS,
@@ -23,7 +24,7 @@ from llmlab.experiments.outcomes import (
     Finding,
     Point,
 )
-from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ExperimentFolder, ExperimentRecord
 from llmlab.runs.folder import RunFolder
 
 
@@ -73,7 +74,11 @@ def build_results(
     return ExperimentResults(
         id=record.id,
         kind=record.kind,
-        complete=all(arm.state in ("finished", "diverged", "failed", "skipped") for arm in gathered.arms),
+        complete=all(
+            arm.state in ARM_ENDED_STATES
+            and not (arm.state == "finished" and awaits_measurement(folder, record, arm.name))
+            for arm in gathered.arms
+        ),
         arms=gathered.arms,
         charts=[*charts, *_over_steps(gathered)],
         findings=[*findings, *_common(gathered)],

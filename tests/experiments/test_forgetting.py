@@ -115,6 +115,12 @@ def test_learned_against_forgotten_is_told_by_method(folder: ExperimentFolder) -
     assert "| rise of the loss on general text, full (`forgotten_full`) | 0.9 nats a token |" in report
 
 
+def test_results_are_not_complete_before_the_last_run_has_been_measured(folder: ExperimentFolder) -> None:
+    assert build_results(folder, folder.record()).complete
+    (folder.measurements / "full.json").unlink()  # the notebook would score what was forgotten as not told, for good
+    assert not build_results(folder, folder.record()).complete
+
+
 def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any) -> Measurement:
         raise AssertionError

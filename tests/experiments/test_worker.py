@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from llmlab.experiments.outcomes import read_results
 from llmlab.experiments.plan import Request, make_plan
 from llmlab.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
 from llmlab.runs import worker_folder
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.parent import follow_parent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
@@ -107,6 +108,33 @@ def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> 
         assert arm.val_loss == RunFolder(outputs / "pretraining" / arm.run).recorded_status().val_loss
     assert results.value("best_loss") == min(arm.val_loss or 9.0 for arm in results.arms)
     assert folder.report.is_file()
+
+
+def test_a_run_whose_making_was_killed_is_made_again(outputs: Path) -> None:
+    folder = planned(outputs)
+    first, second, _ = (folder.run_of(arm, "pretraining") for arm in folder.record().arms)
+    for run in (first, second):
+        run.checkpoints.mkdir(parents=True)
+        run.requests.mkdir()
+        run.write_status(RunStatus())
+    (second.checkpoints / "step-00000001").mkdir()  # somebody's work, although its run.json is gone
+    worker.ExperimentWorker(folder).run()
+    assert states(folder) == ["finished", "failed", "finished"]
+    assert (second.checkpoints / "step-00000001").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("name", "../../../notes"), ("run", "../elsewhere"), ("run", "/tmp/x"), ("track", ".."), ("window", 0)],
+)
+def test_a_record_whose_names_lead_out_of_its_folders_is_damaged(outputs: Path, part: str, value: Any) -> None:
+    folder = planned(outputs)
+    values = json.loads(folder.experiment_json.read_text())
+    where = {"track": values, "window": values["rule"]}.get(part, values["arms"][0])
+    where[part] = value
+    folder.experiment_json.write_text(json.dumps(values))
+    with pytest.raises(LabError, match="damaged"):
+        folder.record()
 
 
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
