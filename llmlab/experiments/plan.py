@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ from llmlab.experiments.kinds import PRETRAINING, Kind
 from llmlab.experiments.records import Arm, ArmStatus, ExperimentRecord
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.gpt.estimate import estimate
-from llmlab.runs.launcher import lasting
+from llmlab.runs.launcher import lasting, require_name
 from llmlab.settings import PretrainSettings
 
 Settings: TypeAlias = PretrainSettings | FinetuneSettings
@@ -71,11 +70,7 @@ def make_plan(request: Request) -> ExperimentRecord:
         request = dataclasses.replace(request, settings=lasting(request.settings, request.outputs))
     settings, track = request.settings, track_of(request.settings)
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", identifier):
-        raise UsageError(
-            f"{identifier!r} cannot be an experiment's name.",
-            "Letters, digits and . _ + - are allowed, at most 60 of them.",
-        )
+    require_name(identifier, "an experiment", 60)
     seeds = _seeds(request)
     arms = [] if not kind.trains else _arms(request, identifier, seeds)
     return ExperimentRecord(

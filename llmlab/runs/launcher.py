@@ -64,11 +64,7 @@ def create_run(
     track = PRETRAINING if isinstance(settings, PretrainSettings) else FINETUNING
     if name is None:
         name = _free_name(outputs / track, settings, preset)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
-        raise UsageError(
-            f"{name!r} cannot be a run's name.",
-            "Letters, digits and . _ + - are allowed, at most 100 of them.",
-        )
+    require_name(name, "a run", 100)
     settings = lasting(settings, outputs)
     if parent is not None:
         _check_branch(*parent, settings)
@@ -101,6 +97,15 @@ def create_run(
             f"The run's folder could not be made in {outputs / track}.", str(error), "Choose another --outputs folder."
         ) from error
     return run
+
+
+def require_name(name: str, what: str, longest: int) -> None:
+    """UsageError when `what` ("a run") cannot be called so: the name is a folder's, too."""
+    if len(name) > longest or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise UsageError(
+            f"{name!r} cannot be {what}'s name.",
+            f"Letters, digits and . _ + - are allowed, at most {longest} of them.",
+        )
 
 
 def _free_name(track: Path, settings: RunSettings, preset: str) -> str:
