@@ -12,7 +12,7 @@ from llmlab.notebook.calibration import Statement
 from llmlab.notebook.locked import Locked, read_locked
 from llmlab.notebook.outcomes import Outcomes
 from llmlab.notebook.scoring import Score, score
-from llmlab.records import from_plain
+from llmlab.records import from_plain, require_time
 
 ENTRY_FORMAT = 1
 # Of an entry: its outcome is not known, something is left for the learner to judge, it can be learned from, all done.
@@ -97,7 +97,12 @@ def read_entry(values: dict[str, Any]) -> Entry:
     if isinstance(version, int) and version > ENTRY_FORMAT:
         raise LabError("An entry was written by a newer version of the lab.", "", "Update the lab to read it.")
     try:
-        return from_plain(Entry, values)
+        entry = from_plain(Entry, values)
+        for name in ("created", "scored_at", "learned_at"):
+            require_time(name, getattr(entry, name))
+        if any(len(point) != 2 for point in entry.curve):
+            raise ValueError("its curve has points that are none")
+        return entry
     except (ValueError, TypeError) as error:
         raise LabError("An entry of the notebook is damaged.", f"{error}.") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from llmlab.errors import UsageError
 from llmlab.notebook.predictions import Prediction, from_dict
 from llmlab.notebook.quantities import require_askable
+from llmlab.records import fits
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def read_locked(values: Mapping[str, Any]) -> Locked | None:
     except UsageError:
         return None
     at, step, seal = values.get("locked_at", 0.0), values.get("at_step", 0), values.get("seal", "")
-    if not isinstance(at, (int, float)) or not isinstance(step, int) or not isinstance(seal, str):
+    if not fits(at, float) or not math.isfinite(at) or not isinstance(step, int) or not isinstance(seal, str):
         return None
     return Locked(prediction, float(at), step, seal)
 

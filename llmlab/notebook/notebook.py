@@ -23,6 +23,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.outcomes import Outcomes, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import EXPERIMENT, RUN
+from llmlab.records import to_plain
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.registry import list_runs
 from llmlab.settings import PretrainSettings
@@ -188,7 +189,7 @@ class Notebook:
             return changed
 
     def _write(self, entry: Entry) -> None:
-        write_json(self.folder / f"{entry.id}.json", entry.as_dict())
+        write_json(self.folder / f"{entry.id}.json", to_plain(entry.as_dict()))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -65,7 +65,7 @@ def score_number(prediction: Prediction, outcome: float) -> Score:
     ends = (math.log(low), math.log(high), math.log(outcome)) if log else (low, high, outcome)
     middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
     error = abs(outcome - (math.exp(middle) if log else middle))
-    if not prediction.is_range:
+    if not prediction.is_range or half == 0:  # ends so near that their logarithms are the same: a number alone
         return Score(outcome, error=error)
     right, distance = low <= outcome <= high, abs(ends[2] - middle) / half
     confidence = prediction.confidence

@@ -21,7 +21,7 @@ from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.records import from_plain
+from llmlab.records import from_plain, require_time
 from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 from llmlab.settings import PretrainSettings
 
@@ -155,7 +155,9 @@ class RunFolder(WorkerFolder):
         try:
             kind = FinetuneSettings if values.get("track") == FINETUNING else PretrainSettings
             settings = from_mapping(kind, values["settings"])
-            return from_plain(RunInfo, values | {"id": self.id, "settings": settings})
+            info = from_plain(RunInfo, values | {"id": self.id, "settings": settings})
+            require_time("created", info.created)
+            return info
         except (UsageError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise LabError(f"The run.json of {self.id} is damaged.", f"{error}") from error
 

@@ -84,7 +84,8 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     threads = choose_threads(settings.train, info.threads, info.watched)
     torch.set_num_threads(threads)
     versions = _versions()
-    run.write_info(dataclasses.replace(info, threads=threads, device=device.kind, versions=versions))
+    # Read anew: what was predicted since this worker began stays in it.
+    run.write_info(dataclasses.replace(run.info(), threads=threads, device=device.kind, versions=versions))
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
     place = Workplace(run, device, recorder, control, threads, versions, measured_peak(device))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -230,3 +231,46 @@ def test_nothing_is_made_where_nothing_was_predicted(outputs: Path) -> None:
     FakeRun(outputs, "bar").start().advance(20).finish()
     assert Notebook(outputs).refresh().entries == []
     assert not (outputs / "notebook").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"low": math.nan},
+        {"low": -(10**400)},
+        {"locked_at": 10**400},
+        {"locked_at": math.nan},
+        {"confidence": math.nan},
+        {"created": math.nan},
+        {"created": 1e300},
+        {"created": 10**400},
+    ],
+    ids=str,
+)
+def test_a_damaged_file_of_one_run_takes_nothing_from_the_others(outputs: Path, damage: dict[str, float]) -> None:
+    ended(predicted(outputs, "good", "val_loss=1.9..2.2@80%"))
+    bad = ended(predicted(outputs, "bad", "val_loss=1.9..2.2@80%"))
+    values = json.loads(bad.run.run_json.read_text())
+    (values if "created" in damage else values["predictions"][0]).update(damage)
+    bad.run.run_json.write_text(json.dumps(values))
+    for _ in range(2):
+        entries = Notebook(outputs).refresh().entries
+        assert [entry.state for entry in entries if entry.about == "good"] == [TO_LEARN]
+    assert len(entries) <= 2
+    notebook_markdown(entries)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "val_loss=-1e308..1e308@80%",
+        "val_loss=1.7e308..1.75e308@80%",
+        "val_loss=0..5e-324@80%",
+        "tokens_per_second=1000000000000000..1000000000000001@80%",
+    ],
+)
+def test_ranges_as_wide_or_narrow_as_numbers_can_be_are_scored(outputs: Path, line: str) -> None:
+    ended(predicted(outputs, "bar", line))
+    (entry,) = Notebook(outputs).refresh().entries
+    assert entry.state == TO_LEARN
+    notebook_markdown([entry])

@@ -20,6 +20,8 @@ from small_runs import all_events, new_run, same_weights, train_here
 
 from llmlab.corpora.dataset import load_dataset
 from llmlab.errors import LabError
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.runs import folder, worker, worker_folder
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder, RunStatus
@@ -303,3 +305,16 @@ def test_a_corpus_too_short_for_the_context_is_a_sentence(outputs: Path, tmp_pat
         train_here(run)
     assert run.status().state == "failed"
     assert [event["event"] for event in all_events(run)] == ["started", "failed"]
+
+
+def test_what_is_predicted_while_a_worker_begins_stays(outputs: Path) -> None:
+    run, plain = new_run(outputs, 2), worker.choose_device
+
+    def meanwhile(train: Any) -> Any:
+        Notebook(outputs).predict(run, [parse_prediction("val_loss=1..9@80%")])
+        return plain(train)
+
+    with mock.patch.object(worker, "choose_device", meanwhile):
+        train_here(run)
+    assert [one["quantity"] for one in run.info().predictions] == ["val_loss"]
+    assert run.info().threads
