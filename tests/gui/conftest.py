@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import pytest
 import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
+from llmlab_gui import polling
+from llmlab_gui.docks.base import LabDock
+from llmlab_gui.lab import Lab
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notebook.book import Asking
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import apply_theme
 
+# A process that answers as a model's does, at once.
+FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 MakeWindow = Callable[..., MainWindow]
+Dock = TypeVar("Dock", bound=LabDock)
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +39,30 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
     delete_now()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """Ends what a failed test left running."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and experiments are looked for ten times a second."""
+    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
+    """What the docks of a window share, on the test's outputs folder."""
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
 
 
 @pytest.fixture
@@ -66,6 +100,18 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
     assert not alive, f"threads left: {alive}"
+
+
+@contextmanager
+def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator[Dock]:
+    """Shows a dock by itself, and shuts it down at the end."""
+    qtbot.addWidget(dock)
+    dock.resize(width, height)
+    dock.show()
+    try:
+        yield dock
+    finally:
+        dock.shutdown()
 
 
 def delete_now() -> None:

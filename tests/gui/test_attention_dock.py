@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FAKE_HOST, dock_in_sight
 from fake_lab import FakeLab
 from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
 from PySide6.QtGui import QGuiApplication
@@ -26,7 +26,6 @@ from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import apply_theme, theme_notifier
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 WAIT = 10_000
 PROMPT = "When Mary and John went"
 
@@ -53,22 +52,14 @@ def lab(qtbot: QtBot, tmp_path: Path) -> Iterator[LookingLab]:
 
 @pytest.fixture
 def prompt(qtbot: QtBot, lab: LookingLab) -> Iterator[PromptDock]:
-    dock = PromptDock(lab)  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(700, 320)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, PromptDock(lab), 700, 320) as dock:  # type: ignore[arg-type]
+        yield dock
 
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: LookingLab) -> Iterator[AttentionDock]:
-    dock = AttentionDock(lab)  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(900, 640)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, AttentionDock(lab), 900, 640) as dock:  # type: ignore[arg-type]
+        yield dock
 
 
 def looked(qtbot: QtBot, lab: LookingLab, text: str = PROMPT, model: str = "small") -> None:

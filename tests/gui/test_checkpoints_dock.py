@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import dock_in_sight
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
@@ -29,12 +30,8 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
-    dock = CheckpointsDock(lab)  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(760, 500)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 760, 500) as dock:  # type: ignore[arg-type]
+        yield dock
 
 
 def saving(lab: FakeLab, *steps: int, name: str = "fake") -> FakeRun:

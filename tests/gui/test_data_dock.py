@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import fake_previews
 import pytest
+from conftest import FAKE_HOST, dock_in_sight
 from fake_lab import FakeLab
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
@@ -24,7 +24,6 @@ from llmlab_gui.docks.data_view import BAD_LINES, EXAMPLE, LENGTHS
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import DARK, LIGHT, apply_theme
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 WAIT = 10_000
 
 
@@ -35,12 +34,8 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[DataDock]:
-    dock = DataDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(700, 700)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, DataDock(lab, host=ModelHost(command=FAKE_HOST)), 700, 700) as dock:  # type: ignore[arg-type]
+        yield dock
     lab.inspection.shutdown()
 
 

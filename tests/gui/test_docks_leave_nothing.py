@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import FAKE_HOST
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QCoreApplication, QEvent
@@ -25,8 +25,6 @@ from llmlab_gui.docks.samples import SamplesDock
 from llmlab_gui.docks.write import WriteDock
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import theme_notifier
-
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 
 
 def write_dock(lab: FakeLab) -> WriteDock:

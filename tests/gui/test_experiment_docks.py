@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gc
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
-from llmlab_gui import polling
 from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks import experiments as experiments_module
 from llmlab_gui.docks.base import LabDock
@@ -34,14 +32,7 @@ from llmlab_gui.lab import Lab
 from llmlab_gui.theme import theme_notifier
 
 WAIT = 10_000
-
-
-@pytest.fixture
-def lab(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -34,18 +32,7 @@ SMALL = {
     "train.eval_windows": 4,
     "train.threads": 1,
 }
-
-
-@pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    """Ends what a failed test left training."""
-    before = set(psutil.Process().children(recursive=True))
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
+pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(qtbot: QtBot, lab: Lab, outputs: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import dock_in_sight
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
@@ -28,21 +29,10 @@ WAIT = 10_000
 
 
 @pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[ExperimentDock]:
-    made = ExperimentDock(lab)
-    qtbot.addWidget(made)
-    made.resize(420, 760)
-    made.show()
-    planned(made, qtbot)
-    yield made
-    made.shutdown()
+    with dock_in_sight(qtbot, ExperimentDock(lab), 420, 760) as made:
+        planned(made, qtbot)
+        yield made
 
 
 def planned(dock: ExperimentDock, qtbot: QtBot) -> ExperimentRecord:

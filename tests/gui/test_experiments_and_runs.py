@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from llmlab_gui.closing import CloseChoice
 from llmlab_gui.lab import Lab
 
 WAIT = 20_000
-
-
-@pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(

@@ -12,15 +12,14 @@ from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
 
 from llmlab.training.events import Evaluated, StepEvent
-from llmlab_gui import polling
 from llmlab_gui.experiments.desk import ExperimentDesk
 
 WAIT = 10_000
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture
-def desk(qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExperimentDesk]:
-    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
+def desk(qtbot: QtBot, outputs: Path) -> Iterator[ExperimentDesk]:
     made = ExperimentDesk(outputs)
     yield made
     made.shutdown()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeWindow
+from conftest import MakeWindow, dock_in_sight
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
@@ -43,20 +43,9 @@ def base(trained: RunFolder, outputs: Path) -> str:
 
 
 @pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[FinetuneSetupDock]:
-    made = FinetuneSetupDock(lab)
-    qtbot.addWidget(made)
-    made.resize(360, 800)
-    made.show()
-    yield made
-    made.shutdown()
+    with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as made:
+        yield made
 
 
 def number(dock: FinetuneSetupDock, key: str, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import dock_in_sight
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
@@ -182,12 +183,8 @@ def test_kinds_in_words() -> None:
 
 @pytest.fixture
 def checkpoints(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
-    dock = CheckpointsDock(lab)  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(700, 500)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 700, 500) as dock:  # type: ignore[arg-type]
+        yield dock
 
 
 def test_a_checkpoint_can_be_fine_tuned(qtbot: QtBot, lab: FakeLab, checkpoints: CheckpointsDock) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import MakeWindow
 from pytestqt.qtbot import QtBot
@@ -36,16 +34,7 @@ SMALL = {
     "samples.tokens": "4",
     "checkpoints.interval": "0",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_worker_left() -> Iterator[None]:
-    """Ends what a failed test left training."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
+pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

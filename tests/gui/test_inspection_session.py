@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
@@ -20,7 +21,6 @@ from llmlab_gui.inspection.plan import PATTERNS_LIMIT, what_to_ask
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 WAIT = 10_000
 
 

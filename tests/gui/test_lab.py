@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,6 @@ from llmlab_gui.runs import poller as poller_module
 from llmlab_gui.runs.poller import RunsPoller
 
 WAIT = 10_000
-
-
-@pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from llmlab_gui.workspaces import LOOK_INSIDE
 
 WAIT = 60_000
 PROMPT = "the king and the queen"
+pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture
@@ -36,16 +36,6 @@ def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
     made = make_main_window()
     qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
     return made
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Ends what a failed test left running."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
 
 
 def docks(window: MainWindow) -> tuple[PromptDock, AttentionDock]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from conftest import MakeWindow
 from PySide6.QtCore import Qt
@@ -27,16 +25,7 @@ from llmlab_gui.main_window import MainWindow
 
 WAIT = 60_000
 PROMPT = "the king"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Ends what a failed test left running."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
+pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

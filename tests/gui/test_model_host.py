@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
+from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
 from llmlab_gui.host_messages import Generation, Token
 from llmlab_gui.model_host import ModelHost
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 MODEL = "fake@100"
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import FAKE_HOST
 from fake_lab import FakeLab
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
@@ -23,7 +23,6 @@ from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.settings import WindowSettings
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 WAIT = 10_000
 
 

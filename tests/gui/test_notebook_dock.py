@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dock_in_sight
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QVBoxLayout, QWidget
@@ -65,13 +66,9 @@ def lab(qtbot: QtBot, outputs: Path, live: FakeRun) -> Iterator[Lab]:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[NotebookDock]:
-    made = NotebookDock(lab)
-    qtbot.addWidget(made)
-    made.resize(760, 760)
-    made.show()
-    qtbot.waitUntil(lambda: len(made.model.lines) == 6, timeout=WAIT)
-    yield made
-    made.shutdown()
+    with dock_in_sight(qtbot, NotebookDock(lab), 760, 760) as made:
+        qtbot.waitUntil(lambda: len(made.model.lines) == 6, timeout=WAIT)
+        yield made
 
 
 def rows(dock: NotebookDock) -> list[list[str]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import MakeWindow
+from conftest import MakeWindow, dock_in_sight
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
@@ -50,20 +50,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[QueueDock]:
-    made = QueueDock(lab)
-    qtbot.addWidget(made)
-    made.resize(700, 400)
-    made.show()
-    yield made
-    made.shutdown()
+    with dock_in_sight(qtbot, QueueDock(lab), 700, 400) as made:
+        yield made
 
 
 def item(name: str, seconds: float | None = 60.0) -> QueuedRun:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import dock_in_sight
 from fakes import FakeRun
 from PySide6.QtCore import QPointF, Qt
 from PySide6.QtGui import QWheelEvent
@@ -32,21 +33,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
-    made = Lab(outputs)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[SetupDock]:
-    made = SetupDock(lab)
-    qtbot.addWidget(made)
-    made.resize(340, 700)
-    made.show()
-    qtbot.waitUntil(lambda: made.corpus.corpus is not None, timeout=WAIT)
-    yield made
-    made.shutdown()
+    with dock_in_sight(qtbot, SetupDock(lab), 340, 700) as made:
+        qtbot.waitUntil(lambda: made.corpus.corpus is not None, timeout=WAIT)
+        yield made
 
 
 def line(dock: SetupDock, key: str) -> QLineEdit:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import MakeWindow
 from PySide6.QtWidgets import QApplication, QWidget
@@ -38,6 +36,7 @@ SMALL = {
     "samples.tokens": "8",
     "checkpoints.interval": "0",
 }
+pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture
@@ -45,16 +44,6 @@ def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
     made = make_main_window()
     qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
     return made
-
-
-@pytest.fixture(autouse=True)
-def no_worker_left() -> Iterator[None]:
-    """Ends what a failed test left training."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
 
 
 def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import FAKE_HOST, dock_in_sight
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
@@ -20,8 +20,6 @@ from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock
 from llmlab_gui.host_messages import Token
 from llmlab_gui.model_host import ModelHost
 
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
-
 
 @pytest.fixture
 def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
@@ -30,12 +28,8 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[WriteDock]:
-    dock = WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
-    qtbot.addWidget(dock)
-    dock.resize(900, 640)
-    dock.show()
-    yield dock
-    dock.shutdown()
+    with dock_in_sight(qtbot, WriteDock(lab, host=ModelHost(command=FAKE_HOST)), 900, 640) as dock:  # type: ignore[arg-type]
+        yield dock
 
 
 def trained(qtbot: QtBot, lab: FakeLab, dock: WriteDock, name: str = "fake") -> FakeRun:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import FAKE_HOST
 from fake_lab import FakeLab
 from fakes import FakeRun
 from finetuning_run import tuned_run
@@ -16,8 +16,6 @@ from pytestqt.qtbot import QtBot
 from llmlab_gui.docks.write import NEXT_TAB, WriteDock
 from llmlab_gui.host_messages import Generation
 from llmlab_gui.model_host import ModelHost
-
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 
 
 class Listening(ModelHost):
