@@ -212,7 +212,7 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
         runs = text.counted(len(record.arms), "run")
         yield f"  plan        {runs}{seeds}, about {text.duration(record.estimated_seconds)}"
     for prediction in record.predictions:
-        yield f"  predicted   {prediction['quantity']} (locked now)"
+        yield f"  predicted   {prediction.get('quantity', 'something that is damaged')} (locked now)"
 
 
 def _arm_table(record: ExperimentRecord) -> Iterator[str]:

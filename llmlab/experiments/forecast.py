@@ -16,7 +16,8 @@ from llmlab.files import write_json
 
 def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> None:
     """Writes forecast.json from the arms that have finished, unless it is there, or their fit says nothing."""
-    if read_forecast(folder) is not None or folder.run_of(arm, record.track).events.exists():
+    begun = (folder.run_of(one, record.track).events.exists() for one in record.arms if one.forecast)
+    if read_forecast(folder) is not None or any(begun):  # a run of its size with another seed tells as much
         return  # what was not said before is not said afterwards
     gathered = gather(folder, record)
     law = law_of_others(gathered)

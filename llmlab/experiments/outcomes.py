@@ -101,7 +101,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Finding:
-    """A number that came out; name: what a prediction calls it. low, high: its 90 % range. text: what it means.
+    """A number that came out; name: what a prediction calls it. text: what it means.
+
+    low, high: its 90 % range where a fit gives one; of a mean over seeds one standard error to each side.
 
     choice: the answer where it is a name and no number ("best_arm").
     """
@@ -142,7 +144,8 @@ class ExperimentResults:
     """All of it. complete: every arm has ended, and was measured where its kind asks for it.
     seconds: of training, all runs together.
 
-    charts: the first is the main one. hardware, versions: of whoever computed, as the runs recorded it.
+    charts: the first is the main one. hardware, versions: as the runs recorded them;
+    processor, cores and system are those of the machine that wrote the results.
     """
 
     id: str

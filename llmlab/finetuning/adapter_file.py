@@ -9,6 +9,7 @@ where the settings say use_rslora (Kalajdzievski 2023).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,8 +104,11 @@ def _scale(folder: Path, settings: Mapping[str, Any], module: str, rank: int) ->
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
                 break
-        return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
-    except (TypeError, ValueError, AttributeError, re.error) as error:
+        scale = float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
+        if not math.isfinite(scale):
+            raise ValueError(f"alpha is {alpha}")
+        return scale
+    except (TypeError, ValueError, OverflowError, AttributeError, re.error) as error:
         raise _foreign(folder, f"Its settings are wrong: {error}.") from error
 
 

@@ -6,6 +6,7 @@ taken under it as well, so two windows on one outputs folder never start the sam
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.records import from_plain
+from llmlab.records import from_plain, require_time
 from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunSettings
 from llmlab.runs.launcher import create_run
 from llmlab.runs.registry import list_runs
@@ -194,4 +195,8 @@ def _plain(item: QueuedRun) -> dict[str, Any]:
 
 def _item(values: dict[str, Any]) -> QueuedRun:
     settings: RunSettings = from_mapping(_SETTINGS[values["track"]], values["settings"])
-    return from_plain(QueuedRun, values | {"settings": settings})
+    item = from_plain(QueuedRun, values | {"settings": settings})
+    require_time("added", item.added)
+    if item.seconds is not None and not math.isfinite(item.seconds):
+        raise ValueError(f"seconds is {item.seconds}")
+    return item

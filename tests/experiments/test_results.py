@@ -112,12 +112,13 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
 
 
 def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
-    folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48], seeds=1)
+    folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48], seeds=2)
     record = folder.record()
     finish_all(folder, lambda arm: 40 * arm.x**-0.4 + 1.2)
-    last = next(arm for arm in record.arms if arm.forecast)
+    last, again = (arm for arm in record.arms if arm.forecast)
     finish(folder, last, 1.5)
     forecast_next(folder, record, last)
+    forecast_next(folder, record, again)  # the same size with another seed
     assert read_forecast(folder) is None
     assert any("No prediction had been written" in note for note in built(folder).notes)
 

@@ -167,6 +167,8 @@ def test_what_is_no_plain_lora_is_refused(outputs: Path, tmp_path: Path) -> None
         ({}, {}, "holds no weights"),
         ({"m.lora_A.weight": a * np.nan, "m.lora_B.weight": b}, {}, "not finite"),
         ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"lora_alpha": "x"}, "settings are wrong"),
+        ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"lora_alpha": float("nan")}, "settings are wrong"),
+        ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"lora_alpha": 10**400}, "settings are wrong"),
     ]
     for number, (tensors, config, words) in enumerate(cases):
         with pytest.raises(LabError, match=words):

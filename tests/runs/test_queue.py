@@ -150,7 +150,15 @@ def test_two_who_take_at_once_start_each_run_once(outputs: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"format": 1}', '{"items": [{"track": "x"}]}', '{"items": [{"track": "finetuning", "settings": 3}]}'],
+    [
+        "{",
+        "[]",
+        '{"format": 1}',
+        '{"items": [{"track": "x"}]}',
+        '{"items": [{"track": "finetuning", "settings": 3}]}',
+        '{"items": [{"track": "finetuning", "settings": {}, "seconds": NaN}]}',
+        '{"items": [{"track": "finetuning", "settings": {}, "added": 1e300}]}',
+    ],
 )
 def test_a_damaged_queue_is_said_and_not_overwritten(queue: RunQueue, text: str) -> None:
     queue.path.write_text(text)
