@@ -178,7 +178,7 @@ def value_text(arm: Arm) -> str:
 def varied_value(record: ExperimentRecord, name: str) -> float:
     """The value of the varied setting of an arm; its place on the x axis where that is no number."""
     arm = record.arm(name)
-    value = next(iter(arm.varied.values()))
+    value = next(iter(arm.varied.values()), None)
     return float(value) if isinstance(value, (int, float)) else arm.x
 
 

@@ -66,7 +66,11 @@ def hub_rows(source: str, *, streamed: bool) -> Iterator[tuple[int, Row]]:
     try:
         datasets.disable_progress_bars()
         rows: Any = datasets.load_dataset(
-            name, configuration or None, split="train", streaming=streamed and not offline
+            name,
+            configuration or None,
+            split="train",
+            streaming=streamed and not offline,
+            trust_remote_code=False,  # `datasets` before 4 would ask in the terminal whether to run a set's program
         )
         for number, row in enumerate(rows, start=1):
             yield number, dict(row)

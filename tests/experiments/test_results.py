@@ -151,6 +151,14 @@ def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(ou
     assert (early, late) == (0.0, pytest.approx(0.1))
 
 
+def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES)
+    finish_all(folder, basin)
+    record = folder.record()
+    folder.write_record(replace(record, arms=[replace(arm, varied={}) for arm in record.arms]))
+    assert built(folder).value("best_lr") == 3e-3
+
+
 def test_results_come_back_from_their_file_as_they_were(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, basin)
