@@ -202,7 +202,13 @@ def _rows(corpus: FetchedCorpus) -> Iterator[str]:
     import datasets
 
     try:
-        rows: Any = datasets.load_dataset(corpus.dataset, corpus.config, split="train", streaming=True)
+        rows: Any = datasets.load_dataset(
+            corpus.dataset,
+            corpus.config,
+            split="train",
+            streaming=True,
+            trust_remote_code=False,  # `datasets` before 4 would ask in the terminal whether to run a set's program
+        )
         for row in rows:
             yield row["text"]
     except Exception as error:  # whatever the hub's client and its transports raise

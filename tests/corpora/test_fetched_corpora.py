@@ -134,7 +134,9 @@ def hub(site: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """A hub that has the rows put in here; it records what was asked of it."""
     fake: dict[str, object] = {"rows": []}
 
-    def load_dataset(path: str, name: str | None, *, split: str, streaming: bool) -> Iterator[dict[str, str]]:
+    def load_dataset(
+        path: str, name: str | None, *, split: str, streaming: bool, **_: object
+    ) -> Iterator[dict[str, str]]:
         fake["asked"] = (path, name, split, streaming)
         for text in fake["rows"]:  # type: ignore[attr-defined]
             if text == "broken":
