@@ -176,7 +176,7 @@ def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[
 def test_asked_to_stop_it_saves_and_goes_on_later(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], how: str
 ) -> None:
-    folder = planned(outputs, steps=600)
+    folder = planned(outputs, steps=300)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > 10)
