@@ -1,0 +1,60 @@
+"""Where the line is between supported and not supported: fixed before the runs, in one place, with their origin.
+
+`ours`: a choice of this lab. `paper`: the papers' own bound. Errors are in bits; nothing here is fitted to a result.
+"""
+
+from __future__ import annotations
+
+# Statistics --------------------------------------------------------------------------------------------------------
+
+# ours: H is permuted so often within strata of position, length or k. The smallest p is then 1/1001, and stays under
+# 0.01 after Holm's correction for up to 10 tests.
+PERMUTATIONS = 1000
+# ours: of a permutation test, after Holm's correction.
+P_SUPPORTED = 0.01
+# ours: within strata, above this nothing was found at all.
+P_NOTHING = 0.05
+# ours: models with random weights to compare with; their 99th percentile is then the largest one of them.
+RANDOM_MODELS = 10
+RANDOM_PERCENTILE = 99.0
+# Draws of a bootstrap: the ends of a 95 % interval then vary by about 3 % of its width (Efron & Tibshirani 1993).
+BOOTSTRAPS = 2000
+CONFIDENCE = 0.95
+
+# Calibration -------------------------------------------------------------------------------------------------------
+
+# ours: bits. A uniform prediction is wrong by 0.81 (8 values) or 1.11 (20 values) in the bijection.
+BIJECTION_ERROR = 0.01
+BIJECTION_KL = 0.01
+# ours: filters that see the last w observations; a model below the first follows more of the past than w = 3 does.
+HMM_SUPPORTED_WINDOW = 3
+HMM_REFUTED_WINDOW = 2
+# ours: bits, in either task; ten times the bound of support.
+ERROR_REFUTED = 0.1
+# ours: at least four seeds, and four in five of them, must say the same.
+SEEDS_AGREEING = 4
+SHARE_OF_SEEDS = 0.8
+# paper: the entropy errors that they report (I, version 3), averaged over samples before the difference is taken.
+PAPER_BIJECTION_ERROR = 0.007
+PAPER_HMM_ERROR = 0.049
+
+# Manifold ----------------------------------------------------------------------------------------------------------
+
+PC1_SHARE = 0.30  # paper (III): PC1 of the z-scored values has more than 30 % of their variance
+RHO = 0.6  # ours: |Spearman(PC1, H)|
+R2_GAIN = 0.05  # ours: held-out R^2 of H from the values beyond position, length and number of examples
+RHO_WITHIN = 0.3  # ours: |Spearman(PC1, H)| within a stratum, where position explains nothing
+
+# Keys --------------------------------------------------------------------------------------------------------------
+
+KEY_LAYERS = 0.5  # ours and paper: the share of layers in which it must hold
+PAPER_KEY_COSINE = 0.20  # paper (III): mean |cos| of keys. Gaussian vectors of 16 or more dimensions pass this, too.
+
+# Alignment, focusing, causal ---------------------------------------------------------------------------------------
+
+RHO_LAYER = 0.7  # ours: Spearman(alignment, layer)
+P_ALIGNMENT = 0.05  # ours
+FINAL_MASS = 2.0  # ours: the last layer's attention mass on relevant keys, in multiples of uniform attention
+FOCUSING = 0.30  # ours and paper: reduction of attention entropy; ours without the sink, and divided by log2 T
+RANDOM_AXES = 20  # ours: axes of matched variance beside the one of entropy
+AXIS_PERCENTILE = 95.0  # ours: the true axis's effect must be above this percentile of theirs
