@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,19 @@ def test_a_verdict_is_one_of_three_words(tmp_path: Path) -> None:
         read_result(path)
     with pytest.raises(LabError, match="missing"):
         read_result(tmp_path / "nothing.json")
+
+
+# The papers that come with the lab ---------------------------------------------------------------------------------
+
+
+def test_the_papers_that_come_with_the_lab_are_whole() -> None:
+    papers = {paper.name: paper for paper in list_papers()}
+    assert set(papers) >= {"bayesian-geometry", "induction-heads", "grokking", "attention-sinks"}
+    for paper in papers.values():
+        assert paper.notes.startswith("# ")
+        assert "contested" in paper.notes
+        assert all(link.startswith("https://") for link in paper.links)
+        assert all(claim.contested for claim in paper.claims)
+        # What the lab does not test says so.
+        untested = [claim.test for claim in paper.claims if not claim.sizes]
+        assert all(re.search("no verdict|no test|cannot test|not have", test) for test in untested)
