@@ -1,7 +1,7 @@
 """What the verdicts on papers rest on: intervals, permutation tests, held-out regression. numpy only.
 
-Samples of one sequence resemble one another. So folds keep a sequence together, a bootstrap draws whole sequences,
-and a permutation test takes one sample of each: `groups` says which samples belong together.
+Samples of one sequence resemble one another. So folds keep a sequence together, a bootstrap draws a number a
+sequence, and a permutation test takes one sample of each: `groups` says which samples belong together.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ BOOTSTRAPS = 2000
 CONFIDENCE = 0.95
 
 _FOLDS = 5
+_AT_ONCE = 100  # permutations that are held in memory
 # Ridge penalties that are tried, in multiples of the number of rows, on standardised columns.
 _PENALTIES = np.geomspace(1e-6, 1e2, 17)
 # Two sums of the same numbers in another order differ by rounding; a permutation that ties counts as a tie.
@@ -42,32 +43,59 @@ def spearman(x: Array, y: Array) -> float:
 def stratified_spearman(x: Array, y: Array, strata: Array) -> float:
     """Rank correlation within strata: ranks are taken and centred in each, then correlated over all samples.
 
-    What the stratum alone explains is gone. 0 where x or y is constant in every stratum.
+    What the stratum alone explains is gone; strata in which x or y is constant say nothing and are left out. 0 where
+    none is left.
     """
-    return _correlation(_centred_ranks(x, strata), _centred_ranks(y, strata))
+    return _correlation(*_within(x, y, strata))
 
 
 def stratified_permutation_p(
     x: Array, y: Array, strata: Array, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float | None:
-    """How often y, shuffled within strata, correlates with x as strongly as it does: (1 + k) / (1 + permutations).
+    """How often y, shuffled within strata, correlates within them as strongly as it does: (1 + k) / (1 + permutations).
 
     Two-sided, on |stratified_spearman|. Samples must be exchangeable within a stratum: one of each sequence (see
     `one_of_each`). None where y or x is constant in every stratum: there is nothing to shuffle.
     """
-    x, y = _centred_ranks(x, strata), _centred_ranks(y, strata)
+    return _permutation_p(*_within(x, y, strata), strata, permutations, seed)
+
+
+def overall_permutation_p(
+    x: Array, y: Array, strata: Array, permutations: int = PERMUTATIONS, seed: int = 0
+) -> float | None:
+    """The same for |spearman| over all samples: is it more than what the strata alone would give?"""
+    everything = np.zeros(len(x), dtype=int)
+    if not _centred_ranks(y, strata).any():
+        return None
+    return _permutation_p(_centred_ranks(x, everything), _centred_ranks(y, everything), strata, permutations, seed)
+
+
+def _permutation_p(x: Array, y: Array, strata: Array, permutations: int, seed: int) -> float | None:
     if not x.any() or not y.any():
         return None
-    observed = abs(_correlation(x, y))
+    _, place = np.unique(strata, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    x, y, place = x[order], y[order], place[order]
     random = np.random.default_rng(seed)
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    shuffled = np.empty_like(y)
-    reached = 0
-    for _ in range(permutations):
-        for places in members:
-            shuffled[places] = y[random.permutation(places)]
-        reached += abs(_correlation(x, shuffled)) >= observed - _TIE
+    products = np.empty(permutations)
+    for first in range(0, permutations, _AT_ONCE):
+        last = min(first + _AT_ONCE, permutations)
+        # Sorted by stratum, and at random within it.
+        shuffled = y[np.argsort(place + random.random((last - first, len(y))), axis=1)]
+        products[first:last] = shuffled @ x
+    tie = _TIE * math.sqrt(float(x @ x) * float(y @ y))
+    reached = int((np.abs(products) >= abs(float(x @ y)) - tie).sum())
     return (1 + reached) / (1 + permutations)
+
+
+def _within(x: Array, y: Array, strata: Array) -> tuple[Array, Array]:
+    """Ranks centred in each stratum, all 0 in those where x or y is constant."""
+    x, y = _centred_ranks(x, strata), _centred_ranks(y, strata)
+    for stratum in np.unique(strata):
+        places = strata == stratum
+        if not (x[places].any() and y[places].any()):
+            x[places] = y[places] = 0
+    return x, y
 
 
 def _centred_ranks(x: Array, strata: Array) -> Array:
@@ -103,30 +131,21 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def mean_of(x: Array) -> float:
-    """The mean, as the statistic of a bootstrap."""
-    return float(np.mean(x))
-
-
 def bootstrap_interval(
     x: Array,
-    statistic: Callable[[Array], float] = mean_of,
-    groups: Array | None = None,
+    statistic: Callable[..., Array] = np.mean,
     draws: int = BOOTSTRAPS,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval (Efron 1979) of a statistic of the rows of x; whole groups are drawn where given."""
-    random = np.random.default_rng(seed)
+    """Percentile interval (Efron 1979) of a statistic of independent numbers x [N], one a sequence or a seed.
+
+    statistic: as numpy's own, with `axis`.
+    """
     x = np.asarray(x)
-    if groups is None:
-        found = [statistic(x[random.integers(len(x), size=len(x))]) for _ in range(draws)]
-    else:
-        members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        drawn = (random.integers(len(members), size=len(members)) for _ in range(draws))
-        found = [statistic(x[np.concatenate([members[place] for place in places])]) for places in drawn]
+    drawn = x[np.random.default_rng(seed).integers(len(x), size=(draws, len(x)))]
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(found, [tail, 100 - tail])
+    low, high = np.percentile(statistic(drawn, axis=1), [tail, 100 - tail])
     return float(low), float(high)
 
 
