@@ -23,7 +23,7 @@ from llmlab.papers.bayesian_geometry.geometry import (
     take,
     z_scored,
 )
-from llmlab.papers.bayesian_geometry.geometry_check import check_geometry
+from llmlab.papers.bayesian_geometry.geometry_check import CLAIMS, check_geometry
 from llmlab.papers.bayesian_geometry.geometry_verdicts import (
     judge_manifold,
     key_layers,
@@ -250,8 +250,10 @@ def test_a_check_of_random_weights_refutes_what_it_is_asked_for_and_tells_how_fa
         sequences=25,
         progress=lambda what, done, total: told.append(done / total),
     )
-    assert [(one.claim, one.seeds) for one in found] == [("manifold", [0, 1, 2, 3]), ("keys", [0, 1, 2, 3])]
-    assert [one.verdict for one in found] == [NOT_SUPPORTED, NOT_SUPPORTED]
+    assert [(one.claim, one.seeds) for one in found] == [(claim, [0, 1, 2, 3]) for claim in CLAIMS]
+    assert [one.verdict for one in found[:2]] == [NOT_SUPPORTED, NOT_SUPPORTED]
+    assert SUPPORTED != found[2].verdict
     assert told == sorted(told)
     assert 0.9 < told[-1] < 1
-    assert {one.claim for one in found} <= {claim.id for claim in read_paper("bayesian-geometry").claims}
+    tested = {claim.id for claim in read_paper("bayesian-geometry").claims if claim.sizes}
+    assert tested == {*CLAIMS, "calibration"}

@@ -181,12 +181,17 @@ def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
     )
 
 
+def standard(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of the columns of x [N, C]; infinite where one is constant, so that z is 0 there."""
+    mean = x.mean(0)
+    spread = (x - mean).std(0)
+    return mean, np.where(spread <= _CONSTANT * spread.max(initial=0), np.inf, spread)
+
+
 def z_scored(x: Array) -> Array:
     """Columns less their mean, over their standard deviation; constant ones become 0."""
-    centred = x - x.mean(0)
-    spread = centred.std(0)
-    constant = spread <= _CONSTANT * spread.max(initial=0)
-    scaled: Array = np.where(constant, 0, centred / np.where(constant, 1, spread))
+    mean, spread = standard(x)
+    scaled: Array = (x - mean) / spread
     return scaled
 
 

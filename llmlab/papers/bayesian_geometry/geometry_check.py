@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from torch import nn
 
 from llmlab.papers.bayesian_geometry import thresholds as bounds
+from llmlab.papers.bayesian_geometry.causal import axis_effects, causal_verdict
 from llmlab.papers.bayesian_geometry.geometry import measure, samples_of
 from llmlab.papers.bayesian_geometry.geometry_verdicts import keys_verdict, manifold_verdict
 from llmlab.papers.bayesian_geometry.tasks import Task
 from llmlab.papers.records import Verdict
 from llmlab.progress import Progress, quiet
 
-MANIFOLD, KEYS = CLAIMS = ("manifold", "keys")
+MANIFOLD, KEYS, CAUSAL = CLAIMS = ("manifold", "keys", "causal")
 # About 2,500 samples of the small task: a rank correlation among so many is known to about 0.04.
 SEQUENCES = 400
 # Seeds of random weights, apart from any that a run is likely to have.
@@ -35,24 +35,27 @@ def check_geometry(
     the task's tokens fit; LabError where their attention cannot be watched.
     """
     samples = samples_of(task, sequences)
-    count = len(trained) + bounds.RANDOM_MODELS
+    seeds, shapes = sorted(trained), bool({MANIFOLD, KEYS} & {*claims})
+    parts = (len(trained) + bounds.RANDOM_MODELS) * shapes + len(trained) * (CAUSAL in claims)
+    numbers = iter(range(parts))
 
-    def part(done: int, what: str, now: int, total: int) -> None:
-        progress(f"Model {done + 1} of {count}: {what}", done * total + now, count * total)
+    def next_part() -> Progress:
+        number = next(numbers)
+        return lambda what, done, total: progress(what, number + (done / total if total else 0), parts)
 
-    measured = {
-        seed: measure(model.eval(), samples, seed, partial(part, done))
-        for done, (seed, model) in enumerate(sorted(trained.items()))
-    }
-    random = [
-        measure(
-            with_random_weights(_RANDOM_SEED + number).eval(), samples, number, partial(part, len(trained) + number)
-        )
-        for number in range(bounds.RANDOM_MODELS)
-    ]
-    found = []
-    if MANIFOLD in claims:
-        found.append(manifold_verdict(measured, random, samples, MANIFOLD))
-    if KEYS in claims:
-        found.append(keys_verdict(measured, random, KEYS))
+    found: list[Verdict] = []
+    if shapes:
+        measured = {seed: measure(trained[seed].eval(), samples, seed, next_part()) for seed in seeds}
+        random = [
+            measure(with_random_weights(_RANDOM_SEED + number).eval(), samples, number, next_part())
+            for number in range(bounds.RANDOM_MODELS)
+        ]
+        if MANIFOLD in claims:
+            found.append(manifold_verdict(measured, random, samples, MANIFOLD))
+        if KEYS in claims:
+            found.append(keys_verdict(measured, random, KEYS))
+    if CAUSAL in claims:
+        answers = task.layout.answers
+        effects = {seed: axis_effects(trained[seed].eval(), samples, answers, seed, next_part()) for seed in seeds}
+        found.append(causal_verdict(effects, len(samples.entropy), CAUSAL))
     return found
