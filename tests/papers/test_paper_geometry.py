@@ -252,7 +252,7 @@ def test_a_check_of_random_weights_refutes_what_it_is_asked_for_and_tells_how_fa
     )
     assert [(one.claim, one.seeds) for one in found] == [(claim, [0, 1, 2, 3]) for claim in CLAIMS]
     assert [one.verdict for one in found[:2]] == [NOT_SUPPORTED, NOT_SUPPORTED]
-    assert SUPPORTED != found[2].verdict
+    assert found[2].verdict != SUPPORTED
     assert told == sorted(told)
     assert 0.9 < told[-1] < 1
     tested = {claim.id for claim in read_paper("bayesian-geometry").claims if claim.sizes}
