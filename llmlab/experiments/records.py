@@ -192,6 +192,16 @@ class ExperimentFolder:
         return self.path.name
 
     @property
+    def worker(self) -> str:
+        """The module that runs its plan."""
+        return "llmlab.experiments.worker"
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it in a terminal."""
+        return f"llmlab-run experiment resume {self.id}"
+
+    @property
     def outputs(self) -> Path:
         """The outputs folder that it lies in; its runs are there too."""
         return self.path.parent.parent

@@ -113,7 +113,7 @@ def test_a_token_that_is_a_row_is_embedded_by_its_numbers() -> None:
     ids = task.batch(1, TRAIN, 0, 5).ids
     transitions, _, _ = task.parts(ids)
     embedded = embedding(torch.from_numpy(ids)).detach()
-    wanted = torch.from_numpy(transitions).float() @ embedding.rows.weight.T.detach()
+    wanted = 10 * torch.from_numpy(transitions).float() @ embedding.rows.weight.T.detach()
     torch.testing.assert_close(embedded[:, :3], wanted)
     torch.testing.assert_close(embedded[:, -1], embedding.weight[ids[:, -1]].detach())
 

@@ -17,6 +17,8 @@ from llmlab.papers.bayesian_geometry.tasks import Layout
 from llmlab.papers.settings import LSTM, MLP_POSITION, TRANSFORMER, TaskModelSettings
 from llmlab.settings import ModelSettings
 
+# A row's numbers are about 1/3 and differ by less; so scaled, they stand out beside a position's vector from the start.
+_ROW_SCALE = 10.0
 _HIDDEN = 4  # widths of a hidden layer, as in GPT-2's feed-forward
 
 
@@ -127,7 +129,7 @@ class RowEmbedding(nn.Embedding):
         plain = F.embedding(input.clamp(max=self.num_embeddings - 1), self.weight)
         codes = (input - self.num_embeddings).clamp(min=0)
         numbers = (codes[..., None] // self.powers % ROW_BASE).to(plain.dtype) / (ROW_BASE - 1)  # [B, T, row_width]
-        return torch.where((input < self.num_embeddings)[..., None], plain, self.rows(numbers))
+        return torch.where((input < self.num_embeddings)[..., None], plain, self.rows(_ROW_SCALE * numbers))
 
 
 def _embedding(layout: Layout, width: int) -> nn.Embedding:
