@@ -90,6 +90,20 @@ def test_values_and_keys_are_those_that_the_model_computes() -> None:
             assert np.allclose(getattr(found, name)[layer].reshape(count, -1), expected, atol=1e-5)
 
 
+def test_models_of_transformers_are_measured_the_same_way() -> None:
+    from tiny_models import llama
+
+    model = llama().requires_grad_(False)
+    some = Samples(SAMPLES.ids[:2], SAMPLES.places[:2], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
+    found = take(model, some)
+    hidden = model(torch.tensor(some.ids), output_hidden_states=True).hidden_states
+    expected = torch.cat([row[places] for row, places in zip(hidden[1], some.places, strict=True)])
+    assert np.allclose(found.residuals[0], expected, atol=1e-5)
+    projected = model.model.layers[1].self_attn.v_proj(model.model.layers[1].input_layernorm(expected))
+    assert np.allclose(found.values[1], projected, atol=1e-5)
+    assert key_weights(model) == []
+
+
 def test_a_planted_entropy_axis_is_found() -> None:
     found = manifold(along(SAMPLES.entropy, scale=0.2), SAMPLES)
     assert found.pc1 > 0.5
@@ -126,6 +140,7 @@ def test_entropy_that_is_the_position_cannot_be_told_from_it() -> None:
     assert found.rho > 0.95
     assert (found.within, found.p, found.p_within) == (None, None, None)
     assert found.r2_strata == pytest.approx(1)
+    assert found.r2_alone > 0.95
     assert judge_manifold(found, None, []) == INCONCLUSIVE
 
 

@@ -21,6 +21,7 @@ from llmlab.inspection.spectra import principal_components
 from llmlab.papers.bayesian_geometry.metrics import entropy
 from llmlab.papers.bayesian_geometry.tasks import Task, held_out
 from llmlab.papers.statistics import (
+    heldout_ridge_r2,
     one_of_each,
     overall_permutation_p,
     participation_ratio,
@@ -132,7 +133,8 @@ class Manifold:
     pc1, pc12: shares of the variance of z-scored columns along one and two components; participation: how many carry
     it; raw_pc1: without z-scoring. rho: |Spearman(PC1, H)|; within: the same within strata, None where H is constant
     in each of them. p, p_within: by permuting H within strata, on one sample of each sequence; uncorrected.
-    r2_strata, r2: held-out R^2 of H from the stratum alone, and with the activations; gain: the difference.
+    r2_alone, r2_strata, r2: held-out R^2 of H from the activations alone, from the stratum alone, and from both; gain:
+    what the activations add to the stratum.
     scores: PC1 of each sample, its sign such that it rises with H.
     """
 
@@ -144,6 +146,7 @@ class Manifold:
     within: float | None
     p: float | None
     p_within: float | None
+    r2_alone: float
     r2_strata: float
     r2: float
     scores: Array = field(repr=False)
@@ -175,6 +178,7 @@ def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
         within=abs(stratified_spearman(scores, h, strata)) if varies else None,
         p=overall_permutation_p(scores[some], h[some], strata[some], seed=seed),
         p_within=stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
+        r2_alone=heldout_ridge_r2(x, h, samples.sequence, seed),
         r2_strata=r2_strata,
         r2=r2,
         scores=scores * (-1 if rho < 0 else 1),

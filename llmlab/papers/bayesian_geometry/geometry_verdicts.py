@@ -20,6 +20,7 @@ from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval, holm
 
 # Samples of a scatter plot that are kept in a verdict's evidence: more cannot be told apart.
 _SHOWN = 1000
+_BY_LAYER = ("pc1", "pc12", "participation", "raw_pc1", "rho", "within", "r2_alone", "r2_strata", "r2", "gain")
 
 
 # Manifold ----------------------------------------------------------------------------------------------------------
@@ -87,16 +88,13 @@ def manifold_verdict(
         evidence={
             "seeds": seeds,
             "outcomes": outcomes,
-            **{
-                name: [[getattr(one, name) for one in trained[seed].values] for seed in seeds]
-                for name in ("pc1", "pc12", "participation", "raw_pc1", "rho", "within", "r2_strata", "r2", "gain")
-            },
+            **{name: [[getattr(one, name) for one in trained[seed].values] for seed in seeds] for name in _BY_LAYER},
             "residuals": {
                 name: [[getattr(one, name) for one in trained[seed].residuals] for seed in seeds]
                 for name in ("pc1", "rho", "within", "gain")
             },
             "random": {
-                name: [getattr(one, name) for one in controls] for name in ("pc1", "rho", "within", "r2", "gain")
+                name: [getattr(one, name) for one in controls] for name in ("pc1", "rho", "within", "r2_alone", "gain")
             },
             "scatter": {
                 "pc1": middle.scores[:_SHOWN].round(4).tolist(),
