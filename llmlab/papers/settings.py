@@ -45,7 +45,8 @@ class TaskDataSettings:
     length: int = setting(10, "HMM: observations in a sequence.", low=1, high=10_000)
     layout: str = setting(
         ROWS,
-        "HMM: how the matrices are written. rows: a token a row. numbers: a token a number, as in the paper.",
+        "HMM: how the matrices are written. rows: a token a state (its row of T) and a token a symbol (its column of "
+        "E). numbers: a token a number, as in the paper.",
         choices=(ROWS, NUMBERS),
     )
     batch_size: int = setting(128, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
@@ -84,7 +85,7 @@ class TaskSettings:
         if data.task != HMM:
             return 2 * data.pairs - 1
         if data.layout == ROWS:
-            return 2 * data.states + 1 + data.length
+            return data.states + data.symbols + 1 + data.length
         return data.states * (data.states + data.symbols) + 3 + 2 * data.length
 
     @property

@@ -13,6 +13,8 @@ from kills import DETERMINED, events_of, final_tensors
 from small_runs import train_here
 
 from llmlab.config import with_values
+from llmlab.errors import LabError
+from llmlab.inspection.answers import answer
 from llmlab.papers.bayesian_geometry.floors import floors
 from llmlab.papers.bayesian_geometry.models import RowEmbedding, make_model
 from llmlab.papers.bayesian_geometry.task_run import measure, open_task
@@ -29,6 +31,9 @@ from llmlab.papers.settings import (
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import PAPERS, RunFolder
 from llmlab.runs.launcher import create_run
+from llmlab.sessions.context import context_of
+from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import parse
 from llmlab.training.loop import FromScratch
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
@@ -123,3 +128,16 @@ def test_held_out_sequences_do_not_depend_on_how_many_are_asked_for() -> None:
     few, many = (np.concatenate([batch.ids for batch in held_out(task, count)]) for count in (300, 600))
     assert (len(few), len(many)) == (300, 600)
     np.testing.assert_array_equal(few, many[:300])
+
+
+def test_a_tasks_checkpoint_opens_as_any_model_does_and_reads_its_own_tokens(outputs: Path) -> None:
+    train_here(new(outputs, "opened", train__steps=2, train__eval_interval=0))
+    opened = open_model("opened@final", outputs)
+    ids = opened.tokenizer.encode("k1 v2 k0")
+    assert opened.tokenizer.decode(ids) == "k1 v2 k0"
+    assert opened.anatomy.n_layer == 1
+    assert context_of(parse("opened", outputs)) == 5
+    answer(opened, "inspect", {"text": "k1 v2 k0", "what": ["attention"]}, outputs / "seen.safetensors")
+    assert (outputs / "seen.safetensors").is_file()
+    with pytest.raises(LabError, match="no token of this task"):
+        opened.tokenizer.encode("king")

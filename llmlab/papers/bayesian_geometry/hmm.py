@@ -5,8 +5,8 @@ The belief about the state after each observation is the forward algorithm's (Ra
     alpha_1(j) ~ E[j, o_1] / S        alpha_t(j) ~ E[j, o_t] * sum_i alpha_{t-1}(i) T[i, j]
 
 Both matrices are in the sequence, so what is learned is that algorithm, not their values.
-Layouts: "rows" writes a row of a matrix as one token (short enough for a small model), "numbers" each number as a
-token of its own, as the paper does.
+Layouts: "rows" writes a state's row of T as one token, and so a symbol's column of E, the likelihood of every state
+(short enough for a small model); "numbers" makes each number a token of its own, as the paper does.
 """
 
 from __future__ import annotations
@@ -38,16 +38,11 @@ class HiddenMarkov:
     def layout(self) -> Layout:
         """Predictions are read at the observations."""
         states, rows = self.states, self.layout_kind == ROWS
-        if rows:  # S rows of T, S rows of E, SEP, observations; tokens: observations, states, SEP
-            begin, time = 2 * states + 1, 2 * states + 1 + self.length
+        if rows:  # S rows of T, O columns of E, SEP, observations; tokens: observations, states, SEP
+            begin, time = states + self.symbols + 1, states + self.symbols + 1 + self.length
             places = tuple(range(begin, time))
-            return Layout(
-                self.symbols + states + 1,
-                time,
-                places,
-                (self.symbols, self.symbols + states),
-                max(states, self.symbols),
-            )
+            answers = (self.symbols, self.symbols + states)
+            return Layout(self.symbols + states + 1, time, places, answers, row_width=states)
         # TRANS, S x S numbers, EMIT, S x O numbers, SEP, (OBS, observation) x K. Observations are the numbers 0 .. O-1,
         # as in the paper; the states that are answered have tokens of their own behind its 105.
         begin = 3 + states * (states + self.symbols)
@@ -75,7 +70,7 @@ class HiddenMarkov:
         posterior = forward(transitions / _PARTS, emissions / _PARTS, observed)
         if self.layout_kind == ROWS:
             plain = self.layout.vocab_size
-            rows = [row_ids(matrix, plain) for matrix in (transitions, emissions)]
+            rows = [row_ids(matrix, plain) for matrix in (transitions, emissions.transpose(0, 2, 1))]
             ids = np.concatenate([*rows, np.full((size, 1), plain - 1), observed], axis=1)
         else:
             mark = _PARTS + 1  # TRANS, EMIT, SEP, OBS follow the numbers 0.00 .. 1.00
@@ -97,13 +92,9 @@ class HiddenMarkov:
         """ids [B, T] -> the transition [B, S, S] and emission [B, S, O] matrices and the observations [B, K]."""
         states, symbols, size = self.states, self.symbols, len(ids)
         if self.layout_kind == ROWS:
-            rows = ids[:, : 2 * states] - self.layout.vocab_size
-            widths = (states, symbols)
-            matrices = [
-                row_numbers(part, width)
-                for part, width in zip((rows[:, :states], rows[:, states:]), widths, strict=True)
-            ]
-            return matrices[0] / _PARTS, matrices[1] / _PARTS, ids[:, 2 * states + 1 :]
+            end = states + symbols
+            numbers = row_numbers(ids[:, :end] - self.layout.vocab_size, states) / _PARTS  # [B, S + O, S]
+            return numbers[:, :states], numbers[:, states:].transpose(0, 2, 1), ids[:, end + 1 :]
         transitions = ids[:, 1 : 1 + states**2].reshape(size, states, states)
         emissions = ids[:, 2 + states**2 : 2 + states * (states + symbols)].reshape(size, states, symbols)
         return transitions / _PARTS, emissions / _PARTS, ids[:, list(self.layout.places)]

@@ -41,9 +41,9 @@ SIZES = {
     "minutes": Size(
         5,
         {
-            BIJECTION: _SMALL | {"data.values": 8, "data.pairs": 7, "train.steps": 1200},
+            BIJECTION: _SMALL | {"data.values": 8, "data.pairs": 7, "train.steps": 2000},
             DUPLICATES: _SMALL | {"data.values": 8, "data.pairs": 12, "train.steps": 1000},
-            HMM: _SMALL | _SMALL_HMM | {"train.steps": 1200},
+            HMM: _SMALL | _SMALL_HMM | {"train.steps": 2000},
         },
     ),
     "hour": Size(
