@@ -34,7 +34,6 @@ from llmlab.papers.statistics import (
 from llmlab.progress import Progress, quiet
 
 Array = np.ndarray
-VALUES, RESIDUALS = "values", "residuals"
 # Columns that vary less than this share of the largest one's spread are rounding, not signal.
 _CONSTANT = 1e-6
 

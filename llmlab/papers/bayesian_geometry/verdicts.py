@@ -124,10 +124,11 @@ def _calibration_words(errors: np.ndarray, hmm_errors: np.ndarray, hmm: list[Hmm
     if len(errors):
         said.append(f"In the bijection the entropy is off by {errors.mean():.4f} bits on average over seeds.")
     if len(hmm_errors):
-        lines = {w: np.mean([run.window(w) for run in hmm]) for w in (2, 3)}
+        three, two = bounds.HMM_SUPPORTED_WINDOW, bounds.HMM_REFUTED_WINDOW
+        lines = {w: np.mean([run.window(w) for run in hmm]) for w in (three, two)}
         said.append(
-            f"In the HMM by {hmm_errors.mean():.4f}; filters that see the last 3 and 2 observations are off by "
-            f"{lines[3]:.4f} and {lines[2]:.4f}."
+            f"In the HMM by {hmm_errors.mean():.4f}; filters that see the last {three} and {two} observations are off "
+            f"by {lines[three]:.4f} and {lines[two]:.4f}."
         )
     if not len(errors) or not len(hmm_errors):
         said.append("Only one of the two tasks was run, and support needs both.")
@@ -142,7 +143,8 @@ def _papers_calibration(bijection: list[Calibration], hmm: list[HmmRun]) -> Pape
         passes.append(error < bounds.BIJECTION_ERROR)
         words.append(
             f"Averaged over samples first, as their code does, the bijection's error is {error:.4f} bits; "
-            f"that code passes below {bounds.BIJECTION_ERROR:g}."
+            f"that code passes below {bounds.BIJECTION_ERROR:g}, and they report {bounds.PAPER_BIJECTION_ERROR:g} "
+            "(version 3) for 20 values."
         )
     if hmm:
         error = float(np.mean([one.model.paper_error for one in hmm]))
