@@ -192,7 +192,7 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
         print(line)
     print(f"\nReport: {folder.report}")
     if status.state != "finished":
-        print(f"Not all runs have ended. Go on: {folder.resume_command}")
+        print(f"It has not come to its end. Go on: {folder.resume_command}")
 
 
 def _verdict_lines(result: CheckResult) -> Iterator[str]:

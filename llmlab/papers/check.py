@@ -54,14 +54,23 @@ class CheckWorker(ExperimentWorker):
         lines = {name: asdict(found) for name, found in floors(task, count).items()}
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"model": asdict(measure(model, task, count)), "floors": lines})
+        write_result(self.folder.results_json, self._result(self._calibration()))
 
     def _write_results(self) -> None:
-        """Verdicts are given once, at the end: they are corrected together."""
+        """Nothing yet: what a run says is measured first."""
 
     def _write_report(self) -> None:
-        verdicts = self._verdicts()
+        verdicts = self._calibration()
+        # Geometry takes a minute, so it waits for all runs, and for another worker when this one is to stop.
+        if all(arm.ended for arm in self.status.arms.values()) and not self._stop_wanted():
+            verdicts += self._geometry()
+        result = self._result(verdicts)
+        write_result(self.folder.results_json, result)
+        write_check_report(self.folder, self.record, result)
+
+    def _result(self, verdicts: list[Verdict]) -> CheckResult:
         histories = [read_history(self.folder.run_of(arm, self.record.track)) for arm in self.record.arms]
-        result = CheckResult(
+        return CheckResult(
             paper=self.record.options["paper"],
             size=self.record.options["size"],
             verdicts=verdicts,
@@ -73,21 +82,16 @@ class CheckWorker(ExperimentWorker):
             seconds=self._seconds(),
             overall="; ".join(f"{one.claim}: {one.verdict}" for one in verdicts),
         )
-        write_result(self.folder.results_json, result)
-        write_check_report(self.folder, self.record, result)
 
-    def _verdicts(self) -> list[Verdict]:
-        claims: list[str] = self.record.options["claims"]
-        verdicts = []
+    def _calibration(self) -> list[Verdict]:
+        """The verdict on calibration, once there is a run to judge and it was asked for."""
         bijection = {arm.seed: found["model"] for arm, found in self._found(BIJECTION)}
         hmm = {arm.seed: HmmRun(found["model"], found["floors"]) for arm, found in self._found(HMM)}
-        if CALIBRATION in claims and (bijection or hmm):
-            verdict = calibration_verdict(bijection, hmm, CALIBRATION)
-            verdict.evidence |= self._beside()
-            verdicts.append(verdict)
-        if geometry := [claim for claim in claims if claim != CALIBRATION]:
-            verdicts += self._geometry(geometry)
-        return verdicts
+        if CALIBRATION not in self.record.options["claims"] or not (bijection or hmm):
+            return []
+        verdict = calibration_verdict(bijection, hmm, CALIBRATION)
+        verdict.evidence |= self._beside()
+        return [verdict]
 
     def _found(self, task: str, kind: str = TRANSFORMER) -> list[tuple[Arm, dict[str, Any]]]:
         """What was measured on the finished runs of a task: {"model": Calibration, "floors": {name: Calibration}}."""
@@ -114,14 +118,15 @@ class CheckWorker(ExperimentWorker):
                 evidence["beside"][kind] = asdict(found["model"])
         return evidence
 
-    def _geometry(self, claims: list[str]) -> list[Verdict]:
-        """Of the runs with repeated keys, where the entropy varies at each place."""
+    def _geometry(self) -> list[Verdict]:
+        """Of the runs with repeated keys, where the entropy varies at each place. Raises Stop when one is wanted."""
+        claims = [claim for claim in self.record.options["claims"] if claim != CALIBRATION]
         models, task, settings = {}, None, None
         for arm, _ in self._found(DUPLICATES):
             run = self.folder.run_of(arm, self.record.track)
             models[arm.seed], task = open_task(run, select(run.checkpoints, "final"))
             settings = run.info().task
-        if task is None or settings is None:
+        if not claims or task is None or settings is None:
             return []
         layout, shape = task.layout, settings.model
 

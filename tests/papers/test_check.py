@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +12,7 @@ import pytest
 from llmlab.cli.main import main
 from llmlab.errors import UsageError
 from llmlab.experiments.launcher import make_folder
+from llmlab.experiments.records import ArmStatus
 from llmlab.experiments.worker import Stop
 from llmlab.papers.bayesian_geometry import plan
 from llmlab.papers.bayesian_geometry.plan import CALIBRATION, KEYS, TESTED, Size, planned_runs
@@ -90,6 +92,24 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     assert {run["task"] for run in json.loads(capsys.readouterr().out)} == {BIJECTION, HMM}
     assert main(["show", first.id, "--outputs", str(outputs)]) == 0
     assert "learned by transformer 1x16" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path) -> None:
+    record = plan_check(request(outputs))
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    make_folder(folder, record)
+    worker = CheckWorker(folder)
+    with mock.patch.object(CheckWorker, "_geometry", return_value=[]) as geometry:
+        worker._write_report()
+        assert not geometry.called
+        worker.status = replace(worker.status, arms={arm.name: ArmStatus("failed") for arm in record.arms})
+        worker.stop_signal.set()
+        worker._write_report()
+        assert not geometry.called
+        worker.stop_signal.clear()
+        worker._write_report()
+        assert geometry.called
 
 
 def test_every_paper_is_shown_with_its_claims(capsys: pytest.CaptureFixture[str]) -> None:
