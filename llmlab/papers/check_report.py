@@ -112,9 +112,15 @@ def _draw(verdict: Verdict, folder: Path) -> None:
         nothing = evidence["uniform"].get(task)
         if nothing is not None:
             axis.plot(nothing["places"], nothing["errors"], "--", color="#888888", label="knowing nothing")
+        filters = list(evidence["hmm_floors"].values()) if task == "hmm" else []
+        for name, error in filters[0].items() if filters else ():
+            if name != "uniform":
+                axis.axhline(error, color="#d55e00", linestyle=":", linewidth=0.9)
+                axis.annotate(f"{name} seen", (0.99, error), xycoords=("axes fraction", "data"), fontsize=6, ha="right")
         axis.set_title(task, fontsize=9)
-        axis.set_xlabel("prediction")
+        axis.set_xlabel("prediction (by its place)")
         axis.set_yscale("symlog", linthresh=1e-3)
+        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25, linewidth=0.6)
     figure.axes[0].set_ylabel("entropy error (bits)")
     figure.axes[0].legend(frameon=False, fontsize=7)
