@@ -136,7 +136,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         seeds=args.seeds,
         predictions=[prediction.as_dict() for prediction in predictions_of(args)],
         options={"general": args.general} if args.general else {},
-        command=_command(args),
+        command=command_of(args),
     )
 
 
@@ -157,7 +157,7 @@ def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         subject=run.id,
         predictions=[prediction.as_dict() for prediction in predictions_of(args)],
         options={} if args.loss is None else {"target": args.loss},
-        command=_command(args),
+        command=command_of(args),
     )
 
 
@@ -342,7 +342,7 @@ def _parts(words: str | None) -> list[str]:
     return [part.strip() for part in (words or "").split(",") if part.strip()]
 
 
-def _command(args: argparse.Namespace) -> str:
+def command_of(args: argparse.Namespace) -> str:
     """The command line, without what names only a place on this machine."""
     words: list[str] = args.words
     kept = [word for i, word in enumerate(words) if word != "--outputs" and (i == 0 or words[i - 1] != "--outputs")]

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _POLL_SECONDS = 0.2
+Conclusion: TypeAlias = Callable[[ExperimentFolder, ExperimentStatus, bool], None]
 
 
-def follow(folder: ExperimentFolder, *, as_json: bool) -> int:
+def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | None = None) -> int:
     """Runs what is left of an experiment and shows it; returns the exit code. LabError when it fails.
+
+    conclude: says what came out, instead of the experiment's findings.
 
     The first Ctrl-C asks it to stop, and waits until the run that trains has saved; a second one ends it at once.
     """
@@ -50,7 +54,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool) -> int:
             worker.kill()  # its run dies with it
             worker.wait()
             shown.close()
-            say(f"Ended at once. Go on from what was saved: llmlab-run experiment resume {folder.id}")
+            say(f"Ended at once. Go on from what was saved: {folder.resume_command}")
             return INTERRUPTED
         except BaseException:
             worker.terminate()
@@ -65,9 +69,9 @@ def follow(folder: ExperimentFolder, *, as_json: bool) -> int:
         raise LabError(
             f"The worker of {folder.id} is gone (exit code {worker.returncode}).",
             f"All of its log: {folder.log}.",
-            f"Go on: llmlab-run experiment resume {folder.id}",
+            f"Go on: {folder.resume_command}",
         )
-    _conclude(folder, status, as_json)
+    (conclude or _conclude)(folder, status, as_json)
     return INTERRUPTED if interrupts.count else DONE
 
 

@@ -26,6 +26,7 @@ from llmlab.cli import (
     intervene,
     models,
     notebook,
+    paper,
     pretrain,
     runs,
 )
@@ -98,6 +99,7 @@ def _run(words: Sequence[str]) -> int:
         intervene,
         adapter,
         notebook,
+        paper,
         catalogue,
         doctor,
     )

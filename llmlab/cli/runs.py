@@ -13,9 +13,10 @@ from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.config import differences, to_mapping
 from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.settings import FULL, load_finetune_preset
+from llmlab.finetuning.settings import FULL, FinetuneSettings, load_finetune_preset
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
+from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.runs.launcher import request as send_request
@@ -162,6 +163,8 @@ class _RunLine:
         values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
         if isinstance(info.settings, PretrainSettings):
             values |= {"corpus": info.reads}
+        elif isinstance(info.settings, TaskSettings):
+            values |= {"task": info.reads, "model": info.settings.model.kind}
         else:
             values |= {"base": info.settings.model.base, "method": info.settings.model.method, "source": info.reads}
         values |= {"step": status.step, "steps": info.settings.train.steps}
@@ -182,6 +185,8 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
         yield f"  predicted    {stated(locked.prediction)}"
     if isinstance(settings, PretrainSettings):
         yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
+    elif isinstance(settings, TaskSettings):
+        yield f"  task         {settings.data.task}, learned by {settings.model.kind} {_size(info)}"
     else:
         yield f"  base         {settings.model.base}, {_size(info)}"
         yield f"  examples     {settings.data.source}"
@@ -200,16 +205,19 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
 def _size(info: RunInfo) -> str:
     """Layers and width of a model from scratch; the method of a fine-tuning, with an adapter's rank."""
     settings = info.settings
-    if isinstance(settings, PretrainSettings):
+    if not isinstance(settings, FinetuneSettings):
         return f"{settings.model.n_layer}x{settings.model.n_embd}"
     method = settings.model.method
     return method if method == FULL else f"{method} r{settings.lora.rank}"
 
 
 def _preset_settings(info: RunInfo) -> RunSettings:
-    scratch = isinstance(info.settings, PretrainSettings)
     try:
-        return load_preset(info.preset).settings if scratch else load_finetune_preset(info.preset).settings
+        if isinstance(info.settings, PretrainSettings):
+            return load_preset(info.preset).settings
+        if isinstance(info.settings, FinetuneSettings):
+            return load_finetune_preset(info.preset).settings
+        return TaskSettings()
     except UsageError:  # made without one, or with one that is gone
         return type(info.settings)()
 

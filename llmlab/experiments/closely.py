@@ -15,6 +15,7 @@ from llmlab.errors import LabError
 from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.model import GPT
+from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.open import open_model
@@ -40,6 +41,8 @@ def with_texts(run: RunFolder, spikes: Sequence[Spike], outputs: Path) -> tuple[
     try:
         if isinstance(settings, PretrainSettings):
             return [_pretraining_batch(run, settings, spike, outputs) for spike in spikes], []
+        if isinstance(settings, TaskSettings):
+            return list(spikes), ["A task's sequences are drawn anew at every step, so no text stands out."]
         return _finetuning_batches(run, settings, spikes, outputs), []
     except LabError as error:
         return list(spikes), [f"The texts of the spikes could not be read. {error}"]

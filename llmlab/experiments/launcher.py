@@ -31,11 +31,17 @@ def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFold
     text is not here or the folder cannot be made.
     """
     folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
+    make_folder(folder, record)
+    return folder
+
+
+def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
+    """`create_experiment` at a given place."""
     if folder.path.exists():
         raise UsageError(
-            f"An experiment named {record.id!r} is already there.",
+            f"{record.id!r} is already there.",
             f"It is in {folder.path}.",
-            f"Choose another --name, or go on with it: llmlab-run experiment resume {record.id}",
+            f"Choose another --name, or go on with it: {folder.resume_command}",
         )
     for arm in record.arms:
         if folder.run_of(arm, record.track).path.exists():
@@ -57,7 +63,6 @@ def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFold
             f"{error}.",
             "Choose another --outputs folder.",
         ) from error
-    return folder
 
 
 def _require_text(record: ExperimentRecord) -> None:
@@ -86,7 +91,7 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
         )
     requests.clear(folder.requests)
     status = replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
-    return launch("llmlab.experiments.worker", folder, status, {}, die_with_parent=follow_parent)
+    return launch(folder.worker, folder, status, {}, die_with_parent=follow_parent)
 
 
 def stop_experiment(folder: ExperimentFolder) -> None:
@@ -96,7 +101,7 @@ def stop_experiment(folder: ExperimentFolder) -> None:
         raise LabError(
             f"{folder.id} is not running (it is {status.state}).",
             "",
-            "" if status.state == "finished" else f"Go on with it: llmlab-run experiment resume {folder.id}",
+            "" if status.state == "finished" else f"Go on with it: {folder.resume_command}",
         )
     try:
         requests.send(folder.requests, "stop")

@@ -14,14 +14,17 @@ from typing import Any, TypeAlias
 from llmlab import __version__
 from llmlab.config import from_mapping, to_mapping, with_values
 from llmlab.errors import UsageError
-from llmlab.experiments.kinds import PRETRAINING, Kind
+from llmlab.experiments.kinds import Kind
 from llmlab.experiments.records import Arm, ArmStatus, ExperimentRecord
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.gpt.estimate import estimate
+from llmlab.papers.estimate import task_seconds
+from llmlab.papers.settings import TaskSettings
+from llmlab.runs.folder import SETTINGS, RunSettings, track_of
 from llmlab.runs.launcher import lasting, require_name
 from llmlab.settings import PretrainSettings
 
-Settings: TypeAlias = PretrainSettings | FinetuneSettings
+Settings: TypeAlias = RunSettings
 
 # What an experiment changes in a preset before the learner does: no samples, and no more checkpoints than going on
 # after an interruption takes.
@@ -108,15 +111,9 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
     return with_values(settings, {key: value for key, value in changes.items() if key not in given})
 
 
-def track_of(settings: Settings) -> str:
-    """pretraining or finetuning."""
-    return PRETRAINING if isinstance(settings, PretrainSettings) else "finetuning"
-
-
 def settings_of(record: ExperimentRecord, arm: Arm | None = None) -> Settings:
     """The settings of an arm, or of the base. Raises UsageError when the file names a setting that there is none of."""
-    kind: type[Settings] = PretrainSettings if record.track == PRETRAINING else FinetuneSettings
-    base: Settings = from_mapping(kind, record.base)
+    base: Settings = from_mapping(SETTINGS[record.track], record.base)
     return base if arm is None else with_values(base, arm.settings)
 
 
@@ -143,6 +140,8 @@ def seconds_left(record: ExperimentRecord, arms: Mapping[str, ArmStatus]) -> flo
 def expected_seconds(settings: Settings, outputs: Path) -> float:
     """A run's time on this machine, with starting and measuring. LabError when a base is not what it must be."""
     train = settings.train
+    if isinstance(settings, TaskSettings):
+        return task_seconds(settings)
     if isinstance(settings, FinetuneSettings):
         from llmlab.finetuning.estimate import estimate as estimate_tuning
 

@@ -26,7 +26,7 @@ from typing import Any
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.records import from_plain, require_time
-from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder
+from llmlab.runs.folder import SETTINGS, RunFolder
 from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
@@ -184,6 +184,16 @@ class ExperimentFolder(WorkerFolder):
     """An experiment by its folder. Cheap to make; reads nothing until asked."""
 
     @property
+    def worker(self) -> str:
+        """The module that runs its plan."""
+        return "llmlab.experiments.worker"
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it in a terminal."""
+        return f"llmlab-run experiment resume {self.id}"
+
+    @property
     def experiment_json(self) -> Path:
         return self.path / "experiment.json"
 
@@ -251,7 +261,7 @@ class ExperimentFolder(WorkerFolder):
 def _check(record: ExperimentRecord) -> None:
     """ValueError for what no plan says: names that lead out of the folders in which runs and files are, among them."""
     require_time("created", record.created)
-    if record.track not in (PRETRAINING, FINETUNING):
+    if record.track not in SETTINGS:
         raise ValueError(f"track is {record.track!r:.100}")
     for arm in record.arms:
         for name in (arm.name, arm.run):

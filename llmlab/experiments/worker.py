@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,18 @@ class Stop(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
-    return work_as("llmlab.experiments.worker", "experiment", _work, argv)
+    return serve("llmlab.experiments.worker", "experiment", lambda path: ExperimentWorker(ExperimentFolder(path)), argv)
 
 
-def _work(path: Path) -> None:
-    worker = ExperimentWorker(ExperimentFolder(path))
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
-    worker.run()
+def serve(module: str, what: str, make: Callable[[Path], ExperimentWorker], argv: list[str] | None) -> int:
+    """Runs the plan in the folder that the words name, as `work_as` does; returns the exit code."""
+
+    def work(path: Path) -> None:
+        worker = make(path)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
+        worker.run()
+
+    return work_as(module, what, work, argv)
 
 
 class ExperimentWorker:
@@ -102,10 +108,10 @@ class ExperimentWorker:
             self._require_go()
             if not self.status.arms[arm.name].ended:
                 self._run_arm(arm)
-                write_results(self.folder, build_results(self.folder, self.record))
+                self._write_results()
             if self.status.arms[arm.name].state == "finished":
                 self._update(arm=arm.name, doing=f"Measuring {arm.name}")
-                measure_arm(self.folder, self.record, arm, self._require_go)
+                self._measure(arm)
         whole = all(self.status.arms[arm.name].ended for arm in self.record.arms)
         self._conclude("finished" if whole else "stopped")
 
@@ -215,10 +221,24 @@ class ExperimentWorker:
     def _conclude(self, state: str) -> None:
         """Results, figures and report of what is there, then the last word."""
         self._update(arm="", doing="Writing the report")
+        self._write_report()
+        self._update(state=state, doing="")
+
+    # What a kind of plan does with its runs ----------------------------------------------------------------------
+
+    def _measure(self, arm: Arm) -> None:
+        """What is to be measured on a finished run's checkpoints, unless that was done."""
+        measure_arm(self.folder, self.record, arm, self._require_go)
+
+    def _write_results(self) -> None:
+        """What the runs that have ended say."""
+        write_results(self.folder, build_results(self.folder, self.record))
+
+    def _write_report(self) -> None:
+        """All that came out, for people."""
         results = build_results(self.folder, self.record, look_closely=True)
         write_results(self.folder, results)
         write_report(self.folder, self.record, results, seconds=self._seconds())
-        self._update(state=state, doing="")
 
     def _stop_wanted(self) -> bool:
         if not self.stop_signal.is_set():

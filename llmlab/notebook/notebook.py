@@ -23,6 +23,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.outcomes import Outcomes, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import EXPERIMENT, RUN
+from llmlab.papers.settings import TaskSettings
 from llmlab.records import to_plain
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.registry import list_runs
@@ -260,6 +261,8 @@ def title_of(settings: RunSettings) -> str:
         model, text = settings.model, Path(settings.data.corpus).name
         layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
         return f"{layers} of width {model.n_embd} on {text}, {steps}"
+    if isinstance(settings, TaskSettings):
+        return f"{settings.model.kind} on the task {settings.data.task}, {steps}"
     method = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}[settings.model.method]
     return f"{method} of {Path(settings.model.base).name} on {Path(settings.data.source).name}, {steps}"
 

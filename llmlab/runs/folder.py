@@ -21,6 +21,7 @@ from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.papers.settings import TaskSettings
 from llmlab.records import from_plain, require_time
 from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
 from llmlab.settings import PretrainSettings
@@ -29,7 +30,13 @@ RUN_FORMAT = 1
 # The folder under outputs/ that a run is in, and what it does.
 PRETRAINING = "pretraining"
 FINETUNING = "finetuning"
-RunSettings: TypeAlias = PretrainSettings | FinetuneSettings
+PAPERS = "papers"  # runs on tasks with a known posterior; checks of papers lie beside them
+RunSettings: TypeAlias = PretrainSettings | FinetuneSettings | TaskSettings
+SETTINGS: dict[str, type[RunSettings]] = {
+    PRETRAINING: PretrainSettings,
+    FINETUNING: FinetuneSettings,
+    PAPERS: TaskSettings,
+}
 LIVE_STATES = ("queued", "running", "paused", "stopping")
 ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
 
@@ -88,10 +95,12 @@ class RunInfo:
 
     @property
     def pretraining(self) -> PretrainSettings:
-        """The settings of a run from scratch. LabError when it fine-tunes."""
+        """The settings of a run from scratch on text. LabError when it is of another kind."""
         if isinstance(self.settings, PretrainSettings):
             return self.settings
-        raise LabError(f"{self.id} is a fine-tuning run.", f"It changes {self.settings.model.base}.")
+        if isinstance(self.settings, FinetuneSettings):
+            raise LabError(f"{self.id} is a fine-tuning run.", f"It changes {self.settings.model.base}.")
+        raise LabError(f"{self.id} is a run on a task of a paper.", "It reads no text.")
 
     @property
     def finetuning(self) -> FinetuneSettings:
@@ -101,14 +110,28 @@ class RunInfo:
         raise LabError(f"{self.id} is not a fine-tuning run.", "It trains from scratch: it has no base.")
 
     @property
+    def task(self) -> TaskSettings:
+        """The settings of a run on a task. LabError when it is of another kind."""
+        if isinstance(self.settings, TaskSettings):
+            return self.settings
+        raise LabError(f"{self.id} is not a run on a task of a paper.", f"It learns from {self.reads}.")
+
+    @property
     def reads(self) -> str:
-        """What it learns from: a corpus, or examples."""
+        """What it learns from: a corpus, examples, or a task."""
         return learns_from(self.settings)
 
 
 def learns_from(settings: RunSettings) -> str:
-    """A corpus, or examples, as the settings name it."""
+    """A corpus, examples, or a task, as the settings name it."""
+    if isinstance(settings, TaskSettings):
+        return settings.data.task
     return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
+
+
+def track_of(settings: RunSettings) -> str:
+    """The track of runs with such settings."""
+    return next(track for track, kind in SETTINGS.items() if isinstance(settings, kind))
 
 
 @dataclass(frozen=True)
@@ -153,8 +176,7 @@ class RunFolder(WorkerFolder):
         if isinstance(version, int) and version > RUN_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
         try:
-            kind = FinetuneSettings if values.get("track") == FINETUNING else PretrainSettings
-            settings = from_mapping(kind, values["settings"])
+            settings = from_mapping(SETTINGS.get(values.get("track", ""), PretrainSettings), values["settings"])
             info = from_plain(RunInfo, values | {"id": self.id, "settings": settings})
             require_time("created", info.created)
             return info

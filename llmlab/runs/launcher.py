@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
-from llmlab.config import SettingInfo, differences, with_values
+from llmlab.config import SettingInfo, describe, differences, with_values
 from llmlab.errors import LabError, UsageError
+from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import RUN
+from llmlab.papers.settings import TaskSettings
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
-from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunInfo, RunSettings, RunStatus, learns_from
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
 from llmlab.runs.worker_process import launch
 from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.reference import ModelFolder, SavedRun, parse
@@ -39,6 +41,7 @@ _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776
 # What decides which id means which text. All kinds but gpt2 take their vocabulary from the text itself.
 _VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
 _TEXT_SETTINGS = ("data.corpus", "data.max_tokens")
+_TASK_SETTINGS = tuple(info.key for info in describe(TaskSettings) if info.section == "data")
 # What decides the shapes and the meaning of a fine-tuning run's weights.
 _ADAPTER_SETTINGS = ("model.base", "model.method", "lora.rank", "lora.alpha", "lora.targets")
 
@@ -61,7 +64,7 @@ def create_run(
     Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
     the folder cannot be made.
     """
-    track = PRETRAINING if isinstance(settings, PretrainSettings) else FINETUNING
+    track = track_of(settings)
     if name is None:
         name = _free_name(outputs / track, settings, preset)
     require_name(name, "a run", 100)
@@ -131,6 +134,8 @@ def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
         path = expanded(settings.data.corpus)
         if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
             return with_values(settings, {"data.corpus": str(path.resolve())})
+        return settings
+    if isinstance(settings, TaskSettings):
         return settings
     if not settings.model.base:
         raise UsageError("No model was named.", "Fine-tuning begins from one.", "`llmlab-run models` lists them.")
@@ -224,9 +229,11 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
 
 def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: RunSettings) -> None:
     """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
-    scratch = isinstance(settings, PretrainSettings)
-    if not isinstance(settings, PretrainSettings):
+    scratch = not isinstance(settings, FinetuneSettings)
+    if isinstance(settings, FinetuneSettings):
         unfit: tuple[str, ...] = _ADAPTER_SETTINGS
+    elif isinstance(settings, TaskSettings):
+        unfit = _TASK_SETTINGS
     elif settings.data.tokenizer == "gpt2":
         unfit = _VOCABULARY_SETTINGS
     else:

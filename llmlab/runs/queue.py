@@ -18,15 +18,12 @@ from typing import Any
 from llmlab.config import from_mapping, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
-from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.records import from_plain, require_time
-from llmlab.runs.folder import FINETUNING, PRETRAINING, RunFolder, RunSettings
+from llmlab.runs.folder import SETTINGS, RunFolder, RunSettings, track_of
 from llmlab.runs.launcher import create_run
 from llmlab.runs.registry import list_runs
-from llmlab.settings import PretrainSettings
 
 QUEUE_FORMAT = 1
-_SETTINGS: dict[str, type] = {PRETRAINING: PretrainSettings, FINETUNING: FinetuneSettings}
 # Whoever holds the lock writes a small file, or makes a run's folder.
 _LOCK_SECONDS = 20.0
 
@@ -46,8 +43,8 @@ class QueuedRun:
 
     @property
     def track(self) -> str:
-        """pretraining or finetuning."""
-        return FINETUNING if isinstance(self.settings, FinetuneSettings) else PRETRAINING
+        """The folder that its run will be in."""
+        return track_of(self.settings)
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ def _plain(item: QueuedRun) -> dict[str, Any]:
 
 
 def _item(values: dict[str, Any]) -> QueuedRun:
-    settings: RunSettings = from_mapping(_SETTINGS[values["track"]], values["settings"])
+    settings: RunSettings = from_mapping(SETTINGS[values["track"]], values["settings"])
     item = from_plain(QueuedRun, values | {"settings": settings})
     require_time("added", item.added)
     if item.seconds is not None and not math.isfinite(item.seconds):

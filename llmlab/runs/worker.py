@@ -13,6 +13,7 @@ import platform
 import signal
 import time
 import traceback
+from typing import Any
 
 import filelock
 import numpy as np
@@ -25,6 +26,7 @@ from llmlab.errors import Cancelled, LabError
 from llmlab.files import clear_litter, write_json
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.estimate import estimate
+from llmlab.papers.settings import TaskSettings
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.worker_process import log, work_as
@@ -126,6 +128,10 @@ def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
             recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
 
         return Finetuner(place, settings, tell)
+    if isinstance(settings, TaskSettings):
+        from llmlab.papers.bayesian_geometry.task_run import TaskRun
+
+        return TaskRun(place, settings)
     data = load_dataset(
         settings.data,
         settings.model.block_size,
@@ -198,7 +204,7 @@ def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | No
 
 def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
     """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
-    kind = FinetuneSettings if "lora" in now.settings else PretrainSettings
+    kind = _kind_of(now.settings)
     old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
     sentences = []
     for info, before, after in differences(old, new):
@@ -215,6 +221,13 @@ def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
             shown = "" if name == "The token file" else f" ({before} -> {after})"
             sentences.append(f"{name} changed{shown}; rounding or data differ from an uninterrupted run.")
     return sentences
+
+
+def _kind_of(settings: dict[str, Any]) -> type[RunSettings]:
+    """Whose plain values these are: each kind has a section, or a setting, that no other has."""
+    if "lora" in settings:
+        return FinetuneSettings
+    return TaskSettings if "task" in settings["data"] else PretrainSettings
 
 
 def explain(error: Exception, settings: RunSettings) -> LabError:

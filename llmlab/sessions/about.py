@@ -11,6 +11,8 @@ import psutil
 from llmlab.errors import LabError
 from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 from llmlab.inspection.anatomy import Refusals
+from llmlab.papers.bayesian_geometry.tasks import task_of
+from llmlab.papers.settings import TRANSFORMER, TaskSettings
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.gguf_header import count_gguf_numbers
@@ -25,6 +27,7 @@ from llmlab.sessions.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_task,
     is_tuned,
 )
 from llmlab.sessions.scratch import described_model, read_tokenizer
@@ -106,6 +109,8 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
     run = reference.run
     if is_tuned(run):  # a base has its tokenizer
         return About(**_of_live(reference), **_of_base(base_of(run)), memory_bytes=_resident())
+    if is_task(run):
+        return About(**_of_live(reference), **_of_task(run.info().task), memory_bytes=_resident())
     while not run.tokenizer_json.is_file():
         status = run.status()
         if not status.live:
@@ -134,6 +139,15 @@ def _of_gpt(settings: ModelSettings, vocab_size: int) -> dict[str, Any]:
         "vocab_size": padded_vocab_size(settings, vocab_size),
         "context": settings.block_size,
     }
+
+
+def _of_task(settings: TaskSettings) -> dict[str, Any]:
+    """The shape of a GPT that learns a task. LabError for another model: the panels look at attention."""
+    model = settings.model
+    if model.kind != TRANSFORMER:
+        raise LabError(f"A model of the kind {model.kind} cannot be looked into.", "It has no attention.")
+    shape = ModelSettings(n_layer=model.n_layer, n_head=model.n_head, n_embd=model.n_embd, block_size=settings.time)
+    return _of_gpt(shape, task_of(settings.data).layout.vocab_size)
 
 
 def _of_base(base: Reference) -> dict[str, Any]:

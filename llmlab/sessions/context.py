@@ -15,6 +15,7 @@ from llmlab.sessions.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_task,
     is_tuned,
 )
 from llmlab.sessions.scratch import described_model
@@ -26,6 +27,8 @@ def context_of(reference: Reference) -> int:
     match reference:
         case SavedRun(run) | LiveRun(run) if is_tuned(run):
             return context_of(base_of(run))
+        case SavedRun(run) | LiveRun(run) if is_task(run):
+            return run.info().task.time
         case SavedRun(run, _, which):
             return described_model(run, select(run.checkpoints, which))[0].block_size
         case LiveRun(run):

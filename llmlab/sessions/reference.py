@@ -27,7 +27,7 @@ from typing import TypeAlias
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json
 from llmlab.runs.checkpoints import select
-from llmlab.runs.folder import FINETUNING, RunFolder
+from llmlab.runs.folder import FINETUNING, PAPERS, RunFolder
 from llmlab.runs.registry import list_runs
 from llmlab.sessions.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 
@@ -282,6 +282,11 @@ class _Search:
 def is_tuned(run: RunFolder) -> bool:
     """Whether a run fine-tunes: its checkpoints stand on a base."""
     return (read_json(run.run_json) or {}).get("track") == FINETUNING
+
+
+def is_task(run: RunFolder) -> bool:
+    """Whether a run learns a task of a paper: its tokens are no text's."""
+    return (read_json(run.run_json) or {}).get("track") == PAPERS
 
 
 def _is_which(word: str) -> bool:

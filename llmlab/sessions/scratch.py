@@ -13,7 +13,7 @@ from llmlab.runs.checkpoints import Checkpoint, select, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.memory import require_memory
 from llmlab.sessions.model import OpenModel
-from llmlab.sessions.reference import SavedRun, is_tuned
+from llmlab.sessions.reference import SavedRun, is_task, is_tuned
 from llmlab.settings import ModelSettings, PretrainSettings
 from llmlab.training.state import load_weights
 
@@ -31,6 +31,18 @@ def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: i
         from llmlab.sessions.adapter import open_tuned
 
         return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+    if is_task(run):
+        from llmlab.papers.bayesian_geometry.task_run import TaskTokenizer, open_task
+
+        model, task = open_task(run, checkpoint)
+        return OpenModel(
+            reference=f"{reference.named or run.id}@{checkpoint.step}",
+            name=f"{run.id}, step {checkpoint.step:,}",
+            kind="scratch",
+            model=model,
+            tokenizer=TaskTokenizer(task),
+            step=checkpoint.step,
+        )
     return open_checkpoint(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
 
 

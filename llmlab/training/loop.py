@@ -1,10 +1,11 @@
-"""Training a GPT from scratch: read `Trainer.train` first, it is the whole of it."""
+"""Training from scratch: read `FromScratch.train` first, it is the whole of it. `Trainer` trains a GPT on text."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from llmlab.corpora.windows import Windows, fixed_windows, gather
 from llmlab.errors import LabError
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.model import GPT
+from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint
 from llmlab.settings import PretrainSettings
 from llmlab.training import state
@@ -29,25 +31,14 @@ from llmlab.training.run import StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate
 
 
-class Trainer(TrainingRun):
-    """A GPT and its data. `train` runs until the end, a stop, or an error."""
+class FromScratch(TrainingRun):
+    """A model whose every weight is learned, from batches that are a function of their number."""
 
-    settings: PretrainSettings
-    model: GPT
+    settings: PretrainSettings | TaskSettings
 
-    def __init__(self, place: Workplace, settings: PretrainSettings, data: Dataset) -> None:
-        super().__init__(place, settings, data.key)
-        train, model, batches, device = settings.train, settings.model, settings.data, place.device
-        torch.manual_seed(train.seed)
-        self.data, self.tokenizer = data, data.tokenizer
-        self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
-        self.optimizer = make_optimizer(self.model, train)
-        self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
-        self.windows = Windows(
-            data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
-        )
-        self.flops_per_token = flops_per_token(model, data.tokenizer.vocab_size)
-        self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
+    @abstractmethod
+    def loss_of_batch(self, index: int) -> torch.Tensor:
+        """Mean loss of training batch number `index`, nats: a scalar with its graph."""
 
     def train(self) -> None:
         """Optimizer steps until `train.steps`, with everything that happens between them."""
@@ -72,9 +63,8 @@ class Trainer(TrainingRun):
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device.kind)
         for micro in range(train.grad_accum):
-            ids, targets = self._batch(self.progress.step * train.grad_accum + micro)
             with self.device.autocast():
-                share = self._loss_of(ids, targets) / train.grad_accum
+                share = self.loss_of_batch(self.progress.step * train.grad_accum + micro) / train.grad_accum
             self.scaler.scale(share).backward()
             loss += share.detach()
         self.scaler.unscale_(self.optimizer)
@@ -91,6 +81,45 @@ class Trainer(TrainingRun):
     def tokens_per_step(self) -> int:
         """Tokens that a step reads."""
         return self.settings.tokens_per_step
+
+    def save_weights(self, folder: Path) -> None:
+        """Every weight."""
+        state.save_weights(folder, self.model)
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """Every weight."""
+        state.load_weights(checkpoint.path, self.model)
+
+    def plain_model(self) -> nn.Module:
+        """The model without torch.compile around it."""
+        return self.model
+
+
+class Trainer(FromScratch):
+    """A GPT and the text that it learns from."""
+
+    settings: PretrainSettings
+    model: GPT
+
+    def __init__(self, place: Workplace, settings: PretrainSettings, data: Dataset) -> None:
+        super().__init__(place, settings, data.key)
+        train, model, batches, device = settings.train, settings.model, settings.data, place.device
+        torch.manual_seed(train.seed)
+        self.data, self.tokenizer = data, data.tokenizer
+        self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
+        self.optimizer = make_optimizer(self.model, train)
+        self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
+        self.windows = Windows(
+            data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
+        )
+        self.flops_per_token = flops_per_token(model, data.tokenizer.vocab_size)
+        self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
+
+    def loss_of_batch(self, index: int) -> torch.Tensor:
+        """Of the windows of that batch."""
+        ids, targets = self._batch(index)
+        loss: torch.Tensor = self._loss_of(ids, targets)
+        return loss
 
     def choose_prompts(self) -> None:
         """The prompts of the settings, without those that the vocabulary cannot say, of which a warning is given."""
@@ -125,14 +154,6 @@ class Trainer(TrainingRun):
             "parameters": self._parameters(),
         }
 
-    def save_weights(self, folder: Path) -> None:
-        """Every weight."""
-        state.save_weights(folder, self.model)
-
-    def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Every weight."""
-        state.load_weights(checkpoint.path, self.model)
-
     def require_same_text(self, checkpoint: Checkpoint) -> None:
         """LabError when the text gives another vocabulary than the checkpoint was trained with."""
         if checkpoint.about.get("tokenizer") != self.data.tokenizer.key():
@@ -141,10 +162,6 @@ class Trainer(TrainingRun):
                 f"{checkpoint.name} was trained on other tokens than {self.settings.data.corpus} has today.",
                 "Put the old text back, or start a new run.",
             )
-
-    def plain_model(self) -> nn.Module:
-        """The model without torch.compile around it."""
-        return self.model
 
     def started(self, changed: list[str]) -> Started:
         """With all that is known of text and model."""

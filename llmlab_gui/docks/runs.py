@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab.papers.settings import TaskSettings
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
@@ -243,6 +244,8 @@ class RunsDock(LabDock):
         actions = self._actions
         for name in ("open", "branch", "again", "folder"):
             actions[name].setEnabled(one is not None)
+        if one is not None and isinstance(one.info.settings, TaskSettings):  # `llmlab-run paper` sets those up
+            actions["again"].setEnabled(False)
         actions["pause"].setEnabled(state == "running")
         actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor, QFont
 
-from llmlab.finetuning.settings import FULL
+from llmlab.finetuning.settings import FULL, FinetuneSettings
+from llmlab.papers.settings import TaskSettings
 from llmlab.runs.folder import RunSettings
 from llmlab.settings import PretrainSettings
 from llmlab_gui.docks.row_tables import header_data
@@ -215,9 +216,11 @@ def created_text(seconds: float) -> str:
 
 
 def kind_text(settings: RunSettings) -> str:
-    """`pretraining`, `lora, rank 8`, `full`: what a run does, in a word or two."""
+    """`pretraining`, `lora, rank 8`, `full`, `task, lstm`: what a run does, in a word or two."""
     if isinstance(settings, PretrainSettings):
         return "pretraining"
+    if isinstance(settings, TaskSettings):
+        return f"task, {settings.model.kind}"
     return (
         settings.model.method
         if settings.model.method == FULL
@@ -227,7 +230,7 @@ def kind_text(settings: RunSettings) -> str:
 
 def base_of(settings: RunSettings) -> str:
     """The model that is fine-tuned; nothing for a run from scratch."""
-    return "" if isinstance(settings, PretrainSettings) else settings.model.base
+    return settings.model.base if isinstance(settings, FinetuneSettings) else ""
 
 
 def _last_part(name: str) -> str:
@@ -242,6 +245,9 @@ def _about(settings: RunSettings) -> list[str]:
             f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
             f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
         ]
+    if isinstance(settings, TaskSettings):
+        task = settings.model
+        return [f"{task.kind}, {task.n_layer} layers, width {task.n_embd}", f"Task {settings.data.task}"]
     lora, examples = settings.lora, settings.data
     adapters = "" if settings.model.method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
     return [

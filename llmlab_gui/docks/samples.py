@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.runs.launcher import request
 from llmlab.settings import PretrainSettings
 from llmlab.training.events import Evaluated, Event, Sampled, Scored
@@ -159,7 +160,7 @@ class SamplesDock(LabDock):
         self._ticked = set()
         if row is not None:
             settings = row.info.settings
-            scratch = isinstance(settings, PretrainSettings)
+            scratch = not isinstance(settings, FinetuneSettings)
             self.view.set_monospace(isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char")
             self.caption(_WRITES if scratch else _ANSWERS, "loss-curves" if scratch else "fine-tuning")
             if not self._chosen_by_hand:  # of a fine-tuning run, before and after
@@ -253,7 +254,7 @@ class SamplesDock(LabDock):
     def _is_scratch(self) -> bool:
         """Whether the run trains from scratch: it continues texts, and answers nothing."""
         row = self.lab.row(self._run_id)
-        return row is None or isinstance(row.info.settings, PretrainSettings)
+        return row is None or not isinstance(row.info.settings, FinetuneSettings)
 
     def _choose(self) -> None:
         self._chosen_by_hand = True

@@ -1,0 +1,211 @@
+"""`paper`: what papers claim, and whether it holds here, in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from llmlab.cli import text
+from llmlab.cli.experiment import command_of
+from llmlab.cli.experiment_follow import follow
+from llmlab.cli.output import DONE, print_json
+from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.errors import LabError, UsageError
+from llmlab.experiments.launcher import make_folder, stop_experiment
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, list_checks, plan_check
+from llmlab.papers.records import SIZES, CheckResult, list_papers, read_paper, read_result
+from llmlab.runs.folder import PAPERS
+
+_ACTIONS = ("list", "show", "run", "resume", "cancel", "verdict")
+_DETAILS = """actions:
+  list           the papers that the lab knows, and the checks that were begun
+  show PAPER     its claims: what would support or refute each, and how it is tested here
+  run PAPER      trains what a check needs and judges; under a --name that is there, it goes on
+  resume ID      goes on with a check that was interrupted
+  cancel ID      asks a check to stop: its run saves first
+  verdict ID     what came out
+
+examples:
+  llmlab-run paper run bayesian-geometry --plan
+  llmlab-run paper run bayesian-geometry --size minutes --claims calibration --name wind-tunnel
+  llmlab-run paper verdict wind-tunnel"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add("paper", paper, "read a paper's claims, and check whether they hold here", _DETAILS)
+    parser.add_argument("what", metavar="ACTION", help=", ".join(_ACTIONS))
+    parser.add_argument("target", metavar="PAPER|ID", nargs="?", help="a paper's name, or a check's id")
+    parser.add_argument("--size", default=SIZES[0], metavar="|".join(SIZES), help="how much is trained")
+    parser.add_argument("--claims", metavar="A,B", default="", help="only these claims")
+    parser.add_argument("--seeds", metavar="N", type=int, default=0, help="seeds of each task (default: the size's)")
+    parser.add_argument("--name", default="", help="the check's id (default: made from date and paper)")
+    parser.add_argument("--plan", action="store_true", help="print the runs and their time, and start nothing")
+    add_outputs(parser)
+
+
+def paper(args: argparse.Namespace) -> int:
+    """Does what the first word says."""
+    if args.what not in _ACTIONS:
+        nearest = difflib.get_close_matches(args.what, _ACTIONS, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else ""
+        raise UsageError(f"There is no action {args.what!r}.", f"There are: {', '.join(_ACTIONS)}.", hint)
+    if args.what != "list" and args.target is None:
+        raise UsageError(f"{args.what} needs a name.", "", "`llmlab-run paper list` lists papers and checks.")
+    actions = {"list": _list, "show": _show, "run": _run, "resume": _resume, "cancel": _cancel, "verdict": _verdict}
+    return actions[args.what](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    papers, checks = list_papers(), list_checks(outputs_of(args))
+    if args.json:
+        about = [{"name": one.name, "title": one.title, "claims": [claim.id for claim in one.claims]} for one in papers]
+        print_json({"papers": about, "checks": [{"id": one.id, "state": one.status().state} for one in checks]})
+        return DONE
+    rows = [(one.name, str(one.year), ", ".join(claims_tested(one)) or "-", one.title) for one in papers]
+    for line in text.table(("paper", "year", "tested here", "title"), rows):
+        print(line)
+    if checks:
+        print()
+        rows = [_check_row(folder) for folder in checks]
+        for line in text.table(("check", "state", "begun", "verdicts"), rows):
+            print(line)
+    return DONE
+
+
+def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
+    try:
+        begun = text.ago(folder.record().created)
+    except LabError:
+        return folder.id, "damaged", "", ""
+    try:
+        overall = read_result(folder.results_json).overall
+    except LabError:  # none yet
+        overall = ""
+    return folder.id, folder.status().state, begun, overall
+
+
+def _show(args: argparse.Namespace) -> int:
+    found = read_paper(args.target)
+    if args.json:
+        print_json(asdict(found) | {"tested": claims_tested(found)})
+        return DONE
+    print(f"{found.title}\n{found.authors}, {found.year}\n")
+    for link in found.links:
+        print(f"  {link}")
+    can = claims_tested(found)
+    for claim in found.claims:
+        print(f"\n{claim.id}: {claim.title}{'' if claim.id in can else ' (no runs test it here yet)'}")
+        parts = (
+            ("claim", claim.statement),
+            ("where", claim.where),
+            ("supports", claim.supports),
+            ("refutes", claim.refutes),
+            ("test", claim.test),
+            ("the paper", claim.papers_criterion),
+            ("contested", claim.contested),
+        )
+        for name, words in parts:
+            if words:
+                for line in text.hanging(f"  {name:10} ", words):
+                    print(line)
+    return DONE
+
+
+def _run(args: argparse.Namespace) -> int:
+    outputs = outputs_of(args)
+    claims = [part.strip() for part in args.claims.split(",") if part.strip()]
+    record = plan_check(
+        CheckRequest(read_paper(args.target), args.size, outputs, claims, args.seeds, args.name, command_of(args))
+    )
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    if folder.experiment_json.is_file():
+        before = folder.record()
+        if (before.options, before.arms) != (record.options, record.arms):
+            raise UsageError(
+                f"A check named {record.id!r} is already there.",
+                "It was begun with other claims, seeds or sizes.",
+                f"Go on with it: {folder.resume_command}, or choose another --name.",
+            )
+        record = before
+    if args.plan:
+        return _show_plan(record, args.json)
+    if not folder.experiment_json.is_file():
+        make_folder(folder, record)
+    if not args.json:
+        print(_plan_line(record))
+    return follow(folder, as_json=args.json, conclude=_conclude)
+
+
+def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
+    if as_json:
+        print_json(asdict(record))
+        return DONE
+    print(_plan_line(record))
+    rows = [(arm.name, str(arm.seed), text.duration(arm.estimated_seconds)) for arm in record.arms]
+    for line in text.table(("run", "seed", "about"), rows, right=(1, 2)):
+        print(line)
+    return DONE
+
+
+def _plan_line(record: ExperimentRecord) -> str:
+    runs, claims = text.counted(len(record.arms), "run"), ", ".join(record.options["claims"])
+    return f"{record.id}: {claims}; {runs}, about {text.duration(record.estimated_seconds)}"
+
+
+def _resume(args: argparse.Namespace) -> int:
+    return follow(find_check(args.target, outputs_of(args)), as_json=args.json, conclude=_conclude)
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    folder = find_check(args.target, outputs_of(args))
+    stop_experiment(folder)
+    if args.json:
+        print_json({"check": folder.id, "request": "stop"})
+    else:
+        print(f"{folder.id} stops: its run saves first. Go on later: {folder.resume_command}")
+    return DONE
+
+
+def _verdict(args: argparse.Namespace) -> int:
+    folder = find_check(args.target, outputs_of(args))
+    result = read_result(folder.results_json)
+    if args.json:
+        print_json(asdict(result))
+        return DONE
+    for line in _verdict_lines(result):
+        print(line)
+    print(f"\nReport: {folder.report}")
+    return DONE
+
+
+def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:
+    result = read_result(folder.results_json)
+    if as_json:
+        print_json({"event": status.state, "check": folder.id, "report": str(folder.report), "result": asdict(result)})
+        return
+    print()
+    for line in _verdict_lines(result):
+        print(line)
+    print(f"\nReport: {folder.report}")
+    if status.state != "finished":
+        print(f"It has not come to its end. Go on: {folder.resume_command}")
+
+
+def _verdict_lines(result: CheckResult) -> Iterator[str]:
+    rows = []
+    for one in result.verdicts:
+        value = "-" if one.statistic.value is None else f"{one.statistic.value:.4g} {one.statistic.unit}".rstrip()
+        own = {True: "passes", False: "fails", None: "-"}[one.papers_criterion.passes]
+        rows.append((one.claim, one.verdict, f"{one.statistic.name} {value}", own))
+    yield from text.table(("claim", "verdict", "statistic", "the paper's criterion"), rows)
+    for one in result.verdicts:
+        yield ""
+        yield from text.hanging(f"{one.claim}: ", one.reason)
+        yield from text.hanging("  threshold  ", one.threshold)
+        yield from text.hanging("  the paper  ", one.papers_criterion.words)
+    if not result.verdicts:
+        yield "No run has ended yet, so nothing can be said."

@@ -1,0 +1,1 @@
+"""Papers: their claims, and checks of them."""

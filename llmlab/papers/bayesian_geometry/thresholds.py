@@ -1,0 +1,53 @@
+"""Where the line is between supported and not supported: fixed before the runs, in one place, with their origin.
+
+`ours`: a choice of this lab. `paper`: the papers' own bound. Errors are in bits; nothing here is fitted to a result.
+Claims that have no verdict yet have their bounds in the paper's table of claims.
+"""
+
+from __future__ import annotations
+
+# Statistics --------------------------------------------------------------------------------------------------------
+
+# H is permuted within strata of position, length or k; how often: llmlab.papers.statistics.PERMUTATIONS.
+# ours: of a permutation test, after Holm's correction.
+P_SUPPORTED = 0.01
+# ours: within strata, above this nothing was found at all.
+P_NOTHING = 0.05
+# ours: models with random weights to compare with; their 99th percentile is then the largest one of them.
+RANDOM_MODELS = 10
+RANDOM_PERCENTILE = 99.0
+
+# Calibration -------------------------------------------------------------------------------------------------------
+
+# ours for each sample; paper: their code passes 0.01 bits after averaging over samples. A uniform prediction is
+# wrong by 0.81 (8 values) or 1.11 (20 values).
+BIJECTION_ERROR = 0.01
+BIJECTION_KL = 0.01
+# ours: filters that see the last w observations; a model below the first follows more of the past than w = 3 does.
+HMM_SUPPORTED_WINDOW = 3
+HMM_REFUTED_WINDOW = 2
+# ours and paper: bits, in either task. Their code calls 0.1 and more a failure.
+ERROR_REFUTED = 0.1
+# ours: at least four seeds, and four in five of them, must say the same.
+SEEDS_AGREEING = 4
+SHARE_OF_SEEDS = 0.8
+# paper: the entropy errors that they report (I, version 3), averaged over samples before the difference is taken.
+PAPER_BIJECTION_ERROR = 0.007
+PAPER_HMM_ERROR = 0.049
+
+# Manifold ----------------------------------------------------------------------------------------------------------
+
+PC1_SHARE = 0.30  # paper (III): PC1 of the z-scored values has more than 30 % of their variance
+RHO = 0.6  # ours: |Spearman(PC1, H)|
+R2_GAIN = 0.05  # ours: held-out R^2 of H from the values beyond position, length and number of examples
+RHO_WITHIN = 0.3  # ours: |Spearman(PC1, H)| within a stratum, where position explains nothing
+
+# Keys --------------------------------------------------------------------------------------------------------------
+
+KEY_LAYERS = 0.5  # ours and paper: the share of layers in which it must hold
+PAPER_KEY_COSINE = 0.20  # paper (III): mean |cos| of keys. Gaussian vectors of 16 or more dimensions pass this, too.
+
+# The use of the axis -----------------------------------------------------------------------------------------------
+
+RANDOM_AXES = 20  # ours: axes beside the one of entropy, scaled to move the stream as far
+AXIS_PERCENTILE = 95.0  # ours: the true axis's effect must be above this percentile of theirs

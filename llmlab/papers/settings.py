@@ -1,0 +1,107 @@
+"""The settings of a run on a task whose exact posterior is known. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from llmlab.config import setting
+from llmlab.errors import UsageError
+from llmlab.settings import CheckpointSettings, SampleSettings, TrainSettings
+
+BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
+TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX = "transformer", "lstm", "mlp-position", "mlp-prefix"
+ROWS, NUMBERS = "rows", "numbers"
+
+
+@dataclass(frozen=True)
+class TaskModelSettings:
+    """What learns the task."""
+
+    kind: str = setting(
+        TRANSFORMER,
+        "transformer: the lab's GPT. lstm: a recurrent network. mlp-position: sees one token, no context. "
+        "mlp-prefix: sees all tokens so far at once.",
+        choices=(TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX),
+    )
+    n_layer: int = setting(2, "Blocks, or recurrent or hidden layers.", unit="layers", low=1, high=200)
+    n_head: int = setting(4, "Attention heads of a block.", unit="heads", low=1, high=256)
+    n_embd: int = setting(64, "Width.", unit="numbers a token", low=8, high=16384)
+
+
+@dataclass(frozen=True)
+class TaskDataSettings:
+    """Which task, how large, and how it is cut into batches."""
+
+    task: str = setting(
+        BIJECTION,
+        "bijection: pairs of a hidden one-to-one map, no key twice. duplicates: keys repeat, first occurrences are "
+        "scored. hmm: which state a hidden Markov model is in.",
+        choices=(BIJECTION, DUPLICATES, HMM),
+    )
+    values: int = setting(8, "Bijection: how many keys, and values, there are.", low=2, high=1000)
+    pairs: int = setting(7, "Bijection: pairs in a sequence; the last value is not shown.", unit="pairs", low=1)
+    states: int = setting(3, "HMM: hidden states.", low=2, high=9)
+    symbols: int = setting(3, "HMM: symbols that can be observed.", low=2, high=9)
+    length: int = setting(10, "HMM: observations in a sequence.", low=1, high=10_000)
+    layout: str = setting(
+        ROWS,
+        "HMM: how the matrices are written. rows: a token a state (its row of T) and a token a symbol (its column of "
+        "E). numbers: a token a number, as in the paper.",
+        choices=(ROWS, NUMBERS),
+    )
+    batch_size: int = setting(128, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
+
+
+def _train() -> TrainSettings:
+    """Of the tasks: the rates at which the small models were found to learn in a minute."""
+    return TrainSettings(
+        steps=1200,
+        learning_rate=3e-3,
+        min_learning_rate=0.0,
+        warmup_steps=50,
+        weight_decay=0.0,
+        eval_interval=200,
+        eval_windows=512,
+        sample_interval=0,
+    )
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """All that decides a run on a task. A window, in `train`, is a sequence; nothing is sampled."""
+
+    model: TaskModelSettings = field(default_factory=TaskModelSettings)
+    data: TaskDataSettings = field(default_factory=TaskDataSettings)
+    train: TrainSettings = field(default_factory=_train)
+    samples: SampleSettings = field(default_factory=lambda: SampleSettings(prompts=()))
+    checkpoints: CheckpointSettings = field(
+        default_factory=lambda: replace(CheckpointSettings(), interval=200, keep_last=1, best=False)
+    )
+
+    @property
+    def time(self) -> int:
+        """Tokens of a sequence."""
+        data = self.data
+        if data.task != HMM:
+            return 2 * data.pairs - 1
+        if data.layout == ROWS:
+            return data.states + data.symbols + 1 + data.length
+        return data.states * (data.states + data.symbols) + 3 + 2 * data.length
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads."""
+        return self.train.grad_accum * self.data.batch_size * self.time
+
+    def __post_init__(self) -> None:
+        """Refuses combinations that no single range can."""
+        if self.data.task == BIJECTION and self.data.pairs > self.data.values:
+            raise UsageError(
+                f"data.pairs ({self.data.pairs}) is above data.values ({self.data.values}).",
+                "No key comes twice in this task.",
+                "Set data.task=duplicates, where keys repeat.",
+            )
+        if self.model.kind == TRANSFORMER and self.model.n_embd % self.model.n_head:
+            raise UsageError(
+                f"model.n_embd ({self.model.n_embd}) does not divide among model.n_head ({self.model.n_head}) heads."
+            )

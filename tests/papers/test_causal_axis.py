@@ -1,0 +1,114 @@
+"""Removing an axis removes it and nothing else, random axes move the stream as far, and the verdict needs both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_models import lively, shape
+from torch import Tensor
+
+from llmlab.inspection.anatomy import anatomy_of
+from llmlab.inspection.capture import Edit, Point, run
+from llmlab.papers.bayesian_geometry.bijection import Bijection
+from llmlab.papers.bayesian_geometry.causal import (
+    AxisEffects,
+    Removal,
+    axis_effects,
+    causal_verdict,
+    judge_axis,
+    scored_places,
+)
+from llmlab.papers.bayesian_geometry.geometry import samples_of
+from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+
+TASK = Bijection(8, 12, repeats=True)
+SAMPLES = samples_of(TASK, 20)
+MODEL = lively(shape(n_layer=3, block_size=23), 16).requires_grad_(False)
+ANSWERS = TASK.layout.answers
+
+
+class Seen(Edit):
+    """What the next layer reads, and what a removal made of it."""
+
+    def __init__(self, inner: Edit) -> None:
+        self._inner = inner
+        self.before: Tensor | None = None
+        self.after: Tensor | None = None
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
+        changed = self._inner.residual(layer, point, x)
+        if changed is not None:
+            self.before, self.after = x.clone(), changed.clone()
+        return changed
+
+
+def test_an_axis_is_taken_out_at_the_scored_places_of_one_layer_alone() -> None:
+    random = np.random.default_rng(0)
+    axis, mean = random.normal(size=32), random.normal(size=32)
+    axis /= np.linalg.norm(axis)
+    scored = scored_places(SAMPLES)
+    seen = Seen(Removal(1, scored, mean, axis, axis))
+    run(MODEL, anatomy_of(MODEL), torch.tensor(SAMPLES.ids), edits=[seen])
+    assert seen.before is not None
+    assert seen.after is not None
+    assert torch.equal(seen.after[~scored], seen.before[~scored])
+    left = (seen.after[scored] - torch.from_numpy(mean).float()) @ torch.from_numpy(axis).float()
+    assert left.abs().max() < 1e-4
+    other = seen.after[scored] - seen.before[scored]
+    assert np.linalg.matrix_rank(other.numpy(), tol=1e-3) == 1
+
+
+def test_random_axes_move_the_stream_as_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = []
+    scored = scored_places(SAMPLES)
+    apply = Removal.residual
+
+    def watched(self: Removal, layer: int, point: Point, x: Tensor) -> Tensor | None:
+        changed = apply(self, layer, point, x)
+        if changed is not None:
+            distances.append(float((changed - x)[scored].square().sum(-1).mean()))
+        return changed
+
+    monkeypatch.setattr(Removal, "residual", watched)
+    found = axis_effects(MODEL, SAMPLES, ANSWERS)
+    assert found.layer == 1
+    assert len(distances) == 21
+    assert distances == pytest.approx([distances[0]] * 21, rel=1e-3)
+    assert min(found.effect, *found.random) > 0
+
+
+def test_a_belief_that_does_not_read_the_stream_cannot_be_moved() -> None:
+    model = lively(shape(n_layer=3, block_size=23), 16).requires_grad_(False)
+    model.unembedding.zero_()
+    found = axis_effects(model, SAMPLES, ANSWERS)
+    assert max(found.effect, *found.random) == pytest.approx(0, abs=1e-6)
+
+
+FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * place for place in range(20)], [0.0] * 20)
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        ({}, SUPPORTED),
+        ({"rho": 0.59}, INCONCLUSIVE),
+        ({"effect": 0.1801}, NOT_SUPPORTED),  # the 95th percentile of 0, 0.01, ... 0.19 is 0.1805
+        ({"effect": 0.1806}, SUPPORTED),
+    ],
+)
+def test_the_axis_must_follow_entropy_and_do_more_than_random_ones(values: dict[str, float], outcome: str) -> None:
+    assert judge_axis(replace(FOUND, **values)) == outcome
+
+
+def test_the_verdict_on_the_axis_needs_four_seeds() -> None:
+    inert = replace(FOUND, effect=0.05)
+    found = causal_verdict(dict.fromkeys(range(4), inert) | {4: FOUND}, 100)
+    assert found.verdict == NOT_SUPPORTED
+    # As many as do as much: those of 0.05 to 0.19, and itself.
+    assert found.p == pytest.approx(16 / 21)
+    assert found.statistic.value == pytest.approx(0.05 / 0.095)
+    assert causal_verdict(dict.fromkeys(range(3), FOUND), 100).verdict == INCONCLUSIVE
+    assert causal_verdict(dict.fromkeys(range(4), FOUND), 100).verdict == SUPPORTED

@@ -1,0 +1,127 @@
+"""A check plans what its claims need, runs it, goes on where it was interrupted, and says what came out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from llmlab.cli.main import main
+from llmlab.errors import UsageError
+from llmlab.experiments.launcher import make_folder
+from llmlab.experiments.records import ArmStatus
+from llmlab.experiments.worker import Stop
+from llmlab.papers.bayesian_geometry import plan
+from llmlab.papers.bayesian_geometry.plan import CALIBRATION, KEYS, TESTED, Size, planned_runs
+from llmlab.papers.check import CheckWorker
+from llmlab.papers.checks import BAYESIAN_GEOMETRY, CheckFolder, CheckRequest, claims_tested, find_check, plan_check
+from llmlab.papers.records import INCONCLUSIVE, SIZES, list_papers, read_paper, read_result
+from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM
+from llmlab.runs.folder import PAPERS
+
+_TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}
+_TINY |= {"data.batch_size": 16, "train.steps": 3, "train.eval_windows": 16, "train.eval_interval": 3}
+TINY = Size(1, {BIJECTION: _TINY, HMM: _TINY}, sequences=50)
+
+
+@pytest.fixture
+def tiny() -> object:
+    """`minutes`, in seconds: two tasks, one seed, nothing beside the transformer."""
+    with mock.patch.dict(plan.SIZES, minutes=TINY), mock.patch.object(plan, "BASELINES", ()):
+        yield
+
+
+def request(outputs: Path, name: str = "check", **changes: object) -> CheckRequest:
+    return CheckRequest(read_paper(BAYESIAN_GEOMETRY), "minutes", outputs, [CALIBRATION], name=name, **changes)
+
+
+def test_every_size_has_a_plan_and_geometry_needs_only_repeated_keys() -> None:
+    assert tuple(plan.SIZES) == SIZES
+    for size in SIZES:
+        runs = planned_runs(size, TESTED)
+        assert len({run.name for run in runs}) == len(runs)
+        assert {run.task for run in runs} == {BIJECTION, DUPLICATES, HMM}
+    assert {run.task for run in planned_runs("minutes", [KEYS])} == {DUPLICATES}
+    assert len({run.seed for run in planned_runs("minutes", [CALIBRATION])}) == 5
+
+
+def test_a_claim_without_a_test_and_an_unknown_size_are_refused(outputs: Path) -> None:
+    paper = read_paper(BAYESIAN_GEOMETRY)
+    assert set(claims_tested(paper)) == set(TESTED)
+    with pytest.raises(UsageError, match="no claim"):
+        plan_check(CheckRequest(paper, "minutes", outputs, ["calibrated"]))
+    with pytest.raises(UsageError, match="no test of 'real-models'"):
+        plan_check(CheckRequest(paper, "minutes", outputs, ["real-models"]))
+    with pytest.raises(UsageError, match="no size"):
+        plan_check(CheckRequest(paper, "seconds", outputs))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = plan_check(request(outputs, command="llmlab-run paper run bayesian-geometry"))
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    make_folder(folder, record)
+    with mock.patch.object(CheckWorker, "_measure", side_effect=Stop):  # after its first run
+        CheckWorker(folder).run()
+    assert folder.status().state == "stopped"
+    assert read_result(folder.results_json).verdicts == []
+    first = folder.run_of(record.arms[0], PAPERS)
+    before = first.events.read_bytes()
+
+    CheckWorker(find_check("check", outputs)).run()
+    assert folder.status().state == "finished"
+    assert first.events.read_bytes() == before
+    (verdict,) = read_result(folder.results_json).verdicts
+    assert verdict.verdict == INCONCLUSIVE  # one seed says nothing
+    assert verdict.seeds == [1]
+    assert set(verdict.evidence["hmm_floors"]["1"]) >= {"uniform", "last 2", "last 3"}
+    report = folder.report.read_text()
+    assert "llmlab-run paper run bayesian-geometry" in report
+    assert (folder.figures / "calibration.png").is_file()
+
+    assert main(["paper", "verdict", "check", "--outputs", str(outputs)]) == 0
+    assert "calibration  inconclusive" in capsys.readouterr().out
+    assert main(["paper", "list", "--json", "--outputs", str(outputs)]) == 0
+    assert json.loads(capsys.readouterr().out)["checks"] == [{"id": "check", "state": "finished"}]
+    assert main(["runs", "--json", "--outputs", str(outputs)]) == 0
+    assert {run["task"] for run in json.loads(capsys.readouterr().out)} == {BIJECTION, HMM}
+    assert main(["show", first.id, "--outputs", str(outputs)]) == 0
+    assert "learned by transformer 1x16" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path) -> None:
+    record = plan_check(request(outputs))
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    make_folder(folder, record)
+    worker = CheckWorker(folder)
+    with mock.patch.object(CheckWorker, "_geometry", return_value=[]) as geometry:
+        worker._write_report()
+        assert not geometry.called
+        worker.status = replace(worker.status, arms={arm.name: ArmStatus("failed") for arm in record.arms})
+        worker.stop_signal.set()
+        worker._write_report()
+        assert not geometry.called
+        worker.stop_signal.clear()
+        worker._write_report()
+        assert geometry.called
+
+
+def test_every_paper_is_shown_with_its_claims(capsys: pytest.CaptureFixture[str]) -> None:
+    for paper in list_papers():
+        assert main(["paper", "show", paper.name]) == 0
+        shown = capsys.readouterr().out
+        assert all(claim.title in shown for claim in paper.claims)
+
+
+def test_a_plan_starts_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "run", BAYESIAN_GEOMETRY, "--plan", "--seeds", "2", "--outputs", str(outputs)]) == 0
+    assert "hmm-s2" in capsys.readouterr().out
+    assert not list(outputs.iterdir())
+    assert main(["paper", "rnu", BAYESIAN_GEOMETRY]) == 2
+    assert "Did you mean run?" in capsys.readouterr().err

@@ -1,0 +1,274 @@
+"""The measures find a planted axis, do not take position for belief, and read what the model really has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import lively, shape
+
+from llmlab.gpt.model import GPT
+from llmlab.papers.bayesian_geometry.bijection import Bijection
+from llmlab.papers.bayesian_geometry.geometry import (
+    Activations,
+    Keys,
+    Manifold,
+    ModelGeometry,
+    Samples,
+    key_weights,
+    keys_of,
+    manifold,
+    measure,
+    samples_of,
+    take,
+    z_scored,
+)
+from llmlab.papers.bayesian_geometry.geometry_check import CLAIMS, check_geometry
+from llmlab.papers.bayesian_geometry.geometry_verdicts import (
+    judge_manifold,
+    key_layers,
+    keys_verdict,
+    manifold_verdict,
+)
+from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, read_paper
+from llmlab.papers.statistics import overall_permutation_p, random_cosine_floor
+
+TASK = Bijection(8, 12, repeats=True)
+SAMPLES = samples_of(TASK, 150)
+WIDTH = 24
+
+
+def noise(seed: int, scale: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, scale, (len(SAMPLES.entropy), WIDTH))
+
+
+def along(line: np.ndarray, seed: int = 0, scale: float = 0.5) -> np.ndarray:
+    """Activations that rise along one random direction with a number of each sample, in noise."""
+    direction = np.random.default_rng(99).normal(size=WIDTH)
+    return np.outer((line - line.mean()) / line.std(), direction) + noise(seed, scale)
+
+
+def model_of_keys(cosine: float, seed: int = 0) -> ModelGeometry:
+    cosines = np.random.default_rng(seed).normal(cosine, 0.01, (150, 2))
+    return ModelGeometry([], [], Keys(cosines, random_cosine_floor(16), [], 0.0))
+
+
+def model_with(values: np.ndarray, seed: int = 0) -> ModelGeometry:
+    found = manifold(values, SAMPLES, seed)
+    return ModelGeometry([found], [found], model_of_keys(0.21, seed).keys)
+
+
+RANDOM = [model_with(noise(seed), seed) for seed in range(10, 20)]
+
+
+def test_samples_are_the_scored_keys_with_their_exact_entropy() -> None:
+    at = 0
+    for sequence in range(150):
+        ids, places = SAMPLES.ids[sequence], SAMPLES.places[sequence]
+        assert places == [place for place in range(0, 23, 2) if ids[place] not in ids[:place:2]]
+        for place in places:
+            assert SAMPLES.entropy[at] == pytest.approx(np.log2(8 - len(set(ids[1:place:2]))))
+            assert (SAMPLES.stratum[at], SAMPLES.sequence[at]) == (place, sequence)
+            at += 1
+    assert at == len(SAMPLES.entropy)
+
+
+def test_values_and_keys_are_those_that_the_model_computes() -> None:
+    model = lively(shape(n_kv_head=2, block_size=23), 16).requires_grad_(False)
+    some = Samples(SAMPLES.ids[:3], SAMPLES.places[:3], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
+    found = take(model, some)
+    count = sum(map(len, some.places))
+    assert [x.shape for x in found.values] == [(count, 16)] * 2
+    assert [x.shape for x in found.keys] == [(count, 2, 8)] * 2
+    ids = torch.tensor(some.ids)
+    stream = model.token_embedding(ids) + model.position_embedding.weight[:23]  # type: ignore[union-attr, index]
+    for layer, block in enumerate(model.blocks):
+        _, key, value = block.attention.qkv(block.attention_norm(stream)).split([32, 16, 16], -1)  # type: ignore[operator, union-attr]
+        stream = block(stream)
+        for name, ours in (("keys", key), ("values", value), ("residuals", stream)):
+            expected = torch.cat([row[places] for row, places in zip(ours, some.places, strict=True)])
+            assert np.allclose(getattr(found, name)[layer].reshape(count, -1), expected, atol=1e-5)
+
+
+def test_models_of_transformers_are_measured_the_same_way() -> None:
+    from tiny_models import llama
+
+    model = llama().requires_grad_(False)
+    some = Samples(SAMPLES.ids[:2], SAMPLES.places[:2], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
+    found = take(model, some)
+    hidden = model(torch.tensor(some.ids), output_hidden_states=True).hidden_states
+    expected = torch.cat([row[places] for row, places in zip(hidden[1], some.places, strict=True)])
+    assert np.allclose(found.residuals[0], expected, atol=1e-5)
+    projected = model.model.layers[1].self_attn.v_proj(model.model.layers[1].input_layernorm(expected))
+    assert np.allclose(found.values[1], projected, atol=1e-5)
+    assert key_weights(model) == []
+
+
+def test_a_planted_entropy_axis_is_found() -> None:
+    found = manifold(along(SAMPLES.entropy, scale=0.2), SAMPLES)
+    assert found.pc1 > 0.5
+    assert found.rho > 0.95
+    assert found.within is not None
+    assert found.within > 0.7  # at a place entropy has two or three values, and ties keep a rank correlation from 1
+    assert found.p == found.p_within == 1 / 1001
+    assert found.gain > 0.15
+    assert np.corrcoef(found.scores, SAMPLES.entropy)[0, 1] > 0.95
+
+
+def test_isotropic_noise_is_spread_over_all_directions() -> None:
+    found = manifold(noise(3), SAMPLES)
+    assert found.participation > 20
+    assert found.pc1 < 0.1
+    assert abs(found.gain) < 0.02
+
+
+def test_an_axis_of_position_is_not_one_of_belief() -> None:
+    found = manifold(along(-SAMPLES.stratum.astype(float)), SAMPLES)
+    assert found.rho > 0.8
+    assert found.r2_strata > 0.7
+    assert found.within is not None
+    assert found.within < 0.1
+    assert found.p_within is not None
+    assert found.p_within > 0.05
+    assert found.gain < 0.01
+
+
+def test_entropy_that_is_the_position_cannot_be_told_from_it() -> None:
+    samples = samples_of(Bijection(8, 7), 40)
+    x = np.outer(samples.entropy, np.ones(5)) + np.random.default_rng(0).normal(0, 0.1, (len(samples.entropy), 5))
+    found = manifold(x, samples)
+    assert found.rho > 0.95
+    assert (found.within, found.p, found.p_within) == (None, None, None)
+    assert found.r2_strata == pytest.approx(1)
+    assert found.r2_alone > 0.95
+    assert judge_manifold(found, None, []) == INCONCLUSIVE
+
+
+def test_the_overall_p_is_against_strata_alone() -> None:
+    strata = np.repeat([0, 1, 2], 30)
+    random = np.random.default_rng(0)
+    y = strata + random.random(90)
+    assert overall_permutation_p(strata + random.random(90), y, strata, 199) > 0.05  # type: ignore[operator]
+    assert overall_permutation_p(y, y, strata, 199) == 1 / 200
+
+
+def test_a_constant_column_and_its_scale_say_nothing() -> None:
+    x = np.column_stack([np.full(50, 7.0), 100 * np.arange(50.0), np.arange(50.0)])
+    assert z_scored(x)[:, 0].tolist() == [0.0] * 50
+    assert np.allclose(z_scored(x)[:, 1], z_scored(x)[:, 2])
+
+
+# Verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_axis_is_supported_in_five_seeds_and_not_in_three() -> None:
+    planted = {seed: model_with(along(SAMPLES.entropy, seed), seed=seed) for seed in range(5)}
+    found = manifold_verdict(planted, RANDOM, SAMPLES)
+    assert found.verdict == SUPPORTED
+    assert found.p is not None
+    assert found.p < 0.01
+    assert found.papers_criterion.passes is True
+    assert len(found.evidence["scatter"]["pc1"]) == len(found.evidence["scatter"]["position"])
+    assert manifold_verdict({seed: planted[seed] for seed in range(3)}, RANDOM, SAMPLES).verdict == INCONCLUSIVE
+    few = manifold_verdict(planted, RANDOM[:9], SAMPLES)
+    assert few.verdict == INCONCLUSIVE
+    assert "10 are needed" in few.reason
+
+
+def test_a_model_that_knows_only_the_position_is_caught_though_the_papers_criterion_passes() -> None:
+    line = -SAMPLES.stratum.astype(float)
+    found = manifold_verdict({seed: model_with(along(line, seed), seed=seed) for seed in range(5)}, RANDOM, SAMPLES)
+    assert found.verdict == NOT_SUPPORTED
+    assert found.papers_criterion.passes is True
+
+
+def changed(found: Manifold, **values: float) -> Manifold:
+    return Manifold(**(vars(found) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "p", "outcome"),
+    [
+        ({}, (0.009, 0.009), SUPPORTED),
+        ({"pc1": 0.30, "rho": 0.6, "r2_strata": 0.5, "r2": 0.5501, "within": 0.3}, (0.009, 0.009), SUPPORTED),
+        ({"pc1": 0.299}, (0.009, 0.009), INCONCLUSIVE),
+        ({"rho": 0.599}, (0.009, 0.009), INCONCLUSIVE),
+        ({"r2_strata": 0.5, "r2": 0.549}, (0.009, 0.009), INCONCLUSIVE),
+        ({"within": 0.299}, (0.009, 0.009), INCONCLUSIVE),
+        ({}, (0.01, 0.009), INCONCLUSIVE),
+        ({}, (0.009, 0.01), INCONCLUSIVE),
+        ({}, (0.009, 0.05), INCONCLUSIVE),
+        ({}, (0.009, 0.0501), NOT_SUPPORTED),
+        ({"within": 0.05}, (0.009, 0.009), NOT_SUPPORTED),
+    ],
+)
+def test_the_manifold_turns_at_its_bounds(values: dict[str, float], p: tuple[float, float], outcome: str) -> None:
+    found = changed(manifold(along(SAMPLES.entropy), SAMPLES), **values)
+    random = [changed(one.values[0], within=0.05) for one in RANDOM]
+    assert judge_manifold(found, p, random) == outcome
+    assert judge_manifold(changed(found, pc1=0.5), p, [changed(one, pc1=0.6) for one in random]) != SUPPORTED
+
+
+def test_keys_by_hand() -> None:
+    # Two heads of width 2; a sequence of three keys: 0, 60 and 90 degrees in one head, all alike in the other.
+    head = np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)], [0.0, 2.0]])
+    keys = np.stack([head, np.ones((3, 2))], axis=1)
+    samples = Samples([[0, 1, 2]], [[0, 1, 2]], np.zeros(3), np.arange(3), np.zeros(3, dtype=int))
+    found = keys_of(lively(shape()), Activations([], [], [keys]), samples)
+    assert found.cosine[0, 0] == pytest.approx(((0.5 + 0 + np.sqrt(0.75)) / 3 + 1) / 2)
+    assert found.gaussian == random_cosine_floor(2)
+
+
+def test_the_columns_of_new_key_weights_are_as_gaussian_ones() -> None:
+    torch.manual_seed(0)
+    model = GPT(shape(n_embd=64, block_size=23), 16)
+    assert [weight.shape for weight in key_weights(model)] == [(64, 64)] * 2
+    found = measure(model.eval().requires_grad_(False), samples_of(TASK, 10)).keys
+    assert found.weights == pytest.approx([random_cosine_floor(64)] * 2, rel=0.05)
+    assert found.weights_gaussian == random_cosine_floor(64)
+
+
+def test_keys_must_lie_below_gaussian_and_random_ones() -> None:
+    floor = random_cosine_floor(16)
+    near = {seed: model_of_keys(0.10, seed) for seed in range(5)}
+    found = keys_verdict(near, RANDOM)
+    assert found.verdict == SUPPORTED
+    assert keys_verdict(near, RANDOM[:9]).verdict == INCONCLUSIVE
+    assert keys_verdict({seed: model_of_keys(0.4, seed) for seed in range(5)}, RANDOM).verdict == NOT_SUPPORTED
+    between = [model_of_keys(0.05, seed) for seed in range(10)]  # random weights are nearer still
+    assert keys_verdict(near, between).verdict == NOT_SUPPORTED
+    # What the paper would accept and noise has anyway.
+    assert 0.19 < floor < 0.2
+    chance = keys_verdict({seed: model_of_keys(0.19, seed) for seed in range(5)}, between)
+    assert chance.papers_criterion.passes is True
+    assert chance.verdict == NOT_SUPPORTED
+
+
+def test_half_of_the_layers_are_enough() -> None:
+    cosine = np.column_stack([np.full(50, 0.1), np.full(50, 0.5)])
+    found = ModelGeometry([], [], Keys(cosine, random_cosine_floor(16), [], 0.0))
+    assert [layer.nearer for layer in key_layers(found.keys, [one.keys for one in RANDOM])] == [True, False]
+    assert keys_verdict(dict.fromkeys(range(5), found), RANDOM).verdict == SUPPORTED
+
+
+def test_a_check_of_random_weights_refutes_what_it_is_asked_for_and_tells_how_far_it_is() -> None:
+    told: list[float] = []
+
+    def make(seed: int) -> GPT:
+        torch.manual_seed(seed)
+        return GPT(shape(block_size=23), 16)
+
+    found = check_geometry(
+        {seed: make(seed) for seed in range(4)},
+        make,
+        TASK,
+        sequences=25,
+        progress=lambda what, done, total: told.append(done / total),
+    )
+    assert [(one.claim, one.seeds) for one in found] == [(claim, [0, 1, 2, 3]) for claim in CLAIMS]
+    assert [one.verdict for one in found[:2]] == [NOT_SUPPORTED, NOT_SUPPORTED]
+    assert found[2].verdict != SUPPORTED
+    assert told == sorted(told)
+    assert 0.9 < told[-1] < 1
+    tested = {claim.id for claim in read_paper("bayesian-geometry").claims if claim.sizes}
+    assert tested == {*CLAIMS, "calibration"}

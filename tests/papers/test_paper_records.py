@@ -1,0 +1,157 @@
+"""Papers are read as they are written, damaged ones are refused with the place, and verdicts survive their file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from llmlab.errors import LabError, UsageError
+from llmlab.papers.records import (
+    INCONCLUSIVE,
+    SUPPORTED,
+    CheckResult,
+    PapersCriterion,
+    Statistic,
+    Verdict,
+    list_papers,
+    read_paper,
+    read_result,
+    write_result,
+)
+
+CLAIMS = """
+[paper]
+title = "On Mirrors"
+authors = "A. Reader"
+year = 2020
+links = ["https://example.org/mirrors"]
+
+[[claims]]
+id = "flat"
+title = "Flat mirrors are fair"
+statement = "A flat mirror keeps sizes."
+where = "Section 2"
+supports = "Equal sizes."
+refutes = "Unequal sizes."
+test = "A ruler."
+sizes = ["minutes"]
+"""
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    (tmp_path / "mirrors").mkdir()
+    (tmp_path / "mirrors" / "claims.toml").write_text(CLAIMS)
+    (tmp_path / "mirrors" / "notes.md").write_text("# On Mirrors\n")
+    return tmp_path
+
+
+def verdict(**changes: object) -> Verdict:
+    values = {
+        "claim": "flat",
+        "verdict": SUPPORTED,
+        "statistic": Statistic("difference", 0.25, "mm"),
+        "threshold": "at most 1 mm",
+        "n": 3,
+        "seeds": [1, 2],
+        "papers_criterion": PapersCriterion(None, "It names none."),
+        "reason": "The sizes were equal.",
+        "interval": [0.1, 0.4],
+        "evidence": {"sizes": [1.0, 1.25]},
+    }
+    return Verdict(**(values | changes))  # type: ignore[arg-type]
+
+
+def result(*verdicts: Verdict) -> CheckResult:
+    return CheckResult("mirrors", "minutes", list(verdicts), "look", [1, 2], {"torch": "2"}, {"processor": "x"}, 4.5)
+
+
+def test_a_paper_is_read_with_its_claims_and_notes(papers: Path) -> None:
+    (paper,) = list_papers(papers)
+    assert (paper.name, paper.title, paper.year, paper.links) == (
+        "mirrors",
+        "On Mirrors",
+        2020,
+        ("https://example.org/mirrors",),
+    )
+    assert paper.notes == "# On Mirrors\n"
+    assert paper.claim("flat").sizes == ("minutes",)
+    assert paper.claim("flat").contested == ""
+
+
+def test_the_nearest_paper_and_claim_are_named(papers: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean mirrors"):
+        read_paper("mirors", papers)
+    with pytest.raises(UsageError, match="Did you mean flat"):
+        read_paper("mirrors", papers).claim("flatt")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('where = "Section 2"', 'were = "Section 2"', "Did you mean where"),
+        ('where = "Section 2"\n', "", "where"),
+        ('test = "A ruler."', "test = 3", "test is 3"),
+        ('sizes = ["minutes"]', 'sizes = ["minute"]', "no size 'minute'"),
+        ("year = 2020\n", "", "year"),
+        ("[[claims]]", "[claims]", "a claim has no"),
+        ("[paper]", "[papers]", "paper"),
+        ('id = "flat"', 'id = "flat', "not valid TOML"),
+    ],
+)
+def test_a_damaged_table_is_refused_with_its_reason(papers: Path, old: str, new: str, why: str) -> None:
+    path = papers / "mirrors" / "claims.toml"
+    path.write_text(CLAIMS.replace(old, new))
+    with pytest.raises(UsageError, match=why):
+        read_paper("mirrors", papers)
+
+
+def test_two_claims_of_one_id_are_refused(papers: Path) -> None:
+    path = papers / "mirrors" / "claims.toml"
+    path.write_text(CLAIMS + CLAIMS[CLAIMS.index("[[claims]]") :])
+    with pytest.raises(UsageError, match="an id of its own"):
+        read_paper("mirrors", papers)
+
+
+def test_verdicts_survive_their_file(tmp_path: Path) -> None:
+    written = result(verdict(), verdict(verdict=INCONCLUSIVE, interval=None, p=0.02, statistic=Statistic("rho", None)))
+    write_result(tmp_path / "verdict.json", written)
+    assert read_result(tmp_path / "verdict.json") == written
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_result(tmp_path / "verdict.json", result(verdict(p=math.nan)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verdict_is_one_of_three_words(tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    write_result(path, result(verdict()))
+    values = json.loads(path.read_text())
+    values["verdicts"][0]["verdict"] = "true"
+    path.write_text(json.dumps(values))
+    with pytest.raises(LabError, match="holds no verdicts"):
+        read_result(path)
+    with pytest.raises(LabError, match="missing"):
+        read_result(tmp_path / "nothing.json")
+
+
+# The papers that come with the lab ---------------------------------------------------------------------------------
+
+
+def test_the_papers_that_come_with_the_lab_are_whole() -> None:
+    papers = {paper.name: paper for paper in list_papers()}
+    assert set(papers) >= {"bayesian-geometry", "induction-heads", "grokking", "attention-sinks"}
+    for paper in papers.values():
+        assert paper.notes.startswith("# ")
+        assert "contested" in paper.notes
+        assert all(link.startswith("https://") for link in paper.links)
+        assert all(claim.contested for claim in paper.claims)
+        # What the lab does not test says so.
+        untested = [claim.test for claim in paper.claims if not claim.sizes]
+        assert all(re.search("no verdict|no test|cannot test|not have", test) for test in untested)
