@@ -16,6 +16,7 @@ from fakes import FakeRun
 from llmlab.experiments.analyses import _spread_over_time, analyse
 from llmlab.experiments.forecast import forecast_next
 from llmlab.experiments.forgetting import pareto_front
+from llmlab.experiments.history import NOT_FINITE
 from llmlab.experiments.outcomes import (
     ExperimentResults,
     Point,
@@ -76,9 +77,7 @@ def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -
     *steady, cut = folder.record().arms
     for arm in steady:
         finish(folder, arm, basin(arm) if arm.x < 3e-2 else 6.0)
-    fake = FakeRun(outputs, cut.run).start()
-    fake.append(replace(fake.step_event(1), loss=math.nan))
-    fake.stop()
+    FakeRun(outputs, cut.run).start().advance(5).fail(f"The loss at step 6 {NOT_FINITE}.")
     results = built(folder)
     assert next(arm for arm in results.arms if arm.name == cut.name).state == "diverged"
     assert results.value("fitted_lr") == pytest.approx(2e-3, rel=1e-6)
