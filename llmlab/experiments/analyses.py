@@ -55,12 +55,13 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         after = f" ({group})" if group else ""
         suffix = f"_{group}" if group and group != gathered.groups[0] else ""
         findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
-        basin, spread = _basin(gathered, arms, points)
+        steady = [point for point in points if point.x not in cut]  # the wall is no part of the basin
+        basin, spread = _basin(gathered, arms, steady)
         if basin is None:
             notes.append(
                 f"The basin{after} has no bottom inside the grid: the lowest loss is at {lowest.x:g}, "
-                "at an end of what finished. Widen the grid there."
-                if lowest.x in (points[0].x, points[-1].x)
+                "at an end of what finished without diverging. A finer or wider grid there would tell."
+                if steady and lowest.x in (steady[0].x, steady[-1].x)
                 else f"Too few runs finished{after} to fit the basin."
             )
             bottoms[group] = lowest.x
@@ -78,7 +79,7 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         findings.append(
             Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text=shape)
         )
-        used = np.array([points[i].x for i in basin.used])
+        used = np.array([steady[i].x for i in basin.used])
         x = np.geomspace(used[0], used[-1], _DRAWN)
         fits.append(
             Fit(

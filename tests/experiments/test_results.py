@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_arms import experiment, finish, finish_all
+from fakes import FakeRun
 
 from llmlab.experiments.analyses import _spread_over_time, analyse
 from llmlab.experiments.forecast import forecast_next
 from llmlab.experiments.forgetting import pareto_front
+from llmlab.experiments.history import NOT_FINITE
 from llmlab.experiments.outcomes import (
     ExperimentResults,
     Point,
@@ -67,7 +69,18 @@ def test_a_lowest_loss_at_the_end_of_the_grid_is_said_to_be_there(outputs: Path)
     finish_all(folder, lambda arm: 4 + math.log10(arm.x))
     results = built(folder)
     assert results.value("fitted_lr") is None
-    assert any("Widen the grid" in note for note in results.notes)
+    assert any("finer or wider grid" in note for note in results.notes)
+
+
+def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=[*RATES, 3e-2], seeds=2)
+    *steady, cut = folder.record().arms
+    for arm in steady:
+        finish(folder, arm, basin(arm) if arm.x < 3e-2 else 6.0)
+    FakeRun(outputs, cut.run).start().advance(5).fail(f"The loss at step 6 {NOT_FINITE}.")
+    results = built(folder)
+    assert next(arm for arm in results.arms if arm.name == cut.name).state == "diverged"
+    assert results.value("fitted_lr") == pytest.approx(2e-3, rel=1e-6)
 
 
 def test_runs_that_have_not_ended_are_in_no_mean(outputs: Path) -> None:

@@ -36,12 +36,12 @@ class InspectionLab(FakeLab):
         dock.resize(760, 560)
         dock.show()
         self.inspection.open(model)
-        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=3000)
+        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=30_000)
         self.inspection.set_prompt(prompt, False, at_once=True)
         if dock.needs_inspection:
-            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=3000)
+            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=30_000)
         else:
-            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=3000)
+            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=30_000)
 
     def close(self) -> None:
         """Ends what ticks."""

@@ -26,7 +26,7 @@ from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import apply_theme, theme_notifier
 
-WAIT = 10_000
+WAIT = 30_000
 PROMPT = "When Mary and John went"
 
 

@@ -70,7 +70,7 @@ def _points(chart: LineChart, key: str) -> tuple[list[float], list[float]]:
 
 
 def _wait(dock: ChartDock, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=3000)
+    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=30_000)
 
 
 def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     panel = weakref.ref(dock.panel)
     dock.shutdown()
     dock.close()
-    with qtbot.waitSignal(dock.destroyed, timeout=2000):
+    with qtbot.waitSignal(dock.destroyed, timeout=30_000):
         dock.deleteLater()
     del dock
     lab.events_arrived.emit("fake", [])
@@ -320,7 +320,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
         gc.collect()
         return panel() is None
 
-    qtbot.waitUntil(freed, timeout=3000)
+    qtbot.waitUntil(freed, timeout=30_000)
 
 
 def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
@@ -346,6 +346,6 @@ def test_an_export_is_announced(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     lab.add(FakeRun(tmp_path).start().advance(20))
     _wait(dock, qtbot)
     assert dock.panel.export_name == "fake-throughput"
-    with qtbot.waitSignal(lab.said, timeout=3000) as said:
+    with qtbot.waitSignal(lab.said, timeout=30_000) as said:
         dock.panel.export(tmp_path / "speed.svg")
     assert "speed.svg" in said.args[0]

@@ -24,7 +24,7 @@ from llmlab_gui.docks.data_view import BAD_LINES, EXAMPLE, LENGTHS
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import DARK, LIGHT, apply_theme
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture

@@ -38,12 +38,12 @@ def data_dock(lab: FakeLab) -> DataDock:
 def _use(qtbot: QtBot, dock: LabDock) -> None:
     """Starts what a dock only starts when it is used."""
     if isinstance(dock, WriteDock):
-        qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=10_000)
+        qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=30_000)
     if isinstance(dock, DataDock):
         dock.choose("tasks", "mine@300")
-        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=10_000)
+        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=30_000)
     if isinstance(dock, CheckpointsDock):
-        qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=5000)
+        qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=30_000)
 
 
 @pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock])

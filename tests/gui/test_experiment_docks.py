@@ -31,7 +31,7 @@ from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.lab import Lab
 from llmlab_gui.theme import theme_notifier
 
-WAIT = 10_000
+WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

@@ -25,7 +25,7 @@ from llmlab_gui.docks.experiment import ExperimentDock, plan_text, questions
 from llmlab_gui.docks.experiment_form import parse_values
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.lab import Lab
 
-WAIT = 20_000
+WAIT = 30_000
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(

@@ -14,7 +14,7 @@ from pytestqt.qtbot import QtBot
 from llmlab.training.events import Evaluated, StepEvent
 from llmlab_gui.experiments.desk import ExperimentDesk
 
-WAIT = 10_000
+WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

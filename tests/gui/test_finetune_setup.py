@@ -24,7 +24,7 @@ from llmlab_gui.docks.run_setup import Plan
 from llmlab_gui.forms.editors import NumberEditor
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture(scope="module")

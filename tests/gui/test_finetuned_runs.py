@@ -28,7 +28,7 @@ from llmlab_gui.docks.samples_view import TEXT_ROLE
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
 
-WAIT = 10_000
+WAIT = 30_000
 QUESTION, OTHER = "Repeat: moon cat", "What is one plus one?"
 
 

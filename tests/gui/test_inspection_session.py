@@ -21,7 +21,7 @@ from llmlab_gui.inspection.plan import PATTERNS_LIMIT, what_to_ask
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from llmlab_gui.lab import Lab
 from llmlab_gui.runs import poller as poller_module
 from llmlab_gui.runs.poller import RunsPoller
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:

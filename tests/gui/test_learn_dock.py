@@ -39,7 +39,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
-    qtbot.waitUntil(lambda: dock.page_name != "", timeout=1000)
+    qtbot.waitUntil(lambda: dock.page_name != "", timeout=30_000)
     return dock
 
 
@@ -77,13 +77,13 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     assert drawn == []
     assert hidden.page_name == ""
     hidden.raise_()
-    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=1000)
+    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=30_000)
     front.raise_()
     qtbot.wait(50)
     theme_notifier.changed.emit()
     assert drawn == ["attention"]
     hidden.raise_()  # in the new theme's colours
-    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=1000)
+    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=30_000)
 
 
 def test_lines_to_copy_keep_their_characters() -> None:
@@ -127,10 +127,10 @@ def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> N
 def test_links_fill_setup_raise_docks_and_open_the_web(
     qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with qtbot.waitSignal(lab.setup_requested, timeout=1000) as asked:
+    with qtbot.waitSignal(lab.setup_requested, timeout=30_000) as asked:
         dock.open_link(QUrl("lab:run?preset=baby&steps=30&model.n_layer=2"))
     assert asked.args == [{"preset": "baby", "train.steps": "30", "model.n_layer": "2"}]
-    with qtbot.waitSignal(lab.dock_requested, timeout=1000) as asked:
+    with qtbot.waitSignal(lab.dock_requested, timeout=30_000) as asked:
         dock.open_link(QUrl("dock:loss"))
     assert asked.args == ["loss"]
     opened: list[QUrl] = []
@@ -170,7 +170,7 @@ def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: L
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()
     dock.resize(420, 500)
-    qtbot.waitUntil(dock.combo.isVisible, timeout=1000)
+    qtbot.waitUntil(dock.combo.isVisible, timeout=30_000)
     assert not dock.list.isVisible()
 
 

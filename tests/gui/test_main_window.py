@@ -23,7 +23,7 @@ from llmlab_gui.main_window import MainWindow
 from llmlab_gui.tour import Tour
 from llmlab_gui.workspaces import WORKSPACES
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:

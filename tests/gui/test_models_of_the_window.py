@@ -23,7 +23,7 @@ from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.settings import WindowSettings
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_t
 from llmlab_gui.docks.notebook_table import COLUMNS
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 LINES = (
     "val_loss=1.9..2.2@80%",
     "loss_curve=1:4,20:2+-0.2@70%",

@@ -17,7 +17,7 @@ from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notices import sentence
 from llmlab_gui.runs.poller import RunRow
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 def live_run(outputs: Path, seconds: float) -> FakeRun:

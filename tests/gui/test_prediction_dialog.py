@@ -24,7 +24,7 @@ from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.settings import WindowSettings
 
 MakeWindow = Callable[..., MainWindow]
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from llmlab_gui.docks.queue_table import BEGINS, NAME, waits
 from llmlab_gui.docks.run_setup import Plan
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 class Worker:

@@ -16,7 +16,7 @@ from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture

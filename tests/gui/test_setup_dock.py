@@ -23,7 +23,7 @@ from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab import Lab
 
-WAIT = 10_000
+WAIT = 30_000
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_runs_are_told_apart_with_any_colour_vision(theme: Theme, vision: str) -
 
 def test_a_choice_changes_palette_and_tells_who_paints_himself(qapp: QApplication, qtbot: QtBot) -> None:
     apply_theme(qapp, "light")
-    with qtbot.waitSignal(theme_notifier.changed, timeout=1000):
+    with qtbot.waitSignal(theme_notifier.changed, timeout=30_000):
         apply_theme(qapp, "dark")
     assert current_theme() is DARK
     assert qapp.palette().color(QPalette.ColorRole.Base).name() == DARK.surface

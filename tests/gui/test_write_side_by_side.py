@@ -58,11 +58,11 @@ def dock(qtbot: QtBot, lab: FakeLab, host: Listening) -> Iterator[WriteDock]:
 
 def chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock, fake: Any) -> None:
     lab.add(fake)
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.id, timeout=5000)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.id, timeout=30_000)
 
 
 def idle(qtbot: QtBot, dock: WriteDock) -> None:
-    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=30_000)
 
 
 def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
@@ -72,7 +72,7 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     chosen(qtbot, lab, dock, run)
     assert not dock.second.isVisible()
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=5000)
+    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=30_000)
     assert dock.first_name.text() == "A  mine, step 100"
     dock.generate()
     assert not dock.generate_button.isEnabled()
@@ -94,7 +94,7 @@ def test_what_someone_chose_stays_and_without_a_choice_nothing_is_asked(
     chosen(qtbot, lab, dock, fake)
     dock.beside.setChecked(True)
     dock.generate()
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=30_000)
     assert "No second model is chosen" in str(lab.errors[-1])
     assert len(host.asked) == 1
     dock.second.box.choose("mine/else")
@@ -112,7 +112,7 @@ def test_stopping_the_first_leaves_the_second_unasked(
     dock.beside.setChecked(True)
     dock.prompt.setPlainText("endless")
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=10_000)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=30_000)
     dock.stop()
     idle(qtbot, dock)
     assert len(host.asked) == 1
@@ -124,7 +124,7 @@ def test_a_token_of_the_second_text_shows_its_alternatives_and_leads_on(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: bool(dock.second.box.reference), timeout=5000)
+    qtbot.waitUntil(lambda: bool(dock.second.box.reference), timeout=30_000)
     dock.generate()
     idle(qtbot, dock)
     view = dock.second.text
@@ -141,9 +141,9 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.tabs.setCurrentIndex(NEXT_TAB)
-    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=30_000)
     dock.chat.setChecked(True)
-    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would begin" in dock.next_words.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would begin" in dock.next_words.text(), timeout=30_000)
     dock.next_list.picked.emit(" the")
     assert dock.prompt.toPlainText() == "The king"
     dock.generate()
