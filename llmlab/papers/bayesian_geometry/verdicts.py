@@ -150,7 +150,7 @@ def _papers_calibration(bijection: list[Calibration], hmm: list[HmmRun]) -> Pape
         error = float(np.mean([one.model.paper_error for one in hmm]))
         passes.append(error <= bounds.PAPER_HMM_ERROR)
         words.append(f"The HMM's is {error:.4f}; they report {bounds.PAPER_HMM_ERROR:g} (version 3) for 5 states.")
-    words.append("Errors of opposite sign cancel in such a mean, so it is never above the error of each sample.")
+    words.append("Errors of opposite sign cancel in such a mean, and every position weighs alike in it.")
     return PapersCriterion(all(passes), " ".join(words))
 
 
