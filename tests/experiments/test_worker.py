@@ -140,7 +140,7 @@ def test_a_record_whose_names_lead_out_of_its_folders_is_damaged(outputs: Path, 
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork]
 ) -> None:
-    folder = planned(outputs, steps=80)
+    folder = planned(outputs, steps=500)
     first, second, _ = (folder.run_of(arm, "pretraining") for arm in folder.record().arms)
     fork = begun(folder)
     wait_until(lambda: second.recorded_status().step > 30)
@@ -160,7 +160,7 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
 
 
 def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[ExperimentFolder], Fork]) -> None:
-    folder = planned(outputs, steps=80)
+    folder = planned(outputs, steps=500)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > 30)
@@ -176,7 +176,7 @@ def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[
 def test_asked_to_stop_it_saves_and_goes_on_later(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], how: str
 ) -> None:
-    folder = planned(outputs, steps=300)
+    folder = planned(outputs, steps=500)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > 10)
