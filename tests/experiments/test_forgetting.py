@@ -125,8 +125,12 @@ def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monke
     def never(*args: Any) -> Measurement:
         raise AssertionError
 
+    arm = folder.record().arms[0]
+    before = read_measurement(folder, arm.name)
     monkeypatch.setattr(measure, "_forgotten", never)
-    measure_arm(folder, folder.record(), folder.record().arms[0], lambda: None)
+    measure_arm(folder, folder.record(), arm, lambda: None)
+    assert before is not None
+    assert read_measurement(folder, arm.name) == before
 
 
 def test_what_cannot_be_measured_is_a_note(folder: ExperimentFolder) -> None:

@@ -198,4 +198,5 @@ def test_no_torch_is_needed(outputs: Path) -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     for name in ("on-small@final", "on-llama@final"):
-        subprocess.run([sys.executable, "-c", program, str(outputs), name], check=True, timeout=60)
+        finished = subprocess.run([sys.executable, "-c", program, str(outputs), name], timeout=60)
+        assert finished.returncode == 0
