@@ -23,14 +23,14 @@ from llmlab.files import read_json, write_json
 from llmlab.papers.bayesian_geometry.floors import floors
 from llmlab.papers.bayesian_geometry.geometry_check import check_geometry
 from llmlab.papers.bayesian_geometry.metrics import Calibration
-from llmlab.papers.bayesian_geometry.models import make_model
 from llmlab.papers.bayesian_geometry.plan import CALIBRATION, SIZES
-from llmlab.papers.bayesian_geometry.task_run import measure, open_task
 from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
 from llmlab.papers.check_report import write_check_report
 from llmlab.papers.checks import CheckFolder
 from llmlab.papers.records import CheckResult, Verdict, write_result
 from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM, TRANSFORMER
+from llmlab.papers.task_models import make_model
+from llmlab.papers.task_run import measure, open_task
 from llmlab.records import from_plain
 from llmlab.runs.checkpoints import select
 

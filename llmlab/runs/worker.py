@@ -129,7 +129,7 @@ def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
 
         return Finetuner(place, settings, tell)
     if isinstance(settings, TaskSettings):
-        from llmlab.papers.bayesian_geometry.task_run import TaskRun
+        from llmlab.papers.task_run import TaskRun
 
         return TaskRun(place, settings)
     data = load_dataset(

@@ -11,8 +11,8 @@ import psutil
 from llmlab.errors import LabError
 from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 from llmlab.inspection.anatomy import Refusals
-from llmlab.papers.bayesian_geometry.tasks import task_of
 from llmlab.papers.settings import TRANSFORMER, TaskSettings
+from llmlab.papers.tasks import task_of
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.gguf_header import count_gguf_numbers

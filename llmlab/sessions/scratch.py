@@ -32,7 +32,7 @@ def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: i
 
         return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
     if is_task(run):
-        from llmlab.papers.bayesian_geometry.task_run import TaskTokenizer, open_task
+        from llmlab.papers.task_run import TaskTokenizer, open_task
 
         model, task = open_task(run, checkpoint)
         return OpenModel(

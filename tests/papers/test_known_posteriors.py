@@ -10,8 +10,8 @@ import pytest
 from llmlab.papers.bayesian_geometry.bijection import Bijection
 from llmlab.papers.bayesian_geometry.floors import floors
 from llmlab.papers.bayesian_geometry.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
-from llmlab.papers.bayesian_geometry.tasks import HELD_OUT, TRAIN, Task, task_of
 from llmlab.papers.settings import NUMBERS, ROWS, TaskDataSettings
+from llmlab.papers.tasks import HELD_OUT, TRAIN, Task, task_of
 
 TASKS = (
     Bijection(5, 4),

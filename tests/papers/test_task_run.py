@@ -16,9 +16,6 @@ from llmlab.config import with_values
 from llmlab.errors import LabError
 from llmlab.inspection.answers import answer
 from llmlab.papers.bayesian_geometry.floors import floors
-from llmlab.papers.bayesian_geometry.models import RowEmbedding, make_model
-from llmlab.papers.bayesian_geometry.task_run import measure, open_task
-from llmlab.papers.bayesian_geometry.tasks import TRAIN, held_out, task_of
 from llmlab.papers.settings import (
     LSTM,
     MLP_POSITION,
@@ -28,6 +25,9 @@ from llmlab.papers.settings import (
     TaskModelSettings,
     TaskSettings,
 )
+from llmlab.papers.task_models import RowEmbedding, make_model
+from llmlab.papers.task_run import measure, open_task
+from llmlab.papers.tasks import TRAIN, held_out, task_of
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import PAPERS, RunFolder
 from llmlab.runs.launcher import create_run

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.papers.bayesian_geometry.tasks import Layout, TaskBatch, generator, one_hot
+from llmlab.papers.tasks import Layout, TaskBatch, generator, one_hot
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmlab.papers.bayesian_geometry.metrics import Calibration, calibration
-from llmlab.papers.bayesian_geometry.tasks import Task, TaskBatch, held_out
+from llmlab.papers.tasks import Task, TaskBatch, held_out
 
 
 def floors(task: Task, count: int) -> dict[str, Calibration]:

@@ -19,7 +19,6 @@ from llmlab.inspection.anatomy import Anatomy, anatomy_of, require
 from llmlab.inspection.capture import AttentionCall, Observer, Point, run
 from llmlab.inspection.spectra import principal_components
 from llmlab.papers.bayesian_geometry.metrics import entropy
-from llmlab.papers.bayesian_geometry.tasks import Task, held_out
 from llmlab.papers.statistics import (
     heldout_ridge_r2,
     one_of_each,
@@ -31,6 +30,7 @@ from llmlab.papers.statistics import (
     stratified_permutation_p,
     stratified_spearman,
 )
+from llmlab.papers.tasks import Task, held_out
 from llmlab.progress import Progress, quiet
 
 Array = np.ndarray

@@ -10,8 +10,8 @@ from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.causal import axis_effects, causal_verdict
 from llmlab.papers.bayesian_geometry.geometry import measure, samples_of
 from llmlab.papers.bayesian_geometry.geometry_verdicts import keys_verdict, manifold_verdict
-from llmlab.papers.bayesian_geometry.tasks import Task
 from llmlab.papers.records import Verdict
+from llmlab.papers.tasks import Task
 from llmlab.progress import Progress, quiet
 
 MANIFOLD, KEYS, CAUSAL = CLAIMS = ("manifold", "keys", "causal")

@@ -16,8 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from llmlab.papers.bayesian_geometry.tasks import Layout, TaskBatch, generator
 from llmlab.papers.settings import ROWS
+from llmlab.papers.tasks import Layout, TaskBatch, generator
 
 _PARTS = 100  # a probability is a whole number of hundredths, and so can be a token
 ROW_BASE = _PARTS + 1  # of the digits of a row that is one token

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from llmlab.gpt.model import GPT
 from llmlab.papers.bayesian_geometry.hmm import ROW_BASE
-from llmlab.papers.bayesian_geometry.tasks import Layout
 from llmlab.papers.settings import LSTM, MLP_POSITION, TRANSFORMER, TaskModelSettings
+from llmlab.papers.tasks import Layout
 from llmlab.settings import ModelSettings
 
 # A row's numbers are about 1/3 and differ by less; so scaled, they stand out beside a position's vector from the start.

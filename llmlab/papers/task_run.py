@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from llmlab.config import to_mapping
 from llmlab.errors import LabError
 from llmlab.papers.bayesian_geometry.metrics import Calibration, calibration, entropy
-from llmlab.papers.bayesian_geometry.models import Answering, make_model
-from llmlab.papers.bayesian_geometry.tasks import TRAIN, Task, TaskBatch, held_out, task_of
 from llmlab.papers.settings import TaskSettings
+from llmlab.papers.task_models import Answering, make_model
+from llmlab.papers.tasks import TRAIN, Task, TaskBatch, held_out, task_of
 from llmlab.runs.checkpoints import Checkpoint, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.training import state
