@@ -46,5 +46,3 @@ def test_what_the_lab_made_adapters_and_large_models_are_left_out(tmp_path: Path
 
 def test_nothing_here_is_no_error(outputs: Path) -> None:
     assert models_here(outputs) == []
-
-
