@@ -17,6 +17,7 @@ from llmlab.settings import PretrainSettings
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.notebook.book import Book
 from llmlab_gui.runs.controller import RunController
@@ -67,7 +68,7 @@ class Lab(QObject):
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
-        self.experiments = ExperimentDesk(outputs, self)
+        self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
         self.experiments.failed.connect(self.error_raised)
         self.experiments.said.connect(self.said)
         self.experiments.controller.started.connect(lambda _: self.notebook.refresh())

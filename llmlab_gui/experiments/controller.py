@@ -8,14 +8,16 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.errors import LabError
-from llmlab.experiments.launcher import create_experiment, start_experiment, stop_experiment
+from llmlab.experiments.launcher import start_experiment, stop_experiment
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.background import Background
+from llmlab_gui.experiments.source import Source
 
 _TICK_MS = 500
 
@@ -31,9 +33,9 @@ class ExperimentController(QObject):
     said = Signal(str)  # what was done, one sentence
     failed = Signal(object)  # LabError
 
-    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+    def __init__(self, outputs: Path, source: Source[Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._outputs = outputs
+        self._outputs, self._source = outputs, source
         self._background = Background(self)
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         self._timer = QTimer(self)
@@ -42,7 +44,7 @@ class ExperimentController(QObject):
 
     def start(self, record: ExperimentRecord) -> None:
         """A new experiment, run by a worker of its own."""
-        self._launch(lambda: create_experiment(self._outputs, record), "was started")
+        self._launch(lambda: self._source.create(self._outputs, record), "was started")
 
     def go_on(self, folder: ExperimentFolder) -> None:
         """Runs what is left of the plan; what has ended stays as it is."""
@@ -103,7 +105,7 @@ class ExperimentController(QObject):
             code = worker.poll()
             if code is not None:
                 del self._workers[path]
-                self._ended(ExperimentFolder(path), code)
+                self._ended(self._source.folder(path), code)
         if not self._workers:
             self._timer.stop()
 

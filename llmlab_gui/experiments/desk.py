@@ -1,8 +1,12 @@
-"""The window's model of its experiments: which there are, which one is looked at, and what came out of it."""
+"""The window's model of its experiments: which there are, which one is looked at, and what came out of it.
+
+Checks of a paper's claims are kept on a desk of their own, which works alike (see `Source`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Generic
 
 from PySide6.QtCore import QObject, Signal
 
@@ -11,11 +15,12 @@ from llmlab.experiments.records import ArmStatus
 from llmlab_gui.experiments.arm_curves import ArmCurve
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
+from llmlab_gui.experiments.source import R, Source
 
 __all__ = ["ExperimentDesk", "ExperimentRow"]
 
 
-class ExperimentDesk(QObject):
+class ExperimentDesk(QObject, Generic[R]):
     """What the docks about experiments share. Owns their threads; `shutdown()` waits for them.
 
     The current experiment is what those docks are about; the newest that lives is, unless the learner chose another.
@@ -30,18 +35,19 @@ class ExperimentDesk(QObject):
     said = Signal(str)  # good news, one sentence
     setup_requested = Signal(object)  # the name of a kind, or the ExperimentRecord of one to make another like it
 
-    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+    def __init__(self, outputs: Path, source: Source[R], parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.looked = False  # whether the outputs folder was read at least once
-        self.controller = ExperimentController(outputs, self)
+        self.controller = ExperimentController(outputs, source, self)
+        self._source = source
         self._rows: dict[str, ExperimentRow] = {}
         self._current = ""
         self._by_hand = False
         self._awaited = ""  # just started: it becomes the current one as soon as it is found
-        self._outcome = Outcome("")
+        self._outcome: Outcome[R] = Outcome("")
         self._curves: dict[str, ArmCurve] = {}
         self._ended = False
-        self._poller = ExperimentsPoller(outputs, self)
+        self._poller = ExperimentsPoller(outputs, source, self)
         self._poller.found.connect(self._take_rows)
         self._poller.outcome_found.connect(self._take_outcome)
         self._poller.curves_found.connect(self._take_curves)
@@ -74,7 +80,7 @@ class ExperimentDesk(QObject):
         return row.status.arms.get(arm, ArmStatus())
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome[R]:
         """Results and report of the current experiment, as far as they are there."""
         return self._outcome if self._outcome.id == self._current else Outcome(self._current)
 
@@ -138,7 +144,7 @@ class ExperimentDesk(QObject):
         self.outcome_changed.emit()
         self.curves_changed.emit()
 
-    def _take_outcome(self, outcome: Outcome) -> None:
+    def _take_outcome(self, outcome: Outcome[R]) -> None:
         if outcome.id == self._current and not self._ended:
             self._outcome = outcome
             self.outcome_changed.emit()
@@ -154,5 +160,5 @@ class ExperimentDesk(QObject):
             parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
             self.failed.emit(LabError(*parts))
         elif status.state == "finished":
-            self.said.emit(f"{row.record.title}: {row.id} has finished. Its report is written.")
+            self.said.emit(f"{row.record.title}: {row.id} has finished. {self._source.ended}")
         self.ended.emit(row.id)

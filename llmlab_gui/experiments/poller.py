@@ -1,4 +1,4 @@
-"""Looks once a second for experiments and for what changed about them, away from the window's thread."""
+"""Looks once a second for experiments, or checks, and for what changed about them, away from the window's thread."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.experiments.outcomes import ExperimentResults, read_results
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, list_experiments
+from llmlab.errors import LabError
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
 from llmlab_gui.experiments.arm_curves import ArmCurves
+from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.polling import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
 # Of a report's figures: a picture for print at most, so that no file of someone else's fills the memory.
@@ -43,12 +45,16 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is known of the experiment that is looked at closely. None: not there yet."""
+class Outcome(Generic[R]):
+    """What is known of the experiment that is looked at closely. None: not there yet.
+
+    problem: why its results cannot be read, although there are some.
+    """
 
     id: str
-    results: ExperimentResults | None = None
+    results: R | None = None
     report: Report | None = None
+    problem: LabError | None = None
 
 
 class ExperimentsPoller(FolderPoller):
@@ -57,9 +63,9 @@ class ExperimentsPoller(FolderPoller):
     outcome_found = Signal(object)  # Outcome
     curves_found = Signal(str, dict)  # id, {arm: ArmCurve}
 
-    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+    def __init__(self, outputs: Path, source: Source[Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._outputs = outputs
+        self._outputs, self._source = outputs, source
         self._seen: dict[Path, _Seen] = {}
         self._chosen = ("", 0)  # id, and how often something was chosen
         self._closely: _Closely | None = None
@@ -70,10 +76,10 @@ class ExperimentsPoller(FolderPoller):
         self.poke()
 
     def look(self) -> list[ExperimentRow]:
-        looked_at = ((folder.path, self._read(folder)) for folder in list_experiments(self._outputs))
+        looked_at = ((folder.path, self._read(folder)) for folder in self._source.listed(self._outputs))
         self._seen = {path: seen for path, seen in looked_at if seen is not None}
         rows = [
-            ExperimentRow(ExperimentFolder(path), seen.asked, seen.status)
+            ExperimentRow(self._source.folder(path), seen.asked, seen.status)
             for path, seen in self._seen.items()
             if seen.asked is not None
         ]
@@ -91,24 +97,24 @@ class ExperimentsPoller(FolderPoller):
             return False
         key = (*chosen, row.record.created)
         if self._closely is None or self._closely.key != key:
-            self._closely = _Closely(row, key)
+            self._closely = _Closely(row, key, self._source)
         closely = self._closely
         if closely.look():
             self.outcome_found.emit(closely.outcome)
-        changed = closely.curves.look()
-        if changed:
-            self.curves_found.emit(row.id, closely.curves.curves())
-        return changed
+        if closely.curves is None or not closely.curves.look():
+            return False
+        self.curves_found.emit(row.id, closely.curves.curves())
+        return True
 
 
 class _Closely:
     """Results, report and curves of one experiment."""
 
-    def __init__(self, row: ExperimentRow, key: tuple[str, int, float]) -> None:
+    def __init__(self, row: ExperimentRow, key: tuple[str, int, float], source: Source[Any]) -> None:
         self.key = key
-        self.curves = ArmCurves(row.folder, row.record)
-        self.outcome = Outcome(row.id)
-        self._folder = row.folder
+        self.curves = ArmCurves(row.folder, row.record) if source.follows_losses else None
+        self.outcome: Outcome[Any] = Outcome(row.id)
+        self._folder, self._results = row.folder, source.results
         self._stamps: tuple[Stamp, Stamp] | None = None
 
     def look(self) -> bool:
@@ -118,7 +124,12 @@ class _Closely:
         if stamps == self._stamps:
             return False
         self._stamps = stamps
-        self.outcome = Outcome(folder.id, read_results(folder), _read_report(folder))
+        results, problem = None, None
+        try:
+            results = self._results(folder)
+        except LabError as error:
+            problem = error
+        self.outcome = Outcome(folder.id, results, _read_report(folder), problem)
         return True
 
 

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from llmlab.training.events import Evaluated, StepEvent
 from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.source import EXPERIMENTS
 
 WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_looks")
 
 @pytest.fixture
 def desk(qtbot: QtBot, outputs: Path) -> Iterator[ExperimentDesk]:
-    made = ExperimentDesk(outputs)
+    made = ExperimentDesk(outputs, EXPERIMENTS)
     yield made
     made.shutdown()
 
