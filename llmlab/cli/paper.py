@@ -15,7 +15,15 @@ from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.launcher import make_folder, stop_experiment
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
-from llmlab.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, list_checks, plan_check
+from llmlab.papers.checks import (
+    CheckFolder,
+    CheckRequest,
+    claims_tested,
+    find_check,
+    list_checks,
+    options_of,
+    plan_check,
+)
 from llmlab.papers.records import SIZES, CheckResult, list_papers, read_paper, read_result
 from llmlab.runs.folder import PAPERS
 
@@ -41,6 +49,13 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("target", metavar="PAPER|ID", nargs="?", help="a paper's name, or a check's id")
     parser.add_argument("--size", default=SIZES[0], metavar="|".join(SIZES), help="how much is trained")
     parser.add_argument("--claims", metavar="A,B", default="", help="only these claims")
+    parser.add_argument(
+        "--model",
+        metavar="REF",
+        action="append",
+        default=[],
+        help="test claims about pretrained models on this one; may be given again (default: those that are here)",
+    )
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="seeds of each task (default: the size's)")
     parser.add_argument("--name", default="", help="the check's id (default: made from date and paper)")
     parser.add_argument("--plan", action="store_true", help="print the runs and their time, and start nothing")
@@ -119,7 +134,16 @@ def _run(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
     claims = [part.strip() for part in args.claims.split(",") if part.strip()]
     record = plan_check(
-        CheckRequest(read_paper(args.target), args.size, outputs, claims, args.seeds, args.name, command_of(args))
+        CheckRequest(
+            read_paper(args.target),
+            args.size,
+            outputs,
+            claims,
+            args.seeds,
+            args.model,
+            args.name,
+            command_of(args),
+        )
     )
     folder = CheckFolder(outputs / PAPERS / record.id)
     if folder.experiment_json.is_file():
@@ -152,8 +176,11 @@ def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
 
 
 def _plan_line(record: ExperimentRecord) -> str:
-    runs, claims = text.counted(len(record.arms), "run"), ", ".join(record.options["claims"])
-    return f"{record.id}: {claims}; {runs}, about {text.duration(record.estimated_seconds)}"
+    asked = options_of(record)
+    parts = [text.counted(len(record.arms), "run")] * bool(record.arms) + asked.models
+    return (
+        f"{record.id}: {', '.join(asked.claims)}; {', '.join(parts)}, about {text.duration(record.estimated_seconds)}"
+    )
 
 
 def _resume(args: argparse.Namespace) -> int:

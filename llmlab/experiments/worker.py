@@ -27,7 +27,7 @@ from llmlab.experiments.history import DivergenceWatch, read_history
 from llmlab.experiments.measure import measure_arm
 from llmlab.experiments.outcomes import write_results
 from llmlab.experiments.plan import seconds_left, settings_of
-from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, ExperimentFolder
+from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, ExperimentFolder, ExperimentStatus
 from llmlab.experiments.report import write_report
 from llmlab.experiments.results import arm_result, build_results
 from llmlab.files import clear_litter
@@ -224,6 +224,10 @@ class ExperimentWorker:
         self._write_report()
         self._update(state=state, doing="")
 
+    def _seconds_left(self, status: ExperimentStatus) -> float:
+        """Of the whole plan."""
+        return seconds_left(self.record, status.arms)
+
     # What a kind of plan does with its runs ----------------------------------------------------------------------
 
     def _measure(self, arm: Arm) -> None:
@@ -258,7 +262,7 @@ class ExperimentWorker:
     def _update(self, **changes: Any) -> None:
         """Changes the status and writes it."""
         changed = replace(self.status, **changes)
-        left = seconds_left(self.record, changed.arms)
+        left = self._seconds_left(changed)
         self.status = replace(changed, heartbeat=time.time(), active_seconds=self._seconds(), eta_seconds=left)
         self._last_status = time.monotonic()
         self.folder.write_status(self.status)

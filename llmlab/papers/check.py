@@ -1,38 +1,29 @@
 """The process that runs a check: `python -m llmlab.papers.check <check folder>`.
 
-It works as an experiment's worker does (llmlab.experiments.worker), and judges the paper's claims at the end. What was
-measured on a run is kept in a file, so a check that is interrupted measures nothing twice.
+It works as an experiment's worker does (llmlab.experiments.worker), and asks the paper's own module to measure and to
+judge. What was measured on a run is kept in a file, so a check that is interrupted measures nothing twice.
 """
 
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+import time
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
-
-import torch
+from typing import cast
 
 from llmlab import __version__
+from llmlab.errors import LabError
 from llmlab.experiments.history import read_history
-from llmlab.experiments.records import Arm
+from llmlab.experiments.records import Arm, ExperimentStatus
 from llmlab.experiments.results import hardware
 from llmlab.experiments.worker import ExperimentWorker, serve
-from llmlab.files import read_json, write_json
-from llmlab.papers.bayesian_geometry.floors import floors
-from llmlab.papers.bayesian_geometry.geometry_check import check_geometry
-from llmlab.papers.bayesian_geometry.metrics import Calibration
-from llmlab.papers.bayesian_geometry.plan import CALIBRATION, SIZES
-from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
+from llmlab.files import read_json
+from llmlab.papers.catalogue import plan_of
 from llmlab.papers.check_report import write_check_report
-from llmlab.papers.checks import CheckFolder
+from llmlab.papers.checks import CheckFolder, options_of
+from llmlab.papers.judging import Check, Judge, Measured
 from llmlab.papers.records import CheckResult, Verdict, write_result
-from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM, TRANSFORMER
-from llmlab.papers.task_models import make_model
-from llmlab.papers.task_run import measure, open_task
-from llmlab.records import from_plain
-from llmlab.runs.checkpoints import select
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,36 +34,71 @@ def main(argv: list[str] | None = None) -> int:
 class CheckWorker(ExperimentWorker):
     """Runs the plan of one check from where it stands, and judges."""
 
+    def __init__(self, folder: CheckFolder) -> None:
+        """LabError when there is no such check, or this version of the lab cannot judge it."""
+        super().__init__(folder)
+        self.options = options_of(self.record)
+        plan = plan_of(self.options.paper)
+        if plan is None:
+            raise LabError(f"The lab has no test of {self.options.paper}.", "", "Update the lab to go on with it.")
+        self._judge = cast(Judge, import_module(plan.judge))
+        self._judged: dict[str, Verdict] = {}
+        self._judging_since: float | None = None
+
     def _measure(self, arm: Arm) -> None:
-        """Calibration of the last checkpoint, and of the reasoners that know less."""
-        path = self._measured(arm)
-        if read_json(path) is not None:
-            return
+        """What the paper's module wants to know of a run; then all verdicts that can be given by now."""
         run = self.folder.run_of(arm, self.record.track)
-        model, task = open_task(run, select(run.checkpoints, "final"))
-        count = SIZES[self.record.options["size"]].sequences
-        lines = {name: asdict(found) for name, found in floors(task, count).items()}
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, {"model": asdict(measure(model, task, count)), "floors": lines})
-        write_result(self.folder.results_json, self._result(self._calibration()))
+        check = self._check()
+        check.kept(arm.name, lambda: self._judge.measure(check, arm, run))
+        self._write_results()
 
     def _write_results(self) -> None:
-        """Nothing yet: what a run says is measured first."""
+        """Verdicts on what was measured so far."""
+        self._judged |= {one.claim: one for one in self._judge.early(self._check())}
+        write_result(self.folder.results_json, self._result())
 
     def _write_report(self) -> None:
-        verdicts = self._calibration()
-        # Geometry takes a minute, so it waits for all runs, and for another worker when this one is to stop.
+        # What takes long waits for all runs, and for another worker when this one is to stop.
+        self._write_results()
         if all(arm.ended for arm in self.status.arms.values()) and not self._stop_wanted():
-            verdicts += self._geometry()
-        result = self._result(verdicts)
-        write_result(self.folder.results_json, result)
-        write_check_report(self.folder, self.record, result)
+            self._judging_since = time.monotonic()
+            for verdict in self._judge.late(self._check()):
+                self._judged[verdict.claim] = verdict
+                write_result(self.folder.results_json, self._result())
+        write_check_report(self.folder, self.record, self._result())
 
-    def _result(self, verdicts: list[Verdict]) -> CheckResult:
+    def _seconds_left(self, status: ExperimentStatus) -> float:
+        """Of the runs, and of judging them."""
+        spent = time.monotonic() - self._judging_since if self._judging_since is not None else 0.0
+        judging = 0.0 if status.state == "finished" else max(0.0, self.options.judging_seconds - spent)
+        return super()._seconds_left(status) + judging
+
+    def _check(self) -> Check:
+        """What the judge is given now."""
+        check = Check(
+            claims=self.options.claims,
+            size=self.options.size,
+            models=self.options.models,
+            outputs=self.folder.outputs,
+            measurements=self.folder.measurements,
+            progress=self._tell,
+        )
+        for arm in self.record.arms:
+            values = read_json(check.measurements / f"{arm.name}.json")
+            if values is not None and self.status.arms[arm.name].state == "finished":
+                check.finished.append(Measured(arm, self.folder.run_of(arm, self.record.track), values))
+        return check
+
+    def _tell(self, what: str, done: float, total: float) -> None:
+        self._require_go()
+        self._update(doing=f"{what} ({done / total:.0%})" if total else what)
+
+    def _result(self) -> CheckResult:
         histories = [read_history(self.folder.run_of(arm, self.record.track)) for arm in self.record.arms]
+        verdicts = [self._judged[claim] for claim in self.options.claims if claim in self._judged]
         return CheckResult(
-            paper=self.record.options["paper"],
-            size=self.record.options["size"],
+            paper=self.options.paper,
+            size=self.options.size,
             verdicts=verdicts,
             command=self.record.command,
             seeds=self.record.seeds,
@@ -81,67 +107,8 @@ class CheckWorker(ExperimentWorker):
             hardware=hardware(histories),
             seconds=self._seconds(),
             overall="; ".join(f"{one.claim}: {one.verdict}" for one in verdicts),
+            models=self.options.models,
         )
-
-    def _calibration(self) -> list[Verdict]:
-        """The verdict on calibration, once there is a run to judge and it was asked for."""
-        bijection = {arm.seed: found["model"] for arm, found in self._found(BIJECTION)}
-        hmm = {arm.seed: HmmRun(found["model"], found["floors"]) for arm, found in self._found(HMM)}
-        if CALIBRATION not in self.record.options["claims"] or not (bijection or hmm):
-            return []
-        verdict = calibration_verdict(bijection, hmm, CALIBRATION)
-        verdict.evidence |= self._beside()
-        return [verdict]
-
-    def _found(self, task: str, kind: str = TRANSFORMER) -> list[tuple[Arm, dict[str, Any]]]:
-        """What was measured on the finished runs of a task: {"model": Calibration, "floors": {name: Calibration}}."""
-        found = []
-        for arm in self.record.arms:
-            if (arm.settings["data.task"], arm.settings["model.kind"]) != (task, kind):
-                continue
-            values = read_json(self._measured(arm))
-            if values is not None and self.status.arms[arm.name].state == "finished":
-                lines = {name: from_plain(Calibration, line) for name, line in values["floors"].items()}
-                found.append((arm, {"model": from_plain(Calibration, values["model"]), "floors": lines}))
-        return found
-
-    def _beside(self) -> dict[str, Any]:
-        """Evidence besides the two tasks: repeats, the other models, and what knowing nothing costs."""
-        evidence: dict[str, Any] = {"duplicates": {}, "beside": {}, "uniform": {}}
-        for task in (BIJECTION, DUPLICATES, HMM):
-            for arm, found in self._found(task):
-                evidence["uniform"][task] = asdict(found["floors"]["uniform"])
-                if task == DUPLICATES:
-                    evidence["duplicates"][str(arm.seed)] = asdict(found["model"])
-        for kind in {arm.settings["model.kind"] for arm in self.record.arms} - {TRANSFORMER}:
-            for _, found in self._found(BIJECTION, kind):
-                evidence["beside"][kind] = asdict(found["model"])
-        return evidence
-
-    def _geometry(self) -> list[Verdict]:
-        """Of the runs with repeated keys, where the entropy varies at each place. Raises Stop when one is wanted."""
-        claims = [claim for claim in self.record.options["claims"] if claim != CALIBRATION]
-        models, task, settings = {}, None, None
-        for arm, _ in self._found(DUPLICATES):
-            run = self.folder.run_of(arm, self.record.track)
-            models[arm.seed], task = open_task(run, select(run.checkpoints, "final"))
-            settings = run.info().task
-        if not claims or task is None or settings is None:
-            return []
-        layout, shape = task.layout, settings.model
-
-        def fresh(seed: int) -> torch.nn.Module:
-            torch.manual_seed(seed)
-            return make_model(shape, layout)
-
-        def tell(what: str, done: float, total: float) -> None:
-            self._require_go()
-            self._update(doing=f"Geometry: {what} ({done / total:.0%})" if total else f"Geometry: {what}")
-
-        return check_geometry(models, fresh, task, claims, progress=tell)
-
-    def _measured(self, arm: Arm) -> Path:
-        return self.folder.measurements / f"{arm.name}.json"
 
 
 if __name__ == "__main__":

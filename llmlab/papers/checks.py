@@ -15,22 +15,26 @@ import contextlib
 import difflib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llmlab import __version__
 from llmlab.config import to_mapping, with_values
-from llmlab.errors import UsageError
+from llmlab.errors import LabError, UsageError
 from llmlab.experiments.plan import expected_seconds
 from llmlab.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord
-from llmlab.papers.bayesian_geometry.plan import TESTED, PlannedRun, planned_runs
+from llmlab.notebook.quantities import CHECK
+from llmlab.papers.catalogue import plan_of
+from llmlab.papers.models_here import models_here
+from llmlab.papers.plan import PaperPlan, PlannedRun
 from llmlab.papers.records import SIZES, Paper
 from llmlab.papers.settings import TaskSettings
+from llmlab.records import from_plain
 from llmlab.runs.folder import PAPERS
 from llmlab.runs.launcher import require_name
 
-BAYESIAN_GEOMETRY = "bayesian-geometry"
-# Measuring one run, and judging the geometry of one: processor seconds on two cores.
+# Measuring one run: processor seconds on two cores.
 _MEASURE_SECONDS = 3.0
 
 
@@ -47,6 +51,10 @@ class CheckFolder(ExperimentFolder):
         return self.path / "verdict.json"
 
     @property
+    def subject(self) -> str:
+        return CHECK
+
+    @property
     def worker(self) -> str:
         return "llmlab.papers.check"
 
@@ -57,19 +65,45 @@ class CheckFolder(ExperimentFolder):
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What is to be checked. claims: ids, all that have a test when empty. seeds: 0 takes the size's own number."""
+    """What is to be checked.
+
+    claims: ids, all that can be tested when empty. seeds: 0 takes the size's own number. models: references, for claims
+    about models that are there. predictions: `Prediction.as_dict()` each. watched: a window looks on.
+    """
 
     paper: Paper
     size: str
     outputs: Path
     claims: Sequence[str] = ()
     seeds: int = 0
+    models: Sequence[str] = ()
     name: str = ""
     command: str = ""
+    predictions: Sequence[dict[str, Any]] = ()
+    watched: bool = False
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """`ExperimentRecord.options` of a check. judging_seconds: expected after the last run."""
+
+    paper: str
+    size: str
+    claims: list[str]
+    models: list[str] = field(default_factory=list)
+    judging_seconds: float = 0.0
+
+
+def options_of(record: ExperimentRecord) -> CheckOptions:
+    """What was asked. LabError when it is damaged."""
+    try:
+        return from_plain(CheckOptions, record.options)
+    except (ValueError, TypeError) as error:
+        raise LabError(f"The paper.json of {record.id} is damaged.", f"{error}") from error
 
 
 def plan_check(request: CheckRequest) -> ExperimentRecord:
-    """The runs and their time, with nothing written yet. UsageError for what has no test."""
+    """The runs and their time, with nothing written yet. UsageError for what has no test, or no model to test."""
     paper, size = request.paper, request.size
     if size not in SIZES:
         raise UsageError(f"A check has no size {size!r}.", f"There are: {', '.join(SIZES)}.")
@@ -77,8 +111,11 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         raise UsageError(f"{request.seeds} seeds cannot be planned.", "1 to 100 can.")
     name = request.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{paper.name}"
     require_name(name, "a check", 60)
-    claims = _claims(request)
-    arms = [_arm(name, run, request.outputs) for run in planned_runs(size, claims, request.seeds)]
+    plan = _plan(paper)
+    models = _models(request, plan)
+    claims = _claims(request, plan, models)
+    arms = [_arm(name, run, request.outputs) for run in plan.runs(size, claims, request.seeds)]
+    judging = plan.judging_seconds(size, claims, len(models))
     return ExperimentRecord(
         id=name,
         kind="paper",
@@ -91,18 +128,27 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         base=to_mapping(TaskSettings()),
         arms=arms,
         seeds=sorted({arm.seed for arm in arms}),
-        x_axis=Axis("prediction"),
-        y_axis=Axis("entropy error", "bits"),
-        estimated_seconds=sum(arm.estimated_seconds for arm in arms),
-        options={"paper": paper.name, "size": size, "claims": claims},
+        x_axis=Axis("seed"),
+        y_axis=Axis("validation loss", "nats"),
+        estimated_seconds=sum(arm.estimated_seconds for arm in arms) + judging,
+        predictions=list(request.predictions),
+        options=asdict(CheckOptions(paper.name, size, claims, models, judging)),
         command=request.command,
+        watched=request.watched,
         code_version=__version__,
     )
 
 
 def claims_tested(paper: Paper) -> list[str]:
     """The claims of a paper that a check can test."""
-    return [claim.id for claim in paper.claims if paper.name == BAYESIAN_GEOMETRY and claim.id in TESTED]
+    plan = plan_of(paper.name)
+    return list(plan.claims) if plan else []
+
+
+def claims_of_models(paper: Paper) -> list[str]:
+    """Those of them that are tested on models which are there already."""
+    plan = plan_of(paper.name)
+    return list(plan.of_models) if plan else []
 
 
 def find_check(text: str, outputs: Path) -> CheckFolder:
@@ -125,15 +171,37 @@ def list_checks(outputs: Path) -> list[CheckFolder]:
     return sorted(found, key=lambda folder: folder.experiment_json.stat().st_mtime, reverse=True)
 
 
-def _claims(request: CheckRequest) -> list[str]:
-    """In the paper's order, each with a test at this size."""
-    paper, can = request.paper, claims_tested(request.paper)
-    wanted = [paper.claim(id).id for id in request.claims] or can
-    if not can:
+def _plan(paper: Paper) -> PaperPlan:
+    plan = plan_of(paper.name)
+    if plan is None:
         raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
+    return plan
+
+
+def _models(request: CheckRequest, plan: PaperPlan) -> list[str]:
+    """The models that were named, or those that are here where a claim is about such."""
+    if request.models and not plan.of_models:
+        raise UsageError(f"No claim of {plan.paper} is tested on a model that is named.", "", "Leave --model out.")
+    asked = [claim for claim in plan.of_models if not request.claims or claim in request.claims]
+    if not asked:
+        return []
+    return list(request.models) or models_here(request.outputs)
+
+
+def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> list[str]:
+    """In the paper's order, each with a test; those about models only where there is one."""
+    paper, can = request.paper, plan.claims
+    wanted = [paper.claim(id).id for id in request.claims]
     if missing := [claim for claim in wanted if claim not in can]:
         raise UsageError(f"The lab has no test of {missing[0]!r} yet.", f"It tests: {', '.join(can)}.")
-    return [claim for claim in can if claim in wanted]
+    without = [] if models else [claim for claim in plan.of_models if not wanted or claim in wanted]
+    if without and (wanted or len(without) == len(can)):
+        raise UsageError(
+            f"{without[0]!r} is tested on a pretrained model, and none is here.",
+            "",
+            "Name one with --model; `llmlab-run models` lists what can be opened.",
+        )
+    return [claim for claim in can if claim in (wanted or can) and claim not in without]
 
 
 def _arm(check: str, run: PlannedRun, outputs: Path) -> Arm:
@@ -142,9 +210,9 @@ def _arm(check: str, run: PlannedRun, outputs: Path) -> Arm:
         name=run.name,
         run=f"{check}-{run.name}",
         settings=run.settings,
-        varied={"data.task": run.task, "model.kind": run.kind},
+        varied={},
         seed=run.seed,
         x=run.seed,
-        group=run.task,
+        group=run.group,
         estimated_seconds=seconds,
     )

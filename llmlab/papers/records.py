@@ -19,6 +19,7 @@ from typing import Any
 from llmlab.config import read_toml
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
+from llmlab.papers.charts import Chart, Table
 from llmlab.paths import resources_dir
 from llmlab.records import from_plain
 
@@ -161,7 +162,7 @@ class Verdict:
     claim: its id. verdict: one of VERDICTS. interval: [low, high] of the statistic, 95 % unless the reason says
     otherwise. p: after Holm's correction over the tests of the whole check, None where no test was made. threshold:
     the bound in words. n: what was counted (samples, prompts, layers), as `reason` says. reason: sentences.
-    evidence: plain lists by name, ready to plot.
+    charts, tables: what it rests on, to be looked at. evidence: plain numbers by name that neither of them holds.
     """
 
     claim: str
@@ -174,6 +175,8 @@ class Verdict:
     reason: str
     interval: list[float] | None = None
     p: float | None = None
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -183,7 +186,10 @@ class Verdict:
 
 @dataclass
 class CheckResult:
-    """verdict.json of a check. command: repeats it. versions: by package. seconds: of all its work together."""
+    """verdict.json of a check.
+
+    command: repeats it. versions: by package. seconds: of all its work together. models: those that were named.
+    """
 
     paper: str
     size: str
@@ -194,6 +200,7 @@ class CheckResult:
     hardware: dict[str, str]
     seconds: float
     overall: str = ""
+    models: list[str] = field(default_factory=list)
     format: int = CHECK_FORMAT
 
 

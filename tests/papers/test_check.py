@@ -14,14 +14,15 @@ from llmlab.errors import UsageError
 from llmlab.experiments.launcher import make_folder
 from llmlab.experiments.records import ArmStatus
 from llmlab.experiments.worker import Stop
-from llmlab.papers.bayesian_geometry import plan
-from llmlab.papers.bayesian_geometry.plan import CALIBRATION, KEYS, TESTED, Size, planned_runs
+from llmlab.papers.bayesian_geometry import judge, plan
+from llmlab.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.papers.check import CheckWorker
-from llmlab.papers.checks import BAYESIAN_GEOMETRY, CheckFolder, CheckRequest, claims_tested, find_check, plan_check
+from llmlab.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, plan_check
 from llmlab.papers.records import INCONCLUSIVE, SIZES, list_papers, read_paper, read_result
 from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM
 from llmlab.runs.folder import PAPERS
 
+BAYESIAN_GEOMETRY = PLAN.paper
 _TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}
 _TINY |= {"data.batch_size": 16, "train.steps": 3, "train.eval_windows": 16, "train.eval_interval": 3}
 TINY = Size(1, {BIJECTION: _TINY, HMM: _TINY}, sequences=50)
@@ -43,8 +44,8 @@ def test_every_size_has_a_plan_and_geometry_needs_only_repeated_keys() -> None:
     for size in SIZES:
         runs = planned_runs(size, TESTED)
         assert len({run.name for run in runs}) == len(runs)
-        assert {run.task for run in runs} == {BIJECTION, DUPLICATES, HMM}
-    assert {run.task for run in planned_runs("minutes", [KEYS])} == {DUPLICATES}
+        assert {run.settings["data.task"] for run in runs} == {BIJECTION, DUPLICATES, HMM}
+    assert {run.settings["data.task"] for run in planned_runs("minutes", [KEYS])} == {DUPLICATES}
     assert len({run.seed for run in planned_runs("minutes", [CALIBRATION])}) == 5
 
 
@@ -79,10 +80,11 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     (verdict,) = read_result(folder.results_json).verdicts
     assert verdict.verdict == INCONCLUSIVE  # one seed says nothing
     assert verdict.seeds == [1]
-    assert set(verdict.evidence["hmm_floors"]["1"]) >= {"uniform", "last 2", "last 3"}
+    (chart,) = [one for one in verdict.charts if one.name == "calibration-hmm"]
+    assert {series.name for series in chart.series} >= {"seed 1", "knowing nothing", "filter, last 2 observations"}
     report = folder.report.read_text()
     assert "llmlab-run paper run bayesian-geometry" in report
-    assert (folder.figures / "calibration.png").is_file()
+    assert all((folder.figures / f"{one.name}.{end}").is_file() for one in verdict.charts for end in ("png", "svg"))
 
     assert main(["paper", "verdict", "check", "--outputs", str(outputs)]) == 0
     assert "calibration  inconclusive" in capsys.readouterr().out
@@ -100,7 +102,7 @@ def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path
     folder = CheckFolder(outputs / PAPERS / record.id)
     make_folder(folder, record)
     worker = CheckWorker(folder)
-    with mock.patch.object(CheckWorker, "_geometry", return_value=[]) as geometry:
+    with mock.patch.object(judge, "late", return_value=iter([])) as geometry:
         worker._write_report()
         assert not geometry.called
         worker.status = replace(worker.status, arms={arm.name: ArmStatus("failed") for arm in record.arms})

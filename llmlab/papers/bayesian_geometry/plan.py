@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from llmlab.papers.plan import PaperPlan, PlannedRun
 from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 
 CALIBRATION, MANIFOLD, KEYS, CAUSAL = TESTED = ("calibration", "manifold", "keys", "causal")
@@ -68,17 +69,6 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a check. settings: over the defaults of `TaskSettings`."""
-
-    name: str
-    task: str
-    kind: str
-    seed: int
-    settings: dict[str, Any]
-
-
 def planned_runs(size: str, claims: Collection[str], seeds: int = 0) -> list[PlannedRun]:
     """The runs that claims (of TESTED) need, the first seed of everything first. seeds: 0 takes the size's own."""
     chosen = SIZES[size]
@@ -94,4 +84,13 @@ def planned_runs(size: str, claims: Collection[str], seeds: int = 0) -> list[Pla
 def _run(size: Size, task: str, kind: str, seed: int) -> PlannedRun:
     settings = size.tasks[task] | {"data.task": task, "model.kind": kind, "train.seed": seed}
     beside = "" if kind == TRANSFORMER else f"-{kind}"
-    return PlannedRun(f"{task}{beside}-s{seed}", task, kind, seed, settings)
+    return PlannedRun(f"{task}{beside}-s{seed}", seed, settings, f"{task}{beside}")
+
+
+def _judging_seconds(size: str, claims: Collection[str], _models: int) -> float:
+    """Of the geometry: about four seconds a model, trained or with random weights (measured on one core)."""
+    seeds = SIZES[size].seeds
+    return 4.0 * ((seeds + 10) * bool({MANIFOLD, KEYS} & {*claims}) + seeds * (CAUSAL in claims))
+
+
+PLAN = PaperPlan("bayesian-geometry", TESTED, "llmlab.papers.bayesian_geometry.judge", planned_runs, _judging_seconds)

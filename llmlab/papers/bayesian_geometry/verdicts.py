@@ -95,16 +95,7 @@ def calibration_verdict(
         seeds=seeds,
         papers_criterion=_papers_calibration(list(bijection.values()), list(hmm.values())),
         reason=" ".join([_calibration_words(errors, hmm_errors, list(hmm.values())), seeds_sentence(outcomes)]),
-        evidence={
-            "seeds": seeds,
-            "outcomes": outcomes,
-            "bijection": {str(seed): _curves(one) for seed, one in bijection.items()},
-            "hmm": {str(seed): _curves(one.model) for seed, one in hmm.items()},
-            "hmm_floors": {
-                str(seed): {name: floor.entropy_error for name, floor in one.floors.items()}
-                for seed, one in hmm.items()
-            },
-        },
+        evidence={"outcomes": outcomes},
     )
 
 
@@ -152,13 +143,3 @@ def _papers_calibration(bijection: list[Calibration], hmm: list[HmmRun]) -> Pape
         words.append(f"The HMM's is {error:.4f}; they report {bounds.PAPER_HMM_ERROR:g} (version 3) for 5 states.")
     words.append("Errors of opposite sign cancel in such a mean, and every position weighs alike in it.")
     return PapersCriterion(all(passes), " ".join(words))
-
-
-def _curves(found: Calibration) -> dict[str, list[float]]:
-    return {
-        "places": [float(place) for place in found.places],
-        "errors": found.errors,
-        "kls": found.kls,
-        "model_entropy": found.model_entropy,
-        "bayes_entropy": found.bayes_entropy,
-    }

@@ -1,0 +1,77 @@
+"""Measures and judges the claims about the geometry of attention on the runs of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from llmlab.experiments.records import Arm
+from llmlab.papers.bayesian_geometry.calibration_shown import Calibrated, calibration_charts, calibration_table
+from llmlab.papers.bayesian_geometry.floors import floors
+from llmlab.papers.bayesian_geometry.geometry_check import check_geometry
+from llmlab.papers.bayesian_geometry.metrics import Calibration
+from llmlab.papers.bayesian_geometry.plan import CALIBRATION, CAUSAL, KEYS, MANIFOLD, SIZES
+from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
+from llmlab.papers.judging import Check, Measured
+from llmlab.papers.records import Verdict
+from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM
+from llmlab.papers.task_models import make_model
+from llmlab.papers.task_run import measure as calibration_of
+from llmlab.papers.task_run import open_task
+from llmlab.records import from_plain
+from llmlab.runs.checkpoints import select
+from llmlab.runs.folder import RunFolder
+
+
+def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+    """Calibration of the last checkpoint, and of the reasoners that know less."""
+    model, task = open_task(run, select(run.checkpoints, "final"))
+    count = SIZES[check.size].sequences
+    lines = {name: asdict(found) for name, found in floors(task, count).items()}
+    return {"model": asdict(calibration_of(model, task, count)), "floors": lines}
+
+
+def early(check: Check) -> list[Verdict]:
+    """Calibration."""
+    found = calibrations(check)
+    bijection = {one.seed: one.model for one in found if one.is_transformer_on(BIJECTION)}
+    hmm = {one.seed: HmmRun(one.model, one.floors) for one in found if one.is_transformer_on(HMM)}
+    if CALIBRATION not in check.claims or not (bijection or hmm):
+        return []
+    verdict = calibration_verdict(bijection, hmm, CALIBRATION)
+    verdict.charts = calibration_charts(found)
+    verdict.tables = [calibration_table(found)]
+    return [verdict]
+
+
+def late(check: Check) -> Iterator[Verdict]:
+    """Geometry, on the runs with repeated keys: there the entropy varies at each place."""
+    claims = [claim for claim in check.claims if claim in (MANIFOLD, KEYS, CAUSAL)]
+    models, task, settings = {}, None, None
+    for one in check.measured(DUPLICATES):
+        models[one.arm.seed], task = open_task(one.run, select(one.run.checkpoints, "final"))
+        settings = one.run.info().task
+    if not claims or task is None or settings is None:
+        return
+    layout, shape = task.layout, settings.model
+
+    def fresh(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return make_model(shape, layout)
+
+    yield from check_geometry(models, fresh, task, claims, progress=check.progress)
+
+
+def calibrations(check: Check) -> list[Calibrated]:
+    """Of all finished runs, in the plan's order."""
+    return [_calibrated(one) for one in check.finished]
+
+
+def _calibrated(one: Measured) -> Calibrated:
+    settings = one.arm.settings
+    lines = {name: from_plain(Calibration, line) for name, line in one.values["floors"].items()}
+    model = from_plain(Calibration, one.values["model"])
+    return Calibrated(settings["data.task"], settings["model.kind"], one.arm.seed, model, lines)

@@ -1,0 +1,13 @@
+"""The papers whose claims have a test here: a line each. No torch."""
+
+from __future__ import annotations
+
+from llmlab.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
+from llmlab.papers.plan import PaperPlan
+
+PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY,)}
+
+
+def plan_of(paper: str) -> PaperPlan | None:
+    """The plan of a paper, None where it has no tests."""
+    return PLANS.get(paper)
