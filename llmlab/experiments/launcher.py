@@ -18,7 +18,6 @@ from llmlab.experiments.records import (
     ExperimentStatus,
 )
 from llmlab.notebook.locked import lock
-from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -53,7 +52,7 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
         try:
             arms = {arm.name: ArmStatus() for arm in record.arms}
             folder.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
-            folder.write_record(replace(record, predictions=lock(EXPERIMENT, record.id, record.predictions)))
+            folder.write_record(replace(record, predictions=lock(folder.subject, record.id, record.predictions)))
         except BaseException:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise

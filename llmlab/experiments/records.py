@@ -25,6 +25,7 @@ from typing import Any
 
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
+from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.records import from_plain, require_time
 from llmlab.runs.folder import SETTINGS, RunFolder
 from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
@@ -182,6 +183,11 @@ class ExperimentStatus:
 @dataclass(frozen=True)
 class ExperimentFolder(WorkerFolder):
     """An experiment by its folder. Cheap to make; reads nothing until asked."""
+
+    @property
+    def subject(self) -> str:
+        """What it is to whoever predicts its outcome (llmlab.notebook.quantities)."""
+        return EXPERIMENT
 
     @property
     def worker(self) -> str:

@@ -1,4 +1,4 @@
-"""One entry of the notebook: what was predicted about a run or an experiment, what came, and what was learned."""
+"""One entry of the notebook: what was predicted about a run, an experiment or a check, what came, what was learned."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LONGEST_SENTENCE = 1000
 class Entry:
     """A file of outputs/notebook/.
 
-    subject: run or experiment; about: its id; folder: where it lay; created: when it was made, Unix seconds. steps:
-    that it was to have. predictions: `Locked` as plain values; scores: `Score` likewise, in the same places, empty
-    until there is one. judged: by place ("0"), what the learner says came of it. curve: [step, validation loss], or
-    the main chart of an experiment, whose x is x_axis.
+    subject: run, experiment or check; about: its id; folder: where it lay; created: when it was made, Unix seconds.
+    steps: that it was to have. predictions: `Locked` as plain values; scores: `Score` likewise, in the same places,
+    empty until there is one. judged: by place ("0"), what the learner says came of it. curve: [step, validation loss],
+    or the main chart of an experiment, whose x is x_axis.
     result: what became of the subject, in words.
     """
 

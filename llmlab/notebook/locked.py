@@ -22,7 +22,7 @@ from llmlab.records import fits
 
 @dataclass(frozen=True)
 class Locked:
-    """A prediction as it stands in run.json, experiment.json and the notebook.
+    """A prediction as it stands in run.json, experiment.json, paper.json and the notebook.
 
     locked_at: Unix seconds. at_step: steps that were done by then; above 0 it was late, and does not count in the
     calibration. seal: of the subject, the time, the step and the prediction.
@@ -46,7 +46,7 @@ class Locked:
 def lock(
     subject: str, about: str, predictions: Iterable[Prediction | Mapping[str, Any]], *, at_step: int = 0
 ) -> list[dict[str, Any]]:
-    """Predictions about a run or experiment, locked now. subject: `run` or `experiment`; about: its id.
+    """Predictions about a run, experiment or check, locked now. subject: which of these; about: its id.
 
     What is locked already stays as it is. Raises UsageError for plain values that are no prediction, and for what
     only an experiment can answer where a run is meant.

@@ -1,8 +1,8 @@
 """The notebook of an outputs folder: outputs/notebook/*.json, one file an entry.
 
-Entries follow from what was locked in run.json and experiment.json: `refresh()` makes those that are missing and
-scores those whose outcome is known. So it does not matter who starts a run, and nothing is lost when a program ends
-between two writes. Once made, an entry outlives its run.
+Entries follow from what was locked in run.json, experiment.json and paper.json: `refresh()` makes those that are
+missing and scores those whose outcome is known. So it does not matter who starts a run, and nothing is lost when a
+program ends between two writes. Once made, an entry outlives its run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from llmlab.experiments.records import ExperimentFolder, list_experiments
 from llmlab.files import read_json, write_json
 from llmlab.notebook.entries import Entry, judged, read_entry, scored, with_sentence
 from llmlab.notebook.locked import lock
-from llmlab.notebook.outcomes import Outcomes, experiment_facts, read_facts
+from llmlab.notebook.outcomes import Outcomes, check_facts, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import EXPERIMENT, RUN
+from llmlab.notebook.quantities import CHECK, EXPERIMENT, RUN
+from llmlab.papers.checks import CheckFolder, list_checks
 from llmlab.papers.settings import TaskSettings
 from llmlab.records import to_plain
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
@@ -36,7 +37,7 @@ _LOCK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Contents:
-    """All that is there, newest first. damaged: files that cannot be read, as sentences. fresh: ids just scored."""
+    """All that is there, newest first. damaged: what cannot be read, as sentences. fresh: ids just scored."""
 
     entries: list[Entry]
     damaged: list[str]
@@ -67,24 +68,32 @@ class Notebook:
         return Contents(entries, damaged, [])
 
     def refresh(self) -> Contents:
-        """Makes the entries that are missing, scores what can be scored, and reads all. Raises LabError."""
-        subjects = [*self._runs(), *self._experiments()]
+        """Makes the entries that are missing, scores what can be scored, and reads all. Raises LabError.
+
+        A result that cannot be read keeps nothing from the others: its entry waits, and `damaged` says why.
+        """
+        subjects = list(self._subjects())
         if not subjects and not self.folder.is_dir():
             return Contents([], [], [])
         with self._locked():
             before = self.read()
             known = {(entry.subject, entry.about, entry.created): entry for entry in before.entries}
-            fresh = []
+            fresh, damaged = [], []
             for subject in subjects:
                 old = known.get((subject.kind, subject.about, subject.created))
                 entry = self._taken_up(subject, old)
-                if entry.scored_at is None and (outcomes := subject.outcomes(entry)) is not None:
+                try:
+                    outcomes = subject.outcomes(entry) if entry.scored_at is None else None
+                except LabError as error:
+                    outcomes = None
+                    damaged.append(f"{subject.about}: {error}")
+                if outcomes is not None:
                     entry = scored(entry, outcomes)
                     fresh.append(entry.id)
                 if entry != old:
                     self._write(entry)
             contents = self.read()
-        return replace(contents, fresh=fresh)
+        return replace(contents, damaged=[*contents.damaged, *damaged], fresh=fresh)
 
     def find(self, text: str) -> Entry:
         """The entry with that id, or about the run or experiment with that id. UsageError with the nearest ones."""
@@ -128,6 +137,11 @@ class Notebook:
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
+    def _subjects(self) -> Iterator[_Subject]:
+        yield from self._runs()
+        yield from self._experiments()
+        yield from self._checks()
+
     def _runs(self) -> Iterator[_Subject]:
         for run in list_runs(self._outputs):
             # Only the predictions are looked for: most runs have none, and their settings need not be understood.
@@ -140,6 +154,12 @@ class Notebook:
             if (read_json(folder.experiment_json) or {}).get("predictions"):
                 with contextlib.suppress(LabError):
                     yield _experiment_subject(folder)
+
+    def _checks(self) -> Iterator[_Subject]:
+        for folder in list_checks(self._outputs):
+            if (read_json(folder.experiment_json) or {}).get("predictions"):
+                with contextlib.suppress(LabError):
+                    yield _check_subject(folder)
 
     def _taken_up(self, subject: _Subject, old: Entry | None) -> Entry:
         """The entry of a subject; predictions that were added since are added to it too. What is there never changes:
@@ -167,9 +187,8 @@ class Notebook:
         return name
 
     def _outcomes_now(self, entry: Entry) -> Outcomes:
-        subjects = self._runs() if entry.subject == RUN else self._experiments()
-        for subject in subjects:
-            if (subject.about, subject.created) == (entry.about, entry.created):
+        for subject in self._subjects():
+            if (subject.kind, subject.about, subject.created) == (entry.subject, entry.about, entry.created):
                 outcomes = subject.now(entry)
                 if outcomes is not None:
                     return outcomes
@@ -209,7 +228,7 @@ class Notebook:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A run or experiment about which something was predicted.
+    """A run, experiment or check about which something was predicted.
 
     outcomes: what became of it, None before it has finished. now: the same with what there is already.
     """
@@ -252,6 +271,20 @@ def _experiment_subject(folder: ExperimentFolder) -> _Subject:
     return _Subject(
         EXPERIMENT, folder.id, str(folder.path), title, record.created, 0, record.predictions, outcomes, now
     )
+
+
+def _check_subject(folder: CheckFolder) -> _Subject:
+    record = folder.record()
+
+    def now(_entry: Entry) -> Outcomes | None:
+        return check_facts(folder)
+
+    def outcomes(_entry: Entry) -> Outcomes | None:
+        # Until it has finished, verdicts on what is there so far may still change.
+        return check_facts(folder) if folder.recorded_status().state == "finished" else None
+
+    title = f"{record.title}: does it hold here?"
+    return _Subject(CHECK, folder.id, str(folder.path), title, record.created, 0, record.predictions, outcomes, now)
 
 
 def title_of(settings: RunSettings) -> str:

@@ -1,4 +1,4 @@
-"""What became of a run or an experiment: the outcome of every quantity that it can be asked about."""
+"""What became of a run, an experiment or a check: the outcome of every quantity that it can be asked about."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from llmlab.errors import LabError
 from llmlab.experiments.kinds import KINDS
 from llmlab.experiments.outcomes import ExperimentResults, read_results
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab.notebook.quantities import CHOICE, CURVE, find_quantity, steps_to
+from llmlab.notebook.quantities import CHOICE, CLAIM, CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
+from llmlab.papers.records import CheckResult, read_result
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import Evaluated, Event, Finished, Started, StepEvent, from_line
 
@@ -161,10 +162,55 @@ class ExperimentFacts(Outcomes):
         return sorted(float(value) for value in values if isinstance(value, (int, float)))
 
 
+@dataclass(frozen=True)
+class CheckFacts(Outcomes):
+    """What a check of a paper's claims says."""
+
+    found: CheckResult
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """None: a verdict is no curve."""
+        return []
+
+    @property
+    def x_axis(self) -> str:
+        """None."""
+        return ""
+
+    @property
+    def x_log(self) -> bool:
+        """There is no axis."""
+        return False
+
+    @property
+    def result(self) -> str:
+        """Its verdicts."""
+        said = [f"{verdict.claim} {verdict.verdict}" for verdict in self.found.verdicts]
+        return f"{'; '.join(said)}." if said else "There is no verdict."
+
+    def of(self, name: str) -> Outcome | None:
+        """The verdict on a claim of this paper; None when the check has none."""
+        of_this = {f"{CLAIM}{self.found.paper}/{verdict.claim}": verdict.verdict for verdict in self.found.verdicts}
+        return of_this.get(name)
+
+    def options(self, name: str) -> int:
+        """As many as there are verdicts to choose from."""
+        return len(find_quantity(name).choices)
+
+
 def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
     """What came out of an experiment; None before there are results. LabError when its record cannot be read."""
     results = read_results(folder)
     return None if results is None else ExperimentFacts(folder.record(), results)
+
+
+def check_facts(folder: ExperimentFolder) -> CheckFacts | None:
+    """What a check says so far; None before there is a verdict. LabError when verdict.json is damaged."""
+    if not folder.results_json.exists():
+        return None
+    found = read_result(folder.results_json)
+    return CheckFacts(found) if found.verdicts else None
 
 
 def read_facts(run: RunFolder, until: int = 0) -> RunFacts:

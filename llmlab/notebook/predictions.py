@@ -4,6 +4,7 @@ val_loss=1.9..2.2@80%              a range, and how sure one is that the outcome
 val_loss=2.05+-0.15@80%            the same as a number with a tolerance
 val_loss=2.05                      a number alone: only its distance is measured
 best_lr=1e-3@60%                   a choice among the arms of an experiment; overfits=yes@70% among two answers
+keys=not supported@60%             the verdict on a claim of a paper (llmlab.notebook.claims)
 loss_curve=0:4.4,100:3,400:2.1     a curve, step:loss; with +-0.1@70%: so near it will be on average
 text=It overfits before step 500@70%      a sentence, which the learner judges afterwards
 """
@@ -25,7 +26,7 @@ from llmlab.records import from_plain
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.01, 0.99
 _LONGEST = 2000  # characters of a sentence
 _MOST_POINTS = 1000
-_NAMED = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=\s*(.*)", re.DOTALL)
+_NAMED = re.compile(r"\s*([A-Za-z_][\w.:/-]*)\s*=\s*(.*)", re.DOTALL)
 _SURE = re.compile(r"(.*?)\s*@\s*([^@\s%]+)\s*(%?)\s*", re.DOTALL)
 _SURE_AT_END = re.compile(r"(.*?)\s*@\s*(\d+(?:\.\d+)?)\s*(%)\s*", re.DOTALL)
 _EXAMPLES = "Write val_loss=1.9..2.2@80%, val_loss=2.05+-0.1@80%, overfits=yes@70% or text=... ."

@@ -1,4 +1,4 @@
-"""What a run or an experiment can be asked about before it starts."""
+"""What a run, an experiment or a check of a paper can be asked about before it starts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 from llmlab.errors import UsageError
 
-RUN, EXPERIMENT = "run", "experiment"
+RUN, EXPERIMENT, CHECK = "run", "experiment", "check"
 NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"
-_A = {RUN: "a run", EXPERIMENT: "an experiment"}
+_A = {RUN: "a run", EXPERIMENT: "an experiment", CHECK: "a check of a paper"}
 STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
+CLAIM = "claim:"  # then a paper and the id of one of its claims: claim:bayesian-geometry/keys
 
 
 @dataclass(frozen=True)
 class Quantity:
     """One thing that can be predicted.
 
-    subject: run, experiment, or "" for both. answer: number, choice, curve or text. log: values are spread over orders
-    of magnitude, so that distances are measured between logarithms. choices: all answers that there are, where they
-    are known beforehand. by_hand: no program reads it from the result; the learner says what came.
+    subject: run, experiment, check, or "" for all. answer: number, choice, curve or text. log: values are spread over
+    orders of magnitude, so that distances are measured between logarithms. choices: all answers that there are, where
+    they are known beforehand. by_hand: no program reads it from the result; the learner says what came.
     """
 
     name: str
@@ -31,6 +32,11 @@ class Quantity:
     log: bool = False
     choices: tuple[str, ...] = ()
     by_hand: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name in a sentence: of a claim, which has its paper before it, the id alone."""
+        return self.name.rpartition("/")[2]
 
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -83,6 +89,10 @@ def find_quantity(name: str) -> Quantity:
     if target is not None:
         title = f"steps until the validation loss is {target:g}"
         return Quantity(name, title, RUN, unit="steps", log=True)
+    if name.startswith(CLAIM):
+        from llmlab.notebook.claims import claim_quantity  # which knows what papers are
+
+        return claim_quantity(name)
     nearest = difflib.get_close_matches(name, [*_BY_NAME, STEPS_TO + "LOSS"], n=3, cutoff=0.5)
     raise UsageError(
         f"Nothing named {name!r} can be predicted.",
@@ -92,12 +102,12 @@ def find_quantity(name: str) -> Quantity:
 
 
 def require_askable(name: str, subject: str) -> None:
-    """UsageError when a run is asked for what only an experiment can answer, or the other way round."""
+    """UsageError when a run is asked for what only an experiment or a check can answer, or the other way round."""
     quantity = find_quantity(name)
     if quantity.subject not in ("", subject):
         raise UsageError(
             f"{name} cannot be predicted of {_A[subject]}.",
-            f"It is the {quantity.title}, of {_A[quantity.subject]}.",
+            f"{quantity.title[:1].upper()}{quantity.title[1:]}: that is predicted of {_A[quantity.subject]}.",
             "`llmlab-run notebook quantities` lists what can be.",
         )
 

@@ -19,11 +19,11 @@ def stated(prediction: Prediction) -> str:
         return f"“{prediction.text}”{sure}"
     if prediction.kind == CURVE:
         near = "" if prediction.tolerance is None else f", within {number_text(prediction.tolerance)} on average"
-        return f"{prediction.quantity}: a curve through {len(prediction.points)} points{near}{sure}"
+        return f"{prediction.about.label}: a curve through {len(prediction.points)} points{near}{sure}"
     if prediction.is_range:
         low, _, high = said(prediction).partition("..")
-        return f"{prediction.quantity} {low} to {high}{sure}"
-    return f"{prediction.quantity} {said(prediction)}{sure}"
+        return f"{prediction.about.label} {low} to {high}{sure}"
+    return f"{prediction.about.label} {said(prediction)}{sure}"
 
 
 def outcome_text(prediction: Prediction, score: Score) -> str:
