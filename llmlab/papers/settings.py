@@ -9,6 +9,7 @@ from llmlab.errors import UsageError
 from llmlab.settings import CheckpointSettings, SampleSettings, TrainSettings
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
+MODULAR = "modular"
 TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX = "transformer", "lstm", "mlp-position", "mlp-prefix"
 ROWS, NUMBERS = "rows", "numbers"
 
@@ -35,8 +36,8 @@ class TaskDataSettings:
     task: str = setting(
         BIJECTION,
         "bijection: pairs of a hidden one-to-one map, no key twice. duplicates: keys repeat, first occurrences are "
-        "scored. hmm: which state a hidden Markov model is in.",
-        choices=(BIJECTION, DUPLICATES, HMM),
+        "scored. hmm: which state a hidden Markov model is in. modular: the sum of two numbers modulo a third.",
+        choices=(BIJECTION, DUPLICATES, HMM, MODULAR),
     )
     values: int = setting(8, "Bijection: how many keys, and values, there are.", low=2, high=1000)
     pairs: int = setting(7, "Bijection: pairs in a sequence; the last value is not shown.", unit="pairs", low=1)
@@ -49,7 +50,18 @@ class TaskDataSettings:
         "E). numbers: a token a number, as in the paper.",
         choices=(ROWS, NUMBERS),
     )
+    modulus: int = setting(113, "Modular: p; there are p x p sums.", low=2, high=1000)
+    train_share: float = setting(
+        0.3, "Modular: share of all sums that is trained on; the others are held out.", low=0.01, high=0.99
+    )
+    split_seed: int = setting(1, "Modular: which sums are held out; the same for every seed of a run.", low=0)
     batch_size: int = setting(128, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
+
+    @property
+    def train_sums(self) -> int:
+        """Modular: how many sums are trained on, of modulus x modulus; at least one, and not all."""
+        everything = self.modulus**2
+        return min(max(1, round(self.train_share * everything)), everything - 1)
 
 
 def _train() -> TrainSettings:
@@ -82,6 +94,8 @@ class TaskSettings:
     def time(self) -> int:
         """Tokens of a sequence."""
         data = self.data
+        if data.task == MODULAR:
+            return 3
         if data.task != HMM:
             return 2 * data.pairs - 1
         if data.layout == ROWS:
@@ -92,6 +106,13 @@ class TaskSettings:
     def tokens_per_step(self) -> int:
         """Tokens that an optimizer step reads."""
         return self.train.grad_accum * self.data.batch_size * self.time
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens of all training sequences; where they are drawn anew, of those that are read."""
+        if self.data.task == MODULAR:
+            return self.data.train_sums * self.time
+        return self.train.steps * self.tokens_per_step
 
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""

@@ -101,7 +101,7 @@ class TaskRun(FromScratch):
             steps=train.steps,
             parameters=self._parameters(),
             vocab_size=self.layout.vocab_size,
-            train_tokens=train.steps * self.tokens_per_step,  # every batch is new
+            train_tokens=self.settings.train_tokens,
             val_tokens=train.eval_windows * self.layout.time,
             tokens_per_step=self.tokens_per_step,
             uniform_loss=math.log(size),
