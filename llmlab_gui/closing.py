@@ -53,12 +53,13 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoic
 
 
 def stop(lab: Lab, rows: Sequence[RunRow]) -> None:
-    """Stops these runs, and what would start others in their place: the queue, and experiments of this window."""
+    """Stops these runs, and what would start others in their place: the queue, this window's experiments and checks."""
     if lab.queue.waiting():
         lab.queue.hold()
-    for experiment in lab.experiments.live():
-        if experiment.record.watched:
-            lab.experiments.controller.stop(experiment.folder)
+    for desk in lab.desks:
+        for plan in desk.live():
+            if plan.record.watched:
+                desk.controller.stop(plan.folder)
     for row in rows:
         lab.controller.stop(row.run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
@@ -20,7 +21,9 @@ from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.notebook.book import Book
+from llmlab_gui.papers.desk import PaperDesk
 from llmlab_gui.runs.controller import RunController
+from llmlab_gui.runs.followed import FollowedRun
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.poller import RunRow, RunsPoller
 from llmlab_gui.runs.queue import QueueRunner
@@ -54,6 +57,8 @@ class Lab(QObject):
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
     finetune_requested = Signal(dict)  # the same, of a fine-tuning run
     dock_requested = Signal(str)  # dock id
+    workspace_requested = Signal(str)  # one of llmlab_gui.workspaces.WORKSPACES; the page that asked stays in sight
+    paper_requested = Signal(str, str)  # a paper's name, and the id of a claim or ""
     start_requested = Signal(object)  # llmlab_gui.docks.run_setup.Plan
     queue_requested = Signal(object)  # the same, to start when its turn comes
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first
@@ -64,15 +69,19 @@ class Lab(QObject):
         self.outputs = outputs
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
-        self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=lambda: bool(self.experiments.live()))
+        self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=self._plan_runs)
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
+        self.papers = PaperDesk(outputs, self)
+        self.papers.failed.connect(self.error_raised)
+        self.paper_requested.connect(self.papers.show)
         self.experiments.failed.connect(self.error_raised)
-        self.experiments.said.connect(self.said)
-        self.experiments.controller.started.connect(lambda _: self.notebook.refresh())
-        self.experiments.ended.connect(lambda _: self.notebook.refresh())
+        for desk in self.desks:
+            desk.said.connect(self.said)
+            desk.controller.started.connect(lambda _: self.notebook.refresh())
+            desk.ended.connect(lambda _: self.notebook.refresh())
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -81,7 +90,7 @@ class Lab(QObject):
         self._overlaid: list[str] = []
         self._slots: dict[str, int] = {}
         self._histories: dict[str, RunHistory] = {}
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, FollowedRun] = {}
         self._ending: set[RunThread] = set()
         self._news = QTimer(self)
         self._news.setSingleShot(True)
@@ -100,6 +109,11 @@ class Lab(QObject):
         self._poller.found.connect(self._take_rows)
         self._poller.failed.connect(self.error_raised)
         self._poller.start()
+
+    @property
+    def desks(self) -> tuple[ExperimentDesk[Any], ...]:
+        """Those that look after plans of several runs: experiments, and checks of papers."""
+        return self.experiments, self.papers.checks
 
     # Runs ------------------------------------------------------------------------------------------------------
 
@@ -205,9 +219,13 @@ class Lab(QObject):
         self._ending.clear()
         self.inspection.shutdown()
         self.experiments.shutdown()
+        self.papers.shutdown()
         self.controller.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _plan_runs(self) -> bool:
+        return any(desk.live() for desk in self.desks)
 
     def _step_of(self, run: str) -> int | None:
         """How far a run is that is named by its id or its folder."""
@@ -299,7 +317,7 @@ class Lab(QObject):
                 self._follow(self._rows[run_id].run)
 
     def _follow(self, run: RunFolder) -> None:
-        followed = _Followed(run, self)
+        followed = FollowedRun(run, self)
         self._histories[run.id] = RunHistory()
         self._followed[run.id] = followed
         followed.batch.connect(self._take_events)
@@ -360,45 +378,3 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
-
-
-class _Followed(QObject):
-    """A run, the thread that follows it, and its signals with the run's id; silent once it is let go."""
-
-    batch = Signal(str, list)
-    opened = Signal(str, object)
-    status_changed = Signal(str, object)
-    failed = Signal(str, object)
-
-    def __init__(self, run: RunFolder, parent: QObject) -> None:
-        super().__init__(parent)
-        self._id = run.id
-        self._active = True
-        self.status: RunStatus | None = None
-        self.follower = RunThread(run)
-        self.follower.batch.connect(self._pass_batch)
-        self.follower.opened.connect(self._pass_overview)
-        self.follower.status_changed.connect(self._pass_status)
-        self.follower.failed.connect(self._pass_failure)
-
-    def end(self) -> None:
-        """Stops the thread; what it still sends is not passed on."""
-        self._active = False
-        self.follower.stop()
-
-    def _pass_batch(self, events: list[Event]) -> None:
-        if self._active:
-            self.batch.emit(self._id, events)
-
-    def _pass_overview(self, overview: Overview) -> None:
-        if self._active:
-            self.opened.emit(self._id, overview)
-
-    def _pass_status(self, status: RunStatus) -> None:
-        if self._active:
-            self.status = status
-            self.status_changed.emit(self._id, status)
-
-    def _pass_failure(self, error: LabError) -> None:
-        if self._active:
-            self.failed.emit(self._id, error)

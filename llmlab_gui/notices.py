@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
@@ -12,6 +13,7 @@ from llmlab_gui.icons import app_icon
 from llmlab_gui.numbers_text import minutes_text
 
 if TYPE_CHECKING:
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab import Lab, RunRow
     from llmlab_gui.settings import WindowSettings
 
@@ -37,7 +39,8 @@ class Notices(QObject):
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
         lab.run_ended.connect(self._run_ended)
-        lab.experiments.ended.connect(self._experiment_ended)
+        for desk in lab.desks:
+            desk.ended.connect(partial(self._plan_ended, desk))
 
     def tell(self, title: str, words: str) -> None:
         """Says it outside the window."""
@@ -65,13 +68,13 @@ class Notices(QObject):
         if seconds >= LONG_SECONDS:
             self.tell(*sentence(row, seconds))
 
-    def _experiment_ended(self, experiment_id: str) -> None:
-        row = self._lab.experiments.row(experiment_id)
+    def _plan_ended(self, desk: ExperimentDesk[Any], id: str) -> None:
+        row = desk.row(id)
         if row is None or not self._settings.notify or self._window.isActiveWindow():
             return
         seconds = row.status.active_seconds
         if seconds >= LONG_SECONDS:
-            what = f"{experiment_id} {_WORDS.get(row.status.state, 'has ended')}"
+            what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
             ended, all_of_them = row.status.ended_arms, len(row.record.arms)
             self.tell(what, f"After {minutes_text(seconds / 60)}: {ended} of {all_of_them} runs have ended.")
 

@@ -32,7 +32,7 @@ class QueueRunner(QObject):
         parent: QObject | None = None,
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """runs: the runs that are known now. busy: something else trains, also between two runs: an experiment."""
+        """runs: the runs that are known now. busy: something else trains, also between two runs: a plan of several."""
         super().__init__(parent)
         self.queue = RunQueue(outputs)
         self.state = QueueState()

@@ -1,0 +1,122 @@
+"""The claims of a paper as the window shows them: what is known of each, and what was predicted. Touches no Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from llmlab.errors import LabError
+from llmlab.experiments.records import ExperimentRecord
+from llmlab.notebook.locked import read_locked
+from llmlab.notebook.predictions import Prediction
+from llmlab.notebook.quantities import CLAIM
+from llmlab.papers.checks import CheckOptions, options_of
+from llmlab.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
+from llmlab_gui.charts.numbers import read_out
+from llmlab_gui.experiments.poller import ExperimentRow
+
+NO_TEST, NO_CHECK, NOT_ASKED, NO_VERDICT = "not tested here", "not checked yet", "not in this check", "no verdict"
+# What a check that has no verdict on a claim says of it.
+_WITHOUT_VERDICT = {"running": "running", "stopping": "running", "finished": NO_VERDICT}
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """state: the verdict, or why there is none. final: nothing that the check still does changes it."""
+
+    claim: Claim
+    state: str
+    verdict: Verdict | None = None
+    final: bool = True
+    predicted: Prediction | None = None
+
+
+def claim_rows(
+    paper: Paper, tested: Collection[str], check: ExperimentRow | None, result: CheckResult | None
+) -> list[ClaimRow]:
+    """Every claim of a paper. tested: those that the lab has a test of. check: the one that is looked at."""
+    options = check_options(check)
+    verdicts = {verdict.claim: verdict for verdict in result.verdicts} if result is not None else {}
+    rows = []
+    for claim in paper.claims:
+        verdict = verdicts.get(claim.id) if check is not None else None
+        final = check is None or check.status.state == "finished"
+        predicted = predicted_of(check.record, paper.name, claim.id) if check is not None else None
+        if verdict is not None:
+            state = verdict.verdict
+        elif claim.id not in tested:
+            state = NO_TEST
+        elif check is None or options is None:
+            state = NO_CHECK
+        elif claim.id not in options.claims:
+            state = NOT_ASKED
+        else:
+            state = _WITHOUT_VERDICT.get(check.status.state, check.status.state)
+        rows.append(ClaimRow(claim, state, verdict, final, predicted))
+    return rows
+
+
+def check_options(check: ExperimentRow | None) -> CheckOptions | None:
+    """What was asked of a check; None for no check, or when that cannot be read."""
+    if check is None:
+        return None
+    try:
+        return options_of(check.record)
+    except LabError:
+        return None
+
+
+def predicted_of(record: ExperimentRecord, paper: str, claim: str) -> Prediction | None:
+    """The verdict that was predicted when the check began."""
+    for values in record.predictions:
+        locked = read_locked(values)
+        if locked is not None and locked.prediction.quantity == f"{CLAIM}{paper}/{claim}":
+            return locked.prediction
+    return None
+
+
+def prediction_text(row: ClaimRow) -> str:
+    """`supported, 70 % sure`, with a sign for whether it came true; empty where nothing was predicted."""
+    predicted = row.predicted
+    if predicted is None:
+        return ""
+    sure = "" if predicted.confidence is None else f", {100 * predicted.confidence:.0f} % sure"
+    sign = ""
+    if row.verdict is not None and row.final:
+        sign = "✓ " if predicted.choice == row.verdict.verdict else "✗ "
+    return f"{sign}{predicted.choice}{sure}"
+
+
+def statistic_text(verdict: Verdict | None) -> str:
+    """`entropy error 0.0135 (0.0131 to 0.0139) bits`."""
+    if verdict is None:
+        return ""
+    return f"{verdict.statistic.name} {value_text(verdict.statistic, verdict.interval)}"
+
+
+def value_text(statistic: Statistic, interval: list[float] | None) -> str:
+    """`0.0135 (0.0131 to 0.0139) bits`."""
+    value = "–" if statistic.value is None else number(statistic.value)
+    between = f" ({number(interval[0])} to {number(interval[1])})" if interval and len(interval) == 2 else ""
+    return f"{value}{between} {statistic.unit}".rstrip()
+
+
+def p_text(p: float | None) -> str:
+    """`0.003`; empty where no test was made."""
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def criterion_text(verdict: Verdict | None) -> str:
+    """What the paper's own bound says."""
+    if verdict is None:
+        return ""
+    return {True: "passes", False: "fails", None: "–"}[verdict.papers_criterion.passes]
+
+
+def number(value: float) -> str:
+    """Three significant digits, or all of a whole number."""
+    if value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return read_out(float(f"{value:.3g}"), "value").rstrip("0").rstrip(".") if abs(value) >= 1e-3 else f"{value:.2g}"

@@ -1,0 +1,174 @@
+"""The window's model of papers: which there are, the one that is read, the claim looked at, and the checks of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+
+from llmlab.errors import LabError
+from llmlab.papers.checks import claims_of_models, claims_tested
+from llmlab.papers.records import CheckResult, Paper, papers_dir, read_paper
+from llmlab_gui.background import Background
+from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.poller import ExperimentRow
+from llmlab_gui.papers.claim_rows import ClaimRow, check_options, claim_rows
+from llmlab_gui.papers.source import CHECKS
+
+
+class PaperDesk(QObject):
+    """What the docks of the workspace Paper share; `checks` has all checks of all papers.
+
+    The paper that is read is that of the check last looked at, until the learner chooses another.
+    """
+
+    paper_changed = Signal()  # the papers were read, or another one is read now
+    claim_changed = Signal()  # another claim is looked at
+    check_changed = Signal()  # which check of the paper is looked at, where it stands, or what came out of it
+    failed = Signal(object)  # LabError
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.papers: list[Paper] = []  # empty until they were read
+        self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(outputs, CHECKS, self)
+        self._background = Background(self)
+        self._asked = False
+        self._paper, self._claim = "", ""
+        self._by_hand = False  # the learner chose the paper
+        self.checks.failed.connect(self.failed)
+        self.checks.changed.connect(self.check_changed)
+        self.checks.outcome_changed.connect(self.check_changed)
+        self.checks.current_changed.connect(self._check_chosen)
+
+    def need(self) -> None:
+        """Reads the papers, in the background, when they are first needed."""
+        if not self._asked:
+            self._asked = True
+            self._background.run(_read_papers, self._take, self.failed.emit)
+
+    # What is looked at -----------------------------------------------------------------------------------------
+
+    @property
+    def paper(self) -> Paper | None:
+        """The paper that is read."""
+        return next((paper for paper in self.papers if paper.name == self._paper), None)
+
+    @property
+    def claim(self) -> ClaimRow | None:
+        """The claim that is looked at: the first, unless one was chosen."""
+        rows = self.claims()
+        return next((row for row in rows if row.claim.id == self._claim), rows[0] if rows else None)
+
+    def claims(self) -> list[ClaimRow]:
+        """All claims of the paper."""
+        paper = self.paper
+        return claim_rows(paper, claims_tested(paper), self.check, self.result) if paper is not None else []
+
+    @property
+    def tested(self) -> list[str]:
+        """Ids of the claims that the lab has a test of."""
+        return claims_tested(self.paper) if self.paper is not None else []
+
+    @property
+    def of_models(self) -> list[str]:
+        """Those that are tested on models which the learner names."""
+        return claims_of_models(self.paper) if self.paper is not None else []
+
+    @property
+    def check(self) -> ExperimentRow | None:
+        """The check that is looked at, where it is one of this paper."""
+        row = self.checks.current()
+        return row if row is not None and _paper_of(row) == self._paper else None
+
+    def checks_here(self) -> list[ExperimentRow]:
+        """All checks of the paper, newest first."""
+        return [row for row in self.checks.rows() if _paper_of(row) == self._paper]
+
+    @property
+    def result(self) -> CheckResult | None:
+        """Verdicts of that check, as far as they are there."""
+        return self.checks.outcome.results if self.check is not None else None
+
+    @property
+    def problem(self) -> LabError | None:
+        """Why its verdicts cannot be read."""
+        return self.checks.outcome.problem if self.check is not None else None
+
+    # Choosing --------------------------------------------------------------------------------------------------
+
+    def show(self, paper: str, claim: str = "") -> None:
+        """Reads a paper, and looks at one of its claims."""
+        self.need()
+        self.set_paper(paper)
+        if claim:
+            self.set_claim(claim)
+
+    def set_paper(self, name: str) -> None:
+        """Reads another paper, with the newest check of it."""
+        self._by_hand = True
+        if name == self._paper:
+            return
+        self._paper, self._claim = name, ""
+        rows = self.checks_here()
+        if rows and self.check is None:
+            self.checks.set_current(rows[0].id)
+        self.paper_changed.emit()
+        self.claim_changed.emit()
+        self.check_changed.emit()
+
+    def set_claim(self, id: str) -> None:
+        """Looks at another claim of the paper."""
+        if id != self._claim:
+            self._claim = id
+            self.claim_changed.emit()
+
+    def shutdown(self) -> None:
+        """Ends every thread and waits for it. Workers go on."""
+        self._background.shutdown()
+        self.checks.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _take(self, found: tuple[list[Paper], list[LabError]]) -> None:
+        papers, errors = found
+        for error in errors:
+            self.failed.emit(error)
+        self.papers = papers
+        if self.paper is None:
+            self._by_hand = False
+            self._paper = papers[0].name if papers else ""
+            self._follow_check()
+        self.paper_changed.emit()
+        self.claim_changed.emit()
+        self.check_changed.emit()
+
+    def _check_chosen(self, _check: str) -> None:
+        if self._follow_check():
+            self.paper_changed.emit()
+            self.claim_changed.emit()
+        self.check_changed.emit()
+
+    def _follow_check(self) -> bool:
+        """Turns to the paper of the check that is looked at, unless another was chosen; True when it is another."""
+        row = self.checks.current()
+        paper = _paper_of(row) if row is not None else ""
+        if self._by_hand or not paper or paper == self._paper:
+            return False
+        self._paper, self._claim = paper, ""
+        return True
+
+
+def _paper_of(row: ExperimentRow) -> str:
+    options = check_options(row)
+    return options.paper if options is not None else ""
+
+
+def _read_papers() -> tuple[list[Paper], list[LabError]]:
+    """Every paper that comes with the lab, and what is wrong with those that are damaged."""
+    papers, errors = [], []
+    for path in sorted(papers_dir().glob("*/claims.toml")):
+        try:
+            papers.append(read_paper(path.parent.name))
+        except LabError as error:
+            errors.append(error)
+    return papers, errors
