@@ -67,3 +67,22 @@ ALIGNMENT_FINAL = 2.0  # ours: what the last layer's mass has to be, in that of 
 # Layers and heads --------------------------------------------------------------------------------------------------
 
 BYPASS_FACTOR = 10.0  # paper (I): without any one layer the error is more than ten times as large
+
+# Pretrained models -------------------------------------------------------------------------------------------------
+
+# The axis of a pretrained model has the bounds of the manifold above; its strata are numbers of examples.
+BELIEF_RHO = 0.6  # ours, as for the axis: Spearman(belief, posterior) within a number of examples
+# ours: at most half of what stands between a belief of one half and the posterior may be left, in KL(posterior ||
+# belief).
+BELIEF_KL_SHARE = 0.5
+# ours: with other labels, at least half of BELIEF_RHO.
+RENAMED_RHO = 0.3
+# ours: with labels shuffled, or evidence masked, at most half of what is there without.
+CONTROL_SHARE = 0.5
+# ours: at the same number of examples, at least half of the variance of the belief's log-odds must outlast a new order.
+ORDER_KEPT = 0.5
+
+# Focusing ----------------------------------------------------------------------------------------------------------
+
+# ours and paper (III): from the first to the last layer. Ours leaves out position 0 and divides by log2 of the length.
+FOCUSING = 0.30
