@@ -72,6 +72,8 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
             f"Go on: {folder.resume_command}",
         )
     (conclude or _conclude)(folder, status, as_json)
+    if record.predictions:
+        tell_outcomes(folder.outputs, folder.id, as_json=as_json)
     return INTERRUPTED if interrupts.count else DONE
 
 
@@ -99,8 +101,6 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
         print(f"\nReport: {folder.report}")
         if status.state != "finished":
             print(f"Not all runs have ended. Go on: llmlab-run experiment resume {folder.id}")
-    if folder.record().predictions:
-        tell_outcomes(folder.outputs, folder.id, as_json=as_json)
 
 
 class _Shown:

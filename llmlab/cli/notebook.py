@@ -16,13 +16,14 @@ from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.notebook.quantities import QUANTITIES, STEPS_TO
+from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab.papers.records import VERDICTS
 from llmlab.paths import expanded
 from llmlab.runs.registry import resolve_run
 
-_DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run
-or experiment has finished.
+_DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
+experiment or check has finished.
 
   list                          the same
   show ID                       one entry: scores, surprise, what was learned
@@ -36,6 +37,7 @@ or experiment has finished.
 
 A prediction: val_loss=1.9..2.2@80%   val_loss=2.05+-0.1@80%   overfits=yes@70%   steps_to_2.5=200..400@60%
               loss_curve=0:4.4,100:3,400:2.1+-0.1@70%   "text=It overfits before step 500@70%"
+              of a paper's claim, by its id: "keys=not supported@60%"
 
 examples:
   llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
@@ -162,10 +164,12 @@ def _quantities(args: argparse.Namespace, book: Notebook) -> int:
         print_json([vars(quantity) for quantity in QUANTITIES])
         return DONE
     rows = [
-        (q.name, q.subject or "run or experiment", " or ".join(q.choices) or q.answer, q.title + _unit(q.unit))
+        (q.name, q.subject or "all of them", " or ".join(q.choices) or q.answer, q.title + _unit(q.unit))
         for q in QUANTITIES
     ]
     rows.insert(8, (f"{STEPS_TO}2.5", "run", "number", "steps until the validation loss is 2.5, or any other loss"))
+    verdicts = "what a check of a paper says of a claim; `llmlab-run paper show PAPER` lists its claims"
+    rows.insert(-2, ("the id of a claim", CHECK, " or ".join(VERDICTS), verdicts))
     for line in text.table(("quantity", "of a", "answer", "what it is"), rows):
         print(line)
     return DONE

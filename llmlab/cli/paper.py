@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from llmlab.cli import text
 from llmlab.cli.experiment import command_of
@@ -15,6 +15,9 @@ from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.launcher import make_folder, stop_experiment
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.notebook.claims import parse_check_prediction
+from llmlab.notebook.locked import read_locked
+from llmlab.notebook.words import stated
 from llmlab.papers.checks import (
     CheckFolder,
     CheckRequest,
@@ -39,6 +42,7 @@ _DETAILS = """actions:
 examples:
   llmlab-run paper run bayesian-geometry --plan
   llmlab-run paper run bayesian-geometry --size minutes --claims calibration --name wind-tunnel
+  llmlab-run paper run bayesian-geometry --predict calibration=supported@70% --predict "keys=not supported@60%"
   llmlab-run paper verdict wind-tunnel"""
 
 
@@ -58,6 +62,15 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="seeds of each task (default: the size's)")
     parser.add_argument("--name", default="", help="the check's id (default: made from date and paper)")
+    parser.add_argument(
+        "--predict",
+        metavar="WHAT",
+        dest="predictions",
+        action="append",
+        default=[],
+        help="the verdict that you expect on a claim, locked before the start and scored at the end: "
+        'keys="not supported@60%%"; again for each',
+    )
     parser.add_argument("--plan", action="store_true", help="print the runs and their time, and start nothing")
     add_outputs(parser)
 
@@ -70,6 +83,8 @@ def paper(args: argparse.Namespace) -> int:
         raise UsageError(f"There is no action {args.what!r}.", f"There are: {', '.join(_ACTIONS)}.", hint)
     if args.what != "list" and args.target is None:
         raise UsageError(f"{args.what} needs a name.", "", "`llmlab-run paper list` lists papers and checks.")
+    if args.predictions and args.what != "run":
+        raise UsageError(f"{args.what} takes no --predict.", "What is predicted comes before the start: paper run.", "")
     actions = {"list": _list, "show": _show, "run": _run, "resume": _resume, "cancel": _cancel, "verdict": _verdict}
     return actions[args.what](args)
 
@@ -133,9 +148,10 @@ def _show(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
     claims = [part.strip() for part in args.claims.split(",") if part.strip()]
+    paper = read_paper(args.target)
     record = plan_check(
         CheckRequest(
-            read_paper(args.target),
+            paper,
             args.size,
             outputs,
             claims,
@@ -145,9 +161,18 @@ def _run(args: argparse.Namespace) -> int:
             command_of(args),
         )
     )
+    tested = options_of(record).claims
+    predictions = [parse_check_prediction(line, paper, tested).as_dict() for line in args.predictions]
+    record = replace(record, predictions=predictions)
     folder = CheckFolder(outputs / PAPERS / record.id)
     if folder.experiment_json.is_file():
         before = folder.record()
+        if predictions:
+            raise UsageError(
+                f"A check named {record.id!r} is already there.",
+                "What is predicted comes before the start.",
+                f"Go on with it: {folder.resume_command}, or choose another --name.",
+            )
         if (before.options, before.arms) != (record.options, record.arms):
             raise UsageError(
                 f"A check named {record.id!r} is already there.",
@@ -160,7 +185,8 @@ def _run(args: argparse.Namespace) -> int:
     if not folder.experiment_json.is_file():
         make_folder(folder, record)
     if not args.json:
-        print(_plan_line(record))
+        for line in _plan_lines(record):
+            print(line)
     return follow(folder, as_json=args.json, conclude=_conclude)
 
 
@@ -168,19 +194,22 @@ def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
     if as_json:
         print_json(asdict(record))
         return DONE
-    print(_plan_line(record))
+    for line in _plan_lines(record):
+        print(line)
     rows = [(arm.name, str(arm.seed), text.duration(arm.estimated_seconds)) for arm in record.arms]
     for line in text.table(("run", "seed", "about"), rows, right=(1, 2)):
         print(line)
     return DONE
 
 
-def _plan_line(record: ExperimentRecord) -> str:
+def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
     asked = options_of(record)
     parts = [text.counted(len(record.arms), "run")] * bool(record.arms) + asked.models
-    return (
-        f"{record.id}: {', '.join(asked.claims)}; {', '.join(parts)}, about {text.duration(record.estimated_seconds)}"
-    )
+    about = f"about {text.duration(record.estimated_seconds)}"
+    yield f"{record.id}: {', '.join(asked.claims)}; {', '.join(parts)}, {about}"
+    for values in record.predictions:
+        locked = read_locked(values)
+        yield f"  you expect  {'something that is damaged' if locked is None else stated(locked.prediction)}"
 
 
 def _resume(args: argparse.Namespace) -> int:
