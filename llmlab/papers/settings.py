@@ -10,6 +10,7 @@ from llmlab.settings import CheckpointSettings, SampleSettings, TrainSettings
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
 MODULAR = "modular"
+REPEATS = "repeats"
 TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX = "transformer", "lstm", "mlp-position", "mlp-prefix"
 ROWS, NUMBERS = "rows", "numbers"
 
@@ -27,6 +28,9 @@ class TaskModelSettings:
     n_layer: int = setting(2, "Blocks, or recurrent or hidden layers.", unit="layers", low=1, high=200)
     n_head: int = setting(4, "Attention heads of a block.", unit="heads", low=1, high=256)
     n_embd: int = setting(64, "Width.", unit="numbers a token", low=8, high=16384)
+    feed_forward: bool = setting(
+        True, "Transformer: blocks have a feed-forward; without, they are attention alone (Elhage et al. 2021)."
+    )
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class TaskDataSettings:
     task: str = setting(
         BIJECTION,
         "bijection: pairs of a hidden one-to-one map, no key twice. duplicates: keys repeat, first occurrences are "
-        "scored. hmm: which state a hidden Markov model is in. modular: the sum of two numbers modulo a third.",
-        choices=(BIJECTION, DUPLICATES, HMM, MODULAR),
+        "scored. hmm: which state a hidden Markov model is in. modular: the sum of two numbers modulo a third. "
+        "repeats: random tokens, a segment of which is read twice.",
+        choices=(BIJECTION, DUPLICATES, HMM, MODULAR, REPEATS),
     )
     values: int = setting(8, "Bijection: how many keys, and values, there are.", low=2, high=1000)
     pairs: int = setting(7, "Bijection: pairs in a sequence; the last value is not shown.", unit="pairs", low=1)
@@ -55,6 +60,12 @@ class TaskDataSettings:
         0.3, "Modular: share of all sums that is trained on; the others are held out.", low=0.01, high=0.99
     )
     split_seed: int = setting(1, "Modular: which sums are held out; the same for every seed of a run.", low=0)
+    vocabulary: int = setting(256, "Repeats: how many tokens there are.", unit="tokens", low=2, high=65536)
+    shortest: int = setting(20, "Repeats: length of the shortest segment.", unit="tokens", low=2, high=10_000)
+    longest: int = setting(29, "Repeats: length of the longest segment.", unit="tokens", low=2, high=10_000)
+    context: int = setting(
+        64, "Repeats: tokens of a sequence; those beside the two readings are random.", unit="tokens", low=4, high=65536
+    )
     batch_size: int = setting(128, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
 
     @property
@@ -96,6 +107,8 @@ class TaskSettings:
         data = self.data
         if data.task == MODULAR:
             return 3
+        if data.task == REPEATS:
+            return data.context
         if data.task != HMM:
             return 2 * data.pairs - 1
         if data.layout == ROWS:
@@ -122,7 +135,25 @@ class TaskSettings:
                 "No key comes twice in this task.",
                 "Set data.task=duplicates, where keys repeat.",
             )
+        if self.data.task == REPEATS:
+            _require_repeats(self.data)
         if self.model.kind == TRANSFORMER and self.model.n_embd % self.model.n_head:
             raise UsageError(
                 f"model.n_embd ({self.model.n_embd}) does not divide among model.n_head ({self.model.n_head}) heads."
             )
+
+
+def _require_repeats(data: TaskDataSettings) -> None:
+    if data.shortest > data.longest:
+        raise UsageError(f"data.shortest ({data.shortest}) is above data.longest ({data.longest}).")
+    if 2 * data.longest > data.context:
+        raise UsageError(
+            f"A segment of {data.longest} tokens, read twice, does not fit into data.context ({data.context}).",
+            "",
+            f"Set data.context to {2 * data.longest} or more, or data.longest to {data.context // 2} or less.",
+        )
+    if data.context - data.shortest > data.vocabulary:
+        raise UsageError(
+            f"data.vocabulary ({data.vocabulary}) is too small for a context of {data.context}.",
+            f"Beside the second reading all tokens are different: up to {data.context - data.shortest}.",
+        )

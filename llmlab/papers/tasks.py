@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from llmlab.papers.settings import HMM, MODULAR, TaskDataSettings
+from llmlab.papers.settings import HMM, MODULAR, REPEATS, TaskDataSettings
 
 TRAIN, HELD_OUT = 0, 1  # parts: training sequences, and those on which everything is measured
 # Held-out sequences are the same whatever a run's seed, so that runs can be compared.
@@ -73,9 +73,12 @@ def task_of(data: TaskDataSettings) -> Task:
     from llmlab.papers.bayesian_geometry.bijection import Bijection
     from llmlab.papers.bayesian_geometry.hmm import HiddenMarkov
     from llmlab.papers.grokking.modular import ModularSum
+    from llmlab.papers.induction_heads.repeats import Repeats
 
     if data.task == MODULAR:
         return ModularSum(data.modulus, data.train_sums, data.split_seed)
+    if data.task == REPEATS:
+        return Repeats(data.vocabulary, data.shortest, data.longest, data.context)
     if data.task == HMM:
         return HiddenMarkov(data.states, data.symbols, data.length, data.layout)
     return Bijection(data.values, data.pairs, data.task != "bijection")
