@@ -1,0 +1,246 @@
+"""What finished charts share: axes in words, a legend where it covers least, and a tip for what is pointed at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QPointF, QSize
+from PySide6.QtGui import QColor, QMouseEvent
+from PySide6.QtWidgets import QToolTip, QWidget
+
+from llmlab.experiments.records import Axis
+from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.curve import drawn
+from llmlab_gui.charts.legend_corner import emptiest_corner
+from llmlab_gui.theme import current_theme, theme_notifier
+
+_NEAR = 14.0  # pixels: how close the mouse has to come to a point
+_MARGIN = 0.06  # of what is shown, around it
+_COUNTED = ("steps", "tokens", "windows", "layers", "runs", "numbers a token")
+_LEFT_WIDTH = 66
+_BEAM = 0.012  # width of an error bar's end, of the chart's
+# Larger numbers are no measurements, and no screen has a place for them.
+_LARGEST = 1e30
+
+Line = tuple[np.ndarray, np.ndarray]
+
+
+class FigureChart(pg.PlotWidget):
+    """Subclasses draw few items that do not change while they are shown, and say what there is to see.
+
+    They call `begin` with the axes of what they show (None for nothing), and override `_draw`, `_seen` and `_tip`.
+    """
+
+    def __init__(self, name: str, parent: QWidget | None = None, *, bottom: NumberAxis | None = None) -> None:
+        self._axes = {"bottom": bottom or NumberAxis("bottom"), "left": NumberAxis("left")}
+        super().__init__(parent, axisItems=self._axes)
+        self.log_x = self.log_y = False
+        self._pair: tuple[Axis, Axis] | None = None
+        self._spots: list[Line] = []  # what can be pointed at, in values of the axes
+        self.setAccessibleName(name)
+        plot = self.getPlotItem()
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setContentsMargins(0, 6, 10, 0)
+        self._axes["left"].setWidth(_LEFT_WIDTH)
+        self._view: pg.ViewBox = plot.getViewBox()
+        self._view.disableAutoRange()
+        self._legend = plot.addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
+        self._items: list[pg.GraphicsObject] = []
+        self.viewport().setMouseTracking(True)
+        theme_notifier.changed.connect(self.redraw)
+        self.redraw()
+
+    def begin(self, pair: tuple[Axis, Axis] | None, *, fresh: bool) -> None:
+        """What is shown now has these axes, x first. fresh: it is another chart, whose axes are as it asks for."""
+        self._pair = pair
+        if pair is not None and fresh:
+            self.log_x, self.log_y = pair[0].log, pair[1].log
+        self.redraw()
+
+    def set_log(self, *, x: bool, y: bool) -> None:
+        """Logarithmic axes; what is not above zero is left out there."""
+        if (x, y) != (self.log_x, self.log_y):
+            self.log_x, self.log_y = x, y
+            self.redraw()
+
+    def place_of(self, x: float, y: float) -> QPointF:
+        """Where a place of the chart is in the viewport."""
+        at = QPointF(float(self.across(np.array([x]))[0]), float(self.up(np.array([y]))[0]))
+        return QPointF(self.mapFromScene(self._view.mapViewToScene(at)))
+
+    def tip_at(self, where: QPointF) -> str:
+        """What the nearest point says; empty when none is near."""
+        at = self._view.mapSceneToView(self.mapToScene(where.toPoint()))
+        across, up = self._view.viewPixelSize()
+        nearest, best = None, _NEAR
+        for number, (x, y) in enumerate(self._spots):
+            distance = np.hypot((self.across(x) - at.x()) / across, (self.up(y) - at.y()) / up)
+            if np.isfinite(distance).any() and (place := int(np.nanargmin(distance))) >= 0 and distance[place] <= best:
+                nearest, best = (number, place), float(distance[place])
+        return "" if nearest is None else self._tip(*nearest)
+
+    def across(self, values: np.ndarray) -> np.ndarray:
+        """Where values of the x axis stand in the plot."""
+        return drawn(_shown(values), self.log_x)
+
+    def up(self, values: np.ndarray) -> np.ndarray:
+        """The same of the y axis."""
+        return drawn(_shown(values), self.log_y)
+
+    def sizeHint(self) -> QSize:
+        return QSize(420, 260)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(200, 120)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        super().mouseMoveEvent(event)
+        text = self.tip_at(event.position())
+        if text:
+            QToolTip.showText(event.globalPosition().toPoint(), text, self)
+        else:
+            QToolTip.hideText()
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """A double click shows everything again."""
+        super().mouseDoubleClickEvent(event)
+        self._fit_view()
+
+    # What subclasses say ---------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        """Adds the items (`_add`), their names (`_name`) and what can be pointed at (`_spots`)."""
+        raise NotImplementedError
+
+    def _seen(self) -> Line:
+        """All x, and all y, that are to be in sight."""
+        raise NotImplementedError
+
+    def _lines(self) -> Iterable[Line]:
+        """What a legend is not to cover."""
+        return self._spots
+
+    def _tip(self, line: int, place: int) -> str:
+        """What a point of a line of `_spots` says."""
+        raise NotImplementedError
+
+    # Drawing ---------------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Draws everything anew, in the theme's colours."""
+        plot = self.getPlotItem()
+        for item in self._items:
+            plot.removeItem(item)
+        self._items, self._spots = [], []
+        self._legend.clear()
+        self._style_axes()
+        self._legend.setVisible(False)
+        if self._pair is None:
+            return
+        self._draw()
+        self._legend.setVisible(bool(self._legend.items))
+        self._fit_view()
+        self._place_legend()
+
+    def _add(self, item: pg.GraphicsObject) -> None:
+        self.getPlotItem().addItem(item, ignoreBounds=True)
+        self._items.append(item)
+
+    def _name(self, item: pg.GraphicsObject, name: str) -> None:
+        self._legend.addItem(item, escape(name))
+
+    def _draw_errors(self, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
+        """A bar from low to high at each point, all in values of the axes."""
+        x, y, low, high = self.across(x), self.up(y), self.up(low), self.up(high)
+        good = np.isfinite(x) & np.isfinite(y) & np.isfinite(low) & np.isfinite(high)
+        if good.any():
+            (left, right), _ = self._whole()
+            item = pg.ErrorBarItem(
+                x=x[good],
+                y=y[good],
+                bottom=(y - low)[good],
+                top=(high - y)[good],
+                beam=(right - left) * _BEAM,
+                pen=pg.mkPen(color, width=1.4),
+            )
+            item.setZValue(8)
+            self._add(item)
+
+    def _style_axes(self) -> None:
+        theme = current_theme()
+        self.setBackground(QColor(theme.surface))
+        plot = self.getPlotItem()
+        self._axes["bottom"].setLogMode(x=self.log_x)
+        self._axes["left"].setLogMode(y=self.log_y)
+        for axis in self._axes.values():
+            axis.setPen(pg.mkPen(QColor(theme.quiet)))
+            axis.setTextPen(pg.mkPen(QColor(theme.text)))
+            axis.setTickPen(pg.mkPen(QColor(theme.grid)))
+            axis.setGrid(255)
+            axis.setZValue(-1000)  # the grid lies behind the curves
+        style = {"color": theme.text, "font-size": "9pt"}
+        for side, found in zip(("bottom", "left"), self._pair or (None, None), strict=True):
+            self._axes[side].set_kind(axis_kind(found) if found else "value")
+            plot.setLabel(side, escape(axis_text(found)) if found else "", **style)
+        veil = QColor(theme.surface)
+        veil.setAlpha(215)
+        self._legend.setLabelTextColor(QColor(theme.text))
+        self._legend.setBrush(pg.mkBrush(veil))
+        self._legend.setPen(pg.mkPen(QColor(theme.grid)))
+
+    def _place_legend(self) -> None:
+        """Where it covers least."""
+        (left, right), (bottom, top) = self._whole()
+        across, up = emptiest_corner(
+            ((self.across(x) - left) / (right - left), (self.up(y) - bottom) / (top - bottom)) for x, y in self._lines()
+        )
+        place = (across, 1 - up)  # a legend's places count from the top
+        self._legend.anchor(place, place, offset=(-12 if across else 12, 8 if up else -8))
+
+    def _fit_view(self) -> None:
+        (left, right), (bottom, top) = self._whole()
+        across, up = (right - left) * _MARGIN, (top - bottom) * _MARGIN
+        self._view.setRange(
+            xRange=(left - across, right + across), yRange=(bottom - up, top + up), padding=0, disableAutoRange=True
+        )
+
+    def _whole(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What there is to see, in the plot's own coordinates."""
+        if self._pair is None:
+            return (0.0, 1.0), (0.0, 1.0)
+        x, y = self._seen()
+        return _range(self.across(x)), _range(self.up(y))
+
+
+def axis_text(axis: Axis) -> str:
+    """Its name, with the unit."""
+    return axis.label if not axis.unit or axis.unit.startswith(axis.label) else f"{axis.label} ({axis.unit})"
+
+
+def axis_kind(axis: Axis) -> str:
+    """The kind of its numbers, of charts/numbers.py."""
+    return "count" if axis.unit in _COUNTED or "parameters" in axis.label else "value"
+
+
+def floats(values: Iterable[float | None]) -> np.ndarray:
+    """As an array; what is missing is NaN."""
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(values) < _LARGEST, values, np.nan)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    room = 0.0 if high > low else abs(high) * 0.05 or 0.5
+    return low - room, high + room
