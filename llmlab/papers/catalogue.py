@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from llmlab.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
 from llmlab.papers.plan import PaperPlan
 
-PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY,)}
+PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS)}
 
 
 def plan_of(paper: str) -> PaperPlan | None:

@@ -1,0 +1,1 @@
+"""Attention sinks and growing norms, checked on models that are here."""
