@@ -47,7 +47,7 @@ _CAPTIONS = (
     ("What you expected, over what came: the tinted range, or the curve that you drew.", "predicting"),
     ("Of what you state with 80 % confidence, four in five should come true.", "predicting"),
     ("What was least expected, first: here is most to learn.", "predicting"),
-    ("What you expected of runs and experiments, and what came. Enter shows it over its result.", "predicting"),
+    ("What you expected of runs, experiments and checks, and what came. Enter shows it over its result.", "predicting"),
 )
 # In a lower place table and chart would have no room below each other: the table is then one more page.
 _ROOM_FOR_BOTH = 470

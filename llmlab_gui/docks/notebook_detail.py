@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from llmlab.notebook.entries import OPEN, Line
-from llmlab.notebook.quantities import CURVE, NUMBER, TEXT
+from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
 from llmlab.notebook.words import outcome_sentence, remarks, surprise_text
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.docks.base import EmptyState, QuietLabel
@@ -99,7 +99,7 @@ class NotebookDetail(QWidget):
             self.stated_chart.show_line(line)
         else:
             self._charts.setCurrentWidget(self.no_chart)
-            self.no_chart.say(prediction.text or prediction.choice, prediction.about.title)
+            self.no_chart.say(*_in_words(line))
         by_hand = prediction.about.by_hand and (line.score is not None or entry.scored_at is not None)
         sentence = prediction.kind == TEXT
         for widget, fits in (
@@ -131,6 +131,15 @@ class NotebookDetail(QWidget):
     def _score(self) -> None:
         if self._line is not None:
             self.score_wanted.emit(self._line.entry)
+
+
+def _in_words(line: Line) -> tuple[str, str]:
+    """What stands in a chart's place: of a claim, the claim and its verdict."""
+    prediction, score = line.locked.prediction, line.score
+    if prediction.about.subject != CHECK:
+        return prediction.text or prediction.choice, prediction.about.title
+    came = "no verdict yet" if score is None else str(score.outcome)
+    return prediction.about.title, f"You expected: {prediction.choice}. The check says: {came}."
 
 
 def _scores(line: Line) -> str:

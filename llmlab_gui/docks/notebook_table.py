@@ -36,7 +36,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "The run or experiment"),
+    Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "Run, experiment or check"),
     Column("Predicted", lambda line: stated(line.locked.prediction), lambda line: stated(line.locked.prediction), ""),
     Column("Became", lambda line: _became(line), lambda line: _became(line), "What came, as the result says"),
     Column("", lambda line: _verdict(line), lambda line: _verdict(line), "Inside the range, or the right choice"),

@@ -18,11 +18,13 @@ from pytestqt.qtbot import QtBot
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.notebook.scoring import Score
+from llmlab.notebook.scoring import Score, score_choice
+from llmlab.papers.records import read_paper
 from llmlab.training.events import Evaluated
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
 from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
+from llmlab_gui.docks.notebook_detail import NotebookDetail
 from llmlab_gui.docks.notebook_table import COLUMNS
 from llmlab_gui.lab import Lab
 
@@ -153,6 +155,25 @@ def test_what_an_experiment_found_is_drawn_with_what_was_predicted(qtbot: QtBot)
     assert set(chart.curves()) == {"actual", "low", "high", "outcome"}
     assert chart.curves()["low"].x.tolist() == [1e-4, 1e-2]
     assert chart.marks.spans == []
+
+
+def test_a_claim_is_shown_by_its_title_with_the_verdict_that_came(qtbot: QtBot) -> None:
+    detail = NotebookDetail()
+    qtbot.addWidget(detail)
+    stated = [parse_prediction("claim:bayesian-geometry/keys=supported@70%")]
+    entry = Entry(
+        "c", "check", "tunnel", "", "A paper: does it hold here?", 1.0, predictions=lock("check", "tunnel", stated)
+    )
+    claim = read_paper("bayesian-geometry").claim("keys").title
+    detail.show_line(entry.lines()[0], [], stopped=False)
+    assert detail.no_chart.text == f"{claim} You expected: supported. The check says: no verdict yet."
+    score = score_choice(stated[0], "not supported", options=3)
+    entry = replace(entry, scores=[asdict(score)], scored_at=2.0, result="keys not supported.")
+    detail.show_line(entry.lines()[0], [], stopped=False)
+    assert detail.no_chart.text == f"{claim} You expected: supported. The check says: not supported."
+    assert "became not supported: wrong." in detail.sentence.text()
+    assert "surprise 2.7 bits" in detail.scores.text()
+    assert detail.chart() is None
 
 
 def test_what_is_no_loss_is_shown_with_what_was_stated(dock: NotebookDock) -> None:
