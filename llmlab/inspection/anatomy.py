@@ -124,11 +124,11 @@ class Anatomy:
         return self.unembedding.shape[1]
 
     @property
-    def embedding_rows(self) -> int:
-        """Ids that the model can read: 0 up to this."""
+    def id_limit(self) -> int:
+        """Ids that the model can read: 0 up to this. An embedding that reads more than its rows says so."""
         weight = self.embedding.weight
         assert isinstance(weight, Tensor)
-        return weight.shape[0]
+        return int(getattr(self.embedding, "id_limit", weight.shape[0]))
 
     @property
     def vocab_size(self) -> int:
@@ -170,7 +170,7 @@ def scratch_anatomy(model: GPT) -> Anatomy:
             attention=block.attention,
             projection=block.attention.out,
             mid=block.feed_forward_norm,
-            neurons=block.feed_forward.down,
+            neurons=getattr(block.feed_forward, "down", None),  # none in a model that is attention alone
         )
         for block in described
     )

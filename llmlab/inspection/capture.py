@@ -143,10 +143,10 @@ def _check(batch: Tensor, anatomy: Anatomy, observers: Sequence[Observer]) -> No
         raise UsageError(
             f"The prompt has {time:,} tokens.", f"The model reads at most {anatomy.context:,}.", "Shorten the prompt."
         )
-    if int(batch.min()) < 0 or int(batch.max()) >= anatomy.embedding_rows:
+    if int(batch.min()) < 0 or int(batch.max()) >= anatomy.id_limit:
         raise UsageError(
             "The prompt holds token ids that the model does not know.",
-            f"They run from 0 to {anatomy.embedding_rows - 1:,}.",
+            f"They run from 0 to {anatomy.id_limit - 1:,}.",
         )
     if observers and count != 1:
         raise ValueError("observers watch one prompt at a time")

@@ -53,7 +53,7 @@ def probe(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     LabError when watching the model changes what it predicts. What running it raises is passed on.
     """
     count = min(_TOKENS, anatomy.context)
-    ids = torch.randint(anatomy.embedding_rows, (count,), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(anatomy.id_limit, (count,), generator=torch.Generator().manual_seed(0))
     plain = run(model, anatomy, ids)[0]
     tolerance = _Tolerance.of(plain.dtype)
     known = anatomy.refusals
@@ -191,7 +191,7 @@ def _without_feed_forward(model: nn.Module, anatomy: Anatomy, ids: Tensor, toler
 def _without_attention(model: nn.Module, anatomy: Anatomy, ids: Tensor, tolerance: _Tolerance) -> str | None:
     """With every attn_out set to zero, no token can hear of another: whatever else mixes them was taken for it."""
     other = ids.clone()
-    other[0] = (ids[0] + 1) % anatomy.embedding_rows
+    other[0] = (ids[0] + 1) % anatomy.id_limit
     if len(ids) < 2:
         return None
     both = run(model, anatomy, torch.stack((ids, other)), edits=[_Off("attn_out")])

@@ -6,6 +6,7 @@ sequence, and a permutation test takes one sample of each: `groups` says which s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,8 @@ BOOTSTRAPS = 2000
 CONFIDENCE = 0.95
 
 _FOLDS = 5
+# Up to so many numbers all their orders are tried: 8! is 40,320.
+_ALL_ORDERS = 8
 _AT_ONCE = 100  # permutations that are held in memory
 # Ridge penalties that are tried, in multiples of the number of rows, on standardised columns.
 _PENALTIES = np.geomspace(1e-6, 1e2, 17)
@@ -68,6 +71,22 @@ def overall_permutation_p(
     if not _centred_ranks(y, strata).any():
         return None
     return _permutation_p(_centred_ranks(x, everything), _centred_ranks(y, everything), strata, permutations, seed)
+
+
+def rising_p(y: Array, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+    """How many orders of y [N] rise with the place as much as it does, by Spearman, itself among them: one-sided.
+
+    Exact, over all N! orders, for up to 8 numbers; for more (1 + k) / (1 + permutations) of random ones.
+    """
+    places = _centred_ranks(np.arange(len(y)), np.zeros(len(y)))
+    x = _centred_ranks(y, np.zeros(len(y)))
+    tie = _TIE * max(float(places @ places), 1.0)
+    if len(y) <= _ALL_ORDERS:
+        orders = np.array(list(itertools.permutations(range(len(y)))))
+        return float((x[orders] @ places >= x @ places - tie).mean())
+    random = np.random.default_rng(seed)
+    shuffled = random.permuted(np.tile(x, (permutations, 1)), axis=1)
+    return float(1 + (shuffled @ places >= x @ places - tie).sum()) / (1 + permutations)
 
 
 def _permutation_p(x: Array, y: Array, strata: Array, permutations: int, seed: int) -> float | None:

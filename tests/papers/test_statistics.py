@@ -16,6 +16,7 @@ from llmlab.papers.statistics import (
     r2_beyond_strata,
     random_cosine_floor,
     ranks,
+    rising_p,
     spearman,
     stratified_permutation_p,
     stratified_spearman,
@@ -138,3 +139,14 @@ def test_what_position_explains_is_no_gain() -> None:
     alone, together = r2_beyond_strata(np.column_stack([x, extra]), y + extra, position, groups)
     assert together > 0.99
     assert together - alone > 0.5
+
+
+def test_a_rise_is_compared_with_all_orders() -> None:
+    for y in ([0.1, 0.2, 0.3, 0.5], [0.3, 0.1, 0.2, 0.9], [1.0, 1.0, 0.5, 2.0], [4.0, 3.0, 2.0, 1.0]):
+        found = [spearman(np.arange(4), np.array(order)) for order in permutations(y)]
+        expected = np.mean([one >= spearman(np.arange(4), np.array(y)) - 1e-9 for one in found])
+        assert rising_p(np.array(y)) == pytest.approx(expected)
+    assert rising_p(np.arange(6)) == pytest.approx(1 / 720)
+    assert rising_p(np.ones(5)) == 1
+    assert rising_p(np.arange(20)) == 1 / 1001
+    assert rising_p(-np.arange(20)) == 1

@@ -10,12 +10,12 @@ from llmlab.papers.bayesian_geometry.metrics import Calibration
 from llmlab.papers.charts import DASHED, Chart, Series, Table
 from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 
-_TITLES = {
+TITLES = {
     BIJECTION: "Bijection, no key twice",
     DUPLICATES: "Bijection, keys repeat",
     HMM: "Hidden Markov model",
 }
-_KINDS = {
+KINDS = {
     TRANSFORMER: "transformer",
     LSTM: "LSTM",
     MLP_POSITION: "MLP that sees one token",
@@ -41,7 +41,7 @@ class Calibrated:
 def calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
     """Entropy error by place, a chart a task: a line a seed, with what knowing less costs."""
     charts = []
-    for task, title in _TITLES.items():
+    for task, title in TITLES.items():
         runs = [one for one in found if one.is_transformer_on(task)]
         if not runs:
             continue
@@ -64,10 +64,10 @@ def calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
 def calibration_table(found: Sequence[Calibrated]) -> Table:
     """Every model, and what it is held against."""
     rows = []
-    for task, title in _TITLES.items():
+    for task, title in TITLES.items():
         runs = [one for one in found if one.task == task]
         for one in runs:
-            rows.append([title, f"{_KINDS[one.kind]}, seed {one.seed}", *_errors(one.model)])
+            rows.append([title, f"{KINDS[one.kind]}, seed {one.seed}", *_errors(one.model)])
         for name, floor in runs[0].floors.items() if runs else ():
             rows.append([title, _floor(name), *_errors(floor)])
     columns = ["task", "model", "entropy error, bits", "KL, bits", "as the paper averages, bits"]

@@ -67,13 +67,13 @@ def axis_effects(
     axes = [axis, *(draws / np.linalg.norm(draws, axis=1, keepdims=True))]
     writes = [np.where(np.isinf(spread), 0, spread) * one for one in axes]
     moved = [np.linalg.norm(z @ one) * np.linalg.norm(write) for one, write in zip(axes, writes, strict=True)]
-    before = _beliefs(model, samples, answers, None)
+    before = beliefs(model, samples, answers, None)
     exact = np.abs(entropy(before) - samples.entropy).mean()
     effects, errors = [], []
     for done, (one, write, far) in enumerate(zip(axes, writes, moved, strict=True)):
         progress("Removing axes", done, len(axes))
         removal = Removal(layer, scored_places(samples), mean, one / spread, moved[0] / far * write)
-        after = _beliefs(model, samples, answers, removal)
+        after = beliefs(model, samples, answers, removal)
         effects.append(float(divergence(before, after).mean()))
         errors.append(float(np.abs(entropy(after) - samples.entropy).mean() - exact))
     rho = abs(spearman(z @ axis, samples.entropy))
@@ -103,8 +103,8 @@ def scored_places(samples: Samples) -> Tensor:
     return scored
 
 
-def _beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], edit: Edit | None) -> Array:
-    """The model's probabilities of the answers at all samples [N, C], in float64."""
+def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], edit: Edit | None) -> Array:
+    """A model's probabilities of the answers at all samples [N, C], in float64. All sequences are of one length."""
     logits = run(model, anatomy_of(model), torch.tensor(samples.ids), edits=[edit] if edit else [])
     found: Array = logits[scored_places(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
     return found
