@@ -66,7 +66,7 @@ def neurons_into_stream(block: BlockAnatomy) -> IntoStream:
     if block.neurons is None:
         raise LabError(
             "The neurons of this layer cannot be shown.",
-            "Its feed-forward has no single last layer; in a mixture of experts, neurons change from token to token.",
+            "It has no feed-forward, or one without a single last layer: experts change from token to token.",
             "Look at the feed-forward as a whole.",
         )
     # What is tapped is the feed-forward itself, or the norm behind it.

@@ -13,6 +13,7 @@ MODULAR = "modular"
 REPEATS = "repeats"
 TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX = "transformer", "lstm", "mlp-position", "mlp-prefix"
 ROWS, NUMBERS = "rows", "numbers"
+LEARNED, ROTARY = "learned", "rotary"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class TaskModelSettings:
     n_embd: int = setting(64, "Width.", unit="numbers a token", low=8, high=16384)
     feed_forward: bool = setting(
         True, "Transformer: blocks have a feed-forward; without, they are attention alone (Elhage et al. 2021)."
+    )
+    position: str = setting(
+        LEARNED,
+        "Transformer: how a token knows where it stands, by a learned vector a place or rotated queries and keys.",
+        choices=(LEARNED, ROTARY),
     )
 
 

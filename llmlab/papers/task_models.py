@@ -43,10 +43,18 @@ class TaskGPT(GPT):
 
     def __init__(self, settings: TaskModelSettings, layout: Layout) -> None:
         shape = ModelSettings(
-            n_layer=settings.n_layer, n_head=settings.n_head, n_embd=settings.n_embd, block_size=layout.time
+            n_layer=settings.n_layer,
+            n_head=settings.n_head,
+            n_embd=settings.n_embd,
+            block_size=layout.time,
+            position=settings.position,
         )
         super().__init__(shape, layout.vocab_size)
         self.layout = layout
+        if not settings.feed_forward:
+            for block in self.blocks:
+                block.feed_forward = NoFeedForward()
+                block.feed_forward_norm.requires_grad_(False)  # nothing reads it, so nothing could teach it
         if layout.row_width:
             self.token_embedding = RowEmbedding(layout, settings.n_embd)
             self.initialise()
@@ -56,6 +64,14 @@ class TaskGPT(GPT):
         first, end = self.layout.answers
         stream = self.residual_stream(ids)[:, list(self.layout.places)]  # [B, P, width]
         return F.linear(stream, self.unembedding[first:end])
+
+
+class NoFeedForward(nn.Module):
+    """Stands where a feed-forward would, and adds nothing: a block is attention alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised stream [B, T, C] -> zeros [B, T, C]."""
+        return torch.zeros_like(x)
 
 
 class TaskLSTM(nn.Module):
@@ -121,6 +137,7 @@ class RowEmbedding(nn.Embedding):
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__(layout.vocab_size, width)
+        self.id_limit = layout.vocab_size + ROW_BASE**layout.row_width  # ids that it reads, for llmlab.inspection
         self.rows = nn.Linear(layout.row_width, width, bias=False)
         self.register_buffer("powers", ROW_BASE ** torch.arange(layout.row_width), persistent=False)
 

@@ -51,15 +51,21 @@ class Repeats:
         return TaskBatch(ids, second[:, places], came, came)
 
     def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
-        """Knowing how often tokens come, and no more; or only how far apart two readings may be (`places`)."""
-        places = np.array(self.layout.places)
-        by_place = np.zeros_like(batch.posterior)
+        """Knowing nothing of a sequence, how often tokens come; and `counts and places`, which compares no two places.
+
+        The latter knows how far back a first reading can be, and that no token comes three times.
+        """
+        belief = np.zeros_like(batch.posterior)
         rows = np.arange(len(batch.ids))
-        for number, weights in enumerate(self.distances()):
-            for distance in np.flatnonzero(weights):
-                seen = batch.ids[:, places[number] + 1 - distance]
-                by_place[rows, number, seen] += weights[distance]
-        return {"uniform": np.full_like(batch.posterior, 1 / self.vocabulary), "places": by_place}
+        distances = self.distances()
+        for number, place in enumerate(self.layout.places):
+            for distance in np.flatnonzero(distances[number]):
+                belief[rows, number, batch.ids[:, place + 1 - distance]] += distances[number, distance]
+            belief[:, number] *= one_hot(batch.ids[:, : place + 1], self.vocabulary).sum(1) < 2
+        known = belief.sum(-1, keepdims=True)  # none where the segment has not begun again
+        uniform = np.full_like(belief, 1 / self.vocabulary)
+        by_places = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), uniform)
+        return {"uniform": uniform, "counts and places": by_places}
 
     def distances(self) -> np.ndarray:
         """How likely the first reading is so far back, given that a place is in the second: [P, T].
