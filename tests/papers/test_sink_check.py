@@ -1,0 +1,108 @@
+"""A check of attention sinks from a model's folder to verdicts, and what is left of it when it is interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+from llmlab.errors import Cancelled
+from llmlab.papers.attention_sinks import judge
+from llmlab.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
+from llmlab.papers.attention_sinks.thresholds import UNTRAINED_MODELS
+from llmlab.papers.judging import Check
+from llmlab.papers.records import INCONCLUSIVE, read_paper
+
+torch.set_num_threads(1)
+SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Of a tiny Llama with random weights, on few and short prompts."""
+    monkeypatch.setitem(SIZES, "minutes", SMALL)
+    folder = tiny_models.save(tiny_models.llama(num_hidden_layers=8), tmp_path / "tiny")
+    (tmp_path / "measurements").mkdir()
+    return Check(list(TESTED), "minutes", [str(folder)], tmp_path / "outputs", tmp_path / "measurements")
+
+
+def test_a_model_of_transformers_is_measured_for_all_claims(check: Check) -> None:
+    sink, position, norms = judge.late(check)
+    model = check.models[0]
+    assert [one.claim for one in (sink, position, norms)] == list(TESTED)
+    assert (sink.n, position.n, norms.n) == (10, 5, 10)
+    assert {one.evidence["outcomes"].keys() == {model} for one in (sink, position, norms)} == {True}
+    share = sink.charts[0].series[0]
+    assert len(share.y) == 8
+    assert np.all(np.array(share.low) <= share.y)
+    assert np.all(np.array(share.y) <= share.high)
+    assert 0 < sink.statistic.value < 0.3  # type: ignore[operator]  # random weights have no sink
+    assert position.verdict == INCONCLUSIVE
+    assert "no sink to ask about" in position.reason
+    assert position.charts[0].categories[0] == "the text's own"
+    assert "beginning of text" in position.charts[0].categories
+    assert len(norms.charts[0].series[0].y) == 9
+    assert [table.rows[0][0] for one in (sink, position, norms) for table in one.tables] == [model] * 4
+
+
+def test_what_was_measured_is_not_measured_again(check: Check, tmp_path: Path) -> None:
+    before = list(judge.late(check))
+    (tmp_path / "tiny" / "model.safetensors").unlink()
+    assert list(judge.late(check)) == before
+
+
+def test_an_interrupted_check_keeps_the_parts_that_are_done(check: Check, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def interrupt(what: str, done: float, total: float) -> None:
+        said.append(what)
+        if "first tokens" in what:
+            raise Cancelled
+
+    stopping = Check(check.claims, check.size, check.models, check.outputs, check.measurements, progress=interrupt)
+    with pytest.raises(Cancelled):
+        list(judge.late(stopping))
+    kept = {path: path.stat().st_mtime_ns for path in check.measurements.iterdir()}
+    assert len(kept) == 2 + UNTRAINED_MODELS  # what it is, its texts, and each model with random weights
+    assert [one.claim for one in judge.late(check)] == list(TESTED)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: Check) -> None:
+    check.models.append("nowhere")
+    verdicts = list(judge.late(check))
+    assert all("nowhere was left out: There is no model 'nowhere'." in one.reason for one in verdicts)
+    assert [one.n for one in verdicts] == [10, 5, 10]
+
+
+def test_only_what_the_claims_ask_is_measured(check: Check) -> None:
+    asked = Check(["position"], check.size, check.models, check.outputs, check.measurements)
+    assert [one.claim for one in judge.late(asked)] == ["position"]
+    assert len(list(check.measurements.iterdir())) == 2
+
+
+def test_the_plan_counts_every_pass(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = 0
+    run = judge.read.__globals__["run"]
+
+    def counted(*args: object, **how: object) -> object:
+        nonlocal passes
+        passes += 1
+        return run(*args, **how)
+
+    monkeypatch.setattr("llmlab.papers.attention_sinks.reading.run", counted)
+    monkeypatch.setattr("llmlab.papers.attention_sinks.first_tokens.run", counted)
+    list(judge.late(check))
+    assert passes <= SMALL.passes(TESTED)
+    assert passes == pytest.approx(SMALL.passes(TESTED), rel=0.1)
+
+
+def test_the_plan_tests_claims_that_the_paper_has_on_models_alone() -> None:
+    known = {claim.id for claim in read_paper(PLAN.paper).claims}
+    assert {*PLAN.claims} < known
+    assert PLAN.of_models == PLAN.claims
+    assert PLAN.runs("minutes", PLAN.claims, 0) == []
+    assert PLAN.judging_seconds("minutes", PLAN.claims, 2) == 2 * PLAN.judging_seconds("minutes", PLAN.claims, 1)
