@@ -70,6 +70,8 @@ BYPASS_FACTOR = 10.0  # paper (I): without any one layer the error is more than 
 
 # Pretrained models -------------------------------------------------------------------------------------------------
 
+# ours: so many of the models that were named must say the same.
+SHARE_OF_MODELS = 0.8
 # The axis of a pretrained model has the bounds of the manifold above; its strata are numbers of examples.
 BELIEF_RHO = 0.6  # ours, as for the axis: Spearman(belief, posterior) within a number of examples
 # ours: at most half of what stands between a belief of one half and the posterior may be left, in KL(posterior ||
