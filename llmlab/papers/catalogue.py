@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from llmlab.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
+from llmlab.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.papers.plan import PaperPlan
 
-PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS)}
+PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS)}
 
 
 def plan_of(paper: str) -> PaperPlan | None:
