@@ -79,10 +79,11 @@ def of_model(opened: OpenModel, size: Size, seed: int = 0, progress: Progress = 
     found: dict[str, Any] = {}
     for way, name in enumerate(WAYS):
         fell = falls(entropies[way])
+        ends = [bootstrap_interval(layer) for layer in entropies[way].T]
         found[name] = {
             "layers": _rounded(entropies[way].mean(0)),
-            "low": [bootstrap_interval(layer)[0] for layer in entropies[way].T],
-            "high": [bootstrap_interval(layer)[1] for layer in entropies[way].T],
+            "low": [low for low, _ in ends],
+            "high": [high for _, high in ends],
             "fall": float(fell.mean()),
             "interval": list(bootstrap_interval(fell)),
             "quarters": float(falls(entropies[way], quarters=True).mean()),
