@@ -7,13 +7,17 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # No write of a small file takes so long; after it, its writer is gone.
 _LITTER_SECONDS = 60.0
+# Nor does making a folder, with copies of the largest checkpoint, take so long.
+_FOLDER_LITTER_SECONDS = 24 * 3600.0
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
 
@@ -96,6 +100,35 @@ def clear_litter(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.is_file() and abs(time.time() - path.stat().st_mtime) > _LITTER_SECONDS:
                 path.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that has its name only when all of it is there: filled under another name beside it, then renamed.
+
+    Whoever is killed in between leaves the name free. Raises OSError, FileExistsError among them, with nothing left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_half_made(path.parent)
+    staging = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
+    staging.mkdir()
+    try:
+        yield staging
+        if path.exists():  # an empty folder would be replaced
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.rename(staging, path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def _clear_half_made(parent: Path) -> None:
+    """Removes what `new_folder` left where its process was killed, over a day old: a younger one may still grow."""
+    for path in parent.glob(".tmp-*"):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and abs(time.time() - path.stat().st_mtime) > _FOLDER_LITTER_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -17,6 +16,7 @@ from llmlab.experiments.records import (
     ExperimentRecord,
     ExperimentStatus,
 )
+from llmlab.files import new_folder
 from llmlab.notebook.locked import lock
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
@@ -47,15 +47,11 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             raise UsageError(f"A run named {arm.run!r} is already there.", "", "Choose another --name.")
     _require_text(record)
     try:
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
-        folder.path.mkdir()
-        try:
+        with new_folder(folder.path) as path:
+            made = replace(folder, path=path)
             arms = {arm.name: ArmStatus() for arm in record.arms}
-            folder.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
-            folder.write_record(replace(record, predictions=lock(folder.subject, record.id, record.predictions)))
-        except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+            made.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
+            made.write_record(replace(record, predictions=lock(folder.subject, record.id, record.predictions)))
     except OSError as error:
         raise LabError(
             f"The experiment's folder could not be made in {folder.path.parent}.",

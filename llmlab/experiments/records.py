@@ -283,6 +283,8 @@ def list_experiments(outputs: Path) -> list[ExperimentFolder]:
     with contextlib.suppress(OSError):  # none yet
         for path in (outputs / EXPERIMENTS).iterdir():
             folder = ExperimentFolder(path)
+            if path.name.startswith("."):  # half-made
+                continue
             with contextlib.suppress(OSError):  # a folder that may not be read, or went away
                 found.append((folder.experiment_json.stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]

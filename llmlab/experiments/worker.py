@@ -8,7 +8,6 @@ Exit codes: llmlab.runs.worker_process.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -139,7 +138,6 @@ class ExperimentWorker:
         run = self.folder.run_of(arm, self.record.track)
         if run.run_json.is_file():
             return run
-        _clear_half_made(run)
         settings, record = settings_of(self.record, arm), self.record
         return create_run(self.folder.outputs, settings, name=arm.run, preset=record.preset, watched=record.watched)
 
@@ -266,22 +264,6 @@ class ExperimentWorker:
         self.status = replace(changed, heartbeat=time.time(), active_seconds=self._seconds(), eta_seconds=left)
         self._last_status = time.monotonic()
         self.folder.write_status(self.status)
-
-
-def _clear_half_made(run: RunFolder) -> None:
-    """Removes the folder of a run whose making was interrupted by a kill: its run.json, written last, is missing.
-
-    Only what `create_run` had made by then is removed; anything else stays, and the name counts as taken.
-    """
-    with contextlib.suppress(OSError):  # it is not there, or a folder is not empty
-        run.requests.rmdir()
-    with contextlib.suppress(OSError):
-        run.checkpoints.rmdir()
-    with contextlib.suppress(OSError):
-        for path in run.path.iterdir():
-            if path == run.status_json or path.name.startswith(".tmp-"):
-                path.unlink()
-        run.path.rmdir()
 
 
 def _explained(error: Exception) -> LabError:

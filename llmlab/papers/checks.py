@@ -167,8 +167,11 @@ def find_check(text: str, outputs: Path) -> CheckFolder:
 
 def list_checks(outputs: Path) -> list[CheckFolder]:
     """Every check, newest first."""
-    found = [CheckFolder(path.parent) for path in (outputs / PAPERS).glob("*/paper.json")]
-    return sorted(found, key=lambda folder: folder.experiment_json.stat().st_mtime, reverse=True)
+    found: list[tuple[float, CheckFolder]] = []
+    for path in (outputs / PAPERS).glob("[!.]*/paper.json"):  # what begins with a dot is half-made
+        with contextlib.suppress(OSError):  # it went away
+            found.append((path.stat().st_mtime, CheckFolder(path.parent)))
+    return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def _plan(paper: Paper) -> PaperPlan:

@@ -17,6 +17,7 @@ from typing import Any
 from llmlab import __version__
 from llmlab.config import SettingInfo, describe, differences, with_values
 from llmlab.errors import LabError, UsageError
+from llmlab.files import new_folder
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
@@ -162,20 +163,16 @@ def _require_whole(folder: Path) -> None:
 
 def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
     """All of a new run's folder, or nothing. Raises OSError."""
-    run.path.parent.mkdir(parents=True, exist_ok=True)
-    run.path.mkdir()
-    try:
-        run.requests.mkdir()
-        run.checkpoints.mkdir()
+    with new_folder(run.path) as path:
+        made = RunFolder(path)
+        made.requests.mkdir()
+        made.checkpoints.mkdir()
         if parent is not None:  # its own copies, so that the branch outlives its parent
-            copy_into(run.checkpoints, parent[1], labels=("branch",))
+            copy_into(made.checkpoints, parent[1], labels=("branch",))
             with contextlib.suppress(FileNotFoundError):  # its worker writes it too; with it, the branch can write now
-                shutil.copyfile(parent[0].tokenizer_json, run.tokenizer_json)
-        run.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
-        run.write_info(info)
-    except BaseException:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
+                shutil.copyfile(parent[0].tokenizer_json, made.tokenizer_json)
+        made.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
+        made.write_info(info)
 
 
 def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: RunSettings) -> None:

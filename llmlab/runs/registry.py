@@ -23,6 +23,8 @@ def list_runs(outputs: Path) -> list[RunFolder]:
         with contextlib.suppress(OSError):  # a folder that may not be read, or went away
             for path in track.iterdir():
                 run = RunFolder(path)
+                if path.name.startswith("."):  # half-made
+                    continue
                 with contextlib.suppress(OSError):
                     found.append((run.run_json.stat().st_mtime, run))
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]

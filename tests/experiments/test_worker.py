@@ -25,7 +25,7 @@ from llmlab.experiments.outcomes import read_results
 from llmlab.experiments.plan import Request, make_plan
 from llmlab.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
 from llmlab.runs import worker_folder
-from llmlab.runs.folder import RunFolder, RunStatus
+from llmlab.runs.folder import RunFolder
 from llmlab.runs.parent import follow_parent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
@@ -110,14 +110,10 @@ def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> 
     assert folder.report.is_file()
 
 
-def test_a_run_whose_making_was_killed_is_made_again(outputs: Path) -> None:
+def test_a_name_that_somebody_took_meanwhile_fails_that_run_alone(outputs: Path) -> None:
     folder = planned(outputs)
-    first, second, _ = (folder.run_of(arm, "pretraining") for arm in folder.record().arms)
-    for run in (first, second):
-        run.checkpoints.mkdir(parents=True)
-        run.requests.mkdir()
-        run.write_status(RunStatus())
-    (second.checkpoints / "step-00000001").mkdir()  # somebody's work, although its run.json is gone
+    second = folder.run_of(folder.record().arms[1], "pretraining")
+    (second.checkpoints / "step-00000001").mkdir(parents=True)  # somebody's work, although its run.json is gone
     worker.ExperimentWorker(folder).run()
     assert states(folder) == ["finished", "failed", "finished"]
     assert (second.checkpoints / "step-00000001").is_dir()
