@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,6 @@ from llmlab.experiments.worker import Stop
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.notebook import Notebook
 from llmlab.papers.bayesian_geometry import plan
-from llmlab.papers.bayesian_geometry.plan import Size
 from llmlab.papers.check import CheckWorker
 from llmlab.papers.checks import CheckFolder, find_check
 from llmlab.papers.settings import BIJECTION
@@ -30,8 +30,13 @@ PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fai
 @pytest.fixture(autouse=True)
 def tiny() -> Iterator[None]:
     """One run of two steps, and nobody who follows a worker."""
-    sizes = mock.patch.dict(plan.SIZES, minutes=Size(1, {BIJECTION: _TINY}, sequences=20))
-    with sizes, mock.patch.object(plan, "BASELINES", ()), mock.patch.object(command, "follow", return_value=0):
+    size = replace(plan.SIZES["minutes"], seeds=1, tasks={BIJECTION: _TINY}, sequences=20)
+    sizes = mock.patch.dict(plan.SIZES, minutes=size)
+    with (
+        sizes,
+        mock.patch.object(plan, "BASELINES", (), create=True),
+        mock.patch.object(command, "follow", return_value=0),
+    ):
         yield
 
 
