@@ -1,4 +1,10 @@
-"""The concept pages: resources/concepts/*.md, read into blocks, and checked. (Results read like them, without tasks.)
+"""The pages of Learn, read into blocks, in groups:
+
+    First hour   resources/first-hour/*.md    named first-hour/1-train
+    Concepts     resources/concepts/*.md      named attention
+    Papers       resources/papers/*/notes.md  named papers/grokking (paper_pages.py)
+    Results      resources/results/**/*.md    named results/experiments, results/experiments/forgetting/report
+    How to       resources/guides/*.md        named guides/corpus
 
 A page is Markdown, with three kinds of lines of its own, each a paragraph:
 
@@ -6,27 +12,26 @@ A page is Markdown, with three kinds of lines of its own, each a paragraph:
     ? What happens to the loss when ...         a question to predict first
     ! [Train it](lab:run?preset=baby&...)       the run that answers it
 
-Links: `concept:attention`, `dock:loss`, `lab:run?preset=baby&steps=300&model.n_layer=2`, or http(s).
-Formulas are plain text in block quotes or code spans.
+Where links can lead is in page_links.py. Formulas are plain text in block quotes or code spans.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
 
-from llmlab.errors import LabError, UsageError
 from llmlab.paths import resources_dir
-from llmlab.settings import DEFAULT_PRESET, resolve_settings
-from llmlab_gui.source_code import find_source
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
+FIRST_HOUR, CONCEPTS, PAPERS, RESULTS, HOW_TO = GROUPS = ("First hour", "Concepts", "Papers", "Results", "How to")
+FIRST_PAGE = "first-hour/1-train"
+# Results that are read before the others.
+_FIRST_RESULTS = ("learnings",)
 # The order in which they are best read; a page that is not named here follows, by name.
 READING_ORDER = (
     "tokens",
@@ -85,9 +90,11 @@ DOCK_IDS = (
     "experiment_report",
     "experiments",
     "notebook",
+    "paper",
+    "check",
+    "claims",
+    "evidence",
 )
-# The short words of a `lab:run?` link, as on the command line.
-_SHORT_SETTINGS = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
 _MARKS = {"@code ": "code", "? ": "question", "! ": "run"}
 
 
@@ -101,11 +108,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """One concept page. name: its file name without `.md`, as in `concept:<name>`."""
+    """One page. name: as in `concept:<name>`. group: one of GROUPS. folder: where figures and relative links begin."""
 
     name: str
     title: str
     text: str
+    group: str = CONCEPTS
+    folder: Path = field(default_factory=Path)
 
     @property
     def blocks(self) -> list[Block]:
@@ -114,40 +123,58 @@ class Page:
 
 
 def load_all() -> list[Page]:
-    """The concept pages, then what was measured: resources/results/*.md."""
-    return load_pages() + load_pages(resources_dir() / "results")
+    """Every page that comes with the lab, group by group."""
+    from llmlab_gui.paper_pages import load_paper_pages  # it makes pages of this module
+
+    root = resources_dir()
+    results = load_tree(root / "results", "results", RESULTS)
+    return [
+        *load_tree(root / "first-hour", "first-hour", FIRST_HOUR),
+        *load_pages(),
+        *load_paper_pages(results),
+        *results,
+        *load_tree(root / "guides", "guides", HOW_TO),
+    ]
 
 
 def load_pages(folder: Path | None = None) -> list[Page]:
-    """The pages of a folder, the concepts' if None, in reading order; an unreadable file is left out."""
-    paths = (folder or resources_dir() / "concepts").glob("*.md")
+    """The concept pages of a folder, the lab's own if None, in reading order; an unreadable file is left out."""
     order = {name: place for place, name in enumerate(READING_ORDER)}
-    pages = []
-    for path in sorted(paths, key=lambda path: (order.get(path.stem, len(order)), path.stem)):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
-        pages.append(Page(path.stem, heading[1].strip() if heading else path.stem, text))
-    return pages
+    paths = (folder or resources_dir() / "concepts").glob("*.md")
+    in_order = sorted(paths, key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    return [page for path in in_order if (page := read_page(path, path.stem, CONCEPTS))]
 
 
-def run_link(url: str) -> dict[str, str]:
-    """What a `lab:run?...` link asks for: `preset`, and `section.field` keys. UsageError when it cannot be."""
-    parts = urlsplit(url)
-    if parts.scheme != "lab" or parts.path != "run":
-        raise UsageError(f"{url!r} leads nowhere.", "A run is written lab:run?preset=baby&steps=300.")
-    values = {_SHORT_SETTINGS.get(key, key): value for key, value in parse_qsl(parts.query, keep_blank_values=True)}
-    values.setdefault("preset", DEFAULT_PRESET)
-    resolve_settings(values["preset"], overrides={key: value for key, value in values.items() if key != "preset"})
-    return values
+def load_tree(folder: Path, name: str, group: str) -> list[Page]:
+    """The pages of a folder and of those in it, each named by its way from there: those of the folder itself first."""
+
+    def place(path: Path) -> tuple[bool, int, str]:
+        return path.stem not in _FIRST_RESULTS, len(path.relative_to(folder).parts), str(path)
+
+    found = ((path, f"{name}/{path.relative_to(folder).with_suffix('').as_posix()}") for path in folder.rglob("*.md"))
+    in_order = sorted(found, key=lambda one: place(one[0]))
+    return [page for path, full_name in in_order if (page := read_page(path, full_name, group))]
 
 
-def check_pages(pages: list[Page]) -> list[str]:
-    """What is wrong with the pages, one sentence each: dead links, code that is gone, missing parts."""
-    names = {page.name for page in pages}
-    return [f"{page.name}.md: {problem}" for page in pages for problem in _problems(page, names)]
+def read_page(path: Path, name: str, group: str) -> Page | None:
+    """The page in that file, its title the first heading; None when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return Page(name, heading[1].strip() if heading else path.stem, text, group, path.parent)
+
+
+def page_at(page: Page, target: str, pages: Sequence[Page]) -> Page | None:
+    """The page that `experiments/scaling/report.md`, written in `page`, leads to; None when it is none of `pages`."""
+    path = (page.folder / target.partition("#")[0]).resolve()
+    files = {(other.folder / _file_name(other)).resolve(): other for other in pages}
+    return files.get(path)
+
+
+def _file_name(page: Page) -> str:
+    return "notes.md" if page.group == PAPERS else f"{page.name.rpartition('/')[2]}.md"
 
 
 def markdown() -> MarkdownIt:
@@ -155,45 +182,6 @@ def markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt  # here, not above: the window opens without it
 
     return MarkdownIt("commonmark", {"html": False}).enable("table")
-
-
-def _problems(page: Page, names: set[str]) -> Iterator[str]:
-    blocks = page.blocks
-    if not page.text.startswith("# "):
-        yield "does not begin with its title."
-    for kind, meaning in (("code", "lines of our own code"), ("question", "question"), ("run", "run that answers")):
-        if not any(block.kind == kind for block in blocks):
-            yield f"has no {meaning}."
-    for block in blocks:
-        if block.kind == "code":
-            try:
-                find_source(block.text)
-            except LabError as error:
-                yield str(error)
-        else:
-            yield from filter(None, (_dead_link(link, names) for link in _links(block.text)))
-
-
-def _links(text: str) -> Iterator[str]:
-    for token in markdown().parse(text):
-        for child in token.children or ():
-            if child.type == "link_open":
-                yield str(child.attrs["href"])
-
-
-def _dead_link(link: str, names: set[str]) -> str | None:
-    parts = urlsplit(link)
-    if parts.scheme in ("http", "https"):
-        return None
-    if parts.scheme == "concept":
-        return None if parts.path in names else f"{link} names no page."
-    if parts.scheme == "dock":
-        return None if parts.path in DOCK_IDS else f"{link} names no dock."
-    try:
-        run_link(link)
-    except UsageError as error:
-        return f"{link}: {error}"
-    return None
 
 
 def _blocks(text: str) -> Iterator[Block]:

@@ -31,6 +31,7 @@ from llmlab_gui.menus import Menus
 from llmlab_gui.message_bar import MessageBar
 from llmlab_gui.model_bar import ModelBar
 from llmlab_gui.notices import Notices
+from llmlab_gui.page_requests import PageRequests
 from llmlab_gui.run_actions import RunActions
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.status_bar import StatusBar
@@ -38,7 +39,7 @@ from llmlab_gui.theme import apply_theme
 from llmlab_gui.tool_bars import MessagesBar, TrainBar
 from llmlab_gui.tour import Tour, stops
 from llmlab_gui.welcome import WelcomePanel
-from llmlab_gui.workspaces import LOOK_INSIDE, TRAIN, arrange
+from llmlab_gui.workspaces import LOOK_INSIDE, PAPER, TRAIN, arrange
 
 if TYPE_CHECKING:
     from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
@@ -301,6 +302,8 @@ class MainWindow(QMainWindow):
         lab.compare_requested.connect(lambda _: self.show_dock("compare"))
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.log_requested.connect(self.show_log)
+        lab.paper_requested.connect(lambda *_: self.use_workspace(PAPER))
+        self.page_requests = PageRequests(self)
         self.notices = Notices(lab, self.settings, self)
         lab.run_appeared.connect(lambda run_id: lab.said.emit(f"{run_id} began to train; it is in Runs."))
         lab.runs_changed.connect(self._runs_changed)

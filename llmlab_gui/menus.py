@@ -19,8 +19,9 @@ from llmlab_gui.about import ShortcutsDialog, show_about
 from llmlab_gui.concepts import load_all
 from llmlab_gui.icons import state_icon
 from llmlab_gui.palette import Command, CommandPalette
+from llmlab_gui.papers.page import notes_page
 from llmlab_gui.theme import THEME_CHOICES
-from llmlab_gui.workspaces import WORKSPACES
+from llmlab_gui.workspaces import PAPER, WORKSPACES
 
 if TYPE_CHECKING:
     from llmlab_gui.main_window import MainWindow
@@ -50,7 +51,7 @@ class Menus(QObject):
         palette.show()
 
     def commands(self) -> list[Command]:
-        """All that can be done now: enabled actions, panels, workspaces, runs, presets, pages."""
+        """All that can be done now: enabled actions, panels, workspaces, runs, presets, papers, pages."""
         window = self._window
         made = [
             Command(_plain(action), action.trigger, "Do", _keys(action))
@@ -71,6 +72,10 @@ class Menus(QObject):
             made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
         asked = window.lab.experiments.setup_requested
         made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
+        made += [
+            Command(notes_page(paper).title, partial(window.lab.paper_requested.emit, paper.name, ""), "Paper")
+            for paper in window.lab.papers.papers
+        ]
         made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_all()]
         made += [
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
@@ -125,6 +130,8 @@ class Menus(QObject):
         menu.addSeparator()
         self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
         self._add(menu, "queue", "Pause the queue, or go on", self._window.lab.queue.toggle_paused)
+        check = self._add(menu, "check", "Check a paper's claims", partial(self._window.use_workspace, PAPER))
+        check.setStatusTip("Its notes, its claims, and runs that put them to the test, in the workspace Paper")
         self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
         self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")
         self._window.lab.current_changed.connect(self._fit_to_run)
@@ -156,6 +163,7 @@ class Menus(QObject):
     def _build_help(self) -> None:
         menu, window = self._menu("&Help"), self._window
         self._add(menu, "learn", "Learn", lambda: window.show_dock("learn"), "F1")
+        self._add(menu, "first_hour", "The first hour", lambda: window.page_requests.begin_first_hour())
         self._add(menu, "tour", "Take the tour", window.start_tour)
         menu.addAction(window.palette_action)
         self._add(menu, "shortcuts", "Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")

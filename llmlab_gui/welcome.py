@@ -21,6 +21,7 @@ class WelcomePanel(QWidget):
     train_wanted = Signal()
     setup_wanted = Signal()
     tour_wanted = Signal()
+    hour_wanted = Signal()
 
     def __init__(self, window: QWidget) -> None:
         super().__init__(window)
@@ -40,13 +41,15 @@ class WelcomePanel(QWidget):
         self.train_button.setMinimumHeight(40)
         self.setup_button = QPushButton("Choose the settings first")
         self.tour_button = QPushButton("Take the tour")
-        for button in (self.setup_button, self.tour_button):
+        self.hour_button = QPushButton("Begin a guided first hour")
+        for button in (self.setup_button, self.tour_button, self.hour_button):
             button.setFlat(True)
         picture = _LossSketch()
         others = QHBoxLayout()
         others.addStretch(1)
         others.addWidget(self.setup_button)
         others.addWidget(self.tour_button)
+        others.addWidget(self.hour_button)
         others.addStretch(1)
         hint = QuietLabel("You can also drop a text file of your own onto this window.")
         hint.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -71,6 +74,7 @@ class WelcomePanel(QWidget):
         self.train_button.clicked.connect(self.train_wanted)
         self.setup_button.clicked.connect(self.setup_wanted)
         self.tour_button.clicked.connect(self.tour_wanted)
+        self.hour_button.clicked.connect(self.hour_wanted)
 
 
 class _LossSketch(QWidget):

@@ -21,16 +21,21 @@ from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.gpt.shapes import parameter_count
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
-from llmlab_gui.concepts import DOCK_IDS, READING_ORDER, check_pages, load_pages, markdown, run_link
+from llmlab_gui.concepts import CONCEPTS, DOCK_IDS, FIRST_HOUR, READING_ORDER, load_all, markdown
+from llmlab_gui.dock_pages import DOCK_PAGES, panels_of, with_panels
+from llmlab_gui.page_checks import figures_of, links_of
+from llmlab_gui.page_links import read_link
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHECKS = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-PAGES = {page.name: page for page in load_pages(ROOT / "resources" / "concepts")}
+ALL_PAGES = load_all()
+PAGES = {page.name: page for page in ALL_PAGES if page.group == CONCEPTS}
+WITH_RUNS = {page.name: page for page in ALL_PAGES if page.group in (CONCEPTS, FIRST_HOUR)}
 DOCUMENTS = {
     **{name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md")},
     "THIRD_PARTY_NOTICES.md": (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8"),
-    **{f"{page.name}.md": page.text for page in (*PAGES.values(), *load_pages(ROOT / "resources" / "results"))},
+    **{f"{page.name}.md": page.text for page in ALL_PAGES},
 }
 
 
@@ -42,11 +47,10 @@ def code_of(text: str) -> Iterator[str]:
         yield from (child.content for child in token.children or () if child.type == "code_inline")
 
 
-def links_of(text: str) -> Iterator[str]:
-    for token in markdown().parse(text):
-        for child in token.children or ():
-            if child.type in ("link_open", "image"):
-                yield str(child.attrs["href" if child.type == "link_open" else "src"])
+def files_of(text: str) -> Iterator[str]:
+    """What links and figures name, the web left out."""
+    named = (*links_of(text), *figures_of(text))
+    return (name for name in named if not name.startswith("http"))
 
 
 def commands_of(text: str) -> list[str]:
@@ -85,10 +89,6 @@ def settings_of(command: str) -> PretrainSettings | None:
     return resolve_settings(args.preset or DEFAULT_PRESET, overrides=assignments_of(args))
 
 
-def test_the_concept_pages_pass_their_checker() -> None:
-    assert check_pages(list(PAGES.values())) == []
-
-
 def test_every_page_of_the_reading_order_is_there() -> None:
     assert tuple(PAGES) == READING_ORDER
 
@@ -99,15 +99,16 @@ def test_a_command_in_a_document_is_understood(document: str, command: str) -> N
     assert (settings_of(command) is not None) == trains
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", WITH_RUNS)
 def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> None:
-    runs = [block.text for block in PAGES[name].blocks if block.kind == "run"]
-    assert any("lab:run" in text for text in runs)
+    runs = [block.text for block in WITH_RUNS[name].blocks if block.kind == "run"]
+    if WITH_RUNS[name].group == CONCEPTS:
+        assert any("lab:" in text for text in runs)
     for text in runs:
         asked = []
-        for link in links_of(text):
-            if link.startswith("lab:run"):
-                values = run_link(link)
+        for link in map(read_link, links_of(text)):
+            if link.kind == "run":
+                values = {key: value for key, value in link.values.items() if key != "name"}
                 asked.append(resolve_settings(values.pop("preset"), overrides=values))
         begun = [command for command in commands_of(text) if command.startswith("llmlab-run pretrain")]
         assert asked == [settings_of(command) for command in begun if "--from" not in command]
@@ -143,13 +144,28 @@ def _pages_of(call: ast.Call, tree: ast.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("dock", [dock for dock in DOCK_IDS if dock != "learn"])
-def test_the_caption_of_a_dock_links_to_a_page(dock: str) -> None:
-    tree = ast.parse((ROOT / "llmlab_gui" / "docks" / f"{dock}.py").read_text(encoding="utf-8"))
+def test_the_caption_of_a_dock_links_to_its_pages(dock: str) -> None:
+    folder = ROOT / "llmlab_gui" / "docks"
+    (path,) = [path for name in (dock, f"paper_{dock}") if (path := folder / f"{name}.py").exists()]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
     pages = [page for call in captions for page in _pages_of(call, tree)]
     assert pages
-    assert set(pages) <= set(PAGES)
+    assert set(pages) <= set(DOCK_PAGES[dock][1])
+
+
+def test_every_dock_has_pages_and_every_concept_page_has_docks() -> None:
+    assert set(DOCK_PAGES) == set(DOCK_IDS) - {"learn"}
+    assert {page for _, pages in DOCK_PAGES.values() for page in pages} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_leads_to_its_docks_and_each_of_them_back(name: str) -> None:
+    docks = [link.removeprefix("dock:") for link in links_of(PAGES[name].text) if link.startswith("dock:")]
+    assert {dock for dock in docks if name not in DOCK_PAGES[dock][1]} == set()
+    shown = links_of(with_panels(PAGES[name]).text)
+    assert {f"dock:{dock}" for dock, _ in panels_of(name)} <= set(shown)
 
 
 def test_the_checks_begin_with_readmes_test_command() -> None:
@@ -183,7 +199,7 @@ def test_the_programs_that_readme_starts_are_installed_by_it() -> None:
 @pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
 def test_files_that_a_document_names_exist(document: str) -> None:
     text = DOCUMENTS[document]
-    linked = [link for link in links_of(text) if not link.startswith("http")]
+    linked = files_of(text)
     starts = ("llmlab/", "llmlab_gui/", "resources/", "tests/")
     words = [word for code in code_of(text) for word in code.split()]
     missing = [path for path in [*linked, *(w for w in words if w.startswith(starts))] if not (ROOT / path).exists()]

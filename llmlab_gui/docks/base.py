@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
+from PySide6.QtGui import QColor, QCursor, QFont, QKeyEvent, QPalette
 from PySide6.QtWidgets import (
     QDockWidget,
     QFrame,
     QLabel,
+    QMenu,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -19,11 +21,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from llmlab_gui.concepts import load_pages
+from llmlab_gui.dock_pages import pages_of
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
     from llmlab_gui.settings import WindowSettings
+
+_MORE = "more:"
 
 
 class LabDock(QDockWidget):
@@ -39,7 +45,7 @@ class LabDock(QDockWidget):
         self._stack = QStackedWidget()
         self._stack.addWidget(self._empty)
         self._caption = QuietLabel()
-        self._caption.linkActivated.connect(lambda link: self.lab.open_concept(link.removeprefix("concept:")))
+        self._caption.linkActivated.connect(self._follow_caption)
         self._caption.hide()
         content = QWidget()
         layout = QVBoxLayout(content)
@@ -56,8 +62,11 @@ class LabDock(QDockWidget):
         self.show_body()
 
     def caption(self, text: str, concept: str) -> None:
-        """The quiet line under the content: what it shows, with a link to the concept page that explains it."""
-        self._caption.setText(f'{text} <a href="concept:{concept}">Learn more</a>')
+        """The quiet line under the content: what it shows, with links to the concept pages that explain it."""
+        links = f'<a href="concept:{concept}">Learn more</a>'
+        if self._other_pages(concept):
+            links += f' · <a href="{_MORE}{concept}">Other pages</a>'
+        self._caption.setText(f"{text} {links}")
         self._caption.show()
 
     def show_body(self) -> None:
@@ -71,6 +80,25 @@ class LabDock(QDockWidget):
         """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
+
+    def page_menu(self, shown: str) -> QMenu:
+        """The dock's concept pages by their titles, without the one that is linked already."""
+        menu = QMenu(self)
+        titles = {page.name: page.title for page in load_pages()}
+        for name in self._other_pages(shown):
+            menu.addAction(titles.get(name, name).replace("&", "&&"), partial(self.lab.open_concept, name))
+        return menu
+
+    def _other_pages(self, shown: str) -> list[str]:
+        return [name for name in pages_of(self.objectName().removeprefix("dock.")) if name != shown]
+
+    def _follow_caption(self, link: str) -> None:
+        if link.startswith(_MORE):
+            menu = self.page_menu(link.removeprefix(_MORE))
+            menu.aboutToHide.connect(menu.deleteLater)
+            menu.popup(QCursor.pos())
+        else:
+            self.lab.open_concept(link.removeprefix("concept:"))
 
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from PySide6.QtCore import Qt, QTimer, QUrl
-from PySide6.QtGui import QDesktopServices, QImage, QPixmap, QResizeEvent, QShowEvent, QTextDocument
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QTextBrowser, QVBoxLayout, QWidget
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.files import write_atomic
 from llmlab_gui.background import Background
 from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock, QuietLabel
 from llmlab_gui.experiments.poller import Report
-from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.page_browser import PageBrowser
 from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
 
@@ -23,41 +23,22 @@ if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
 _CAPTION = "Written by the experiment from what its runs recorded; nothing in it comes from elsewhere."
-_MARGIN = 14
-_FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
-# While a panel is being dragged wider, figures are not scaled at every pixel.
-_RESIZE_MS = 150
 
 
-class ReportBrowser(QTextBrowser):
-    """Shows a report; its figures, handed over as bytes, are never wider than the text."""
+class ReportBrowser(PageBrowser):
+    """Shows a report; its figures are handed over as bytes, and it reaches for no others."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__("Report", parent)
         self._images: dict[str, QImage] = {}
-        self.setOpenLinks(False)
-        # Always there, so that figures do not become wider than the text when it appears.
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
-        self.setAccessibleName("Report")
-        self.document().setDocumentMargin(_MARGIN)
 
     def show_report(self, title: str, report: Report) -> None:
         """Renders it anew in the theme's colours; where it was scrolled to stays."""
-        scroll = self.verticalScrollBar().value()
         self._images = {name: QImage.fromData(data) for name, data in report.images.items()}
-        self.setHtml(page_html(Page("report", title, report.text), page_colors()))
-        self.verticalScrollBar().setValue(scroll)
+        self.show_page(Page("report", title, report.text), self.verticalScrollBar().value())
 
-    def loadResource(self, kind: int, name: QUrl | str) -> Any:
-        image = self._images.get(name if isinstance(name, str) else name.toString())
-        if kind != QTextDocument.ResourceType.ImageResource.value or image is None or image.isNull():
-            return None  # a report reaches for nothing beyond its own folder
-        ratio = self.devicePixelRatioF()
-        room = max(120, self.viewport().width() - 2 * _MARGIN - 4)
-        width = round(min(image.width() * _FIGURE_SHARE, room) * ratio)
-        pixmap = QPixmap.fromImage(image.scaledToWidth(width, Qt.TransformationMode.SmoothTransformation))
-        pixmap.setDevicePixelRatio(ratio)
-        return pixmap
+    def figure(self, name: str) -> QImage | None:
+        return self._images.get(name)
 
 
 class ExperimentReportDock(LabDock):
@@ -87,10 +68,7 @@ class ExperimentReportDock(LabDock):
         layout.addWidget(self.browser, 1)
         self.set_body(body)
         self.caption(_CAPTION, "experiments")
-        self._resized = QTimer(self)
-        self._resized.setSingleShot(True)
-        self._resized.setInterval(_RESIZE_MS)
-        self._resized.timeout.connect(self._restyle)
+        self.browser.width_changed.connect(self._restyle)
         self.save_button.clicked.connect(self._ask_where)
         self.folder_button.clicked.connect(self.open_folder)
         self.desk.outcome_changed.connect(self._refresh)
@@ -141,10 +119,6 @@ class ExperimentReportDock(LabDock):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._refresh()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._resized.start()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 

@@ -1,14 +1,13 @@
-"""The Learn dock: the concept pages, with our own code in them and links into the rest of the lab."""
+"""The Learn dock: all pages in their groups, with our own code in them and links into the rest of the lab."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QColor,
-    QDesktopServices,
+    QImage,
     QKeySequence,
     QResizeEvent,
     QShortcut,
@@ -21,10 +20,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QListWidget,
-    QListWidgetItem,
     QSplitter,
-    QTextBrowser,
     QTextEdit,
     QToolButton,
     QVBoxLayout,
@@ -32,9 +28,14 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
-from llmlab_gui.concepts import Page, load_all, run_link
+from llmlab.paths import resources_dir
+from llmlab_gui.concepts import Page, load_all
+from llmlab_gui.dock_pages import with_panels
 from llmlab_gui.docks.base import LabDock
-from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.docks.page_list import PageList, fill_combo
+from llmlab_gui.docks.page_opener import PageOpener
+from llmlab_gui.page_browser import PageBrowser
+from llmlab_gui.page_checks import figures_of
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -43,6 +44,24 @@ if TYPE_CHECKING:
 # Below this width the list of pages would take the room of the text: a combo box replaces it.
 _NARROW = 620
 _MARKED_MATCHES = 500
+
+
+class _LearnBrowser(PageBrowser):
+    """Figures lie beside the page; only those that come with the lab are shown."""
+
+    def __init__(self) -> None:
+        super().__init__("Page")
+        self._page: Page | None = None
+
+    def show_page(self, page: Page, scroll: int) -> None:
+        self._page = page
+        super().show_page(page, scroll)
+
+    def figure(self, name: str) -> QImage | None:
+        if self._page is None:
+            return None
+        path = (self._page.folder / name).resolve()
+        return QImage(str(path)) if path.is_relative_to(resources_dir().resolve()) else None
 
 
 class LearnDock(LabDock):
@@ -69,12 +88,8 @@ class LearnDock(LabDock):
         self.search.setAccessibleName("Search all pages")
         self.search.setClearButtonEnabled(True)
         self.search.setMinimumWidth(70)
-        self.list = QListWidget()
-        self.list.setAccessibleName("Pages")
-        self.browser = QTextBrowser()
-        self.browser.setAccessibleName("Page")
-        self.browser.setOpenLinks(False)
-        self.browser.document().setDocumentMargin(14)
+        self.list = PageList()
+        self.browser = _LearnBrowser()
         self.nothing = QLabel()
         self.nothing.setWordWrap(True)
         self.nothing.hide()
@@ -100,11 +115,13 @@ class LearnDock(LabDock):
         layout.addWidget(self._splitter, 1)
         self.set_body(body)
 
-        self.list.currentItemChanged.connect(self._list_moved)
+        self.list.chosen.connect(self.go)
         self.combo.activated.connect(lambda place: self.go(self.combo.itemData(place)))
         self.search.textChanged.connect(self._filter)
         self.search.returnPressed.connect(self.find_next)
+        self._opener = PageOpener(lab, self.go)
         self.browser.anchorClicked.connect(self.open_link)
+        self.browser.width_changed.connect(self._width_changed)
         for key, slot in (
             (QKeySequence.StandardKey.Back, self.back),
             (QKeySequence.StandardKey.Forward, self.forward),
@@ -156,20 +173,8 @@ class LearnDock(LabDock):
             self.browser.find(wanted)
 
     def open_link(self, url: QUrl) -> None:
-        """Follows a link of a page: another page, a dock, a run's set-up, or the web."""
-        link = url.toString(QUrl.ComponentFormattingOption.FullyEncoded)
-        parts = urlsplit(link)
-        if parts.scheme == "concept":
-            self.go(parts.path)
-        elif parts.scheme == "dock":
-            self.lab.dock_requested.emit(parts.path)
-        elif parts.scheme in ("http", "https"):
-            QDesktopServices.openUrl(url)
-        else:
-            try:
-                self.lab.setup_requested.emit(run_link(link))
-            except LabError as error:
-                self.lab.error_raised.emit(error)
+        """Follows a link of the page that is shown."""
+        self._opener.open(url, self._page, self._pages)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -211,22 +216,10 @@ class LearnDock(LabDock):
         if self._pages:
             return
         self._pages = load_all()
-        self._fill(self._pages)
-        for page in self._pages:
-            self.combo.addItem(page.title, page.name)
+        self.list.fill(self._pages, self.page_name)
+        fill_combo(self.combo, self._pages)
         if not self._pages:
-            self.show_empty("There are no pages", "The folder resources/concepts is missing from this installation.")
-
-    def _fill(self, pages: list[Page], counts: dict[str, int] | None = None) -> None:
-        self.list.blockSignals(True)
-        self.list.clear()
-        for page in pages:
-            item = QListWidgetItem(f"{page.title}  ({counts[page.name]})" if counts else page.title)
-            item.setData(Qt.ItemDataRole.UserRole, page.name)
-            self.list.addItem(item)
-            if page.name == self.page_name:
-                self.list.setCurrentItem(item)
-        self.list.blockSignals(False)
+            self.show_empty("There are no pages", "The folder resources is missing from this installation.")
 
     def _filter(self) -> None:
         """The pages that have all words; the words themselves are marked on the page that is shown."""
@@ -236,7 +229,7 @@ class LearnDock(LabDock):
         self.nothing.setText(f"No page has “{self.search.text().strip()}”.")
         self.nothing.setVisible(not found and bool(self._pages))
         counts = {page.name: sum(page.text.lower().count(word) for word in words) for page in found}
-        self._fill(found or self._pages, counts if words and found else None)
+        self.list.fill(found or self._pages, self.page_name, counts if words and found else None)
         if words and found and self.page_name not in counts:
             self.go(found[0].name)
         self._mark_matches()
@@ -256,10 +249,6 @@ class LearnDock(LabDock):
                 mark.format.setBackground(color)
                 marks.append(mark)
         self.browser.setExtraSelections(marks)
-
-    def _list_moved(self, item: QListWidgetItem | None) -> None:
-        if item is not None:
-            self.go(item.data(Qt.ItemDataRole.UserRole))
 
     def _turn(self, distance: int) -> None:
         names = [page.name for page in self._pages]
@@ -284,19 +273,18 @@ class LearnDock(LabDock):
         self.next_button.setEnabled(name != names[-1])
         self.back_button.setEnabled(bool(self._past))
         self.forward_button.setEnabled(bool(self._future))
-        self.combo.setCurrentIndex(names.index(name))
-        self.list.blockSignals(True)
-        for row in range(self.list.count()):
-            if self.list.item(row).data(Qt.ItemDataRole.UserRole) == name:
-                self.list.setCurrentRow(row)
-        self.list.blockSignals(False)
+        self.combo.setCurrentIndex(self.combo.findData(name))
+        self.list.mark(name)
 
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        self.browser.setHtml(page_html(self._page, page_colors()))
-        self.browser.verticalScrollBar().setValue(scroll)
+        self.browser.show_page(with_panels(self._page), scroll)
         self._mark_matches()
+
+    def _width_changed(self) -> None:
+        if self._page is not None and figures_of(self._page.text):
+            self._render(self.browser.verticalScrollBar().value())
 
     def _restyle(self) -> None:
         self._stale = self._page is not None

@@ -148,8 +148,12 @@ class RunSetupDock(LabDock, Generic[S]):
             self.name.clear()
 
     def fill(self, values: Mapping[str, Any]) -> None:
-        """Shows a preset and what differs from it, and comes to the front. values: `preset` and `section.field`."""
-        others = {key: value for key, value in values.items() if key != "preset"}
+        """Shows a preset and what differs from it, and comes to the front.
+
+        values: `preset`, `section.field`, and `name` where the run is to have a certain one.
+        """
+        others = {key: value for key, value in values.items() if key not in ("preset", "name")}
+        self.name.setText(str(values.get("name", "")))
         self.presets.choose(values.get("preset") or self._first_preset)
         self._use_preset()
         try:

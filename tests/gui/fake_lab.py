@@ -59,6 +59,8 @@ class FakeLab(QObject):
     setup_requested = Signal(dict)
     finetune_requested = Signal(dict)
     dock_requested = Signal(str)
+    workspace_requested = Signal(str)
+    paper_requested = Signal(str, str)
 
     def __init__(self, outputs: Path) -> None:
         super().__init__()

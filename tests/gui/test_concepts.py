@@ -6,8 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.errors import LabError, UsageError
-from llmlab_gui.concepts import Block, Page, check_pages, load_pages, run_link
+from llmlab.errors import LabError
+from llmlab_gui.concepts import (
+    CONCEPTS,
+    FIRST_HOUR,
+    GROUPS,
+    HOW_TO,
+    RESULTS,
+    Block,
+    Page,
+    load_all,
+    load_pages,
+    load_tree,
+    page_at,
+)
+from llmlab_gui.page_checks import check_pages, figures_of
+from llmlab_gui.page_links import read_link
 from llmlab_gui.source_code import colored_html, find_source
 
 GOOD = """# Title
@@ -28,9 +42,16 @@ happen?
 
 
 def test_every_shipped_page_holds_together() -> None:
-    pages = load_pages()
-    assert pages
+    pages = load_all()
     assert check_pages(pages) == []
+    assert {page.group for page in pages} == set(GROUPS)
+    groups = [page.group for page in pages]
+    assert sorted(groups, key=GROUPS.index) == groups  # each group is in one piece
+
+
+def test_no_two_pages_have_one_name() -> None:
+    names = [page.name for page in load_all()]
+    assert len(set(names)) == len(names)
 
 
 def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
@@ -52,6 +73,17 @@ def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
         ("file:///etc/passwd", None),  # Markdown itself refuses it: there is no such link
         ("javascript:alert(1)", None),
         ("ftp://example.org/", "leads nowhere"),
+        ("workspace:look-insde", "names no workspace"),
+        ("workspace:train?modle=a", "not opened with 'modle'"),
+        ("lab:run?workspace=gone", "names no workspace"),
+        ("lab:finetune?method=fulll", "model.method"),
+        ("lab:finetune?lora.rnk=3", "no setting 'lora.rnk'"),
+        ("lab:experiment?kind=learning-rat", "Did you mean learning-rate"),
+        ("lab:delete?everything=1", "leads nowhere"),
+        ("paper:groking", "no paper 'groking'"),
+        ("paper:grokking/gone", "no claim 'gone'"),
+        ("gone.md", "gone.md names no file"),
+        ("../../pyproject.toml", "names no file"),  # beyond what comes with the lab
     ],
 )
 def test_a_dead_link_is_found(broken: str, complaint: str | None) -> None:
@@ -73,17 +105,61 @@ def test_missing_parts_and_code_that_is_gone_are_found() -> None:
     ]
 
 
+def test_what_a_kind_of_page_cannot_do_without() -> None:
+    hour = [
+        Page("first-hour/1", "One", "# One\n\n? Q\n\n! [Train](lab:run)\n", FIRST_HOUR),
+        Page("first-hour/2", "Two", "# Two\n\n? Q\n\n! [Train](lab:run)\n", FIRST_HOUR),
+    ]
+    assert check_pages(hour) == ["first-hour/1.md: does not lead to first-hour/2."]
+    assert check_pages([Page("guides/x", "X", "# X\n", HOW_TO)]) == ["guides/x.md: has no lines of our own code."]
+    assert check_pages([Page("results/x", "X", "# X\n\n![gone](figures/gone.png)\n", RESULTS)]) == [
+        "results/x.md: figures/gone.png is no figure."
+    ]
+
+
+def test_pages_of_a_tree_find_each_other_and_their_figures_by_file() -> None:
+    pages = load_all()
+    known = {page.name: page for page in pages}
+    tuned, report = known["results/fine-tuning"], known["results/experiments/forgetting/report"]
+    assert page_at(tuned, "experiments.md", pages) == known["results/experiments"]  # not the concept of that name
+    assert page_at(report, "../../experiments.md#top", pages) == known["results/experiments"]
+    assert page_at(tuned, "gone.md", pages) is None
+    assert known["experiments"].group == CONCEPTS
+    assert figures_of(report.text)[0] == "figures/learned-against-forgotten.png"
+
+
+def test_a_tree_is_read_from_the_top(tmp_path: Path) -> None:
+    for name in ("b/report", "z", "a/c/report", "learnings"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n")
+    names = [page.name for page in load_tree(tmp_path, "results", RESULTS)]
+    assert names == ["results/learnings", "results/z", "results/b/report", "results/a/c/report"]
+
+
 def test_a_run_link_becomes_settings() -> None:
-    link = "lab:run?preset=nano&steps=30&corpus=tiny&model.n_layer=2"
-    assert run_link(link) == {
+    link = read_link("lab:run?preset=nano&steps=30&corpus=tiny&model.n_layer=2&name=mine&workspace=look-inside")
+    assert link.values == {
         "preset": "nano",
         "train.steps": "30",
         "data.corpus": "tiny",
         "model.n_layer": "2",
+        "name": "mine",
     }
-    assert run_link("lab:run") == {"preset": "baby"}
-    with pytest.raises(UsageError):
-        run_link("lab:delete?everything=1")
+    assert (link.kind, link.workspace) == ("run", "Look inside")
+    assert read_link("lab:run").values == {"preset": "baby"}
+    tuned = read_link("lab:finetune?base=mine@final&method=full&steps=30")
+    assert tuned.values == {
+        "preset": "scratch",
+        "model.base": "mine@final",
+        "model.method": "full",
+        "train.steps": "30",
+    }
+
+
+def test_a_workspace_link_brings_model_and_prompt() -> None:
+    link = read_link("workspace:look-inside?model=mine@final&prompt=The%20king%20said")
+    assert (link.kind, link.target) == ("workspace", "Look inside")
+    assert link.values == {"model": "mine@final", "prompt": "The king said"}
 
 
 def test_pages_come_in_reading_order(tmp_path: Path) -> None:

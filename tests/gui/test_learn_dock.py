@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QTextDocument
+from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui.concepts import Page, load_pages
-from llmlab_gui.docks import learn
+from llmlab_gui import page_browser
+from llmlab_gui.concepts import RESULTS, Page, load_pages, load_tree
+from llmlab_gui.docks import learn, page_opener
 from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.page_html import page_colors, page_html
 from llmlab_gui.theme import theme_notifier
@@ -25,7 +26,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LearnDock:
-    """Three pages of our own; the shipped ones are checked in test_concepts.py."""
+    """Four pages of our own; the shipped ones are checked in test_concepts.py."""
     pages = tmp_path / "pages"
     pages.mkdir()
     (pages / "attention.md").write_text(
@@ -34,7 +35,18 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     (pages / "loss.md").write_text("# The loss\n\nSee [attention](concept:attention). Needle.\n")
     (pages / "loss-curves.md").write_text("# Curves\n\nA needle, and a needle.\n\n@code llmlab/errors.py::Gone\n")
-    monkeypatch.setattr(learn, "load_all", lambda: load_pages(pages))
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "loss.md").write_text(
+        "# Measured\n\nSee [it](loss.md), [more](data.json), [away](../x.md).\n\n![f](f.png)\n"
+    )
+    (results / "data.json").write_text("{}")
+    picture = QImage(2000, 10, QImage.Format.Format_RGB32)
+    picture.fill(0)
+    assert picture.save(str(results / "f.png"))
+    monkeypatch.setattr(learn, "load_all", lambda: load_pages(pages) + load_tree(results, "results", RESULTS))
+    for module in (learn, page_opener):
+        monkeypatch.setattr(module, "resources_dir", lambda: tmp_path)
     dock = LearnDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(dock)
     dock.resize(800, 500)
@@ -57,8 +69,10 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     qtbot: QtBot, lab: FakeLab, dock: LearnDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
-    plain = learn.page_html
-    monkeypatch.setattr(learn, "page_html", lambda page, colors: (drawn.append(page.name), plain(page, colors))[1])
+    plain = page_browser.page_html
+    monkeypatch.setattr(
+        page_browser, "page_html", lambda page, colors: (drawn.append(page.name), plain(page, colors))[1]
+    )
     window = QMainWindow()
     qtbot.addWidget(window)
     hidden, front = LearnDock(lab, window), QDockWidget("Front", window)  # type: ignore[arg-type]
@@ -112,8 +126,10 @@ def test_back_and_forward_like_a_browser(dock: LearnDock, lab: FakeLab) -> None:
     dock.next_button.click()
     assert dock.page_name == "loss"
     dock.next_button.click()
-    assert not dock.next_button.isEnabled()
     assert dock.list.currentItem().text() == "Curves"
+    dock.next_button.click()
+    assert not dock.next_button.isEnabled()
+    assert dock.page_name == "results/loss"
 
 
 def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> None:
@@ -137,10 +153,65 @@ def test_links_fill_setup_raise_docks_and_open_the_web(
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
     dock.open_link(QUrl("https://example.org/"))
     assert opened == [QUrl("https://example.org/")]
+    with qtbot.waitSignal(lab.finetune_requested, timeout=30_000) as asked:
+        dock.open_link(QUrl("lab:finetune?base=mine@final&method=full&name=taught"))
+    assert asked.args == [{"preset": "scratch", "model.base": "mine@final", "model.method": "full", "name": "taught"}]
+    with qtbot.waitSignal(lab.paper_requested, timeout=30_000) as asked:
+        dock.open_link(QUrl("paper:grokking"))
+    assert asked.args == ["grokking", ""]
     dock.open_link(QUrl("lab:run?model.n_leyer=2"))
     assert "n_leyer" in lab.errors[-1].what
     dock.open_link(QUrl("file:///etc/passwd"))
     assert len(opened) == 1
+
+
+def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
+    qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    with qtbot.waitSignal(lab.workspace_requested, timeout=30_000) as asked:
+        dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
+    assert asked.args == ["Look inside"]
+    assert opened == ["mine@final"]
+    assert lab.inspection.text == "The king"
+    with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=30_000, order="strict"):
+        dock.open_link(QUrl("lab:run?steps=30&workspace=train"))
+
+
+def test_files_beside_a_page_open_and_others_do_not(
+    dock: LearnDock, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[QUrl] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    dock.go("results/loss")
+    dock.open_link(QUrl("data.json"))
+    assert [url.toLocalFile() for url in opened] == [str(tmp_path / "results" / "data.json")]
+    dock.open_link(QUrl("../pages/loss.md"))  # a page, by its file
+    assert dock.page_name == "loss"
+    dock.open_link(QUrl("../../elsewhere.json"))
+    assert "is not there" in lab.errors[-1].what
+    assert len(opened) == 1
+
+
+def test_a_figure_is_never_wider_than_the_page(qtbot: QtBot, dock: LearnDock) -> None:
+    dock.go("results/loss")
+    for width in (800, 500):
+        dock.resize(width, 500)
+        qtbot.waitUntil(lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1)
+        assert dock.browser.horizontalScrollBar().maximum() == 0
+
+
+def test_groups_have_headings_that_cannot_be_chosen(qtbot: QtBot, dock: LearnDock) -> None:
+    texts = [dock.list.item(row).text() for row in range(dock.list.count())]
+    assert texts == ["Concepts", "Attention", "The loss", "Curves", "Results", "Measured"]
+    dock.go("loss-curves")
+    qtbot.keyClick(dock.list, Qt.Key.Key_Down)
+    assert dock.page_name == "results/loss"  # the heading was passed over
+    for name in ("loss", "results/loss"):
+        dock.go(name)
+        assert dock.combo.currentData() == name
+        assert dock.list.currentItem().data(Qt.ItemDataRole.UserRole) == name
 
 
 def test_a_click_on_a_link_follows_it(qtbot: QtBot, dock: LearnDock) -> None:
@@ -154,7 +225,7 @@ def test_a_click_on_a_link_follows_it(qtbot: QtBot, dock: LearnDock) -> None:
 
 def test_search_narrows_the_list_and_marks_the_words(qtbot: QtBot, dock: LearnDock) -> None:
     qtbot.keyClicks(dock.search, "needle")
-    assert [dock.list.item(row).text() for row in range(dock.list.count())] == ["The loss  (1)", "Curves  (2)"]
+    assert dock.list.titles() == ["The loss  (1)", "Curves  (2)"]
     assert dock.page_name == "loss"
     assert len(dock.browser.extraSelections()) == 1
     qtbot.keyClick(dock.search, Qt.Key.Key_Return)
@@ -162,7 +233,7 @@ def test_search_narrows_the_list_and_marks_the_words(qtbot: QtBot, dock: LearnDo
     dock.search.setText("no page has this")
     assert dock.nothing.isVisible()
     dock.search.clear()
-    assert dock.list.count() == 3
+    assert len(dock.list.titles()) == 4
     assert not dock.nothing.isVisible()
 
 

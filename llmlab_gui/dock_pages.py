@@ -1,0 +1,79 @@
+"""Which pages explain a panel, and so in which panels a page's idea is seen: one table for both directions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmlab_gui.concepts import CONCEPTS, Page
+
+# By dock: its title, and the concept pages that its caption leads to, the chief one first.
+DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens")),
+    "setup": ("Set-up", ("optimisation", "tokens", "embeddings", "feed-forward", "attention", "scaling-laws")),
+    "loss": (
+        "Loss",
+        ("loss-curves", "loss", "optimisation", "tokens", "checkpoints", "feed-forward", "residual-stream"),
+    ),
+    "learning_rate": ("Learning rate", ("optimisation", "learning-rate", "loss-curves", "residual-stream")),
+    "throughput": ("Throughput", ("optimisation", "scaling-laws")),
+    "samples": ("Samples", ("loss-curves", "fine-tuning", "loss", "attention")),
+    "checkpoints": ("Checkpoints", ("checkpoints",)),
+    "write": ("Write", ("loss", "tokens", "checkpoints", "loss-curves")),
+    "log": ("Log", ("checkpoints",)),
+    "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream")),
+    "attention": ("Attention", ("attention-patterns", "attention", "induction-heads")),
+    "contributions": (
+        "Layer contributions",
+        ("residual-stream", "direct-attribution", "feed-forward", "attention-patterns"),
+    ),
+    "residual": ("Residual stream", ("residual-stream",)),
+    "lens": ("Logit lens", ("logit-lens",)),
+    "interventions": ("Interventions", ("ablation-and-patching", "bayesian-reasoning")),
+    "compare": ("Compare", ("comparing-models",)),
+    "evolution": (
+        "Evolution",
+        ("induction-heads", "attention-patterns", "logit-lens", "direct-attribution", "comparing-models", "grokking"),
+    ),
+    "geometry": ("Embedding geometry", ("embeddings",)),
+    "parameters": ("Parameters", ("optimisation", "feed-forward", "grokking")),
+    "finetune_setup": ("Fine-tune set-up", ("fine-tuning", "lora", "quantisation", "learning-rate")),
+    "data": ("Data", ("chat-templates", "fine-tuning")),
+    "adapter": ("Adapter", ("lora", "fine-tuning", "quantisation")),
+    "queue": ("Queue", ("experiments",)),
+    "experiment": ("Experiment", ("experiments", "learning-rate", "forgetting", "scaling-laws")),
+    "experiment_losses": ("Losses of the runs", ("experiments",)),
+    "experiment_result": ("Result", ("experiments", "scaling-laws", "forgetting")),
+    "experiment_report": ("Report", ("experiments",)),
+    "experiments": ("Experiments", ("experiments",)),
+    "notebook": ("Notebook", ("predicting", "experiments")),
+    "paper": (
+        "Paper",
+        ("experiments", "predicting", "bayesian-reasoning", "grokking", "induction-heads", "statistics-of-claims"),
+    ),
+    "check": ("Check", ("experiments", "predicting", "statistics-of-claims")),
+    "claims": ("Claims", ("predicting", "statistics-of-claims", "experiments")),
+    "evidence": (
+        "Evidence",
+        ("experiments", "statistics-of-claims", "predicting", "bayesian-reasoning", "grokking", "induction-heads"),
+    ),
+}
+
+
+def pages_of(dock_id: str) -> tuple[str, ...]:
+    """The concept pages of a dock, the chief one first; none of Learn, which shows them all."""
+    return DOCK_PAGES.get(dock_id, ("", ()))[1]
+
+
+def panels_of(page: str) -> list[tuple[str, str]]:
+    """Id and title of each dock in which a concept page's idea is seen; those that it is chiefly about first."""
+    ranked = [(pages.index(page), dock, title) for dock, (title, pages) in DOCK_PAGES.items() if page in pages]
+    return [(dock, title) for _, dock, title in sorted(ranked, key=lambda row: row[0])]
+
+
+def with_panels(page: Page) -> Page:
+    """A concept page with the way to its panels at the end; any other page as it is."""
+    panels = panels_of(page.name) if page.group == CONCEPTS else []
+    if not panels:
+        return page
+    links = " · ".join(f"[{title}](dock:{dock})" for dock, title in panels)
+    return replace(page, text=f"{page.text.rstrip()}\n\n## Where to see it\n\n{links}\n")

@@ -1,0 +1,75 @@
+"""The list of pages beside a page, in groups, and the combo box that takes its place where there is no room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
+
+from llmlab_gui.concepts import Page
+
+_NAME = int(Qt.ItemDataRole.UserRole)
+
+
+class PageList(QListWidget):
+    """Titles under the names of their groups, which cannot be chosen: the arrow keys pass over them."""
+
+    chosen = Signal(str)  # the name of a page
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Pages")
+        self.currentItemChanged.connect(self._moved)
+
+    def fill(self, pages: Sequence[Page], current: str, counts: Mapping[str, int] | None = None) -> None:
+        """Lists these pages. counts: how often each has what was searched for."""
+        self.blockSignals(True)
+        self.clear()
+        group = ""
+        for page in pages:
+            if page.group != group:
+                group = page.group
+                self.addItem(_heading(group))
+            item = QListWidgetItem(f"{page.title}  ({counts[page.name]})" if counts else page.title)
+            item.setData(_NAME, page.name)
+            item.setToolTip(page.title)
+            self.addItem(item)
+        self.blockSignals(False)
+        self.mark(current)
+
+    def mark(self, name: str) -> None:
+        """Shows which page is read, without choosing it."""
+        self.blockSignals(True)
+        for row in range(self.count()):
+            if self.item(row).data(_NAME) == name:
+                self.setCurrentRow(row)
+        self.blockSignals(False)
+
+    def titles(self) -> list[str]:
+        """What it lists, headings left out."""
+        items = [self.item(row) for row in range(self.count())]
+        return [item.text() for item in items if item.data(_NAME)]
+
+    def _moved(self, item: QListWidgetItem | None) -> None:
+        if item is not None and item.data(_NAME):
+            self.chosen.emit(item.data(_NAME))
+
+
+def fill_combo(combo: QComboBox, pages: Sequence[Page]) -> None:
+    """The same in a combo box, with a line between groups; each entry's data is its page's name."""
+    group = ""
+    for page in pages:
+        if group and page.group != group:
+            combo.insertSeparator(combo.count())
+        group = page.group
+        combo.addItem(page.title, page.name)
+
+
+def _heading(group: str) -> QListWidgetItem:
+    item = QListWidgetItem(group)
+    font = item.font()
+    font.setBold(True)
+    item.setFont(font)
+    item.setFlags(Qt.ItemFlag.NoItemFlags)
+    return item

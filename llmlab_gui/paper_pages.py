@@ -1,0 +1,54 @@
+"""A paper as a page of Learn: the way to its workspace, its notes, its claims, and what checks of them found here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from llmlab.errors import LabError
+from llmlab.papers.records import Claim, Paper, papers_dir, read_paper
+from llmlab_gui.concepts import PAPERS, Page
+
+
+def load_paper_pages(results: Sequence[Page]) -> list[Page]:
+    """A page for each paper that can be read. results: pages of results, to which they lead."""
+    pages = []
+    for path in sorted(papers_dir().glob("*/claims.toml")):
+        try:
+            paper = read_paper(path.parent.name)
+        except LabError:  # being written: the others are shown all the same
+            continue
+        pages.append(paper_page(paper, results))
+    return pages
+
+
+def paper_page(paper: Paper, results: Sequence[Page] = ()) -> Page:
+    """The page papers/<name>."""
+    heading, _, notes = paper.notes.partition("\n")
+    title = heading.removeprefix("#").strip()
+    text = "\n\n".join([f"# {title}", *_about(paper, results), notes.strip(), "## Claims", *_claims(paper)])
+    return Page(f"papers/{paper.name}", title, text, PAPERS, papers_dir() / paper.name)
+
+
+def _about(paper: Paper, results: Sequence[Page]) -> Iterator[str]:
+    links = ", ".join(f"[{link.partition('://')[2]}]({link})" for link in paper.links)
+    yield f"{paper.title}. {paper.authors}, {paper.year}. {links}"
+    yield f"[Open it in the workspace Paper](paper:{paper.name}), or `llmlab-run paper show {paper.name}`."
+    found = [page for page in results if paper.name in page.name.split("/")]
+    if found:
+        yield "What was found here: " + ", ".join(f"[{page.title}](concept:{page.name})" for page in found) + "."
+
+
+def _claims(paper: Paper) -> Iterator[str]:
+    for claim in paper.claims:
+        yield f"### {claim.title}"
+        yield f"[`{claim.id}`](paper:{paper.name}/{claim.id}) · {claim.where}"
+        yield claim.statement
+        yield "\n".join(f"- **{label}:** {words}" for label, words in _rows(claim) if words)
+
+
+def _rows(claim: Claim) -> Iterator[tuple[str, str]]:
+    yield "Supported by", claim.supports
+    yield "Refuted by", claim.refutes
+    yield "Tested here", claim.test
+    yield "The paper's own bound", claim.papers_criterion
+    yield "Contested", claim.contested
