@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from llmlab.config import setting
 from llmlab.errors import UsageError
-from llmlab.settings import CheckpointSettings, SampleSettings, TrainSettings
+from llmlab.settings import CheckpointSettings, ModelSettings, SampleSettings, TrainSettings
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
 MODULAR = "modular"
@@ -147,6 +147,13 @@ class TaskSettings:
             raise UsageError(
                 f"model.n_embd ({self.model.n_embd}) does not divide among model.n_head ({self.model.n_head}) heads."
             )
+
+
+def shape_of(model: TaskModelSettings, time: int) -> ModelSettings:
+    """The lab's GPT that a transformer of a task is, for sequences of `time` tokens; its feed-forward may be gone."""
+    return ModelSettings(
+        n_layer=model.n_layer, n_head=model.n_head, n_embd=model.n_embd, block_size=time, position=model.position
+    )
 
 
 def _require_repeats(data: TaskDataSettings) -> None:

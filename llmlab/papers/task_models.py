@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from llmlab.gpt.model import GPT
 from llmlab.papers.bayesian_geometry.hmm import ROW_BASE
-from llmlab.papers.settings import LSTM, MLP_POSITION, TRANSFORMER, TaskModelSettings
+from llmlab.papers.settings import LSTM, MLP_POSITION, TRANSFORMER, TaskModelSettings, shape_of
 from llmlab.papers.tasks import Layout
-from llmlab.settings import ModelSettings
 
 # A row's numbers are about 1/3 and differ by less; so scaled, they stand out beside a position's vector from the start.
 _ROW_SCALE = 10.0
@@ -42,14 +41,7 @@ class TaskGPT(GPT):
     """The lab's GPT with a task's vocabulary: the answer is read where its tokens' logits are."""
 
     def __init__(self, settings: TaskModelSettings, layout: Layout) -> None:
-        shape = ModelSettings(
-            n_layer=settings.n_layer,
-            n_head=settings.n_head,
-            n_embd=settings.n_embd,
-            block_size=layout.time,
-            position=settings.position,
-        )
-        super().__init__(shape, layout.vocab_size)
+        super().__init__(shape_of(settings, layout.time), layout.vocab_size)
         self.layout = layout
         if not settings.feed_forward:
             for block in self.blocks:

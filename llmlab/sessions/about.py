@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 
 from llmlab.errors import LabError
-from llmlab.gpt.shapes import padded_vocab_size, parameter_count
+from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
 from llmlab.inspection.anatomy import Refusals
-from llmlab.papers.settings import TRANSFORMER, TaskSettings
+from llmlab.papers.settings import TRANSFORMER, TaskSettings, shape_of
 from llmlab.papers.tasks import task_of
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import select
@@ -146,8 +146,13 @@ def _of_task(settings: TaskSettings) -> dict[str, Any]:
     model = settings.model
     if model.kind != TRANSFORMER:
         raise LabError(f"A model of the kind {model.kind} cannot be looked into.", "It has no attention.")
-    shape = ModelSettings(n_layer=model.n_layer, n_head=model.n_head, n_embd=model.n_embd, block_size=settings.time)
-    return _of_gpt(shape, task_of(settings.data).layout.vocab_size)
+    shape = shape_of(model, settings.time)
+    about = _of_gpt(shape, task_of(settings.data).layout.vocab_size)
+    if not model.feed_forward:
+        missing = sum(inside * outside for attention, inside, outside in block_layers(shape) if not attention)
+        about["parameters"] -= model.n_layer * missing
+        about["bytes"] -= model.n_layer * missing * _FLOAT
+    return about
 
 
 def _of_base(base: Reference) -> dict[str, Any]:
