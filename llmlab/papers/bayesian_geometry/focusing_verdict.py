@@ -68,8 +68,8 @@ def _words(values: Values) -> str:
     most = highest(others["untrained"])
     said = (
         f"{values['model']}, {values['prompts']} texts of {values['tokens']} tokens: from the first to the last layer "
-        f"entropy {_moved(everything['fall'])}; without the first token it {_moved(others['fall'])} (fall of {low:.0%} to "
-        f"{high:.0%}), and {_moved(others['quarters'])} between the first and the last quarter of the layers."
+        f"entropy {_moved(everything['fall'])}; without the first token it {_moved(others['fall'])} (a fall of "
+        f"{low:.0%} to {high:.0%}), and {_moved(others['quarters'])} between the first and the last quarter of the layers."
     )
     if most is None:
         return f"{said} Fewer than {bounds.RANDOM_MODELS} models with random weights were measured."

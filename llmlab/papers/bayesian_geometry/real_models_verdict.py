@@ -236,7 +236,8 @@ def _papers(models: Sequence[Values]) -> PapersCriterion:
         passing > len(models) / 2,
         f"PC1 of the last layer's values above {bounds.PC1_SHARE:.0%} on mixed texts: {passing} of {len(models)} "
         f"models ({', '.join(f'{share:.0%}' for share in shares)}); of models with random weights, on evidence "
-        f"prompts, {by_chance} of {len(chance)}. It does not ask whether PC1 is entropy, and for beliefs they name no bound.",
+        f"prompts, {by_chance} of {len(chance)}. It does not ask whether PC1 is entropy. For beliefs they "
+        "name no bound.",
     )
 
 
