@@ -67,7 +67,7 @@ def create_run(
     """
     track = track_of(settings)
     if name is None:
-        name = _free_name(outputs / track, settings, preset)
+        name = free_name(outputs, settings, preset)
     require_name(name, "a run", 100)
     settings = lasting(settings, outputs)
     if parent is not None:
@@ -112,8 +112,9 @@ def require_name(name: str, what: str, longest: int) -> None:
         )
 
 
-def _free_name(track: Path, settings: RunSettings, preset: str) -> str:
+def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:
     """A new run's id: when, from which preset, on which text."""
+    track = outputs / track_of(settings)
     text = re.sub(r"[^A-Za-z0-9]+", "-", Path(learns_from(settings)).stem).strip("-") or "text"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
     name, number = stem, 1

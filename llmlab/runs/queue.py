@@ -20,7 +20,7 @@ from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.records import from_plain, require_time
 from llmlab.runs.folder import SETTINGS, RunFolder, RunSettings, track_of
-from llmlab.runs.launcher import create_run
+from llmlab.runs.launcher import create_run, free_name, lasting, require_name
 from llmlab.runs.registry import list_runs
 
 QUEUE_FORMAT = 1
@@ -30,7 +30,11 @@ _LOCK_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """A run that is to be made. seconds: how long it will take, as estimated. problem: why it could not be started."""
+    """A run that is to be made.
+
+    seconds: how long it will take, as estimated. problem: why it could not be started. taken_as: the name under which
+    it is being made; it stays where that was interrupted.
+    """
 
     settings: RunSettings
     name: str | None = None
@@ -40,6 +44,7 @@ class QueuedRun:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     added: float = field(default_factory=time.time)  # Unix seconds
     problem: str = ""
+    taken_as: str = ""
 
     @property
     def track(self) -> str:
@@ -123,6 +128,9 @@ class RunQueue:
 
         item_id: that run, at once: also while another trains, and while the queue is paused. Otherwise there is none
         while a run of this outputs folder lives. Raises LabError when a run cannot be made; it stays, with its problem.
+
+        The name is written down first: whoever is killed before the queue is written leaves a run that the next one
+        finds, and does not make again.
         """
         with self._locked():
             state = self.read()
@@ -130,9 +138,13 @@ class RunQueue:
             if item is None or (not item_id and (state.paused or self.busy())):
                 return None
             try:
-                run = self._make(item, watched)
+                run = self._made_before(item)
+                if run is None:
+                    name = item.name or free_name(self._outputs, item.settings, item.preset)
+                    self._write(_replaced(state, item.id, taken_as=name))
+                    run = self._make(item, name, watched)
             except LabError as error:
-                self._write(_replaced(state, item.id, problem=str(error)))
+                self._write(_replaced(state, item.id, problem=str(error), taken_as=""))
                 raise
             self._write(replace(state, items=tuple(other for other in state.items if other.id != item.id)))
             return run
@@ -141,11 +153,18 @@ class RunQueue:
         """Whether a run of this outputs folder trains, waits in a pause, or is about to."""
         return any(run.status().live for run in list_runs(self._outputs))
 
-    def _make(self, item: QueuedRun, watched: bool) -> RunFolder:
+    def _made_before(self, item: QueuedRun) -> RunFolder | None:
+        """The run of an item that someone made who was killed before it could be taken out; no worker has begun it."""
+        run = RunFolder(self._outputs / item.track / item.taken_as)
+        if not item.taken_as or not run.run_json.is_file() or run.recorded_status().attempt:
+            return None
+        return run if run.info().settings == lasting(item.settings, self._outputs) else None  # or else it is another's
+
+    def _make(self, item: QueuedRun, name: str, watched: bool) -> RunFolder:
         return create_run(
             self._outputs,
             item.settings,
-            name=item.name,
+            name=name,
             preset=item.preset,
             watched=watched,
             predictions=item.predictions,
@@ -194,6 +213,8 @@ def _item(values: dict[str, Any]) -> QueuedRun:
     settings: RunSettings = from_mapping(SETTINGS[values["track"]], values["settings"])
     item = from_plain(QueuedRun, values | {"settings": settings})
     require_time("added", item.added)
+    if item.taken_as:
+        require_name(item.taken_as, "a run", 100)
     if item.seconds is not None and not math.isfinite(item.seconds):
         raise ValueError(f"seconds is {item.seconds}")
     return item

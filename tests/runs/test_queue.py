@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 from fakes import FakeRun
+from forks import Fork
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run
 from llmlab.runs.queue import QueuedRun, RunQueue
+from llmlab.runs.registry import list_runs
 from llmlab.settings import PretrainSettings, resolve_settings
 
 
@@ -173,3 +182,53 @@ def test_a_queue_of_a_newer_lab_is_refused(queue: RunQueue) -> None:
     queue.path.write_text('{"format": 99, "items": []}')
     with pytest.raises(LabError, match="newer version"):
         queue.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("name", [None, "bar"])
+def test_a_run_that_was_made_by_one_who_was_killed_is_taken_and_not_made_again(
+    outputs: Path, queue: RunQueue, name: str | None
+) -> None:
+    item = replace(plan(""), name=name)
+    queue.add(item)
+    torch.set_num_threads(1)
+
+    def taking() -> int:
+        def made_and_killed(*args: Any, **options: Any) -> None:
+            create_run(*args, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with mock.patch("llmlab.runs.queue.create_run", made_and_killed):
+            queue.take()
+        return 0
+
+    assert Fork(taking).wait() == -signal.SIGKILL
+    (made,) = list_runs(outputs)
+    assert [waiting.id for waiting in queue.read().items] == [item.id]
+    run = queue.take(item.id)
+    assert run is not None
+    assert (run.id, [found.id for found in list_runs(outputs)]) == (made.id, [made.id])
+    assert queue.read().items == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_run_of_somebody_else_is_not_taken_for_one_that_was_being_made(outputs: Path, queue: RunQueue) -> None:
+    item = plan("bar", train__steps=33)
+    queue.add(item)
+
+    def killed(*_args: Any, **_options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def taking() -> int:
+        with mock.patch("llmlab.runs.queue.create_run", killed):
+            queue.take()
+        return 0
+
+    torch.set_num_threads(1)
+    assert Fork(taking).wait() == -signal.SIGKILL
+    create_run(outputs, resolve_settings("nano", overrides={"data.corpus": "tiny", "train.steps": 44}), name="bar")
+    with pytest.raises(LabError, match="already there"):
+        queue.take(item.id)
+    (left,) = queue.read().items
+    assert "already there" in left.problem
+    assert left.taken_as == ""
