@@ -40,8 +40,11 @@ def models_sentence(outcomes: dict[str, str], refused: dict[str, str]) -> str:
     for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):
         if names := [name for name, outcome in outcomes.items() if outcome == word]:
             said.append(f"{word} in {', '.join(names)}")
-    needed = math.ceil(SHARE_OF_MODELS * len(outcomes))
-    words = f"{'; '.join(said)}. A verdict needs {needed} of {len(outcomes)}." if said else "No model could be asked."
+    words = f"{'; '.join(said)}." if said else "No model could be asked."
+    if len(outcomes) > 1:
+        words += f" A verdict needs {math.ceil(SHARE_OF_MODELS * len(outcomes))} of {len(outcomes)}."
+    elif outcomes:
+        words += " It rests on this one model: name others beside it with --model."
     left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
     return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
 

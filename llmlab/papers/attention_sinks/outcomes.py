@@ -13,6 +13,8 @@ from llmlab.papers.attention_sinks.reading import Array, Reading, uniform_share
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.papers.statistics import bootstrap_interval
 
+_TINY = 1e-6  # of a share: the last digit that is kept
+
 # Sink ----------------------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +59,7 @@ def taken_along(first: FirstTokens) -> tuple[float, float, float]:
     """
     rows = np.concatenate([np.array(first.first)[1:], np.array(first.moved)[1:]])  # [2 tokens, P]
     half = len(rows) // 2
-    return _with_interval(rows, lambda means: (means[half:] / means[:half]).max(0))
+    return _with_interval(rows, lambda means: (means[half:] / np.maximum(means[:half], _TINY)).max(0))
 
 
 def has_sink(first: FirstTokens) -> bool:

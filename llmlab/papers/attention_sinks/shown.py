@@ -9,10 +9,11 @@ import numpy as np
 from llmlab.experiments.records import Axis
 from llmlab.papers.attention_sinks import thresholds as bounds
 from llmlab.papers.attention_sinks.findings import Found
-from llmlab.papers.attention_sinks.growth import Growth
+from llmlab.papers.attention_sinks.growth import LINEAR, ROOT, Growth
 from llmlab.papers.attention_sinks.outcomes import (
     early_share,
     first_ratio,
+    growth_of,
     place_kept,
     sink_heads,
     taken_along,
@@ -188,16 +189,31 @@ def norms_table(found: Sequence[Found], curves: dict[str, Growth | None], outcom
     """What was judged, a row a model."""
     rows = []
     for one, text in _texts(found):
-        curve = curves[one.name]
-        fit = ["-"] * 4
-        if curve is not None:
-            rate, low, high = (float(np.expm1(x)) for x in (curve.slope, curve.low, curve.high))
-            fit = [f"{rate:.2%} ({low:.2%} to {high:.2%})", f"{curve.r2:.3f}"]
-            fit += [f"{curve.aic[name]:+.1f}" for name in ("linear", "root")]
-        rows.append([*_about(one, text.depth), *fit, f"{first_ratio(text).max():,.1f}", outcomes[one.name]])
+        largest = f"{first_ratio(text).max():,.1f}"
+        rows.append([*_about(one, text.depth), *_fit(curves[one.name]), largest, outcomes[one.name]])
+        for other in one.untrained[:1]:
+            rows.append(
+                [
+                    "the same with random weights",
+                    "",
+                    "",
+                    *_fit(growth_of(other)),
+                    f"{first_ratio(other).max():,.1f}",
+                    "",
+                ]
+            )
     columns = ["model", "parameters", "blocks", "growth a layer", "R^2 of the line", "AIC of linear, over it"]
     columns += ["AIC of root, over it", "first token's norm over the others', at most", "says"]
     return Table("Growth of the norm", columns, rows)
+
+
+def _fit(curve: Growth | None) -> list[str]:
+    """A growth's cells."""
+    if curve is None:
+        return ["-"] * 4
+    rate, low, high = (float(np.expm1(x)) for x in (curve.slope, curve.low, curve.high))
+    line = [f"{rate:.2%} ({low:.2%} to {high:.2%})", f"{curve.r2:.3f}"]
+    return line + [f"{curve.aic[name]:+.1f}" for name in (LINEAR, ROOT)]
 
 
 def _texts(found: Sequence[Found]) -> list[tuple[Found, Reading]]:

@@ -37,8 +37,8 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     threshold = (
         f"in the upper half of the layers the interval of the share on the first token lies above "
         f"{bounds.SINK_SHARE:.0%} and above every other early token, and {bounds.UNTRAINED_MODELS} models of the same "
-        f"shape with random weights stay below {bounds.SINK_SHARE:.0%}. Not supported where it lies no higher than an "
-        "other early token or random weights"
+        f"shape with random weights stay below {bounds.SINK_SHARE:.0%}. Not supported where it lies no higher than "
+        "another early token or random weights"
     )
     texts = {one.name: one.text for one in found if one.text is not None}
     if not texts:
@@ -57,9 +57,7 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     return Verdict(
         claim=SINK,
         verdict=by_models(list(outcomes.values())),
-        statistic=Statistic(
-            f"attention on the first token, upper layers, {middle_one.name}", float(shown_one.upper.mean())
-        ),
+        statistic=Statistic("attention on the first token, upper half of the layers", float(shown_one.upper.mean())),
         interval=list(bootstrap_interval(shown_one.upper)),
         threshold=threshold,
         n=len(shown_one.shares),
@@ -108,7 +106,7 @@ def position_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict
     return Verdict(
         claim=POSITION,
         verdict=by_models(list(outcomes.values())),
-        statistic=Statistic(f"share kept with the least attractive first token, {middle_one.name}", kept),
+        statistic=Statistic("share kept with the least attractive first token", kept),
         interval=[low, high],
         threshold=threshold,
         n=len(shown_one.first[0]),
@@ -150,7 +148,7 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         curve = curves[middle_one.name]
         assert curve is not None
         rate, interval = np.exp(curve.slope) - 1, [float(np.exp(x) - 1) for x in (curve.low, curve.high)]
-        statistic = Statistic(f"growth a layer, {middle_one.name}", float(rate))
+        statistic = Statistic("growth a layer", float(rate))
         count = len(texts[middle_one.name].norms)
         better = "more" if curve.aic[curve.rival] >= 0 else "less"
         words = (
