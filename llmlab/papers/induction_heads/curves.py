@@ -8,6 +8,8 @@ import numpy as np
 
 Array = np.ndarray
 
+_DIGITS = 6  # lengths that differ by less are the same, but for rounding
+
 
 @dataclass(frozen=True)
 class Window:
@@ -26,7 +28,7 @@ def rise_window(steps: Array, y: Array, share: float) -> Window | None:
     """The fewest steps in which y [N] rises by `share` of its whole rise, last less first; None where it does not rise.
 
     Between two checkpoints y is taken to be a straight line. The shortest window then begins or ends at one of them:
-    in between, moving it changes its length evenly, so one way is never worse.
+    in between, moving it changes its length evenly, so one way is never worse. Of equally short ones it is the last.
     """
     wanted = share * (y[-1] - y[0])
     if wanted <= 0:
@@ -37,7 +39,7 @@ def rise_window(steps: Array, y: Array, share: float) -> Window | None:
         begin = _reached(steps[place::-1], y[place] - y[place::-1], wanted)
         windows += [Window(float(steps[place]), end)] if end is not None else []
         windows += [Window(begin, float(steps[place]))] if begin is not None else []
-    return min(windows, key=lambda window: window.end - window.begin)
+    return min(windows, key=lambda window: (round(window.end - window.begin, _DIGITS), -window.end))
 
 
 def half_way(steps: Array, y: Array) -> float:

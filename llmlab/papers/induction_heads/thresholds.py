@@ -22,8 +22,8 @@ RISE_SHARE = 0.8
 # paper: it happens from 2.5 to 5 billion tokens, so the window is half of the training up to its end. Measured so, it
 # does not depend on how long a model is trained afterwards.
 WINDOW = 0.5
-# A rise that is even from the first step on takes as much of it.
-EVEN = 0.8
+# ours: a rise that is even from the first step on has RISE_SHARE, less what noise takes off the shortest window.
+EVEN = 0.7
 # ours: of the loss's fall, what must come in the same window; half of that would be little.
 FALL_INSIDE = 0.5
 FALL_OUTSIDE = 0.25

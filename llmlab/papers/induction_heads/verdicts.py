@@ -104,8 +104,9 @@ def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
         threshold=(
             f"the shortest window with {bounds.RISE_SHARE:.0%} of the rise of the induction score is at most "
             f"{bounds.WINDOW:g} of the training up to its end, at least {bounds.FALL_INSIDE:g} of the loss's fall lies "
-            f"in it, and their half-way steps differ by at most {bounds.LAG:g}. Not supported at {bounds.EVEN:g}, as "
-            f"an even rise has, below {bounds.FALL_OUTSIDE:g} of the fall, or above a lag of {bounds.LAG_REFUTED:g}"
+            f"in it, and their half-way steps differ by at most {bounds.LAG:g} of the score's. Not supported at "
+            f"{bounds.EVEN:g} (an even rise has {bounds.RISE_SHARE:g}), below {bounds.FALL_OUTSIDE:g} of the fall, or "
+            f"above a lag of {bounds.LAG_REFUTED:g}"
         ),
         n=sum(len(two[seed].steps) for seed in seeds),
         seeds=seeds,
