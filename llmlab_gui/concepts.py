@@ -58,6 +58,9 @@ READING_ORDER = (
     "predicting",
     "experiments",
     "scaling-laws",
+    "statistics-of-claims",
+    "bayesian-reasoning",
+    "grokking",
 )
 DOCK_IDS = (
     "runs",

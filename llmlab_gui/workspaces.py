@@ -11,8 +11,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
 TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
-COMPARE, WRITE, LEARN = "Compare runs", "Write", "Learn"
-WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, COMPARE, WRITE, LEARN)
+PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,10 @@ _ARRANGEMENTS: Mapping[str, Split] = {
                 (50, _beside((58, _tabs("experiment_report")), (42, _tabs("notebook", "learn")))),
             ),
         ),
+    ),
+    PAPER: _beside(
+        (30, _stacked((42, _tabs("paper", "learn", "runs")), (58, _tabs("check")))),
+        (70, _stacked((34, _tabs("claims")), (66, _tabs("evidence", "attention", "evolution", "notebook")))),
     ),
     COMPARE: _beside(
         (60, _stacked((66, _tabs("loss")), (34, _tabs("runs")))),

@@ -28,6 +28,10 @@ from llmlab_gui.docks.lens import LensDock
 from llmlab_gui.docks.log import LogDock
 from llmlab_gui.docks.loss import LossDock
 from llmlab_gui.docks.notebook import NotebookDock
+from llmlab_gui.docks.paper import PaperDock
+from llmlab_gui.docks.paper_check import CheckDock
+from llmlab_gui.docks.paper_claims import ClaimsDock
+from llmlab_gui.docks.paper_evidence import EvidenceDock
 from llmlab_gui.docks.parameters import ParametersDock
 from llmlab_gui.docks.prompt import PromptDock
 from llmlab_gui.docks.queue import QueueDock
@@ -90,5 +94,9 @@ def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
         ExperimentReportDock(lab, window),
         ExperimentsDock(lab, window),
         NotebookDock(lab, window),
+        PaperDock(lab, window),
+        CheckDock(lab, window),
+        ClaimsDock(lab, window),
+        EvidenceDock(lab, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMessageBox, QScrollArea, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 from llmlab.errors import LabError
 from llmlab.experiments.kinds import KINDS
@@ -18,6 +18,7 @@ from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
 from llmlab.runs.registry import resolve_run
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel
+from llmlab_gui.docks.busy import ask_to_start, busy_with
 from llmlab_gui.docks.experiment_form import Asked, ExperimentForm
 from llmlab_gui.docks.experiment_tables import PLAN_COLUMNS, PlanModel, rows_table
 from llmlab_gui.numbers_text import minutes_text
@@ -152,23 +153,12 @@ class ExperimentDock(LabDock):
 
     def _may_start(self) -> bool:
         """Whether it may, although something else trains."""
-        busy = [row.run.id for row in self.lab.runs() if row.status.state == "running"]
-        busy = [row.id for row in self.desk.live()] or busy
+        busy = busy_with(self.lab)
         return not busy or not self.form.kind.trains or self.ask_about_others(busy)
 
     def ask_about_others(self, busy: list[str]) -> bool:
         """Whether to start although these are running."""
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setWindowTitle("Start")
-        box.setText(f"{', '.join(busy[:4])} is running now.")
-        box.setInformativeText("Two at once on one processor slow each other down several times over.")
-        start = box.addButton("Start all the same", QMessageBox.ButtonRole.AcceptRole)
-        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
-        box.exec()
-        agreed = box.clickedButton() is start
-        box.deleteLater()
-        return agreed
+        return ask_to_start(self, busy)
 
     def _kind_changed(self) -> None:
         self.plan_table.setVisible(self.form.kind.trains)

@@ -144,8 +144,9 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
 class ArmsModel(RowsModel[ArmRow]):
     """The runs of one experiment."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(ARM_COLUMNS, parent)
+    def __init__(self, parent: QObject | None = None, columns: Sequence[Column[ArmRow]] | None = None) -> None:
+        """columns: ARM_COLUMNS unless given."""
+        super().__init__(columns or ARM_COLUMNS, parent)
 
     def key(self, row: ArmRow) -> str:
         return row.arm.run

@@ -10,6 +10,8 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
 from llmlab.errors import LabError
+from llmlab.experiments.records import ExperimentRecord
+from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.predictions import Prediction
@@ -90,6 +92,14 @@ class Book(QObject):
         from llmlab_gui.notebook.prediction_dialog import ask_prediction  # pyqtgraph: half the time of a first window
 
         return ask_prediction(parent, self, about, quantities, expected)
+
+    def ask_of_check(self, parent: QWidget, record: ExperimentRecord) -> list[Prediction] | None:
+        """What the learner expects of each claim that a check is about to test; the answers are as those of `ask`."""
+        if not self.asks:
+            return []
+        from llmlab_gui.notebook.verdicts_dialog import ask_verdicts
+
+        return ask_verdicts(parent, self, record.title, quantities_of_check(record))
 
     # Entries ---------------------------------------------------------------------------------------------------
 

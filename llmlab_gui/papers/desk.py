@@ -29,7 +29,8 @@ class PaperDesk(QObject):
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.papers: list[Paper] = []  # empty until they were read
+        self.papers: list[Paper] = []
+        self.looked = False  # whether the papers were read
         self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(outputs, CHECKS, self)
         self._background = Background(self)
         self._asked = False
@@ -133,7 +134,7 @@ class PaperDesk(QObject):
         papers, errors = found
         for error in errors:
             self.failed.emit(error)
-        self.papers = papers
+        self.papers, self.looked = papers, True
         if self.paper is None:
             self._by_hand = False
             self._paper = papers[0].name if papers else ""
