@@ -68,8 +68,9 @@ def _words(values: Values) -> str:
     most = highest(others["untrained"])
     said = (
         f"{values['model']}, {values['prompts']} texts of {values['tokens']} tokens: from the first to the last layer "
-        f"entropy {_moved(everything['fall'])}; without the first token it {_moved(others['fall'])} (a fall of "
-        f"{low:.0%} to {high:.0%}), and {_moved(others['quarters'])} between the first and the last quarter of the layers."
+        f"entropy {_moved(everything['fall'])}. Without the first token it {_moved(others['fall'])} (interval of the "
+        f"fall {low:.0%} to {high:.0%}), between the first and the last quarter of the layers it "
+        f"{_moved(others['quarters'])}."
     )
     if most is None:
         return f"{said} Fewer than {bounds.RANDOM_MODELS} models with random weights were measured."
