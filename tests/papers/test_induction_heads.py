@@ -82,15 +82,29 @@ def test_planted_heads_are_found_and_one_feeds_the_other() -> None:
     assert scores.induction[1, 0] > 0.9  # the first token's place speaks of itself: it has none before
     assert scores.previous[0, 1] < 0.3
     assert scores.induction[0].max() < 0.3
-    without = head_scores(model, TOKENS, (0, 0))
+    without = head_scores(model, TOKENS, [(0, 0)])
     assert without.induction[1, 0] < 0.2
-    beside = head_scores(model, TOKENS, (0, 1))
+    beside = head_scores(model, TOKENS, [(0, 1)])
     np.testing.assert_allclose(beside.induction, scores.induction, atol=1e-6)
+
+
+def test_heads_that_do_the_same_stand_in_for_one_another() -> None:
+    model = planted()
+    first = model.blocks[0].attention
+    with torch.no_grad():
+        for part in (0, 48, 96):  # queries, keys and values: head 0.1 becomes a copy of 0.0
+            first.qkv.weight[part + 24 : part + 48] = first.qkv.weight[part : part + 24]
+        first.out.weight[:, 24:] = first.out.weight[:, :24]
+    whole, one, both = (head_scores(model, TOKENS, zeroed) for zeroed in ([], [(0, 0)], [(0, 0), (0, 1)]))
+    assert one.induction[1, 0] > 0.9 * whole.induction[1, 0]
+    assert both.induction[1, 0] < 0.2
 
 
 def test_the_loss_of_the_second_reading_is_lost_with_the_head_that_feeds() -> None:
     model, batches = planted(), held_out(TASK, 64)
-    loss, without, beside = (second_reading_loss(model, TASK.layout, batches, head) for head in (None, (0, 0), (0, 1)))
+    loss, without, beside = (
+        second_reading_loss(model, TASK.layout, batches, head) for head in ([], [(0, 0)], [(0, 1)])
+    )
     assert loss < 0.5
     assert without > np.log(TOKENS) - 0.5
     assert beside == pytest.approx(loss, abs=1e-6)

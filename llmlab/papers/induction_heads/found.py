@@ -30,7 +30,9 @@ class Found:
 
     loss: of the second reading [S], nats. induction, previous: scores of every head [S][L][H]. floors: what reasoners
     that know less pay, nats, `uniform` (ln V) among them. n: predictions that count. removed: the heads of the layers
-    before the induction head's, each zeroed in turn.
+    before the induction head's, each zeroed in turn. together: what is left of the induction head's score when k of
+    them are zeroed at once, k = 1, 2, ..., those of the largest previous-token score first; others_first: of the
+    smallest first.
     """
 
     steps: list[int]
@@ -40,6 +42,8 @@ class Found:
     floors: dict[str, float]
     n: int
     removed: list[Removed] = field(default_factory=list)
+    together: list[float] = field(default_factory=list)
+    others_first: list[float] = field(default_factory=list)
 
     @property
     def x(self) -> Array:

@@ -12,7 +12,7 @@ from torch import nn
 
 from llmlab.experiments.records import Arm
 from llmlab.papers.induction_heads.found import Found, Removed
-from llmlab.papers.induction_heads.measures import HeadScores, head_scores, second_reading_loss
+from llmlab.papers.induction_heads.measures import Head, HeadScores, head_scores, second_reading_loss
 from llmlab.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
 from llmlab.papers.induction_heads.shown import show_change, show_composition, show_layers
 from llmlab.papers.induction_heads.verdicts import BySeed, change_verdict, composition_verdict, layers_verdict
@@ -65,33 +65,32 @@ def follow(run: RunFolder, progress: Progress = quiet) -> Found:
         steps.append(checkpoint.step)
         losses.append(_loss(model, task, batches))
         scores.append(_scores(model, task))
-    return Found(
+    found = Found(
         steps=steps,
         loss=losses,
         induction=[one.induction.tolist() for one in scores],
         previous=[one.previous.tolist() for one in scores],
         floors=_floors(task, batches),
         n=int(sum(batch.scored.sum() for batch in batches)),
-        removed=_removed(model, task, batches, scores[-1]),
     )
-
-
-def _removed(model: nn.Module, task: Task, batches: list[TaskBatch], before: HeadScores) -> list[Removed]:
-    """Each head of the layers before that of the best induction head."""
-    layer, head = np.unravel_index(int(before.induction.argmax()), before.induction.shape)
-    found = []
-    for zeroed in np.ndindex(int(layer), before.induction.shape[1]):
-        after = head_scores(model, task.layout.vocab_size, (zeroed[0], zeroed[1]))
-        found.append(
-            Removed(
-                layer=zeroed[0],
-                head=zeroed[1],
-                previous=float(before.previous[zeroed]),
-                induction=float(after.induction[layer, head]),
-                loss=second_reading_loss(model, task.layout, batches, (zeroed[0], zeroed[1])),
-            )
-        )
+    _remove_heads(model, task, batches, scores[-1], found)
     return found
+
+
+def _remove_heads(model: nn.Module, task: Task, batches: list[TaskBatch], before: HeadScores, found: Found) -> None:
+    """Zeroes the heads of the layers before that of the best induction head, one at a time and together."""
+    best = np.unravel_index(int(before.induction.argmax()), before.induction.shape)
+
+    def left(*zeroed: Head) -> float:
+        return float(head_scores(model, task.layout.vocab_size, zeroed).induction[best])
+
+    for head in np.ndindex(int(best[0]), before.induction.shape[1]):
+        one = (head[0], head[1])
+        loss = second_reading_loss(model, task.layout, batches, [one])
+        found.removed.append(Removed(*one, previous=float(before.previous[one]), induction=left(one), loss=loss))
+    order = [(head.layer, head.head) for head in found.by_previous]
+    found.together = [left(*order[:count]) for count in range(1, len(order) + 1)]
+    found.others_first = [left(*order[::-1][:count]) for count in range(1, len(order) + 1)]
 
 
 def _loss(model: nn.Module, task: Task, batches: list[TaskBatch]) -> float:

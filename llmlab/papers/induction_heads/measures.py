@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from llmlab.inspection.heads import REPEATED, HeadSummaries, RepeatScores, repea
 from llmlab.papers.tasks import Layout, TaskBatch
 
 Array = np.ndarray
+Head: TypeAlias = tuple[int, int]  # its layer, and its place there
 
 # Prompts over which scores are averaged: those of one prompt differ from seed to seed by a hundredth or two.
 PROMPTS = 4
@@ -36,8 +38,8 @@ class HeadScores:
     previous: Array
 
 
-def head_scores(model: nn.Module, vocabulary: int, zeroed: tuple[int, int] | None = None) -> HeadScores:
-    """Of every head, while one of them, (layer, head), is zeroed."""
+def head_scores(model: nn.Module, vocabulary: int, zeroed: Sequence[Head] = ()) -> HeadScores:
+    """Of every head, while some of them are zeroed."""
     anatomy = anatomy_of(model)
     length = min(REPEATED, vocabulary, anatomy.context // 2)
     found = []
@@ -51,7 +53,7 @@ def head_scores(model: nn.Module, vocabulary: int, zeroed: tuple[int, int] | Non
 
 
 def second_reading_loss(
-    model: nn.Module, layout: Layout, batches: Sequence[TaskBatch], zeroed: tuple[int, int] | None = None
+    model: nn.Module, layout: Layout, batches: Sequence[TaskBatch], zeroed: Sequence[Head] = ()
 ) -> float:
     """Mean -ln p of what followed, in nats, where it can be known."""
     anatomy, total, count = anatomy_of(model), 0.0, 0
@@ -65,5 +67,5 @@ def second_reading_loss(
     return total / count
 
 
-def _zero(head: tuple[int, int] | None, time: int) -> list[Changes]:
-    return [] if head is None else [Changes([Change("zero", "head", head[0], head=head[1])], time)]
+def _zero(heads: Sequence[Head], time: int) -> list[Changes]:
+    return [Changes([Change("zero", "head", layer, head=head) for layer, head in heads], time)] if heads else []

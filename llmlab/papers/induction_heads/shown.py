@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from llmlab.experiments.records import Axis
-from llmlab.papers.charts import BARS, DASHED, POINTS, Chart, Series, Table
+from llmlab.papers.charts import BARS, DASHED, LINE, POINTS, Chart, Series, Table
 from llmlab.papers.induction_heads import thresholds as bounds
 from llmlab.papers.induction_heads.curves import fall_inside, half_way, rise_window
 from llmlab.papers.induction_heads.found import Found
@@ -101,6 +101,9 @@ def show_composition(verdict: Verdict, two: BySeed) -> Verdict:
         _bars("ablation-score", "Induction score without one head", Axis("induction score"), names, score, intact),
         _bars("ablation-loss", "Loss without one head", _LOSS, names, loss, nothing),
     ]
+    together = [one for one in found if len(one.together) == heads]
+    if together:
+        verdict.charts.append(_together(together, heads))
     verdict.tables = [_removals(two)]
     return verdict
 
@@ -147,6 +150,25 @@ def _bars(name: str, title: str, y_axis: Axis, names: list[str], values: np.ndar
         [bars, level],
         names,
         caption="Medians of seeds, from the least to the largest. Each head is zeroed alone.",
+    )
+
+
+def _together(found: Sequence[Found], heads: int) -> Chart:
+    """Whether heads stand in for one another."""
+    lines = []
+    for name in ("together", "others_first"):
+        left = np.array([[one.best[-1], *getattr(one, name)] for one in found])  # [seeds, heads + 1]
+        title = "most previous first" if name == "together" else "least previous first"
+        middle, low, high = np.median(left, axis=0), left.min(0), left.max(0)
+        lines.append(Series(title, _numbers(range(heads + 1)), middle.tolist(), LINE, low.tolist(), high.tolist()))
+    return Chart(
+        "ablation-together",
+        "Induction score without several heads",
+        Axis("heads of the first layer that are zeroed at once"),
+        Axis("induction score"),
+        lines,
+        caption="Medians of seeds, from the least to the largest. Where one head takes little and several take all, "
+        "they stand in for one another.",
     )
 
 

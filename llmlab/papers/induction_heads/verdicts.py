@@ -205,13 +205,22 @@ def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
     if not found:
         return "No head was removed."
     others = taken[:, 1:].max(1)
+    several = [sum(head.previous >= bounds.HEAD for head in one.removed) for one in found]
+    gone = [
+        1 - one.together[count - 1] / float(one.best[-1])
+        for one, count in zip(found, several, strict=True)
+        if 0 < count <= len(one.together)
+    ]
+    shared = f" Zeroed together, they take {np.median(gone):.0%} of the score." if gone else ""
     lost = np.array([one.by_previous[0].loss for one in found])
     spared = np.array([min(head.loss for head in one.by_previous[1:]) for one in found])
     return (
         f"Zeroing the head of the first layer that attends most to the token before takes {np.median(taken[:, 0]):.0%} "
         f"of the induction head's score, and the most harmful other head of that layer {np.median(others):.0%}; the "
         f"loss rises to {np.median(lost):.2f} nats without the former, and to {np.median(spared):.2f} without the most "
-        "harmless one (medians of seeds). p: that it is the most harmful one in as many seeds by chance."
+        f"harmless one (medians of seeds). By seed, {', '.join(map(str, several))} heads of that layer give most of "
+        f"their attention to the token before.{shared} p: that the best of them is the most harmful head in as many seeds by "
+        "chance."
     )
 
 
