@@ -219,8 +219,8 @@ def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
         f"of the induction head's score, and the most harmful other head of that layer {np.median(others):.0%}; the "
         f"loss rises to {np.median(lost):.2f} nats without the former, and to {np.median(spared):.2f} without the most "
         f"harmless one (medians of seeds). By seed, {', '.join(map(str, several))} heads of that layer give most of "
-        f"their attention to the token before.{shared} p: that the best of them is the most harmful head in as many seeds by "
-        "chance."
+        f"their attention to the token before.{shared} p: that the best of them is the most harmful head in as many "
+        "seeds by chance."
     )
 
 
