@@ -112,10 +112,10 @@ def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
     except LabError:
         return folder.id, "damaged", "", ""
     try:
-        overall = read_result(folder.results_json).overall
+        verdicts = read_result(folder.results_json).each
     except LabError:  # none yet
-        overall = ""
-    return folder.id, folder.status().state, begun, overall
+        verdicts = ""
+    return folder.id, folder.status().state, begun, verdicts
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -258,6 +258,9 @@ def _verdict_lines(result: CheckResult) -> Iterator[str]:
         own = {True: "passes", False: "fails", None: "-"}[one.papers_criterion.passes]
         rows.append((one.claim, one.verdict, f"{one.statistic.name} {value}", own))
     yield from text.table(("claim", "verdict", "statistic", "the paper's criterion"), rows)
+    if result.overall:
+        yield ""
+        yield from text.hanging("", result.overall)
     for one in result.verdicts:
         yield ""
         yield from text.hanging(f"{one.claim}: ", one.reason)

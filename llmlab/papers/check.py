@@ -41,6 +41,7 @@ class CheckWorker(ExperimentWorker):
         plan = plan_of(self.options.paper)
         if plan is None:
             raise LabError(f"The lab has no test of {self.options.paper}.", "", "Update the lab to go on with it.")
+        self._plan = plan
         self._judge = cast(Judge, import_module(plan.judge))
         self._judged: dict[str, Verdict] = {}
         self._judging_since: float | None = None
@@ -106,7 +107,7 @@ class CheckWorker(ExperimentWorker):
             | {name: version(name) for name in ("torch", "numpy")},
             hardware=hardware(histories),
             seconds=self._seconds(),
-            overall="; ".join(f"{one.claim}: {one.verdict}" for one in verdicts),
+            overall=self._plan.overall(verdicts),
             models=self.options.models,
         )
 

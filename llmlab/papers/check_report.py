@@ -30,6 +30,9 @@ def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
     for verdict in result.verdicts:
         yield _row(verdict)
     yield ""
+    if result.overall:
+        yield result.overall
+        yield ""
     if not result.verdicts:
         yield "No run has ended yet, so nothing can be said."
         yield ""

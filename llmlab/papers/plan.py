@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from llmlab.papers.records import Verdict
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class PlannedRun:
 Runs: TypeAlias = Callable[[str, Collection[str], int], list[PlannedRun]]
 
 
+def nothing_more(_verdicts: Sequence[Verdict]) -> str:
+    """Of a paper whose claims stand each for itself."""
+    return ""
+
+
 @dataclass(frozen=True)
 class PaperPlan:
     """What a paper's package offers to `llmlab.papers.catalogue`.
@@ -32,7 +39,7 @@ class PaperPlan:
     paper: its folder in resources/papers. claims: those that have a test, in the paper's order. judge: the module that
     measures and judges (`llmlab.papers.judging.Judge`), imported by the check's worker alone. judging_seconds: what
     comes after the runs, from size, claims and the number of models. of_models: the claims that are tested on models
-    which the learner names, not on runs.
+    which the learner names, not on runs. overall: what the verdicts say together, where a paper has one idea.
     """
 
     paper: str
@@ -41,6 +48,7 @@ class PaperPlan:
     runs: Runs
     judging_seconds: Callable[[str, Collection[str], int], float]
     of_models: tuple[str, ...] = ()
+    overall: Callable[[Sequence[Verdict]], str] = nothing_more
 
 
 def no_runs(_size: str, _claims: Collection[str], _seeds: int) -> list[PlannedRun]:

@@ -160,8 +160,9 @@ class Verdict:
     """What a check says about one claim.
 
     claim: its id. verdict: one of VERDICTS. interval: [low, high] of the statistic, 95 % unless the reason says
-    otherwise. p: after Holm's correction over the tests of the whole check, None where no test was made. threshold:
-    the bound in words. n: what was counted (samples, prompts, layers), as `reason` says. reason: sentences.
+    otherwise. p: after Holm's correction over all tests of one seed or model, whatever claim they belong to, and of
+    those the one that as many stay below as a verdict needs; None where no test was made. threshold: the bound in
+    words. n: what was counted (samples, prompts, layers), as `reason` says. reason: sentences.
     charts, tables: what it rests on, to be looked at. evidence: plain numbers by name that neither of them holds.
     """
 
@@ -189,6 +190,7 @@ class CheckResult:
     """verdict.json of a check.
 
     command: repeats it. versions: by package. seconds: of all its work together. models: those that were named.
+    overall: what the verdicts say together of the paper's main idea; "" where each claim stands for itself.
     """
 
     paper: str
@@ -202,6 +204,11 @@ class CheckResult:
     overall: str = ""
     models: list[str] = field(default_factory=list)
     format: int = CHECK_FORMAT
+
+    @property
+    def each(self) -> str:
+        """The verdicts one by one, in a line."""
+        return "; ".join(f"{one.claim}: {one.verdict}" for one in self.verdicts)
 
 
 def write_result(path: Path, result: CheckResult) -> None:

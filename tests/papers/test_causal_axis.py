@@ -22,7 +22,7 @@ from llmlab.papers.bayesian_geometry.causal import (
     scored_places,
 )
 from llmlab.papers.bayesian_geometry.geometry import samples_of
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 20)
@@ -103,12 +103,19 @@ def test_the_axis_must_follow_entropy_and_do_more_than_random_ones(values: dict[
     assert judge_axis(replace(FOUND, **values)) == outcome
 
 
+def judged(trained: dict[int, AxisEffects]) -> Verdict:
+    return causal_verdict(trained, 100, {seed: (one.p,) for seed, one in trained.items()})
+
+
 def test_the_verdict_on_the_axis_needs_four_seeds() -> None:
     inert = replace(FOUND, effect=0.05)
-    found = causal_verdict(dict.fromkeys(range(4), inert) | {4: FOUND}, 100)
+    found = judged(dict.fromkeys(range(4), inert) | {4: FOUND})
     assert found.verdict == NOT_SUPPORTED
     # As many as do as much: those of 0.05 to 0.19, and itself.
     assert found.p == pytest.approx(16 / 21)
     assert found.statistic.value == pytest.approx(0.05 / 0.095)
-    assert causal_verdict(dict.fromkeys(range(3), FOUND), 100).verdict == INCONCLUSIVE
-    assert causal_verdict(dict.fromkeys(range(4), FOUND), 100).verdict == SUPPORTED
+    assert judged(dict.fromkeys(range(3), FOUND)).verdict == INCONCLUSIVE
+    assert judged(dict.fromkeys(range(4), FOUND)).verdict == SUPPORTED
+    bars, points = found.charts[0].series
+    assert bars.y == [0.05] * 4 + [0.5]
+    assert (len(points.x), points.x.count(4.0)) == (100, 20)

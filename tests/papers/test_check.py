@@ -31,7 +31,7 @@ TINY = Size(1, {BIJECTION: _TINY, HMM: _TINY}, sequences=50)
 @pytest.fixture
 def tiny() -> object:
     """`minutes`, in seconds: two tasks, one seed, nothing beside the transformer."""
-    with mock.patch.dict(plan.SIZES, minutes=TINY), mock.patch.object(plan, "BASELINES", ()):
+    with mock.patch.dict(plan.SIZES, minutes=TINY):
         yield
 
 

@@ -9,11 +9,13 @@ from small_models import lively, shape
 
 from llmlab.gpt.model import GPT
 from llmlab.papers.bayesian_geometry.bijection import Bijection
+from llmlab.papers.bayesian_geometry.corrected import corrected
 from llmlab.papers.bayesian_geometry.geometry import (
     Activations,
     Keys,
     Manifold,
     ModelGeometry,
+    Population,
     Samples,
     key_weights,
     keys_of,
@@ -23,14 +25,14 @@ from llmlab.papers.bayesian_geometry.geometry import (
     take,
     z_scored,
 )
-from llmlab.papers.bayesian_geometry.geometry_check import CLAIMS, check_geometry
 from llmlab.papers.bayesian_geometry.geometry_verdicts import (
     judge_manifold,
     key_layers,
     keys_verdict,
+    manifold_tests,
     manifold_verdict,
 )
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, read_paper
+from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
 from llmlab.papers.statistics import overall_permutation_p, random_cosine_floor
 
 TASK = Bijection(8, 12, repeats=True)
@@ -59,6 +61,18 @@ def model_with(values: np.ndarray, seed: int = 0) -> ModelGeometry:
 
 
 RANDOM = [model_with(noise(seed), seed) for seed in range(10, 20)]
+
+
+def judged(trained: dict[int, ModelGeometry], random: list[ModelGeometry]) -> Verdict:
+    """The verdict on the manifold, its tests corrected."""
+    return manifold_verdict(
+        Population(trained, random, SAMPLES), corrected({"manifold": manifold_tests(trained)})["manifold"]
+    )
+
+
+def judged_keys(trained: dict[int, ModelGeometry], random: list[ModelGeometry]) -> Verdict:
+    """The verdict on the keys."""
+    return keys_verdict(Population(trained, random, SAMPLES))
 
 
 def test_samples_are_the_scored_keys_with_their_exact_entropy() -> None:
@@ -163,21 +177,24 @@ def test_a_constant_column_and_its_scale_say_nothing() -> None:
 
 def test_a_planted_axis_is_supported_in_five_seeds_and_not_in_three() -> None:
     planted = {seed: model_with(along(SAMPLES.entropy, seed), seed=seed) for seed in range(5)}
-    found = manifold_verdict(planted, RANDOM, SAMPLES)
+    found = judged(planted, RANDOM)
     assert found.verdict == SUPPORTED
     assert found.p is not None
     assert found.p < 0.01
     assert found.papers_criterion.passes is True
-    assert len(found.evidence["scatter"]["pc1"]) == len(found.evidence["scatter"]["position"])
-    assert manifold_verdict({seed: planted[seed] for seed in range(3)}, RANDOM, SAMPLES).verdict == INCONCLUSIVE
-    few = manifold_verdict(planted, RANDOM[:9], SAMPLES)
+    points = found.charts[0].series[0]
+    assert points.y == SAMPLES.entropy[: len(points.y)].round(4).tolist()
+    assert points.color == SAMPLES.stratum[: len(points.y)].tolist()
+    assert abs(np.corrcoef(points.x, points.y)[0, 1]) > 0.8
+    assert judged({seed: planted[seed] for seed in range(3)}, RANDOM).verdict == INCONCLUSIVE
+    few = judged(planted, RANDOM[:9])
     assert few.verdict == INCONCLUSIVE
     assert "10 are needed" in few.reason
 
 
 def test_a_model_that_knows_only_the_position_is_caught_though_the_papers_criterion_passes() -> None:
     line = -SAMPLES.stratum.astype(float)
-    found = manifold_verdict({seed: model_with(along(line, seed), seed=seed) for seed in range(5)}, RANDOM, SAMPLES)
+    found = judged({seed: model_with(along(line, seed), seed=seed) for seed in range(5)}, RANDOM)
     assert found.verdict == NOT_SUPPORTED
     assert found.papers_criterion.passes is True
 
@@ -231,15 +248,15 @@ def test_the_columns_of_new_key_weights_are_as_gaussian_ones() -> None:
 def test_keys_must_lie_below_gaussian_and_random_ones() -> None:
     floor = random_cosine_floor(16)
     near = {seed: model_of_keys(0.10, seed) for seed in range(5)}
-    found = keys_verdict(near, RANDOM)
+    found = judged_keys(near, RANDOM)
     assert found.verdict == SUPPORTED
-    assert keys_verdict(near, RANDOM[:9]).verdict == INCONCLUSIVE
-    assert keys_verdict({seed: model_of_keys(0.4, seed) for seed in range(5)}, RANDOM).verdict == NOT_SUPPORTED
+    assert judged_keys(near, RANDOM[:9]).verdict == INCONCLUSIVE
+    assert judged_keys({seed: model_of_keys(0.4, seed) for seed in range(5)}, RANDOM).verdict == NOT_SUPPORTED
     between = [model_of_keys(0.05, seed) for seed in range(10)]  # random weights are nearer still
-    assert keys_verdict(near, between).verdict == NOT_SUPPORTED
+    assert judged_keys(near, between).verdict == NOT_SUPPORTED
     # What the paper would accept and noise has anyway.
     assert 0.19 < floor < 0.2
-    chance = keys_verdict({seed: model_of_keys(0.19, seed) for seed in range(5)}, between)
+    chance = judged_keys({seed: model_of_keys(0.19, seed) for seed in range(5)}, between)
     assert chance.papers_criterion.passes is True
     assert chance.verdict == NOT_SUPPORTED
 
@@ -248,27 +265,4 @@ def test_half_of_the_layers_are_enough() -> None:
     cosine = np.column_stack([np.full(50, 0.1), np.full(50, 0.5)])
     found = ModelGeometry([], [], Keys(cosine, random_cosine_floor(16), [], 0.0))
     assert [layer.nearer for layer in key_layers(found.keys, [one.keys for one in RANDOM])] == [True, False]
-    assert keys_verdict(dict.fromkeys(range(5), found), RANDOM).verdict == SUPPORTED
-
-
-def test_a_check_of_random_weights_refutes_what_it_is_asked_for_and_tells_how_far_it_is() -> None:
-    told: list[float] = []
-
-    def make(seed: int) -> GPT:
-        torch.manual_seed(seed)
-        return GPT(shape(block_size=23), 16)
-
-    found = check_geometry(
-        {seed: make(seed) for seed in range(4)},
-        make,
-        TASK,
-        sequences=25,
-        progress=lambda what, done, total: told.append(done / total),
-    )
-    assert [(one.claim, one.seeds) for one in found] == [(claim, [0, 1, 2, 3]) for claim in CLAIMS]
-    assert [one.verdict for one in found[:2]] == [NOT_SUPPORTED, NOT_SUPPORTED]
-    assert found[2].verdict != SUPPORTED
-    assert told == sorted(told)
-    assert 0.9 < told[-1] < 1
-    tested = {claim.id for claim in read_paper("bayesian-geometry").claims if claim.sizes}
-    assert tested == {*CLAIMS, "calibration"}
+    assert judged_keys(dict.fromkeys(range(5), found), RANDOM).verdict == SUPPORTED

@@ -46,7 +46,7 @@ def architecture_verdict(found: Sequence[Calibrated], claim: str = "architecture
     """The claim that models without attention fail. ValueError where no transformer has a rival."""
     rivals = [one for one in found if one.kind in RIVALS.get(one.task, ())]
     attention = [one for one in found if one.kind == TRANSFORMER and one.task in RIVALS]
-    seeds = sorted({one.seed for one in rivals} & {one.seed for one in attention})
+    seeds = compared(found)
     if not seeds:
         raise ValueError("there is nothing to compare")
     outcomes = [judge_architecture(_of(attention, seed), _of(rivals, seed)) for seed in seeds]
@@ -71,6 +71,13 @@ def architecture_verdict(found: Sequence[Calibrated], claim: str = "architecture
         charts=[chart for task in RIVALS if (chart := _chart(found, task)) is not None],
         tables=[_table(seeds, outcomes, attention, rivals)],
     )
+
+
+def compared(found: Sequence[Calibrated]) -> list[int]:
+    """Seeds from which a transformer and one of its rivals learned the same task."""
+    attention = {(one.task, one.seed) for one in found if one.kind == TRANSFORMER}
+    rivals = {(one.task, one.seed) for one in found if one.kind in RIVALS.get(one.task, ())}
+    return sorted({seed for _, seed in attention & rivals})
 
 
 def _of(found: Sequence[Calibrated], seed: int) -> list[Calibrated]:

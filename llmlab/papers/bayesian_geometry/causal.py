@@ -9,25 +9,29 @@ at the scored places. g is 1 for the axis itself, and for a random one such that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llmlab.experiments.records import Axis
 from llmlab.inspection.anatomy import anatomy_of
 from llmlab.inspection.capture import Edit, Point, run
 from llmlab.inspection.spectra import principal_components
 from llmlab.papers.bayesian_geometry import thresholds as bounds
+from llmlab.papers.bayesian_geometry.corrected import agreed
 from llmlab.papers.bayesian_geometry.geometry import Samples, standard, take
 from llmlab.papers.bayesian_geometry.metrics import divergence, entropy
 from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
+from llmlab.papers.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import bootstrap_interval, spearman
 from llmlab.progress import Progress, quiet
 
 Array = np.ndarray
+_LEAST_SHOWN = 1e-9  # bits: an axis of logarithms has no place for nothing at all
 
 
 @dataclass
@@ -120,8 +124,13 @@ def judge_axis(found: AxisEffects) -> str:
     return SUPPORTED if found.effect > np.percentile(found.random, bounds.AXIS_PERCENTILE) else NOT_SUPPORTED
 
 
-def causal_verdict(trained: dict[int, AxisEffects], n: int, claim: str = "causal") -> Verdict:
-    """The claim that the axis of entropy is used. n: samples. ValueError without any model."""
+def causal_verdict(
+    trained: Mapping[int, AxisEffects],
+    n: int,
+    p: Mapping[int, tuple[float, ...] | None],
+    claim: str = "causal",
+) -> Verdict:
+    """The claim that the axis of entropy is used. n: samples. p: corrected. ValueError without any model."""
     if not trained:
         raise ValueError("there is no model to judge")
     seeds = sorted(trained)
@@ -133,7 +142,7 @@ def causal_verdict(trained: dict[int, AxisEffects], n: int, claim: str = "causal
         verdict=by_seeds(outcomes),
         statistic=Statistic("effect of the entropy axis over that of the median random axis", float(np.median(ratios))),
         interval=list(bootstrap_interval(ratios, np.median)) if len(ratios) > 1 else None,
-        p=_agreed([one.p for one in found]),
+        p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
         threshold=(
             f"above {bounds.AXIS_PERCENTILE:g} % of {bounds.RANDOM_AXES} random axes that move the stream as far; not "
             f"supported, readout only, where it is not. The axis must follow entropy: |rho| at least {bounds.RHO:g}"
@@ -142,22 +151,44 @@ def causal_verdict(trained: dict[int, AxisEffects], n: int, claim: str = "causal
         seeds=seeds,
         papers_criterion=PapersCriterion(None, "They name no bound; paper III itself calls the axis a readout."),
         reason=" ".join([_words(found), seeds_sentence(outcomes)]),
-        evidence={
-            "seeds": seeds,
-            "outcomes": outcomes,
-            "layer": [one.layer for one in found],
-            "rho": [one.rho for one in found],
-            "effect": [one.effect for one in found],
-            "error": [one.error for one in found],
-            "random": [one.random for one in found],
-            "random_error": [one.random_error for one in found],
-        },
+        charts=[_chart(seeds, found)],
+        tables=[_table(seeds, found, outcomes)],
     )
 
 
-def _agreed(p: Sequence[float]) -> float:
-    """The p that as many seeds stay below as a verdict needs."""
-    return sorted(p)[max(0, int(np.ceil(bounds.SHARE_OF_SEEDS * len(p))) - 1)]
+def _chart(seeds: Sequence[int], found: Sequence[AxisEffects]) -> Chart:
+    places = [float(place) for place in range(len(seeds))]
+    x = [place for place, one in zip(places, found, strict=True) for _ in one.random]
+    return Chart(
+        "causal",
+        "Removing the axis of entropy",
+        Axis("trained from seed"),
+        Axis("KL of beliefs before and after", "bits", log=True),
+        [
+            Series("the axis of entropy", places, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
+            Series("random axes", x, [max(effect, _LEAST_SHOWN) for one in found for effect in one.random], POINTS),
+        ],
+        categories=[str(seed) for seed in seeds],
+        caption="Every axis moves the stream as far. The claim is a bar above nearly all points.",
+    )
+
+
+def _table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Sequence[str]) -> Table:
+    columns = [
+        "model",
+        "layer",
+        "|rho|",
+        "effect, bits",
+        "random axes, median",
+        "largest",
+        "error added, bits",
+        "outcome",
+    ]
+    rows = []
+    for seed, one, outcome in zip(seeds, found, outcomes, strict=True):
+        effects = [f"{value:.4f}" for value in (one.effect, float(np.median(one.random)), max(one.random), one.error)]
+        rows.append([f"seed {seed}", str(one.layer), f"{one.rho:.2f}", *effects, outcome])
+    return Table("Removing the first component of the stream, beside random axes", columns, rows)
 
 
 def _words(found: Sequence[AxisEffects]) -> str:

@@ -7,7 +7,7 @@ Letters in shapes: S sequences, N samples (a sequence at a scored place), L laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -269,6 +269,15 @@ class ModelGeometry:
     values: list[Manifold]
     residuals: list[Manifold]
     keys: Keys
+
+
+@dataclass(frozen=True)
+class Population:
+    """Trained models of one shape by seed, ones with random weights, and the samples that all were measured on."""
+
+    trained: Mapping[int, ModelGeometry]
+    random: Sequence[ModelGeometry]
+    samples: Samples
 
 
 def measure(model: nn.Module, samples: Samples, seed: int = 0, progress: Progress = quiet) -> ModelGeometry:

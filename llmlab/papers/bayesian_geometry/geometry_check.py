@@ -2,60 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
 from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.causal import axis_effects, causal_verdict
-from llmlab.papers.bayesian_geometry.geometry import measure, samples_of
-from llmlab.papers.bayesian_geometry.geometry_verdicts import keys_verdict, manifold_verdict
+from llmlab.papers.bayesian_geometry.ablation import Ablation, ablate, layers_verdict
+from llmlab.papers.bayesian_geometry.alignment import Alignment, alignment, alignment_verdict
+from llmlab.papers.bayesian_geometry.causal import AxisEffects, axis_effects, causal_verdict
+from llmlab.papers.bayesian_geometry.corrected import corrected
+from llmlab.papers.bayesian_geometry.geometry import ModelGeometry, Population, Samples, measure, samples_of
+from llmlab.papers.bayesian_geometry.geometry_verdicts import keys_verdict, manifold_tests, manifold_verdict
+from llmlab.papers.bayesian_geometry.plan import ALIGNMENT, CAUSAL, KEYS, LAYERS, MANIFOLD
 from llmlab.papers.records import Verdict
 from llmlab.papers.tasks import Task
 from llmlab.progress import Progress, quiet
 
-MANIFOLD, KEYS, CAUSAL = CLAIMS = ("manifold", "keys", "causal")
 # About 2,500 samples of the small task: a rank correlation among so many is known to about 0.04.
 SEQUENCES = 400
+# The HMM is scored at all its observations, and what is asked of queries is a mean of thousands of rows.
+_HMM_SEQUENCES = _QUERY_SEQUENCES = 150
 # Seeds of random weights, apart from any that a run is likely to have.
 _RANDOM_SEED = 7_000_000
 
 
-def check_geometry(
-    trained: Mapping[int, nn.Module],
-    with_random_weights: Callable[[int], nn.Module],
-    task: Task,
-    claims: Sequence[str] = CLAIMS,
-    sequences: int = SEQUENCES,
-    progress: Progress = quiet,
-) -> list[Verdict]:
-    """Verdicts on `claims`, of CLAIMS, in that order.
+@dataclass(frozen=True)
+class Models:
+    """Trained models of one shape by seed, in eval mode, and their task. fresh: one with random weights, by seed."""
 
-    trained: models of one shape by their seed. with_random_weights: a fresh model of that shape, by seed. Models that
-    the task's tokens fit; LabError where their attention cannot be watched.
+    task: Task
+    trained: Mapping[int, nn.Module]
+    fresh: Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is measured; None where no run of it has ended.
+
+    repeats: on the bijection with repeated keys. deep: the same with layers enough for a trend. hmm: on the HMM.
     """
-    samples = samples_of(task, sequences)
-    seeds, shapes = sorted(trained), bool({MANIFOLD, KEYS} & {*claims})
-    parts = (len(trained) + bounds.RANDOM_MODELS) * shapes + len(trained) * (CAUSAL in claims)
-    numbers = iter(range(parts))
 
-    def next_part() -> Progress:
-        number = next(numbers)
-        return lambda what, done, total: progress(what, number + (done / total if total else 0), parts)
+    repeats: Models | None = None
+    deep: Models | None = None
+    hmm: Models | None = None
 
-    found: list[Verdict] = []
-    if shapes:
-        measured = {seed: measure(trained[seed].eval(), samples, seed, next_part()) for seed in seeds}
-        random = [
-            measure(with_random_weights(_RANDOM_SEED + number).eval(), samples, number, next_part())
-            for number in range(bounds.RANDOM_MODELS)
-        ]
-        if MANIFOLD in claims:
-            found.append(manifold_verdict(measured, random, samples, MANIFOLD))
-        if KEYS in claims:
-            found.append(keys_verdict(measured, random, KEYS))
-    if CAUSAL in claims:
-        answers = task.layout.answers
-        effects = {seed: axis_effects(trained[seed].eval(), samples, answers, seed, next_part()) for seed in seeds}
-        found.append(causal_verdict(effects, len(samples.entropy), CAUSAL))
-    return found
+
+def check_geometry(
+    subjects: Subjects, claims: Collection[str], sequences: int = SEQUENCES, progress: Progress = quiet
+) -> Iterator[Verdict]:
+    """Verdicts on those of `claims` that there are models for, each as soon as it stands.
+
+    Those with p-values come last: they are corrected together. LabError where the models' attention cannot be watched.
+    """
+    work = _Work(progress, _parts(subjects, claims))
+    shapes, hmm = None, None
+    effects: dict[int, AxisEffects] = {}
+    followed: dict[int, Alignment] = {}
+    followed_random: list[Alignment] = []
+    if subjects.hmm is not None and {MANIFOLD, KEYS} & {*claims}:
+        hmm = _population(subjects.hmm, min(sequences, _HMM_SEQUENCES), work)
+    if (models := subjects.repeats) is not None:
+        if {MANIFOLD, KEYS} & {*claims}:
+            shapes = _population(models, sequences, work)
+        if CAUSAL in claims:
+            samples, answers = samples_of(models.task, sequences), models.task.layout.answers
+            for seed, model in sorted(models.trained.items()):
+                effects[seed] = axis_effects(model, samples, answers, seed, work.next())
+    if shapes is not None and KEYS in claims:
+        yield keys_verdict(shapes, hmm)
+    if (models := subjects.deep) is not None:
+        if LAYERS in claims:
+            samples, answers = samples_of(models.task, sequences), models.task.layout.answers
+            missed: dict[int, Ablation] = {}
+            for seed, model in sorted(models.trained.items()):
+                missed[seed] = ablate(model, samples, answers, work.next())
+            yield layers_verdict(missed, len(samples.entropy))
+        if ALIGNMENT in claims:
+            samples = samples_of(models.task, min(sequences, _QUERY_SEQUENCES))
+            followed = {seed: alignment(model, samples, work.next()) for seed, model in sorted(models.trained.items())}
+            followed_random = [alignment(model, samples, work.next()) for model in _random(models)]
+    p = corrected(
+        {
+            MANIFOLD: manifold_tests(shapes.trained) if shapes is not None and MANIFOLD in claims else {},
+            ALIGNMENT: {seed: (one.p,) for seed, one in followed.items()},
+            CAUSAL: {seed: (one.p,) for seed, one in effects.items()},
+        }
+    )
+    if shapes is not None and MANIFOLD in claims:
+        yield manifold_verdict(shapes, p[MANIFOLD], hmm)
+    if followed:
+        yield alignment_verdict(followed, followed_random, p[ALIGNMENT])
+    if effects:
+        assert subjects.repeats is not None
+        yield causal_verdict(effects, len(samples_of(subjects.repeats.task, sequences).entropy), p[CAUSAL])
+
+
+class _Work:
+    """Progress over parts of about the same length."""
+
+    def __init__(self, progress: Progress, parts: int) -> None:
+        self._progress, self._parts, self._begun = progress, parts, 0
+
+    def next(self) -> Progress:
+        """The progress of the next part."""
+        number = self._begun
+        self._begun += 1
+        return lambda what, done, total: self._progress(what, number + (done / total if total else 0), self._parts)
+
+
+def _parts(subjects: Subjects, claims: Collection[str]) -> int:
+    repeats, deep, hmm = (
+        len(models.trained) if models is not None else 0 for models in (subjects.repeats, subjects.deep, subjects.hmm)
+    )
+    parts = repeats * (CAUSAL in claims) + deep * (LAYERS in claims)
+    if {MANIFOLD, KEYS} & {*claims}:
+        parts += sum(count + bounds.RANDOM_MODELS for count in (repeats, hmm) if count)
+    if ALIGNMENT in claims and deep:
+        parts += deep + bounds.RANDOM_MODELS
+    return parts
+
+
+def _population(models: Models, sequences: int, work: _Work) -> Population:
+    samples: Samples = samples_of(models.task, sequences)
+    trained: dict[int, ModelGeometry] = {}
+    for seed, model in sorted(models.trained.items()):
+        trained[seed] = measure(model, samples, seed, work.next())
+    random = [measure(model, samples, number, work.next()) for number, model in enumerate(_random(models))]
+    return Population(trained, random, samples)
+
+
+def _random(models: Models) -> Iterator[nn.Module]:
+    for number in range(bounds.RANDOM_MODELS):
+        yield models.fresh(_RANDOM_SEED + number).eval()

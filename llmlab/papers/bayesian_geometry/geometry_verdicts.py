@@ -1,27 +1,30 @@
 """From the geometry of trained models and of models with random weights to verdicts on manifold and keys.
 
-Seeds are judged as in `verdicts`. Holm's correction runs over the tests of one seed: to ask seeds to agree is stricter
-than one test of them all, and needs no correction of its own.
+Seeds are judged as in `verdicts`, p-values are corrected as in `corrected`. Models of the HMM are shown beside those of
+the bijection with repeated keys: the bounds were set for the latter, which are judged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Samples
+from llmlab.papers.bayesian_geometry.corrected import agreed
+from llmlab.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
+from llmlab.papers.bayesian_geometry.geometry_shown import (
+    hmm_chart,
+    keys_chart,
+    keys_tables,
+    manifold_charts,
+    manifold_tables,
+)
 from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval, holm
-
-# Samples of a scatter plot that are kept in a verdict's evidence: more cannot be told apart.
-_SHOWN = 1000
-_BY_LAYER = ("pc1", "pc12", "participation", "raw_pc1", "rho", "within", "r2_alone", "r2_strata", "r2", "gain")
-
+from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval
 
 # Manifold ----------------------------------------------------------------------------------------------------------
 
@@ -33,8 +36,16 @@ def random_bound(values: Sequence[float]) -> float:
     return float(np.percentile(values, bounds.RANDOM_PERCENTILE))
 
 
-def judge_manifold(found: Manifold, p: tuple[float, float] | None, random: Sequence[Manifold]) -> str:
-    """One trained model's last layer of values. p: of rho and of rho within strata, after Holm; None: not testable."""
+def manifold_tests(trained: Mapping[int, ModelGeometry]) -> dict[int, tuple[float, float] | None]:
+    """The p of rho and of rho within strata of each seed, uncorrected; None where entropy varies within no stratum."""
+    last = {seed: one.values[-1] for seed, one in trained.items()}
+    return {
+        seed: None if one.p is None or one.p_within is None else (one.p, one.p_within) for seed, one in last.items()
+    }
+
+
+def judge_manifold(found: Manifold, p: tuple[float, ...] | None, random: Sequence[Manifold]) -> str:
+    """One trained model's last layer of values. p: of rho and of rho within strata, corrected; None: not testable."""
     if p is None or found.within is None:
         return INCONCLUSIVE
     if p[1] > bounds.P_NOTHING:
@@ -55,67 +66,41 @@ def judge_manifold(found: Manifold, p: tuple[float, float] | None, random: Seque
 
 
 def manifold_verdict(
-    trained: dict[int, ModelGeometry], random: Sequence[ModelGeometry], samples: Samples, claim: str = "manifold"
+    found: Population,
+    p: Mapping[int, tuple[float, ...] | None],
+    hmm: Population | None = None,
+    claim: str = "manifold",
 ) -> Verdict:
-    """The claim that the last layer's values lie along one axis that is entropy. ValueError without any model."""
-    if not trained:
+    """The claim that the last layer's values lie along one axis that is entropy.
+
+    p: of `manifold_tests`, corrected. hmm: models of the HMM, shown beside. ValueError without any trained model.
+    """
+    if not found.trained:
         raise ValueError("there is no model to judge")
-    seeds = sorted(trained)
-    last = {seed: trained[seed].values[-1] for seed in seeds}
-    controls = [one.values[-1] for one in random]
-    p = {seed: _corrected(one) for seed, one in last.items()}
-    outcomes = [judge_manifold(last[seed], p[seed], controls) for seed in seeds]
-    within = [one.within for one in last.values() if one.within is not None]
-    middle = last[_median_seed(last)]
-    tested = sorted(max(both) for both in p.values() if both is not None)
+    seeds = sorted(found.trained)
+    last = [found.trained[seed].values[-1] for seed in seeds]
+    controls = [one.values[-1] for one in found.random]
+    outcomes = [judge_manifold(one, p[seed], controls) for seed, one in zip(seeds, last, strict=True)]
+    within = [one.within for one in last if one.within is not None]
     return Verdict(
         claim=claim,
         verdict=by_seeds(outcomes),
         statistic=Statistic("|Spearman(PC1, H)| within positions", float(np.median(within)) if within else None),
         interval=list(bootstrap_interval(np.array(within), np.median)) if len(within) > 1 else None,
-        # The p that the seeds needed for a verdict stay below.
-        p=tested[max(0, math.ceil(bounds.SHARE_OF_SEEDS * len(tested)) - 1)] if tested else None,
+        p=agreed([max(both) for seed in seeds if (both := p[seed]) is not None]),
         threshold=(
             f"PC1 at least {bounds.PC1_SHARE:.0%} of the variance and above random weights, |rho| at least "
             f"{bounds.RHO:g}, R^2 gain at least {bounds.R2_GAIN:g}, |rho| within positions at least "
             f"{bounds.RHO_WITHIN:g}, both p below {bounds.P_SUPPORTED:g}. Not supported where p within positions is "
             f"above {bounds.P_NOTHING:g} or random weights do as well"
         ),
-        n=len(samples.entropy),
+        n=len(found.samples.entropy),
         seeds=seeds,
-        papers_criterion=_papers_manifold(list(last.values()), controls),
-        reason=" ".join([_manifold_words(list(last.values()), controls), seeds_sentence(outcomes)]),
-        evidence={
-            "seeds": seeds,
-            "outcomes": outcomes,
-            **{name: [[getattr(one, name) for one in trained[seed].values] for seed in seeds] for name in _BY_LAYER},
-            "residuals": {
-                name: [[getattr(one, name) for one in trained[seed].residuals] for seed in seeds]
-                for name in ("pc1", "rho", "within", "gain")
-            },
-            "random": {
-                name: [getattr(one, name) for one in controls] for name in ("pc1", "rho", "within", "r2_alone", "gain")
-            },
-            "scatter": {
-                "pc1": middle.scores[:_SHOWN].round(4).tolist(),
-                "entropy": samples.entropy[:_SHOWN].round(4).tolist(),
-                "position": samples.stratum[:_SHOWN].tolist(),
-            },
-        },
+        papers_criterion=_papers_manifold(last, controls),
+        reason=" ".join([_manifold_words(last, controls), *_hmm_words(hmm), seeds_sentence(outcomes)]),
+        charts=[*manifold_charts(found), *([hmm_chart(hmm)] if hmm else [])],
+        tables=manifold_tables(found, p, dict(zip(seeds, outcomes, strict=True)), hmm),
     )
-
-
-def _corrected(found: Manifold) -> tuple[float, float] | None:
-    """The two p-values after Holm; None where entropy does not vary within any stratum."""
-    if found.p is None or found.p_within is None:
-        return None
-    overall, within = holm([found.p, found.p_within])
-    return overall, within
-
-
-def _median_seed(last: dict[int, Manifold]) -> int:
-    """The seed in the middle by |rho|: its samples are shown."""
-    return sorted(last, key=lambda seed: last[seed].rho)[len(last) // 2]
 
 
 def _manifold_words(last: Sequence[Manifold], random: Sequence[Manifold]) -> str:
@@ -132,6 +117,22 @@ def _manifold_words(last: Sequence[Manifold], random: Sequence[Manifold]) -> str
         return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
     top = random_bound([one.within or 0.0 for one in random])
     return f"{said} Of {len(random)} models with random weights the best reach {top:.2f} there."
+
+
+def _hmm_words(hmm: Population | None) -> list[str]:
+    if hmm is None:
+        return []
+    pc1, rho, within = (
+        float(np.median([getattr(one.values[-1], name) or 0.0 for one in hmm.trained.values()]))
+        for name in ("pc1", "rho", "within")
+    )
+    said = (
+        f"Beside it, in the HMM PC1 has {pc1:.0%} of the variance and |rho| {rho:.2f}, at a fixed position {within:.2f}"
+    )
+    if not hmm.random:
+        return [f"{said}."]
+    top = max(one.values[-1].within or 0.0 for one in hmm.random)
+    return [f"{said} (random weights at most {top:.2f})."]
 
 
 def _papers_manifold(last: Sequence[Manifold], random: Sequence[Manifold]) -> PapersCriterion:
@@ -187,20 +188,29 @@ def judge_keys(layers: Sequence[KeyLayer]) -> str:
     return NOT_SUPPORTED if refuted else INCONCLUSIVE
 
 
-def keys_verdict(trained: dict[int, ModelGeometry], random: Sequence[ModelGeometry], claim: str = "keys") -> Verdict:
-    """The claim that keys are nearer to orthogonal than chance. ValueError without any model."""
-    if not trained:
+def keys_verdict(found: Population, hmm: Population | None = None, claim: str = "keys") -> Verdict:
+    """The claim that keys are nearer to orthogonal than chance. hmm: models of the HMM, shown beside.
+
+    ValueError without any trained model.
+    """
+    if not found.trained:
         raise ValueError("there is no model to judge")
-    seeds = sorted(trained)
-    controls = [one.keys for one in random]
-    layers = {seed: key_layers(trained[seed].keys, controls) for seed in seeds}
-    outcomes = [judge_keys(layers[seed]) for seed in seeds]
+    seeds = sorted(found.trained)
+    trained = {seed: found.trained[seed].keys for seed in seeds}
+    controls = [one.keys for one in found.random]
+    layers = {seed: key_layers(trained[seed], controls) for seed in seeds}
+    outcomes = {seed: judge_keys(layers[seed]) for seed in seeds}
     means = np.array([[layer.cosine for layer in layers[seed]] for seed in seeds])  # [seeds, L]
-    first = trained[seeds[0]].keys
+    first = trained[seeds[0]]
     chance = np.array([one.cosine.mean(0) for one in controls])  # [models, L]
+    charts = [keys_chart(layers, controls, "keys", "Keys of one sequence, keys repeat")]
+    if hmm is not None:
+        others = [one.keys for one in hmm.random]
+        shown = {seed: key_layers(one.keys, others) for seed, one in hmm.trained.items()}
+        charts.append(keys_chart(shown, others, "keys-hmm", "Keys of one sequence, HMM"))
     return Verdict(
         claim=claim,
-        verdict=by_seeds(outcomes),
+        verdict=by_seeds(list(outcomes.values())),
         statistic=Statistic("mean |cos| of keys, all layers", float(means.mean())),
         interval=list(bootstrap_interval(means.mean(1))) if len(seeds) > 1 else None,
         threshold=(
@@ -211,18 +221,9 @@ def keys_verdict(trained: dict[int, ModelGeometry], random: Sequence[ModelGeomet
         n=len(first.cosine),
         seeds=seeds,
         papers_criterion=_papers_keys(means, chance, first.gaussian),
-        reason=" ".join([_keys_words(means, chance, first.gaussian), seeds_sentence(outcomes)]),
-        evidence={
-            "seeds": seeds,
-            "outcomes": outcomes,
-            "cosine": means.tolist(),
-            "low": [[layer.low for layer in layers[seed]] for seed in seeds],
-            "high": [[layer.high for layer in layers[seed]] for seed in seeds],
-            "random": chance.tolist(),
-            "gaussian": first.gaussian,
-            "weights": [trained[seed].keys.weights for seed in seeds],
-            "weights_gaussian": first.weights_gaussian,
-        },
+        reason=" ".join([_keys_words(means, chance, first.gaussian), seeds_sentence(list(outcomes.values()))]),
+        charts=charts,
+        tables=keys_tables(layers, outcomes, trained, hmm),
     )
 
 

@@ -9,11 +9,22 @@ from typing import Any
 import torch
 
 from llmlab.experiments.records import Arm
+from llmlab.papers.bayesian_geometry.architecture import architecture_verdict, compared
 from llmlab.papers.bayesian_geometry.calibration_shown import Calibrated, calibration_charts, calibration_table
 from llmlab.papers.bayesian_geometry.floors import floors
-from llmlab.papers.bayesian_geometry.geometry_check import check_geometry
+from llmlab.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
 from llmlab.papers.bayesian_geometry.metrics import Calibration
-from llmlab.papers.bayesian_geometry.plan import CALIBRATION, CAUSAL, KEYS, MANIFOLD, SIZES
+from llmlab.papers.bayesian_geometry.plan import (
+    ALIGNMENT,
+    ARCHITECTURE,
+    CALIBRATION,
+    CAUSAL,
+    DEEP,
+    KEYS,
+    LAYERS,
+    MANIFOLD,
+    SIZES,
+)
 from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
 from llmlab.papers.judging import Check, Measured
 from llmlab.papers.records import Verdict
@@ -35,39 +46,49 @@ def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
 
 
 def early(check: Check) -> list[Verdict]:
-    """Calibration."""
+    """Calibration, and the models beside the transformer."""
     found = calibrations(check)
+    verdicts = []
     bijection = {one.seed: one.model for one in found if one.is_transformer_on(BIJECTION)}
     hmm = {one.seed: HmmRun(one.model, one.floors) for one in found if one.is_transformer_on(HMM)}
-    if CALIBRATION not in check.claims or not (bijection or hmm):
-        return []
-    verdict = calibration_verdict(bijection, hmm, CALIBRATION)
-    verdict.charts = calibration_charts(found)
-    verdict.tables = [calibration_table(found)]
-    return [verdict]
+    if CALIBRATION in check.claims and (bijection or hmm):
+        verdict = calibration_verdict(bijection, hmm, CALIBRATION)
+        verdict.charts = calibration_charts(found)
+        verdict.tables = [calibration_table(found)]
+        verdicts.append(verdict)
+    if ARCHITECTURE in check.claims and compared(found):
+        verdicts.append(architecture_verdict(found, ARCHITECTURE))
+    return verdicts
 
 
 def late(check: Check) -> Iterator[Verdict]:
-    """Geometry, on the runs with repeated keys: there the entropy varies at each place."""
-    claims = [claim for claim in check.claims if claim in (MANIFOLD, KEYS, CAUSAL)]
-    models, task, settings = {}, None, None
-    for one in check.measured(DUPLICATES):
-        models[one.arm.seed], task = open_task(one.run, select(one.run.checkpoints, "final"))
-        settings = one.run.info().task
-    if not claims or task is None or settings is None:
-        return
-    layout, shape = task.layout, settings.model
+    """Geometry."""
+    claims = {MANIFOLD, KEYS, CAUSAL, ALIGNMENT, LAYERS} & {*check.claims}
+    if claims:
+        subjects = Subjects(
+            repeats=_models(check, DUPLICATES), deep=_models(check, SIZES[check.size].deep), hmm=_models(check, HMM)
+        )
+        yield from check_geometry(subjects, claims, progress=check.progress)
+
+
+def _models(check: Check, group: str) -> Models | None:
+    """The finished runs of a group; None without any."""
+    runs = check.measured(group)
+    if not runs:
+        return None
+    opened = {one.arm.seed: open_task(one.run, select(one.run.checkpoints, "final")) for one in runs}
+    task, shape = next(iter(opened.values()))[1], runs[0].run.info().task.model
 
     def fresh(seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)
-        return make_model(shape, layout)
+        return make_model(shape, task.layout)
 
-    yield from check_geometry(models, fresh, task, claims, progress=check.progress)
+    return Models(task, {seed: model for seed, (model, _) in opened.items()}, fresh)
 
 
 def calibrations(check: Check) -> list[Calibrated]:
-    """Of all finished runs, in the plan's order."""
-    return [_calibrated(one) for one in check.finished]
+    """Of all finished runs in the plan's order, those of another depth left out."""
+    return [_calibrated(one) for one in check.finished if one.arm.group != DEEP]
 
 
 def _calibrated(one: Measured) -> Calibrated:
