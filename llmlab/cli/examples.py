@@ -106,8 +106,10 @@ def _sizes(preview: Preview) -> Iterator[str]:
             f"{text.counted(preview.tokens, 'token')}, of which {preview.trained:,} ({share:.0f} %) are trained on; "
             f"{100 * preview.filling:.0f} % of the batches is filling"
         )
-    cut = f"{text.counted(preview.cut, 'example')} cut" if preview.cut else "none is cut"
-    yield f"at most {preview.max_length:,} tokens are read: {cut}"
+    parts = [f"{text.counted(preview.cut, 'example')} cut"] * bool(preview.cut)
+    later = f"{text.counted(preview.left_out, 'example')} left out, since nothing of the answer is within"
+    parts += [later] * bool(preview.left_out)
+    yield f"at most {preview.max_length:,} tokens are read: {', '.join(parts) or 'none is longer'}"
 
 
 def _example(preview: Preview, example: PreviewExample, colors: bool) -> Iterator[str]:

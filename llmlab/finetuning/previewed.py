@@ -70,6 +70,11 @@ class Preview:
     trouble: tuple[str, str, str] | None
     example: PreviewExample | None
 
+    @property
+    def left_out(self) -> int:
+        """How many examples are too long altogether: nothing of their answer is within max_length."""
+        return self.longer - self.cut
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)

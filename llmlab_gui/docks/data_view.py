@@ -231,10 +231,12 @@ class PreviewView(QWidget):
 def _sizes(preview: Preview) -> str:
     share = f", of which {100 * preview.trained / preview.tokens:.0f} % are trained on" if preview.tokens else ""
     cut = f"{preview.cut:,} examples are cut" if preview.cut != 1 else "1 example is cut"
+    later = f"{preview.left_out:,} left out: their answers begin too late"
+    shortened = [cut] * bool(preview.cut) + [later] * bool(preview.left_out)
     words = [
         f"{preview.train:,} to train on, {preview.held_out:,} held out",
         f"{preview.tokens:,} tokens{share}",
-        cut if preview.cut else "no example is cut",
+        *(shortened or ["no example is cut"]),
         f"{100 * preview.filling:.0f} % of the batches is filling",
     ]
     return " · ".join(words)

@@ -89,6 +89,7 @@ def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path)
     assert states[CUT] > 0
     assert preview.cut == 1
     assert preview.longer == 2
+    assert preview.left_out == parts[LEFT_OUT]
     assert sum(preview.lengths) == preview.examples == 4
     assert [number for number, _ in preview.bad] == [2, 4]
     assert preview.bad_total == 2
@@ -184,6 +185,24 @@ def test_the_command_prints_example_lengths_and_bad_lines(
     assert "40: what is longer is cut" in out
     assert "It is not JSON" in out
     assert "2 lines of no use" in out
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        ("8", "4 examples left out, since nothing of the answer is within"),
+        ("40", "1 example cut, 1 example left out, since nothing of the answer is within"),
+        ("64", "none is longer"),
+    ],
+)
+def test_the_command_says_what_becomes_of_long_examples(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], most: str, said: str
+) -> None:
+    source = tmp_path / "mine.jsonl"
+    lines = [line for line in LINES if isinstance(line, dict)]
+    source.write_text("".join(json.dumps(line) + "\n" for line in (lines if most != "64" else lines[:1] * 3)))
+    assert run(outputs, source, "--max-length", most) == 0
+    assert f"at most {most} tokens are read: {said}\n" in capsys.readouterr().out
 
 
 def test_a_terminal_with_colours_has_answers_green_questions_dim_and_the_rest_struck_out(
