@@ -31,6 +31,7 @@ from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 torch.set_num_threads(1)
 TIME = 12  # what small models read
+LETTERS = " \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,;:!?'\"-()"
 
 
 def some_prompts(count: int = 4, vocab_size: int = small_models.VOCAB, time: int = TIME) -> Prompts:
@@ -224,13 +225,34 @@ def test_prompts_are_of_one_length_of_every_domain_and_the_same_each_time() -> N
 
 
 def test_domains_that_a_vocabulary_lacks_are_left_out() -> None:
-    letters = CharTokenizer(" \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,;:!?'\"-()")
+    letters = CharTokenizer(LETTERS)
     found = draw_prompts(letters, 20, 2)
     assert {*found.domains} >= {"stories"}
     assert "records" not in found.domains
     assert [*candidates(letters)] == ["line break", "The", "full stop", "Zebra"]
     with pytest.raises(LabError, match="no ordinary text"):
         draw_prompts(CharTokenizer("xyz"), 20, 2)
+
+
+class Beginning(CharTokenizer):
+    """Puts a token before every text, as Llama's does."""
+
+    adds_beginning = True
+
+    @property
+    def beginning(self) -> int:
+        return self.vocab_size
+
+
+def test_texts_begin_with_what_the_tokenizer_puts_before_every_text() -> None:
+    letters = CharTokenizer(LETTERS)
+    with_one = Beginning(LETTERS)
+    plain, begun = draw_prompts(letters, 20, 2), draw_prompts(with_one, 20, 2)
+    assert begun.ids == [[with_one.beginning, *ids[:19]] for ids in plain.ids]
+    assert candidates(with_one) == candidates(letters)  # it stands there anyway
+    with_one.adds_beginning = False
+    assert draw_prompts(with_one, 20, 2) == plain
+    assert [*candidates(with_one)] == [*candidates(letters), "beginning of text"]
 
 
 # Verdicts: sink ----------------------------------------------------------------------------------------------------

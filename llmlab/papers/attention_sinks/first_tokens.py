@@ -11,7 +11,7 @@ from torch import nn
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import anatomy_of
 from llmlab.inspection.capture import run
-from llmlab.papers.attention_sinks.prompts import Prompts
+from llmlab.papers.attention_sinks.prompts import Prompts, always_first
 from llmlab.papers.attention_sinks.reading import Array, Shares, in_upper_half, watched_layers
 from llmlab.progress import Progress, quiet
 
@@ -28,8 +28,9 @@ _DIGITS = 6
 class FirstTokens:
     """Attention to one place, mean over heads in the upper half of the layers, by token [tokens, P].
 
-    names: of the tokens, the text's own first. first: on the first place, where the token stands there. moved: on
-    `place`, where it stands there instead; of the text's own, what that place has anyway. tokens: of a prompt.
+    names: of the tokens, beginning with the text's own (what the tokenizer puts before every text, where it does).
+    first: on the first place, where the token stands there. moved: on `place`, where it stands there instead; of the
+    text's own, what that place has anyway. tokens: of a prompt.
     """
 
     names: list[str]
@@ -40,16 +41,20 @@ class FirstTokens:
 
 
 def candidates(tokenizer: TextTokenizer) -> dict[str, int]:
-    """What can be put first: WORDS that it can read, each as one token, and its beginning of text. No two alike."""
+    """What can be put first: the first token of each of WORDS, and the beginning of text. No two alike.
+
+    Words that it cannot read are left out, and a beginning that stands before every text anyway.
+    """
     found: dict[str, int] = {}
+    own = always_first(tokenizer)
     for name, word in WORDS.items():
         try:
             ids = tokenizer.encode(word)
         except LabError:  # a vocabulary of characters that lacks it
             continue
-        if ids and ids[0] not in found.values():
+        if ids and ids[0] not in [*own, *found.values()]:
             found[name] = ids[0]
-    if tokenizer.beginning is not None and tokenizer.beginning not in found.values():
+    if tokenizer.beginning is not None and tokenizer.beginning not in [*own, *found.values()]:
         found[BEGINNING] = tokenizer.beginning
     return found
 

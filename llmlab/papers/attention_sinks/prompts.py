@@ -1,7 +1,8 @@
 """Texts of equal length and several kinds: what a model does on one kind of text may be that kind's own.
 
 Prose (Austen), speech (Shakespeare) and stories come from the corpora that the lab has with it; records and code are
-made up here. Every prompt begins where a paragraph, a story, a line does, as texts do in training.
+made up here. Every prompt begins where a paragraph, a story, a line does, as texts do in training; and with the
+beginning-of-text token where the tokenizer puts one before every text.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ def draw_prompts(tokenizer: TextTokenizer, tokens: int, each: int, seed: int = 0
     """
     ids: list[list[int]] = []
     domains: list[str] = []
+    before = always_first(tokenizer)
     why = ""
     for domain, texts in DOMAINS.items():
         found: list[list[int]] = []
         source = texts(random.Random(f"{domain} {seed}"), tokens * _CHARACTERS)
         for _ in range(_TRIES * each):
             try:
-                prompt = tokenizer.encode(next(source))[:tokens]
+                prompt = [*before, *tokenizer.encode(next(source))][:tokens]
             except LabError as error:
                 why = str(error)
                 continue
@@ -62,6 +64,13 @@ def draw_prompts(tokenizer: TextTokenizer, tokens: int, each: int, seed: int = 0
     if not ids:
         raise LabError("It reads no ordinary text.", why, "Name a model of language.")
     return Prompts(ids, domains)
+
+
+def always_first(tokenizer: TextTokenizer) -> list[int]:
+    """The beginning-of-text token of a tokenizer that puts it before every text, else nothing."""
+    if tokenizer.beginning is not None and getattr(tokenizer, "adds_beginning", False):
+        return [tokenizer.beginning]
+    return []
 
 
 def _from_corpus(name: str) -> Callable[[random.Random, int], Iterator[str]]:
