@@ -18,7 +18,7 @@ FIRST_SEED = 1
 SEQUENCES = 128
 
 # Attention alone, width 64 with 4 heads, batches of 32 at a rate of 1e-3: what small reproductions of the paper use.
-# Positions are rotated, as in Singh et al. 2024: with learned ones two layers need about five times as many steps
+# Positions are rotated, as in Singh et al. 2024: with learned ones two layers need several times as many steps
 # (measured). The rate is constant, so that no schedule gives the curves their shape.
 _SMALL: dict[str, Any] = {
     "data.task": REPEATS,
