@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from llmlab.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
+from llmlab.papers.grokking.plan import PLAN as GROKKING
 from llmlab.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.papers.plan import PaperPlan
 
-PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS)}
+PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS, GROKKING)}
 
 
 def plan_of(paper: str) -> PaperPlan | None:
