@@ -31,7 +31,7 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class Tests:
+class CorrectedP:
     """p-values of one model after Holm's correction over all of them.
 
     belief: it follows the posterior within k. axis, axis_within: PC1 follows its entropy, over all prompts and within
@@ -44,19 +44,19 @@ class Tests:
     texts: float | None
 
 
-def tests_of(values: Values) -> Tests:
+def corrected_p(values: Values) -> CorrectedP:
     """The tests of one model."""
     raw = [values["belief_p"], *values["axis_p"], values["texts"]["mixed"]["p_within"]]
     after = iter(holm([p for p in raw if p is not None]))
-    return Tests(*(None if p is None else next(after) for p in raw))
+    return CorrectedP(*(None if p is None else next(after) for p in raw))
 
 
-def criteria(values: Values, tests: Tests) -> list[Criterion]:
+def criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     """All that is asked of one model, in the order in which it is shown."""
     return [*_belief(values, tests), *_axis(values, tests), *_controls(values)]
 
 
-def _belief(values: Values, tests: Tests) -> list[Criterion]:
+def _belief(values: Values, tests: CorrectedP) -> list[Criterion]:
     rho, share = values["belief"][TRUE]["rho"], values["belief"][TRUE]["kl"] / values["even_kl"]
     return [
         Criterion(
@@ -75,7 +75,7 @@ def _belief(values: Values, tests: Tests) -> list[Criterion]:
     ]
 
 
-def _axis(values: Values, tests: Tests) -> list[Criterion]:
+def _axis(values: Values, tests: CorrectedP) -> list[Criterion]:
     axis, same = values["axes"][TRUE], values["compared"]
     pc1_bound = highest([one["pc1"] for one in values["untrained"]])
     within_bound = highest([one["within"] for one in values["untrained"]])
@@ -162,7 +162,7 @@ def real_models_verdict(models: Sequence[Values], claim: str = "real-models") ->
     if not models:
         raise ValueError("there is no model to judge")
     names = [values["model"] for values in models]
-    tests = [tests_of(values) for values in models]
+    tests = [corrected_p(values) for values in models]
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
     outcomes = [judge_model(one) for one in asked]
     rho = [values["belief"][TRUE]["rho"] for values in models]
