@@ -20,6 +20,7 @@ from llmlab.corpora.stories import story_entropy
 from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.gpt.shapes import parameter_count
+from llmlab.papers.settings import TaskSettings
 from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
 from llmlab_gui.concepts import CONCEPTS, DOCK_IDS, FIRST_HOUR, PAPERS, READING_ORDER, load_all, markdown
 from llmlab_gui.dock_pages import DOCK_PAGES, panels_of, with_panels
@@ -120,7 +121,7 @@ def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> Non
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_in_a_document_exist(document: str) -> None:
-    known = {info.key for settings in (PretrainSettings, FinetuneSettings) for info in describe(settings)}
+    known = {info.key for settings in (PretrainSettings, FinetuneSettings, TaskSettings) for info in describe(settings)}
     sections = "|".join(sorted({key.partition(".")[0] for key in known}))
     named = {
         match[0]
