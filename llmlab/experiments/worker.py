@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.errors import LabError
+from llmlab.errors import Cancelled, LabError
 from llmlab.experiments.forecast import forecast_next
 from llmlab.experiments.history import DivergenceWatch, read_history
 from llmlab.experiments.measure import measure_arm
@@ -45,7 +45,7 @@ _ATTEMPTS = 3
 _STOP_SECONDS = 120.0
 
 
-class Stop(Exception):
+class Stop(Cancelled):
     """The experiment was asked to stop; what was begun is saved."""
 
 
@@ -88,14 +88,19 @@ class ExperimentWorker:
             attempt = self.status.attempt + 1
             self._update(state="running", attempt=attempt, pid=pid, pid_start=process_start(pid), error=None)
             try:
-                self._run_plan()
-            except Stop:
-                self._conclude("stopped")
+                self._run_or_stop()
             except Exception as error:
                 failure = _explained(error)
                 print(traceback.format_exc(), file=sys.stderr)
                 self._update(state="failed", doing="", error=failure.as_dict())
                 raise failure from error
+
+    def _run_or_stop(self) -> None:
+        try:
+            self._run_plan()
+        except Stop:
+            self._update(state="stopping")
+            self._conclude("stopped")
 
     def _run_plan(self) -> None:
         # Where each arm stands is asked of its run: it may have ended after this worker's forerunner was killed.

@@ -59,9 +59,11 @@ class CheckWorker(ExperimentWorker):
         write_result(self.folder.results_json, self._result())
 
     def _write_report(self) -> None:
-        # What takes long waits for all runs, and for another worker when this one is to stop.
+        # What takes long waits for all runs, and for another worker when this one is stopping. A stop that is asked for
+        # only now ends it at its next step, so that no check is called finished that has not judged all.
         self._write_results()
-        if all(arm.ended for arm in self.status.arms.values()) and not self._stop_wanted():
+        if all(arm.ended for arm in self.status.arms.values()) and self.status.state != "stopping":
+            self._require_go()
             self._judging_since = time.monotonic()
             for verdict in self._judge.late(self._check()):
                 self._judged[verdict.claim] = verdict

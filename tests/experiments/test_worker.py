@@ -133,6 +133,23 @@ def test_a_record_whose_names_lead_out_of_its_folders_is_damaged(outputs: Path, 
         folder.record()
 
 
+def test_an_error_while_it_stops_is_recorded(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = planned(outputs)
+    one = worker.ExperimentWorker(folder)
+    one.stop_signal.set()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one, "_write_report", full)
+    with pytest.raises(LabError, match="could not be written"):
+        one.run()
+    status = folder.recorded_status()
+    assert (status.state, status.live) == ("failed", False)
+    assert status.error is not None
+    assert "No space left" in status.error["why"]
+
+
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork]
 ) -> None:

@@ -106,12 +106,30 @@ def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path
         worker._write_report()
         assert not geometry.called
         worker.status = replace(worker.status, arms={arm.name: ArmStatus("failed") for arm in record.arms})
-        worker.stop_signal.set()
+        worker.status = replace(worker.status, state="stopping")
         worker._write_report()
+        assert not geometry.called
+        worker.status = replace(worker.status, state="running")
+        worker.stop_signal.set()
+        with pytest.raises(Stop):
+            worker._write_report()
         assert not geometry.called
         worker.stop_signal.clear()
         worker._write_report()
         assert geometry.called
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_stop_after_the_last_run_leaves_no_check_that_is_called_finished(outputs: Path) -> None:
+    record = plan_check(request(outputs))
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    make_folder(folder, replace(record, arms=[]))
+    worker = CheckWorker(folder)
+    with mock.patch.object(CheckWorker, "_write_results", side_effect=worker.stop_signal.set):
+        worker.run()
+    assert folder.status().state == "stopped"
+    CheckWorker(folder).run()
+    assert folder.status().state == "finished"
 
 
 def test_every_paper_is_shown_with_its_claims(capsys: pytest.CaptureFixture[str]) -> None:
