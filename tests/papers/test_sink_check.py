@@ -10,6 +10,7 @@ import tiny_models
 import torch
 
 from llmlab.errors import Cancelled
+from llmlab.experiments.worker import Stop
 from llmlab.papers.attention_sinks import judge
 from llmlab.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
 from llmlab.papers.attention_sinks.thresholds import UNTRAINED_MODELS
@@ -69,6 +70,17 @@ def test_an_interrupted_check_keeps_the_parts_that_are_done(check: Check, tmp_pa
     assert len(kept) == 2 + UNTRAINED_MODELS  # what it is, its texts, and each model with random weights
     assert [one.claim for one in judge.late(check)] == list(TESTED)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_stop_while_a_model_is_opened_is_no_fault_of_the_model(check: Check) -> None:
+    def stop(what: str, done: float, total: float) -> None:
+        if "opening" in what and total:  # from inside of transformers, which is told that errors are the file's
+            raise Stop
+
+    stopping = Check(check.claims, check.size, check.models, check.outputs, check.measurements, progress=stop)
+    with pytest.raises(Stop):
+        list(judge.late(stopping))
+    assert list(check.measurements.iterdir()) == []
 
 
 def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: Check) -> None:
