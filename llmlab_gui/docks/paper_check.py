@@ -58,6 +58,7 @@ class CheckDock(LabDock):
         self.record: ExperimentRecord | None = None  # the plan of what is in the form; None while there is none
         self._asked: CheckRequest | None = None
         self._planned = False  # what is in the form was looked at
+        self._run_when_planned = False  # Run was pressed before there was a plan
         self._background = Background(self)
         self.form = CheckForm(lab)
         self.estimate = QLabel()
@@ -66,6 +67,7 @@ class CheckDock(LabDock):
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("What is wrong")
         self.run_button = PrimaryButton("Run")
+        self.run_button.setEnabled(False)  # until there is a plan
         self.run_button.setToolTip("Asks what you expect of each claim, then trains and judges")
         self.copy_button = QPushButton("Copy command")
         self.copy_button.setToolTip("What runs the same check in a terminal")
@@ -110,8 +112,9 @@ class CheckDock(LabDock):
     def run(self) -> None:
         """Asks what is expected of each claim, and starts what was planned."""
         record = self.record
-        if record is None or self._settle.isActive():
+        if record is None or self._settle.isActive():  # the form was edited a moment ago
             self.update_plan()
+            self._run_when_planned = self._asked is not None
             return
         busy = busy_with(self.lab)
         if busy and not self.ask_about_others(busy):
@@ -219,9 +222,13 @@ class CheckDock(LabDock):
         self.record = plans[self.form.chosen_size]
         self.estimate.setText(f"<b>{plan_text(self.record).capitalize()}</b> here.")
         self.run_button.setEnabled(True)
+        if self._run_when_planned and not self._settle.isActive():
+            self._run_when_planned = False
+            self.run()
 
     def _cannot(self, error: LabError) -> None:
         self.record = None
+        self._run_when_planned = False
         self.form.show_sizes({})
         self.estimate.setText("")
         self.problem.say(str(error))

@@ -104,8 +104,10 @@ class CheckForm(QWidget):
             self.size_box.setItemText(place, f"{size}: {said}" if said else size)
 
     def offer_models(self, references: Sequence[tuple[str, str]]) -> None:
-        """References that can be chosen, with their words."""
+        """References that can be chosen, with their words; what is in the form stays as it is."""
+        self.model.blockSignals(True)
         self.model.offer(references)
+        self.model.blockSignals(False)
 
     def read(self) -> CheckRequest:
         """What is in it. LabError naming the first thing that is wrong."""
