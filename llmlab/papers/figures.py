@@ -39,10 +39,13 @@ def _figure(chart: Chart) -> Figure:
     figure = figure_of(6.8, 4.2)
     axes = figure.subplots()
     bars = [one for one in chart.series if one.kind == BARS]
-    for number, series in enumerate(one for one in chart.series if one.kind not in (DASHED, BARS)):
-        _draw(figure, axes, chart, series, _COLOURS[number % len(_COLOURS)])
-    for number, series in enumerate(bars):
-        _draw_bars(axes, series, number, len(bars))
+    solid = bars + [one for one in chart.series if one.kind not in (DASHED, BARS)]  # points lie on bars
+    for number, series in enumerate(solid):
+        colour = _COLOURS[number % len(_COLOURS)]
+        if series.kind == BARS:
+            _draw_bars(axes, series, colour, number, len(bars))
+        else:
+            _draw(figure, axes, chart, series, colour)
     for number, series in enumerate(one for one in chart.series if one.kind == DASHED):
         dashes = _DASHES[number % len(_DASHES)]
         axes.plot(series.x, series.y, linestyle=dashes, color=_GREY, linewidth=1.2, label=series.name)
@@ -70,17 +73,17 @@ def _draw(figure: Figure, axes: Axes, chart: Chart, series: Series, colour: str)
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
     elif series.kind == POINTS:
         own = {"c": series.color, "cmap": "viridis"} if series.color else {"color": colour}
-        drawn = axes.scatter(series.x, series.y, s=7, alpha=0.7, linewidths=0, label=series.name, **own)
+        drawn = axes.scatter(series.x, series.y, s=7, alpha=0.7, linewidths=0, zorder=2, label=series.name, **own)
         if series.low:
             axes.vlines(series.x, series.low, series.high, colors=colour, linewidth=0.9)
         if series.color and chart.color_label:
             figure.colorbar(drawn, ax=axes, label=chart.color_label)
 
 
-def _draw_bars(axes: Axes, series: Series, number: int, count: int) -> None:
+def _draw_bars(axes: Axes, series: Series, colour: str, number: int, count: int) -> None:
     width = _BARS_WIDTH / count
     x = np.asarray(series.x) + (number - (count - 1) / 2) * width
-    axes.bar(x, series.y, width, color=_COLOURS[number % len(_COLOURS)], label=series.name)
+    axes.bar(x, series.y, width, color=colour, label=series.name)
     if series.low:
         axes.vlines(x, series.low, series.high, colors="#333333", linewidth=0.9)
 

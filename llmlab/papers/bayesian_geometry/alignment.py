@@ -207,6 +207,7 @@ def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
 
 def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[Alignment]) -> list[Chart]:
     layers = [float(layer) for layer in range(found[0].mass.shape[1])]
+    named = [str(layer) for layer in range(len(layers))]
     mass, gap = [], []
     for seed, one in zip(seeds, found, strict=True):
         ends = [bootstrap_interval(column) for column in one.mass.T]
@@ -226,6 +227,7 @@ def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[A
             Axis("layer"),
             Axis("mass over that of uniform attention"),
             mass,
+            categories=named,
             caption="At a new key, the keys that matter are the values shown before, each where it came first. The "
             "claim is a line that rises with the layer.",
         ),
@@ -235,6 +237,7 @@ def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[A
             Axis("layer"),
             Axis("cosine with relevant keys less that with others"),
             gap,
+            categories=named,
             caption="Above 0, a query points more to the keys that matter than to the other tokens that it sees.",
         ),
     ]

@@ -90,6 +90,7 @@ def _within(found: Population) -> Chart:
         Axis("layer"),
         Axis("|rank correlation| within positions"),
         series,
+        categories=[str(layer) for layer in range(len(layers))],
         caption="What is left of the correlation among samples at the same position.",
     )
 
@@ -132,6 +133,7 @@ def keys_chart(layers: Mapping[int, Sequence[KeyLayer]], random: Sequence[Keys],
         Axis("layer"),
         Axis("mean |cos| of keys"),
         series,
+        categories=[str(layer) for layer in range(len(x))],
         caption="Keys at the scored places of a sequence, head by head; bands are intervals over sequences. The claim "
         "is a line below all dashed ones.",
     )
