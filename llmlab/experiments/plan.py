@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -326,6 +327,6 @@ def _low(settings: Settings, rate: float) -> float:
 
 
 def _short(value: float) -> str:
-    """0.003 -> 3e-3."""
-    mantissa, _, exponent = f"{value:.6e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    """0.003 -> 3e-3, with all digits that make it another number: two arms have two names."""
+    mantissa, _, exponent = f"{Decimal(repr(float(value))).normalize():e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"

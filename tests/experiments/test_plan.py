@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,11 @@ def test_the_time_left_follows_what_finished_runs_took() -> None:
     }
     expected = 3 * (0.75 * second.estimated_seconds + third.estimated_seconds)
     assert seconds_left(record, arms) == pytest.approx(expected)
+
+
+def test_rates_that_differ_in_any_digit_are_runs_of_different_names() -> None:
+    grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5]
+    names = [arm.name for arm in plan("learning-rate", grid=grid).arms]
+    assert len(set(names)) == len(grid)
+    assert {"lr1e-3", "lr1.0000001e-3", "lr3e-4", "lr1e-2", "lr2.5e-5"} < set(names)
+    assert sorted(float(name.removeprefix("lr")) for name in names) == sorted(grid)
