@@ -103,6 +103,13 @@ def test_the_verdict_is_that_of_the_models_and_shows_their_lines() -> None:
     assert found.interval[0] < np.exp(0.045) - 1 < found.interval[1]
     assert "7 times (deep)" in found.reason  # e^2
     assert [series.kind for series in found.charts[0].series] == ["line", "dashed"]
+    assert "With random weights" not in found.reason
+    random = reading(noisy(np.sqrt(1.0 + 4.0 * np.arange(31))))
+    beside = norms_verdict([Found("deep", 10, deep.text, (random,))], {})
+    assert "With random weights it grows by" in beside.reason
+    assert "the best other curve is root" in beside.reason
+    assert [row[0] for row in beside.tables[0].rows] == ["deep", "the same with random weights"]
+    assert [series.kind for series in beside.charts[0].series] == ["line", "dashed", "dashed"]
     shallow = Found("shallow", 10, reading(np.zeros((3, 3))))
     both = norms_verdict([deep, shallow], {})
     assert both.verdict == INCONCLUSIVE

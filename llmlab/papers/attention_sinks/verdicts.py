@@ -147,15 +147,13 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         middle_one = in_the_middle(fitted, lambda one: _slope(curves[one.name]))
         curve = curves[middle_one.name]
         assert curve is not None
-        rate, interval = np.exp(curve.slope) - 1, [float(np.exp(x) - 1) for x in (curve.low, curve.high)]
-        statistic = Statistic("growth a layer", float(rate))
+        interval = [float(np.expm1(end)) for end in (curve.low, curve.high)]
+        statistic = Statistic("growth a layer", float(np.expm1(curve.slope)))
         count = len(texts[middle_one.name].norms)
-        better = "more" if curve.aic[curve.rival] >= 0 else "less"
-        words = (
-            f"In {middle_one.name} the norm of all tokens but the first grows by {rate:.1%} a layer over places "
-            f"{curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other curve is {curve.rival}, with an AIC "
-            f"of {abs(curve.aic[curve.rival]):.1f} {better} than the exponential's. "
-        )
+        words = f"In {middle_one.name} the norm of all tokens but the first grows {_curve_words(curve)}. "
+        chance = growth_of(middle_one.untrained[0]) if middle_one.untrained else None
+        if chance is not None:
+            words += f"With random weights it grows {_curve_words(chance)}. "
     if short := [name for name, one in curves.items() if one is None]:
         words += f"Too few layers to tell curves apart: {', '.join(short)}. "
     words += f"The first token's norm is up to {_listed(first_over_others(texts), '{:,.0f} times')} the others'. "
@@ -180,6 +178,14 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
 def first_over_others(texts: dict[str, Reading]) -> dict[str, float]:
     """By model, the most that the first token's norm is of the others', over layers."""
     return {name: float(first_ratio(text).max()) for name, text in texts.items()}
+
+
+def _curve_words(curve: Growth) -> str:
+    rate, rival = np.expm1(curve.slope), curve.aic[curve.rival]
+    return (
+        f"by {rate:.1%} a layer over places {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other curve "
+        f"is {curve.rival}, with an AIC of {abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
+    )
 
 
 def _slope(curve: Growth | None) -> float:
