@@ -1,0 +1,16 @@
+"""Planning and reading the check of a paper takes no torch: the window does it in its own process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LIGHT = "catalogue charts checks judging models_here plan records"
+
+
+def test_what_the_window_imports_of_papers_brings_neither_torch_nor_matplotlib() -> None:
+    imports = "; ".join(f"import llmlab.papers.{name}" for name in LIGHT.split())
+    heavy = "[name for name in ('torch', 'transformers', 'matplotlib', 'PySide6') if name in sys.modules]"
+    script = f"import sys; {imports}; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
