@@ -139,19 +139,19 @@ def layers_verdict(trained: dict[int, Ablation], n: int, claim: str = "layers") 
             every == count,
             f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers.",
         ),
-        reason=" ".join([_words(found), seeds_sentence(outcomes)]),
+        reason=" ".join([_words(found, n), seeds_sentence(outcomes)]),
         charts=_charts(seeds, found),
         tables=[_table(seeds, found, outcomes)],
     )
 
 
-def _words(found: Sequence[Ablation]) -> str:
+def _words(found: Sequence[Ablation], n: int) -> str:
     factors = np.median([one.factors for one in found], axis=0)
     heads = np.median([one.head_factors for one in found], axis=0)
     layer, head = np.unravel_index(heads.argmin(), heads.shape)
     error = np.median([one.error for one in found])
     return (
-        f"Bypassing a layer multiplies the entropy error of {error:.4f} bits, layer by layer, by "
+        f"Bypassing a layer multiplies the entropy error of {error:.4f} bits on {n} samples, layer by layer, by "
         f"{', '.join(f'{value:.1f}' for value in factors)} (medians of seeds). Of {heads.size} heads, set to "
         f"zero one at a time, {int((heads > bounds.BYPASS_FACTOR).sum())} raise it as much; head {layer}.{head} is "
         f"missed least ({heads.min():.1f} times)."

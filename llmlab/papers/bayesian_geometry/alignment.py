@@ -195,9 +195,9 @@ def alignment_verdict(
 def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
     mass = np.median([one.by_layer for one in found], axis=0)
     said = (
-        f"At new keys the attention on values that rule something out is, layer by layer, "
-        f"{', '.join(f'{value:.2f}' for value in mass)} times that of uniform attention (medians of seeds; all of it "
-        f"would be {found[0].most:.2f})."
+        f"In {len(found[0].mass)} sequences the attention of new keys on values that rule something out is, layer by "
+        f"layer, {', '.join(f'{value:.2f}' for value in mass)} times that of uniform attention (medians of seeds; all "
+        f"of it would be {found[0].most:.2f})."
     )
     if len(random) < bounds.RANDOM_MODELS:
         return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
@@ -261,5 +261,13 @@ def _table(
         for seed, one, value, outcome in zip(seeds, found, p, outcomes, strict=True)
     ]
     rows += [row(f"random weights {number}", one, "-", "-") for number, one in enumerate(random, 1)]
-    columns = ["model", "rho", "p", "first layer", "last layer", "largest of a head", "cosine gap, last layer"]
+    columns = [
+        "model",
+        "rho",
+        "p, corrected",
+        "first layer",
+        "last layer",
+        "largest of a head",
+        "cosine gap, last layer",
+    ]
     return Table("Mass on relevant keys over that of uniform attention", [*columns, "outcome"], rows)

@@ -36,7 +36,7 @@ def manifold_tables(
         told = "-" if (tested := p[seed]) is None else f"{max(tested):.2g}"
         rows.append([f"seed {seed}", *_cells(one.values[-1]), told, outcomes[seed]])
     rows += [[name, *_cells(one.values[-1]), "-", "-"] for name, one in _named(found.random)]
-    tables = [Table("Values of the last layer, keys repeat", [*columns, "p", "outcome"], rows)]
+    tables = [Table("Values of the last layer, keys repeat", [*columns, "p, corrected", "outcome"], rows)]
     rows = [[f"seed {seed}", *_cells(one.residuals[-1])] for seed, one in sorted(found.trained.items())]
     tables.append(Table("Stream after the last layer, keys repeat", columns, rows))
     if hmm is not None:
