@@ -38,17 +38,37 @@ class Size:
     between: tuple[float, ...] = ()
 
 
-_SMALL: dict[str, Any] = {"model.n_embd": 64, "train.learning_rate": 2e-3, "train.grad_clip": 1.0}
+# Found by trying settings on seeds from 11 on, until runs generalised within a minute of one core: a rate ten times the
+# paper's, at which the loss stays quiet only with half of its weight decay and a bound on the gradient.
+_SMALL: dict[str, Any] = {"model.n_embd": 48, "train.learning_rate": 1e-2, "train.grad_clip": 1.0}
+# Between the two; planned, and not yet run.
+_MIDDLE: dict[str, Any] = {"model.n_embd": 64, "train.learning_rate": 3e-3, "train.grad_clip": 1.0}
 # Nanda et al. 2023, appendix: one layer of width 128 with four heads, AdamW at 1e-3 with weight decay 1, 40,000 epochs.
 _PAPER: dict[str, Any] = {"model.n_embd": 128, "train.learning_rate": 1e-3, "train.grad_clip": 0.0}
 
 SIZES = {
     "minutes": Size(
-        5, TaskDataSettings(modulus=31, train_share=0.45), _SMALL, 1.5, steps=2000, every=25, without_steps=7500
+        5, TaskDataSettings(modulus=31, train_share=0.4), _SMALL, 0.5, steps=2500, every=20, without_steps=7000
     ),
-    "hour": Size(5, TaskDataSettings(modulus=59, train_share=0.4), _SMALL, 1.0, 5000, 25, 25_000, between=(0.3, 0.1)),
+    "hour": Size(
+        5,
+        TaskDataSettings(modulus=41, train_share=0.35),
+        _MIDDLE,
+        1.0,
+        steps=6000,
+        every=25,
+        without_steps=25_000,
+        between=(0.3, 0.1),
+    ),
     "paper": Size(
-        5, TaskDataSettings(modulus=113, train_share=0.3), _PAPER, 1.0, 40_000, 100, 400_000, between=(0.3, 0.1)
+        5,
+        TaskDataSettings(modulus=113, train_share=0.3),
+        _PAPER,
+        1.0,
+        steps=40_000,
+        every=100,
+        without_steps=200_000,
+        between=(0.3, 0.1),
     ),
 }
 
