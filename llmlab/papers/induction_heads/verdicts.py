@@ -205,22 +205,32 @@ def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
     if not found:
         return "No head was removed."
     others = taken[:, 1:].max(1)
-    several = [sum(head.previous >= bounds.HEAD for head in one.removed) for one in found]
-    gone = [
-        1 - one.together[count - 1] / float(one.best[-1])
-        for one, count in zip(found, several, strict=True)
-        if 0 < count <= len(one.together)
-    ]
-    shared = f" Zeroed together, they take {np.median(gone):.0%} of the score." if gone else ""
     lost = np.array([one.by_previous[0].loss for one in found])
     spared = np.array([min(head.loss for head in one.by_previous[1:]) for one in found])
     return (
         f"Zeroing the head of the first layer that attends most to the token before takes {np.median(taken[:, 0]):.0%} "
         f"of the induction head's score, and the most harmful other head of that layer {np.median(others):.0%}; the "
         f"loss rises to {np.median(lost):.2f} nats without the former, and to {np.median(spared):.2f} without the most "
-        f"harmless one (medians of seeds). By seed, {', '.join(map(str, several))} heads of that layer give most of "
-        f"their attention to the token before.{shared} p: that the best of them is the most harmful head in as many "
-        "seeds by chance."
+        f"harmless one (medians of seeds).{_shared_words(found)} p: that the best of them is the most harmful head in "
+        "as many seeds by chance."
+    )
+
+
+def _shared_words(found: Sequence[Found]) -> str:
+    """What one half of the heads takes, and the other: decides nothing, but says whether heads share the work."""
+    gone = np.array(
+        [
+            [1 - left[len(left) // 2 - 1] / float(one.best[-1]) for left in (one.together, one.others_first)]
+            for one in found
+            if len(one.together) > 1
+        ]
+    )
+    if not len(gone):
+        return ""
+    most, least = np.median(gone, axis=0)
+    return (
+        f" Zeroed together, the half of the heads that attend most to the token before takes {most:.0%}, and the other "
+        f"half {least:.0%}."
     )
 
 
