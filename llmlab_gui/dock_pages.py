@@ -24,7 +24,10 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "grokking",
         ),
     ),
-    "learning_rate": ("Learning rate", ("optimisation", "learning-rate", "loss-curves", "residual-stream")),
+    "learning_rate": (
+        "Learning rate & gradient norm",
+        ("optimisation", "learning-rate", "loss-curves", "residual-stream"),
+    ),
     "throughput": ("Throughput", ("optimisation", "scaling-laws")),
     "samples": ("Samples", ("loss-curves", "fine-tuning", "loss", "attention")),
     "checkpoints": ("Checkpoints", ("checkpoints",)),
