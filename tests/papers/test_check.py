@@ -54,8 +54,8 @@ def test_a_claim_without_a_test_and_an_unknown_size_are_refused(outputs: Path) -
     assert set(claims_tested(paper)) == set(TESTED)
     with pytest.raises(UsageError, match="no claim"):
         plan_check(CheckRequest(paper, "minutes", outputs, ["calibrated"]))
-    with pytest.raises(UsageError, match="no test of 'real-models'"):
-        plan_check(CheckRequest(paper, "minutes", outputs, ["real-models"]))
+    with pytest.raises(UsageError, match="no test of 'softmax'"):
+        plan_check(CheckRequest(read_paper("attention-sinks"), "minutes", outputs, ["softmax"]))
     with pytest.raises(UsageError, match="no size"):
         plan_check(CheckRequest(paper, "seconds", outputs))
 

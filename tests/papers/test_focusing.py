@@ -125,7 +125,7 @@ def measured(fall: float, others: float, name: str = "model") -> dict[str, Any]:
 
 
 def test_a_sink_passes_the_papers_criterion_and_not_ours() -> None:
-    found = focusing_verdict([measured(0.8, 0.0)])
+    found = focusing_verdict([measured(0.8, 0.0)], {})
     assert found.verdict == NOT_SUPPORTED
     assert found.papers_criterion.passes is True
     assert "first token" in found.papers_criterion.words
@@ -134,20 +134,24 @@ def test_a_sink_passes_the_papers_criterion_and_not_ours() -> None:
 
 def test_models_must_agree() -> None:
     sharp, blunt = measured(0.8, 0.5), measured(0.8, 0.0)
-    assert focusing_verdict([sharp]).verdict == SUPPORTED
-    assert focusing_verdict([sharp] * 4 + [blunt]).verdict == SUPPORTED
-    assert focusing_verdict([sharp, blunt]).verdict == INCONCLUSIVE
-    charts = focusing_verdict([sharp, blunt]).charts
+    assert focusing_verdict([sharp], {}).verdict == SUPPORTED
+    assert focusing_verdict([sharp] * 4 + [blunt], {}).verdict == SUPPORTED
+    assert focusing_verdict([sharp, blunt], {}).verdict == INCONCLUSIVE
+    charts = focusing_verdict([sharp, blunt], {}).charts
     assert len({chart.name for chart in charts}) == 2
-    with pytest.raises(ValueError, match="no model"):
-        focusing_verdict([])
 
 
 def test_a_model_is_measured_from_its_texts_to_its_verdict() -> None:
     model = llama(vocab_size=50257).requires_grad_(False)
     opened = OpenModel("tiny", "tiny", "huggingface", model, Gpt2Tokenizer())
-    found = of_model(opened, Size(texts=5, pool=2, untrained=1))
+    found = of_model(lambda: opened, Size(texts=5, pool=2, untrained=1))
     assert (found["prompts"], found["tokens"], len(found["all"]["layers"])) == (5, 32, 2)
     assert len(found["others"]["untrained"]) == bounds.RANDOM_MODELS
     assert max(map(abs, found["others"]["untrained"])) < 0.05  # nearly uniform in every layer
-    assert focusing_verdict([found]).verdict != SUPPORTED
+    assert focusing_verdict([found], {}).verdict != SUPPORTED
+
+
+def test_without_a_model_that_could_be_asked_nothing_is_said() -> None:
+    found = focusing_verdict([], {"broken": "It is damaged."})
+    assert (found.verdict, found.statistic.value) == (INCONCLUSIVE, None)
+    assert "Not asked: broken. It is damaged." in found.reason

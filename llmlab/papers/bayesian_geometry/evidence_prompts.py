@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmlab.errors import LabError
+from llmlab.papers.attention_sinks.prompts import always_first
 
 if TYPE_CHECKING:
     from llmlab.sessions.model import TextTokenizer
@@ -79,18 +80,12 @@ def posterior(surplus: Array) -> Array:
     return found
 
 
-def begun(tokenizer: TextTokenizer, ids: list[int]) -> list[int]:
-    """Ids behind the beginning-of-text token, where the tokenizer itself puts one."""
-    begins = getattr(tokenizer, "adds_beginning", False) and tokenizer.beginning is not None
-    return [tokenizer.beginning, *ids] if begins else ids  # type: ignore[list-item]
-
-
 def evidence_prompts(tokenizer: TextTokenizer, each: int, seed: int = 0) -> EvidencePrompts:
     """`each` prompts for every k, the surplus spread evenly from -k to k.
 
     LabError where the tokenizer has too few words in one token, or prompts of one k would differ in length.
     """
-    words = _Words(tokenizer)
+    words, before = _Words(tokenizer), always_first(tokenizer)
     source = random.Random(f"evidence {seed}")
     labels, reports, last = [], [], []
     texts: dict[str, list[str]] = {condition: [] for condition in CONDITIONS}
@@ -108,7 +103,7 @@ def evidence_prompts(tokenizer: TextTokenizer, each: int, seed: int = 0) -> Evid
             labels.append(true)
             reports.append(k)
             last.append(true[-1] if true else 0)
-    ids = {name: [begun(tokenizer, tokenizer.encode(text)) for text in written] for name, written in texts.items()}
+    ids = {name: [[*before, *tokenizer.encode(text)] for text in written] for name, written in texts.items()}
     for condition, prompts in ids.items():
         _check_lengths(condition, prompts, reports)
     answers = {condition: words.answers(texts[condition][0], words.labels(condition)) for condition in CONDITIONS}

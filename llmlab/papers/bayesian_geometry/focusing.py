@@ -12,9 +12,9 @@ A head that rests on the first token, whatever the text, is sharp in the first w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import anatomy_of, require
 from llmlab.inspection.capture import Observer, run
+from llmlab.papers.attention_sinks.prompts import draw_prompts
 from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.text_prompts import text_prompts
+from llmlab.papers.bayesian_geometry.of_models import Keep, at_once, parts
+from llmlab.papers.bayesian_geometry.text_prompts import TOKENS, text_prompts
 from llmlab.papers.statistics import bootstrap_interval
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
-from llmlab.sessions.open import open_model
 
 Array = np.ndarray
 ALL, OTHERS = WAYS = ("all", "others")
@@ -39,8 +40,8 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Size:
-    """texts: mixed ones that the model reads; pool: of each domain, to choose from. untrained: of these, read by each
-    model with random weights, whose attention is nearly uniform in every text.
+    """texts: mixed ones that the model reads. Of each domain: pool, to choose them from; untrained, read by each model
+    with random weights, whose attention is nearly uniform in every text.
     """
 
     texts: int
@@ -48,50 +49,62 @@ class Size:
     untrained: int
 
 
-SIZES = {"minutes": Size(75, 20, 5), "hour": Size(150, 40, 10), "paper": Size(300, 80, 20)}
+SIZES = {"minutes": Size(75, 40, 1), "hour": Size(150, 80, 2), "paper": Size(300, 160, 4)}
 
 
-def measure_focusing(
-    reference: str, outputs: Path, seed: int = 0, progress: Progress = quiet, size: str = "minutes"
+def of_model(
+    opened: Callable[[], OpenModel], size: Size, seed: int = 0, progress: Progress = quiet, keep: Keep = at_once
 ) -> dict[str, Any]:
-    """Opens a model and measures it: plain values, as `focusing_verdict` takes them. Errors as in `of_model`."""
-    return of_model(open_model(reference, outputs, progress), SIZES[size], seed, progress)
+    """Entropies by layer, and their fall from the first to the last layer: plain values, as `focusing_verdict` takes
+    them.
 
-
-def of_model(opened: OpenModel, size: Size, seed: int = 0, progress: Progress = quiet) -> dict[str, Any]:
-    """Entropies by layer, and their fall from the first to the last layer, beside models with random weights.
-
-    LabError where the model's attention cannot be watched, or its tokenizer reads no ordinary text.
+    opened, keep: as in `real_models.of_model`. LabError where the model's attention cannot be watched, or its tokenizer
+    reads no ordinary text.
     """
-    texts = text_prompts(opened, size.texts, size.pool, seed, progress).mixed
-    total = len(texts) + bounds.RANDOM_MODELS * size.untrained
+    models = range(seed * bounds.RANDOM_MODELS, (seed + 1) * bounds.RANDOM_MODELS)
+    told = parts([size.texts, *(size.untrained for _ in models)], progress)
+    found = dict(keep("patterns", lambda: _of_trained(opened(), size, seed, told[0])))
+    untrained = [
+        keep(f"patterns of random weights {number}", partial(_of_untrained, opened, size, seed, number, say))
+        for number, say in zip(models, told[1:], strict=True)
+    ]
+    for way in WAYS:
+        found[way] |= {
+            "untrained": [one[way]["fall"] for one in untrained],
+            "untrained_layers": np.mean([one[way]["layers"] for one in untrained], axis=0).round(_DIGITS).tolist(),
+        }
+    return found
 
-    def told(before: int) -> Progress:
-        return lambda what, done, _total: progress(what, before + done, total)
 
-    entropies = last_token_entropies(opened.model, texts, told(0))  # [2, P, L]
-    untrained = []
-    for number in range(bounds.RANDOM_MODELS):
-        model = untrained_like(opened.model, seed * bounds.RANDOM_MODELS + number)
-        untrained.append(
-            last_token_entropies(model, texts[: size.untrained], told(len(texts) + number * size.untrained))
-        )
+def _of_trained(opened: OpenModel, size: Size, seed: int, progress: Progress) -> dict[str, Any]:
+    choosing, reading = parts([size.pool, size.texts], progress)
+    texts = text_prompts(opened, size.texts, size.pool, seed, choosing).mixed
+    about = {"model": opened.name, "reference": opened.reference, "seed": seed, "prompts": len(texts)}
+    return about | {"tokens": len(texts[0])} | _by_way(last_token_entropies(opened.model, texts, reading))
+
+
+def _of_untrained(
+    opened: Callable[[], OpenModel], size: Size, seed: int, number: int, progress: Progress
+) -> dict[str, Any]:
+    texts = draw_prompts(opened().tokenizer, TOKENS, size.untrained, seed).ids
+    return _by_way(last_token_entropies(untrained_like(opened().model, number), texts, progress))
+
+
+def _by_way(entropies: Array) -> dict[str, Any]:
+    """Means by layer with their intervals, and the fall, of entropies [2, P, L]."""
     found: dict[str, Any] = {}
-    for way, name in enumerate(WAYS):
-        fell = falls(entropies[way])
-        ends = [bootstrap_interval(layer) for layer in entropies[way].T]
+    for name, one in zip(WAYS, entropies, strict=True):
+        fell = falls(one)
+        ends = [bootstrap_interval(layer) for layer in one.T]
         found[name] = {
-            "layers": _rounded(entropies[way].mean(0)),
+            "layers": one.mean(0).round(_DIGITS).tolist(),
             "low": [low for low, _ in ends],
             "high": [high for _, high in ends],
             "fall": float(fell.mean()),
             "interval": list(bootstrap_interval(fell)),
-            "quarters": float(falls(entropies[way], quarters=True).mean()),
-            "untrained": [float(falls(one[way]).mean()) for one in untrained],
-            "untrained_layers": _rounded(np.mean([one[way].mean(0) for one in untrained], axis=0)),
+            "quarters": float(falls(one, quarters=True).mean()),
         }
-    about = {"model": opened.name, "reference": opened.reference, "seed": seed}
-    return about | {"prompts": len(texts), "tokens": len(texts[0])} | found
+    return found
 
 
 def falls(entropies: Array, quarters: bool = False) -> Array:
@@ -150,8 +163,3 @@ class _LastRows(Observer):
         if first + pattern.shape[1] > self._last:
             row = pattern[:, self._last - first].double().cpu()
             self.rows[layer] = (row / row.sum(-1, keepdim=True)).numpy()
-
-
-def _rounded(x: Array) -> list[float]:
-    numbers: list[float] = x.round(_DIGITS).tolist()
-    return numbers

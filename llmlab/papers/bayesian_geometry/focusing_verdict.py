@@ -9,12 +9,18 @@ import numpy as np
 
 from llmlab.experiments.records import Axis
 from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence
+from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence, nothing_measured
 from llmlab.papers.charts import DASHED, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 
 Values = Mapping[str, Any]  # of one model, from `focusing.of_model`
 _ALL, _OTHERS = "all", "others"
+_STATISTIC = "fall of attention's entropy, first token left out"
+_THRESHOLD = (
+    f"from the first to the last layer, without the first token and over log2 of the length, at least "
+    f"{bounds.FOCUSING:.0%}, above 0 with 95 % and above {bounds.RANDOM_MODELS} models with random weights. "
+    "Not supported where random weights fall as much, or a smaller fall may be none"
+)
 
 
 def judge_model(others: Mapping[str, Any]) -> str:
@@ -28,29 +34,26 @@ def judge_model(others: Mapping[str, Any]) -> str:
     return SUPPORTED if most is not None and fall >= bounds.FOCUSING and low > 0 else INCONCLUSIVE
 
 
-def focusing_verdict(models: Sequence[Values], claim: str = "focusing") -> Verdict:
-    """The claim that attention becomes sharper with depth. ValueError without any model."""
+def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str], claim: str = "focusing") -> Verdict:
+    """The claim that attention becomes sharper with depth. refused: why a model could not be asked."""
     if not models:
-        raise ValueError("there is no model to judge")
+        return nothing_measured(claim, _STATISTIC, _THRESHOLD, refused)
     names = [values["model"] for values in models]
     outcomes = [judge_model(values[_OTHERS]) for values in models]
     falls = [values[_OTHERS]["fall"] for values in models]
     interval = models[0][_OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)]
     which = "over prompts" if len(models) == 1 else "from the least to the most"
+    said = f"{models_sentence(names, outcomes, refused)} The interval is {which}."
     return Verdict(
         claim=claim,
         verdict=by_models(outcomes),
-        statistic=Statistic("fall of attention's entropy, first token left out", float(np.median(falls))),
+        statistic=Statistic(_STATISTIC, float(np.median(falls))),
         interval=interval,
-        threshold=(
-            f"from the first to the last layer, without the first token and over log2 of the length, at least "
-            f"{bounds.FOCUSING:.0%}, above 0 with 95 % and above {bounds.RANDOM_MODELS} models with random weights. "
-            "Not supported where random weights fall as much, or a smaller fall may be none"
-        ),
+        threshold=_THRESHOLD,
         n=models[0]["prompts"],
         seeds=sorted({values["seed"] for values in models}),
         papers_criterion=_papers(models),
-        reason=" ".join([*map(_words, models), f"{models_sentence(names, outcomes)} The interval is {which}."]),
+        reason=" ".join([*map(_words, models), said]),
         evidence={"models": names, "outcomes": outcomes}
         | {way: [_numbers(one[way]) for one in models] for way in (_ALL, _OTHERS)},
         charts=[_chart(values, number) for number, values in enumerate(models)],

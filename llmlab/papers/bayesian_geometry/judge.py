@@ -14,6 +14,7 @@ from llmlab.papers.bayesian_geometry.calibration_shown import Calibrated, calibr
 from llmlab.papers.bayesian_geometry.floors import floors
 from llmlab.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
 from llmlab.papers.bayesian_geometry.metrics import Calibration
+from llmlab.papers.bayesian_geometry.models_check import check_models
 from llmlab.papers.bayesian_geometry.plan import (
     ALIGNMENT,
     ARCHITECTURE,
@@ -23,6 +24,7 @@ from llmlab.papers.bayesian_geometry.plan import (
     KEYS,
     LAYERS,
     MANIFOLD,
+    OF_MODELS,
     SIZES,
 )
 from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
@@ -62,13 +64,25 @@ def early(check: Check) -> list[Verdict]:
 
 
 def late(check: Check) -> Iterator[Verdict]:
-    """Geometry."""
+    """Geometry, then pretrained models."""
+    yield from _geometry(check)
+    yield from check_models(check, [claim for claim in OF_MODELS if claim in check.claims])
+
+
+def _geometry(check: Check) -> list[Verdict]:
+    """Verdicts from all runs together, kept: they stay as they are while the runs do."""
     claims = {MANIFOLD, KEYS, CAUSAL, ALIGNMENT, LAYERS} & {*check.claims}
-    if claims:
+    if not claims:
+        return []
+
+    def found() -> dict[str, Any]:
         subjects = Subjects(
             repeats=_models(check, DUPLICATES), deep=_models(check, SIZES[check.size].deep), hmm=_models(check, HMM)
         )
-        yield from check_geometry(subjects, claims, progress=check.progress)
+        return {"verdicts": [asdict(one) for one in check_geometry(subjects, claims, progress=check.progress)]}
+
+    kept = check.kept(f"geometry of {', '.join(one.run.id for one in check.finished)}", found)
+    return [from_plain(Verdict, values) for values in kept["verdicts"]]
 
 
 def _models(check: Check, group: str) -> Models | None:

@@ -10,9 +10,9 @@ final norm and unembedding make logits of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,18 @@ from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
     PERMUTED,
+    REPORTS,
     TRUE,
     EvidencePrompts,
     evidence_prompts,
 )
 from llmlab.papers.bayesian_geometry.geometry import Activations, Manifold, Samples, manifold, take
 from llmlab.papers.bayesian_geometry.metrics import divergence, entropy
-from llmlab.papers.bayesian_geometry.text_prompts import TextPrompts, text_prompts
+from llmlab.papers.bayesian_geometry.of_models import Keep, at_once, parts
+from llmlab.papers.bayesian_geometry.text_prompts import TOKENS, text_prompts
 from llmlab.papers.statistics import bootstrap_interval, stratified_permutation_p, stratified_spearman
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
-from llmlab.sessions.open import open_model
 
 Array = np.ndarray
 _ROWS = 64  # last tokens whose logits over the whole vocabulary are held at once
@@ -62,33 +63,24 @@ class Size:
 SIZES = {"minutes": Size(50, 25, 75, 40), "hour": Size(100, 100, 150, 80), "paper": Size(200, 200, 300, 160)}
 
 
-def measure_real_model(
-    reference: str, outputs: Path, seed: int = 0, progress: Progress = quiet, size: str = "minutes"
+def of_model(
+    opened: Callable[[], OpenModel], size: Size, seed: int = 0, progress: Progress = quiet, keep: Keep = at_once
 ) -> dict[str, Any]:
-    """Opens a model and measures it: plain values, as `real_model_verdict` takes them. Errors as in `of_model`."""
-    return of_model(open_model(reference, outputs, progress), SIZES[size], seed, progress)
+    """All measures of one model: plain values, as `real_models_verdict` takes them.
 
-
-def of_model(opened: OpenModel, size: Size, seed: int = 0, progress: Progress = quiet) -> dict[str, Any]:
-    """All measures of one open model.
-
-    LabError where its tokenizer cannot write the prompts, or the attention of its last layer cannot be watched.
+    opened: the model, asked for when a part is made; keep: as `at_once`, or remembers parts. LabError where its
+    tokenizer cannot write the prompts, or the attention of its last layer cannot be watched.
     """
-    if opened.anatomy.blocks[-1].attention is None:
-        raise LabError("Its last layer has no attention.", "The claim is about the values of the last layer.")
-    evidence = evidence_prompts(opened.tokenizer, size.evidence, seed)
-    texts = text_prompts(opened, size.texts, size.pool, seed, progress)
-    some = compared(evidence, size.compared)
-    count = len(evidence.reports)
-    parts = _parts([count] * len(CONDITIONS) + [size.texts] * 2 + [len(some)] * bounds.RANDOM_MODELS, progress)
-    reader = _Reader(opened)
-    found = _of_evidence(reader, evidence, some, seed, parts)
-    found |= {"texts": _of_texts(reader, texts, seed, parts)}
+    models = range(seed * bounds.RANDOM_MODELS, (seed + 1) * bounds.RANDOM_MODELS)
+    counts = [len(CONDITIONS) * len(REPORTS) * size.evidence, 2 * size.texts, *(3 * size.compared for _ in models)]
+    told = parts(counts, progress)
+    found = dict(keep("evidence", lambda: _of_evidence(opened(), size, seed, told[0])))
+    found["texts"] = keep("texts", lambda: _of_texts(opened(), size, seed, told[1]))
     found["untrained"] = [
-        _of_untrained(opened, evidence, some, seed * bounds.RANDOM_MODELS + number, next(parts))
-        for number in range(bounds.RANDOM_MODELS)
+        keep(f"random weights {number}", partial(_of_untrained, opened, size, seed, number, say))
+        for number, say in zip(models, told[2:], strict=True)
     ]
-    return {"model": opened.name, "reference": opened.reference, "seed": seed, "layers": opened.anatomy.n_layer} | found
+    return found
 
 
 def compared(evidence: EvidencePrompts, each: int) -> Array:
@@ -105,12 +97,15 @@ def samples_at_the_end(ids: Sequence[list[int]], entropy: Array, stratum: Array)
 # Evidence ----------------------------------------------------------------------------------------------------------
 
 
-def _of_evidence(
-    reader: _Reader, evidence: EvidencePrompts, some: Array, seed: int, parts: Iterator[Progress]
-) -> dict[str, Any]:
+def _of_evidence(opened: OpenModel, size: Size, seed: int, progress: Progress) -> dict[str, Any]:
+    if opened.anatomy.blocks[-1].attention is None:
+        raise LabError("Its last layer has no attention.", "The claim is about the values of the last layer.")
+    evidence = evidence_prompts(opened.tokenizer, size.evidence, seed)
+    some = compared(evidence, size.compared)
     reports, posterior = evidence.reports, evidence.posterior
     samples = samples_at_the_end(evidence.ids[TRUE], entropies(posterior), reports)
-    activations = reader.read(samples, next(parts))
+    reader, told = _Reader(opened), iter(parts([len(reports)] * len(CONDITIONS), progress))
+    activations = reader.read(samples, next(told))
     layers = {
         "values": [manifold(x, samples, seed) for x in activations.values],
         "residuals": [manifold(x, samples, seed) for x in activations.residuals],
@@ -122,14 +117,17 @@ def _of_evidence(
         if condition == TRUE:
             values, last = activations.values[-1], activations.residuals[-1]
         else:
-            values, last = reader.last(evidence.ids[condition], next(parts))
-        both = _log_probabilities(reader.anatomy, last, evidence.answers[condition])
+            values, last = reader.last(evidence.ids[condition], next(told))
+        both = _log_probabilities(opened.anatomy, last, evidence.answers[condition])
         log_odds[condition] = both[:, 0] - both[:, 1]
         mass[condition] = float(np.exp(both).sum(1).mean())
         axes[condition] = _plain(manifold(values, samples, seed), ("pc1", "rho", "within", "gain"))
     beliefs = {condition: 1 / (1 + np.exp(-odds)) for condition, odds in log_odds.items()}
     part = manifold(activations.values[-1][some], _some(samples, some), seed)
     return {
+        "model": opened.name,
+        "reference": opened.reference,
+        "seed": seed,
         "example": evidence.example,
         "words": {condition: list(words) for condition, words in evidence.words.items()},
         "reports": reports.tolist(),
@@ -197,31 +195,35 @@ def _both(p: Array) -> Array:
 
 
 def _of_untrained(
-    opened: OpenModel, evidence: EvidencePrompts, some: Array, seed: int, progress: Progress
+    opened: Callable[[], OpenModel], size: Size, seed: int, number: int, progress: Progress
 ) -> dict[str, float]:
     """The last layer's axis, and the belief, of one model of the same shape with random weights."""
-    model = untrained_like(opened.model, seed)
+    evidence = evidence_prompts(opened().tokenizer, size.evidence, seed)
+    some = compared(evidence, size.compared)
+    model = untrained_like(opened().model, number)
     samples = _some(samples_at_the_end(evidence.ids[TRUE], entropies(evidence.posterior), evidence.reports), some)
     activations = take(model, samples, progress)
     both = _log_probabilities(anatomy_of(model), activations.residuals[-1], evidence.answers[TRUE])
     belief = stratified_spearman(both[:, 0] - both[:, 1], evidence.posterior[some], evidence.reports[some])
-    found = manifold(activations.values[-1], samples, seed)
+    found = manifold(activations.values[-1], samples, number)
     return _plain(found, ("pc1", "rho", "within")) | {"belief": belief}
 
 
 # Texts -------------------------------------------------------------------------------------------------------------
 
 
-def _of_texts(reader: _Reader, texts: TextPrompts, seed: int, parts: Iterator[Progress]) -> dict[str, Any]:
+def _of_texts(opened: OpenModel, size: Size, seed: int, progress: Progress) -> dict[str, Any]:
     """Shape of the values in mixed texts (strata: domains) and in one domain, against the model's own entropy."""
-    found: dict[str, Any] = {"domain": texts.domain, "domains": texts.domains, "tokens": texts.tokens}
+    told = iter(parts([size.pool, size.texts, size.texts], progress))
+    texts = text_prompts(opened, size.texts, size.pool, seed, next(told))
+    found: dict[str, Any] = {"domain": texts.domain, "domains": texts.domains, "tokens": TOKENS}
     for name, ids, kinds in (
         ("mixed", texts.mixed, np.array([texts.domains.index(one) for one in texts.mixed_domains])),
         ("alone", texts.alone, np.zeros(len(texts.alone), dtype=int)),
     ):
         samples = samples_at_the_end(ids, np.zeros(len(ids)), kinds)
-        activations = take(reader.model, samples, next(parts))
-        samples = replace(samples, entropy=_own_entropy(reader.anatomy, activations.residuals[-1]))
+        activations = take(opened.model, samples, next(told))
+        samples = replace(samples, entropy=_own_entropy(opened.anatomy, activations.residuals[-1]))
         layers = [manifold(x, samples, seed) for x in activations.values]
         found[name] = {measure: [getattr(one, measure) for one in layers] for measure in _BY_LAYER}
         found[name] |= {
@@ -240,12 +242,12 @@ class _Reader:
     """What the last layer has at the last token of prompts; a prompt that was read before is not read again."""
 
     def __init__(self, opened: OpenModel) -> None:
-        self.model, self.anatomy = opened.model, opened.anatomy
+        self._model = opened.model
         self._known: dict[tuple[int, ...], tuple[Array, Array]] = {}
 
     def read(self, samples: Samples, progress: Progress) -> Activations:
         """All layers."""
-        found = take(self.model, samples, progress)
+        found = take(self._model, samples, progress)
         for ids, values, last in zip(samples.ids, found.values[-1], found.residuals[-1], strict=True):
             self._known[tuple(ids)] = values, last
         return found
@@ -277,16 +279,6 @@ def _of_logits(anatomy: Anatomy, last: Array, make: Callable[[Tensor], Tensor]) 
     ]
     joined: Array = torch.cat(found).cpu().numpy()
     return joined
-
-
-def _parts(counts: Sequence[int], progress: Progress) -> Iterator[Progress]:
-    """The progress of one part of the work after the other, in prompts read."""
-    before, total = 0, sum(counts)
-    for count in counts:
-        yield lambda what, done, of, before=before, count=count: progress(
-            what, before + count * (done / of if of else 0), total
-        )
-        before += count
 
 
 def _some(samples: Samples, places: Array) -> Samples:

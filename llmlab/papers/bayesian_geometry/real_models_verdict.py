@@ -10,13 +10,21 @@ import numpy as np
 
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import MASKED, RENAMED, SHUFFLED, TRUE
-from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence
+from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence, nothing_measured
 from llmlab.papers.bayesian_geometry.real_models_shown import real_model_charts, texts_table
 from llmlab.papers.charts import Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import holm
 
 Values = Mapping[str, Any]  # of one model, from `real_models.of_model`
+_STATISTIC = "Spearman(belief, posterior) at equal k"
+_THRESHOLD = (
+    f"belief: rho at least {bounds.BELIEF_RHO:g} at equal k and at most {bounds.BELIEF_KL_SHARE:.0%} of the "
+    "divergence of a belief of one half; values: the bounds of the manifold, with k as the stratum; shuffled "
+    f"or masked evidence leaves at most {bounds.CONTROL_SHARE:.0%} of either, renamed labels at least "
+    f"{bounds.RENAMED_RHO:g}, a new order at least {bounds.ORDER_KEPT:.0%} of the variance. Not supported "
+    "where nothing is left at equal k, random weights or shuffled labels do as well, or the order decides"
+)
 
 
 @dataclass(frozen=True)
@@ -157,10 +165,10 @@ def judge_model(asked: Sequence[Criterion]) -> str:
     return SUPPORTED if all(one.met for one in asked) else INCONCLUSIVE
 
 
-def real_models_verdict(models: Sequence[Values], claim: str = "real-models") -> Verdict:
-    """The claim that pretrained models update like Bayesians in context. ValueError without any model."""
+def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str], claim: str = "real-models") -> Verdict:
+    """The claim that pretrained models update like Bayesians in context. refused: why a model could not be asked."""
     if not models:
-        raise ValueError("there is no model to judge")
+        return nothing_measured(claim, _STATISTIC, _THRESHOLD, refused)
     names = [values["model"] for values in models]
     tests = [corrected_p(values) for values in models]
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
@@ -170,21 +178,15 @@ def real_models_verdict(models: Sequence[Values], claim: str = "real-models") ->
     return Verdict(
         claim=claim,
         verdict=by_models(outcomes),
-        statistic=Statistic("Spearman(belief, posterior) at equal k", float(np.median(rho))),
+        statistic=Statistic(_STATISTIC, float(np.median(rho))),
         interval=models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
         p=max(p) if p else None,
-        threshold=(
-            f"belief: rho at least {bounds.BELIEF_RHO:g} at equal k and at most {bounds.BELIEF_KL_SHARE:.0%} of the "
-            "divergence of a belief of one half; values: the bounds of the manifold, with k as the stratum; shuffled "
-            f"or masked evidence leaves at most {bounds.CONTROL_SHARE:.0%} of either, renamed labels at least "
-            f"{bounds.RENAMED_RHO:g}, a new order at least {bounds.ORDER_KEPT:.0%} of the variance. Not supported "
-            "where nothing is left at equal k, random weights or shuffled labels do as well, or the order decides"
-        ),
+        threshold=_THRESHOLD,
         n=len(models[0]["reports"]),
         seeds=sorted({values["seed"] for values in models}),
         papers_criterion=_papers(models),
         reason=" ".join(
-            [*(_words(values, one) for values, one in zip(models, asked, strict=True)), _seen(names, outcomes)]
+            [*(_words(values, one) for values, one in zip(models, asked, strict=True)), _seen(names, outcomes, refused)]
         ),
         evidence={
             "models": names,
@@ -222,9 +224,9 @@ def _words(values: Values, asked: Sequence[Criterion]) -> str:
     return said + (f" Not met: {'; '.join(missing)}." if missing else "")
 
 
-def _seen(names: Sequence[str], outcomes: Sequence[str]) -> str:
+def _seen(names: Sequence[str], outcomes: Sequence[str], refused: Mapping[str, str]) -> str:
     interval = " The interval is over prompts." if len(names) == 1 else " The interval is from the least to the most."
-    return models_sentence(names, outcomes) + interval
+    return models_sentence(names, outcomes, refused) + interval
 
 
 def _papers(models: Sequence[Values]) -> PapersCriterion:

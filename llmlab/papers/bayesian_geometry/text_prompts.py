@@ -9,7 +9,6 @@ import torch
 
 from llmlab.inspection.capture import run
 from llmlab.papers.attention_sinks.prompts import draw_prompts
-from llmlab.papers.bayesian_geometry.evidence_prompts import begun
 from llmlab.papers.bayesian_geometry.metrics import entropy
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
@@ -23,8 +22,7 @@ _AT_ONCE = 16  # texts in one pass: only the next token is asked for
 @dataclass(frozen=True)
 class TextPrompts:
     """mixed: texts of all domains, as many in each quintile of the pool's entropy; mixed_domains: of each. alone:
-    texts of one domain, none of them in the pool. domains: all there are. tokens: of each text, without a
-    beginning-of-text token.
+    texts of one domain, none of them in the pool. domains: all there are. All are TOKENS long.
     """
 
     mixed: list[list[int]]
@@ -32,7 +30,6 @@ class TextPrompts:
     alone: list[list[int]]
     domain: str
     domains: list[str]
-    tokens: int = TOKENS
 
 
 def text_prompts(opened: OpenModel, texts: int, pool: int, seed: int = 0, progress: Progress = quiet) -> TextPrompts:
@@ -44,8 +41,7 @@ def text_prompts(opened: OpenModel, texts: int, pool: int, seed: int = 0, progre
     domains = list(dict.fromkeys(found.domains))
     domain = _DOMAIN if _DOMAIN in domains else domains[0]
     by_domain = {
-        name: [begun(opened.tokenizer, ids) for ids, kind in zip(found.ids, found.domains, strict=True) if kind == name]
-        for name in domains
+        name: [ids for ids, kind in zip(found.ids, found.domains, strict=True) if kind == name] for name in domains
     }
     everything = [(ids, name) for name in domains for ids in by_domain[name][:pool]]
     own = next_entropy(opened, [ids for ids, _ in everything], progress)
