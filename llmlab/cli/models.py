@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
+from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.config import describe, parse_value
@@ -99,9 +99,11 @@ def generate(args: argparse.Namespace) -> int:
     recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
     samples = _samples_of(args, recorded)
     from llmlab.sessions.open import open_model  # these bring torch
-    from llmlab.sessions.writing import write
+    from llmlab.sessions.writing import unread, write
 
     model = open_model(reference, outputs_of(args))
+    if missed := unread(model, args.prompt, chat=args.chat):
+        say(f"warning: the prompt is longer than the model's context: it does not see the first {missed:,} tokens.")
     begin = time.perf_counter()
     tokens = write(
         model,

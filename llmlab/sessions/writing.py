@@ -38,7 +38,9 @@ def write(
     top: int = 0,
     chat: bool = False,
 ) -> Iterator[WrittenToken]:
-    """Continues `prompt`, token by token; models that have an end of text may end before `tokens`.
+    """Continues `prompt`, token by token; where the model writes an end of text, that is the last one.
+
+    Of a long prompt the model sees the end alone (`unread`).
 
     chat: the prompt is what a user says, and the model answers it, until its turn ends (`llmlab.finetuning.chat`).
     LabError where the vocabulary lacks the prompt's characters.
@@ -56,6 +58,16 @@ def write(
         complete = text[:-1] if text.endswith("\ufffd") and len(pieces) < tokens else text
         new, shown = complete[len(shown) :], complete
         yield WrittenToken(new, token.probability, _named(opened, token, top))
+        # Models of transformers know their ends; to one trained here it is the id between documents.
+        if isinstance(opened.model, GPT) and token.id == opened.tokenizer.beginning:
+            return
+
+
+def unread(opened: OpenModel, prompt: str, *, chat: bool = False) -> int:
+    """How many tokens at the beginning of a prompt are more than the model's context holds, so that it misses them."""
+    model = opened.model
+    context = model.settings.block_size if isinstance(model, GPT) else _context(base_model(model))
+    return max(0, len(_asked(opened, prompt, chat)[0]) - context)
 
 
 def continued(

@@ -25,6 +25,7 @@ from llmlab.cli.main import main
 from llmlab.runs.checkpoints import list_checkpoints
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import prepare_resume
+from llmlab.settings import PretrainSettings
 from llmlab.training import requests
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
@@ -144,6 +145,19 @@ def test_generate_at_temperature_0_writes_the_same_each_time(
     assert len(answer["tokens"]) == 24
     assert answer["checkpoint"] == "step-00000012"
     assert all(0 < token["probability"] <= 1 for token in answer["tokens"])
+
+
+def test_generate_says_what_of_a_long_prompt_the_model_does_not_see(
+    bar: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", f"{bar.path}@final", "--tokens", "2", "--prompt"]
+    assert main([*words, "a" * 40]) == 0
+    settings = bar.info().settings
+    assert isinstance(settings, PretrainSettings)
+    missed = 40 - settings.model.block_size  # a token a character
+    assert f"does not see the first {missed:,} tokens" in capsys.readouterr().err
+    assert main([*words, "a" * settings.model.block_size]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_generate_answers_in_a_chat_what_the_prompt_in_its_form_is_continued_with(

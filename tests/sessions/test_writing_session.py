@@ -28,7 +28,7 @@ from llmlab.sessions import writing
 from llmlab.sessions.model import OpenModel
 from llmlab.sessions.open import open_model
 from llmlab.sessions.scratch import open_checkpoint
-from llmlab.sessions.writing import next_tokens, write
+from llmlab.sessions.writing import next_tokens, unread, write
 
 VOCAB = 300
 
@@ -100,6 +100,27 @@ def test_an_empty_prompt_is_the_start_of_a_text(opened: OpenModel) -> None:
 def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenModel) -> None:
     long = "What light through yonder window breaks? " * 250
     assert _text(opened, long) == _text(opened, opened.tokenizer.decode(opened.tokenizer.encode(long)[-16:]))
+
+
+def test_what_a_long_prompt_has_more_than_the_context_is_told(opened: OpenModel) -> None:
+    long = "What light through yonder window breaks? " * 3
+    count = len(opened.tokenizer.encode(long))
+    assert unread(opened, long) == count - 16
+    assert unread(opened, opened.tokenizer.decode(opened.tokenizer.encode(long)[-16:])) == 0
+    assert unread(opened, "") == 0
+
+
+def test_a_text_is_over_where_the_model_writes_what_stands_between_documents(opened: OpenModel) -> None:
+    end = opened.tokenizer.beginning
+    assert end is not None
+
+    def fake_generate(*_: object, **__: object) -> Iterator[NextToken]:
+        for id in (5, 6, end, 7):
+            yield NextToken(id, torch.zeros(VOCAB))
+
+    with mock.patch.object(writing, "generate", fake_generate):
+        pieces = [token.text for token in write(opened, "the king", 20, temperature=1, top_k=0, seed=0)]
+    assert "".join(pieces) == opened.tokenizer.decode([5, 6, end])
 
 
 def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
