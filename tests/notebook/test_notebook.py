@@ -274,3 +274,14 @@ def test_ranges_as_wide_or_narrow_as_numbers_can_be_are_scored(outputs: Path, li
     (entry,) = Notebook(outputs).refresh().entries
     assert entry.state == TO_LEARN
     notebook_markdown([entry])
+
+
+def test_events_that_cannot_be_read_are_a_sentence_and_take_nothing_from_other_runs(outputs: Path) -> None:
+    fake = ended(predicted(outputs, "broken", "val_loss=1.9..2.2@80%"))
+    ended(predicted(outputs, "sound", "val_loss=1.9..2.2@80%"))
+    fake.run.events.unlink()
+    fake.run.events.mkdir()  # as any error of reading
+    contents = Notebook(outputs).refresh()
+    assert {entry.about: entry.scored_at is not None for entry in contents.entries} == {"broken": False, "sound": True}
+    (sentence,) = contents.damaged
+    assert sentence.startswith("broken: The events of broken cannot be read.")
