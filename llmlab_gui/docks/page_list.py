@@ -20,6 +20,7 @@ class PageList(QListWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("Pages")
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)  # titles are cut, and whole in tips
         self.currentItemChanged.connect(self._moved)
 
     def fill(self, pages: Sequence[Page], current: str, counts: Mapping[str, int] | None = None) -> None:
