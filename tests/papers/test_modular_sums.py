@@ -22,8 +22,8 @@ def test_training_and_held_out_sums_are_all_sums_once() -> None:
 
 
 def test_the_split_is_the_same_whatever_the_seed_of_the_run_and_another_by_its_own() -> None:
-    task = ModularSum(7, 20)
-    assert pairs(task.batch(1, TRAIN, 0, 20)) == pairs(task.batch(2, TRAIN, 5, 20)) == pairs(task.whole(TRAIN))
+    task, again = ModularSum(7, 20), ModularSum(7, 20)
+    assert pairs(task.batch(1, TRAIN, 0, 20)) == pairs(again.batch(2, TRAIN, 5, 20)) == pairs(task.whole(TRAIN))
     assert set(pairs(ModularSum(7, 20, split_seed=2).whole(TRAIN))) != set(pairs(task.whole(TRAIN)))
 
 
