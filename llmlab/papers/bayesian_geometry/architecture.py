@@ -14,14 +14,12 @@ import numpy as np
 from llmlab.experiments.records import Axis
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.calibration_shown import KINDS, TITLES, Calibrated
+from llmlab.papers.bayesian_geometry.plan import RIVALS
 from llmlab.papers.bayesian_geometry.verdicts import HmmRun, by_seeds, judge_bijection, judge_hmm, seeds_sentence
 from llmlab.papers.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.settings import BIJECTION, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
+from llmlab.papers.settings import BIJECTION, HMM, LSTM, MLP_POSITION, TRANSFORMER
 from llmlab.papers.statistics import bootstrap_interval
-
-# Task by task, the models without attention that are claimed to fail though they see the same evidence.
-RIVALS = {BIJECTION: (MLP_PREFIX,), HMM: (LSTM, MLP_PREFIX)}
 
 
 def judge_architecture(transformer: Sequence[Calibrated], rivals: Sequence[Calibrated]) -> str:

@@ -1,0 +1,48 @@
+"""A check from its plan to its report: deeper models and models without attention are trained, judged and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+from llmlab.experiments.launcher import make_folder
+from llmlab.papers.bayesian_geometry import geometry_check, judge, plan
+from llmlab.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size
+from llmlab.papers.check import CheckWorker
+from llmlab.papers.checks import CheckFolder, CheckRequest, plan_check
+from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, read_paper, read_result
+from llmlab.papers.settings import BIJECTION
+from llmlab.runs.folder import PAPERS
+
+_TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}
+_TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_windows": 16, "train.eval_interval": 2}
+TINY = Size(1, {BIJECTION: _TINY, DEEP: _TINY | {"model.n_layer": 2, "data.pairs": 4}}, sequences=50)
+
+
+def test_a_check_trains_judges_and_draws_and_measures_the_geometry_once(outputs: Path) -> None:
+    with (
+        mock.patch.dict(plan.SIZES, minutes=TINY),
+        mock.patch.object(plan, "SHOWN", ()),
+        mock.patch.object(geometry_check, "_QUERY_SEQUENCES", 6),
+    ):
+        paper, claims = read_paper("bayesian-geometry"), [ARCHITECTURE, ALIGNMENT, LAYERS]
+        record = plan_check(CheckRequest(paper, "minutes", outputs, claims, name="deep"))
+        folder = CheckFolder(outputs / PAPERS / record.id)
+        make_folder(folder, record)
+        CheckWorker(folder).run()
+        assert folder.status().state == "finished"
+        result = read_result(folder.results_json)
+        found = {one.claim: one for one in result.verdicts}
+        assert list(found) == claims
+        assert found[ARCHITECTURE].verdict == found[LAYERS].verdict == INCONCLUSIVE  # one seed, which learned nothing
+        assert found[ALIGNMENT].verdict in (INCONCLUSIVE, NOT_SUPPORTED)
+        assert found[ALIGNMENT].n == 6
+        charts = [chart.name for one in result.verdicts for chart in one.charts]
+        assert charts == ["architecture-bijection", "alignment", "alignment-cosine", "layers", "heads"]
+        assert all((folder.figures / f"{name}.svg").is_file() for name in charts)
+        report = folder.report.read_text()
+        assert "The geometry as a whole: open." in report
+        assert "alignment inconclusive" in report
+        with mock.patch.object(judge, "check_geometry", side_effect=AssertionError):
+            again = {one.claim: one for one in judge.late(CheckWorker(folder)._check())}
+        assert again == {claim: found[claim] for claim in (ALIGNMENT, LAYERS)}
