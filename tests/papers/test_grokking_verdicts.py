@@ -127,6 +127,7 @@ def test_the_onset_is_the_last_checkpoint_in_the_first_tenth_of_the_way() -> Non
     assert run(held_accuracy=[0.4, 0.4, 0.42, 0.46, 0.96, 1.0]).onset == 2
     assert run().gone(FALLING) == pytest.approx(2.0 / 2.9)
     assert run(held_accuracy=[1.0] * 6).onset is None
+    assert run(held_accuracy=[0.4, 0.4, 0.5, 0.1, 0.96, 1.0], train_accuracy=[1, 1, 1, 0.3, 1, 1]).onset == 1  # a spike
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,16 @@ class Trajectory:
     def onset(self) -> int | None:
         """Place of the last checkpoint before held-out accuracy leaves the first tenth of its way.
 
-        The way goes from its level at the fit to generalising. None where both come at the same checkpoint, or never.
+        The way goes from its level at the fit to generalising. Checkpoints in a spike of the loss, at which the
+        training sums are lost for a while, stand on no plateau and are passed over. None where both come at the same
+        checkpoint, or never.
         """
         fitted, generalised = self.fitted, self.generalised
         if fitted is None or generalised is None or fitted >= generalised:
             return None
         way = np.array(self.held_accuracy[fitted : generalised + 1])
-        low = way <= way[0] + ONSET * (way[-1] - way[0])
+        known = np.array(self.train_accuracy[fitted : generalised + 1]) >= FITTED
+        low = known & (way <= way[0] + ONSET * (way[-1] - way[0]))
         return fitted + int(np.flatnonzero(low)[-1])
 
     def gone(self, losses: list[float]) -> float | None:
