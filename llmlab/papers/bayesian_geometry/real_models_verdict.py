@@ -230,17 +230,22 @@ def _seen(names: Sequence[str], outcomes: Sequence[str], refused: Mapping[str, s
 
 
 def _papers(models: Sequence[Values]) -> PapersCriterion:
-    shares = [values["texts"]["mixed"]["pc1"][-1] for values in models]
-    chance = [one["pc1"] for values in models for one in values["untrained"]]
-    passing = sum(share > bounds.PC1_SHARE for share in shares)
+    texts = [values["texts"]["mixed"] for values in models]
+    one, two = [found["pc1"][-1] for found in texts], [found["pc12"][-1] for found in texts]
+    chance = [found["pc1"] for values in models for found in values["untrained"]]
     by_chance = sum(share > bounds.PC1_SHARE for share in chance)
+    passing = sum(share > bounds.PC1_SHARE for share in two)  # the share of both is never less than that of the first
     return PapersCriterion(
         passing > len(models) / 2,
-        f"PC1 of the last layer's values above {bounds.PC1_SHARE:.0%} on mixed texts: {passing} of {len(models)} "
-        f"models ({', '.join(f'{share:.0%}' for share in shares)}); of models with random weights, on evidence "
-        f"prompts, {by_chance} of {len(chance)}. It does not ask whether PC1 is entropy. For beliefs they "
-        "name no bound.",
+        f"PC1, or PC1 and PC2, of the last layer's values above {bounds.PC1_SHARE:.0%} on mixed texts: {passing} of "
+        f"{len(models)} models (PC1 {_listed(one)}, both {_listed(two)}); PC1 of models with random weights, on "
+        f"evidence prompts: {by_chance} of {len(chance)}. It does not ask whether the component is entropy. For "
+        "beliefs they name no bound.",
     )
+
+
+def _listed(shares: Sequence[float]) -> str:
+    return ", ".join(f"{share:.0%}" for share in shares)
 
 
 def _below(p: float | None) -> bool:
