@@ -37,8 +37,8 @@ PAPER_KEYS = 5  # paper (Nanda): key frequencies of its main model, of 56
 
 # Progress ----------------------------------------------------------------------------------------------------------
 
-# ours: test accuracy jumps where it leaves the first tenth of its way from the fit to generalising. Added when the first
-# run was seen: only checkpoints that know the training sums count, since a spike of the loss throws everything back.
+# ours: test accuracy jumps where it leaves the first tenth of its way from the fit to generalising. Added once the
+# first run was seen: only checkpoints that know the training sums count, for a spike of the loss throws all back.
 ONSET = 0.1
 # ours: the share of their own way, from the fit to generalising, that both losses must have gone before that. The
 # lower one is what a measure goes that moves with test accuracy.

@@ -42,8 +42,7 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
     said = [f"Held-out accuracy reached {bounds.GENERALISED:.0%} in {len(times)} of {len(with_decay)} runs."]
     if times:
         said.append(
-            f"It took at least {min(times):.3g} to {max(times):.3g} times as many steps as {bounds.FITTED:.0%} of the "
-            "training sums."
+            f"It took at least {_span(times, '.3g')} times as many steps as {bounds.FITTED:.0%} of the training sums."
         )
     said += [_plateau(with_decay), seeds_sentence(outcomes)]
     return Verdict(
@@ -99,11 +98,11 @@ def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory
     last = [run.held_accuracy[-1] for run in without]
     lasted = min(run.steps[-1] for run in without)
     said = [f"With weight decay {with_decay[0].weight_decay:g}, {len(took)} of {len(with_decay)} runs generalised"]
-    said[-1] += f", after {min(took):,} to {max(took):,} steps." if took else "."
+    said[-1] += f", after {_span(took, ',')} steps." if took else "."
     reached = sum(run.generalised is not None for run in without)
     said.append(
         f"Without, {reached} of {len(without)} did within {lasted:,} steps, and held-out accuracy ended at "
-        f"{min(last):.0%} to {max(last):.0%}."
+        f"{_span(last, '.0%')}."
     )
     if median is not None:
         said.append(f"That is {lasted / median:.1f} times the median with weight decay.")
@@ -161,7 +160,7 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         seeds=_seeds(runs),
         papers_criterion=_papers_fourier(runs),
         reason=(
-            f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {min(counts)} to {max(counts)} of {frequencies} "
+            f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {_span(counts, 'd')} of {frequencies} "
             f"frequencies{then}, and in at least {min(min(run.random_keys) for run in runs)} with random weights. On "
             f"these frequencies alone {np.mean([run.restricted_accuracy[-1] for run in runs]):.0%} of held-out sums "
             f"are right, without them {np.mean([run.excluded_accuracy[-1] for run in runs]):.0%}, with everything "
@@ -248,6 +247,12 @@ def _some(runs: Sequence) -> Sequence:
     if not runs:
         raise ValueError("there is no run to judge")
     return runs
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """`3 to 5`, or one number where all are alike."""
+    ends = [f"{end:{form}}" for end in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _seeds(runs: Sequence[Trajectory]) -> list[int]:
