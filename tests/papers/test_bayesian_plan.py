@@ -24,6 +24,7 @@ def test_each_claim_trains_what_it_is_read_on() -> None:
     assert groups("minutes", "architecture") == rivals
     assert groups("hour", "architecture") == rivals | {"hmm": 4, "hmm-lstm": 4, "hmm-mlp-prefix": 4}
     assert groups("minutes", "calibration", "architecture")["bijection"] == 5
+    assert groups("minutes", "focusing", "real-models") == {}
     assert groups("minutes", "layers", "keys", seeds=2) == {"duplicates": 2, DEEP: 2}
 
 

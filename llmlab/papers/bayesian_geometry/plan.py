@@ -54,6 +54,8 @@ class Size:
         """Which runs of the transformer a claim is read on. The geometry is read where entropy varies at each place."""
         if claim == ARCHITECTURE:
             return self.rivals
+        if claim in OF_MODELS:
+            return ()
         if claim in (ALIGNMENT, LAYERS):
             return (self.deep,)
         return (BIJECTION, DUPLICATES, HMM) if claim == CALIBRATION else (DUPLICATES,)
