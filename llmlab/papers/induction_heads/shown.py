@@ -14,52 +14,59 @@ from llmlab.papers.induction_heads.found import Found
 from llmlab.papers.induction_heads.verdicts import BySeed, lag_of
 from llmlab.papers.records import Verdict
 
-_STEPS = Axis("step")
 _LOSS = Axis("loss of the second reading", "nats")
 
 
 def show_layers(verdict: Verdict, two: BySeed, one: BySeed) -> Verdict:
     """Loss and best induction score along training, of both kinds of model."""
-    runs = [(f"two layers, seed {seed}", found) for seed, found in sorted(two.items())]
-    runs += [(f"one layer, seed {seed}", found) for seed, found in sorted(one.items())]
-    first, end = runs[0][1], max(float(found.steps[-1]) for _, found in runs)
-    floors = [_level("ln V: knowing nothing", first.ln_v, end), _level("counts and places", first.by_counting, end)]
+    groups = {"two layers": two, "one layer": one}
+    first, end = two[min(two)], max(float(found.steps[-1]) for group in groups.values() for found in group.values())
     verdict.charts = [
         Chart(
             "loss-by-step",
             "Loss of the second reading",
-            _STEPS,
+            Axis("step"),
             _LOSS,
-            [Series(name, _numbers(found.steps), found.loss) for name, found in runs] + floors,
-            caption="What each token costs that could be copied. Dashed: what it costs to know nothing, and what a "
-            "reasoner pays that counts tokens and knows places, but compares no two places.",
+            [
+                _band(name, [(found.x, np.array(found.loss)) for found in group.values()])
+                for name, group in groups.items()
+            ]
+            + [_level("ln V: knowing nothing", first.ln_v, end), _level("counts and places", first.by_counting, end)],
+            caption="What each token costs that could be copied: medians of seeds, from the least to the largest. "
+            "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows places, but "
+            "compares no two places.",
         ),
         Chart(
             "induction-by-step",
             "Induction score of the best head",
-            _STEPS,
+            Axis("step"),
             Axis("induction score"),
-            [Series(name, _numbers(found.steps), found.best.tolist()) for name, found in runs]
+            [_band(name, [(found.x, found.best) for found in group.values()]) for name, group in groups.items()]
             + [_level("an induction head", bounds.HEAD, end)],
-            caption="How much of a head's attention goes from a token to what followed it the first time; 1 is all.",
+            caption="How much of a head's attention goes from a token to what followed it the first time; 1 is all. "
+            "Medians of seeds, from the least to the largest.",
         ),
     ]
-    rows = [[name, f"{found.loss[-1]:.3f}", f"{found.best[-1]:.2f}"] for name, found in runs]
+    rows = [
+        [f"{name}, seed {seed}", f"{found.loss[-1]:.3f}", f"{found.best[-1]:.2f}"]
+        for name, group in groups.items()
+        for seed, found in sorted(group.items())
+    ]
     verdict.tables = [Table("After training", ["model", "loss, nats", "best induction score"], rows)]
     return verdict
 
 
 def show_change(verdict: Verdict, two: BySeed) -> Verdict:
     """Score and loss of each run on one axis, and when each changed."""
-    series, rows = [], []
+    scores, losses, rows = [], [], []
     for seed, found in sorted(two.items()):
         window = rise_window(found.x, found.best, bounds.RISE_SHARE)
         loss = np.array(found.loss)
         if window is None or loss[-1] >= loss[0]:
             continue
-        times = (found.x / half_way(found.x, found.best)).tolist()
-        series.append(Series(f"score risen, seed {seed}", times, _done(found.best)))
-        series.append(Series(f"loss fallen, seed {seed}", times, _done(loss)))
+        times = found.x / half_way(found.x, found.best)
+        scores.append((times, _done(found.best)))
+        losses.append((times, _done(loss)))
         rows.append(
             [
                 str(seed),
@@ -76,8 +83,9 @@ def show_change(verdict: Verdict, two: BySeed) -> Verdict:
                 "Score and loss change together",
                 Axis("step, of the one at which the score is half-way up"),
                 Axis("share of the whole change"),
-                series,
-                caption="Each run on its own clock: at 1 its best induction score is half-way up.",
+                [_band("induction score, risen", scores), _band("loss, fallen", losses)],
+                caption="Each run on its own clock: at 1 its best induction score is half-way up. Medians of seeds, "
+                "from the least to the largest.",
             )
         ]
         columns = ["seed", "steps of the rise", "of training until then", "fall of the loss in it", "loss's lag"]
@@ -110,23 +118,16 @@ def show_composition(verdict: Verdict, two: BySeed) -> Verdict:
 
 def _heads(found: Sequence[Found]) -> Chart:
     """All heads of the last checkpoints, by what they do."""
-    last = [(np.array(one.previous[-1]), np.array(one.induction[-1])) for one in found]
-    layers = [np.broadcast_to(np.arange(len(one))[:, None], one.shape) for one, _ in last]
+    previous, induction = (np.array([getattr(one, name)[-1] for one in found]) for name in ("previous", "induction"))
     return Chart(
         "heads-by-layer",
         "What each head does",
         Axis("previous-token score"),
         Axis("induction score"),
         [
-            Series(
-                "heads",
-                np.concatenate([previous.ravel() for previous, _ in last]).tolist(),
-                np.concatenate([induction.ravel() for _, induction in last]).tolist(),
-                POINTS,
-                color=_numbers(np.concatenate([layer.ravel() for layer in layers])),
-            )
+            Series(f"layer {layer}", previous[:, layer].ravel().tolist(), induction[:, layer].ravel().tolist(), POINTS)
+            for layer in range(previous.shape[1])
         ],
-        color_label="layer",
         caption="Every head of every seed after training. Right: it attends to the token before. Up: to what came "
         "after the same token the last time.",
     )
@@ -194,9 +195,17 @@ def _level(name: str, y: float, end: float) -> Series:
     return Series(name, [0.0, float(end)], [y, y], DASHED)
 
 
-def _done(y: np.ndarray) -> list[float]:
+def _band(name: str, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Series:
+    """Curves (x, y) [N] as their median with the least and the largest, on the x of the first that all have."""
+    end = min(x[-1] for x, _ in curves)
+    x = curves[0][0][curves[0][0] <= end]
+    y = np.array([np.interp(x, *curve) for curve in curves])
+    return Series(name, x.tolist(), np.median(y, 0).tolist(), LINE, y.min(0).tolist(), y.max(0).tolist())
+
+
+def _done(y: np.ndarray) -> np.ndarray:
     """y [N] as the share of its whole change that has come."""
-    done: list[float] = ((y - y[0]) / (y[-1] - y[0])).tolist()
+    done: np.ndarray = (y - y[0]) / (y[-1] - y[0])
     return done
 
 
