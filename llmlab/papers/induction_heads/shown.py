@@ -100,7 +100,7 @@ def show_composition(verdict: Verdict, two: BySeed) -> Verdict:
     heads = min((len(one.removed) for one in found), default=0)
     if not heads:
         return verdict
-    names = ["the most", "second", "third", *(f"{place}th" for place in range(4, heads + 1))][:heads]
+    names = ["the most", "second", "third", "fourth", *(f"{place}th" for place in range(5, heads + 1))][:heads]
     score = np.array([[head.induction for head in one.by_previous[:heads]] for one in found])
     loss = np.array([[head.loss for head in one.by_previous[:heads]] for one in found])
     intact = _level("no head removed", float(np.median([one.best[-1] for one in found])), heads - 1)
