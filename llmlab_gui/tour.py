@@ -195,6 +195,12 @@ def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
             "keeps it, and compares it with what came.",
         ),
         Stop(
+            dock("claims"),
+            "Check a claim",
+            "What papers claim, claim by claim. The workspace Paper trains what a check needs, judges by bounds that "
+            "were fixed before, and shows the evidence; say first which verdict you expect.",
+        ),
+        Stop(
             dock("learn"),
             "Understand why",
             "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "

@@ -17,7 +17,7 @@ from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.charts.picture import Cell
 from llmlab_gui.charts.scale_item import ScaleItem
-from llmlab_gui.charts.series_colors import sequence_colors, series_color
+from llmlab_gui.charts.series_colors import seen_part, sequence_colors, series_color
 from llmlab_gui.theme import current_theme
 
 _FEW = 6  # series that are told apart by hue; more have an order, and its colours
@@ -230,7 +230,7 @@ class ClaimChart(FigureChart):
 
     def _scale(self, chart: Chart) -> ColorScale | None:
         values = [value for one in chart.series if one.kind == POINTS for value in one.color]
-        return fitted(floats(values), signed=False) if values else None
+        return seen_part(fitted(floats(values), signed=False)) if values else None
 
     def _seen(self) -> Line:
         chart = self.chart

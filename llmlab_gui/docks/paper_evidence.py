@@ -81,7 +81,7 @@ class EvidenceDock(LabDock):
         )
         self.evolution_button = menu_button("Evolution", "See what a finished run's checkpoints look like inside")
         self._lay_out()
-        self.caption(_CAPTION, "experiments")
+        self.caption(_CAPTION, "statistics-of-claims")
         self.charts.currentIndexChanged.connect(self._draw)
         for button in (self.log_x, self.log_y):
             button.clicked.connect(self._logs_chosen)

@@ -44,6 +44,7 @@ class CheckForm(QWidget):
         self.seeds = QSpinBox()
         self.seeds.setRange(0, 100)
         self.seeds.setSpecialValueText("as many as the size has")
+        self.seeds.setMinimumHeight(self.seeds.sizeHint().height())  # else the row of claims takes some of it
         self.seeds.setAccessibleName("Seeds")
         self.seeds.setToolTip("Runs that differ in their seed only: a verdict needs most of them to agree")
         self.model = ReferenceBox("Models to be tested")
