@@ -101,7 +101,7 @@ def test_the_verdict_is_that_of_the_models_and_shows_their_lines() -> None:
     assert found.statistic.value == pytest.approx(np.exp(0.045) - 1, rel=0.02)
     assert found.interval is not None
     assert found.interval[0] < np.exp(0.045) - 1 < found.interval[1]
-    assert "7 times (deep)" in found.reason  # e^2
+    assert "7.4 times (deep)" in found.reason  # e^2
     assert [series.kind for series in found.charts[0].series] == ["line", "dashed"]
     assert "With random weights" not in found.reason
     random = reading(noisy(np.sqrt(1.0 + 4.0 * np.arange(31))))

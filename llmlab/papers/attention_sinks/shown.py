@@ -104,7 +104,7 @@ def moved_chart(found: Sequence[Found]) -> Chart:
         found,
         "moved-tokens",
         "Attention on another place, by what stands there",
-        "The same tokens in the middle of the prompt, with 95 % intervals over prompts. A token that draws attention "
+        "The same tokens a quarter into the prompt, with 95 % intervals over prompts. A token that draws attention "
         "here as it does in the first place is a sink by itself.",
         moved=True,
     )
@@ -202,8 +202,15 @@ def norms_table(found: Sequence[Found], curves: dict[str, Growth | None], outcom
                     "",
                 ]
             )
-    columns = ["model", "parameters", "blocks", "growth a layer", "R^2 of the line", "AIC of linear, over it"]
-    columns += ["AIC of root, over it", "first token's norm over the others', at most", "says"]
+    columns = [
+        "model",
+        "parameters",
+        "blocks",
+        "growth a layer",
+        "R^2 of the line",
+        "AIC of a linear curve less the line's",
+    ]
+    columns += ["AIC of a root curve less the line's", "first token's norm over the others', at most", "says"]
     return Table("Growth of the norm", columns, rows)
 
 

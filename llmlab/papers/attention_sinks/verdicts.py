@@ -156,7 +156,7 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
             words += f"With random weights it grows {_curve_words(chance)}. "
     if short := [name for name, one in curves.items() if one is None]:
         words += f"Too few layers to tell curves apart: {', '.join(short)}. "
-    words += f"The first token's norm is up to {_listed(first_over_others(texts), '{:,.0f} times')} the others'. "
+    words += f"The first token's norm is up to {_listed(first_over_others(texts), '{:,.1f} times')} the others'. "
     return Verdict(
         claim=NORMS,
         verdict=by_models(list(outcomes.values())),
@@ -183,8 +183,8 @@ def first_over_others(texts: dict[str, Reading]) -> dict[str, float]:
 def _curve_words(curve: Growth) -> str:
     rate, rival = np.expm1(curve.slope), curve.aic[curve.rival]
     return (
-        f"by {rate:.1%} a layer over places {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other curve "
-        f"is {curve.rival}, with an AIC of {abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
+        f"by {rate:.1%} a layer after blocks {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other "
+        f"curve is {curve.rival}, with an AIC of {abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
     )
 
 
