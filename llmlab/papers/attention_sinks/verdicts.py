@@ -182,9 +182,10 @@ def first_over_others(texts: dict[str, Reading]) -> dict[str, float]:
 
 def _curve_words(curve: Growth) -> str:
     rate, rival = np.expm1(curve.slope), curve.aic[curve.rival]
+    than = f"{abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
     return (
         f"by {rate:.1%} a layer after blocks {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other "
-        f"curve is {curve.rival}, with an AIC of {abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
+        f"curve is {curve.rival}, with an AIC of {than}"
     )
 
 
