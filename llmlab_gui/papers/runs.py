@@ -23,14 +23,23 @@ def opens_in_panels(record: ExperimentRecord, arm: Arm) -> bool:
 
 
 def share_done(row: ExperimentRow) -> float:
-    """The share of the whole plan's time that is spent, judging included, 0 to 1."""
-    status = row.status
+    """The share of the whole plan that is done, judging included, 0 to 1: its parts weigh as much as they take.
+
+    Of a plan without runs the time that is spent, of all that was expected.
+    """
+    status, record = row.status, row.record
     if status.state == "finished":
         return 1.0
-    if status.eta_seconds is None or status.active_seconds <= 0:
-        return 0.0
-    whole = status.active_seconds + max(0.0, status.eta_seconds)
-    return min(1.0, status.active_seconds / whole) if whole > 0 else 0.0
+    if not record.arms:
+        left = status.eta_seconds
+        whole = status.active_seconds + left if left is not None and left > 0 else record.estimated_seconds
+        return min(1.0, status.active_seconds / whole) if whole > 0 else 0.0
+    done = 0.0
+    for arm in record.arms:
+        at = status.arms.get(arm.name)
+        if at is not None:
+            done += arm.estimated_seconds * (1.0 if at.ended else at.step / at.steps if at.steps else 0.0)
+    return min(1.0, done / record.estimated_seconds) if record.estimated_seconds > 0 else 0.0
 
 
 def standing_text(row: ExperimentRow) -> str:
