@@ -58,8 +58,11 @@ def stratified_permutation_p(
     """How often y, shuffled within strata, correlates within them as strongly as it does: (1 + k) / (1 + permutations).
 
     Two-sided, on |stratified_spearman|. Samples must be exchangeable within a stratum: one of each sequence (see
-    `one_of_each`). None where y or x is constant in every stratum: there is nothing to shuffle.
+    `one_of_each`). None where y is constant in every stratum: there is nothing to shuffle. 1 where x is constant in
+    those in which y varies: it says nothing of y, whatever the order.
     """
+    if not _centred_ranks(y, strata).any():
+        return None
     return _permutation_p(*_within(x, y, strata), strata, permutations, seed)
 
 
@@ -89,9 +92,7 @@ def rising_p(y: Array, permutations: int = PERMUTATIONS, seed: int = 0) -> float
     return float(1 + (shuffled @ places >= x @ places - tie).sum()) / (1 + permutations)
 
 
-def _permutation_p(x: Array, y: Array, strata: Array, permutations: int, seed: int) -> float | None:
-    if not x.any() or not y.any():
-        return None
+def _permutation_p(x: Array, y: Array, strata: Array, permutations: int, seed: int) -> float:
     _, place = np.unique(strata, return_inverse=True)
     order = np.argsort(place, kind="stable")
     x, y, place = x[order], y[order], place[order]

@@ -147,6 +147,13 @@ def test_an_axis_of_position_is_not_one_of_belief() -> None:
     assert found.gain < 0.01
 
 
+def test_position_and_nothing_else_is_refuted() -> None:
+    found = manifold(np.outer(-SAMPLES.stratum.astype(float), np.arange(1.0, 6.0)), SAMPLES)
+    assert found.rho > 0.8
+    assert (found.within, found.p, found.p_within) == (0, 1, 1)
+    assert judge_manifold(found, (1, 1), []) == NOT_SUPPORTED
+
+
 def test_entropy_that_is_the_position_cannot_be_told_from_it() -> None:
     samples = samples_of(Bijection(8, 7), 40)
     x = np.outer(samples.entropy, np.ones(5)) + np.random.default_rng(0).normal(0, 0.1, (len(samples.entropy), 5))

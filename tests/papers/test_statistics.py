@@ -12,6 +12,7 @@ from llmlab.papers.statistics import (
     heldout_ridge_r2,
     holm,
     one_of_each,
+    overall_permutation_p,
     participation_ratio,
     r2_beyond_strata,
     random_cosine_floor,
@@ -150,3 +151,21 @@ def test_a_rise_is_compared_with_all_orders() -> None:
     assert rising_p(np.ones(5)) == 1
     assert rising_p(np.arange(20)) == 1 / 1001
     assert rising_p(-np.arange(20)) == 1
+
+
+def test_p_of_unrelated_numbers_is_uniform_and_that_of_a_constant_is_one() -> None:
+    random, strata = np.random.default_rng(0), np.repeat(np.arange(4), 10)
+    y = random.normal(size=40)
+    for test in (stratified_permutation_p, overall_permutation_p):
+        # Both depend on the stratum, and on nothing else that they share.
+        p = np.array(
+            [
+                test(strata + random.normal(size=40), strata + random.normal(size=40), strata, 99, seed)
+                for seed in range(300)
+            ]
+        )
+        for level in (0.05, 0.2, 0.5, 0.8):
+            spread = np.sqrt(level * (1 - level) / len(p))
+            assert abs((p <= level).mean() - level) < 4 * spread
+        assert test(np.full(40, 3.0), y, strata, 99) == 1  # the place alone, say: nothing is left within it
+    assert stratified_permutation_p(strata * 1.0, y, strata, 99) == 1
