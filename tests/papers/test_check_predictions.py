@@ -19,6 +19,7 @@ from llmlab.notebook.notebook import Notebook
 from llmlab.papers.bayesian_geometry import plan
 from llmlab.papers.check import CheckWorker
 from llmlab.papers.checks import CheckFolder, find_check
+from llmlab.papers.records import read_result
 from llmlab.papers.settings import BIJECTION
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}
@@ -31,12 +32,7 @@ PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fai
 def tiny() -> Iterator[None]:
     """One run of two steps, and nobody who follows a worker."""
     size = replace(plan.SIZES["minutes"], seeds=1, tasks={BIJECTION: _TINY}, sequences=20)
-    sizes = mock.patch.dict(plan.SIZES, minutes=size)
-    with (
-        sizes,
-        mock.patch.object(plan, "BASELINES", (), create=True),
-        mock.patch.object(command, "follow", return_value=0),
-    ):
+    with mock.patch.dict(plan.SIZES, minutes=size), mock.patch.object(command, "follow", return_value=0):
         yield
 
 
@@ -93,6 +89,16 @@ def test_a_check_is_scored_when_it_has_ended_and_not_when_it_was_interrupted(
     out = capsys.readouterr().out
     assert "calibration supported, 70 % sure. It became inconclusive: wrong." in out
     assert "2.7 bits: a surprise" in out
+
+    # Begun again, it says the same: from what was kept, and from what has to be measured anew.
+    verdicts = read_result(folder.results_json).verdicts
+    assert verdicts
+    (kept,) = folder.measurements.glob("*.json")
+    for damage in (lambda: None, kept.unlink, lambda: kept.write_text("{")):
+        damage()
+        CheckWorker(folder).run()
+        assert read_result(folder.results_json).verdicts == verdicts
+    assert book.refresh().entries == [entry]
 
 
 def test_quantities_say_how_a_claim_is_predicted(capsys: pytest.CaptureFixture[str]) -> None:
