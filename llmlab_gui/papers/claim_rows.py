@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -12,10 +13,10 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CLAIM
 from llmlab.papers.checks import CheckOptions, options_of
 from llmlab.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
-from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.experiments.poller import ExperimentRow
 
 NO_TEST, NO_CHECK, NOT_ASKED, NO_VERDICT = "not tested here", "not checked yet", "not in this check", "no verdict"
+_LARGEST_WHOLE = 1e9  # written with all its digits
 # What a check that has no verdict on a claim says of it.
 _WITHOUT_VERDICT = {"running": "running", "stopping": "running", "finished": NO_VERDICT}
 
@@ -103,7 +104,7 @@ def value_text(statistic: Statistic, interval: list[float] | None) -> str:
 
 def p_text(p: float | None) -> str:
     """`0.003`; empty where no test was made."""
-    if p is None:
+    if p is None or not math.isfinite(p):
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -117,6 +118,8 @@ def criterion_text(verdict: Verdict | None) -> str:
 
 def number(value: float) -> str:
     """Three significant digits, or all of a whole number."""
-    if value == round(value) and abs(value) < 1e6:
+    if not math.isfinite(value):
+        return "–"
+    if 1000 <= abs(value) < _LARGEST_WHOLE or (abs(value) < _LARGEST_WHOLE and value == round(value)):
         return f"{value:,.0f}"
-    return read_out(float(f"{value:.3g}"), "value").rstrip("0").rstrip(".") if abs(value) >= 1e-3 else f"{value:.2g}"
+    return f"{value:.3g}"

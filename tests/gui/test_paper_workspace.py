@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.docks.paper_evidence import EvidenceDock
 from llmlab_gui.lab import Lab
-from llmlab_gui.papers.claim_rows import NO_TEST, NOT_ASKED
+from llmlab_gui.papers.claim_rows import NO_TEST, NOT_ASKED, number
 from llmlab_gui.papers.claims_model import VERDICT_COLUMN
 from llmlab_gui.theme import theme_notifier
 from llmlab_gui.workspaces import PAPER as WORKSPACE
@@ -316,6 +317,7 @@ def test_numbers_that_no_chart_has_a_place_for_are_left_out(
     chart = hostile["verdicts"][0]["charts"][0]
     chart["series"][0] |= {"x": [0, 1, 2, 3], "y": [float("nan"), 1e308, -1e308, 0.5], "low": [], "high": []}
     chart["title"] = "<img src=x>" * 1000
+    hostile["verdicts"][0] |= {"statistic": {"name": "s", "value": float("nan")}, "interval": [float("inf")] * 2}
     hostile["verdicts"][0]["reason"] = "# So *many* words. " * 100_000
     hostile["verdicts"][0]["tables"] = [{"title": "t", "columns": ["a"], "rows": [["b", "c"]] * 5000}]
     check.folder.results_json.write_text(json.dumps(hostile), encoding="utf-8")
@@ -325,6 +327,14 @@ def test_numbers_that_no_chart_has_a_place_for_are_left_out(
     evidence.grab()
     assert len(evidence.words.toPlainText()) < 20_000
     assert len(evidence.charts.currentText()) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01349, "0.0135"), (4.0, "4"), (120.4, "120"), (1_200_000.4, "1,200,000"), (2e-7, "2e-07"), (math.inf, "–")],
+)
+def test_numbers_are_written_with_the_digits_that_matter(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 @pytest.mark.parametrize("kind", ["line", "dashed", "points", "bars"])
