@@ -1,0 +1,58 @@
+"""Claims about pretrained models, from a model's folder to verdicts; a model that cannot be asked is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import llama, save
+
+from llmlab.corpora.tokenizers import Gpt2Tokenizer, save_hf_tokenizer
+from llmlab.errors import Cancelled
+from llmlab.papers.bayesian_geometry import focusing, judge, real_models
+from llmlab.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
+from llmlab.papers.bayesian_geometry.thresholds import RANDOM_MODELS
+from llmlab.papers.judging import Check
+from llmlab.papers.records import SUPPORTED
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Of a tiny Llama that reads GPT-2's tokens, and of one whose tokens are letters."""
+    monkeypatch.setitem(focusing.SIZES, "minutes", focusing.Size(5, 2, 1))
+    monkeypatch.setitem(real_models.SIZES, "minutes", real_models.Size(6, 2, 5, 2))
+    folder = save(llama(vocab_size=50257, max_position_embeddings=128), tmp_path / "words")
+    save_hf_tokenizer(Gpt2Tokenizer(), folder)
+    letters = save(llama(), tmp_path / "letters")
+    (tmp_path / "measurements").mkdir()
+    models = [str(folder), str(letters)]
+    return Check(list(OF_MODELS), "minutes", models, tmp_path / "outputs", tmp_path / "measurements")
+
+
+def test_models_are_measured_once_part_by_part_and_judged(check: Check, tmp_path: Path) -> None:
+    def interrupt(what: str, done: float, total: float) -> None:
+        if done / (total or 1) > 0.8 and "evidence" in what:
+            raise Cancelled
+
+    stopping = Check(check.claims, check.size, check.models, check.outputs, check.measurements, progress=interrupt)
+    with pytest.raises(Cancelled):
+        list(judge.late(stopping))
+    kept = {path: path.stat().st_mtime_ns for path in check.measurements.iterdir()}
+    assert len(kept) > 1 + RANDOM_MODELS + 2  # all of focusing; evidence, texts, and some models with random weights
+
+    attention, belief = judge.late(check)
+    assert (attention.claim, belief.claim) == (FOCUSING, REAL_MODELS)
+    assert SUPPORTED not in (attention.verdict, belief.verdict)
+    assert (attention.n, belief.n) == (5, 30)
+    assert attention.evidence["models"] == ["words", "letters"]  # texts can be read letter by letter
+    assert belief.evidence["models"] == ["words"]
+    assert "one token each" in belief.reason
+    assert str(tmp_path / "letters") in belief.reason
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+    for folder in check.models:
+        (Path(folder) / "model.safetensors").unlink()
+    assert next(iter(judge.late(check))).evidence == attention.evidence
