@@ -77,11 +77,16 @@ def _words(values: Values) -> str:
     )
     if most is None:
         return f"{said} Fewer than {bounds.RANDOM_MODELS} models with random weights were measured."
-    return f"{said} The most that it falls with random weights is {most:.0%}."
+    return f"{said} The most that it falls with random weights is {_percent(most)}."
 
 
 def _moved(fall: float) -> str:
-    return f"falls by {fall:.0%}" if fall >= 0 else f"rises by {-fall:.0%}"
+    return f"falls by {_percent(fall)}" if fall >= 0 else f"rises by {_percent(-fall)}"
+
+
+def _percent(share: float) -> str:
+    """Without the sign of what rounds to 0."""
+    return f"{round(share, 2) + 0.0:.0%}"
 
 
 def _papers(models: Sequence[Values]) -> PapersCriterion:
@@ -130,8 +135,8 @@ def _table(models: Sequence[Values]) -> Table:
                     f"{found['layers'][0]:.2f}",
                     f"{found['layers'][-1]:.2f}",
                     f"{found['fall']:.0%} ({found['interval'][0]:.0%} to {found['interval'][1]:.0%})",
-                    f"{found['quarters']:.0%}",
-                    "" if most is None else f"{most:.0%}",
+                    _percent(found["quarters"]),
+                    "" if most is None else _percent(most),
                 ]
             )
     columns = ["model", "", "first layer", "last layer", "fall", "fall, quarters", "random weights, most"]
