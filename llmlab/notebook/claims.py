@@ -15,6 +15,7 @@ from llmlab.errors import UsageError
 from llmlab.experiments.records import ExperimentRecord
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, QUANTITIES, Quantity
+from llmlab.papers.checks import options_of
 from llmlab.papers.records import VERDICTS, Paper, read_paper
 
 
@@ -27,8 +28,9 @@ def claim_quantity(name: str) -> Quantity:
 
 
 def quantities_of_check(record: ExperimentRecord) -> list[Quantity]:
-    """The claims that a check tests, in the paper's order."""
-    return [claim_quantity(f"{CLAIM}{record.options['paper']}/{id}") for id in record.options["claims"]]
+    """The claims that a check tests, in the paper's order. LabError where its record is damaged."""
+    asked = options_of(record)
+    return [claim_quantity(f"{CLAIM}{asked.paper}/{id}") for id in asked.claims]
 
 
 def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Prediction:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmlab.errors import LabError
 from llmlab.experiments.records import Arm
 from llmlab.files import read_json, write_json
 from llmlab.papers.records import Verdict
@@ -49,13 +50,17 @@ class Check:
     def kept(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What was measured before under this name, or what `make` finds now: plain values, finite numbers.
 
-        An interrupted check measures nothing twice. name: any text, as a model's reference.
+        An interrupted check measures nothing twice. name: any text, as a model's reference. LabError where a number is
+        not finite, as those of a model whose weights are not.
         """
         path = self.measurements / f"{_file_name(name)}.json"
         if (found := read_json(path)) is None:
             path.parent.mkdir(exist_ok=True)
-            write_json(path, made := dict(make()))
-            found = made
+            found = dict(make())
+            try:
+                write_json(path, found)
+            except ValueError as error:
+                raise LabError(f"{name} gives no numbers to judge.", "One of them is infinite, or none.") from error
         return found
 
 
