@@ -6,7 +6,8 @@
     lab:run?preset=baby&steps=300&model.n_layer=2           a run's set-up, filled in
     lab:finetune?base=first-gpt@final&method=full           the same, of fine-tuning
     lab:experiment?kind=learning-rate                       the same, of an experiment
-    paper:grokking   paper:grokking/generalises             a paper, a claim, in the workspace Paper
+    paper:grokking   paper:grokking/fourier                 a paper, a claim, in the workspace Paper
+    paper:attention-sinks/sink?model=first-gpt@final        the same, with a check of it on that model set up
     report.md   ../fine-tuning.md   results.json            a page or another file, by its way from the page
     https://...                                             the web
 
@@ -78,14 +79,22 @@ def read_link(url: str) -> Link:
     if parts.scheme == "workspace":
         return _workspace_link(name, values)
     if parts.scheme == "paper":
-        paper, _, claim = name.partition("/")
-        found = read_paper(paper)
-        return Link(PAPER, paper, {"claim": found.claim(claim).id if claim else ""})
+        return _paper_link(name, values)
     if parts.scheme == "lab":
         return _setup_link(url, name, values)
     if not parts.scheme and not parts.netloc and name and not name.startswith("/"):
         return Link(FILE, name)
     raise UsageError(f"{url!r} leads nowhere.", "A run is written lab:run?preset=baby&steps=300.")
+
+
+def _paper_link(name: str, values: dict[str, str]) -> Link:
+    paper, _, claim = name.partition("/")
+    found = read_paper(paper)
+    if claim:
+        claim = found.claim(claim).id
+    if values and (not claim or set(values) != {"model"}):
+        raise UsageError(f"{name} cannot be set up like that.", "A claim's link can have model=... and nothing else.")
+    return Link(PAPER, paper, {"claim": claim, **values})
 
 
 def _workspace_link(slug: str, values: dict[str, str]) -> Link:

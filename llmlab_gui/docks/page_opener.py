@@ -12,6 +12,7 @@ from llmlab.errors import LabError
 from llmlab.paths import resources_dir
 from llmlab_gui.concepts import Page, page_at
 from llmlab_gui.page_links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
+from llmlab_gui.workspaces import PAPER as PAPER_WORKSPACE
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -49,6 +50,9 @@ class PageOpener:
             self._lab.experiments.setup_requested.emit(link.values["kind"])
         elif link.kind == PAPER:
             self._lab.paper_requested.emit(link.target, link.values["claim"])
+            if "model" in link.values:
+                self._lab.workspace_requested.emit(PAPER_WORKSPACE)  # the page says how to go on: it stays in sight
+                self._lab.papers.want_check(link.values["claim"], link.values["model"])
         elif link.kind == WEB:
             QDesktopServices.openUrl(url)
 

@@ -102,6 +102,7 @@ class CheckDock(LabDock):
         self.checks.activated.connect(lambda place: self.desk.checks.set_current(self.checks.itemData(place)))
         self.arms_table.activated.connect(lambda _: self.open_run())
         self.desk.paper_changed.connect(self._paper_changed)
+        self.desk.check_wanted.connect(self._fill_wanted)
         self.desk.check_changed.connect(self._refresh)
         self.desk.checks.controller.started.connect(self._started)
         self._paper_changed()
@@ -240,6 +241,16 @@ class CheckDock(LabDock):
             self.show_empty("No paper is read", "Choose one in Paper: its claims are put to the test here.")
         else:
             self.show_body()
+        self._fill_wanted()
+
+    def _fill_wanted(self) -> None:
+        """What a page asks for: one claim on one model; kept until the paper has been read."""
+        if self.desk.wanted is None or self.desk.wanted[0] not in self.form.claims:
+            return
+        (claim, model), self.desk.wanted = self.desk.wanted, None
+        for id, box in self.form.claims.items():
+            box.setChecked(id == claim)
+        self.form.model.choose(model)
 
     def _started(self, check: str) -> None:
         if self.form.name.text().strip() == check:

@@ -25,12 +25,14 @@ class PaperDesk(QObject):
     paper_changed = Signal()  # the papers were read, or another one is read now
     claim_changed = Signal()  # another claim is looked at
     check_changed = Signal()  # which check of the paper is looked at, where it stands, or what came out of it
+    check_wanted = Signal()  # `wanted` was set: a page asks for a check to be set up
     failed = Signal(object)  # LabError
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.papers: list[Paper] = []
         self.looked = False  # whether the papers were read
+        self.wanted: tuple[str, str] | None = None  # the one claim and the model of a check that is to be set up
         self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(outputs, CHECKS, self)
         self._background = Background(self)
         self._asked = False
@@ -103,6 +105,11 @@ class PaperDesk(QObject):
         self.set_paper(paper)
         if claim:
             self.set_claim(claim)
+
+    def want_check(self, claim: str, model: str) -> None:
+        """A check of this claim alone, on this model, is to be set up: by whoever has a form for it."""
+        self.wanted = (claim, model)
+        self.check_wanted.emit()
 
     def set_paper(self, name: str) -> None:
         """Reads another paper, with the newest check of it."""

@@ -82,6 +82,8 @@ def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
         ("lab:delete?everything=1", "leads nowhere"),
         ("paper:groking", "no paper 'groking'"),
         ("paper:grokking/gone", "no claim 'gone'"),
+        ("paper:grokking?model=mine", "cannot be set up"),
+        ("paper:attention-sinks/sink?modle=mine", "cannot be set up"),
         ("gone.md", "gone.md names no file"),
         ("../../pyproject.toml", "names no file"),  # beyond what comes with the lab
     ],

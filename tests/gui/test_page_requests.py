@@ -8,21 +8,29 @@ import pytest
 from conftest import MakeWindow
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QLabel
+from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 
 from llmlab_gui.concepts import FIRST_PAGE, load_pages
 from llmlab_gui.dock_pages import DOCK_PAGES
 from llmlab_gui.docks.base import is_seen
 from llmlab_gui.docks.learn import LearnDock
+from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.setup import SetupDock
+from llmlab_gui.main_window import MainWindow
 
 WAIT = 30_000
 
 
-def test_the_first_hour_begins_with_its_first_page_in_sight(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = make_main_window()
+def settled(window: MainWindow) -> MainWindow:
+    """On the screen, with the arrangement that it has at the start."""
     window.show()
+    QApplication.processEvents()
+    return window
+
+
+def test_the_first_hour_begins_with_its_first_page_in_sight(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(make_main_window())
     window.findChild(QAction, "action.first_hour").trigger()
     learn = cast(LearnDock, window.docks["learn"])
     qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
@@ -39,12 +47,22 @@ def test_the_first_hour_begins_with_its_first_page_in_sight(make_main_window: Ma
     assert setup.name.text() == ""  # another run is not named like the one before
 
 
+def test_a_claims_link_sets_up_its_check(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(make_main_window())
+    learn = cast(LearnDock, window.docks["learn"])
+    learn.open_link(QUrl("paper:attention-sinks/sink?model=mine@final"))
+    form = cast(CheckDock, window.docks["check"]).form
+    qtbot.waitUntil(lambda: form.model.reference == "mine@final", timeout=WAIT)
+    assert [id for id, box in form.claims.items() if box.isChecked()] == ["sink"]
+    qtbot.waitUntil(lambda: is_seen(window.docks["check"]) and is_seen(learn), timeout=WAIT)
+    assert window.lab.papers.wanted is None  # asked for once: another paper's form is its own
+
+
 @pytest.mark.parametrize("workspace", ["look-inside", "write"])
 def test_a_page_that_asks_for_a_workspace_stays_in_sight(
     make_main_window: MakeWindow, qtbot: QtBot, workspace: str
 ) -> None:
-    window = make_main_window()
-    window.show()
+    window = settled(make_main_window())
     learn = cast(LearnDock, window.docks["learn"])
     window.lab.open_concept("attention")
     learn.open_link(QUrl(f"workspace:{workspace}"))
