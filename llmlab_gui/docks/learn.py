@@ -105,7 +105,7 @@ class LearnDock(LabDock):
         self._splitter.addWidget(self.list)
         self._splitter.addWidget(self.browser)
         self._splitter.setStretchFactor(1, 1)
-        self._splitter.setSizes([190, 600])
+        self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
         body = QWidget()
         layout = QVBoxLayout(body)
