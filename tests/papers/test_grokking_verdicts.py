@@ -150,6 +150,13 @@ def test_progress_is_both_losses_a_quarter_of_their_way_before_the_jump(
     assert judge_progress(one) == expected
 
 
+def test_losses_that_go_the_other_way_say_nothing_of_a_structure_that_grows() -> None:
+    up, down = [0.0, 0.0, 0.5, 0.8, 1.0, 1.0], [1.0, 1.0, 0.5, 0.2, 0.0, 0.0]
+    assert judge_progress(run(restricted_loss=down, excluded_loss=up)) == SUPPORTED
+    for restricted, excluded in ((up, down), (up, up), (down, down)):
+        assert judge_progress(run(restricted_loss=restricted, excluded_loss=excluded)) == INCONCLUSIVE
+
+
 def test_no_jump_is_no_verdict_on_progress() -> None:
     assert judge_progress(run(held_accuracy=[0.4] * 6)) == INCONCLUSIVE
     assert progress_verdict(seeds(run(held_accuracy=[0.4] * 6))).statistic.value is None

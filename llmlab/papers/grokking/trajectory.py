@@ -93,6 +93,16 @@ class Trajectory:
         return (losses[self.onset] - begin) / (end - begin) if end != begin else None
 
     @property
+    def grows(self) -> bool:
+        """Whether, from the fit to generalising, the key frequencies alone do better and all else does worse."""
+        if self.fitted is None or self.generalised is None:
+            return False
+        restricted, excluded = (
+            losses[self.generalised] - losses[self.fitted] for losses in (self.restricted_loss, self.excluded_loss)
+        )
+        return restricted < 0 < excluded
+
+    @property
     def keys(self) -> list[int]:
         """Key frequencies of the last checkpoint's embedding, the strongest first."""
         return key_frequencies(np.array(self.spectra[LAST]), KEY_SHARE)

@@ -197,10 +197,11 @@ def _papers_fourier(runs: Sequence[Trajectory]) -> PapersCriterion:
 
 
 def judge_progress(run: Trajectory) -> str:
-    """One run; inconclusive where it has no jump, or one of the losses says yes and the other no."""
+    """One run; inconclusive where it has no jump, one of the losses says yes and the other no, or one goes the way
+    that it would not go if the structure grew: the restricted loss up, or the excluded one down."""
     shares = [run.gone(run.restricted_loss), run.gone(run.excluded_loss)]
     known = [share for share in shares if share is not None]
-    if len(known) < len(shares):
+    if len(known) < len(shares) or not run.grows:
         return INCONCLUSIVE
     if min(known) >= bounds.GONE_BEFORE:
         return SUPPORTED
