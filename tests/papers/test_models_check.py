@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_models import llama, save
 
 from llmlab.corpora.tokenizers import Gpt2Tokenizer, save_hf_tokenizer
 from llmlab.errors import Cancelled
+from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.bayesian_geometry import focusing, judge, real_models
 from llmlab.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
 from llmlab.papers.bayesian_geometry.thresholds import RANDOM_MODELS
@@ -56,3 +58,12 @@ def test_models_are_measured_once_part_by_part_and_judged(check: Check, tmp_path
     for folder in check.models:
         (Path(folder) / "model.safetensors").unlink()
     assert next(iter(judge.late(check))).evidence == attention.evidence
+
+
+def test_a_model_with_an_adapter_has_the_shape_of_its_base() -> None:
+    base = llama()
+    adapted = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert isinstance(adapted, torch.nn.Module)
+    fresh, same = untrained_like(adapted, 3), untrained_like(base, 3)
+    assert type(fresh) is type(base)
+    assert all(map(torch.equal, fresh.parameters(), same.parameters()))

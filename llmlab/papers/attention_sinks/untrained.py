@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
 from llmlab.gpt.model import GPT
+from llmlab.inspection.modules import base_model
 from llmlab.sessions.memory import require_memory
 
 
@@ -22,5 +24,6 @@ def untrained_like(model: nn.Module, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         if isinstance(model, GPT):
             return type(model)(model.settings, model.vocab_size).eval()
-        fresh: nn.Module = type(model)(copy.deepcopy(model.config))  # transformers draws weights as the family does
+        plain: Any = base_model(model)  # an adapter has nothing to do with the shape
+        fresh: nn.Module = type(plain)(copy.deepcopy(plain.config))  # transformers draws weights as the family does
     return fresh.float().eval()
