@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyqtgraph as pg
@@ -246,6 +246,14 @@ class ClaimChart(FigureChart):
         if chart.categories:
             x.append(np.array([-0.5, len(chart.categories) - 0.5]))
         return np.concatenate(x), np.concatenate(y)
+
+    def _lines(self) -> Iterable[Line]:
+        """Bars reach down to their axis."""
+        for (x, y), (one, _) in zip(self._spots, self._shown, strict=True):
+            if one.kind == BARS:
+                yield np.repeat(x, 3), np.column_stack([np.zeros_like(y), y, np.zeros_like(y)]).ravel()
+            else:
+                yield x, y
 
     def _tip(self, line: int, place: int) -> str:
         chart = self.chart

@@ -9,13 +9,13 @@ from html import escape
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QSize
-from PySide6.QtGui import QColor, QMouseEvent
+from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab.experiments.records import Axis
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn
-from llmlab_gui.charts.legend_corner import emptiest_corner
+from llmlab_gui.charts.legend_corner import REACH, emptiest_corner
 from llmlab_gui.theme import current_theme, theme_notifier
 
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
@@ -37,9 +37,9 @@ class FigureChart(pg.PlotWidget):
 
     def __init__(self, name: str, parent: QWidget | None = None, *, bottom: NumberAxis | None = None) -> None:
         self._axes = {"bottom": bottom or NumberAxis("bottom"), "left": NumberAxis("left")}
+        self._pair: tuple[Axis, Axis] | None = None
         super().__init__(parent, axisItems=self._axes)
         self.log_x = self.log_y = False
-        self._pair: tuple[Axis, Axis] | None = None
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
         self.setAccessibleName(name)
         plot = self.getPlotItem()
@@ -97,6 +97,11 @@ class FigureChart(pg.PlotWidget):
 
     def minimumSizeHint(self) -> QSize:
         return QSize(200, 120)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        super().resizeEvent(event)
+        if self._pair is not None:
+            self._place_legend()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)
@@ -196,9 +201,14 @@ class FigureChart(pg.PlotWidget):
     def _place_legend(self) -> None:
         """Where it covers least."""
         (left, right), (bottom, top) = self._whole()
-        across, up = emptiest_corner(
+        room, takes = self._view.boundingRect(), self._legend.boundingRect()
+        reach = REACH
+        if room.width() > takes.width() and room.height() > takes.height():
+            reach = takes.width() / room.width() + _MARGIN, takes.height() / room.height() + _MARGIN
+        lines = (
             ((self.across(x) - left) / (right - left), (self.up(y) - bottom) / (top - bottom)) for x, y in self._lines()
         )
+        across, up = emptiest_corner(lines, reach)
         place = (across, 1 - up)  # a legend's places count from the top
         self._legend.anchor(place, place, offset=(-12 if across else 12, 8 if up else -8))
 
