@@ -189,6 +189,7 @@ def test_files_beside_a_page_open_and_others_do_not(
     assert [url.toLocalFile() for url in opened] == [str(tmp_path / "results" / "data.json")]
     dock.open_link(QUrl("../pages/loss.md"))  # a page, by its file
     assert dock.page_name == "loss"
+    (tmp_path.parent / "elsewhere.json").write_text("{}")  # it is there, and does not come with the lab
     dock.open_link(QUrl("../../elsewhere.json"))
     assert "is not there" in lab.errors[-1].what
     assert len(opened) == 1
