@@ -180,4 +180,7 @@ def test_the_run_shown_alone_is_the_middle_one_of_those_that_generalised() -> No
     never = run(seed=9, held_accuracy=[0.4] * 6)
     runs = [never, *(run(seed=seed, steps=[10, 50, 100, 200, 200 + seed, 400]) for seed in (3, 1, 2))]
     assert middle(runs).seed == 2
+    spike = replace(runs[3], held_accuracy=[*runs[3].held_accuracy[:5], 0.3])  # that one, lost at the end
+    assert middle([*runs[:3], spike]).seed == 1
+    assert "seed 2 lies in a spike" in fourier_verdict([*runs[1:3], spike]).reason
     assert middle([never]).seed == 9

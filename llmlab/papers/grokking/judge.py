@@ -10,6 +10,7 @@ from llmlab.experiments.records import Arm
 from llmlab.papers.grokking import shown, verdicts
 from llmlab.papers.grokking.measure import follow
 from llmlab.papers.grokking.plan import BETWEEN, WITH, WITHOUT
+from llmlab.papers.grokking.thresholds import GENERALISED
 from llmlab.papers.grokking.trajectory import Trajectory
 from llmlab.papers.judging import Check
 from llmlab.papers.records import Verdict
@@ -72,8 +73,10 @@ def _progress(runs: dict[str, list[Trajectory]]) -> Verdict:
 
 
 def middle(runs: list[Trajectory]) -> Trajectory:
-    """The run that is shown alone: of those that generalised, the one in the middle by how long it took."""
-    order = sorted((run.steps[run.generalised], run.seed) for run in runs if run.generalised is not None)
+    """The run that is shown alone: of those that generalise, at the last checkpoint too, the middle one by how long
+    it took."""
+    done = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] >= GENERALISED]
+    order = sorted((run.steps[run.generalised], run.seed) for run in done if run.generalised is not None)
     chosen = order[(len(order) - 1) // 2][1] if order else runs[0].seed
     return next(run for run in runs if run.seed == chosen)
 

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory
         claim=WEIGHT_DECAY,
         verdict=by_seeds(outcomes),
         statistic=Statistic("held-out accuracy at the end without weight decay", float(np.mean(last))),
-        interval=_interval(last),
+        interval=_interval(last, np.mean),
         threshold=(
             f"With weight decay {bounds.GENERALISED:.0%} of held-out sums are reached; without, they are not within "
             f"{bounds.WITHOUT_TIMES:g} times the median of those steps. Not supported where they are"
@@ -144,11 +145,18 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
     at_fit = [run.key_count[run.fitted] for run in runs if run.fitted is not None]
     then = f" ({np.mean(at_fit):.3g} on average when the training sums were just learned)" if at_fit else ""
     frequencies = runs[0].modulus // 2
+    columns = ("restricted_accuracy", "excluded_accuracy", "held_accuracy")
+    right = [float(np.mean([getattr(run, name)[-1] for run in runs])) for name in columns]
+    said = (
+        f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {_span(counts, 'd')} of {frequencies} frequencies{then}, "
+        f"and in at least {min(min(run.random_keys) for run in runs)} with random weights. On these frequencies alone "
+        f"{right[0]:.0%} of held-out sums are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
+    )
     return Verdict(
         claim=FOURIER,
         verdict=by_seeds(outcomes),
         statistic=Statistic("key frequencies", float(np.mean(counts)), f"of {frequencies}"),
-        interval=_interval([float(count) for count in counts]),
+        interval=_interval([float(count) for count in counts], np.mean),
         threshold=(
             f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
             f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
@@ -159,13 +167,7 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         n=len(runs),
         seeds=_seeds(runs),
         papers_criterion=_papers_fourier(runs),
-        reason=(
-            f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {_span(counts, 'd')} of {frequencies} "
-            f"frequencies{then}, and in at least {min(min(run.random_keys) for run in runs)} with random weights. On "
-            f"these frequencies alone {np.mean([run.restricted_accuracy[-1] for run in runs]):.0%} of held-out sums "
-            f"are right, without them {np.mean([run.excluded_accuracy[-1] for run in runs]):.0%}, with everything "
-            f"{np.mean([run.held_accuracy[-1] for run in runs]):.0%}. {_leak(runs)} {seeds_sentence(outcomes)}"
-        ),
+        reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
     )
 
 
@@ -181,6 +183,16 @@ def _leak(runs: Sequence[Trajectory]) -> str:
         "an average over all sums with one answer, and lends the held-out ones what was memorised of the others. What "
         f"changes is how much of the logits' variation such waves are: {first:.0%} then, {last:.0%} at the end."
     )
+
+
+def _spikes(runs: Sequence[Trajectory]) -> str:
+    """Which runs end where the loss has just shot up: what they had learned is gone for a while."""
+    ended = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] < bounds.GENERALISED]
+    if not ended:
+        return ""
+    seeds = ", ".join(str(run.seed) for run in ended)
+    known = _span([run.train_accuracy[-1] for run in ended], ".0%")
+    return f"The last checkpoint of seed {seeds} lies in a spike of the loss ({known} of the training sums are right)."
 
 
 def _papers_fourier(runs: Sequence[Trajectory]) -> PapersCriterion:
@@ -260,6 +272,6 @@ def _seeds(runs: Sequence[Trajectory]) -> list[int]:
     return [run.seed for run in runs]
 
 
-def _interval(values: Sequence[float]) -> list[float] | None:
-    """Of the mean or median over seeds; None of a single one."""
-    return list(bootstrap_interval(np.array(values), np.median)) if len(values) > 1 else None
+def _interval(values: Sequence[float], statistic: Callable[..., Any] = np.median) -> list[float] | None:
+    """Of a statistic over seeds; None of a single one."""
+    return list(bootstrap_interval(np.array(values), statistic)) if len(values) > 1 else None
