@@ -147,9 +147,10 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
     frequencies = runs[0].modulus // 2
     columns = ("restricted_accuracy", "excluded_accuracy", "held_accuracy")
     right = [float(np.mean([getattr(run, name)[-1] for run in runs])) for name in columns]
+    fewest = min(min(run.random_keys) for run in runs)
     said = (
         f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {_span(counts, 'd')} of {frequencies} frequencies{then}"
-        f", and in at least {min(min(run.random_keys) for run in runs)} with random weights. On these frequencies alone "
+        f", and in at least {fewest} with random weights. On these frequencies alone "
         f"{right[0]:.0%} of held-out sums are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
     )
     return Verdict(
