@@ -44,7 +44,6 @@ class CheckForm(QWidget):
         self.seeds = QSpinBox()
         self.seeds.setRange(0, 100)
         self.seeds.setSpecialValueText("as many as the size has")
-        self.seeds.setMinimumHeight(self.seeds.sizeHint().height())  # else the row of claims takes some of it
         self.seeds.setAccessibleName("Seeds")
         self.seeds.setToolTip("Runs that differ in their seed only: a verdict needs most of them to agree")
         self.model = ReferenceBox("Models to be tested")
@@ -54,6 +53,7 @@ class CheckForm(QWidget):
             line.setPlaceholderText("the pretrained models that are here")
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the check")
+        self.seeds.setMinimumHeight(self.name.sizeHint().height())  # a grid with lines that break gives it less
         self.name.setPlaceholderText("made from date and paper")
         self.name.setToolTip("The check's folder: letters, digits and . _ + -")
         self.note = QuietLabel()
