@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import lively, shape
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmlab.inspection.anatomy import anatomy_of
 from llmlab.inspection.capture import Edit, Point, run
@@ -87,7 +87,27 @@ def test_a_belief_that_does_not_read_the_stream_cannot_be_moved() -> None:
     assert max(found.effect, *found.random) == pytest.approx(0, abs=1e-6)
 
 
-FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * place for place in range(20)], [0.0] * 20)
+def test_an_axis_of_the_place_is_not_one_of_entropy_however_much_it_does() -> None:
+    class Blind(nn.Embedding):
+        """All tokens look alike: what the model believes depends on the place alone."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(torch.zeros_like(input))
+
+    model = lively(shape(n_layer=2, block_size=23), 16).requires_grad_(False)
+    model.token_embedding.__class__ = Blind
+    # Places lie on a line in the stream, as a model that counts what is left would have them.
+    line = torch.linspace(-3, 3, 23)[:, None] * model.position_embedding.weight[0]
+    model.position_embedding.weight.copy_(line)
+    found = axis_effects(model, SAMPLES, ANSWERS)
+    assert found.rho > 0.6
+    assert found.p_within is not None
+    assert found.p_within > 0.05  # nothing but rounding differs at a place
+    assert judge_axis(replace(found, effect=1.0)) == INCONCLUSIVE
+    assert judge_axis(replace(found, effect=1.0, p_within=0.01)) == SUPPORTED
+
+
+FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * place for place in range(20)], [0.0] * 20, 0.2, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +115,15 @@ FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * place for place in range(20)], [0.
     [
         ({}, SUPPORTED),
         ({"rho": 0.59}, INCONCLUSIVE),
+        ({"p_within": 0.051}, INCONCLUSIVE),
+        ({"p_within": None}, INCONCLUSIVE),
         ({"effect": 0.1801}, NOT_SUPPORTED),  # the 95th percentile of 0, 0.01, ... 0.19 is 0.1805
         ({"effect": 0.1806}, SUPPORTED),
     ],
 )
-def test_the_axis_must_follow_entropy_and_do_more_than_random_ones(values: dict[str, float], outcome: str) -> None:
+def test_the_axis_must_follow_entropy_and_do_more_than_random_ones(
+    values: dict[str, float | None], outcome: str
+) -> None:
     assert judge_axis(replace(FOUND, **values)) == outcome
 
 

@@ -27,7 +27,13 @@ from llmlab.papers.bayesian_geometry.metrics import divergence, entropy
 from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import bootstrap_interval, spearman
+from llmlab.papers.statistics import (
+    bootstrap_interval,
+    one_of_each,
+    spearman,
+    stratified_permutation_p,
+    stratified_spearman,
+)
 from llmlab.progress import Progress, quiet
 
 Array = np.ndarray
@@ -38,7 +44,8 @@ _LEAST_SHOWN = 1e-9  # bits: an axis of logarithms has no place for nothing at a
 class AxisEffects:
     """What removing one axis of a layer's stream does to the beliefs at the samples.
 
-    layer: whose output is changed. rho: |Spearman| of the axis, PC1, with entropy. effect: mean KL(before || after) in
+    layer: whose output is changed. rho: |Spearman| of the axis, PC1, with entropy; within: the same at a fixed place,
+    p_within: by permuting entropy there, uncorrected, None where it varies nowhere. effect: mean KL(before || after) in
     bits; error: by how much the entropy error grows. random, random_error: the same for each random axis.
     """
 
@@ -48,6 +55,8 @@ class AxisEffects:
     error: float
     random: list[float]
     random_error: list[float]
+    within: float
+    p_within: float | None
 
     @property
     def p(self) -> float:
@@ -80,8 +89,18 @@ def axis_effects(
         after = beliefs(model, samples, answers, removal)
         effects.append(float(divergence(before, after).mean()))
         errors.append(float(np.abs(entropy(after) - samples.entropy).mean() - exact))
-    rho = abs(spearman(z @ axis, samples.entropy))
-    return AxisEffects(layer, rho, effects[0], errors[0], effects[1:], errors[1:])
+    scores, h, strata = z @ axis, samples.entropy, samples.stratum
+    some = one_of_each(samples.sequence, seed)
+    return AxisEffects(
+        layer,
+        abs(spearman(scores, h)),
+        effects[0],
+        errors[0],
+        effects[1:],
+        errors[1:],
+        within=abs(stratified_spearman(scores, h, strata)),
+        p_within=stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
+    )
 
 
 class Removal(Edit):
@@ -118,8 +137,8 @@ def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], edit: 
 
 
 def judge_axis(found: AxisEffects) -> str:
-    """One trained model: inconclusive where the axis is not one of entropy."""
-    if found.rho < bounds.RHO:
+    """One trained model: inconclusive where the axis is not one of entropy, or of nothing but the place."""
+    if found.rho < bounds.RHO or found.p_within is None or found.p_within > bounds.P_NOTHING:
         return INCONCLUSIVE
     return SUPPORTED if found.effect > np.percentile(found.random, bounds.AXIS_PERCENTILE) else NOT_SUPPORTED
 
@@ -145,7 +164,8 @@ def causal_verdict(
         p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
         threshold=(
             f"above {bounds.AXIS_PERCENTILE:g} % of {bounds.RANDOM_AXES} random axes that move the stream as far; not "
-            f"supported, readout only, where it is not. The axis must follow entropy: |rho| at least {bounds.RHO:g}"
+            f"supported, readout only, where it is not. The axis must follow entropy: |rho| at least {bounds.RHO:g}, "
+            f"and p at most {bounds.P_NOTHING:g} at a fixed position"
         ),
         n=n,
         seeds=seeds,
@@ -178,6 +198,7 @@ def _table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Sequenc
         "model",
         "layer",
         "|rho|",
+        "at a fixed position",
         "effect, bits",
         "random axes, median",
         "largest",
@@ -187,17 +208,18 @@ def _table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Sequenc
     rows = []
     for seed, one, outcome in zip(seeds, found, outcomes, strict=True):
         effects = [f"{value:.4f}" for value in (one.effect, float(np.median(one.random)), max(one.random), one.error)]
-        rows.append([f"seed {seed}", str(one.layer), f"{one.rho:.2f}", *effects, outcome])
+        rows.append([f"seed {seed}", str(one.layer), f"{one.rho:.2f}", f"{one.within:.2f}", *effects, outcome])
     return Table("Removing the first component of the stream, beside random axes", columns, rows)
 
 
 def _words(found: Sequence[AxisEffects]) -> str:
-    effect, error, rho = (
-        float(np.median([getattr(one, name) for one in found])) for name in ("effect", "error", "rho")
+    effect, error, rho, within = (
+        float(np.median([getattr(one, name) for one in found])) for name in ("effect", "error", "rho", "within")
     )
     random = float(np.median([np.median(one.random) for one in found]))
     return (
-        f"Removing the first component of the stream before the last layer (|rho| {rho:.2f} with entropy) moves "
+        f"Removing the first component of the stream before the last layer (|rho| {rho:.2f} with entropy, "
+        f"{within:.2f} at a fixed position) moves "
         f"beliefs by {effect:.4f} bits and adds {error:.4f} bits to the entropy error; random axes move them by "
         f"{random:.4f} (medians of seeds)."
     )
