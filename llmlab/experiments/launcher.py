@@ -82,7 +82,7 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
         raise LabError(
             f"{folder.id} is already running.",
             f"Process {status.pid} is at it.",
-            f"Watch it in the window, or stop it first: llmlab-run experiment cancel {folder.id}",
+            f"Watch it in the window, or stop it first: {folder.cancel_command}",
         )
     requests.clear(folder.requests)
     status = replace(status, state="running", pid=None, heartbeat=time.time(), error=None)

@@ -200,6 +200,11 @@ class ExperimentFolder(WorkerFolder):
         return f"llmlab-run experiment resume {self.id}"
 
     @property
+    def cancel_command(self) -> str:
+        """What stops it in a terminal."""
+        return f"llmlab-run experiment cancel {self.id}"
+
+    @property
     def experiment_json(self) -> Path:
         return self.path / "experiment.json"
 

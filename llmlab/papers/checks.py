@@ -62,6 +62,10 @@ class CheckFolder(ExperimentFolder):
     def resume_command(self) -> str:
         return f"llmlab-run paper resume {self.id}"
 
+    @property
+    def cancel_command(self) -> str:
+        return f"llmlab-run paper cancel {self.id}"
+
 
 @dataclass(frozen=True)
 class CheckRequest:

@@ -71,6 +71,7 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
         CheckWorker(folder).run()
     assert folder.status().state == "stopped"
     assert read_result(folder.results_json).verdicts == []
+    assert folder.cancel_command.startswith("llmlab-run paper ")  # what is proposed where it runs already
     first = folder.run_of(record.arms[0], PAPERS)
     before = first.events.read_bytes()
 
