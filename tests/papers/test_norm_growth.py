@@ -81,6 +81,12 @@ def test_the_bounds_are_where_they_are_said_to_be() -> None:
     assert judge_norms(Growth(**change | {"aic": {"linear": 9.0, "root": bounds.CLEAR_AIC - 0.1}})) == INCONCLUSIVE
     assert judge_norms(Growth(**change | {"aic": {"linear": -bounds.CLEAR_AIC, "root": 9.0}})) == NOT_SUPPORTED
     assert judge_norms(None) == INCONCLUSIVE
+    # Random weights may give a straight line, too: the slope must lie above theirs.
+    assert judge_norms(straight, [straight, None]) == INCONCLUSIVE
+    flatter = Growth(**change | {"slope": straight.low / 2})
+    assert judge_norms(straight, [flatter]) == SUPPORTED
+    curved = Growth(**change | {"r2": bounds.STRAIGHT_R2 - 0.01})
+    assert judge_norms(straight, [curved]) == SUPPORTED
 
 
 def test_an_eighth_of_the_layers_is_left_out_at_either_end() -> None:

@@ -96,14 +96,22 @@ def growth_of(text: Reading) -> Growth | None:
     return growth(np.array(text.norms)[:, at], at) if len(at) >= bounds.MIDDLE_POINTS else None
 
 
-def judge_norms(found: Growth | None) -> str:
-    """One model."""
+def judge_norms(found: Growth | None, untrained: Sequence[Growth | None] = ()) -> str:
+    """One model: straight in logarithms, and steeper than any of its shape with random weights that is so, too."""
     if found is None:
         return INCONCLUSIVE
     rival = found.aic[found.rival]
     if found.low <= 0 or rival <= -bounds.CLEAR_AIC:
         return NOT_SUPPORTED
-    return SUPPORTED if found.r2 >= bounds.STRAIGHT_R2 and rival >= bounds.CLEAR_AIC else INCONCLUSIVE
+    if not _is_straight(found):
+        return INCONCLUSIVE
+    by_chance = max((one.slope for one in untrained if one is not None and _is_straight(one)), default=0.0)
+    return SUPPORTED if found.low > by_chance else INCONCLUSIVE
+
+
+def _is_straight(found: Growth) -> bool:
+    """Whether the logarithm of the norm is a line, and no other curve comes near it."""
+    return found.r2 >= bounds.STRAIGHT_R2 and found.aic[found.rival] >= bounds.CLEAR_AIC
 
 
 def first_ratio(text: Reading) -> Array:

@@ -133,14 +133,16 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     threshold = (
         f"over the middle layers (an eighth at each end left out) ln of the norm is a straight line with R^2 at least "
         f"{bounds.STRAIGHT_R2:g}, its slope's interval above 0, and its AIC at least {bounds.CLEAR_AIC:g} below that "
-        "of a linear and of a root curve. Not supported where the slope's interval reaches 0, or where another "
+        "of a linear and of a root curve; and that interval lies above the slope of every untrained model of which the "
+        "same can be said. Not supported where the slope's interval reaches 0, or where another "
         f"curve's AIC is {bounds.CLEAR_AIC:g} lower. Nothing can be said of fewer than {bounds.MIDDLE_POINTS} layers"
     )
     texts = {one.name: one.text for one in found if one.text is not None}
     if not texts:
         return _nothing(NORMS, threshold, refused)
     curves = {name: growth_of(text) for name, text in texts.items()}
-    outcomes = {name: judge_norms(curve) for name, curve in curves.items()}
+    chance = {one.name: [growth_of(other) for other in one.untrained] for one in found}
+    outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
     fitted = [one for one in found if curves.get(one.name) is not None]
     statistic, interval, words, count = Statistic("growth a layer", None), None, "", 0
     if fitted:
@@ -151,9 +153,8 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         statistic = Statistic("growth a layer", float(np.expm1(curve.slope)))
         count = len(texts[middle_one.name].norms)
         words = f"In {middle_one.name} the norm of all tokens but the first grows {_curve_words(curve)}. "
-        chance = growth_of(middle_one.untrained[0]) if middle_one.untrained else None
-        if chance is not None:
-            words += f"With random weights it grows {_curve_words(chance)}. "
+        if (one := next(iter(chance[middle_one.name]), None)) is not None:
+            words += f"With random weights it grows {_curve_words(one)}. "
     if short := [name for name, one in curves.items() if one is None]:
         words += f"Too few layers to tell curves apart: {', '.join(short)}. "
     words += f"The first token's norm is up to {_listed(first_over_others(texts), '{:,.1f} times')} the others'. "
