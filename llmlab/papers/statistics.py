@@ -214,7 +214,8 @@ def _heldout_r2(x: Array, y: Array, strata: Array, groups: Array, seed: int) -> 
         columns = np.column_stack([y, x])
         base = _stratum_means(columns[fitted], strata[fitted], strata)
         left = columns - base
-        predicted = base[held, 0] + _ridge(left[fitted, 1:], left[fitted, 0], left[held, 1:])
+        _, stratum, counts = np.unique(strata[fitted], return_inverse=True, return_counts=True)
+        predicted = base[held, 0] + _ridge(left[fitted, 1:], left[fitted, 0], left[held, 1:], 1 / counts[stratum])
         for place, guess in enumerate((np.full(held.sum(), y[fitted].mean()), base[held, 0], predicted)):
             error[place] += float(((y[held] - guess) ** 2).sum())
     if error[0] <= 0:
@@ -230,8 +231,12 @@ def _stratum_means(fitted: Array, fitted_strata: Array, strata: Array) -> Array:
     return means
 
 
-def _ridge(x: Array, y: Array, new: Array) -> Array:
-    """Predictions for `new` by ridge on standardised columns, its penalty by leave-one-out errors in closed form."""
+def _ridge(x: Array, y: Array, new: Array, own: Array) -> Array:
+    """Predictions for `new` by ridge on standardised columns, its penalty by leave-one-out errors in closed form.
+
+    own: a row's share in the mean that was taken from it; part of its leverage, without which as many columns as rows
+    would seem to predict without error.
+    """
     mean, scale = x.mean(0), x.std(0)
     scale[scale < _TIE] = np.inf  # a constant column says nothing
     u, s, vt = np.linalg.svd((x - mean) / scale, full_matrices=False)
@@ -240,7 +245,7 @@ def _ridge(x: Array, y: Array, new: Array) -> Array:
     best, weights = math.inf, np.zeros(x.shape[1])
     for penalty in _PENALTIES * len(x):
         shrunk = s**2 / (s**2 + penalty)
-        leverage = (u**2 @ shrunk) + 1 / len(x)
+        leverage = (u**2 @ shrunk) + own
         loo = (y - centre - u @ (shrunk * along)) / np.maximum(1 - leverage, _TIE)
         if (score := float((loo**2).mean())) < best:
             best, weights = score, vt.T @ (s / (s**2 + penalty) * along)

@@ -32,6 +32,7 @@ from llmlab.papers.bayesian_geometry.real_models_verdict import (
     real_models_verdict,
 )
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.papers.statistics import r2_beyond_strata
 from llmlab.sessions.model import OpenModel
 
 GPT2 = Gpt2Tokenizer()
@@ -66,6 +67,13 @@ def test_an_axis_of_the_prompts_length_is_caught() -> None:
     assert found.p_within is not None
     assert found.p_within > 0.05
     assert found.gain < 0.02
+
+
+@pytest.mark.parametrize("width", [120, 400])
+def test_as_many_columns_as_prompts_predict_nothing_by_themselves(width: int) -> None:
+    noise = np.random.default_rng(0).normal(size=(len(H), width))
+    strata, both = r2_beyond_strata(noise, H, PROMPTS.reports, SAMPLES.sequence)
+    assert both - strata == pytest.approx(0, abs=0.1)
 
 
 def test_exact_beliefs_have_no_error_and_even_ones_the_posteriors_missing_bits() -> None:

@@ -215,10 +215,10 @@ def _words(values: Values, asked: Sequence[Criterion]) -> str:
     against = [one.name for one in asked if one.refuted]
     missing = [one.name for one in asked if not one.met and not one.refuted]
     said = (
-        f"{values['model']}, {len(values['reports'])} evidence prompts: belief follows the posterior with rho "
-        f"{belief['rho']:.2f} at equal k and diverges from it by {belief['kl']:.2f} bits (a belief of one half: "
-        f"{values['even_kl']:.2f}). In the last layer's values PC1 has {axis['pc1']:.0%} of the variance and |rho| "
-        f"{axis['within']:.2f} with entropy at equal k."
+        f"{values['model']}, {len(values['reports'])} evidence prompts: the rank correlation of belief with the "
+        f"posterior is {belief['rho']:.2f} at equal k, and belief diverges from it by {belief['kl']:.2f} bits (one of "
+        f"one half: {values['even_kl']:.2f}). In the last layer's values PC1 has {axis['pc1']:.0%} of the "
+        f"variance and |rho| {axis['within']:.2f} with entropy at equal k."
     )
     said += f" Against the claim: {'; '.join(against)}." if against else ""
     return said + (f" Not met: {'; '.join(missing)}." if missing else "")
