@@ -7,6 +7,9 @@ from pathlib import Path
 
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.files import write_atomic
+from llmlab.notebook.locked import read_locked
+from llmlab.notebook.quantities import CHECK, CLAIM
+from llmlab.notebook.words import said
 from llmlab.papers.charts import Table
 from llmlab.papers.figures import draw_charts
 from llmlab.papers.records import CheckResult, Verdict, read_paper
@@ -22,7 +25,7 @@ def write_check_report(folder: ExperimentFolder, record: ExperimentRecord, resul
 
 
 def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
-    paper = read_paper(result.paper)
+    paper, predicted = read_paper(result.paper), dict(_predictions(record))
     yield f"# {paper.title}: does it hold here?"
     yield ""
     yield "| claim | verdict | statistic | interval | p | the paper's own criterion |"
@@ -44,6 +47,8 @@ def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
         yield ""
         yield verdict.reason
         yield ""
+        if expected := predicted.get(verdict.claim):
+            yield f"- Predicted before it began: {expected}"
         yield f"- Threshold: {verdict.threshold}"
         yield f"- The paper's own criterion: {verdict.papers_criterion.words}"
         if claim.contested:
@@ -66,6 +71,16 @@ def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
     yield f"- Versions: {', '.join(f'{name} {number}' for name, number in result.versions.items())}"
     for name, value in result.hardware.items():
         yield f"- {name[:1].upper()}{name[1:]}: {value}"
+
+
+def _predictions(record: ExperimentRecord) -> Iterator[tuple[str, str]]:
+    """Claims with what was expected of each."""
+    for values in record.predictions:
+        locked = read_locked(values)
+        if locked is not None and locked.sound(CHECK, record.id) and locked.prediction.quantity.startswith(CLAIM):
+            sure = locked.prediction.confidence
+            words = said(locked.prediction) + (f", {sure:.0%} sure" if sure is not None else "")
+            yield locked.prediction.quantity.rpartition("/")[2], words
 
 
 def _row(verdict: Verdict) -> str:
