@@ -26,6 +26,12 @@ _ALL_ORDERS = 8
 _AT_ONCE = 100  # permutations that are held in memory
 # Ridge penalties that are tried, in multiples of the number of rows, on standardised columns.
 _PENALTIES = np.geomspace(1e-6, 1e2, 17)
+# Student's t, 97.5 %, for 1 to 20 degrees of freedom (any table, as NIST/SEMATECH, section 1.3.6.7.2). With more it is
+# smaller by 6 % at most, so the last one errs on the wide side.
+_T_QUANTILES = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 # Two sums of the same numbers in another order differ by rounding; a permutation that ties counts as a tie.
 _TIE = 1e-9
 
@@ -167,6 +173,17 @@ def bootstrap_interval(
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(statistic(drawn, axis=1), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def mean_interval(x: Array) -> tuple[float, float]:
+    """95 % interval of the mean of a few independent numbers x [N >= 2], one a seed: Student's t (1908).
+
+    A bootstrap of five numbers covers the mean in 80 % of cases only, since it knows too little of their spread.
+    """
+    x = np.asarray(x, dtype=float)
+    times = _T_QUANTILES[min(len(x) - 2, len(_T_QUANTILES) - 1)]
+    mean, reach = float(x.mean()), times * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return mean - reach, mean + reach
 
 
 def participation_ratio(variances: Array) -> float:

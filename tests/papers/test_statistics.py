@@ -11,6 +11,7 @@ from llmlab.papers.statistics import (
     bootstrap_interval,
     heldout_ridge_r2,
     holm,
+    mean_interval,
     one_of_each,
     overall_permutation_p,
     participation_ratio,
@@ -169,3 +170,11 @@ def test_p_of_unrelated_numbers_is_uniform_and_that_of_a_constant_is_one() -> No
             assert abs((p <= level).mean() - level) < 4 * spread
         assert test(np.full(40, 3.0), y, strata, 99) == 1  # the place alone, say: nothing is left within it
     assert stratified_permutation_p(strata * 1.0, y, strata, 99) == 1
+
+
+def test_the_interval_of_a_mean_of_five_seeds_covers_it_in_95_of_100_cases() -> None:
+    random = np.random.default_rng(3)
+    covered = [low <= 0.0 <= high for low, high in map(mean_interval, random.normal(size=(4000, 5)))]
+    assert abs(np.mean(covered) - 0.95) < 0.012  # 3.5 standard errors of 4000 draws
+    low, high = mean_interval(np.array([1.0, 2.0, 3.0]))
+    assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))

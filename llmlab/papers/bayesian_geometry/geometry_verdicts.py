@@ -24,7 +24,7 @@ from llmlab.papers.bayesian_geometry.geometry_shown import (
 )
 from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval
+from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval
 
 # Manifold ----------------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ def random_bound(values: Sequence[float]) -> float:
     """The percentile of models with random weights that a trained one must exceed; infinite with too few of them."""
     if len(values) < bounds.RANDOM_MODELS:
         return math.inf
-    return float(np.percentile(values, bounds.RANDOM_PERCENTILE))
+    return float(np.percentile(values, bounds.RANDOM_PERCENTILE, method="higher"))
 
 
 def manifold_tests(trained: Mapping[int, ModelGeometry]) -> dict[int, tuple[float, float] | None]:
@@ -212,7 +212,7 @@ def keys_verdict(found: Population, hmm: Population | None = None, claim: str = 
         claim=claim,
         verdict=by_seeds(list(outcomes.values())),
         statistic=Statistic("mean |cos| of keys, all layers", float(means.mean())),
-        interval=list(bootstrap_interval(means.mean(1))) if len(seeds) > 1 else None,
+        interval=list(mean_interval(means.mean(1))) if len(seeds) > 1 else None,
         threshold=(
             f"in at least {bounds.KEY_LAYERS:.0%} of layers the {CONFIDENCE:.0%} interval lies below Gaussian vectors "
             f"({first.gaussian:.3f}) and below every model with random weights. Not supported where it lies above one "

@@ -16,7 +16,7 @@ import numpy as np
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.metrics import Calibration
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import bootstrap_interval
+from llmlab.papers.statistics import mean_interval
 
 
 def by_seeds(outcomes: Sequence[str]) -> str:
@@ -85,7 +85,7 @@ def calibration_verdict(
         claim=claim,
         verdict=by_seeds(outcomes),
         statistic=Statistic(f"entropy error, {task}", float(main.mean()), "bits"),
-        interval=list(bootstrap_interval(main)) if len(main) > 1 else None,
+        interval=list(mean_interval(main)) if len(main) > 1 else None,
         threshold=(
             f"bijection: error and KL at most {bounds.BIJECTION_ERROR:g} bits; HMM: error below a filter that sees the "
             f"last {bounds.HMM_SUPPORTED_WINDOW} observations. Not supported above {bounds.ERROR_REFUTED:g} bits, or "

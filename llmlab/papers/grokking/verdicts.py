@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.grokking import thresholds as bounds
 from llmlab.papers.grokking.trajectory import Trajectory
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import bootstrap_interval
+from llmlab.papers.statistics import bootstrap_interval, mean_interval
 
 # Claims, as resources/papers/grokking/claims.toml names them.
 LATE, WEIGHT_DECAY, FOURIER, PROGRESS = CLAIMS = ("late", "weight-decay", "fourier", "progress")
@@ -111,7 +110,7 @@ def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory
         claim=WEIGHT_DECAY,
         verdict=by_seeds(outcomes),
         statistic=Statistic("held-out accuracy at the end without weight decay", float(np.mean(last))),
-        interval=_interval(last, np.mean),
+        interval=_mean_interval(last),
         threshold=(
             f"With weight decay {bounds.GENERALISED:.0%} of held-out sums are reached; without, they are not within "
             f"{bounds.WITHOUT_TIMES:g} times the median of those steps. Not supported where they are"
@@ -157,7 +156,7 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         claim=FOURIER,
         verdict=by_seeds(outcomes),
         statistic=Statistic("key frequencies", float(np.mean(counts)), f"of {frequencies}"),
-        interval=_interval([float(count) for count in counts], np.mean),
+        interval=_mean_interval([float(count) for count in counts]),
         threshold=(
             f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
             f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
@@ -273,6 +272,11 @@ def _seeds(runs: Sequence[Trajectory]) -> list[int]:
     return [run.seed for run in runs]
 
 
-def _interval(values: Sequence[float], statistic: Callable[..., Any] = np.median) -> list[float] | None:
-    """Of a statistic over seeds; None of a single one."""
-    return list(bootstrap_interval(np.array(values), statistic)) if len(values) > 1 else None
+def _interval(values: Sequence[float]) -> list[float] | None:
+    """Of the median over seeds; None of a single one."""
+    return list(bootstrap_interval(np.array(values), np.median)) if len(values) > 1 else None
+
+
+def _mean_interval(values: Sequence[float]) -> list[float] | None:
+    """Of the mean over seeds; None of a single one."""
+    return list(mean_interval(np.array(values))) if len(values) > 1 else None

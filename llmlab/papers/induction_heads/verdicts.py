@@ -6,7 +6,7 @@ Each claim is judged seed by seed; how many of them must agree is `llmlab.papers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from llmlab.papers.induction_heads import thresholds as bounds
 from llmlab.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
 from llmlab.papers.induction_heads.found import Found
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
-from llmlab.papers.statistics import bootstrap_interval
+from llmlab.papers.statistics import bootstrap_interval, mean_interval
 
 BySeed = Mapping[int, Found]
 
@@ -45,7 +45,7 @@ def layers_verdict(two: BySeed, one: BySeed, claim: str = "two-layers") -> Verdi
         claim=claim,
         verdict=by_seeds(outcomes),
         statistic=Statistic("loss of one layer less that of two", float((ends[:, 0] - ends[:, 1]).mean()), "nats"),
-        interval=_interval(ends[:, 0] - ends[:, 1]),
+        interval=list(mean_interval(ends[:, 0] - ends[:, 1])) if len(ends) > 1 else None,
         threshold=(
             f"two layers: loss at most {bounds.LEARNED:g} ln V ({bounds.LEARNED * first.ln_v:.2f} nats) and a head "
             f"with an induction score of {bounds.HEAD:g}; one layer: loss above what counts and places give "
@@ -100,7 +100,7 @@ def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
         statistic=Statistic(
             "length of the rise, of the training up to its end", float(np.median(shares)) if len(shares) else None
         ),
-        interval=_interval(shares, np.median),
+        interval=_interval(shares),
         threshold=(
             f"the shortest window with {bounds.RISE_SHARE:.0%} of the rise of the induction score is at most "
             f"{bounds.WINDOW:g} of the training up to its end, at least {bounds.FALL_INSIDE:g} of the loss's fall lies "
@@ -173,7 +173,7 @@ def composition_verdict(two: BySeed, claim: str = "composition") -> Verdict:
         statistic=Statistic(
             "induction score that goes with the best previous-token head", float(np.median(first)) if found else None
         ),
-        interval=_interval(first, np.median),
+        interval=_interval(first),
         p=_first_by_chance(taken) if found else None,
         threshold=(
             f"it takes at least {bounds.TAKEN:g} of the induction head's score, and every other head of its layer at "
@@ -240,6 +240,6 @@ def _seeds(seeds: Iterable[int]) -> list[int]:
     return found
 
 
-def _interval(x: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> list[float] | None:
-    """Over seeds; None for fewer than two."""
-    return list(bootstrap_interval(x, statistic)) if len(x) > 1 else None
+def _interval(x: np.ndarray) -> list[float] | None:
+    """Of the median over seeds; None for fewer than two."""
+    return list(bootstrap_interval(x, np.median)) if len(x) > 1 else None
