@@ -91,6 +91,6 @@ def test_the_numbers_of_a_verdict_are_those_of_its_runs() -> None:
     found = calibration_verdict({1: bijection(0.02), 2: bijection(0.04)}, {2: hmm(0.01)})
     assert (found.statistic.value, found.n, found.seeds) == (pytest.approx(0.03), 300, [1, 2])
     assert found.interval is not None
-    assert found.interval == pytest.approx([0.03 - 12.706 * 0.01, 0.03 + 12.706 * 0.01])  # Student, one degree of freedom
+    assert found.interval == pytest.approx([0.03 - 12.706 * 0.01, 0.03 + 12.706 * 0.01])
     with pytest.raises(ValueError, match="no run"):
         calibration_verdict({}, {})
