@@ -36,6 +36,8 @@ def draw_charts(charts: Sequence[Chart], folder: Path) -> None:
 
 
 def _figure(chart: Chart) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     figure = figure_of(6.8, 4.2)
     axes = figure.subplots()
     bars = [one for one in chart.series if one.kind == BARS]
@@ -53,6 +55,8 @@ def _figure(chart: Chart) -> Figure:
         places = range(len(chart.categories))
         turned = 30 if max(map(len, chart.categories)) * len(chart.categories) > 80 else 0
         axes.set_xticks(places, chart.categories, rotation=turned, ha="right" if turned else "center", fontsize=8)
+    elif not chart.x_axis.log and all(float(x).is_integer() for one in chart.series for x in one.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # layers and steps have no halves
     if chart.x_axis.log:
         axes.set_xscale("log")
     if chart.y_axis.log:
