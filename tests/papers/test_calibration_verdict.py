@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry.metrics import Calibration
-from llmlab.papers.bayesian_geometry.verdicts import HmmRun, by_seeds, calibration_verdict, judge_bijection, judge_hmm
+from llmlab.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict, judge_bijection, judge_hmm
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 # Measured on the HMM of 5 states over 20 observations: filters of the last 1 to 4.
@@ -66,6 +67,14 @@ def test_above_a_tenth_of_a_bit_no_filter_helps() -> None:
 )
 def test_four_seeds_and_four_in_five_must_agree(outcomes: list[str], word: str) -> None:
     assert by_seeds(outcomes) == word
+
+
+def test_seeds_are_counted_in_words_that_fit_their_number() -> None:
+    assert seeds_sentence([SUPPORTED]).startswith("Of 1 seed: 1 supported; a verdict needs 4. Too few seeds")
+    assert (
+        seeds_sentence([SUPPORTED] * 5 + [NOT_SUPPORTED])
+        == "Of 6 seeds: 5 supported, 1 not supported; a verdict needs 5."
+    )
 
 
 def test_both_tasks_support_and_either_refutes() -> None:

@@ -11,12 +11,12 @@ from tiny_models import llama, save
 
 from llmlab.corpora.tokenizers import Gpt2Tokenizer, save_hf_tokenizer
 from llmlab.errors import Cancelled
-from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.bayesian_geometry import focusing, judge, real_models
 from llmlab.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
 from llmlab.papers.bayesian_geometry.thresholds import RANDOM_MODELS
 from llmlab.papers.judging import Check
 from llmlab.papers.records import SUPPORTED
+from llmlab.papers.untrained import untrained_like
 
 torch.set_num_threads(1)
 

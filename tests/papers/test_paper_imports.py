@@ -1,11 +1,19 @@
-"""Planning and reading the check of a paper takes no torch: the window does it in its own process."""
+"""Planning and reading the check of a paper takes no torch, and no paper leans on another one."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-LIGHT = "catalogue charts checks judging models_here plan records"
+import pytest
+
+import llmlab.papers
+
+LIGHT = "agreement catalogue charts checks judging models_here plan records"
+PAPERS = {path.parent.name: path.parent for path in Path(llmlab.papers.__path__[0]).glob("*/__init__.py")}
 
 
 def test_what_the_window_imports_of_papers_brings_neither_torch_nor_matplotlib() -> None:
@@ -14,3 +22,20 @@ def test_what_the_window_imports_of_papers_brings_neither_torch_nor_matplotlib()
     script = f"import sys; {imports}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imported(package: Path) -> Iterator[str]:
+    """All modules that a package's files name in imports, wherever these stand."""
+    for path in package.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_two_papers_need_is_in_neither(name: str) -> None:
+    others = tuple(f"llmlab.papers.{other}." for other in PAPERS.keys() - {name})
+    assert others
+    assert not [module for module in imported(PAPERS[name]) if f"{module}.".startswith(others)]

@@ -12,10 +12,10 @@ import torch
 from tiny_models import llama
 
 from llmlab.corpora.tokenizers import Gpt2Tokenizer
+from llmlab.papers.agreement import by_models
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, evidence_prompts
 from llmlab.papers.bayesian_geometry.geometry import manifold
-from llmlab.papers.bayesian_geometry.of_models import by_models
 from llmlab.papers.bayesian_geometry.real_models import (
     Size,
     belief_measures,

@@ -1,15 +1,14 @@
-"""What was measured on one model, and how models' outcomes become one word."""
+"""What was measured on one model, and how several models are told of."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llmlab.papers.agreement import SHARE_OF_MODELS
 from llmlab.papers.attention_sinks.first_tokens import FirstTokens
 from llmlab.papers.attention_sinks.reading import Reading
-from llmlab.papers.attention_sinks.thresholds import SHARE_OF_MODELS
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 
@@ -26,12 +25,6 @@ class Found:
     text: Reading | None = None
     untrained: tuple[Reading, ...] = ()
     first: FirstTokens | None = None
-
-
-def by_models(outcomes: Sequence[str]) -> str:
-    """One word from those of the models: that of nearly all of them, else it is open."""
-    word, count = Counter(outcomes).most_common(1)[0] if outcomes else (INCONCLUSIVE, 0)
-    return word if count >= SHARE_OF_MODELS * len(outcomes) else INCONCLUSIVE
 
 
 def models_sentence(outcomes: dict[str, str], refused: dict[str, str]) -> str:

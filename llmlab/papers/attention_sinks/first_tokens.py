@@ -11,8 +11,8 @@ from torch import nn
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import anatomy_of
 from llmlab.inspection.capture import run
-from llmlab.papers.attention_sinks.prompts import Prompts, always_first
 from llmlab.papers.attention_sinks.reading import Array, Shares, in_upper_half, watched_layers
+from llmlab.papers.prompts import Prompts, always_first
 from llmlab.progress import Progress, quiet
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from llmlab.experiments.records import Arm
 from llmlab.papers.attention_sinks.findings import Found
 from llmlab.papers.attention_sinks.first_tokens import FirstTokens, candidates, put_first
 from llmlab.papers.attention_sinks.plan import NORMS, POSITION, SINK, SIZES, Size
-from llmlab.papers.attention_sinks.prompts import Prompts, draw_prompts
 from llmlab.papers.attention_sinks.reading import Reading, read
 from llmlab.papers.attention_sinks.thresholds import UNTRAINED_MODELS
-from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.attention_sinks.verdicts import norms_verdict, position_verdict, sink_verdict
 from llmlab.papers.judging import Check
+from llmlab.papers.prompts import Prompts, draw_prompts
 from llmlab.papers.records import Verdict
+from llmlab.papers.untrained import untrained_like
 from llmlab.progress import Progress
 from llmlab.records import from_plain
 from llmlab.runs.folder import RunFolder

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import Anatomy, anatomy_of, require
 from llmlab.inspection.capture import Observer, Point, run
-from llmlab.papers.attention_sinks.prompts import Prompts
 from llmlab.papers.attention_sinks.thresholds import OTHER_EARLY
+from llmlab.papers.prompts import Prompts
 from llmlab.progress import Progress, quiet
 
 Array = np.ndarray

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 # All claims --------------------------------------------------------------------------------------------------------
 
-# ours: so many of the models must say the same, else the claim is left open.
-SHARE_OF_MODELS = 0.8
 # ours: a control of one draw could be a lucky one.
 UNTRAINED_MODELS = 5
 

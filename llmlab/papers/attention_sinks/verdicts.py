@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import numpy as np
 
+from llmlab.papers.agreement import by_models
 from llmlab.papers.attention_sinks import shown
 from llmlab.papers.attention_sinks import thresholds as bounds
-from llmlab.papers.attention_sinks.findings import Found, by_models, in_the_middle, models_sentence
+from llmlab.papers.attention_sinks.findings import Found, in_the_middle, models_sentence
 from llmlab.papers.attention_sinks.growth import Growth
 from llmlab.papers.attention_sinks.outcomes import (
     early_share,

@@ -15,11 +15,11 @@ from torch import nn
 from llmlab.experiments.records import Axis
 from llmlab.inspection.anatomy import anatomy_of, require
 from llmlab.inspection.edits import Change, Changes
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.causal import beliefs
 from llmlab.papers.bayesian_geometry.geometry import Samples
 from llmlab.papers.bayesian_geometry.metrics import entropy
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import bootstrap_interval

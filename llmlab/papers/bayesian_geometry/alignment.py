@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from llmlab.experiments.records import Axis
 from llmlab.inspection.anatomy import anatomy_of, require
 from llmlab.inspection.capture import AttentionCall, Observer, run
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.corrected import agreed
 from llmlab.papers.bayesian_geometry.geometry import Samples
 from llmlab.papers.bayesian_geometry.geometry_verdicts import random_bound
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.charts import DASHED, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import bootstrap_interval, rising_p, spearman

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmlab.experiments.records import Axis
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.calibration_shown import KINDS, TITLES, Calibrated
 from llmlab.papers.bayesian_geometry.plan import RIVALS
-from llmlab.papers.bayesian_geometry.verdicts import HmmRun, by_seeds, judge_bijection, judge_hmm, seeds_sentence
+from llmlab.papers.bayesian_geometry.verdicts import HmmRun, judge_bijection, judge_hmm
 from llmlab.papers.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.settings import BIJECTION, HMM, LSTM, MLP_POSITION, TRANSFORMER

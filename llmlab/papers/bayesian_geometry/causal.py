@@ -20,11 +20,11 @@ from llmlab.experiments.records import Axis
 from llmlab.inspection.anatomy import anatomy_of
 from llmlab.inspection.capture import Edit, Point, run
 from llmlab.inspection.spectra import principal_components
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.corrected import agreed
 from llmlab.papers.bayesian_geometry.geometry import Samples, standard, take
 from llmlab.papers.bayesian_geometry.metrics import divergence, entropy
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import (

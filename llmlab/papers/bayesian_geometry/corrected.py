@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from llmlab.papers.bayesian_geometry import thresholds as bounds
+from llmlab.papers.agreement import SHARE_OF_SEEDS
 from llmlab.papers.statistics import holm
 
 # By claim and seed, the p-values of its tests; None where nothing could be tested.
@@ -31,4 +31,4 @@ def corrected(tests: Tests) -> dict[str, dict[int, tuple[float, ...] | None]]:
 
 def agreed(p: Sequence[float]) -> float | None:
     """The p that as many seeds stay below as a verdict needs; None without any."""
-    return sorted(p)[max(0, math.ceil(bounds.SHARE_OF_SEEDS * len(p)) - 1)] if p else None
+    return sorted(p)[max(0, math.ceil(SHARE_OF_SEEDS * len(p)) - 1)] if p else None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmlab.errors import LabError
-from llmlab.papers.attention_sinks.prompts import always_first
+from llmlab.papers.prompts import always_first
 
 if TYPE_CHECKING:
     from llmlab.sessions.model import TextTokenizer

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import anatomy_of, require
 from llmlab.inspection.capture import Observer, run
-from llmlab.papers.attention_sinks.prompts import draw_prompts
-from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.of_models import Keep, at_once, parts
 from llmlab.papers.bayesian_geometry.text_prompts import TOKENS, text_prompts
+from llmlab.papers.prompts import draw_prompts
 from llmlab.papers.statistics import bootstrap_interval
+from llmlab.papers.untrained import untrained_like
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
 

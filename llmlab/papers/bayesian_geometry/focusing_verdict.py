@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from llmlab.experiments.records import Axis
+from llmlab.papers.agreement import by_models
 from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence, nothing_measured
+from llmlab.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured
 from llmlab.papers.charts import DASHED, Chart, Series, Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 

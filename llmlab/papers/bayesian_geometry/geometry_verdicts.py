@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.corrected import agreed
 from llmlab.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
@@ -22,7 +23,6 @@ from llmlab.papers.bayesian_geometry.geometry_shown import (
     manifold_charts,
     manifold_tables,
 )
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval
 

@@ -1,4 +1,4 @@
-"""What claims about pretrained models share: their parts are kept, and most models must say the same. No torch."""
+"""What claims about pretrained models share: their parts are kept, and each model is named. No torch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,6 @@ def parts(counts: Sequence[int], progress: Progress) -> list[Progress]:
         return lambda what, done, total: progress(what, before + count * (done / total if total else 0), sum(counts))
 
     return [of_part(sum(counts[:number]), count) for number, count in enumerate(counts)]
-
-
-def by_models(outcomes: Sequence[str]) -> str:
-    """What SHARE_OF_MODELS of the models say; else inconclusive."""
-    for word in (SUPPORTED, NOT_SUPPORTED):
-        if outcomes and outcomes.count(word) >= bounds.SHARE_OF_MODELS * len(outcomes):
-            return word
-    return INCONCLUSIVE
 
 
 def models_sentence(names: Sequence[str], outcomes: Sequence[str], refused: Mapping[str, str]) -> str:

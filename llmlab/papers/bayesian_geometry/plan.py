@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from llmlab.papers.agreement import SEEDS_AGREEING
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.overall import overall
 from llmlab.papers.plan import PaperPlan, PlannedRun
@@ -115,7 +116,7 @@ def planned_runs(size: str, claims: Collection[str], seeds: int = 0) -> list[Pla
     full = {group for claim in claims if claim != ARCHITECTURE for group in chosen.groups(claim)} - {DEEP}
     runs = []
     for number in range(seeds or chosen.seeds):
-        seed, few = FIRST_SEED + number, number < bounds.SEEDS_AGREEING
+        seed, few = FIRST_SEED + number, number < SEEDS_AGREEING
         runs += [_run(chosen, group, TRANSFORMER, seed) for group in chosen.tasks if group in (needed if few else full)]
         if ARCHITECTURE in claims and few:
             runs += [_run(chosen, task, kind, seed) for task in chosen.rivals for kind in RIVALS[task]]
@@ -134,7 +135,7 @@ def _run(size: Size, group: str, kind: str, seed: int) -> PlannedRun:
 def _judging_seconds(size: str, claims: Collection[str], models: int) -> float:
     """Of the geometry. Processor seconds of a model, trained or with random weights, measured on one core."""
     seeds = SIZES[size].seeds
-    few, random = min(seeds, bounds.SEEDS_AGREEING), bounds.RANDOM_MODELS
+    few, random = min(seeds, SEEDS_AGREEING), bounds.RANDOM_MODELS
     seconds = 0.0
     if {MANIFOLD, KEYS} & {*claims}:  # the HMM's are there when calibration is asked for
         seconds += _SHAPE_SECONDS * (seeds + random) * (1 + (CALIBRATION in claims))

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import Anatomy, anatomy_of
-from llmlab.papers.attention_sinks.untrained import untrained_like
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
@@ -36,6 +35,7 @@ from llmlab.papers.bayesian_geometry.metrics import divergence, entropy
 from llmlab.papers.bayesian_geometry.of_models import Keep, at_once, parts
 from llmlab.papers.bayesian_geometry.text_prompts import TOKENS, text_prompts
 from llmlab.papers.statistics import bootstrap_interval, stratified_permutation_p, stratified_spearman
+from llmlab.papers.untrained import untrained_like
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from llmlab.papers.agreement import by_models
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import MASKED, RENAMED, SHUFFLED, TRUE
-from llmlab.papers.bayesian_geometry.of_models import by_models, highest, models_sentence, nothing_measured
+from llmlab.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured
 from llmlab.papers.bayesian_geometry.real_models_shown import real_model_charts, texts_table
 from llmlab.papers.charts import Table
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from llmlab.inspection.capture import run
-from llmlab.papers.attention_sinks.prompts import draw_prompts
 from llmlab.papers.bayesian_geometry.metrics import entropy
+from llmlab.papers.prompts import draw_prompts
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.model import OpenModel
 

@@ -27,9 +27,6 @@ HMM_SUPPORTED_WINDOW = 3
 HMM_REFUTED_WINDOW = 2
 # ours and paper: bits, in either task. Their code calls 0.1 and more a failure.
 ERROR_REFUTED = 0.1
-# ours: at least four seeds, and four in five of them, must say the same.
-SEEDS_AGREEING = 4
-SHARE_OF_SEEDS = 0.8
 # paper: the entropy errors that they report (I, version 3), averaged over samples before the difference is taken.
 PAPER_BIJECTION_ERROR = 0.007
 PAPER_HMM_ERROR = 0.049
@@ -70,8 +67,6 @@ BYPASS_FACTOR = 10.0  # paper (I): without any one layer the error is more than 
 
 # Pretrained models -------------------------------------------------------------------------------------------------
 
-# ours: so many of the models that were named must say the same.
-SHARE_OF_MODELS = 0.8
 # The axis of a pretrained model has the bounds of the manifold above; its strata are numbers of examples.
 BELIEF_RHO = 0.6  # ours, as for the axis: Spearman(belief, posterior) within a number of examples
 # ours: at most half of what stands between a belief of one half and the posterior may be left, in KL(posterior ||

@@ -1,41 +1,16 @@
-"""From errors to a verdict on calibration: pure functions of numbers, with all bounds in `thresholds`. No torch.
-
-A claim about trained models is judged seed by seed; SHARE_OF_SEEDS of them, and SEEDS_AGREEING at least, must say the
-same, or it is inconclusive.
-"""
+"""From errors to a verdict on calibration: pure functions of numbers, with all bounds in `thresholds`. No torch."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.metrics import Calibration
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import mean_interval
-
-
-def by_seeds(outcomes: Sequence[str]) -> str:
-    """One word from those of the seeds."""
-    word, count = Counter(outcomes).most_common(1)[0] if outcomes else (INCONCLUSIVE, 0)
-    agree = count >= bounds.SEEDS_AGREEING and count >= bounds.SHARE_OF_SEEDS * len(outcomes)
-    return word if agree else INCONCLUSIVE
-
-
-def seeds_sentence(outcomes: Sequence[str]) -> str:
-    """How the seeds are divided, and whether there are enough of them."""
-    counts = Counter(outcomes)
-    said = ", ".join(f"{counts[word]} {word}" for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE) if counts[word])
-    needed = max(bounds.SEEDS_AGREEING, math.ceil(bounds.SHARE_OF_SEEDS * len(outcomes)))
-    few = "" if len(outcomes) >= bounds.SEEDS_AGREEING else " Too few seeds were trained for any other verdict."
-    return f"Of {len(outcomes)} seeds: {said or 'none judged'}; a verdict needs {needed}.{few}"
-
-
-# Calibration -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

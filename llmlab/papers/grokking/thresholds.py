@@ -1,7 +1,7 @@
 """Where the line is between supported and not supported: fixed before the runs that are judged, in one place.
 
 `ours`: a choice of this lab. `paper`: a number of Power et al. 2022 or Nanda et al. 2023. How many seeds must say the
-same is in llmlab.papers.bayesian_geometry.thresholds.
+same is in llmlab.papers.agreement.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From runs that were followed to verdicts: pure functions, with all bounds in `thresholds`. No torch.
 
 `with_decay` are the runs with the weight decay that the claims are about, one a seed; each claim is judged seed by seed
-(llmlab.papers.bayesian_geometry.verdicts.by_seeds). All functions raise ValueError without a run.
+(llmlab.papers.agreement.by_seeds). All functions raise ValueError without a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.grokking import thresholds as bounds
 from llmlab.papers.grokking.trajectory import Trajectory
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict

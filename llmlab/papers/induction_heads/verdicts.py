@@ -1,6 +1,6 @@
 """From what was measured to verdicts: pure functions, with all bounds in `thresholds`. No torch.
 
-Each claim is judged seed by seed; how many of them must agree is `llmlab.papers.bayesian_geometry.verdicts.by_seeds`.
+Each claim is judged seed by seed; how many of them must agree is `llmlab.papers.agreement.by_seeds`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from llmlab.papers.bayesian_geometry.verdicts import by_seeds, seeds_sentence
+from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.induction_heads import thresholds as bounds
 from llmlab.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
 from llmlab.papers.induction_heads.found import Found
