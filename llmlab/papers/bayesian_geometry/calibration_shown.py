@@ -10,6 +10,8 @@ from llmlab.papers.bayesian_geometry.metrics import Calibration
 from llmlab.papers.charts import DASHED, Chart, Series, Table
 from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 
+_LEAST = 1e-4  # bits
+
 TITLES = {
     BIJECTION: "Bijection, no key twice",
     DUPLICATES: "Bijection, keys repeat",
@@ -75,8 +77,8 @@ def calibration_table(found: Sequence[Calibrated]) -> Table:
 
 
 def _line(name: str, found: Calibration, kind: str = "line") -> Series:
-    # An axis of logarithms has no place for exactly nothing; the smallest error that floats give is about 1e-16.
-    return Series(name, [float(place) for place in found.places], [max(error, 1e-6) for error in found.errors], kind)
+    # An axis of logarithms has no place for nothing, and no model comes as near as _LEAST.
+    return Series(name, [float(place) for place in found.places], [max(error, _LEAST) for error in found.errors], kind)
 
 
 def _floor(name: str) -> str:
