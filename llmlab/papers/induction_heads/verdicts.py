@@ -111,7 +111,7 @@ def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
         n=sum(len(two[seed].steps) for seed in seeds),
         seeds=seeds,
         papers_criterion=PapersCriterion(
-            bool((shares <= bounds.WINDOW).all()) if len(shares) else None,
+            None,
             "They name no bound; their window, 2.5 to 5 billion tokens, is half of the training up to its end.",
         ),
         reason=f"{_change_words(windows)} {seeds_sentence(outcomes)}",
