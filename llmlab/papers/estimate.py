@@ -12,7 +12,7 @@ _START_SECONDS = 5.0
 # FLOP a weight and token of a step: 2 forward, 4 backward (Kaplan et al. 2020, section 2.1).
 _STEP_FLOPS = 6
 # Weights of a layer in widths squared: attention's 4 and the feed-forward's 8; an LSTM's four gates, twice.
-_TRANSFORMER_WEIGHTS, _LSTM_WEIGHTS = 12, 8
+_ATTENTION_WEIGHTS, _FEED_FORWARD_WEIGHTS, _LSTM_WEIGHTS = 4, 8, 8
 _HIDDEN = 4  # widths of an MLP's hidden layers
 # A transformer's token besides its products, mostly softmax, norms and activations: 2 us, measured. The other models
 # have little of it; drawing a token and its posterior takes 0.1 to 0.4 us.
@@ -38,7 +38,8 @@ def _products(settings: TaskSettings) -> float:
     model, data = settings.model, settings.data
     width, tokens = model.n_embd, data.batch_size * settings.time
     if model.kind in (TRANSFORMER, LSTM):
-        weights = _TRANSFORMER_WEIGHTS if model.kind == TRANSFORMER else _LSTM_WEIGHTS
+        transformer = _ATTENTION_WEIGHTS + _FEED_FORWARD_WEIGHTS * model.feed_forward
+        weights = transformer if model.kind == TRANSFORMER else _LSTM_WEIGHTS
         return float(tokens * model.n_layer * weights * width**2)
     places = data.length if data.task == HMM else data.pairs  # an MLP works at these alone
     first = settings.time if model.kind == MLP_PREFIX else 1

@@ -16,6 +16,7 @@ from llmlab.inspection.archive import read_archive
 from llmlab.inspection.capture import AttentionCall, Observer, Point, run
 from llmlab.inspection.evolve import evolve
 from llmlab.inspection.questions import ASPECTS
+from llmlab.papers.estimate import task_seconds
 from llmlab.papers.settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings
 from llmlab.papers.task_models import make_model
 from llmlab.papers.tasks import TRAIN, task_of
@@ -158,3 +159,14 @@ def test_a_live_one_is_described_as_an_open_one(trained: RunFolder) -> None:
     for name in ("parameters", "bytes", "n_layer", "n_head", "width", "vocab_size", "context"):
         assert getattr(opened, name) == getattr(live, name), name
     assert opened.parameters == sum(tensor.numel() for tensor in weights_of(trained).values())
+
+
+def test_a_step_of_attention_alone_is_expected_to_take_a_third_of_the_products() -> None:
+    def seconds(width: int, *, feed_forward: bool) -> float:
+        model = TaskModelSettings(n_layer=2, n_head=2, n_embd=width, feed_forward=feed_forward)
+        return task_seconds(TaskSettings(model=model, data=DATA))
+
+    def products(*, feed_forward: bool) -> float:
+        return seconds(4096, feed_forward=feed_forward) - seconds(8, feed_forward=feed_forward)
+
+    assert products(feed_forward=True) == pytest.approx(3 * products(feed_forward=False))
