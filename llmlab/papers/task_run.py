@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.config import to_mapping
-from llmlab.errors import LabError
+from llmlab.config import from_mapping, to_mapping
+from llmlab.errors import LabError, UsageError
 from llmlab.papers.bayesian_geometry.metrics import Calibration, calibration, entropy
-from llmlab.papers.settings import TaskSettings
+from llmlab.papers.settings import TaskDataSettings, TaskSettings
 from llmlab.papers.task_models import Answering, make_model
 from llmlab.papers.tasks import TRAIN, Task, TaskBatch, held_out, task_of
 from llmlab.runs.checkpoints import Checkpoint, verify
@@ -87,7 +87,7 @@ class TaskRun(FromScratch):
 
     def require_same_text(self, checkpoint: Checkpoint) -> None:
         """LabError when the checkpoint was trained on another task."""
-        if checkpoint.about.get("task") != to_mapping(self.settings)["data"]:
+        if _task_of(checkpoint) != self.settings.data:
             raise LabError(f"{self.run.id} cannot go on.", f"{checkpoint.name} was trained on another task.")
 
     def started(self, changed: list[str]) -> Started:
@@ -159,8 +159,11 @@ class TaskTokenizer:
 
 
 def task_key(settings: TaskSettings) -> str:
-    """Changes when the sequences do, on which an exact resume depends: they follow from task and seed."""
-    what = f"{to_mapping(settings)['data']} {settings.train.seed}"
+    """Changes when the sequences do, on which an exact resume depends: they follow from task, batches and seed.
+
+    Settings of other tasks have no part in it, so it stays as it is when the lab learns a new one.
+    """
+    what = f"{task_of(settings.data)!r} {settings.data.batch_size} {settings.train.seed}"
     return hashlib.sha256(what.encode()).hexdigest()
 
 
@@ -197,6 +200,14 @@ def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
     model = make_model(settings.model, task.layout)
     state.load_weights(checkpoint.path, model)
     return model.eval(), task
+
+
+def _task_of(checkpoint: Checkpoint) -> TaskDataSettings | None:
+    """What a checkpoint was trained on, settings newer than it at their defaults; None where that is unknown."""
+    try:
+        return from_mapping(TaskSettings, {"data": checkpoint.about["task"]}).data
+    except (KeyError, UsageError):
+        return None
 
 
 def _floor_loss(batches: Sequence[TaskBatch]) -> float:

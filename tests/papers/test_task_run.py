@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from unittest import mock
@@ -26,11 +27,11 @@ from llmlab.papers.settings import (
     TaskSettings,
 )
 from llmlab.papers.task_models import RowEmbedding, make_model
-from llmlab.papers.task_run import measure, open_task
+from llmlab.papers.task_run import measure, open_task, task_key
 from llmlab.papers.tasks import TRAIN, held_out, task_of
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import PAPERS, RunFolder
-from llmlab.runs.launcher import create_run
+from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.sessions.context import context_of
 from llmlab.sessions.open import open_model
 from llmlab.sessions.reference import parse
@@ -75,6 +76,34 @@ def test_a_run_killed_and_resumed_ends_as_one_left_alone(outputs: Path, kind: st
     rows = [[[event[name] for name in DETERMINED] for event in events_of(run, "step")] for run in (alone, killed)]
     assert rows[0] == rows[1]
     assert events_of(killed, "started")[-1]["step"] == 4
+
+
+def test_a_run_begun_before_the_lab_learned_another_task_goes_on(outputs: Path) -> None:
+    """Its checkpoints name no setting of that task; a setting of its own that differs still makes it another task."""
+    begun = new(outputs, "begun", train__steps=2)
+    train_here(begun)
+    manifest = select(begun.checkpoints, "final").path / "manifest.json"
+    saved = json.loads(manifest.read_text())
+    del saved["about"]["task"]["vocabulary"], saved["about"]["task"]["modulus"]
+    manifest.write_text(json.dumps(saved))
+    prepare_resume(begun, {"train.steps": 3})
+    train_here(begun)
+    assert [event["step"] for event in events_of(begun, "started")] == [0, 2]
+    assert not [line for line in events_of(begun, "started")[-1]["changed"] if "token file" in line]
+    latest = select(begun.checkpoints, "final").path / "manifest.json"
+    saved = json.loads(latest.read_text())
+    saved["about"]["task"]["values"] = 4
+    latest.write_text(json.dumps(saved))
+    prepare_resume(begun, {"train.steps": 4})
+    with pytest.raises(LabError, match="another task"):
+        train_here(begun)
+
+
+def test_what_a_run_reads_does_not_hang_on_settings_of_other_tasks() -> None:
+    key = task_key(TaskSettings())
+    assert task_key(with_values(TaskSettings(), {"data.modulus": 7, "data.states": 5})) == key
+    others = ({"data.values": 9}, {"data.batch_size": 64}, {"train.seed": 5}, {"data.task": "duplicates"})
+    assert len({task_key(with_values(TaskSettings(), other)) for other in others} | {key}) == 5
 
 
 def test_a_short_wind_tunnel_beats_the_uniform_floor(outputs: Path) -> None:
