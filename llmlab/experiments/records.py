@@ -21,7 +21,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
@@ -282,12 +282,25 @@ def _check(record: ExperimentRecord) -> None:
         raise ValueError(f"window is {record.rule.window!r:.100}")
 
 
+Folder = TypeVar("Folder", bound=ExperimentFolder)
+
+
 def list_experiments(outputs: Path) -> list[ExperimentFolder]:
     """Every experiment, newest first; folders without experiment.json are left out."""
-    found: list[tuple[float, ExperimentFolder]] = []
+    return list_in(outputs / EXPERIMENTS, ExperimentFolder)
+
+
+def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
+    """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
+    return find_in(outputs / EXPERIMENTS, ExperimentFolder, text, "experiment", "llmlab-run experiment list")
+
+
+def list_in(parent: Path, kind: type[Folder]) -> list[Folder]:
+    """Every folder of a kind in `parent`, newest first; what holds no record of that kind is left out."""
+    found: list[tuple[float, Folder]] = []
     with contextlib.suppress(OSError):  # none yet
-        for path in (outputs / EXPERIMENTS).iterdir():
-            folder = ExperimentFolder(path)
+        for path in parent.iterdir():
+            folder = kind(path)
             if path.name.startswith("."):  # half-made
                 continue
             with contextlib.suppress(OSError):  # a folder that may not be read, or went away
@@ -295,15 +308,18 @@ def list_experiments(outputs: Path) -> list[ExperimentFolder]:
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
-    """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
-    known = {folder.id: folder for folder in list_experiments(outputs)}
+def find_in(parent: Path, kind: type[Folder], text: str, what: str, listing: str) -> Folder:
+    """The one that an id in `parent`, or a path, names. what: the kind in words. listing: the command that lists all.
+
+    UsageError with the nearest ids otherwise.
+    """
+    known = {folder.id: folder for folder in list_in(parent, kind)}
     if text in known:
         return known[text]
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
-        path = Path(text).expanduser()
-        if (path / "experiment.json").is_file():
-            return ExperimentFolder(path.resolve())
+        folder = kind(Path(text).expanduser().resolve())
+        if folder.experiment_json.is_file():
+            return folder
     nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run experiment list` lists them."
-    raise UsageError(f"There is no experiment {text!r}.", f"Looked in {outputs / EXPERIMENTS}.", hint)
+    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"`{listing}` lists them."
+    raise UsageError(f"There is no {what} {text!r}.", f"Looked in {parent}.", hint)

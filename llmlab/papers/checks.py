@@ -11,8 +11,6 @@ Its runs lie beside it, outputs/papers/<id>-<run>.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +21,7 @@ from llmlab import __version__
 from llmlab.config import to_mapping, with_values
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.plan import expected_seconds
-from llmlab.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord
+from llmlab.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord, find_in, list_in
 from llmlab.notebook.quantities import CHECK
 from llmlab.papers.catalogue import plan_of
 from llmlab.papers.models_here import models_here
@@ -157,25 +155,12 @@ def claims_of_models(paper: Paper) -> list[str]:
 
 def find_check(text: str, outputs: Path) -> CheckFolder:
     """The check that an id or a folder names. UsageError with the nearest ids otherwise."""
-    known = {folder.id: folder for folder in list_checks(outputs)}
-    if text in known:
-        return known[text]
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
-        path = Path(text).expanduser()
-        if (path / "paper.json").is_file():
-            return CheckFolder(path.resolve())
-    nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run paper list` lists them."
-    raise UsageError(f"There is no check {text!r}.", f"Looked in {outputs / PAPERS}.", hint)
+    return find_in(outputs / PAPERS, CheckFolder, text, "check", "llmlab-run paper list")
 
 
 def list_checks(outputs: Path) -> list[CheckFolder]:
-    """Every check, newest first."""
-    found: list[tuple[float, CheckFolder]] = []
-    for path in (outputs / PAPERS).glob("[!.]*/paper.json"):  # what begins with a dot is half-made
-        with contextlib.suppress(OSError):  # it went away
-            found.append((path.stat().st_mtime, CheckFolder(path.parent)))
-    return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
+    """Every check, newest first; the runs that lie beside them are left out."""
+    return list_in(outputs / PAPERS, CheckFolder)
 
 
 def _plan(paper: Paper) -> PaperPlan:
