@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 import torch
 
-from llmlab.errors import Cancelled
+from llmlab.errors import Cancelled, LabError
 from llmlab.experiments.worker import Stop
 from llmlab.papers.attention_sinks import judge
 from llmlab.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
@@ -88,6 +88,21 @@ def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: C
     verdicts = list(judge.late(check))
     assert all("nowhere was left out: There is no model 'nowhere'." in one.reason for one in verdicts)
     assert [one.n for one in verdicts] == [10, 5, 10]
+
+
+def test_a_model_too_large_for_one_with_random_weights_beside_it_is_still_asked_about_the_place(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab.papers.untrained.require_memory", no_room)
+    sink, position, norms = judge.late(check)
+    assert all("was left out: It does not fit into memory." in one.reason for one in (sink, norms))
+    assert position.n == 5
+    assert "left out" not in position.reason
+
+
+def no_room(weights: int, name: str) -> None:
+    """Of a machine whose memory is full."""
+    raise LabError("It does not fit into memory.")
 
 
 def test_only_what_the_claims_ask_is_measured(check: Check) -> None:

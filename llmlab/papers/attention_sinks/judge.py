@@ -42,43 +42,62 @@ def early(check: Check) -> list[Verdict]:
 
 def late(check: Check) -> Iterator[Verdict]:
     """Each model is measured once, for all claims; then they are judged."""
-    found, refused = [], {}
+    found: dict[str, list[Found]] = {claim: [] for claim in check.claims}
+    refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
     for reference in check.models:
-        try:
-            found.append(_Model(check, reference).found())
-        except LabError as error:
-            refused[reference] = " ".join(part for part in (error.what, error.why) if part)
+        _measure_all(_Model(check, reference), found, refused)
         give_back()
     for claim, judge in {SINK: sink_verdict, POSITION: position_verdict, NORMS: norms_verdict}.items():
         if claim in check.claims:
-            yield judge(found, refused)
+            yield judge(found[claim], refused[claim])
+
+
+def _measure_all(model: _Model, found: dict[str, list[Found]], refused: dict[str, dict[str, str]]) -> None:
+    """What cannot be asked for one claim, as where random weights do not fit into memory, leaves the others alone."""
+    for claims, measured in (((SINK, NORMS), model.on_texts), ((POSITION,), model.with_first_tokens)):
+        asked = [claim for claim in claims if claim in found]
+        if not asked:
+            continue
+        try:
+            one = measured()
+        except LabError as error:
+            for claim in asked:
+                refused[claim][model.reference] = " ".join(part for part in (error.what, error.why) if part)
+        else:
+            for claim in asked:
+                found[claim].append(one)
 
 
 class _Model:
     """One model of a check: opened when the first thing about it is not known yet."""
 
     def __init__(self, check: Check, reference: str) -> None:
-        self._check, self._reference = check, reference
+        self._check, self.reference = check, reference
         self._size: Size = SIZES[check.size]
 
-    def found(self) -> Found:
-        """All that the claims ask. LabError when it cannot be opened, or its attention cannot be watched."""
-        about = self._kept("about", lambda: {"parameters": self._opened.parameters})
-        text, first = None, None
-        untrained: list[Reading] = []
-        if {SINK, NORMS} & {*self._check.claims}:
-            text = from_plain(Reading, self._kept("text", self._text))
-            untrained = [
-                from_plain(Reading, self._kept(f"random weights {seed}", lambda seed=seed: self._untrained(seed)))
-                for seed in range(UNTRAINED_MODELS)
-            ]
-        if POSITION in self._check.claims:
-            first = from_plain(FirstTokens, self._kept("first tokens", self._first))
-        return Found(self._reference, about["parameters"], text, tuple(untrained), first)
+    def on_texts(self) -> Found:
+        """Beside models with random weights. LabError when it cannot be opened or watched, or they do not fit."""
+        parameters = self._parameters
+        text = from_plain(Reading, self._kept("text", self._text))
+        untrained = [
+            from_plain(Reading, self._kept(f"random weights {seed}", lambda seed=seed: self._untrained(seed)))
+            for seed in range(UNTRAINED_MODELS)
+        ]
+        return Found(self.reference, parameters, text, tuple(untrained))
+
+    def with_first_tokens(self) -> Found:
+        """LabError when it cannot be opened, or its attention cannot be watched."""
+        parameters = self._parameters
+        return Found(self.reference, parameters, first=from_plain(FirstTokens, self._kept("first tokens", self._first)))
+
+    @property
+    def _parameters(self) -> int:
+        count: int = self._kept("about", lambda: {"parameters": self._opened.parameters})["parameters"]
+        return count
 
     @cached_property
     def _opened(self) -> OpenModel:
-        return open_model(self._reference, self._check.outputs, self._progress("opening"))
+        return open_model(self.reference, self._check.outputs, self._progress("opening"))
 
     def _text(self) -> dict[str, Any]:
         return asdict(read(self._opened.model, self._prompts(self._size.texts), self._progress("reading prompts")))
@@ -102,7 +121,7 @@ class _Model:
         return draw_prompts(self._opened.tokenizer, tokens, each)
 
     def _kept(self, part: str, make: Any) -> dict[str, Any]:
-        return self._check.kept(f"{self._reference} {part}", make)
+        return self._check.kept(f"{self.reference} {part}", make)
 
     def _progress(self, what: str) -> Progress:
-        return lambda _, done, total: self._check.progress(f"{self._reference}: {what}", done, total)
+        return lambda _, done, total: self._check.progress(f"{self.reference}: {what}", done, total)
