@@ -102,6 +102,10 @@ def test_values_and_keys_are_those_that_the_model_computes() -> None:
         for name, ours in (("keys", key), ("values", value), ("residuals", stream)):
             expected = torch.cat([row[places] for row, places in zip(ours, some.places, strict=True)])
             assert np.allclose(getattr(found, name)[layer].reshape(count, -1), expected, atol=1e-5)
+    last = take(model, some, layers=[1])
+    for name in ("keys", "values", "residuals"):
+        (only,) = getattr(last, name)
+        assert np.array_equal(only, getattr(found, name)[1])
 
 
 def test_models_of_transformers_are_measured_the_same_way() -> None:

@@ -13,9 +13,10 @@ from tiny_models import llama
 
 from llmlab.corpora.tokenizers import Gpt2Tokenizer
 from llmlab.papers.agreement import by_models
+from llmlab.papers.bayesian_geometry import real_models
 from llmlab.papers.bayesian_geometry import thresholds as bounds
 from llmlab.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, evidence_prompts
-from llmlab.papers.bayesian_geometry.geometry import manifold
+from llmlab.papers.bayesian_geometry.geometry import Activations, manifold, take
 from llmlab.papers.bayesian_geometry.real_models import (
     Size,
     belief_measures,
@@ -106,10 +107,19 @@ def tiny() -> dict[str, Any]:
     def progress(what: str, done: float, total: float) -> None:
         told.append(done / total)
 
-    found = of_model(lambda: OpenModel("tiny", "tiny", "huggingface", model, GPT2), Size(6, 2, 10, 3), 0, progress)
+    kept: list[int] = []
+
+    def taken(*what: Any) -> Activations:
+        activations = take(*what)
+        kept.append(len(activations.values))
+        return activations
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real_models, "take", taken)
+        found = of_model(lambda: OpenModel("tiny", "tiny", "huggingface", model, GPT2), Size(6, 2, 10, 3), 0, progress)
     found = json.loads(json.dumps(found, allow_nan=False))
     assert told == sorted(told)
-    return found | {"net": model}
+    return found | {"net": model, "kept": kept}
 
 
 def test_a_model_without_training_is_not_supported(tiny: dict[str, Any]) -> None:
@@ -118,6 +128,14 @@ def test_a_model_without_training_is_not_supported(tiny: dict[str, Any]) -> None
     assert verdict.n == 30
     assert verdict.tables[0].title == "What is asked of tiny"
     assert len({chart.name for chart in verdict.charts}) == len(verdict.charts) == 4
+
+
+def test_all_layers_are_held_only_where_all_are_asked_for(tiny: dict[str, Any]) -> None:
+    evidence, *controls = tiny["kept"][: len(CONDITIONS)]
+    mixed, alone, *untrained = tiny["kept"][len(CONDITIONS) :]
+    assert (evidence, mixed, alone) == (2, 2, 2)
+    assert controls == [1] * (len(CONDITIONS) - 1)
+    assert untrained == [1] * bounds.RANDOM_MODELS
 
 
 def test_beliefs_are_the_models_own_at_the_last_token(tiny: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ Letters in shapes: S sequences, N samples (a sequence at a scored place), L laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,38 +82,44 @@ class Activations:
 
 
 class _Taker(Observer):
-    """Copies of keys, values and the stream at some places of one prompt."""
+    """Copies of keys, values and the stream at some places of one prompt, in some layers."""
 
-    def __init__(self, places: list[int]) -> None:
-        self._places = places
+    def __init__(self, places: list[int], layers: Collection[int]) -> None:
+        self._places, self._layers = places, layers
         self.values: dict[int, Tensor] = {}
         self.keys: dict[int, Tensor] = {}
         self.residuals: dict[int, Tensor] = {}
 
     def attention(self, layer: int, call: AttentionCall) -> None:
+        if layer not in self._layers:
+            return
         self.values[layer] = call.value[:, self._places].transpose(0, 1).flatten(1).float().cpu()  # [P, H D]
         self.keys[layer] = call.key[:, self._places].transpose(0, 1).float().cpu()  # [P, H, D]
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        if point == "post_ffn":
+        if point == "post_ffn" and layer in self._layers:
             self.residuals[layer] = x[self._places].float().cpu()
 
 
-def take(model: nn.Module, samples: Samples, progress: Progress = quiet) -> Activations:
-    """The activations of a model at the samples, one watched pass a sequence.
+def take(
+    model: nn.Module, samples: Samples, progress: Progress = quiet, layers: Collection[int] | None = None
+) -> Activations:
+    """The activations of a model at the samples, one watched pass a sequence. layers: all with attention unless given.
 
     LabError where the model's attention cannot be watched.
     """
     anatomy = anatomy_of(model)
     require(anatomy.refusals.attention, "Keys and values")
+    chosen = [layer for layer in _watched(anatomy) if layers is None or layer in layers]
     takers = []
     for done, (ids, places) in enumerate(zip(samples.ids, samples.places, strict=True)):
         progress("Reading sequences", done, len(samples.ids))
-        takers.append(_Taker(places))
+        takers.append(_Taker(places, chosen))
         run(model, anatomy, ids, [takers[-1]], last=True)
 
     def joined(of: Callable[[_Taker], dict[int, Tensor]]) -> list[Array]:
-        return [torch.cat([of(taker)[layer] for taker in takers]).numpy() for layer in _watched(anatomy)]
+        # Each layer's parts are let go of as they are joined: of a large model, all of them take gigabytes.
+        return [torch.cat([of(taker).pop(layer) for taker in takers]).numpy() for layer in chosen]
 
     return Activations(joined(lambda t: t.values), joined(lambda t: t.residuals), joined(lambda t: t.keys))
 

@@ -202,8 +202,9 @@ def _of_untrained(
     some = compared(evidence, size.compared)
     model = untrained_like(opened().model, number)
     samples = _some(samples_at_the_end(evidence.ids[TRUE], entropies(evidence.posterior), evidence.reports), some)
-    activations = take(model, samples, progress)
-    both = _log_probabilities(anatomy_of(model), activations.residuals[-1], evidence.answers[TRUE])
+    anatomy = anatomy_of(model)
+    activations = take(model, samples, progress, [anatomy.n_layer - 1])
+    both = _log_probabilities(anatomy, activations.residuals[-1], evidence.answers[TRUE])
     belief = stratified_spearman(both[:, 0] - both[:, 1], evidence.posterior[some], evidence.reports[some])
     found = manifold(activations.values[-1], samples, number)
     return _plain(found, ("pc1", "rho", "within")) | {"belief": belief}
@@ -242,12 +243,14 @@ class _Reader:
     """What the last layer has at the last token of prompts; a prompt that was read before is not read again."""
 
     def __init__(self, opened: OpenModel) -> None:
-        self._model = opened.model
+        self._model, self._last_layer = opened.model, len(opened.anatomy.blocks) - 1
         self._known: dict[tuple[int, ...], tuple[Array, Array]] = {}
 
     def read(self, samples: Samples, progress: Progress) -> Activations:
         """All layers."""
-        found = take(self._model, samples, progress)
+        return self._remembered(samples, take(self._model, samples, progress))
+
+    def _remembered(self, samples: Samples, found: Activations) -> Activations:
         for ids, values, last in zip(samples.ids, found.values[-1], found.residuals[-1], strict=True):
             self._known[tuple(ids)] = values, last
         return found
@@ -257,7 +260,8 @@ class _Reader:
         new = [ids for ids in dict.fromkeys(map(tuple, prompts)) if ids not in self._known]
         if new:
             none = np.zeros(len(new))
-            self.read(samples_at_the_end([list(ids) for ids in new], none, none), progress)
+            samples = samples_at_the_end([list(ids) for ids in new], none, none)
+            self._remembered(samples, take(self._model, samples, progress, [self._last_layer]))
         rows = [self._known[tuple(ids)] for ids in prompts]
         return np.stack([values for values, _ in rows]), np.stack([last for _, last in rows])
 
