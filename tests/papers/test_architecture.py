@@ -71,6 +71,7 @@ def test_the_lstm_in_the_bijection_and_the_mlp_without_context_are_shown_and_not
     assert (verdict.verdict, verdict.seeds, verdict.statistic.value) == (SUPPORTED, [1, 2, 3, 4], pytest.approx(25))
     assert verdict.papers_criterion.passes is True
     assert "LSTM 0.0200" in verdict.reason
+    assert "nothing is said of recurrent networks" in verdict.reason
     (chart,) = verdict.charts
     assert chart.categories == ["transformer", "LSTM", "MLP that sees one token", "MLP on the prefix"]
     assert chart.series[0].y == [0.02, 0.02, 0.8, 0.5]

@@ -128,7 +128,8 @@ def test_a_sink_passes_the_papers_criterion_and_not_ours() -> None:
     found = focusing_verdict([measured(0.8, 0.0)], {})
     assert found.verdict == NOT_SUPPORTED
     assert found.papers_criterion.passes is True
-    assert "first token" in found.papers_criterion.words
+    assert "The difference is attention that rests on the first token" in found.papers_criterion.words
+    assert "The difference" not in focusing_verdict([measured(0.8, 0.8)], {}).papers_criterion.words
     assert [series.y[1] < 0.5 for series in found.charts[0].series[:2]] == [True, False]
 
 

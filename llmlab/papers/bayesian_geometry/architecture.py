@@ -102,7 +102,7 @@ def _words(found: Sequence[Calibrated]) -> str:
             each = ", ".join(f"{KINDS[kind]} {error:.4f}" for kind, error in errors.items())
             said.append(f"{TITLES[task]}, entropy error in bits (medians of seeds): {each}.")
     if _median(found, HMM, LSTM) is None:
-        said.append("At this size the models without attention learn the bijection alone.")
+        said.append("On the HMM no LSTM was measured, so nothing is said of recurrent networks.")
     if _median(found, BIJECTION, LSTM) is not None:
         said.append("The LSTM in the bijection is not judged: the paper reports itself that it matches there.")
     return " ".join(said)

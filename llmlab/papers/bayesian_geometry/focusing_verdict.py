@@ -94,11 +94,12 @@ def _papers(models: Sequence[Values]) -> PapersCriterion:
     falls = [values[_ALL]["fall"] for values in models]
     passing = sum(fall >= bounds.FOCUSING for fall in falls)
     without = sum(values[_OTHERS]["fall"] >= bounds.FOCUSING for values in models)
+    apart = " The difference is attention that rests on the first token, which has nothing to do with evidence."
     return PapersCriterion(
         passing > len(models) / 2,
         f"At least {bounds.FOCUSING:.0%} from the first to the last layer, the first token included: {passing} of "
-        f"{len(models)} models ({', '.join(f'{fall:.0%}' for fall in falls)}); without it {without}. The difference is "
-        "attention that rests on the first token, which has nothing to do with evidence.",
+        f"{len(models)} models ({', '.join(f'{fall:.0%}' for fall in falls)}); without it {without}."
+        + (apart if passing > without else ""),
     )
 
 
