@@ -104,6 +104,7 @@ CHANCE = [0.01] * bounds.RANDOM_MODELS
         (0.299, [0.0, 0.6], CHANCE, NOT_SUPPORTED),
         (0.5, [0.4, 0.6], [0.5] * bounds.RANDOM_MODELS, NOT_SUPPORTED),
         (0.5, [0.4, 0.6], [0.49] * bounds.RANDOM_MODELS, SUPPORTED),
+        (0.5, [0.4, 0.6], [*CHANCE[1:], 0.5], NOT_SUPPORTED),  # the largest of them counts
         (0.5, [0.4, 0.6], CHANCE[1:], INCONCLUSIVE),
         (-0.2, [-0.3, -0.1], CHANCE, NOT_SUPPORTED),
     ],

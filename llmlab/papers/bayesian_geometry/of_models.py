@@ -51,4 +51,4 @@ def highest(untrained: Sequence[float]) -> float | None:
     """The percentile of models with random weights that a trained one must exceed; None with too few of them."""
     if len(untrained) < bounds.RANDOM_MODELS:
         return None
-    return float(np.percentile(untrained, bounds.RANDOM_PERCENTILE))
+    return float(np.percentile(untrained, bounds.RANDOM_PERCENTILE, method="higher"))
