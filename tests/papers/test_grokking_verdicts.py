@@ -168,6 +168,7 @@ def test_every_verdict_can_be_shown_of_runs_that_generalise_and_of_runs_that_do_
         runs = seeds(one)
         for make in (late_verdict, fourier_verdict, progress_verdict):
             assert make(runs).reason
+            assert make(runs).papers_criterion.passes is None  # the papers name no bound
         assert len(accuracy_chart(runs).series) == 7
         assert len(decay_chart([runs, seeds(never)]).series) == 3
         assert spectrum_chart(one).series[0].y == one.spectra[LAST]
