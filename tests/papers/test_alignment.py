@@ -147,6 +147,9 @@ def test_the_verdict_needs_four_seeds_and_shows_them() -> None:
     )
     assert mass["uniform"].y == mass["random weights"].y == [1.0] * LAYERS
     assert len(found.tables[0].rows) == 15
+    level = [made([1.001, *[1.0] * (LAYERS - 1)], 0.0)] * len(RANDOM)
+    said = alignment_verdict(trained, level, dict.fromkeys(range(5), (0.01,))).reason
+    assert "random weights change it by 0.00 to 0.00" in said
     few = {seed: trained[seed] for seed in range(3)}
     assert alignment_verdict(few, RANDOM, dict.fromkeys(range(3), (0.01,))).verdict == INCONCLUSIVE
     flat = {seed: made([1.0, 1.1, 0.9, 1.0, 1.1, 0.95], 0.0, seed) for seed in range(5)}

@@ -201,7 +201,7 @@ def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
     )
     if len(random) < bounds.RANDOM_MODELS:
         return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
-    rises = [one.rise for one in random]
+    rises = [round(one.rise, 2) + 0.0 for one in random]  # without the sign of what rounds to 0
     return f"{said} From the first layer to the last, random weights change it by {min(rises):.2f} to {max(rises):.2f}."
 
 
