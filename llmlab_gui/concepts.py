@@ -97,6 +97,7 @@ DOCK_IDS = (
     "check",
     "claims",
     "evidence",
+    "check_report",
 )
 _MARKS = {"@code ": "code", "? ": "question", "! ": "run"}
 

@@ -72,6 +72,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Evidence",
         ("experiments", "statistics-of-claims", "predicting", "bayesian-reasoning", "grokking", "induction-heads"),
     ),
+    "check_report": ("Check report", ("statistics-of-claims", "experiments")),
 }
 
 

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 from llmlab_gui.docks.adapter import AdapterDock
 from llmlab_gui.docks.attention import AttentionDock
 from llmlab_gui.docks.base import LabDock
+from llmlab_gui.docks.check_report import CheckReportDock
 from llmlab_gui.docks.checkpoints import CheckpointsDock
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
@@ -98,5 +99,6 @@ def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
         CheckDock(lab, window),
         ClaimsDock(lab, window),
         EvidenceDock(lab, window),
+        CheckReportDock(lab, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

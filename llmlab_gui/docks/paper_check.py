@@ -87,7 +87,10 @@ class CheckDock(LabDock):
         self.trouble.setAccessibleName("What went wrong")
         self.stop_button = self._button("Stop", "The run that trains saves and ends; the rest waits", self.stop)
         self.go_on_button = self._button("Go on", "Run what is left; what has ended stays", self.go_on)
-        self.folder_button = self._button("Folder", "Its report, figures and verdict.json", self.open_folder)
+        self.report_button = self._button(
+            "Report", "All its verdicts, with figures and how to repeat it", self.open_report
+        )
+        self.folder_button = self._button("Folder", "report.md, figures and verdict.json", self.open_folder)
         self.arms = ArmsModel(self, CHECK_ARM_COLUMNS)
         self.arms_table = rows_table(self.arms, "Runs of the check", CHECK_ARM_COLUMNS)
         self._settle = QTimer(self)
@@ -154,6 +157,10 @@ class CheckDock(LabDock):
             return
         self.lab.set_current(chosen)
         self.lab.said.emit(f"{chosen} is shown in the other panels.")
+
+    def open_report(self) -> None:
+        """Its report in front."""
+        self.lab.dock_requested.emit("check_report")
 
     def open_folder(self) -> None:
         """The check's folder in the system's file manager."""
@@ -265,7 +272,7 @@ class CheckDock(LabDock):
             for id, words in offered:
                 self.checks.addItem(words, id)
         self.checks.setCurrentIndex(self.checks.findData(row.id) if row is not None else -1)
-        for widget in (self.checks, self.bar, self.folder_button):
+        for widget in (self.checks, self.bar, self.report_button, self.folder_button):
             widget.setVisible(row is not None)
         self.arms_table.setVisible(row is not None and bool(row.record.arms))
         state = row.status.state if row is not None else ""
@@ -300,7 +307,7 @@ class CheckDock(LabDock):
         line.setForegroundRole(QPalette.ColorRole.Mid)
         which = QHBoxLayout()
         which.addWidget(self.checks, 1)
-        for button in (self.go_on_button, self.stop_button, self.folder_button):
+        for button in (self.go_on_button, self.stop_button, self.report_button, self.folder_button):
             which.addWidget(button)
         body = QWidget()
         layout = QVBoxLayout(body)

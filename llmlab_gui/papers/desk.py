@@ -11,7 +11,7 @@ from llmlab.papers.checks import claims_of_models, claims_tested
 from llmlab.papers.records import CheckResult, Paper, papers_dir, read_paper
 from llmlab_gui.background import Background
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.poller import ExperimentRow
+from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.papers.claim_rows import ClaimRow, check_options, claim_rows
 from llmlab_gui.papers.source import CHECKS
 
@@ -91,6 +91,11 @@ class PaperDesk(QObject):
     def result(self) -> CheckResult | None:
         """Verdicts of that check, as far as they are there."""
         return self.checks.outcome.results if self.check is not None else None
+
+    @property
+    def report(self) -> Report | None:
+        """report.md of that check, once it is written."""
+        return self.checks.outcome.report if self.check is not None else None
 
     @property
     def problem(self) -> LabError | None:

@@ -24,7 +24,7 @@ _WHAT_TO_DO = {
     NO_TEST: "The lab has no test of this claim: what would support or refute it is said below.",
     NO_CHECK: "Choose a size in Check and press Run: you are asked first what you expect.",
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
-    NO_VERDICT: "The check came to its end without a verdict on it: its report in Check says more.",
+    NO_VERDICT: "The check came to its end without a verdict on it: Check report says more.",
     "planned": "The check has not begun. Press Go on in Check.",
     "running": "Its runs are trained and measured now: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Go on in Check: nothing is lost.",
