@@ -94,7 +94,12 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     ),
     PAPER: _beside(
         (30, _stacked((42, _tabs("paper", "learn", "runs")), (58, _tabs("check")))),
-        (70, _stacked((38, _tabs("claims")), (62, _tabs("evidence", "check_report", "attention", "evolution", "notebook")))),
+        (
+            70,
+            _stacked(
+                (38, _tabs("claims")), (62, _tabs("evidence", "check_report", "attention", "evolution", "notebook"))
+            ),
+        ),
     ),
     COMPARE: _beside(
         (60, _stacked((66, _tabs("loss")), (34, _tabs("runs")))),
