@@ -16,8 +16,9 @@ from llmlab_gui.experiments.arm_curves import ArmCurves
 from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.polling import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
-# Of a report's figures: a picture for print at most, so that no file of someone else's fills the memory.
-_MOST_IMAGE_BYTES = 20 << 20
+# No file of someone else's fills the memory: of a report more than anyone reads, of its figures a picture for print,
+# and of both together what a window can spare.
+_MOST_REPORT_BYTES, _MOST_IMAGE_BYTES, _MOST_BYTES = 2 << 20, 20 << 20, 200 << 20
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 _Seen = Seen[ExperimentRecord, ExperimentStatus]
 
@@ -135,14 +136,18 @@ class _Closely:
 
 def _read_report(folder: ExperimentFolder) -> Report | None:
     try:
+        if folder.report.stat().st_size > _MOST_REPORT_BYTES:
+            return None
         text = folder.report.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    images = {}
-    for name in set(_IMAGE.findall(text)):
-        path = (folder.path / name).resolve()
+    images: dict[str, bytes] = {}
+    room = _MOST_BYTES
+    for name in dict.fromkeys(_IMAGE.findall(text)):
         with contextlib.suppress(OSError, ValueError):
+            path = (folder.path / name).resolve()
             # Only what lies in the experiment's own folder.
-            if path.is_relative_to(folder.path.resolve()) and path.stat().st_size <= _MOST_IMAGE_BYTES:
+            if path.is_relative_to(folder.path.resolve()) and path.stat().st_size <= min(_MOST_IMAGE_BYTES, room):
                 images[name] = path.read_bytes()
+                room -= len(images[name])
     return Report(text, images)
