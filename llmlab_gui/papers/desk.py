@@ -39,6 +39,7 @@ class PaperDesk(QObject):
         self._paper, self._claim = "", ""
         self._by_hand = False  # the learner chose the paper
         self.checks.failed.connect(self.failed)
+        self.checks.changed.connect(self._keep_to_paper)
         self.checks.changed.connect(self.check_changed)
         self.checks.outcome_changed.connect(self.check_changed)
         self.checks.current_changed.connect(self._check_chosen)
@@ -122,9 +123,7 @@ class PaperDesk(QObject):
         if name == self._paper:
             return
         self._paper, self._claim = name, ""
-        rows = self.checks_here()
-        if rows and self.check is None:
-            self.checks.set_current(rows[0].id)
+        self._keep_to_paper()
         self.paper_changed.emit()
         self.claim_changed.emit()
         self.check_changed.emit()
@@ -155,7 +154,14 @@ class PaperDesk(QObject):
         self.claim_changed.emit()
         self.check_changed.emit()
 
+    def _keep_to_paper(self) -> None:
+        """Left alone, the desk of checks turns to the newest of any paper: the paper that was chosen has its own."""
+        rows = self.checks_here()
+        if self._by_hand and rows and self.check is None:
+            self.checks.set_current(rows[0].id)
+
     def _check_chosen(self, _check: str) -> None:
+        self._keep_to_paper()
         if self._follow_check():
             self.paper_changed.emit()
             self.claim_changed.emit()

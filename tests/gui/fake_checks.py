@@ -82,8 +82,17 @@ def verdict(claim: str, said: str = INCONCLUSIVE, charts: Sequence[Chart] = ()) 
 class FakeCheck:
     """Writes a check's folder as its worker does. Its status names this process, so it counts as alive."""
 
-    def __init__(self, outputs: Path, name: str = "heads", *, created: float = 1.75e9, **asked: Any) -> None:
-        request = CheckRequest(read_paper(PAPER), "minutes", outputs, list(CLAIMS), 1, name=name, watched=True, **asked)
+    def __init__(
+        self,
+        outputs: Path,
+        name: str = "heads",
+        *,
+        created: float = 1.75e9,
+        paper: str = PAPER,
+        claims: Sequence[str] = CLAIMS,
+        **asked: Any,
+    ) -> None:
+        request = CheckRequest(read_paper(paper), "minutes", outputs, list(claims), 1, name=name, watched=True, **asked)
         self.record = replace(plan_check(request), created=created)
         self.folder = CheckFolder(outputs / PAPERS / name)
         make_folder(self.folder, self.record)

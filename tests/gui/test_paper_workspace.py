@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pytestqt.qtbot import QtBot
 from llmlab.papers.charts import Chart, Series
 from llmlab.papers.checks import CheckFolder
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
+from llmlab.runs.folder import PAPERS
 from llmlab_gui.docks.paper import PaperDock
 from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.paper_claims import ClaimsDock
@@ -271,6 +273,39 @@ def test_papers_and_their_checks_follow_each_other(qtbot: QtBot, lab: Lab, outpu
     assert all(row.verdict is None for row in claims.model.rows)
     lab.papers.set_paper(PAPER)
     assert lab.papers.check is not None
+
+
+def test_a_paper_that_was_chosen_keeps_a_check_of_its_own(
+    qtbot: QtBot, lab: Lab, outputs: Path, check_dock: CheckDock, claims: ClaimsDock
+) -> None:
+    read(qtbot, lab)  # chosen before there is any check
+    mine = FakeCheck(outputs, "mine", created=1.7e9)
+    mine.judge(verdict(CLAIMS[0], SUPPORTED))
+    mine.finish()
+    qtbot.waitUntil(lambda: lab.papers.check is not None, timeout=WAIT)
+    other = FakeCheck(outputs, "other", created=1.71e9, paper="grokking", claims=["late"])
+    other.run(0)  # a terminal started it: the newest that lives
+    qtbot.waitUntil(lambda: lab.papers.checks.row("other") is not None, timeout=WAIT)
+    assert lab.papers.check is not None
+    assert lab.papers.check.id == "mine"
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    assert check_dock.checks.currentData() == "mine"
+
+
+def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
+    qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock
+) -> None:
+    for name, created in (("older", 1.7e9), ("newer", 1.71e9)):
+        FakeCheck(outputs, name, created=created).finish()
+    FakeCheck(outputs, "other", created=1.72e9, paper="grokking", claims=["late"]).finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer", timeout=WAIT)
+    shutil.rmtree(outputs / PAPERS / "newer")
+    qtbot.waitUntil(lambda: lab.papers.checks.row("newer") is None, timeout=WAIT)
+    assert lab.papers.check is not None
+    assert lab.papers.check.id == "older"
+    shutil.rmtree(outputs / PAPERS / "older")
+    qtbot.waitUntil(lambda: "no check was run yet" in claims.standing.text(), timeout=WAIT)
 
 
 # What others may have written ----------------------------------------------------------------------------------
