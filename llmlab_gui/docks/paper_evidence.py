@@ -73,6 +73,7 @@ class EvidenceDock(LabDock):
         self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
         self.export_button = chart_export_button(self._choose_file)
         self.reading = QuietLabel()
+        self.reading.setTextFormat(Qt.TextFormat.PlainText)
         self.reading.setAccessibleName("How to read the chart")
         self.nothing = EmptyState()
         self.models_button = menu_button("Open a model", "Let all panels show a model that was tested")
@@ -193,9 +194,9 @@ class EvidenceDock(LabDock):
         inside = [arm for arm in arms if check is not None and opens_in_panels(check.record, arm)]
         options = check_options(check)
         models = options.models if options is not None else []
-        _fill(self.runs_button, [(arm.name, partial(self.open_run, arm)) for arm in arms])
-        _fill(self.evolution_button, [(arm.name, partial(self.open_evolution, arm)) for arm in inside])
-        _fill(self.models_button, [(name, partial(self.lab.inspection.open, name)) for name in models])
+        _fill(self.runs_button, [(arm.name, arm.run, partial(self.open_run, arm)) for arm in arms])
+        _fill(self.evolution_button, [(arm.name, arm.run, partial(self.open_evolution, arm)) for arm in inside])
+        _fill(self.models_button, [(name, name, partial(self.lab.inspection.open, name)) for name in models])
 
     def _follow(self, url: QUrl) -> None:
         self._opener.open(url, None, [])
@@ -248,13 +249,18 @@ class EvidenceDock(LabDock):
         self.set_body(body)
 
 
-def _fill(button: QToolButton, entries: list[tuple[str, Callable[[], object]]]) -> None:
-    """The button's menu; it is gone while there is nothing in it."""
+def _fill(button: QToolButton, entries: list[tuple[str, str, Callable[[], object]]]) -> None:
+    """The button's menu, from words, what they stand for, and what choosing them does; gone while there is nothing.
+
+    Checks of one paper name their runs alike, so the words alone do not tell them apart.
+    """
     menu = button.menu()
-    if [action.text() for action in menu.actions()] != [text for text, _ in entries]:
+    if [(action.text(), action.data()) for action in menu.actions()] != [(text, key) for text, key, _ in entries]:
         menu.clear()
-        for text, slot in entries:
-            menu.addAction(text).triggered.connect(lambda _=False, slot=slot: slot())
+        for text, key, slot in entries:
+            action = menu.addAction(text)
+            action.setData(key)
+            action.triggered.connect(lambda _=False, slot=slot: slot())
     button.setVisible(bool(entries))
 
 

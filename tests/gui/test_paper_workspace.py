@@ -175,6 +175,24 @@ def test_a_finished_run_is_opened_as_the_model_of_all_panels(
     assert asked == ["evolution"]
 
 
+def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
+    qtbot: QtBot, lab: Lab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    older, newer = FakeCheck(outputs, "older", created=1.7e9), FakeCheck(outputs, "newer", created=1.71e9)
+    for check in (older, newer):
+        check.finish()
+    read(qtbot, lab)
+    actions = evidence.runs_button.menu().actions
+    qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
+    assert older.record.arms[0].name == newer.record.arms[0].name
+    for check in (newer, older):
+        lab.papers.checks.set_current(check.folder.id)
+        actions()[0].trigger()
+    assert opened == [f"{check.record.arms[0].run}@final" for check in (newer, older)]
+
+
 # Checks --------------------------------------------------------------------------------------------------------
 
 
