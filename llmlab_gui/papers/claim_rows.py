@@ -10,7 +10,7 @@ from llmlab.errors import LabError
 from llmlab.experiments.records import ExperimentRecord
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import CLAIM
+from llmlab.notebook.quantities import CHECK, CLAIM
 from llmlab.papers.checks import CheckOptions, options_of
 from llmlab.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
 from llmlab_gui.experiments.poller import ExperimentRow
@@ -68,11 +68,11 @@ def check_options(check: ExperimentRow | None) -> CheckOptions | None:
 
 
 def predicted_of(record: ExperimentRecord, paper: str, claim: str) -> Prediction | None:
-    """The verdict that was predicted when the check began."""
+    """The verdict that was predicted when the check began; None where nobody did, or somebody changed it since."""
     for values in record.predictions:
         locked = read_locked(values)
         if locked is not None and locked.prediction.quantity == f"{CLAIM}{paper}/{claim}":
-            return locked.prediction
+            return locked.prediction if locked.sound(CHECK, record.id) else None
     return None
 
 

@@ -19,7 +19,7 @@ from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.lab import Lab
 from llmlab_gui.notebook.book import Book
 from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
-from llmlab_gui.papers.claim_rows import prediction_text
+from llmlab_gui.papers.claim_rows import predicted_of, prediction_text
 
 WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
@@ -85,3 +85,12 @@ def test_a_prediction_stands_beside_its_claim_and_says_whether_it_came_true(
         assert prediction_text(rows[0]) == "✓ supported, 70 % sure"
         assert prediction_text(rows[1]) == "✗ supported, 70 % sure"
         assert prediction_text(replace(rows[1], predicted=None)) == ""
+
+
+def test_a_prediction_that_was_changed_since_is_not_shown_as_one(outputs: Path, dialog: VerdictsDialog) -> None:
+    dialog.rows[0].verdict.setCurrentText(NOT_SUPPORTED)
+    stated = [prediction.as_dict() for prediction in dialog.stated()]
+    record = FakeCheck(outputs, predictions=stated).folder.record()
+    assert predicted_of(record, PAPER, CLAIMS[0]) is not None
+    changed = [prediction | {"choice": SUPPORTED} for prediction in record.predictions]
+    assert predicted_of(replace(record, predictions=changed), PAPER, CLAIMS[0]) is None
