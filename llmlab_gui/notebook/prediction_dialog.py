@@ -1,4 +1,4 @@
-"""The question before a run, an experiment or a check: what do you expect? Enter starts, Escape skips it."""
+"""The question before a run or an experiment: what do you expect? Enter starts, Escape skips it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from PySide6.QtWidgets import QCheckBox, QDialog, QHBoxLayout, QLabel, QPushButt
 
 from llmlab.errors import UsageError
 from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import CHECK, CHOICE, CURVE, NUMBER, Quantity
-from llmlab_gui.docks.base import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, Quantity
+from llmlab_gui.docks.base import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.notebook.prediction_form import CurveRow, SentenceRow, ValueRow
-from llmlab_gui.notebook.verdict_row import VerdictRow
 
 if TYPE_CHECKING:
     from llmlab_gui.notebook.book import Book, Expected
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 _WIDTH = 560
 # As many things as anyone thinks about before one run.
 _MOST_ROWS = 6
-_CLAIMS_HEIGHT = 330  # of a check; more of them are scrolled
 
 
 class PredictionDialog(QDialog):
@@ -39,10 +37,7 @@ class PredictionDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("What do you expect?")
         self.predictions: list[Prediction] | None = None
-        # What a check of a paper is asked is known, so every claim has its row from the start.
-        self.verdicts = [VerdictRow(quantity) for quantity in quantities if quantity.subject == CHECK]
-        values = [quantity for quantity in quantities if quantity.answer in (NUMBER, CHOICE)]
-        self._values = [] if self.verdicts else values
+        self._values = [quantity for quantity in quantities if quantity.answer in (NUMBER, CHOICE)]
         self.rows: list[ValueRow] = []
         self.sentence = SentenceRow()
         self.curve: CurveRow | None = None
@@ -86,8 +81,6 @@ class PredictionDialog(QDialog):
         layout.setSpacing(10)
         layout.addWidget(what)
         layout.addLayout(self._rows)
-        if self.verdicts:
-            layout.addWidget(self._claims(), 1)
         layout.addLayout(tools)
         self._curve_place = QVBoxLayout()
         layout.addLayout(self._curve_place, 1)
@@ -95,7 +88,7 @@ class PredictionDialog(QDialog):
         layout.addWidget(why)
         layout.addWidget(self.problem)
         layout.addLayout(buttons)
-        self.setMinimumWidth(max(_WIDTH, layout.totalMinimumSize().width()))
+        self.setMinimumWidth(_WIDTH)
         self.more.clicked.connect(self.add_row)
         self.draw_button.toggled.connect(self._show_curve)
         self.sentence.changed.connect(self._check)
@@ -107,22 +100,6 @@ class PredictionDialog(QDialog):
             self.rows[0].low.setFocus()
         self.more.setVisible(len(self._values) > 1)
         self._check()
-
-    def _claims(self) -> QWidget:
-        """A row for each claim, with as much height as it has room for."""
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(12)
-        for row in self.verdicts:
-            row.changed.connect(self._check)
-            column.addWidget(row)
-        column.addStretch(1)
-        area = scrolled(body)
-        wanted = body.sizeHint()
-        area.setMinimumHeight(min(_CLAIMS_HEIGHT, wanted.height()))
-        area.setMinimumWidth(body.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
-        return area
 
     def add_row(self) -> None:
         """One thing more to predict: the next that is not asked for yet."""
@@ -139,7 +116,7 @@ class PredictionDialog(QDialog):
 
     def stated(self) -> list[Prediction]:
         """What the form says now. UsageError when it cannot be."""
-        found = [*(row.prediction() for row in self.rows), *(row.prediction() for row in self.verdicts)]
+        found = [row.prediction() for row in self.rows]
         if self.curve is not None and self.draw_button.isChecked():
             found.append(self.curve.prediction())
         found.append(self.sentence.prediction())

@@ -1,14 +1,12 @@
-"""What the learner is asked before a run, from its settings, and before a check of a paper, from its plan."""
+"""What the learner is asked before a run, from its settings."""
 
 from __future__ import annotations
 
 import math
 
-from llmlab.experiments.records import ExperimentRecord
 from llmlab.gpt.estimate import expected_vocab_size
-from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.notebook import title_of
-from llmlab.notebook.quantities import Quantity, find_quantity, quantities_of_runs
+from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.runs.folder import RunSettings
 from llmlab.settings import PretrainSettings
 from llmlab_gui.notebook.book import Expected
@@ -24,15 +22,3 @@ def question_about(settings: RunSettings) -> tuple[str, list[Quantity], Expected
         # A model that has learned nothing gives all tokens the same probability.
         start = math.log(expected_vocab_size(settings.data))
     return title_of(settings), quantities_of_runs(fine_tuned=not scratch), Expected(settings.train.steps, start)
-
-
-def question_about_check(record: ExperimentRecord) -> tuple[str, list[Quantity]]:
-    """What is checked, in a few words, and its claims: a verdict of each can be predicted.
-
-    Both are for `Book.ask`, before `make_folder`, which locks what was stated:
-
-        predictions = lab.notebook.ask(self, *question_about_check(record))
-        if predictions is not None:  # None: it is not to start
-            record = replace(record, predictions=[prediction.as_dict() for prediction in predictions])
-    """
-    return f"<b>{record.title}.</b> {record.question}", [*quantities_of_check(record), find_quantity("text")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,15 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import ExperimentRecord
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
-from llmlab.papers.checks import CheckFolder, CheckRequest, plan_check
-from llmlab.papers.records import read_paper
-from llmlab.runs.folder import PAPERS
 from llmlab.settings import resolve_settings
 from llmlab_gui.charts.drawn_curve import DrawnCurve
-from llmlab_gui.docks.notebook_table import COLUMNS, NotebookModel
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notebook.book import Asking, Book, Expected
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
-from llmlab_gui.notebook.questions import question_about, question_about_check
+from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.settings import WindowSettings
 
 MakeWindow = Callable[..., MainWindow]
@@ -254,53 +247,3 @@ def test_train_asks_first(
     window.run_actions.train.trigger()
     wanted = {"fill": [["val_loss=1.9..2.2@80%"]], "skip": [[]], "cancel": []}
     assert started == wanted[answer]
-
-
-@pytest.fixture
-def check(outputs: Path) -> ExperimentRecord:
-    """A check of three claims that is about to start."""
-    claims = ["calibration", "keys", "causal"]
-    return plan_check(CheckRequest(read_paper("bayesian-geometry"), "minutes", outputs, claims, name="tunnel"))
-
-
-def test_a_check_is_asked_for_a_verdict_on_each_of_its_claims(
-    qtbot: QtBot, book: Book, check: ExperimentRecord
-) -> None:
-    dialog = PredictionDialog(book, *question_about_check(check))
-    qtbot.addWidget(dialog)
-    dialog.show()
-    assert [row.about.label for row in dialog.verdicts] == ["calibration", "keys", "causal"]
-    assert (dialog.rows, dialog.more.isVisible()) == ([], False)
-    assert (dialog.stated(), dialog.start_button.text()) == ([], "Start")
-    first, second, third = dialog.verdicts
-    assert [row.sure.isEnabled() for row in dialog.verdicts] == [False] * 3
-    first.choice.setCurrentText("supported")
-    third.choice.setCurrentText("not supported")
-    third.sure.set_value(85)
-    assert (first.sure.isEnabled(), second.sure.isEnabled()) == (True, False)
-    dialog.sentence.words.setText("It will take long")
-    qtbot.mouseClick(dialog.start_button, Qt.MouseButton.LeftButton)
-    assert stated(dialog) == [
-        "claim:bayesian-geometry/calibration=supported@60%",
-        "claim:bayesian-geometry/causal=not supported@85%",
-        "text=It will take long@70%",
-    ]
-
-
-def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
-    qtbot: QtBot, outputs: Path, book: Book, check: ExperimentRecord
-) -> None:
-    dialog = PredictionDialog(book, *question_about_check(check))
-    qtbot.addWidget(dialog)
-    dialog.verdicts[1].choice.setCurrentText("not supported")
-    stated = [prediction.as_dict() for prediction in dialog.stated()]
-    make_folder(CheckFolder(outputs / PAPERS / "tunnel"), replace(check, predictions=stated))
-    with qtbot.waitSignal(book.changed, timeout=WAIT):
-        book.refresh()
-    (line,) = book.entries[0].lines()
-    assert line.sound
-    model = NotebookModel()
-    model.show(book.entries)
-    shown = [model.index(0, column).data() for column in range(len(COLUMNS))]
-    assert shown[:3] == ["tunnel", "keys not supported, 60 % sure", ""]
-    assert shown[6] == "waiting"

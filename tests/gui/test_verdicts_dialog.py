@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 from llmlab.notebook.claims import quantities_of_check
 from llmlab.papers.checks import CheckRequest, plan_check
 from llmlab.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
+from llmlab_gui.docks.notebook_table import COLUMNS, NotebookModel
 from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.lab import Lab
 from llmlab_gui.notebook.book import Book
@@ -94,3 +95,19 @@ def test_a_prediction_that_was_changed_since_is_not_shown_as_one(outputs: Path, 
     assert predicted_of(record, PAPER, CLAIMS[0]) is not None
     changed = [prediction | {"choice": SUPPORTED} for prediction in record.predictions]
     assert predicted_of(replace(record, predictions=changed), PAPER, CLAIMS[0]) is None
+
+
+def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
+    qtbot: QtBot, lab: Lab, outputs: Path, dialog: VerdictsDialog
+) -> None:
+    dialog.rows[1].verdict.setCurrentText(NOT_SUPPORTED)
+    FakeCheck(outputs, predictions=[prediction.as_dict() for prediction in dialog.stated()])
+    with qtbot.waitSignal(lab.notebook.changed, timeout=WAIT):
+        lab.notebook.refresh()
+    (line,) = lab.notebook.entries[0].lines()
+    assert line.sound
+    model = NotebookModel()
+    model.show(lab.notebook.entries)
+    shown = [model.index(0, column).data() for column in range(len(COLUMNS))]
+    assert shown[:3] == ["heads", f"{CLAIMS[1]} not supported, 70 % sure", ""]
+    assert shown[6] == "waiting"
