@@ -42,6 +42,7 @@ _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
 _MOST_ARMS = 200
+LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def make_plan(request: Request) -> ExperimentRecord:
         request = dataclasses.replace(request, settings=lasting(request.settings, request.outputs))
     settings, track = request.settings, track_of(request.settings)
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
-    require_name(identifier, "an experiment", 60)
+    require_name(identifier, "an experiment", LONGEST_NAME)
     seeds = _seeds(request)
     arms = [] if not kind.trains else _arms(request, identifier, seeds)
     return ExperimentRecord(

@@ -20,7 +20,7 @@ from typing import Any
 from llmlab import __version__
 from llmlab.config import to_mapping, with_values
 from llmlab.errors import LabError, UsageError
-from llmlab.experiments.plan import expected_seconds
+from llmlab.experiments.plan import LONGEST_NAME, expected_seconds
 from llmlab.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord, find_in, list_in
 from llmlab.notebook.quantities import CHECK
 from llmlab.papers.catalogue import plan_of
@@ -112,7 +112,7 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
     if not 0 <= request.seeds <= 100:
         raise UsageError(f"{request.seeds} seeds cannot be planned.", "1 to 100 can.")
     name = request.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{paper.name}"
-    require_name(name, "a check", 60)
+    require_name(name, "a check", LONGEST_NAME)
     plan = _plan(paper)
     models = _models(request, plan)
     claims = _claims(request, plan, models)

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
-from llmlab.experiments.plan import Request, lean
+from llmlab.experiments.plan import LONGEST_NAME, Request, lean
 from llmlab.experiments.records import EXPERIMENTS, ExperimentRecord
 from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
@@ -111,6 +111,7 @@ class ExperimentForm(QWidget):
         self.option.setAccessibleName("Option of the experiment")
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the experiment")
+        self.name.setMaxLength(LONGEST_NAME)
         self.name.setPlaceholderText("made from date and kind")
         self.name.setToolTip("The experiment's folder: letters, digits and . _ + -")
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)

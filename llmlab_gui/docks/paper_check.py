@@ -99,7 +99,7 @@ class CheckDock(LabDock):
         self._settle.timeout.connect(self.update_plan)
         self._lay_out()
         self.caption(_CAPTION, "experiments")
-        self.form.edited.connect(self._settle.start)
+        self.form.edited.connect(self._edited)
         self.run_button.clicked.connect(self.run)
         self.copy_button.clicked.connect(self.copy_command)
         self.checks.activated.connect(lambda place: self.desk.checks.set_current(self.checks.itemData(place)))
@@ -108,6 +108,9 @@ class CheckDock(LabDock):
         self.desk.check_wanted.connect(self._fill_wanted)
         self.desk.check_changed.connect(self._refresh)
         self.desk.checks.controller.started.connect(self._started)
+        self.desk.checks.controller.failed.connect(
+            lambda _: self._settle.start()
+        )  # what was to start can be tried again
         self._paper_changed()
         self._refresh()
 
@@ -205,7 +208,7 @@ class CheckDock(LabDock):
 
         def done(plans: dict[str, ExperimentRecord]) -> None:
             if self._asked is request:
-                self._show_plans(plans)
+                self._show_plans(request.size, plans)
 
         self._background.run(partial(_plans, request), done, failed)
 
@@ -225,9 +228,10 @@ class CheckDock(LabDock):
         found = partial(offers, self.lab.outputs, runs, ())
         self._background.run(found, self.form.offer_models, self.lab.error_raised.emit)
 
-    def _show_plans(self, plans: dict[str, ExperimentRecord]) -> None:
+    def _show_plans(self, asked: str, plans: dict[str, ExperimentRecord]) -> None:
+        """asked: the size that was in the form; by now another one may be, which is planned next."""
         self.form.show_sizes({size: plan_text(record) for size, record in plans.items()})
-        self.record = plans[self.form.chosen_size]
+        self.record = plans[asked]
         self.estimate.setText(f"<b>{plan_text(self.record).capitalize()}</b> here.")
         self.run_button.setEnabled(True)
         if self._run_when_planned and not self._settle.isActive():
@@ -258,6 +262,11 @@ class CheckDock(LabDock):
         for id, box in self.form.claims.items():
             box.setChecked(id == claim)
         self.form.model.choose(model)
+
+    def _edited(self) -> None:
+        """What was to run is not what is in the form now."""
+        self._run_when_planned = False
+        self._settle.start()
 
     def _started(self, check: str) -> None:
         if self.form.name.text().strip() == check:

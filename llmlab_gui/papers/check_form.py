@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.errors import LabError, UsageError
+from llmlab.experiments.plan import LONGEST_NAME
 from llmlab.papers.checks import CheckRequest
 from llmlab.papers.records import SIZES
 from llmlab.runs.folder import PAPERS
@@ -53,6 +54,7 @@ class CheckForm(QWidget):
             line.setPlaceholderText("the pretrained models that are here")
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the check")
+        self.name.setMaxLength(LONGEST_NAME)
         self.seeds.setMinimumHeight(self.name.sizeHint().height())  # a grid with lines that break gives it less
         self.name.setPlaceholderText("made from date and paper")
         self.name.setToolTip("The check's folder: letters, digits and . _ + -")

@@ -16,6 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QImage
 from pytestqt.qtbot import QtBot
 
+from llmlab.errors import LabError
 from llmlab.papers.charts import Chart, Series
 from llmlab.papers.checks import CheckFolder
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
@@ -24,6 +25,7 @@ from llmlab_gui.docks.paper import PaperDock
 from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.docks.paper_evidence import EvidenceDock
+from llmlab_gui.experiments import controller
 from llmlab_gui.lab import Lab
 from llmlab_gui.papers.claim_rows import NO_TEST, NOT_ASKED, number
 from llmlab_gui.papers.claims_model import VERDICT_COLUMN
@@ -216,6 +218,52 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
         box.setChecked(False)
     qtbot.waitUntil(lambda: "Tick" in check_dock.problem.text(), timeout=WAIT)
     assert not check_dock.run_button.isEnabled()
+
+
+def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
+    qtbot: QtBot, lab: Lab, check_dock: CheckDock
+) -> None:
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
+    record = check_dock.record
+    assert record is not None
+    check_dock.form.size_box.setCurrentIndex(check_dock.form.size_box.findData("hour"))
+    check_dock._show_plans("minutes", {"minutes": record})  # arrives now; nothing is known of an hour yet
+    assert check_dock.record is record
+    qtbot.waitUntil(lambda: check_dock.record is not None and "--size hour" in check_dock.record.command, timeout=WAIT)
+
+
+def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
+    qtbot: QtBot, lab: Lab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(lab.papers.checks.controller, "start", started.append)
+    read(qtbot, lab)
+    check_dock.run()  # there is no plan yet
+    check_dock.form.seeds.setValue(2)
+    qtbot.waitUntil(lambda: check_dock.record is not None and "--seeds 2" in check_dock.record.command, timeout=WAIT)
+    assert started == []
+
+
+def test_a_check_that_could_not_be_started_can_be_tried_again(
+    qtbot: QtBot, lab: Lab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise LabError("There is no room on the disk.")
+
+    monkeypatch.setattr(controller, "start_experiment", no_room)
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        check_dock.run_button.click()
+    qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
+
+
+def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: Lab, check_dock: CheckDock) -> None:
+    read(qtbot, lab)
+    check_dock.form.name.setText("n" * 400)
+    check_dock.form.read()
+    assert len(check_dock.form.name.text()) < 100
 
 
 def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
