@@ -16,10 +16,9 @@ from llmlab.finetuning.settings import finetune_preset_names, load_finetune_pres
 from llmlab.runs.folder import FINETUNING
 from llmlab.settings import load_preset, preset_names
 from llmlab_gui.about import ShortcutsDialog, show_about
-from llmlab_gui.concepts import load_all
+from llmlab_gui.concepts import PAPERS, load_all
 from llmlab_gui.icons import state_icon
 from llmlab_gui.palette import Command, CommandPalette
-from llmlab_gui.papers.page import notes_page
 from llmlab_gui.theme import THEME_CHOICES
 from llmlab_gui.workspaces import PAPER, WORKSPACES
 
@@ -72,11 +71,11 @@ class Menus(QObject):
             made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
         asked = window.lab.experiments.setup_requested
         made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
-        made += [
-            Command(notes_page(paper).title, partial(window.lab.paper_requested.emit, paper.name, ""), "Paper")
-            for paper in window.lab.papers.papers
-        ]
-        made += [Command(page.title, partial(window.lab.open_concept, page.name), "Learn") for page in load_all()]
+        for page in load_all():
+            if page.group == PAPERS:
+                shown = partial(window.lab.paper_requested.emit, page.name.removeprefix("papers/"), "")
+                made.append(Command(page.title, shown, "Paper"))
+            made.append(Command(page.title, partial(window.lab.open_concept, page.name), "Learn"))
         made += [
             Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
             for row in window.lab.runs()

@@ -57,4 +57,4 @@ def test_the_palette_runs_what_is_chosen_by_keyboard(make_main_window: MakeWindo
 
 def test_the_palette_offers_panels_runs_presets_pages_and_actions(make_main_window: MakeWindow) -> None:
     kinds = {command.kind for command in make_main_window().menus.commands()}
-    assert {"Do", "Show", "Workspace", "Theme", "Set up", "Learn"} <= kinds
+    assert {"Do", "Show", "Workspace", "Theme", "Set up", "Paper", "Learn"} <= kinds
