@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmlab.errors import LabError
-from llmlab.papers.records import Claim, Paper, papers_dir, read_paper
+from llmlab.papers.records import Claim, Paper, papers_dir, readable_papers
 from llmlab_gui.concepts import PAPERS, Page
 
 
 def load_paper_pages(results: Sequence[Page]) -> list[Page]:
     """A page for each paper that can be read. results: pages of results, to which they lead."""
-    pages = []
-    for path in sorted(papers_dir().glob("*/claims.toml")):
-        try:
-            paper = read_paper(path.parent.name)
-        except LabError:  # being written: the others are shown all the same
-            continue
-        pages.append(paper_page(paper, results))
-    return pages
+    papers, _ = readable_papers()  # one that is being written keeps the others from nobody
+    return [paper_page(paper, results) for paper in papers]
 
 
 def paper_page(paper: Paper, results: Sequence[Page] = ()) -> Page:
     """The page papers/<name>."""
-    heading, _, notes = paper.notes.partition("\n")
-    title = heading.removeprefix("#").strip()
-    text = "\n\n".join([f"# {title}", *_about(paper, results), notes.strip(), "## Claims", *_claims(paper)])
+    title, notes = title_and_notes(paper)
+    text = "\n\n".join([f"# {title}", *_about(paper, results), notes, "## Claims", *_claims(paper)])
     return Page(f"papers/{paper.name}", title, text, PAPERS, papers_dir() / paper.name)
+
+
+def title_and_notes(paper: Paper) -> tuple[str, str]:
+    """The heading of its notes.md, and what follows."""
+    heading, _, notes = paper.notes.partition("\n")
+    return heading.removeprefix("#").strip(), notes.strip()
 
 
 def _about(paper: Paper, results: Sequence[Page]) -> Iterator[str]:

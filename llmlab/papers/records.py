@@ -81,6 +81,18 @@ def list_papers(folder: Path | None = None) -> list[Paper]:
     return [read_paper(path.parent.name, folder) for path in sorted(folder.glob("*/claims.toml"))]
 
 
+def readable_papers(folder: Path | None = None) -> tuple[list[Paper], list[LabError]]:
+    """The papers that can be read, by name, and what is wrong with the others."""
+    folder = folder if folder is not None else papers_dir()
+    papers, errors = [], []
+    for path in sorted(folder.glob("*/claims.toml")):
+        try:
+            papers.append(read_paper(path.parent.name, folder))
+        except LabError as error:
+            errors.append(error)
+    return papers, errors
+
+
 def read_paper(name: str, folder: Path | None = None) -> Paper:
     """One paper. UsageError with the nearest name where there is none such, and for files that are not as described."""
     folder = folder if folder is not None else papers_dir()

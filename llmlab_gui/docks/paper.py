@@ -13,6 +13,7 @@ from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.page_opener import PageOpener
 from llmlab_gui.page_browser import PageBrowser
+from llmlab_gui.paper_pages import title_and_notes
 from llmlab_gui.papers.page import notes_page
 from llmlab_gui.theme import theme_notifier
 
@@ -74,8 +75,7 @@ class PaperDock(LabDock):
         if names != [self.papers.itemData(place) for place in range(self.papers.count())]:
             self.papers.clear()
             for one in papers:
-                title = notes_page(one).title
-                self.papers.addItem(f"{title} ({one.year})", one.name)
+                self.papers.addItem(f"{title_and_notes(one)[0]} ({one.year})", one.name)
         if paper is None:
             hint = "The folder resources/papers is missing from this installation."
             self.show_empty("There are no papers", hint) if self.desk.looked else self.show_empty("Reading…", "")

@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.errors import LabError
 from llmlab.papers.checks import claims_of_models, claims_tested
-from llmlab.papers.records import CheckResult, Paper, papers_dir, read_paper
+from llmlab.papers.records import CheckResult, Paper, readable_papers
 from llmlab_gui.background import Background
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
@@ -48,7 +48,7 @@ class PaperDesk(QObject):
         """Reads the papers, in the background, when they are first needed."""
         if not self._asked:
             self._asked = True
-            self._background.run(_read_papers, self._take, self.failed.emit)
+            self._background.run(readable_papers, self._take, self.failed.emit)
 
     # What is looked at -----------------------------------------------------------------------------------------
 
@@ -180,14 +180,3 @@ class PaperDesk(QObject):
 def _paper_of(row: ExperimentRow) -> str:
     options = check_options(row)
     return options.paper if options is not None else ""
-
-
-def _read_papers() -> tuple[list[Paper], list[LabError]]:
-    """Every paper that comes with the lab, and what is wrong with those that are damaged."""
-    papers, errors = [], []
-    for path in sorted(papers_dir().glob("*/claims.toml")):
-        try:
-            papers.append(read_paper(path.parent.name))
-        except LabError as error:
-            errors.append(error)
-    return papers, errors

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llmlab.papers.charts import Table
 from llmlab.papers.records import Paper, Verdict, papers_dir
 from llmlab_gui.concepts import PAPERS, Page
+from llmlab_gui.paper_pages import title_and_notes
 from llmlab_gui.papers.claim_rows import (
     NO_CHECK,
     NO_TEST,
@@ -35,10 +36,9 @@ _WHAT_TO_DO = {
 
 def notes_page(paper: Paper) -> Page:
     """What the paper says and what is contested, with its authors and links under the title."""
-    heading, _, notes = paper.notes.partition("\n")
-    title = heading.removeprefix("#").strip()
+    title, notes = title_and_notes(paper)
     links = " · ".join(f"[{link.partition('://')[2]}]({link})" for link in paper.links)
-    text = "\n\n".join([f"# {title}", f"{paper.title}. {paper.authors}, {paper.year}.", links, notes.strip()])
+    text = "\n\n".join([f"# {title}", f"{paper.title}. {paper.authors}, {paper.year}.", links, notes])
     return Page(f"papers/{paper.name}", title, text, PAPERS, papers_dir() / paper.name)
 
 
