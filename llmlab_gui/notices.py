@@ -76,7 +76,8 @@ class Notices(QObject):
         if seconds >= LONG_SECONDS:
             what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
             ended, all_of_them = row.status.ended_arms, len(row.record.arms)
-            self.tell(what, f"After {minutes_text(seconds / 60)}: {ended} of {all_of_them} runs have ended.")
+            runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
+            self.tell(what, f"After {minutes_text(seconds / 60)}{runs}.")
 
     def _come_to_front(self) -> None:
         self._window.showNormal() if self._window.isMinimized() else self._window.show()

@@ -108,9 +108,7 @@ class CheckDock(LabDock):
         self.desk.check_wanted.connect(self._fill_wanted)
         self.desk.check_changed.connect(self._refresh)
         self.desk.checks.controller.started.connect(self._started)
-        self.desk.checks.controller.failed.connect(
-            lambda _: self._settle.start()
-        )  # what was to start can be tried again
+        self.desk.checks.controller.failed.connect(lambda _: self._settle.start())  # it can be tried again
         self._paper_changed()
         self._refresh()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeWindow
+from fake_checks import FakeCheck
 from fakes import FakeRun
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
@@ -94,3 +95,20 @@ def test_without_a_tray_it_does_without(make_main_window: MakeWindow, monkeypatc
     monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", staticmethod(lambda: False))
     window.notices.tell("title", "words")
     assert not window.findChildren(QSystemTrayIcon)
+
+
+def test_a_check_without_runs_counts_none(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = make_main_window()
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append((title, words)))
+    monkeypatch.setattr(window, "isActiveWindow", lambda: False)
+    check = FakeCheck(outputs, "sinks", paper="attention-sinks", claims=["sink"], models=["some-model"])
+    assert check.record.arms == []
+    check.status(state="running", active_seconds=300.0)
+    desk = window.lab.papers.checks
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    with qtbot.waitSignal(desk.ended, timeout=WAIT):
+        check.status(state="finished", active_seconds=300.0)
+    assert told == [("sinks has finished", "After 5 min.")]
