@@ -205,6 +205,11 @@ class ExperimentFolder(WorkerFolder):
         return f"llmlab-run experiment cancel {self.id}"
 
     @property
+    def list_command(self) -> str:
+        """What lists all of its kind in a terminal."""
+        return "llmlab-run experiment list"
+
+    @property
     def experiment_json(self) -> Path:
         return self.path / "experiment.json"
 
@@ -233,9 +238,9 @@ class ExperimentFolder(WorkerFolder):
         values = read_json(self.experiment_json)
         if values is None:
             raise LabError(
-                f"{self.path} is not an experiment that can be read.",
-                "Its experiment.json is missing or damaged." if self.path.is_dir() else "There is no such folder.",
-                "`llmlab-run experiment list` lists those that are here.",
+                f"{self.path} is no {self.subject} that can be read.",
+                f"Its {self.experiment_json.name} is missing or damaged." if self.path.is_dir() else "It is not there.",
+                f"`{self.list_command}` lists those that are here.",
             )
         version = values.get("format")
         if isinstance(version, int) and version > EXPERIMENT_FORMAT:
@@ -245,7 +250,7 @@ class ExperimentFolder(WorkerFolder):
             _check(record)
             return record
         except (ValueError, TypeError) as error:
-            raise LabError(f"The experiment.json of {self.id} is damaged.", f"{error}") from error
+            raise LabError(f"The {self.experiment_json.name} of {self.id} is damaged.", f"{error}") from error
 
     def write_record(self, record: ExperimentRecord) -> None:
         """Replaces experiment.json."""

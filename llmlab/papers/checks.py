@@ -64,6 +64,10 @@ class CheckFolder(ExperimentFolder):
     def cancel_command(self) -> str:
         return f"llmlab-run paper cancel {self.id}"
 
+    @property
+    def list_command(self) -> str:
+        return "llmlab-run paper list"
+
 
 @dataclass(frozen=True)
 class CheckRequest:

@@ -401,6 +401,17 @@ def test_a_damaged_verdict_is_said_and_the_window_goes_on(
     assert claims.problem.text() == ""
 
 
+def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    check = FakeCheck(outputs)
+    check.folder.experiment_json.write_text("{", encoding="utf-8")
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        lab.papers.need()
+    words = str(told.args[0])
+    assert "no check that can be read" in words
+    assert "paper.json" in words
+    assert "llmlab-run paper list" in words
+
+
 def test_a_verdict_file_of_endless_size_is_not_read(qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock) -> None:
     check = FakeCheck(outputs)
     with check.folder.results_json.open("wb") as file:
