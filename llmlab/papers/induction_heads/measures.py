@@ -29,7 +29,7 @@ PROMPTS = 4
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Mean attention from each token of the second half to what followed it the first time, and to the token before.
+    """Mean attention of tokens of the second half to what followed them the first time, of all to the token before.
 
     Both [L, H], from 0 to 1.
     """
