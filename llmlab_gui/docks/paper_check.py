@@ -30,6 +30,7 @@ from llmlab_gui.docks.experiment_tables import ARM_COLUMNS, ArmRow, ArmsModel, C
 from llmlab_gui.docks.experiments import can_go_on
 from llmlab_gui.docks.reference_offers import offers
 from llmlab_gui.experiments.poller import ExperimentRow
+from llmlab_gui.flow import FlowRow
 from llmlab_gui.numbers_text import minutes_text
 from llmlab_gui.papers.check_form import CheckForm
 from llmlab_gui.papers.claim_rows import check_options
@@ -312,10 +313,10 @@ class CheckDock(LabDock):
         line.setFrameShape(QFrame.Shape.HLine)
         line.setFrameShadow(QFrame.Shadow.Plain)
         line.setForegroundRole(QPalette.ColorRole.Mid)
-        which = QHBoxLayout()
-        which.addWidget(self.checks, 1)
+        row = QWidget()
+        actions = FlowRow(row)
         for button in (self.go_on_button, self.stop_button, self.report_button, self.folder_button):
-            which.addWidget(button)
+            actions.addWidget(button)
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -324,7 +325,8 @@ class CheckDock(LabDock):
         layout.addWidget(self.problem)
         layout.addLayout(start)
         layout.addWidget(line)
-        layout.addLayout(which)
+        layout.addWidget(self.checks)
+        layout.addWidget(row)
         layout.addWidget(self.bar)
         layout.addWidget(self.standing)
         layout.addWidget(self.trouble)

@@ -9,6 +9,7 @@ from conftest import dock_in_sight
 from fake_checks import PAPER, FakeCheck
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QTextDocument
+from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
 
 from llmlab.papers.check_report import write_check_report
@@ -70,6 +71,17 @@ def test_it_is_opened_from_the_check(qtbot: QtBot, lab: Lab, outputs: Path) -> N
         with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
             dock.report_button.click()
         assert asked.args == ["check_report"]
+
+
+def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    check = FakeCheck(outputs, "heads-of-a-check-with-a-name-of-some-length")
+    check.run(1)
+    check.interrupt()
+    with dock_in_sight(qtbot, CheckDock(lab), 330, 640) as dock:
+        lab.papers.show(PAPER)
+        qtbot.waitUntil(lambda: dock.go_on_button.isVisible(), timeout=WAIT)
+        (area,) = dock.findChildren(QScrollArea)
+        qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width(), timeout=WAIT)
 
 
 def test_a_report_of_endless_size_is_not_read(
