@@ -52,7 +52,7 @@ class PageOpener:
             self._lab.paper_requested.emit(link.target, link.values["claim"])
             if "model" in link.values:
                 self._lab.workspace_requested.emit(PAPER_WORKSPACE)  # the page says how to go on: it stays in sight
-                self._lab.papers.want_check(link.values["claim"], link.values["model"])
+                self._lab.papers.want_check(link.target, link.values["claim"], link.values["model"])
         elif link.kind == WEB:
             QDesktopServices.openUrl(url)
 

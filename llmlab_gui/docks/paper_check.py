@@ -255,9 +255,12 @@ class CheckDock(LabDock):
 
     def _fill_wanted(self) -> None:
         """What a page asks for: one claim on one model; kept until the paper has been read."""
-        if self.desk.wanted is None or self.desk.wanted[0] not in self.form.claims:
+        paper = self.desk.paper
+        if self.desk.wanted is None or paper is None:
             return
-        (claim, model), self.desk.wanted = self.desk.wanted, None
+        (name, claim, model), self.desk.wanted = self.desk.wanted, None
+        if name != paper.name or claim not in self.form.claims:  # another was chosen meanwhile, or it has no test
+            return
         for id, box in self.form.claims.items():
             box.setChecked(id == claim)
         self.form.model.choose(model)

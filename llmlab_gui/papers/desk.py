@@ -32,7 +32,7 @@ class PaperDesk(QObject):
         super().__init__(parent)
         self.papers: list[Paper] = []
         self.looked = False  # whether the papers were read
-        self.wanted: tuple[str, str] | None = None  # the one claim and the model of a check that is to be set up
+        self.wanted: tuple[str, str, str] | None = None  # paper, its one claim, and model of a check to be set up
         self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(outputs, CHECKS, self)
         self._background = Background(self)
         self._asked = False
@@ -112,9 +112,9 @@ class PaperDesk(QObject):
         if claim:
             self.set_claim(claim)
 
-    def want_check(self, claim: str, model: str) -> None:
+    def want_check(self, paper: str, claim: str, model: str) -> None:
         """A check of this claim alone, on this model, is to be set up: by whoever has a form for it."""
-        self.wanted = (claim, model)
+        self.wanted = (paper, claim, model)
         self.check_wanted.emit()
 
     def set_paper(self, name: str) -> None:

@@ -266,6 +266,13 @@ def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: Lab, che
     assert len(check_dock.form.name.text()) < 100
 
 
+def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: Lab, check_dock: CheckDock) -> None:
+    read(qtbot, lab)
+    lab.papers.want_check(PAPER, "large-models", "some-model")
+    assert lab.papers.wanted is None
+    assert all(box.isChecked() for box in check_dock.form.claims.values())
+
+
 def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     qtbot: QtBot,
     lab: Lab,
