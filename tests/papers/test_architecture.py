@@ -45,7 +45,9 @@ def test_a_rival_that_is_calibrated_refutes_however_much_better_the_transformer_
     assert judge_architecture([run(TRANSFORMER, 0.0005)], [run(MLP_PREFIX, 0.009, kl=0.011)]) == SUPPORTED
     hmm = [run(TRANSFORMER, 0.0005, HMM)]
     assert judge_architecture(hmm, [run(LSTM, 0.0167, HMM)]) == NOT_SUPPORTED
-    assert judge_architecture(hmm, [run(LSTM, 0.0169, HMM)]) == SUPPORTED
+    failing = run(MLP_PREFIX, 0.35, HMM)
+    assert judge_architecture(hmm, [run(LSTM, 0.0169, HMM), failing]) == SUPPORTED
+    assert judge_architecture(hmm, [run(LSTM, 0.0169, HMM)]) == INCONCLUSIVE  # the other's run failed
 
 
 def test_one_rival_in_one_task_is_enough_to_refute() -> None:

@@ -24,7 +24,10 @@ from llmlab.papers.statistics import bootstrap_interval
 
 
 def judge_architecture(transformer: Sequence[Calibrated], rivals: Sequence[Calibrated]) -> str:
-    """One seed. transformer: its runs, one a task; rivals: those of RIVALS that were trained on these tasks."""
+    """One seed. transformer: its runs, one a task; rivals: those of RIVALS that were trained on these tasks.
+
+    One that is missing, since its run failed, can refute nothing, and leaves nothing supported.
+    """
     with_attention = {one.task: one.model.entropy_error for one in transformer}
     pairs = [(one, with_attention[one.task]) for one in rivals if one.task in with_attention]
     if not pairs or max(error for _, error in pairs) > bounds.ERROR_REFUTED:
@@ -32,7 +35,9 @@ def judge_architecture(transformer: Sequence[Calibrated], rivals: Sequence[Calib
     if any(one.model.entropy_error <= bounds.TIMES_ALIKE * error or _calibrated(one) for one, error in pairs):
         return NOT_SUPPORTED
     worse = all(one.model.entropy_error >= bounds.TIMES_WORSE * error for one, error in pairs)
-    return SUPPORTED if worse else INCONCLUSIVE
+    trained = {(one.task, one.kind) for one, _ in pairs}
+    whole = all((task, kind) in trained for task in {one.task for one, _ in pairs} for kind in RIVALS[task])
+    return SUPPORTED if worse and whole else INCONCLUSIVE
 
 
 def _calibrated(one: Calibrated) -> bool:
