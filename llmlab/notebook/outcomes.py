@@ -36,20 +36,24 @@ class Outcomes(Protocol):
     @property
     def curve(self) -> list[list[float]]:
         """[step, validation loss], or [x, y] of an experiment's main chart; empty where there is none."""
+        return []
 
     @property
     def x_axis(self) -> str:
         """What x is, where it is no step."""
+        return ""
 
     @property
     def x_log(self) -> bool:
         """Whether x is spread over orders of magnitude."""
+        return False
 
     def of(self, name: str) -> Outcome | None:
         """What a quantity became; None when the result does not tell."""
 
     def options(self, name: str) -> int:
-        """How many answers there were to choose from; 0 is unknown."""
+        """How many answers there were to choose from; 0 is unknown. As many as the quantity itself knows."""
+        return len(find_quantity(name).choices)
 
 
 @dataclass
@@ -67,16 +71,6 @@ class RunFacts(Outcomes):
         points = [[float(step), val] for step, _, val in self.evaluations if math.isfinite(val)]
         stride = -(-len(points) // _MOST_POINTS) or 1
         return points[::-1][::stride][::-1]
-
-    @property
-    def x_axis(self) -> str:
-        """Steps."""
-        return ""
-
-    @property
-    def x_log(self) -> bool:
-        """A run's curve is shown step by step."""
-        return False
 
     @property
     def result(self) -> str:
@@ -98,10 +92,6 @@ class RunFacts(Outcomes):
             return self.curve or None
         reader = _READERS.get(name)
         return None if reader is None else reader(self)
-
-    def options(self, name: str) -> int:
-        """As many as the quantity itself knows."""
-        return len(find_quantity(name).choices)
 
 
 @dataclass(frozen=True)
@@ -169,21 +159,6 @@ class CheckFacts(Outcomes):
     found: CheckResult
 
     @property
-    def curve(self) -> list[list[float]]:
-        """None: a verdict is no curve."""
-        return []
-
-    @property
-    def x_axis(self) -> str:
-        """None."""
-        return ""
-
-    @property
-    def x_log(self) -> bool:
-        """There is no axis."""
-        return False
-
-    @property
     def result(self) -> str:
         """Its verdicts."""
         said = [f"{verdict.claim} {verdict.verdict}" for verdict in self.found.verdicts]
@@ -193,10 +168,6 @@ class CheckFacts(Outcomes):
         """The verdict on a claim of this paper; None when the check has none."""
         of_this = {f"{CLAIM}{self.found.paper}/{verdict.claim}": verdict.verdict for verdict in self.found.verdicts}
         return of_this.get(name)
-
-    def options(self, name: str) -> int:
-        """As many as there are verdicts to choose from."""
-        return len(find_quantity(name).choices)
 
 
 def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
