@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import safetensors.torch
 import torch
 from kills import small_settings
@@ -16,6 +17,11 @@ from llmlab.runs.checkpoints import MODEL_FILE, select
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run
 from llmlab.settings import PretrainSettings
+from llmlab.training.loop import FromScratch
+
+
+class Killed(BaseException):
+    """A process that is gone."""
 
 
 def quick_settings(steps: int = 12, **overrides: Any) -> PretrainSettings:
@@ -63,3 +69,17 @@ def same_weights(first: RunFolder, second: RunFolder, which: str = "final") -> b
     """Whether two runs' checkpoints hold bitwise equal weights."""
     a, b = weights_of(first, which), weights_of(second, which)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def kill_and_resume(run: RunFolder, before_step: int) -> RunFolder:
+    """Trains until the optimizer is about to take that step, is gone, and is trained again to its end."""
+    plain = FromScratch.optimizer_step
+
+    def step(self: FromScratch) -> object:
+        if self.progress.step == before_step:
+            raise Killed
+        return plain(self)
+
+    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(Killed):
+        train_here(run)
+    return train_here(run)

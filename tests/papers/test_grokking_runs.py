@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from kills import events_of, final_tensors
-from small_runs import train_here
+from small_runs import kill_and_resume, train_here
 
 from llmlab.config import with_values
 from llmlab.errors import LabError
@@ -28,7 +27,6 @@ from llmlab.papers.tasks import HELD_OUT, TRAIN
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import create_run
-from llmlab.training.loop import FromScratch
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}
 SMALL |= {"train.eval_windows": 25, "train.steps": 12, "train.eval_interval": 4}
@@ -47,23 +45,10 @@ def new(outputs: Path, name: str, **changes: object) -> RunFolder:
     return create_run(outputs, with_values(TaskSettings(), values), name=name)
 
 
-class Killed(BaseException):
-    """A process that is gone."""
-
-
 def test_a_run_on_sums_killed_and_resumed_ends_as_one_left_alone(outputs: Path) -> None:
     alone, killed = new(outputs, "alone"), new(outputs, "killed")
     train_here(alone)
-    plain = FromScratch.optimizer_step
-
-    def step(self: FromScratch) -> object:
-        if self.progress.step == 6:
-            raise Killed
-        return plain(self)
-
-    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(Killed):
-        train_here(killed)
-    train_here(killed)
+    kill_and_resume(killed, before_step=6)
     ours, theirs = final_tensors(alone), final_tensors(killed)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert follow(alone) == follow(killed)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from kills import DETERMINED, events_of, final_tensors
-from small_runs import train_here
+from small_runs import kill_and_resume, train_here
 
 from llmlab.config import with_values
 from llmlab.errors import LabError
@@ -35,7 +34,6 @@ from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.sessions.context import context_of
 from llmlab.sessions.open import open_model
 from llmlab.sessions.reference import parse
-from llmlab.training.loop import FromScratch
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
 SMALL = {"data.values": 3, "data.pairs": 3, "data.batch_size": 64, "model.n_embd": 16, "model.n_layer": 1}
@@ -51,25 +49,12 @@ def new(outputs: Path, name: str, **changes: object) -> RunFolder:
     return create_run(outputs, with_values(TaskSettings(), values), name=name)
 
 
-class Killed(BaseException):
-    """A process that is gone."""
-
-
 @pytest.mark.parametrize("kind", [TRANSFORMER, LSTM])
 def test_a_run_killed_and_resumed_ends_as_one_left_alone(outputs: Path, kind: str) -> None:
     changes = {"train__steps": 12, "train__eval_interval": 4, "checkpoints__interval": 4, "model__kind": kind}
     alone, killed = (new(outputs, name, **changes) for name in ("alone", "killed"))
     train_here(alone)
-    plain = FromScratch.optimizer_step
-
-    def step(self: FromScratch) -> object:
-        if self.progress.step == 6:
-            raise Killed
-        return plain(self)
-
-    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(Killed):
-        train_here(killed)
-    train_here(killed)
+    kill_and_resume(killed, before_step=6)
     ours, theirs = final_tensors(alone), final_tensors(killed)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
