@@ -186,11 +186,16 @@ def mean_interval(x: Array) -> tuple[float, float]:
     return mean - reach, mean + reach
 
 
-def participation_ratio(variances: Array) -> float:
-    """(sum v)^2 / sum v^2: how many directions carry the variance; d where all d are alike, 1 where one has it all."""
-    variances = np.asarray(variances, dtype=float)
-    squares = float((variances**2).sum())
-    return float(variances.sum()) ** 2 / squares if squares > 0 else 0.0
+def participation_ratio(x: Array) -> float:
+    """How many directions carry the variance of samples x [N, C]: d where all d are alike, 1 where one has it all.
+
+    (tr C)^2 / |C|_F^2 of their covariance C, which is (sum v)^2 / sum v^2 of its eigenvalues. The Gram matrix of the
+    smaller side has the same eigenvalues but for zeros, so neither an eigenvector nor a limit of the width is needed.
+    """
+    centred = x.astype(float) - x.mean(0, dtype=float)
+    gram = centred.T @ centred if len(x) >= x.shape[1] else centred @ centred.T
+    squares = float((gram**2).sum())
+    return float(np.trace(gram)) ** 2 / squares if squares > 0 else 0.0
 
 
 def random_cosine_floor(dimensions: int) -> float:

@@ -140,6 +140,15 @@ def test_isotropic_noise_is_spread_over_all_directions() -> None:
     assert abs(found.gain) < 0.02
 
 
+@pytest.mark.parametrize(("count", "width"), [(30, 5), (20, 40), (60, 2048), (60, 2100)])
+def test_participation_is_of_all_components_at_every_width(count: int, width: int) -> None:
+    random = np.random.default_rng(7)
+    x = random.normal(size=(count, width)) * np.linspace(0.1, 3, width) + random.normal(size=(count, 1))
+    some = Samples([], [], random.normal(size=count), np.zeros(count, dtype=int), np.arange(count))
+    variances = np.linalg.svd(z_scored(x), compute_uv=False) ** 2  # z-scored columns have mean 0
+    assert manifold(x, some).participation == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-9)
+
+
 def test_an_axis_of_position_is_not_one_of_belief() -> None:
     found = manifold(along(-SAMPLES.stratum.astype(float)), SAMPLES)
     assert found.rho > 0.8

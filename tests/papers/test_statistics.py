@@ -96,9 +96,10 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
 
 
 def test_participation_ratio_counts_directions() -> None:
-    assert participation_ratio(np.ones(7)) == pytest.approx(7)
-    assert participation_ratio(np.array([3.0, 0, 0])) == pytest.approx(1)
-    assert participation_ratio(np.zeros(3)) == 0
+    axes = np.concatenate([np.eye(7), -np.eye(7)])
+    assert participation_ratio(axes) == pytest.approx(7)
+    assert participation_ratio(axes[[0, 7]]) == pytest.approx(1)
+    assert participation_ratio(np.ones((5, 3))) == 0
 
 
 @pytest.mark.parametrize(("dimensions", "floor"), [(32, 0.141), (64, 0.0997), (896, 0.0267)])

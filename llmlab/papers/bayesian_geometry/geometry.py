@@ -165,11 +165,11 @@ class Manifold:
 def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
     """Measures 1 and 2 of activations [N, C] of one layer."""
     h, strata = samples.entropy, samples.stratum
-    standard = torch.from_numpy(z_scored(x))
-    found = principal_components(standard, 2)
+    standard = z_scored(x)
+    found = principal_components(torch.from_numpy(standard), 2)
     raw = principal_components(torch.from_numpy(x), 1)
     shares = (found.variance / found.total).numpy() if found.total else np.zeros(2)
-    scores = ((standard.double() - found.mean) @ found.components[0]).numpy()
+    scores = ((torch.from_numpy(standard).double() - found.mean) @ found.components[0]).numpy()
     rho = spearman(scores, h)
     varies = any(np.ptp(h[strata == stratum]) > 0 for stratum in np.unique(strata))
     some = one_of_each(samples.sequence, seed)
@@ -177,7 +177,7 @@ def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
     return Manifold(
         pc1=float(shares[0]),
         pc12=float(shares[:2].sum()),
-        participation=participation_ratio(shares),
+        participation=participation_ratio(standard),
         raw_pc1=float(raw.variance[0] / raw.total) if raw.total else 0.0,
         rho=abs(rho),
         within=abs(stratified_spearman(scores, h, strata)) if varies else None,
