@@ -52,6 +52,7 @@ def test_norms_and_singular_values_are_those_of_the_weights_differences(outputs:
     moved = {
         key: (after[key] - before[key]).double().numpy() for key in before if not torch.equal(after[key], before[key])
     }
+    assert moved
     assert {f"{module}.weight" for module in changed} == set(moved)
     for module, row in changed.items():
         difference = moved[f"{module}.weight"]
@@ -114,7 +115,13 @@ def test_an_embeddings_and_a_transposed_layers_change_lie_as_their_weights_do(tm
     model.save_pretrained(tmp_path / "lora")
     merged = dict(model.merge_and_unload().named_parameters())
     before = weights_of(parse(str(base), tmp_path))
-    for pair in read_factors(tmp_path / "lora"):
+    pairs = read_factors(tmp_path / "lora")
+    assert sorted(pair.module for pair in pairs) == [
+        "transformer.h.0.attn.c_attn",
+        "transformer.h.1.attn.c_attn",
+        "transformer.wte",
+    ]
+    for pair in pairs:
         weight = before(f"{pair.module}.weight")
         assert weight is not None
         np.testing.assert_allclose(weight + pair.delta, merged[f"{pair.module}.weight"].detach(), rtol=1e-4, atol=1e-5)
@@ -127,10 +134,12 @@ def test_a_full_runs_change_is_its_weights_minus_the_bases(outputs: Path) -> Non
         after, before = weights("whole", outputs), weights("small@final", outputs)
         total = sum(float((after[key] - before[key]).double().square().sum()) for key in before)
         assert change.norm == pytest.approx(total**0.5, rel=1e-5)
+        matrices = {key.removesuffix(".weight") for key, value in before.items() if value.dim() == 2}
+        assert len(matrices) == 6  # the tokens', the positions', and four in the block
+        assert {row.module for row in change.modules} == matrices
         for row in change.modules:
             difference = (after[f"{row.module}.weight"] - before[f"{row.module}.weight"]).double().numpy()
             np.testing.assert_allclose(row.singular, np.linalg.svd(difference, compute_uv=False), rtol=1e-5, atol=1e-6)
-        assert {row.module for row in change.modules} == {key[:-7] for key, value in before.items() if value.dim() == 2}
     finally:
         shutil.rmtree(run.path)
 
