@@ -20,6 +20,8 @@ from llmlab.sessions.model import TextTokenizer
 NOT_TRAINED = -100  # the label that torch's cross-entropy passes over (its ignore_index)
 # What evaluation on training examples draws them by: any number, as long as it stays.
 _FIXED_SEED = 0
+# Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
+_BETWEEN_LOOKS = 1000
 
 
 @dataclass
@@ -56,7 +58,8 @@ class TuningData:
 
     train and held_out: encoded, beside the examples that they are made of. bad: lines that could not be used,
     those among them that the model's format cannot say. cut: examples that lost their end to the maximal length.
-    key: changes with anything that decides what a batch holds.
+    rows: the examples of each row, by their places in `train`; several where they are packed. key: changes with
+    anything that decides what a batch holds.
     """
 
     source: Source
@@ -70,18 +73,14 @@ class TuningData:
     batch_size: int
     max_length: int
     seed: int
-    packing: bool = False
-    _rows: list[tuple[int, ...]] = field(init=False, repr=False)
+    packing: bool
+    rows: list[tuple[int, ...]] = field(repr=False)
     _permutation: tuple[int, np.ndarray] = field(init=False, repr=False, default=(-1, np.empty(0, dtype=np.int64)))
-
-    def __post_init__(self) -> None:
-        lengths = [len(encoded.ids) for encoded in self.train]
-        self._rows = packed(lengths, self.max_length) if self.packing else [(place,) for place in range(len(lengths))]
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches in which every row comes once; those left over for less than a batch sit out that epoch."""
-        return max(1, len(self._rows) // self.batch_size)
+        return max(1, len(self.rows) // self.batch_size)
 
     def epoch(self, index: int) -> float:
         """Epochs done when `index` batches have been read."""
@@ -92,7 +91,7 @@ class TuningData:
         """Share of the places in the batches of the first epoch that hold no token."""
         filled = width = 0
         for index in range(self.batches_per_epoch):
-            lengths = [sum(len(self.train[place].ids) for place in self._rows[row]) for row in self._row_numbers(index)]
+            lengths = [sum(len(self.train[place].ids) for place in self.rows[row]) for row in self._row_numbers(index)]
             filled += sum(lengths)
             width += len(lengths) * max(lengths)
         return 1 - filled / width
@@ -114,12 +113,12 @@ class TuningData:
         The order of an epoch is drawn from (seed, epoch). Where all rows are fewer than a batch, some stand in it
         more than once, so that every batch has as many.
         """
-        rows = [[self.train[place] for place in self._rows[row]] for row in self._row_numbers(index)]
+        rows = [[self.train[place] for place in self.rows[row]] for row in self._row_numbers(index)]
         return padded(rows, self.chat.pad_id, positions=self.packing)
 
     def examples_in(self, index: int) -> list[Example]:
         """The examples of training batch `index`, to look at."""
-        return [self.examples[place] for row in self._row_numbers(index) for place in self._rows[row]]
+        return [self.examples[place] for row in self._row_numbers(index) for place in self.rows[row]]
 
     def fixed_batches(self, split: str, count: int) -> Iterator[Batch]:
         """At most `count` examples of a split (`train` or `val`) for evaluation, the same every time, in batches.
@@ -135,7 +134,7 @@ class TuningData:
     def _row_numbers(self, index: int) -> list[int]:
         epoch, place = divmod(index, self.batches_per_epoch)
         if self._permutation[0] != epoch:  # kept only to save time
-            self._permutation = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self._rows)))
+            self._permutation = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.rows)))
         order = self._permutation[1][place * self.batch_size : (place + 1) * self.batch_size]
         return [int(row) for row in np.resize(order, self.batch_size)]
 
@@ -156,7 +155,7 @@ def load_tuning_data(
     source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
     encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
     encoded.check()
-    return split_data(encoded, settings, seed)
+    return split_data(encoded, settings, seed, progress, stop_wanted)
 
 
 @dataclass(frozen=True)
@@ -224,10 +223,17 @@ def encode_source(
     return found
 
 
-def split_data(encoded: EncodedSource, settings: ExampleSettings, seed: int) -> TuningData:
-    """The usable examples, split and ready for batches. LabError when they are too few."""
+def split_data(
+    encoded: EncodedSource, settings: ExampleSettings, seed: int, progress: Progress, stop_wanted: Callable[[], bool]
+) -> TuningData:
+    """The usable examples, split and ready for batches. LabError when they are too few; Cancelled as above."""
     tokens = dict(encoded.usable)
     train, held_out = split_examples([example for example, _ in encoded.usable], settings.val_fraction, seed)
+    lengths = [len(tokens[example].ids) for example in train]
+    if settings.packing:
+        rows = packed(lengths, encoded.longest, progress, stop_wanted)
+    else:
+        rows = [(place,) for place in range(len(train))]
     return TuningData(
         source=encoded.source,
         chat=encoded.chat,
@@ -241,21 +247,40 @@ def split_data(encoded: EncodedSource, settings: ExampleSettings, seed: int) -> 
         max_length=encoded.longest,
         seed=seed,
         packing=settings.packing,
+        rows=rows,
     )
 
 
-def packed(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
-    """Which examples share a row of at most `room` tokens: first fit, the longest first. Places by row."""
+def packed(
+    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
+) -> list[tuple[int, ...]]:
+    """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
+
+    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
+
+    Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
+    binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
+    """
+    leaves = 1 << (len(lengths) - 1).bit_length()
+    left = [room] * (2 * leaves)  # node n has the children 2 n and 2 n + 1; row r is leaf `leaves` + r
     rows: list[list[int]] = []
-    free: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        row = next((row for row, left in enumerate(free) if left >= lengths[place]), None)
-        if row is None:
-            rows.append([place])
-            free.append(room - lengths[place])
-        else:
-            rows[row].append(place)
-            free[row] -= lengths[place]
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    for done, place in enumerate(order):
+        if done % _BETWEEN_LOOKS == 0:
+            if stop_wanted():
+                raise Cancelled
+            progress("Packing examples into rows", done, len(order))
+        node = 1
+        while node < leaves:
+            node = 2 * node if lengths[place] <= left[2 * node] else 2 * node + 1
+        row = node - leaves
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(place)
+        left[node] -= lengths[place]
+        while node > 1:
+            node //= 2
+            left[node] = max(left[2 * node], left[2 * node + 1])
     return [tuple(row) for row in rows]
 
 

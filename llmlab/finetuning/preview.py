@@ -61,7 +61,7 @@ class ExamplePreviews:
         self._trouble: tuple[str, str, str] | None = None
         try:
             self._encoded.check()
-            self._data = split_data(self._encoded, settings, seed)
+            self._data = split_data(self._encoded, settings, seed, progress, stop_wanted)
         except LabError as error:
             self._trouble = (error.what, error.why, error.do)
 

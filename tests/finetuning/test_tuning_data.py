@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import chat_tokenizers as make
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -89,13 +92,68 @@ def test_fewer_examples_than_a_batch_fill_it_all_the_same(tmp_path: Path) -> Non
     assert {tuple(row) for row in rows_of(data.batch(2))} == {tuple(encoded.ids) for encoded in data.train}
 
 
-@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=40))
-def test_packing_puts_each_example_into_one_row_that_holds_it(lengths: list[int]) -> None:
-    rows = packed(lengths, 20)
+def pack(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
+    return packed(lengths, room, quiet, lambda: False)
+
+
+def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
+    """First fit, the longest first, by trying every row."""
+    rows: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        fits = (row for row in rows if sum(lengths[other] for other in row) + lengths[place] <= room)
+        row = next(fits, None)
+        if row is None:
+            rows.append([place])
+        else:
+            row.append(place)
+    return [tuple(row) for row in rows]
+
+
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=40), room=st.integers(20, 50))
+def test_packing_takes_the_first_row_that_fits_the_longest_example_first(lengths: list[int], room: int) -> None:
+    rows = pack(lengths, room)
+    assert rows == first_fit(lengths, room)
     assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
-    assert all(sum(lengths[place] for place in row) <= 20 for row in rows)
+    assert all(sum(lengths[place] for place in row) <= room for row in rows)
     fullest = sorted(sum(lengths[place] for place in row) for row in rows)
-    assert len(rows) < 2 or fullest[0] + fullest[1] > 20  # first fit: no two rows could be one
+    assert len(rows) < 2 or fullest[0] + fullest[1] > room  # first fit: no two rows could be one
+
+
+def test_packing_compares_each_example_with_a_logarithm_of_the_rows() -> None:
+    compared = 0
+
+    class Length(int):
+        """A length that counts what it is compared with."""
+
+        def __le__(self, other: int) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) <= int(other)
+
+        __hash__ = int.__hash__
+
+    count = 4096
+    random = np.random.default_rng(0)
+    lengths = [Length(length) for length in random.integers(1, 257, count)]
+    assert len(pack(lengths, 256)) > count / 4
+    assert 0 < compared <= count * (math.log2(count) + 1)
+
+
+def test_packing_says_how_far_it_is_and_ends_when_it_is_no_longer_wanted() -> None:
+    lengths, said = [7] * 5000, list[tuple[str, float, float]]()
+    packed(lengths, 20, lambda *now: said.append(now), lambda: False)
+    assert said
+    assert {(what, total) for what, _, total in said} == {("Packing examples into rows", 5000)}
+    assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
+    with pytest.raises(Cancelled):
+        packed(lengths, 20, quiet, lambda: len(said) > 0)
+
+    def cancelled(what: str, done: float, total: float) -> None:
+        if what.startswith("Packing"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        load_tuning_data(ExampleSettings(packing=True), 1, GPT2, 0, cancelled, lambda: False)
 
 
 TOKENIZER = make.byte_level(make.CHATML, make.FAMILIES["chatml"].special, vocabulary=264)
@@ -108,7 +166,7 @@ def test_packed_rows_cost_what_their_examples_cost_alone(attention: str) -> None
     model.set_attn_implementation(attention)
     batch = data.batch(1)
     assert batch.position_ids is not None
-    assert all(len(row) > 1 for row in data._rows[:3])
+    assert all(len(row) > 1 for row in data.rows[:3])
     together = _losses(model(input_ids=batch.ids, position_ids=batch.position_ids, use_cache=False).logits, batch)
     alone = []
     for example in data.examples_in(1):
@@ -130,7 +188,7 @@ def _losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 def test_packing_leaves_less_filling_and_trains_on_as_much() -> None:
     plain, packing = load(TOKENIZER, batch_size=4), load(TOKENIZER, batch_size=4, packing=True, max_length=256)
     assert packing.filling < plain.filling
-    assert len(packing._rows) < len(plain._rows)
+    assert len(packing.rows) < len(plain.rows)
     assert packing.batches_per_epoch < plain.batches_per_epoch
 
 
