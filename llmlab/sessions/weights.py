@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from llmlab.errors import LabError
@@ -12,6 +13,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _SINGLE_FILE = "model.safetensors"
 # Weights in files that are Python programs when read: never opened.
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_WIDTH = re.compile(r"BOOL|[A-Z]+(\d{1,3})")
 
 
 def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
@@ -58,16 +60,27 @@ def _shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
         size = path.stat().st_size
         header, start = safetensors_header(path)
         header.pop("__metadata__", None)
-        shapes, end = {}, 0
+        shapes, end, held = {}, 0, 0
         for weight, entry in header.items():
             shape = tuple(entry["shape"])
             if any(type(extent) is not int or extent < 0 for extent in shape):
                 raise ValueError("a shape is not made of whole numbers")
+            first, last = (int(offset) for offset in entry["data_offsets"])
+            if first < 0 or 8 * (last - first) != math.prod(shape) * _bits(entry["dtype"]):
+                raise ValueError(f"its {weight} has another length than its shape says")
             shapes[weight] = shape
-            end = max(end, int(entry["data_offsets"][1]))
-        if start + end > size:
-            raise ValueError(f"it should have {start + end:,} bytes and has {size:,}: it is cut short")
+            end, held = max(end, last), held + last - first
+        if start + max(end, held) > size:
+            raise ValueError(f"it should have {start + max(end, held):,} bytes and has {size:,}: it is cut short")
         return shapes
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
+
+
+def _bits(dtype: str) -> int:
+    """Of one number. A dtype's name says it (F32, BF16, F8_E4M3), but for BOOL, which takes a byte."""
+    match = _WIDTH.match(dtype)
+    if match is None:
+        raise ValueError(f"it holds numbers of the type {dtype}")
+    return int(match[1] or 8)

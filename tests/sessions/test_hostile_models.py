@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,9 +239,21 @@ def test_a_header_with_any_bytes_changed_is_counted_or_refused(
     path.write_bytes(spoil(gguf_bytes, 2000))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(spoil((saved / "model.safetensors").read_bytes(), 2000))
-    for count in (lambda: count_gguf_numbers(path, "x"), lambda: count_numbers(tmp_path, "x")):
+    for file, count in ((path, lambda: count_gguf_numbers(path, "x")), (weights, lambda: count_numbers(tmp_path, "x"))):
         with contextlib.suppress(LabError):
-            assert count() >= 0
+            assert 0 <= count() <= 8 * file.stat().st_size  # no format packs a number into less than a bit
+
+
+def test_a_header_that_claims_more_numbers_than_its_bytes_hold_is_refused(saved: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes((saved / "model.safetensors").read_bytes().replace(b'"shape":[32]', b'"shape":[99]'))
+    with pytest.raises(LabError, match="has another length than its shape says"):
+        count_numbers(tmp_path, "x")
+    one = struct.pack("<Q1sIQIQ", 1, b"w", 1, 32, 0, 0)  # 32 numbers in fp32, at the beginning of the data
+    path = tmp_path / "shared.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1000, 0) + one * 1000 + bytes(256))
+    with pytest.raises(LabError, match="it should have"):
+        count_gguf_numbers(path, "x")
 
 
 def test_a_gguf_of_an_architecture_unknown_here_is_a_sentence(gguf_bytes: bytes, outputs: Path, tmp_path: Path) -> None:
