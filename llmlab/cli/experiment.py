@@ -33,7 +33,7 @@ from llmlab.experiments.records import (
     list_experiments,
 )
 from llmlab.finetuning import settings as finetuning
-from llmlab.runs.registry import resolve_run
+from llmlab.runs.registry import resolve_run, short_name
 from llmlab.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
@@ -154,7 +154,7 @@ def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         outputs=outputs,
         id=name,
         preset=run.info().preset,
-        subject=run.id,
+        subject=short_name(run, outputs),
         predictions=[prediction.as_dict() for prediction in predictions_of(args)],
         options={} if args.loss is None else {"target": args.loss},
         command=command_of(args),

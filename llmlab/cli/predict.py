@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from llmlab.cli.output import say
 from llmlab.cli.words import Parser
@@ -11,6 +10,7 @@ from llmlab.errors import LabError
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence, surprise_text
+from llmlab.runs.worker_folder import WorkerFolder
 
 
 def add_predict(parser: Parser) -> None:
@@ -32,7 +32,7 @@ def predictions_of(args: argparse.Namespace) -> list[Prediction]:
     return list(args.predictions)
 
 
-def tell_outcomes(outputs: Path, about: str, *, as_json: bool) -> None:
+def tell_outcomes(folder: WorkerFolder, *, as_json: bool) -> None:
     """Scores what was predicted about a run or experiment that has just ended, and says what became of it.
 
     as_json: on stderr, since stdout belongs to the events. A notebook that cannot be written is a remark, no failure:
@@ -40,15 +40,15 @@ def tell_outcomes(outputs: Path, about: str, *, as_json: bool) -> None:
     """
     show = say if as_json else print
     try:
-        contents = Notebook(outputs).refresh()
+        contents = Notebook(folder.outputs).refresh()
     except LabError as error:
         say(f"warning: {error}")
         return
-    entry = next((entry for entry in contents.entries if entry.about == about), None)
+    entry = next((entry for entry in contents.entries if entry.full_name == folder.full_name), None)
     if entry is None or entry.scored_at is None:
         return
     show("")
     for line in entry.lines():
         bits = "" if line.score is None else surprise_text(line.score.surprise)
         show(f"{outcome_sentence(line)}{f' {bits[:1].upper()}{bits[1:]}.' if bits else ''}")
-    show(f'What did you learn? llmlab-run notebook learned {entry.about} "One sentence."')
+    show(f'What did you learn? llmlab-run notebook learned {entry.id} "One sentence."')

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
@@ -20,7 +21,7 @@ from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.runs.launcher import request as send_request
-from llmlab.runs.registry import list_runs, resolve_run
+from llmlab.runs.registry import list_runs, resolve_run, short_name
 from llmlab.settings import PretrainSettings, load_preset
 from llmlab.training.events import Evaluated, Event, Started, from_line
 
@@ -46,7 +47,7 @@ def add_commands(commands: Commands) -> None:
         "A request is answered at the end of the current step. Pausing keeps everything in memory; stopping saves\n"
         "and ends. It makes no difference who started the run: a terminal or the window.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's id or folder")
+    parser.add_argument("run", metavar="RUN", help="a run's id, TRACK/ID or folder")
     parser.add_argument("request", choices=("pause", "resume", "stop", "save"))
     add_outputs(parser)
 
@@ -54,7 +55,7 @@ def add_commands(commands: Commands) -> None:
 def runs(args: argparse.Namespace) -> int:
     """Prints all runs."""
     outputs = outputs_of(args)
-    found = [_RunLine.of(run) for run in list_runs(outputs)]
+    found = [_RunLine.of(run, outputs) for run in list_runs(outputs)]
     if args.json:
         print_json([line.as_dict() for line in found])
     elif not found:
@@ -73,7 +74,7 @@ def show(args: argparse.Namespace) -> int:
     saved = list_checkpoints(run.checkpoints)
     started, evaluations = _milestones(run)
     if args.json:
-        about = _RunLine(run, status, info).as_dict()
+        about = _RunLine(run, run.id, status, info).as_dict()
         about |= {"predictions": info.predictions}
         about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
         about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
@@ -125,26 +126,28 @@ def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _RunLine:
-    """One line about a run. info: None when its run.json cannot be read."""
+    """One line about a run. name: what to call it. info: None when its run.json cannot be read."""
 
     run: RunFolder
+    name: str
     status: RunStatus
     info: RunInfo | None
 
     @staticmethod
-    def of(run: RunFolder) -> _RunLine:
+    def of(run: RunFolder, outputs: Path) -> _RunLine:
+        name = short_name(run, outputs)
         try:
-            return _RunLine(run, run.status(), run.info())
+            return _RunLine(run, name, run.status(), run.info())
         except LabError:
-            return _RunLine(run, run.recorded_status(), None)
+            return _RunLine(run, name, run.recorded_status(), None)
 
     def row(self) -> tuple[str, ...]:
         status, info = self.status, self.info
         if info is None:
-            return (self.run.id, "damaged", "", "", "", "", "", "", "")
+            return (self.name, "damaged", "", "", "", "", "", "", "")
         speed = "" if status.tokens_per_second is None or not status.live else text.count(status.tokens_per_second)
         return (
-            self.run.id,
+            self.name,
             status.state,
             info.reads.rpartition("/")[2],
             _size(info),

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from llmlab.errors import UsageError
 from llmlab.paths import expanded, outputs_dir
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import short_name
 
 # Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
 _SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
@@ -70,7 +71,7 @@ def add_outputs(parser: Parser) -> None:
 def add_run(parser: Parser, *, checkpoint: bool = False) -> None:
     """RUN and --outputs. checkpoint: RUN may end in @final, @best, @latest or @STEP."""
     ending = "; @final, @best, @latest or @STEP after it names a checkpoint" if checkpoint else ""
-    parser.add_argument("run", metavar="RUN", help=f"a run's id or folder{ending}")
+    parser.add_argument("run", metavar="RUN", help=f"a run's id, TRACK/ID or folder{ending}")
     add_outputs(parser)
 
 
@@ -118,6 +119,5 @@ def _short_words(args: argparse.Namespace, meanings: Mapping[str, str]) -> list[
 
 
 def spoken(run: RunFolder) -> str:
-    """How to name a run in a command: its id where that is enough, else its folder."""
-    here = run.path.resolve().parent.parent == outputs_dir().resolve()
-    return shlex.quote(run.id if here else str(run.path))
+    """How to name a run in a command."""
+    return shlex.quote(short_name(run, outputs_dir()))

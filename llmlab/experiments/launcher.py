@@ -18,6 +18,7 @@ from llmlab.experiments.records import (
 )
 from llmlab.files import new_folder
 from llmlab.notebook.locked import lock
+from llmlab.runs.launcher import require_free
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -43,8 +44,7 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             f"Choose another --name, or go on with it: {folder.resume_command}",
         )
     for arm in record.arms:
-        if folder.run_of(arm, record.track).path.exists():
-            raise UsageError(f"A run named {arm.run!r} is already there.", "", "Choose another --name.")
+        require_free(folder.run_of(arm, record.track))
     _require_text(record)
     try:
         with new_folder(folder.path) as path:

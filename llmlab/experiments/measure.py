@@ -81,7 +81,7 @@ def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go:
     rows = [list(base.general[0])]
     for checkpoint in list_checkpoints(run.checkpoints):
         go()
-        opened = open_model(f"{run.id}@{checkpoint.step}", outputs)
+        opened = open_model(f"{run.full_name}@{checkpoint.step}", outputs)
         rows.append([float(checkpoint.step), general_loss(opened.model, text)])
         del opened
         gc.collect()

@@ -43,7 +43,7 @@ def _entry(folder: ExperimentFolder) -> Entry | None:
         entries = Notebook(folder.outputs).refresh().entries
     except LabError:  # a notebook that cannot be read or written is no reason to have no report
         return None
-    return next((entry for entry in entries if entry.subject == "experiment" and entry.about == folder.id), None)
+    return next((entry for entry in entries if entry.full_name == folder.full_name), None)
 
 
 def _lines(

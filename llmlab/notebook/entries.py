@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from llmlab.errors import LabError, UsageError
@@ -61,6 +62,11 @@ class Entry:
         return found
 
     @property
+    def full_name(self) -> str:
+        """`TRACK/ID`: what it is about, also where several tracks have that id."""
+        return full_name_of(self.folder)
+
+    @property
     def state(self) -> str:
         """open, to judge, to learn or done."""
         if self.scored_at is None:
@@ -89,6 +95,11 @@ class Line:
     locked: Locked
     score: Score | None
     sound: bool
+
+
+def full_name_of(folder: str) -> str:
+    """`TRACK/ID` of what lies in a folder, wherever the outputs folder is now."""
+    return "/".join(PurePath(folder).parts[-2:])
 
 
 def read_entry(values: dict[str, Any]) -> Entry:

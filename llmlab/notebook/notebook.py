@@ -18,7 +18,7 @@ from typing import Any
 from llmlab.errors import LabError, UsageError
 from llmlab.experiments.records import ExperimentFolder, list_experiments
 from llmlab.files import read_json, write_json
-from llmlab.notebook.entries import Entry, judged, read_entry, scored, with_sentence
+from llmlab.notebook.entries import Entry, full_name_of, judged, read_entry, scored, with_sentence
 from llmlab.notebook.locked import lock
 from llmlab.notebook.outcomes import Outcomes, check_facts, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
@@ -77,10 +77,10 @@ class Notebook:
             return Contents([], [], [])
         with self._locked():
             before = self.read()
-            known = {(entry.subject, entry.about, entry.created): entry for entry in before.entries}
+            known = {(entry.subject, entry.full_name, entry.created): entry for entry in before.entries}
             fresh, damaged = [], []
             for subject in subjects:
-                old = known.get((subject.kind, subject.about, subject.created))
+                old = known.get((subject.kind, full_name_of(subject.folder), subject.created))
                 entry = self._taken_up(subject, old)
                 try:
                     outcomes = subject.outcomes(entry) if entry.scored_at is None else None
@@ -96,11 +96,17 @@ class Notebook:
         return replace(contents, damaged=[*contents.damaged, *damaged], fresh=fresh)
 
     def find(self, text: str) -> Entry:
-        """The entry with that id, or about the run or experiment with that id. UsageError with the nearest ones."""
+        """The entry with that id, or the newest about what has that id, or that full name (`TRACK/ID`).
+
+        UsageError when several things have that id, or none has (with the nearest ones).
+        """
         entries = self.read().entries
-        for entry in entries:
-            if text in (entry.id, entry.about):
-                return entry
+        found = [entry for entry in entries if text in (entry.id, entry.about, entry.full_name)]
+        names = list(dict.fromkeys(entry.full_name for entry in found if entry.id != text))
+        if len(names) > 1:
+            raise UsageError(f"{text!r} is the name of {len(names)} things.", "", f"Write {' or '.join(names)}.")
+        if found:
+            return found[0]
         nearest = difflib.get_close_matches(text, [entry.about for entry in entries], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run notebook` lists them."
         raise UsageError(f"The notebook has nothing about {text!r}.", f"Looked in {self.folder}.", hint)
@@ -120,7 +126,7 @@ class Notebook:
         locked = lock(RUN, run.id, predictions, at_step=status.step)
         run.write_info(replace(info, predictions=[*info.predictions, *locked]))
         self.refresh()
-        return self.find(run.id)
+        return self.find(run.full_name)
 
     def score(self, entry: Entry) -> Entry:
         """Scores an entry with what there is now, also of a run that was stopped before its end. Raises LabError."""
@@ -188,7 +194,8 @@ class Notebook:
 
     def _outcomes_now(self, entry: Entry) -> Outcomes:
         for subject in self._subjects():
-            if (subject.kind, subject.about, subject.created) == (entry.subject, entry.about, entry.created):
+            found = (subject.kind, full_name_of(subject.folder), subject.created)
+            if found == (entry.subject, entry.full_name, entry.created):
                 outcomes = subject.now(entry)
                 if outcomes is not None:
                     return outcomes

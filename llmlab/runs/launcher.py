@@ -26,6 +26,7 @@ from llmlab.papers.settings import TaskSettings
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
+from llmlab.runs.registry import namesakes
 from llmlab.runs.worker_process import launch
 from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.reference import ModelFolder, SavedRun, parse
@@ -88,12 +89,7 @@ def create_run(
         predictions=lock(RUN, name, predictions),
         code_version=__version__,
     )
-    if run.path.exists():
-        raise UsageError(
-            f"A run named {name!r} is already there.",
-            f"It is in {run.path}.",
-            f"Choose another --name, or go on with it: llmlab-run resume {name}",
-        )
+    require_free(run)
     try:
         _make_folder(run, info, parent)
     except OSError as error:
@@ -112,13 +108,24 @@ def require_name(name: str, what: str, longest: int) -> None:
         )
 
 
+def require_free(run: RunFolder) -> None:
+    """UsageError when a run of any track has that id already: an id alone should say which run is meant."""
+    for other in (run, *namesakes(run)):
+        if other.path.exists():
+            raise UsageError(
+                f"A run named {run.id!r} is already there.",
+                f"It is in {other.path}.",
+                f"Choose another --name, or go on with it: llmlab-run resume {other.id}",
+            )
+
+
 def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:
     """A new run's id: when, from which preset, on which text."""
     track = outputs / track_of(settings)
     text = re.sub(r"[^A-Za-z0-9]+", "-", Path(learns_from(settings)).stem).strip("-") or "text"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
     name, number = stem, 1
-    while (track / name).exists():
+    while (track / name).exists() or namesakes(RunFolder(track / name)):
         number += 1
         name = f"{stem}-{number}"
     return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +43,54 @@ class RunReference:
         return select(self.run.checkpoints, self.which or default)
 
 
+def runs_called(name: str, runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Those with that id, of any track, or the one with that full name (`TRACK/ID`)."""
+    return [run for run in runs if name in (run.id, run.full_name)]
+
+
+def short_name(run: RunFolder, outputs: Path) -> str:
+    """The shortest text that names a run and no other: its id, its full name where two tracks have that id, its folder
+    where it lies elsewhere than in `outputs`."""
+    if run.outputs.resolve() != outputs.resolve():
+        return str(run.path)
+    return run.full_name if namesakes(run) else run.id
+
+
+def namesakes(run: RunFolder) -> list[RunFolder]:
+    """Runs of other tracks beside it that the file system takes for one of the same id."""
+    with contextlib.suppress(OSError):  # no outputs folder yet
+        tracks = [path for path in run.outputs.iterdir() if path.name != run.path.parent.name]
+        return [other for track in tracks if (other := RunFolder(track / run.id)).run_json.is_file()]
+    return []
+
+
 def resolve_run(text: str, outputs: Path) -> RunReference:
-    """The run that an id, a folder, or either with `@which` names. UsageError with the nearest ids otherwise."""
+    """The run that an id, `TRACK/ID`, a folder, or any of them with `@which` names.
+
+    UsageError when several bear that name (with their full names), or none does (with the nearest ids).
+    """
     name, at, which = text.rpartition("@")
     candidates = [(text, None)] + ([(name, which)] if at and name else [])
-    runs = {run.id: run for run in list_runs(outputs)}
+    runs = list_runs(outputs)
     for candidate, chosen in candidates:
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
-            path = Path(candidate).expanduser()
-            if (path / "run.json").is_file():
-                return RunReference(RunFolder(path.resolve()), chosen)
-        if candidate in runs:
-            return RunReference(runs[candidate], chosen)
+        found = {run.path.resolve(): run for run in (*runs_called(candidate, runs), *_in_folder(candidate))}
+        if len(found) > 1:
+            raise UsageError(
+                f"{candidate!r} is the name of {len(found)} runs.",
+                f"They are {' and '.join(run.full_name if run in runs else str(run.path) for run in found.values())}.",
+                "Write the full name of the one you mean.",
+            )
+        for run in found.values():
+            return RunReference(run, chosen)
     wanted = candidates[-1][0]
-    nearest = difflib.get_close_matches(wanted, runs, n=3, cutoff=0.4)
+    nearest = difflib.get_close_matches(wanted, {run.id: run for run in runs}, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run runs` lists the runs that are here."
     raise UsageError(f"There is no run {wanted!r}.", f"Looked in {outputs} and for a folder of that name.", hint)
+
+
+def _in_folder(text: str) -> Iterator[RunFolder]:
+    """The run in the folder of that name."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
+        path = Path(text).expanduser()
+        if (path / "run.json").is_file():
+            yield RunFolder(path.resolve())

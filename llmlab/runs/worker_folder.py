@@ -45,6 +45,11 @@ class WorkerFolder:
         return self.path.name
 
     @property
+    def full_name(self) -> str:
+        """`TRACK/ID`: names a run also where another track has one of that id."""
+        return f"{self.path.parent.name}/{self.id}"
+
+    @property
     def outputs(self) -> Path:
         """The outputs folder that it lies in, with those of its kind in between."""
         return self.path.parent.parent

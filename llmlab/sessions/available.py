@@ -16,7 +16,7 @@ from pathlib import Path
 from llmlab.files import read_json
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.registry import list_runs
+from llmlab.runs.registry import list_runs, short_name
 
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -107,8 +107,9 @@ def named_models() -> dict[str, Path]:
 
 def _runs(outputs: Path) -> Iterator[AvailableModel]:
     for run in list_runs(outputs):
+        name = short_name(run, outputs)
         if run.status().live:
-            yield AvailableModel(f"{run.id}@live", run.id, "live", f"training, step {run.status().step:,}")
+            yield AvailableModel(f"{name}@live", name, "live", f"training, step {run.status().step:,}")
         saved = list_checkpoints(run.checkpoints)
         if not saved:
             continue
@@ -119,7 +120,7 @@ def _runs(outputs: Path) -> Iterator[AvailableModel]:
             size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {size.replace('parameters', 'trained')}"
         steps = ", ".join(f"{checkpoint.step:,}" for checkpoint in saved[-6:])
         more = "..., " if len(saved) > 6 else ""
-        yield AvailableModel(f"{run.id}@latest", run.id, "run", f"{size}steps {more}{steps}")
+        yield AvailableModel(f"{name}@latest", name, "run", f"{size}steps {more}{steps}")
 
 
 def _models(outputs: Path) -> Iterator[AvailableModel]:

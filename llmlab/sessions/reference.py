@@ -1,7 +1,8 @@
 """How models are named, everywhere in the lab: by one line of text that can be read and written again.
 
-    ID, ID@best, ID@final, ID@latest, ID@150    a checkpoint of a run, by its id or its folder; of a run that
-                                                fine-tunes, its base with what it learned
+    ID, ID@best, ID@final, ID@latest, ID@150    a checkpoint of a run, by its id, by TRACK/ID where two tracks have
+                                                that id, or by its folder; of a run that fine-tunes, its base with
+                                                what it learned
     ID@live                                     a run that trains right now
     FOLDER                                      a Hugging Face folder
     PUBLISHER/NAME                              a model of the Hugging Face hub
@@ -28,7 +29,7 @@ from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import FINETUNING, PAPERS, RunFolder
-from llmlab.runs.registry import list_runs
+from llmlab.runs.registry import list_runs, runs_called
 from llmlab.sessions.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 
 LIVE = "live"
@@ -40,7 +41,8 @@ _HUB_NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A checkpoint. named: the run's id, or its folder when it is elsewhere. which: final, best, latest or a step."""
+    """A checkpoint. named: the run's id, TRACK/ID where two tracks have it, or its folder when it is elsewhere.
+    which: final, best, latest or a step."""
 
     run: RunFolder
     named: str
@@ -122,7 +124,7 @@ def parse(text: str, outputs: Path) -> Reference:
         raise UsageError(
             f"{_shown(text)} can mean {len(found)} things.",
             f"{'; '.join(_described(reference) for reference in found)}.",
-            "Write the whole path of the one you mean.",
+            "Write the whole path, or the full name, of the one you mean.",
         )
     if _HUB_NAME.fullmatch(text):
         return HubModel(text)
@@ -153,7 +155,7 @@ class _Search:
         if path is not None:
             yield from self._at(path, text)
         for run in self._runs(text):
-            yield SavedRun(run, run.id)
+            yield SavedRun(run, self._named(run))
         if path is None:
             if text in (named := named_models()):
                 yield from self._at(named[text].resolve(), text)
@@ -270,13 +272,17 @@ class _Search:
             return (path / ADAPTER_FILE).is_file()
         return "+" in text and not self._runs(text.rpartition("@")[0] or text)
 
-    def _runs(self, id: str) -> list[RunFolder]:
-        return [run for run in list_runs(self._outputs) if run.id == id]
+    def _runs(self, name: str) -> list[RunFolder]:
+        return runs_called(name, list_runs(self._outputs))
 
     def _named(self, run: RunFolder) -> str:
-        """A run's id where that names it and nothing else, else its folder."""
-        here = run.path.parent.parent == self._outputs and len(self._runs(run.id)) == 1 and _existing(run.id) is None
-        return run.id if here else str(run.path)
+        """A run's id, or its full name, where that names it and nothing else; else its folder."""
+        if run.outputs != self._outputs:
+            return str(run.path)
+        if len(self._runs(run.id)) == 1:
+            return run.id if _existing(run.id) is None else str(run.path)
+        taken = run.full_name in cached_models() or _existing(run.full_name) not in (None, run.path)
+        return str(run.path) if taken else run.full_name
 
 
 def is_tuned(run: RunFolder) -> bool:
@@ -306,9 +312,9 @@ def _existing(text: str) -> Path | None:
 def _described(reference: Reference) -> str:
     match reference:
         case SavedRun():
-            return f"a checkpoint of the run in {reference.run.path}"
+            return f"a checkpoint of {reference.named}, the run in {reference.run.path}"
         case LiveRun():
-            return f"the live run in {reference.run.path}"
+            return f"{reference.named} as it trains, the run in {reference.run.path}"
         case ModelFolder() | GgufFile():
             return f"the model {reference.path}"
         case HubModel():

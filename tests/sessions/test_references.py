@@ -142,12 +142,14 @@ def test_a_run_whose_id_a_folder_bears_too_is_named_by_its_path(
     assert parse(str(named), outputs) == named
 
 
-def test_two_runs_of_one_id_are_told_apart_by_their_folders(outputs: Path) -> None:
+def test_two_runs_of_one_id_are_told_apart_by_their_full_names(outputs: Path) -> None:
     first, second = make_run(outputs, "bar"), make_run(outputs, "bar", "finetuning")
     with pytest.raises(UsageError, match="can mean 2 things") as refused:
         parse("bar@best", outputs)
     assert str(first.path) in refused.value.why
-    assert parse(f"{second.path}@best", outputs) == SavedRun(second, str(second.path), "best")
+    assert second.full_name in refused.value.why
+    for text in (second.full_name, second.path):
+        assert parse(f"{text}@best", outputs) == SavedRun(second, second.full_name, "best")
 
 
 def test_signs_that_belong_to_a_name_are_read_as_such(outputs: Path, tmp_path: Path) -> None:

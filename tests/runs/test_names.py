@@ -1,0 +1,129 @@
+"""A run's name says which run is meant: what two tracks hold is told apart, and nothing guesses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from small_runs import new_run, quick_settings
+
+from llmlab.cli.main import main
+from llmlab.errors import UsageError
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.runs.checkpoints import commit, list_checkpoints
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run, free_name
+from llmlab.runs.registry import resolve_run, short_name
+from llmlab.sessions.available import available_models
+from llmlab.sessions.reference import SavedRun, parse
+
+
+def save_step(run: RunFolder, step: int) -> None:
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    commit(run.checkpoints, step, write, labels=("final",), val_loss=None, about={"run": run.id})
+
+
+@pytest.fixture
+def twins(outputs: Path) -> tuple[RunFolder, RunFolder]:
+    """pretraining/bar and finetuning/bar, as older outputs folders hold them; each with a checkpoint at step 5."""
+    first = new_run(outputs, name="bar")
+    second = RunFolder(outputs / "finetuning" / "bar")
+    second.path.parent.mkdir()
+    shutil.copytree(first.path, second.path)
+    for run in (first, second):
+        save_step(run, 5)
+    return first, second
+
+
+def test_a_bare_name_of_two_runs_is_refused_with_both_full_names(
+    twins: tuple[RunFolder, RunFolder], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = r"They are (finetuning/bar and pretraining/bar|pretraining/bar and finetuning/bar)\."
+    with pytest.raises(UsageError, match=both):
+        resolve_run("bar@5", outputs)
+    with pytest.raises(UsageError, match="can mean 2 things"):
+        parse("bar@5", outputs)
+    for words in (
+        ["checkpoints", "bar", "delete", "5"],
+        ["checkpoints", "bar", "pin", "5"],
+        ["resume", "bar"],
+        ["request", "bar", "stop"],
+        ["show", "bar"],
+        ["pretrain", "--from", "bar@5", "--steps", "20"],
+        ["generate", "bar", "--prompt", "x"],
+        ["export", "bar", "--to", "hf", "--out", str(outputs / "exported")],
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "pretraining/bar" in said and "finetuning/bar" in said, (words, said)
+    assert all(len(list_checkpoints(run.checkpoints)) == 1 for run in twins)
+
+
+def test_a_full_name_names_a_run_wherever_runs_are_named(twins: tuple[RunFolder, RunFolder], outputs: Path) -> None:
+    for run in twins:
+        assert resolve_run(run.full_name, outputs).run == run
+        assert resolve_run(f"{run.full_name}@5", outputs).checkpoint().path.parent == run.checkpoints
+        reference = parse(f"{run.full_name}@5", outputs)
+        assert reference == SavedRun(run, run.full_name, "5")
+        assert parse(str(reference), outputs) == reference
+        assert short_name(run, outputs) == run.full_name
+    assert main(["checkpoints", "finetuning/bar", "delete", "5"]) == 0
+    assert [len(list_checkpoints(run.checkpoints)) for run in twins] == [1, 0]
+    shutil.rmtree(twins[1].path)
+    assert short_name(twins[0], outputs) == "bar"
+    assert str(parse("pretraining/bar", outputs)) == "bar@latest"
+
+
+def test_a_full_name_that_is_also_a_folder_elsewhere_is_not_guessed(
+    twins: tuple[RunFolder, RunFolder], outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(twins[1].path, tmp_path / "elsewhere" / "finetuning" / "bar")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="the name of 2 runs"):
+        resolve_run("finetuning/bar", outputs)
+    with pytest.raises(UsageError, match="can mean 2 things"):
+        parse("finetuning/bar", outputs)
+    monkeypatch.chdir(outputs)  # the same folder by another way
+    assert resolve_run("finetuning/bar", outputs).run.path.samefile(twins[1].path)
+
+
+def test_lists_show_the_track_where_two_runs_have_one_id(
+    twins: tuple[RunFolder, RunFolder], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(outputs, name="alone")
+    assert main(["runs"]) == 0
+    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert names >= {"alone", "pretraining/bar", "finetuning/bar"}
+    offered = {model.reference for model in available_models(outputs) if model.kind == "run"}
+    assert offered == {"pretraining/bar@latest", "finetuning/bar@latest"}
+
+
+def test_a_new_run_takes_no_name_of_another_track(outputs: Path) -> None:
+    run = new_run(outputs, name="bar")
+    base = create_run(outputs, quick_settings(3), name="base")
+    save_step(base, 3)
+    settings = FinetuneSettings()
+    with pytest.raises(UsageError, match=r"A run named 'bar' is already there\..*pretraining"):
+        create_run(outputs, type(settings)(model=type(settings.model)(base="base@3")), name="bar")
+    name = free_name(outputs, quick_settings(3), "baby")
+    shutil.copytree(run.path, outputs / "finetuning" / name)
+    assert free_name(outputs, quick_settings(3), "baby") != name
+
+
+def test_the_notebook_tells_runs_of_one_id_apart(outputs: Path) -> None:
+    first = new_run(outputs, name="bar")
+    second = RunFolder(outputs / "finetuning" / "bar")
+    second.path.parent.mkdir()
+    shutil.copytree(first.path, second.path)
+    book = Notebook(outputs)
+    for run, said in ((first, "val_loss=1..2@80%"), (second, "val_loss=3..4@80%")):
+        entry = book.predict(run, [parse_prediction(said)])
+        assert entry.folder == str(run.path)
+        assert book.find(run.full_name) == entry
+    with pytest.raises(UsageError, match=r"finetuning/bar|pretraining/bar"):
+        book.find("bar")
