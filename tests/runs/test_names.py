@@ -60,7 +60,7 @@ def test_a_bare_name_of_two_runs_is_refused_with_both_full_names(
     ):
         assert main(words) == 2
         said = capsys.readouterr().err
-        assert "pretraining/bar" in said and "finetuning/bar" in said, (words, said)
+        assert all(name in said for name in ("pretraining/bar", "finetuning/bar")), (words, said)
     assert all(len(list_checkpoints(run.checkpoints)) == 1 for run in twins)
 
 
