@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from llmlab.errors import UsageError
+from llmlab.files import open_file, parse_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -126,8 +127,8 @@ def _convert(info: SettingInfo, value: Any) -> Any:
     if info.kind is tuple:
         try:
             if isinstance(value, str):
-                value = json.loads(value) if value.lstrip().startswith("[") else value.split("|")
-        except (ValueError, RecursionError):
+                value = parse_json(value) if value.lstrip().startswith("[") else value.split("|")
+        except ValueError:
             raise wrong from None
         if not isinstance(value, (list, tuple)) or not all(_is_text(item) for item in value):
             raise wrong
@@ -212,8 +213,13 @@ def differences(old: Any, new: Any) -> list[tuple[SettingInfo, Any, Any]]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; UsageError with the line when it is not TOML or cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} could not be read.", str(error)) from error
-    except (ValueError, RecursionError) as error:  # besides bad syntax: numbers and nesting beyond any reader
-        raise UsageError(f"{path} is not valid TOML.", str(error)) from error
+        with open_file(path) as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is not valid TOML.", "It nests too deeply.") from error
+    except ValueError as error:  # besides bad syntax: numbers beyond any reader
+        raise UsageError(f"{path} is not valid TOML.", f"{error}.") from error

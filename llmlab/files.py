@@ -1,4 +1,4 @@
-"""Writing files so that a reader, a crash or a full disk never meets half of one."""
+"""Writing files so that a reader, a crash or a full disk never meets half of one; reading only what is a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # No write of a small file takes so long; after it, its writer is gone.
 _LITTER_SECONDS = 60.0
@@ -20,6 +21,13 @@ _LITTER_SECONDS = 60.0
 _FOLDER_LITTER_SECONDS = 24 * 3600.0
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
+# What can stand under a file's name and is none: to read it is to wait for a writer, or to read without end.
+_NO_FILES = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -28,17 +36,38 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
 
 
+def kind_of_no_file(path: Path) -> str | None:
+    """A named pipe, a socket or a device; None for a file or a folder. OSError when it cannot be looked at."""
+    mode = path.stat().st_mode
+    return next((kind for is_kind, kind in _NO_FILES if is_kind(mode)), None)
+
+
+def require_file(path: Path) -> None:
+    """OSError for a named pipe, a socket or a device: whoever opens one waits for a writer, or reads without end.
+
+    Asked before every file that a person or a model names. Folders are left to the system, which refuses to read them.
+    """
+    if (kind := kind_of_no_file(path)) is not None:
+        raise OSError(errno.EINVAL, f"It is {kind}, not a file", str(path))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file's bytes, from its beginning. OSError like `require_file` and when it cannot be opened."""
+    require_file(path)
+    return path.open("rb")
+
+
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and where its tensors begin: length (8 bytes, little-endian), then JSON.
 
-    OSError when it cannot be read; ValueError when it does not begin like one, RecursionError when it nests endlessly.
+    OSError when it cannot be read; ValueError when it does not begin like one.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
             raise ValueError("it does not begin like a safetensors file")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     return header, 8 + length
@@ -47,7 +76,7 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes, read in blocks of 1 MiB."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -137,10 +166,19 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_atomic(path, text.encode(), durable=durable)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says. ValueError when it is none, also where it nests deeper than Python follows (RecursionError)."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None when it is missing, unreadable, damaged, or not an object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # nested deeper than any reader goes
+        with open_file(path) as file:
+            value = parse_json(file.read().decode())
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

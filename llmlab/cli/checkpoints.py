@@ -144,7 +144,7 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
     try:
         header, _ = safetensors_header(path)
         return list(_entries(header))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"{path.name} of {path.parent.name} cannot be read.", f"{error}.") from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from llmlab.corpora.corpus import Corpus, Piece
 from llmlab.corpora.text_files import SUFFIXES, file_pieces, text_bytes
 from llmlab.errors import LabError, UsageError
-from llmlab.files import sha256_of
+from llmlab.files import kind_of_no_file, sha256_of
 
 # Files up to this size together are recognised by their content, larger ones by name, size and time of change.
 _HASH_BYTES = 64 << 20
@@ -61,6 +61,8 @@ def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    if path.exists() and (kind := kind_of_no_file(path)) is not None:
+        raise LabError(f"{path} could not be read.", f"It is {kind}, not a file.", "Name a file or a folder.")
     if not path.is_dir():
         raise LabError(f"{path} is not there.", "It was moved or deleted.", "Choose another data.corpus.")
     found = sorted(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llmlab.corpora.corpus import Piece, document_pieces
 from llmlab.errors import LabError
+from llmlab.files import open_file, parse_json, require_file
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 # Where a row's text is looked for, in this order.
@@ -35,7 +35,7 @@ def file_pieces(path: Path) -> Iterator[Piece]:
                 yield from document_pieces(_text_blocks(path))
     except OSError as error:
         raise LabError(
-            f"{path} could not be read.", f"{error.strerror or error}.", "Check that it is there."
+            f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
         ) from error
 
 
@@ -57,7 +57,7 @@ def _text_blocks(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     done = 0  # bytes given to the decoder
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while True:
             block = file.read(_BLOCK_BYTES)
             if done == 0:
@@ -93,7 +93,7 @@ def _refuse_other_encodings(path: Path, start: bytes) -> None:
 
 
 def _jsonl_pieces(path: Path) -> Iterator[Piece]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -111,7 +111,7 @@ def _jsonl_pieces(path: Path) -> Iterator[Piece]:
 def _row_text(line: bytes) -> str | None:
     """The text of one line; None when it is not JSON or has none."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = parse_json(line.decode("utf-8-sig"))
     except ValueError:
         return None
     if not isinstance(row, dict):
@@ -151,6 +151,7 @@ def _open_parquet(path: Path) -> tuple[Any, str]:
     import pyarrow
     import pyarrow.parquet
 
+    require_file(path)
     try:
         parquet = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:

@@ -7,6 +7,7 @@ the file. Nothing of a data set is ever executed: rows are data.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmlab.errors import LabError, UsageError
+from llmlab.files import open_file, parse_json, require_file
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 # A row by its columns, or the sentence why there is none.
@@ -94,12 +96,12 @@ def _readable(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int
         yield from rows
     except OSError as error:
         raise LabError(
-            f"{path} could not be read.", f"{error.strerror or error}.", "Check that it is there."
+            f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
         ) from error
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         number = 0
         while line := file.readline(_LONGEST_LINE):
             number += 1
@@ -109,11 +111,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _json_row(line: bytes, first: bool) -> Row:
     try:
-        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+        row = parse_json(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
         return f"It is not UTF-8: byte {error.start + 1} begins no character."
-    except RecursionError:
-        return "It nests too deeply."
     except json.JSONDecodeError as error:
         return f"It is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}."
     except ValueError as error:
@@ -122,7 +122,7 @@ def _json_row(line: bytes, first: bool) -> Row:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         header: list[str] | None = None
         number = 0
@@ -159,6 +159,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
     import pyarrow
     import pyarrow.parquet
 
+    require_file(path)
     try:
         pyarrow.parquet.ParquetFile(path).close()  # its own words when it is none: those of `datasets` are a traceback
         rows: Any = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)

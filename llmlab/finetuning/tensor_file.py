@@ -29,7 +29,7 @@ class TensorFile(Mapping[str, Array]):
             header.pop("__metadata__", None)
             size = path.stat().st_size
             self._entries = {str(name): _checked(entry, size - self._start) for name, entry in header.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LabError(
                 f"{path.name} in {path.parent} cannot be read.", f"It is missing or damaged: {error}."
             ) from (error)

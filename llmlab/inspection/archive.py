@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmlab.errors import LabError
-from llmlab.files import safetensors_header
+from llmlab.files import parse_json, safetensors_header
 
 SCHEMA = 1
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -90,7 +90,7 @@ class Metadata:
             ("versions", dict),
             ("question", dict),
         ):
-            values[name] = json.loads(rest.pop(name))
+            values[name] = parse_json(rest.pop(name))
             if not isinstance(values[name], kind):
                 raise ValueError(f"{name} is not a {kind.__name__}")
         for name in ("kind", "model", "weights_sha256", "dtype", "attention_path"):
@@ -232,7 +232,7 @@ def read_archive(path: Path) -> Archive:
         schema = int(texts["schema"]) if "schema" in texts else 0
     except OSError as error:
         raise LabError(f"{path} cannot be read.", f"{error.strerror or error}.") from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise LabError(f"{path.name} is not an inspection of this lab.", f"{error}.", "Choose another file.") from error
     if schema > SCHEMA:
         raise LabError(
@@ -245,7 +245,7 @@ def read_archive(path: Path) -> Archive:
         return Archive(path, Metadata.from_strings(texts), places)
     except EOFError as error:
         raise LabError(f"{path.name} is cut short.", f"{error}.", "Run the inspection again.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         why = f"Its header lacks or garbles {error}." if isinstance(error, KeyError) else f"{error}."
         raise LabError(f"{path.name} is not an inspection of this lab.", why, "Choose another file.") from error
 

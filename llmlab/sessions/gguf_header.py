@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmlab.errors import LabError
+from llmlab.files import open_file
 
 _VERSIONS = (2, 3)
 # Value types: how those of fixed size are packed, then strings and arrays.
@@ -41,7 +42,7 @@ def read_gguf_header(path: Path, name: str) -> GgufHeader:
     """What a GGUF file says of itself. LabError when it is cut, foreign, or of a version unknown here."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _Reader(file, size).header()
     except (OSError, ValueError, EOFError, struct.error, OverflowError) as error:
         raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {error}.") from error

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from llmlab.errors import LabError, UsageError
-from llmlab.files import read_json
+from llmlab.files import kind_of_no_file, read_json
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import FINETUNING, PAPERS, RunFolder
 from llmlab.runs.registry import list_runs, runs_called
@@ -164,8 +164,8 @@ class _Search:
 
     def _at(self, path: Path, text: str) -> Iterator[Reference]:
         """What a file or folder is. UsageError when it is nothing to open, and no run has that name."""
-        if path.is_file():
-            if path.suffix == GGUF_SUFFIX:
+        if not path.is_dir():
+            if path.suffix == GGUF_SUFFIX and path.is_file():
                 yield GgufFile(path)
             elif not self._runs(text):
                 raise _not_a_model(path)
@@ -329,6 +329,8 @@ def _shown(text: str) -> str:
 
 
 def _not_a_model(path: Path) -> LabError:
+    if (kind := kind_of_no_file(path)) is not None:
+        return UsageError(f"{path} is not a model.", f"It is {kind}, neither a file nor a folder.")
     if path.is_file():
         hint = "Name the folder that it is in." if (path.parent / CONFIG_FILE).is_file() else ""
         return UsageError(f"{path} is not a model.", "A file that can be opened ends in .gguf.", hint)

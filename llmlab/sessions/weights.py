@@ -73,7 +73,7 @@ def _shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
         if start + max(end, held) > size:
             raise ValueError(f"it should have {start + max(end, held):,} bytes and has {size:,}: it is cut short")
         return shapes
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
 
