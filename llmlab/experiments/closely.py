@@ -9,17 +9,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llmlab.config import from_mapping
 from llmlab.corpora.dataset import Dataset, load_dataset
 from llmlab.corpora.windows import Windows
 from llmlab.errors import LabError
+from llmlab.experiments.history import RunHistory
 from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.gpt.model import GPT
 from llmlab.papers.settings import TaskSettings
+from llmlab.progress import quiet
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.folder import RunFolder, RunSettings
+from llmlab.sessions.context import context_of
 from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import parse
+from llmlab.sessions.tokenizers import tokenizer_of
 from llmlab.settings import PretrainSettings
+from llmlab.training.events import Started
 
 _ROWS = 6  # of a batch that are shown, those with the highest loss first
 _CHARACTERS = 400  # of a row
@@ -29,60 +36,95 @@ _NOISE_BATCHES = 16
 Remarks = list[str]
 
 
-def with_texts(run: RunFolder, spikes: Sequence[Spike], outputs: Path) -> tuple[list[Spike], Remarks]:
-    """The spikes with the rows of their batches. A batch is a pure function of the step, so it can be had again.
+def with_texts(
+    run: RunFolder, history: RunHistory, spikes: Sequence[Spike], outputs: Path
+) -> tuple[list[Spike], Remarks]:
+    """The spikes with the rows of their batches. A batch follows from the step and the settings of the worker that
+    took it, so it can be had again.
 
     A row's loss is that under the last checkpoint before the spike, or the first after it, and says which row
-    stands out. Texts that are gone, or were changed, are a remark and no error.
+    stands out. Texts that are gone or were changed, and settings that were not recorded, are a remark and no error.
     """
-    if not spikes:
-        return [], []
+    if spikes and isinstance(run.info().settings, TaskSettings):
+        return list(spikes), ["A task's sequences are drawn anew at every step, so no text stands out."]
+    found, remarks = [], []
+    batches: dict[int, Callable[[int], list[BatchText]]] = {}  # by the step after which a worker began
+    for spike in spikes:
+        try:
+            settings, worker = _as_trained(run, history, spike.step)
+            if worker.step not in batches:
+                batches[worker.step] = _batches(run, settings, worker, outputs)
+            found.append(replace(spike, batch=_worst(batches[worker.step](spike.step))))
+        except LabError as error:
+            found.append(spike)
+            remarks.append(f"The texts of the spikes could not be read. {error}")
+    return found, list(dict.fromkeys(remarks))
+
+
+def _as_trained(run: RunFolder, history: RunHistory, step: int) -> tuple[RunSettings, Started]:
+    """The settings that a step was taken with, and the worker that took it. LabError where they are not known."""
     settings = run.info().settings
-    try:
-        if isinstance(settings, PretrainSettings):
-            return [_pretraining_batch(run, settings, spike, outputs) for spike in spikes], []
-        if isinstance(settings, TaskSettings):
-            return list(spikes), ["A task's sequences are drawn anew at every step, so no text stands out."]
-        return _finetuning_batches(run, settings, spikes, outputs), []
-    except LabError as error:
-        return list(spikes), [f"The texts of the spikes could not be read. {error}"]
+    before = [worker for worker in history.workers if worker.step < step]
+    if not before:
+        raise LabError(f"Nothing tells which worker took step {step}.", "The run's events do not say that one began.")
+    worker, later = before[-1], history.workers[len(before) :]
+    if worker.settings:
+        return from_mapping(type(settings), worker.settings), worker
+    if any(other.changed for other in later):
+        raise LabError(
+            f"The settings were changed after step {step}.", "The version that trained it did not record the old ones."
+        )
+    return settings, worker
 
 
-def _pretraining_batch(run: RunFolder, settings: PretrainSettings, spike: Spike, outputs: Path) -> Spike:
+def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
+    """What gives the rows of a step's batches. LabError when the text is not the one that the worker read."""
+    if isinstance(settings, FinetuneSettings):
+        return _finetuning_batches(settings, worker, outputs)
+    assert isinstance(settings, PretrainSettings)
     data, windows = _windows(settings)
-    first = (spike.step - 1) * settings.train.grad_accum
-    batches = [windows.batch(first + micro) for micro in range(settings.train.grad_accum)]
-    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
-    losses: list[float | None] = [None] * len(x)
-    checkpoint = _nearest(run, spike.step)
-    if checkpoint is not None:
-        model = _opened(run, checkpoint, outputs)
-        with torch.no_grad():
-            losses = [
-                float(model.loss(torch.from_numpy(x[row : row + 1]), torch.from_numpy(y[row : row + 1])))
-                for row in range(len(x))
-            ]
-    rows = [BatchText(data.tokenizer.decode(ids.tolist()), loss) for ids, loss in zip(x, losses, strict=True)]
-    return replace(spike, batch=_worst(rows))
+    _require_same(data.key, worker, settings.data.corpus)
+    accumulated = settings.train.grad_accum
+
+    def rows(step: int) -> list[BatchText]:
+        first = (step - 1) * accumulated
+        batches = [windows.batch(first + micro) for micro in range(accumulated)]
+        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
+        losses: list[float | None] = [None] * len(x)
+        checkpoint = _nearest(run, step)
+        if checkpoint is not None:
+            model = _opened(run, checkpoint, outputs)
+            with torch.no_grad():
+                losses = [
+                    float(model.loss(torch.from_numpy(x[row : row + 1]), torch.from_numpy(y[row : row + 1])))
+                    for row in range(len(x))
+                ]
+        return [BatchText(data.tokenizer.decode(ids.tolist()), loss) for ids, loss in zip(x, losses, strict=True)]
+
+    return rows
 
 
-def _finetuning_batches(
-    run: RunFolder, settings: FinetuneSettings, spikes: Sequence[Spike], outputs: Path
-) -> list[Spike]:
+def _finetuning_batches(settings: FinetuneSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
     from llmlab.finetuning.dataset import load_tuning_data
 
-    base = open_model(settings.model.base, outputs)
-    context = base.model.settings.block_size if isinstance(base.model, GPT) else 0
+    base, accumulated = parse(settings.model.base, outputs), settings.train.grad_accum
     data = load_tuning_data(
-        settings.data, settings.train.seed, base.tokenizer, context, lambda what, done, total: None, lambda: False
+        settings.data, settings.train.seed, tokenizer_of(base), context_of(base), quiet, lambda: False
     )
-    found = []
-    for spike in spikes:
-        first = (spike.step - 1) * settings.train.grad_accum
-        examples = [example for i in range(settings.train.grad_accum) for example in data.examples_in(first + i)]
-        texts = ["\n".join(f"{one.role}: {one.content}" for one in example.messages) for example in examples]
-        found.append(replace(spike, batch=_worst([BatchText(text) for text in texts])))
-    return found
+    _require_same(data.key, worker, settings.data.source)
+
+    def rows(step: int) -> list[BatchText]:
+        first = (step - 1) * accumulated
+        examples = [example for micro in range(accumulated) for example in data.examples_in(first + micro)]
+        return [BatchText("\n".join(f"{one.role}: {one.content}" for one in example.messages)) for example in examples]
+
+    return rows
+
+
+def _require_same(key: str, worker: Started, source: str) -> None:
+    """LabError when the tokens are others than those that a worker read, as far as it recorded which."""
+    if worker.data_key and worker.data_key != key:
+        raise LabError(f"{source} is not what it was.", "Its tokens are others than those that were trained on.")
 
 
 def _worst(rows: Sequence[BatchText]) -> list[BatchText]:

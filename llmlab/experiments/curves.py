@@ -54,7 +54,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
     if look_closely:
         from llmlab.experiments.closely import gradient_noise, with_texts
 
-        spikes, remarks = with_texts(run, spikes, folder.outputs)
+        spikes, remarks = with_texts(run, history, spikes, folder.outputs)
         notes += remarks
         noise, remarks = gradient_noise(run, folder.outputs)
         findings += noise

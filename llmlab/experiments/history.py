@@ -21,9 +21,12 @@ NOT_FINITE = "is not a finite number"
 
 @dataclass
 class RunHistory:
-    """All that a run's events say. steps: STEP_FIELDS as [column, row]; what a resumed worker made void is gone."""
+    """All that a run's events say. steps: STEP_FIELDS as [column, row]; what a resumed worker made void is gone.
 
-    started: Started | None = None
+    workers: those of whose steps some count, and the last, in order; each did the steps after its own `step`.
+    """
+
+    workers: list[Started] = field(default_factory=list)
     steps: np.ndarray = field(default_factory=lambda: np.empty((len(STEP_FIELDS), 0)))
     evaluations: list[Evaluated] = field(default_factory=list)
     scores: list[tuple[int, int, int]] = field(default_factory=list)  # step, right answers, items
@@ -34,6 +37,11 @@ class RunHistory:
     def column(self, name: str) -> np.ndarray:
         """One of STEP_FIELDS, by step."""
         return self.steps[STEP_FIELDS.index(name)]
+
+    @property
+    def started(self) -> Started | None:
+        """The last worker that reached training."""
+        return self.workers[-1] if self.workers else None
 
     @property
     def last_step(self) -> int:
@@ -67,7 +75,7 @@ def _gather(events: Iterable[Event], steps: np.ndarray) -> RunHistory:
             case Started():
                 history.changed += event.changed
                 if event.reached_training:
-                    history.started = event
+                    history.workers = [one for one in history.workers if one.step < event.step] + [event]
                     rows = [row for row in rows if row.step <= event.step]
                     history.evaluations = [row for row in history.evaluations if row.step <= event.step]
                 history.finished = history.failed = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmlab.inspection.families import context
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.hub import hub_settings
 from llmlab.sessions.huggingface import read_config
@@ -23,7 +24,7 @@ from llmlab.sessions.tuned import base_of
 
 
 def context_of(reference: Reference) -> int:
-    """Tokens; 0 where its settings do not say. LabError when they are missing or damaged."""
+    """Tokens, as training cuts them. LabError when its settings are missing or damaged."""
     match reference:
         case SavedRun(run) | LiveRun(run) if is_tuned(run):
             return context_of(base_of(run))
@@ -44,6 +45,4 @@ def context_of(reference: Reference) -> int:
 
 
 def _context(config: Any) -> int:
-    text = config.get_text_config()
-    found = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
-    return next((value for value in found if isinstance(value, int)), 0)
+    return context(config.get_text_config())

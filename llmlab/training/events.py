@@ -38,6 +38,8 @@ class Started(Event):
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
     All losses are in nats a token.
 
+    settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
+
     A worker that ends before it trains (its text could not be read, say) begins all the same: what it had not found
     out is null then, or empty, `reached_training` is false, `step` is the newest there is, and nothing is void.
     """
@@ -62,6 +64,8 @@ class Started(Event):
     active_seconds: float  # training time of earlier workers
     pid: int
     changed: list[str] = field(default_factory=list)  # settings changed on resume, as sentences
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # section -> name -> value, as in run.json
+    data_key: str = ""  # changes with the tokens that are read
 
     @property
     def reached_training(self) -> bool:

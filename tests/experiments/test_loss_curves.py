@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from small_runs import new_run, train_here
 
@@ -16,10 +21,17 @@ from llmlab.corpora.windows import Windows
 from llmlab.experiments.closely import noise_scale, with_texts
 from llmlab.experiments.curves import find_spikes, overfitting_onset, rate_events, smooth, time_to
 from llmlab.experiments.history import RunHistory, read_history
+from llmlab.experiments.outcomes import Spike
+from llmlab.finetuning.dataset import Batch
+from llmlab.finetuning.loop import Finetuner
+from llmlab.finetuning.settings import resolve_finetune_settings
 from llmlab.runs.columns import STEP_FIELDS
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.settings import PretrainSettings, TrainSettings
 from llmlab.training.events import Evaluated
+from llmlab.training.loop import Trainer
+from llmlab.training.run import TrainingRun
 from llmlab.training.schedule import learning_rate
 
 STEPS = np.arange(1, 301)
@@ -71,7 +83,8 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
     planted["loss"] += 3.0
     trained.events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     try:
-        spikes, notes = with_texts(trained, find_spikes(read_history(trained)), trained.path.parent.parent)
+        told = read_history(trained)
+        spikes, notes = with_texts(trained, told, find_spikes(told), trained.path.parent.parent)
     finally:
         trained.events.write_bytes(before)
     assert [spike.step for spike in spikes] == [31]
@@ -88,19 +101,111 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
     assert losses == sorted(losses, key=lambda loss: -(loss or 0.0))
 
 
-def test_texts_that_are_gone_are_a_remark(trained: RunFolder, tmp_path: Path) -> None:
-    info = trained.info()
-    assert isinstance(info.settings, PretrainSettings)
-    gone = replace(info.settings, data=replace(info.settings.data, corpus=str(tmp_path / "gone.txt")))
-    trained.write_info(replace(info, settings=gone))
-    try:
-        loss = falling()
-        loss[99] += 2
-        spikes, notes = with_texts(trained, find_spikes(history(loss)), tmp_path)
-    finally:
-        trained.write_info(info)
-    assert [(spike.step, spike.batch) for spike in spikes] == [(100, [])]
+SPIKES = [Spike(step, loss=9.0, expected=1.0, sigmas=9.0, grad_norm=1.0, lr=1e-3) for step in range(1, 13)]
+
+
+@contextlib.contextmanager
+def recording(kind: type[TrainingRun], method: str, read: Callable[..., list[str]]) -> Iterator[dict[int, list[str]]]:
+    """What `method` is given or gives while a run trains, by step; `read` says the texts in it."""
+    found: dict[int, list[str]] = {}
+    plain = getattr(kind, method)
+
+    def recorded(self: Any, taken: Any) -> Any:
+        made = plain(self, taken)
+        if self.model.training:
+            found.setdefault(self.progress.step + 1, []).extend(read(self, taken, made))
+        return made
+
+    with mock.patch.object(kind, method, recorded):
+        yield found
+
+
+def trained_in_two_parts(run: RunFolder, **changes: Any) -> None:
+    """Six steps, then settings change, then six more."""
+    train_here(run)
+    prepare_resume(run, {"train.steps": 12} | {key.replace("__", "."): value for key, value in changes.items()})
+    train_here(run)
+
+
+@pytest.mark.parametrize("order", ["random", "sliding"])
+def test_the_texts_of_a_step_are_those_that_training_read_also_before_its_settings_changed(
+    tmp_path: Path, order: str
+) -> None:
+    run = new_run(tmp_path, 6, data__batch_size=3, train__grad_accum=2, data__order=order, checkpoints__interval=4)
+
+    def texts(trainer: Trainer, index: int, batch: tuple[torch.Tensor, torch.Tensor]) -> list[str]:
+        return [trainer.tokenizer.decode(row.tolist()) for row in batch[0]]
+
+    with recording(Trainer, "_batch", texts) as read:
+        trained_in_two_parts(run, data__batch_size=2, train__grad_accum=3, train__seed=5)
+    spikes, notes = with_texts(run, read_history(run), SPIKES, tmp_path)
+    assert notes == []
+    assert {spike.step: sorted(row.text for row in spike.batch) for spike in spikes} == {
+        step: sorted(texts) for step, texts in read.items()
+    }
+    assert all(row.loss is not None for spike in spikes for row in spike.batch)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_examples_of_a_step_are_those_that_fine_tuning_read_cut_as_it_cut_them(
+    tmp_path: Path, packing: bool
+) -> None:
+    base = str(tiny_models.save(tiny_models.llama(), tmp_path / "llama"))
+    source = tmp_path / "pairs.jsonl"
+    # Some outgrow the model's 64 tokens; not all that do lose all of their answer, and with it their place.
+    pairs = [{"prompt": f"<{n}> {'the ' * (n % 40)}", "completion": "king queen"} for n in range(100, 160)]
+    source.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    settings = resolve_finetune_settings(
+        "scratch",
+        overrides={
+            "model.base": base, "data.source": str(source), "data.batch_size": 2, "data.max_length": 200,
+            "data.packing": packing, "data.scored": 0, "lora.rank": 2, "train.steps": 6, "train.grad_accum": 2,
+            "train.eval_interval": 0, "train.sample_interval": 0, "train.threads": 1,
+        },
+    )  # fmt: skip
+    run = create_run(tmp_path, settings, name="tuned")
+
+    def texts(tuner: Finetuner, batch: Batch, loss: torch.Tensor) -> list[str]:
+        return [tuner.tokenizer.decode(row.tolist()) for row in batch.ids]
+
+    with recording(Finetuner, "loss_sum", texts) as read:
+        trained_in_two_parts(run, data__batch_size=3, train__grad_accum=1, train__seed=4)
+    with mock.patch("llmlab.experiments.closely._ROWS", 100):
+        spikes, notes = with_texts(run, read_history(run), SPIKES, tmp_path)
+    assert notes == []
+    assert set(read) == set(range(1, 13))
+    for spike in spikes:
+        told = [re.findall(r"<(\d+)>", row.text)[0] for row in spike.batch]
+        assert sorted(told) == sorted(re.findall(r"<\s*(\d+)\s*>", " ".join(read[spike.step])))
+
+
+def test_texts_that_are_gone_or_changed_are_a_remark(tmp_path: Path) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("the king and the queen of the sea. " * 200)
+    run = train_here(new_run(tmp_path, 4, data__corpus=str(text)))
+    told = read_history(run)
+    text.write_text("the queen and the king of the sea. " * 200)
+    spikes, notes = with_texts(run, told, SPIKES[:3], tmp_path)
+    assert [spike.batch for spike in spikes] == [[], [], []]
+    assert len(notes) == 1
+    assert "is not what it was" in notes[0]
+    text.unlink()
+    spikes, notes = with_texts(run, told, SPIKES[:3], tmp_path)
+    assert [spike.batch for spike in spikes] == [[], [], []]
     assert "could not be read" in notes[0]
+
+
+def test_a_run_of_an_earlier_version_tells_the_texts_of_its_steps_unless_settings_changed_later(
+    tmp_path: Path,
+) -> None:
+    run = new_run(tmp_path, 6)
+    trained_in_two_parts(run, data__batch_size=2)
+    told = read_history(run)
+    for worker in told.workers:  # as they were before settings and data were recorded
+        worker.settings, worker.data_key = {}, ""
+    spikes, notes = with_texts(run, told, SPIKES, tmp_path)
+    assert [bool(spike.batch) for spike in spikes] == [False] * 6 + [True] * 6
+    assert "were changed after step 1" in notes[0]
 
 
 def test_overfitting_begins_at_the_lowest_validation_loss_when_it_turns_up() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+import transformers
 from small_runs import new_run, train_here
 
 from llmlab.cli.examples import _example
@@ -136,6 +137,9 @@ def test_the_context_of_a_model_is_known_without_its_weights(outputs: Path, tmp_
     adapter = tiny_models.save_adapter(folder, tmp_path / "adapter")
     for name in ("bar", str(folder), str(file), f"{folder}+{adapter}"):
         assert context_of(parse(name, outputs)) == open_model(name, outputs).anatomy.context == 64
+    bloom = tmp_path / "bloom"  # its settings name no length (ALiBi)
+    transformers.BloomConfig(vocab_size=99, hidden_size=32, n_layer=1, n_head=4).save_pretrained(bloom)
+    assert context_of(parse(str(bloom), outputs)) == 2048
 
 
 def test_a_second_look_reads_the_file_again_only_when_it_changed(outputs: Path, source: Path) -> None:
