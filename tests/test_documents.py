@@ -104,6 +104,16 @@ def test_a_command_in_a_document_is_understood(document: str, command: str) -> N
     assert (settings_of(command) is not None) == trains
 
 
+def test_no_two_commands_write_to_the_same_folder() -> None:
+    """Who follows a second document where the first was followed is not refused."""
+    written = [(re.findall(r"--out (\S+)", command), command) for _, command in ALL_COMMANDS]
+    by_folder: dict[str, set[str]] = {}
+    for folders, command in written:
+        for folder in folders:
+            by_folder.setdefault(folder, set()).add(command)
+    assert {folder: commands for folder, commands in by_folder.items() if len(commands) > 1} == {}
+
+
 @pytest.mark.parametrize("name", WITH_RUNS)
 def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> None:
     runs = [block.text for block in WITH_RUNS[name].blocks if block.kind == "run"]

@@ -71,6 +71,8 @@ def _saved(args: argparse.Namespace) -> tuple[Path, Path] | None:
     archives = [path.suffix == ".safetensors" and path.is_file() for path in paths]
     if any(archives) and not all(archives):
         raise UsageError("One is a saved inspection and the other is not.", "", "Inspect the other one first.")
+    if any(archives) and expanded(args.out).resolve() in {path.resolve().parent for path in paths}:
+        raise UsageError(f"What is in {args.out} is what is compared.", "", "Choose another --out.")
     return (paths[0], paths[1]) if all(archives) else None
 
 

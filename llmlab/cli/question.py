@@ -16,7 +16,7 @@ from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Parser, add_outputs
 from llmlab.errors import LabError, UsageError
-from llmlab.files import write_json
+from llmlab.files import read_json, write_json
 from llmlab.paths import expanded
 from llmlab.progress import Progress
 
@@ -29,6 +29,9 @@ S = TypeVar("S", bound="Summary")
 _MOST_LISTED = 64
 # No command writes nothing for so long: after it, its writer is gone.
 _LITTER_SECONDS = 6 * 3600.0
+_SUMMARY = "summary.json"
+# Of `inspect`, `intervene`, `compare` and `evolve`: an answer is one of them, its summary, and the summary's figures.
+_ARCHIVES = tuple(f"{name}.safetensors" for name in ("inspection", "intervention", "comparison", "evolution"))
 
 
 def add_model(parser: Parser) -> None:
@@ -44,9 +47,10 @@ def add_prompt(parser: Parser) -> None:
 
 
 def add_out(parser: Parser) -> None:
-    """--plots and --out."""
+    """--plots, --out and --force."""
     parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new or empty folder for the results")
+    parser.add_argument("--force", action="store_true", help="replace the results in DIR, with their figures")
 
 
 def add_target(parser: Parser, likeliest: str) -> None:
@@ -59,13 +63,35 @@ def add_target(parser: Parser, likeliest: str) -> None:
 
 
 def out_of(args: argparse.Namespace) -> Path:
-    """The folder of --out, made if need be. UsageError when it is a file."""
+    """The folder of --out, made if need be. UsageError when it is a file, or holds something and --force is not said.
+
+    Hidden files do not count: of a killed command, or of a file manager.
+    """
     out = expanded(args.out).resolve()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        held = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UsageError(f"{out} cannot be a folder for the results.", f"{error.strerror}.") from error
+    if held and not args.force:
+        more = f" and {text.counted(len(held) - 1, 'other')}" if len(held) > 1 else ""
+        why = f"It has {text.printable(held[0])}{more}, and old figures beside new numbers would mislead."
+        raise UsageError(
+            f"{out} is not empty.", why, "Choose another --out, or replace the results in it with --force."
+        )
     return out
+
+
+def _forget_others(archive: Path) -> None:
+    """Removes the answers that its folder had before, with their figures; what the lab did not write stays."""
+    folder = archive.parent
+    figures = (read_json(folder / _SUMMARY) or {}).get("figures")
+    drawn = [name for name in figures if isinstance(name, str)] if isinstance(figures, list) else []
+    # Names alone: a damaged summary leads nowhere else.
+    had = [*_ARCHIVES, *(name for name in drawn if name == Path(name).name and name.endswith((".png", ".svg")))]
+    for path in (folder / name for name in had if name != archive.name):
+        if path.is_file():
+            path.unlink()
 
 
 def _clear_litter(folder: Path) -> None:
@@ -100,17 +126,22 @@ class Answered:
 
         archive = read_archive(self.path)
         summary = summarise(archive)
+        folder = self.path.parent
+        try:
+            _forget_others(self.path)
+        except OSError as error:
+            raise LabError(
+                f"Earlier results in {folder} could not be removed.", f"{error.strerror or error}."
+            ) from error
         figures: list[Path] = []
         if self._plots:
             figures = self._draw(archive)
         seconds = time.perf_counter() - self._begin
         values = summary.as_dict() | {"seconds": seconds, "figures": [figure.name for figure in figures]}
         try:
-            write_json(self.path.with_name("summary.json"), values)
+            write_json(folder / _SUMMARY, values)
         except OSError as error:
-            raise LabError(
-                f"{self.path.with_name('summary.json')} could not be written.", f"{error.strerror or error}."
-            ) from error
+            raise LabError(f"{folder / _SUMMARY} could not be written.", f"{error.strerror or error}.") from error
         if self._json:
             print_json(values | {"archive": str(self.path)})
             return DONE

@@ -56,7 +56,7 @@ def test_a_model_compared_with_itself_is_said_to_be_equal(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "exactly zero" in said(run, tmp_path, capsys, "compare", "bar", "bar@final")
-    assert answered(run, tmp_path, capsys, "compare", "bar", "bar")["identical"] is True
+    assert answered(run, tmp_path, capsys, "compare", "bar", "bar", "--force")["identical"] is True
 
 
 def test_saved_inspections_are_compared_without_their_models(
@@ -111,7 +111,7 @@ def test_a_sweep_lists_its_strongest_cells(run: RunFolder, tmp_path: Path, capsy
     assert first["token"] == PROMPT[first["index"]]
     assert "Logit of 's' minus that of 'e' after token 6" in printed
     assert (tmp_path / "sweep.png").stat().st_size > 1000
-    by_head = answered(run, tmp_path, capsys, "intervene", "bar", "--sweep", "layer,head", "--ablate", "zero")
+    by_head = answered(run, tmp_path / "heads", capsys, "intervene", "bar", "--sweep", "layer,head", "--ablate", "zero")
     assert (by_head["effect"], by_head["point"], len(by_head["strongest"])) == ("change", "", 4)
 
 

@@ -194,7 +194,7 @@ def test_figures_without_room_are_an_error_that_says_where_the_numbers_are(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "heads-mosaic.png").mkdir()
-    assert _inspect(trained, tmp_path, "--what", "heads", "--plots") == 1
+    assert _inspect(trained, tmp_path, "--what", "heads", "--plots", "--force") == 1
     printed = capsys.readouterr().err
     assert "The figures could not be written" in printed
     assert "inspection.safetensors" in printed
@@ -207,3 +207,35 @@ def test_an_out_that_is_a_file_is_refused_before_the_model_is_opened(
     assert _inspect(trained, tmp_path / "file") == 2
     assert "cannot be a folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_results_are_not_written_over_others_unless_it_is_said_and_then_no_old_figure_stays_beside_them(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "seen"
+    assert _inspect(trained, out, "--what", "heads,lens", "--plots") == 0
+    (out / "mine.png").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert _inspect(trained, out, "--what", "lens") == 2
+    refused = capsys.readouterr().err
+    assert f"error: {out} is not empty." in refused
+    assert "--force" in refused
+    assert _inspect(trained, out, "--what", "nonsense", "--force") == 2  # a slip costs nothing that was saved
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    compare = ["compare", "bar@5", "bar@final", "--outputs", str(trained), "--prompt", PROMPT, "--out", str(out)]
+    assert main(compare) == 2
+    assert main([*compare, "--force"]) == 0
+    assert {path.name for path in out.iterdir()} == {"comparison.safetensors", "summary.json", "mine.png"}
+
+
+def test_a_comparison_does_not_replace_what_it_reads(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for name in ("a", "b"):
+        assert _inspect(trained, tmp_path / name, "--what", "attention") == 0
+        files.append(str(tmp_path / name / "inspection.safetensors"))
+    assert main(["compare", *files, "--out", str(tmp_path / "b"), "--force"]) == 2
+    assert "is what is compared" in capsys.readouterr().err
+    assert all(Path(file).is_file() for file in files)
