@@ -105,10 +105,17 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     durable: also survive a power cut (fsync). Off for what is rewritten every second.
     Raises OSError (a full disk, say) with the old file intact and no litter.
     """
+    with replaced(path, durable=durable) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """`write_atomic` for what is written piece by piece."""
     staging = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with staging.open("wb") as file:
-            file.write(data)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -22,6 +23,8 @@ _RISE = 0.01
 # Of a long run's evaluations, as many as a curve can show.
 _MOST_POINTS = 400
 _STEP = b'{"event": "step"'
+# Of a run's `step` lines: the last that can be read is among so many.
+_NEWEST = 1000
 
 Outcome: TypeAlias = float | str | list[list[float]] | NotBefore
 
@@ -188,14 +191,14 @@ def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
     """Reads events.jsonl; what a resumed worker made void is left out. LabError when it cannot be read.
 
     until: leaves out what came after that step, in a run that was trained longer later; 0 for all. Of the many `step`
-    lines only the last is parsed.
+    lines only the last readable one is parsed.
     """
-    facts, newest = RunFacts(), b""
+    facts, newest = RunFacts(), deque[bytes](maxlen=_NEWEST)
     try:
         with run.events.open("rb") as file:
             for line in file:
                 if line.startswith(_STEP):
-                    newest = line
+                    newest.append(line)
                 elif (event := from_line(line)) is not None:
                     if isinstance(event, Started) and until and event.step >= until:
                         break
@@ -204,9 +207,14 @@ def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
         return facts
     except OSError as error:
         raise LabError(f"The events of {run.id} cannot be read.", str(error)) from error
-    step = from_line(newest) if newest else None
-    facts.last_step = step if isinstance(step, StepEvent) else None
+    facts.last_step = _last_step(newest)
     return facts
+
+
+def _last_step(newest: Iterable[bytes]) -> StepEvent | None:
+    """Of the newest `step` lines, the last that can be read."""
+    steps = (from_line(line) for line in reversed(list(newest)))
+    return next((step for step in steps if isinstance(step, StepEvent)), None)
 
 
 def _take(facts: RunFacts, event: Event) -> None:

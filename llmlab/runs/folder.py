@@ -3,6 +3,7 @@
 run.json        what was asked: settings, seed, parent, versions, device, threads
 status.json     where it stands: state, step, process, heartbeat, last error; replaced atomically
 events.jsonl    what happened, append-only
+events.damaged.jsonl  lines of it that could not be read when a worker went on, append-only
 worker.log      stdout and stderr of the worker
 requests/       one JSON file a request
 inspections/    answers to `inspect` requests, until whoever asked fetches them
@@ -150,6 +151,10 @@ class RunFolder(WorkerFolder):
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    @property
+    def damaged_events(self) -> Path:
+        return self.path / "events.damaged.jsonl"
 
     @property
     def tokenizer_json(self) -> Path:

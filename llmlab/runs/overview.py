@@ -162,10 +162,22 @@ def _parse(lines: bytes) -> np.ndarray:
             read_options=arrow_json.ReadOptions(block_size=4 << 20),
             parse_options=parse,
         )
-    except pyarrow.ArrowInvalid:  # a damaged line among them: slower, one by one
-        events = (from_line(line) for line in lines.splitlines())
-        return step_rows(event for event in events if isinstance(event, StepEvent)).T
-    return with_means(np.array([table.column(name).to_numpy() for name in STEP_FIELDS], dtype=np.float64))
+        columns = np.array([table.column(name).to_numpy() for name in STEP_FIELDS], dtype=np.float64)
+        if columns.shape[1] == lines.count(b"\n") and _plausible(columns):
+            return with_means(columns)
+    except pyarrow.ArrowInvalid:
+        pass
+    # A damaged line among them, or a loss that was not finite: slower, one by one.
+    events = (from_line(line) for line in lines.splitlines())
+    return step_rows(event for event in events if isinstance(event, StepEvent)).T
+
+
+def _plausible(columns: np.ndarray) -> bool:
+    """Whether `from_line` would take every row for an event: pyarrow is content with any number, or none."""
+    whole = columns[[STEP_FIELDS.index(name) for name in ("step", "tokens", "memory_bytes")]]
+    times = columns[[STEP_FIELDS.index(name) for name in ("step", "time")]]
+    finite = bool(np.isfinite(columns).all())
+    return finite and bool((whole == np.floor(whole)).all()) and bool((times >= 0).all())
 
 
 def _pack(overview: Overview) -> bytes:

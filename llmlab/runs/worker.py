@@ -105,7 +105,9 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     if loaded is not None:
         trainer.progress = loaded.progress
         restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
-        recorder.begin(loaded.progress.step, loaded.events_bytes)
+        damaged = recorder.begin(loaded.progress.step, loaded.events_bytes)
+        if damaged:
+            skipped.append(_set_aside(run, damaged))
     else:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
@@ -201,6 +203,14 @@ def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | No
             f"No checkpoint of {run.id} can be used.", " ".join(skipped), "Delete them to train from the start again."
         )
     return None, []
+
+
+def _set_aside(run: RunFolder, damaged: int) -> str:
+    lines = "A line" if damaged == 1 else f"{damaged} lines"
+    return (
+        f"{lines} of {run.events.name} could not be read, and {'is' if damaged == 1 else 'are'} set aside in "
+        f"{run.damaged_events.name}. What happened then is missing from the record; training is not affected."
+    )
 
 
 def changes_since(loaded: LoadedState, now: Origin) -> list[str]:

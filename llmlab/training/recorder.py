@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.worker_folder import process_start
+from llmlab.training.event_file import close_gaps, counted, set_aside, whole_bytes
 from llmlab.training.events import Evaluated, Event, Started, StepEvent, from_line, to_line
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
@@ -30,7 +30,7 @@ class Recorder:
     def __init__(self, run: RunFolder) -> None:
         """Takes over the run: state `running`."""
         self._run = run
-        self._file = os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = self._open()
         self._last_status = 0.0
         self._reserve = run.path / ".reserve"
         self.keep_reserve()
@@ -39,14 +39,24 @@ class Recorder:
         self.begun = False  # whether this worker's `started` is written
         self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
 
-    def begin(self, step: int, scan_from: int) -> None:
+    def begin(self, step: int, scan_from: int) -> int:
         """Cuts what happened after `step` and announces the attempt. scan_from: bytes known to be older.
 
-        First the cut, then the status that tells followers of it, then whatever is appended. The attempt is counted
-        here and no sooner: a follower takes a new number as word of a new `events_start`.
+        Returns how many lines could not be read: they are set aside, and what else counts is kept. First the cut,
+        then the status that tells followers of it, then whatever is appended. The attempt is counted here and no
+        sooner: a follower takes a new number as word of a new `events_start`.
         """
-        os.ftruncate(self._file, self._cut(step, scan_from))
+        found, damaged = counted(self._run.events, step, scan_from), 0
+        if found.damaged:
+            damaged = set_aside(self._run.events, found.damaged, self._run.damaged_events)
+        if found.gaps:
+            close_gaps(self._run.events, found)
+            os.close(self._file)
+            self._file = self._open()
+        else:
+            os.ftruncate(self._file, found.end)
         self.update(step=max(step, 0), events_start=self.bytes, attempt=self.status.attempt + 1)
+        return damaged
 
     @property
     def bytes(self) -> int:
@@ -58,8 +68,7 @@ class Recorder:
 
         Which checkpoint counts was not looked up yet, and the next worker will.
         """
-        tail = _tail(self._run.events)
-        os.ftruncate(self._file, self.bytes - len(tail) + tail.rfind(b"\n") + 1)
+        os.ftruncate(self._file, whole_bytes(self._run.events))
         self.announce(started, step=started.step, attempt=started.attempt, events_start=self.bytes)
 
     def reached(self) -> tuple[int, float]:
@@ -76,9 +85,8 @@ class Recorder:
         before = self.bytes
         line = (to_line(event) + "\n").encode()
         try:
-            written = os.write(self._file, line)
-            if written < len(line):  # a full disk takes a part; asking again gives its error
-                os.write(self._file, line[written:])
+            while line:  # a disk that fills up takes a part, and gives its error when asked again
+                line = line[os.write(self._file, line) :]
         except OSError:
             os.ftruncate(self._file, before)
             raise
@@ -127,6 +135,9 @@ class Recorder:
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
+    def _open(self) -> int:
+        return os.open(self._run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
     def _refresh(self, **changes: Any) -> None:
         self.status = dataclasses.replace(self.status, **changes)
         if time.monotonic() - self._last_status >= _STATUS_SECONDS:
@@ -135,24 +146,6 @@ class Recorder:
             except OSError as error:
                 if not is_disk_full(error):  # what is in the events already may be in the status later
                     raise
-
-    def _cut(self, step: int, scan_from: int) -> int:
-        """Bytes to keep: up to the first line, at or after `scan_from`, that is damaged or later than `step`."""
-        try:
-            size = self._run.events.stat().st_size
-        except OSError:
-            return 0
-        keep = scan_from if scan_from <= size else 0
-        with self._run.events.open("rb") as file:
-            file.seek(keep)
-            for line in file:
-                try:
-                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                        break
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    break
-                keep += len(line)
-        return keep
 
 
 def _tail(path: Path) -> bytes:

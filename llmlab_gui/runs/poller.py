@@ -12,6 +12,9 @@ from llmlab.runs.registry import list_runs
 from llmlab.training.events import Started, from_line
 from llmlab_gui.polling import FolderPoller, Seen, read_changed
 
+# Of events.jsonl: the first worker's `started`, and where that is damaged often a later one's.
+_BEGINNING_BYTES = 64 << 10
+
 
 @dataclass(frozen=True)
 class RunRow:
@@ -72,10 +75,11 @@ class RunsPoller(FolderPoller):
 
 
 def _parameters(run: RunFolder) -> int | None:
-    """From the first line of events.jsonl, which is `started`."""
+    """From the first `started` that can be read: the first line of events.jsonl, unless that is damaged."""
     try:
         with run.events.open("rb") as file:
-            first = from_line(file.readline(1 << 16))
+            lines = file.read(_BEGINNING_BYTES).splitlines()
+            events = (from_line(line) for line in lines if line.startswith(b'{"event": "started"'))
+            return next((event.parameters for event in events if isinstance(event, Started)), None)
     except OSError:
         return None
-    return first.parameters if isinstance(first, Started) else None

@@ -142,6 +142,12 @@ def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: 
     assert not told
 
 
+def test_a_damaged_first_line_hides_the_size_of_no_run_that_was_resumed(outputs: Path) -> None:
+    fake = FakeRun(outputs).start().advance(10).resume_from(5).finish()
+    fake.run.events.write_bytes(b"\x00" + fake.run.events.read_bytes()[1:])
+    assert [row.parameters for row in RunsPoller(outputs).look()] == [809_856]
+
+
 def test_files_that_did_not_change_are_not_read_again(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRun(outputs).start().advance(10).finish()
     poller = RunsPoller(outputs)

@@ -84,6 +84,13 @@ def test_damaged_lines_are_passed_over(outputs: Path) -> None:
     assert read_facts(fake.run).of("val_loss") == 4.0
 
 
+def test_a_damaged_last_step_leaves_the_one_before_it(outputs: Path) -> None:
+    fake = FakeRun(outputs, "bar").start().advance(7)
+    with fake.run.events.open("ab") as file:
+        file.write(b'{"event": "step", "half\n')
+    assert read_facts(fake.run).last_step == fake.step_event(7)
+
+
 def test_right_answers_are_told_before_and_after(outputs: Path) -> None:
     fake = FakeRun(outputs, "bar").start()
     fake.append(Scored(0, 1.0, 2, 8, [], 0.1), Scored(100, 2.0, 6, 8, [], 0.1))

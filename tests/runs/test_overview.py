@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,3 +187,33 @@ def test_columns_grow_and_are_cut() -> None:
     assert len(columns["a"]) == len(columns) == 10
     with pytest.raises(ValueError, match="read-only"):
         columns["a"][0] = 1.0
+
+
+# What a line may become that is still JSON, or looks like it; `from_line` refuses all of them.
+_NEARLY = (
+    lambda line: line.replace(b'"loss"', b'"lozs"'),
+    lambda line: line.replace(b'"step": ', b'"step": -'),
+    lambda line: line.replace(b'"step": ', b'"step": 0.'),
+    lambda line: line.replace(b'"step": ', b'"step": null, "stop": '),
+    lambda line: line.replace(b'"time": ', b'"time": -'),
+    lambda line: line.replace(b'"tokens": ', b'"tokens": 0.'),
+    lambda line: line.replace(b"\n", b" ") + line,
+    lambda line: line[: len(line) // 2] + b"\n",
+    lambda line: b"\n",
+)
+
+
+@pytest.mark.parametrize("damage", _NEARLY)
+def test_the_overview_and_the_follower_take_the_same_lines_for_damaged(damage: Any, long_run: FakeRun) -> None:
+    lines = long_run.run.events.read_bytes().splitlines(keepends=True)
+    hit = [number for number, line in enumerate(lines) if b'"event": "step"' in line][70:4000:500]
+    for number in hit:
+        lines[number] = damage(lines[number])
+    long_run.run.events.write_bytes(b"".join(lines))
+    every = _all_steps(long_run.run)
+    overview = read_overview(long_run.run)
+    assert every.shape[1] == 6000 - len(hit)
+    kept, fields = np.isin(every[0], overview.steps[0]), len(STEP_FIELDS)
+    assert np.array_equal(overview.steps[:fields], every[:fields, kept])
+    # Each row stands for the steps since the row before.
+    assert np.array_equal(np.cumsum(_column(overview, "loss_count")), np.flatnonzero(kept) + 1)

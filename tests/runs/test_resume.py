@@ -224,6 +224,27 @@ def test_what_was_written_after_the_checkpoint_is_cut_also_half_a_line(run: RunF
     assert differences(alone, run) == []
 
 
+def test_a_damaged_line_is_set_aside_with_a_warning_and_the_curve_around_it_stays(
+    run: RunFolder, alone: RunFolder
+) -> None:
+    with _asking(run, stop=12):
+        train_here(run)
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    fourth = next(number for number, line in enumerate(lines) if json.loads(line)["step"] == 4)
+    lines[fourth] = b"\x00" * 17 + b"\n"
+    run.events.write_bytes(b"".join(lines))
+    train_here(run)
+    assert _steps(run) == [step for step in _steps(alone) if step != 4]
+    (warning,) = events_of(run, "warned")
+    assert warning["message"].startswith("A line of events.jsonl could not be read, and is set aside in events.damaged")
+    assert run.damaged_events.read_bytes() == lines[fourth]
+    assert same_weights(alone, run)
+    prepare_resume(run, {"train.steps": STEPS + 2})
+    train_here(run)  # the place of the checkpoint is right again
+    assert len(events_of(run, "warned")) == 1
+    assert _steps(run) == [step for step in range(1, STEPS + 3) if step != 4]
+
+
 def test_a_run_whose_events_were_deleted_goes_on(run: RunFolder, alone: RunFolder) -> None:
     with _asking(run, stop=12):
         train_here(run)
