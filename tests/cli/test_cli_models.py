@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fakes import FakeRun
 
-import llmlab
 from llmlab.cli.main import main
 from llmlab.sessions import available
-from llmlab.sessions.available import packaged_ggufs
 from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, SavedRun, parse
-
-REPOSITORY = Path(llmlab.__file__).parents[1]
 
 
 def _model(folder: Path, **settings: object) -> Path:
@@ -101,15 +94,17 @@ def test_a_name_that_a_run_bears_too_is_listed_by_its_path(world: Path, capsys: 
     assert "small" not in references
 
 
-def test_nothing_here_is_a_sentence(outputs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    environment = os.environ | {"LLMLAB_OUTPUTS": str(outputs), "HF_HOME": str(tmp_path / "none")}
-    environment.pop("LLMLAB_MODELS", None)
-    if packaged_ggufs():
-        pytest.skip("a package with a model is installed, so there is something")
-    command = [sys.executable, "-m", "llmlab", "models"]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=True).stdout
-    assert said.startswith("There are no models here yet.")
+def test_nothing_here_is_a_sentence(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LLMLAB_MODELS", raising=False)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr(available, "packaged_ggufs", list)  # whatever is installed beside the lab
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.startswith("There are no models here yet.")
     assert main(["models", "--outputs", str(tmp_path / "nowhere"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_package_with_a_model_is_found_without_importing_it(

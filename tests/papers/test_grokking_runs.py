@@ -16,9 +16,8 @@ from llmlab.papers.checks import CheckRequest, plan_check
 from llmlab.papers.grokking.fourier import power_shares
 from llmlab.papers.grokking.measure import Split, embedding_of, follow, logits_of_sums
 from llmlab.papers.grokking.modular import ModularSum
-from llmlab.papers.grokking.plan import SIZES, WITH, WITHOUT, planned_runs
+from llmlab.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
 from llmlab.papers.grokking.trajectory import LAST
-from llmlab.papers.grokking.verdicts import CLAIMS, LATE
 from llmlab.papers.records import read_paper
 from llmlab.papers.settings import MODULAR, TaskModelSettings, TaskSettings
 from llmlab.papers.task_models import make_model
@@ -110,7 +109,7 @@ def test_logits_of_sums_lie_where_their_numbers_say() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_planned_run_reads_all_of_its_training_sums_in_a_step(size: str, tmp_path: Path) -> None:
-    runs = planned_runs(size, CLAIMS)
+    runs = planned_runs(size, TESTED)
     assert len({run.name for run in runs}) == len(runs)
     for run in runs:
         settings = with_values(TaskSettings(), run.settings)
@@ -122,4 +121,4 @@ def test_every_planned_run_reads_all_of_its_training_sums_in_a_step(size: str, t
     assert with_decay == without == set(range(1, SIZES[size].seeds + 1))
     assert {run.group for run in planned_runs(size, [LATE])} == {WITH}
     record = plan_check(CheckRequest(read_paper("grokking"), size, tmp_path))
-    assert record.options["claims"] == list(CLAIMS)
+    assert record.options["claims"] == list(TESTED)

@@ -9,7 +9,7 @@ from typing import Any
 from llmlab.experiments.records import Arm
 from llmlab.papers.grokking import shown, verdicts
 from llmlab.papers.grokking.measure import follow
-from llmlab.papers.grokking.plan import BETWEEN, WITH, WITHOUT
+from llmlab.papers.grokking.plan import BETWEEN, FOURIER, LATE, PROGRESS, WEIGHT_DECAY, WITH, WITHOUT
 from llmlab.papers.grokking.thresholds import GENERALISED
 from llmlab.papers.grokking.trajectory import Trajectory
 from llmlab.papers.judging import Check
@@ -29,10 +29,10 @@ def early(check: Check) -> list[Verdict]:
     if not runs[WITH]:
         return []
     makers = {
-        verdicts.LATE: _late,
-        verdicts.WEIGHT_DECAY: _decay,
-        verdicts.FOURIER: _fourier,
-        verdicts.PROGRESS: _progress,
+        LATE: _late,
+        WEIGHT_DECAY: _decay,
+        FOURIER: _fourier,
+        PROGRESS: _progress,
     }
     found = (makers[claim](runs) for claim in check.claims)
     return [verdict for verdict in found if verdict is not None]

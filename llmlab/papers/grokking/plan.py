@@ -10,10 +10,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmlab.papers.grokking.verdicts import CLAIMS, WEIGHT_DECAY
 from llmlab.papers.plan import PaperPlan, PlannedRun
 from llmlab.papers.settings import MODULAR, TaskDataSettings
 
+# Claims, as resources/papers/grokking/claims.toml names them.
+LATE, WEIGHT_DECAY, FOURIER, PROGRESS = TESTED = ("late", "weight-decay", "fourier", "progress")
 FIRST_SEED = 1
 WITH, WITHOUT = "with weight decay", "without weight decay"  # groups of runs that verdicts rest on
 BETWEEN = "less weight decay"  # a group that is shown beside them
@@ -118,4 +119,4 @@ def _judging_seconds(size: str, claims: Collection[str], _models: int) -> float:
     return 0.0
 
 
-PLAN = PaperPlan("grokking", CLAIMS, "llmlab.papers.grokking.judge", planned_runs, _judging_seconds)
+PLAN = PaperPlan("grokking", TESTED, "llmlab.papers.grokking.judge", planned_runs, _judging_seconds)

@@ -12,12 +12,10 @@ import numpy as np
 
 from llmlab.papers.agreement import by_seeds, seeds_sentence
 from llmlab.papers.grokking import thresholds as bounds
+from llmlab.papers.grokking.plan import FOURIER, LATE, PROGRESS, WEIGHT_DECAY
 from llmlab.papers.grokking.trajectory import Trajectory
 from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
 from llmlab.papers.statistics import bootstrap_interval, mean_interval
-
-# Claims, as resources/papers/grokking/claims.toml names them.
-LATE, WEIGHT_DECAY, FOURIER, PROGRESS = CLAIMS = ("late", "weight-decay", "fourier", "progress")
 
 _NO_BOUND = PapersCriterion(None, "The papers show curves and name no bound.")
 
