@@ -22,6 +22,9 @@ _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     list[str]: st.lists(_TEXT, max_size=3),
     list[dict[str, str]]: st.lists(st.fixed_dictionaries({"prompt": _TEXT, "text": _TEXT}), max_size=2),
     list[dict[str, str | bool]]: st.lists(st.fixed_dictionaries({"answer": _TEXT, "right": st.booleans()}), max_size=2),
+    dict[str, dict[str, Any]]: st.dictionaries(
+        _TEXT, st.dictionaries(_TEXT, st.integers() | _TEXT, max_size=2), max_size=2
+    ),
     float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
     int | None: st.none() | st.integers(0, 2**53),
     str | None: st.none() | _TEXT,
