@@ -3,13 +3,15 @@
 checkpoints/step-00000500/
     model.safetensors     weights; of an adapter: adapter_model.safetensors and adapter_config.json, as PEFT has them
     training_state.pt     optimizer, random generators, position in the data (tensors and plain values)
-    manifest.json         written last: sizes and sha256 of the others
+    manifest.json         written last: sizes and sha256 of the others, and the sha256 of what it says itself
     pinned                an empty file, where someone pinned it
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import re
@@ -30,6 +32,9 @@ STATE_FILE = "training_state.pt"
 MANIFEST_FILE = "manifest.json"
 PINNED_FILE = "pinned"
 CHECKPOINT_FORMAT = 1
+# What a manifest says of itself besides; those of the lab's first versions lack it.
+_SEAL = "sha256"
+_KEYS = {"format", "step", "labels", "time", "val_loss", "files", "about"}
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,33 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         return None
 
 
-def verify(checkpoint: Checkpoint) -> str | None:
-    """None when every file has the size and sha256 of the manifest, else what is wrong, as a sentence."""
-    manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the sha256 of all else that it says; how it is laid out does not count."""
+    content = {key: value for key, value in manifest.items() if key != _SEAL}
+    return content | {_SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def manifest_damage(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with a checkpoint's manifest, as a sentence; None when it says what it said when it was saved."""
+    manifest = read_json(checkpoint.path / MANIFEST_FILE)
+    if manifest is None:
+        return f"{checkpoint.name} lacks {MANIFEST_FILE}, or it cannot be read."
     if manifest.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
         return f"{checkpoint.name} was made by a newer version of the lab."
+    try:
+        # Without the hash there is nothing else: a flipped bit in its name is not taken for an early version.
+        whole = manifest == sealed(manifest) if _SEAL in manifest else manifest.keys() == _KEYS
+    except RecursionError:
+        whole = False
+    return None if whole else f"{MANIFEST_FILE} of {checkpoint.name} is not what was saved: its sha256 is another."
+
+
+def verify(checkpoint: Checkpoint) -> str | None:
+    """None when the manifest and every file it names are what was saved, else what is wrong, as a sentence."""
+    problem = manifest_damage(checkpoint)
+    if problem is not None:
+        return problem
+    manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
     entries = manifest.get("files", {})
     for name in sorted({checkpoint.weights.name, STATE_FILE, *entries}):
         entry = entries.get(name)
@@ -161,7 +188,7 @@ def commit(
             "files": files,
             "about": about,
         }
-        write_json(staging / MANIFEST_FILE, manifest)
+        write_json(staging / MANIFEST_FILE, sealed(manifest))
         fsync_folder(staging)
         if target.exists():  # a folder cannot be replaced by a rename: the old one steps aside first
             aside = folder / f".tmp-old-{target.name}-{uuid.uuid4().hex[:8]}"
@@ -202,14 +229,15 @@ def copy_into(folder: Path, checkpoint: Checkpoint, labels: Iterable[str]) -> Ch
 def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     """Deletes periodic checkpoints beyond the last `keep_last`; returns the deleted names.
 
-    Kept besides: best, the newest final, pinned, requested, a branch's first, and the one named `keep` (just
-    saved, and verified here before anything goes). When `keep` does not verify, nothing is deleted.
+    Kept besides: best, the newest final, pinned, requested, a branch's first, those whose manifest is damaged, and
+    the one named `keep` (just saved, and verified here before anything goes). When `keep` does not verify, nothing is
+    deleted.
     """
     newest = read_checkpoint(folder / keep)
     if newest is None or verify(newest) is not None:
         return []
     every = list_checkpoints(folder)  # only now: to verify takes time, in which someone may pin or delete
-    kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels)}
+    kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels) or manifest_damage(c)}
     for special in (best_of(every), final_of(every)):
         if special is not None:
             kept.add(special.name)

@@ -16,6 +16,7 @@ from llmlab.runs.checkpoints import (
     best_of,
     delete,
     list_checkpoints,
+    manifest_damage,
     verify,
 )
 
@@ -135,6 +136,8 @@ def delete_rows(rows: Iterable[CheckpointRow]) -> None:
 
 
 def _size_damage(checkpoint: Checkpoint) -> str | None:
+    if problem := manifest_damage(checkpoint):
+        return problem
     files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
     for name in (checkpoint.weights.name, STATE_FILE):
         try:

@@ -28,7 +28,7 @@ from llmlab.papers.settings import (
 from llmlab.papers.task_models import RowEmbedding, make_model
 from llmlab.papers.task_run import measure, open_task, task_key
 from llmlab.papers.tasks import TRAIN, held_out, task_of
-from llmlab.runs.checkpoints import select
+from llmlab.runs.checkpoints import sealed, select
 from llmlab.runs.folder import PAPERS, RunFolder
 from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.sessions.context import context_of
@@ -70,7 +70,7 @@ def test_a_run_begun_before_the_lab_learned_another_task_goes_on(outputs: Path) 
     manifest = select(begun.checkpoints, "final").path / "manifest.json"
     saved = json.loads(manifest.read_text())
     del saved["about"]["task"]["vocabulary"], saved["about"]["task"]["modulus"]
-    manifest.write_text(json.dumps(saved))
+    manifest.write_text(json.dumps(sealed(saved)))
     prepare_resume(begun, {"train.steps": 3})
     train_here(begun)
     assert [event["step"] for event in events_of(begun, "started")] == [0, 2]
@@ -78,7 +78,7 @@ def test_a_run_begun_before_the_lab_learned_another_task_goes_on(outputs: Path) 
     latest = select(begun.checkpoints, "final").path / "manifest.json"
     saved = json.loads(latest.read_text())
     saved["about"]["task"]["values"] = 4
-    latest.write_text(json.dumps(saved))
+    latest.write_text(json.dumps(sealed(saved)))
     prepare_resume(begun, {"train.steps": 4})
     with pytest.raises(LabError, match="another task"):
         train_here(begun)

@@ -31,6 +31,7 @@ from llmlab.runs.checkpoints import (
     final_of,
     list_checkpoints,
     prune,
+    read_checkpoint,
     select,
     set_pinned,
     verify,
@@ -220,6 +221,39 @@ def test_a_changed_file_is_found_and_named(
     assert problem is not None
     assert name in problem
     assert said in problem
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_a_bit_flipped_anywhere_in_a_manifest_is_noticed(where: float, bit: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        saved = _save(Path(folder), 500, "best", val_loss=1.5)
+        path = saved.path / MANIFEST_FILE
+        content = bytearray(path.read_bytes())
+        before = json.loads(content)
+        content[int(where * len(content))] ^= 1 << bit
+        path.write_bytes(content)
+        found = read_checkpoint(saved.path)
+        assert found is None or verify(found) is not None or json.loads(content) == before
+
+
+def test_a_manifest_that_was_changed_is_named_and_its_checkpoint_never_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _save(tmp_path, step, val_loss=float(step))
+    changed = tmp_path / "step-00000001" / MANIFEST_FILE
+    changed.write_text(changed.read_text().replace('"val_loss": 1.0', '"val_loss": 9.0'))
+    first = list_checkpoints(tmp_path)[0]
+    assert verify(first) == "manifest.json of step-00000001 is not what was saved: its sha256 is another."
+    assert prune(tmp_path, 1, "step-00000003") == []
+    assert _steps(tmp_path) == [1, 2, 3]
+
+
+def test_a_manifest_of_an_earlier_version_that_has_no_hash_of_its_own_is_good(tmp_path: Path) -> None:
+    saved = _save(tmp_path, 1)
+    manifest = json.loads((saved.path / MANIFEST_FILE).read_text())
+    del manifest["sha256"]
+    (saved.path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert verify(list_checkpoints(tmp_path)[0]) is None
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_and_not_an_error(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from llmlab.cli.main import main
 from llmlab.errors import LabError
 from llmlab.files import sha256_of
 from llmlab.runs import worker
-from llmlab.runs.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_checkpoints, select
+from llmlab.runs.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_checkpoints, sealed, select
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.launcher import prepare_resume
 from llmlab.runs.registry import list_runs
@@ -71,7 +71,7 @@ def _reseal(folder: Path) -> None:
     for name in (MODEL_FILE, STATE_FILE):
         path = folder / name
         manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    (folder / MANIFEST_FILE).write_text(json.dumps(sealed(manifest)))
 
 
 def _shorten(path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_description_that_does_not_fit_the_weights_ends_in_a_sentence_before_m
     folder = run.checkpoints / "step-00000010"
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     manifest["about"] = (manifest["about"] | about) if about else {}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    (folder / MANIFEST_FILE).write_text(json.dumps(sealed(manifest)))
     with pytest.raises(LabError):
         open_checkpoint(run, select(run.checkpoints))
 

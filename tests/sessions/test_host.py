@@ -18,7 +18,7 @@ import torch
 from small_runs import new_run, train_here
 
 import llmlab
-from llmlab.runs.checkpoints import list_checkpoints, select
+from llmlab.runs.checkpoints import list_checkpoints, sealed, select
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.host import Host
 from llmlab.sessions.scratch import open_checkpoint
@@ -225,7 +225,7 @@ def test_a_checkpoint_that_was_saved_again_is_loaded_again(run: RunFolder, tmp_p
         host.answer_all()
         saved = select(copy.checkpoints)
         manifest = json.loads((saved.path / "manifest.json").read_text())
-        (saved.path / "manifest.json").write_text(json.dumps(manifest | {"time": manifest["time"] + 1}))
+        (saved.path / "manifest.json").write_text(json.dumps(sealed(manifest | {"time": manifest["time"] + 1})))
     assert output.getvalue().count('"loading"') == 2
 
 
