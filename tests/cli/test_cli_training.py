@@ -266,21 +266,68 @@ def test_training_goes_on_when_the_reader_of_its_output_leaves(outputs: Path) ->
     assert RunFolder(outputs / "pretraining" / "bar").status().state == "finished"
 
 
-def test_closing_the_terminal_stops_and_saves(outputs: Path) -> None:
-    run = RunFolder(outputs / "pretraining" / "bar")
-    words = [word for word in ENDLESS if word != "--json"]
+@contextlib.contextmanager
+def _in_a_terminal(on_hang_up: signal.Handlers, *words: str) -> Iterator[tuple[int, int]]:
+    """A command in a terminal of its own: process id, and the terminal, to be closed. on_hang_up: as it inherits it.
+
+    Killed when the block is left, and with it its worker.
+    """
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, on_hang_up)
         os.chdir(REPOSITORY)
-        os.execv(sys.executable, _command("pretrain", *words, "--name", "bar", "--outputs", str(outputs)))
+        os.execv(sys.executable, _command(*words))
+    try:
+        yield child, terminal
+    finally:
+        with contextlib.suppress(ChildProcessError):  # it ended, and was waited for
+            if os.waitpid(child, os.WNOHANG) == (0, 0):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def _exit_code(child: int) -> int:
+    """Of a process that ends; AssertionError when that takes too long."""
+    ended: list[int] = []
+
+    def gone() -> bool:
+        process, status = os.waitpid(child, os.WNOHANG)
+        ended.extend([os.waitstatus_to_exitcode(status)] if process else [])
+        return bool(ended)
+
+    _wait_until(gone)
+    return ended[0]
+
+
+def _until_it_trains(terminal: int) -> None:
     shown = b""
     while not re.search(rb"step \d+/", shown):
         shown += os.read(terminal, 1 << 16)
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 130
+
+
+PLAIN_ENDLESS = ["pretrain", *(word for word in ENDLESS if word != "--json"), "--name", "bar"]
+
+
+def test_closing_the_terminal_stops_and_saves(outputs: Path) -> None:
+    run = RunFolder(outputs / "pretraining" / "bar")
+    with _in_a_terminal(signal.SIG_DFL, *PLAIN_ENDLESS, "--outputs", str(outputs)) as (child, terminal):
+        _until_it_trains(terminal)
+        os.close(terminal)
+        assert _exit_code(child) == 130
     assert run.status().state == "stopped"
     assert len(list_checkpoints(run.checkpoints)) == 1
+
+
+def test_closing_the_terminal_leaves_a_run_under_nohup_alone(outputs: Path) -> None:
+    run = RunFolder(outputs / "pretraining" / "bar")
+    with _in_a_terminal(signal.SIG_IGN, *PLAIN_ENDLESS, "--outputs", str(outputs)) as (child, terminal):
+        _until_it_trains(terminal)
+        os.close(terminal)
+        closed_at = run.status().step
+        _wait_until(lambda: run.status().step > closed_at + 20)
+        os.kill(child, signal.SIGTERM)
+        assert _exit_code(child) == 130
+    assert run.status().state == "stopped"
 
 
 def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
