@@ -22,6 +22,7 @@ from llmlab.files import read_json
 from llmlab.finetuning.tensor_file import Array, TensorFile
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE
 from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.sessions.patterns import require_quick
 
 # What PEFT puts before a weight's name: two wrappers around the model.
 PEFT_PREFIX = "base_model.model."
@@ -72,6 +73,7 @@ def read_factors(folder: Path) -> list[Factors]:
         pairs.setdefault(match["module"], {})[match["which"]] = name
         if "lora_embedding_" in name:
             embedded.add(match["module"])
+    require_quick(settings, pairs, folder.name)
     found = []
     for module, names in pairs.items():
         if names.keys() != {"A", "B"}:

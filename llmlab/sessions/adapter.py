@@ -7,6 +7,7 @@ on weights in 4 bits (QLoRA) is merged into the weights that those were made of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from llmlab.sessions.gguf_file import open_gguf
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import open_folder, translated
 from llmlab.sessions.model import OpenModel
+from llmlab.sessions.patterns import require_quick
 from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun
 from llmlab.sessions.scratch import open_saved
 from llmlab.sessions.tuned import base_of
-from llmlab.sessions.weights import count_numbers
+from llmlab.sessions.weights import count_numbers, weight_shapes
 
 _FLOAT = 4  # bytes of a weight in fp32
 
@@ -100,8 +102,6 @@ def _with_adapter(
     below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
 ) -> tuple[OpenModel, nn.Module]:
     """The base, and the model that it has become."""
-    if read_settings(folder).get("megatron_config"):  # PEFT would import a module that the file names
-        raise LabError(f"The adapter {name} cannot be opened.", "It is made for Megatron.")
     size = count_numbers(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
     _require_base(below, folder, name)
     base = _open_base(below, 2 * size + with_bytes, progress)
@@ -110,6 +110,40 @@ def _with_adapter(
     merged = merge_into_gpt(model, folder, name, base.name) if isinstance(model, GPT) else _merged(base, folder, name)
     progress("Merging the adapter", 1, 1)
     return base, merged
+
+
+def _require_harmless(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """LabError for settings by which PEFT would import, open or allocate what the adapter's weights do not need."""
+    from peft import PeftType, PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    def refused(why: str, do: str = "") -> LabError:
+        return LabError(f"The adapter {name} cannot be opened.", why, do)
+
+    if settings.get("megatron_config"):  # PEFT would import a module that the file names
+        raise refused("It is made for Megatron.")
+    kind = settings.get("peft_type", PeftType.LORA)
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise refused(f"It is of the kind {kind!r:.40}, which PEFT does not know.", "A newer peft may know it.")
+    # An X-LoRA names adapters of its own, which PEFT would open.
+    if kind == PeftType.XLORA or issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
+        raise refused(
+            f"It is of the kind {kind}, which is no change of weights.",
+            "Adapters that can be merged (LoRA and its kin) can be opened.",
+        )
+    if settings.get("layer_replication"):
+        raise refused("It repeats layers of its base (layer_replication), which the lab does not.")
+    most = max((extent for shape in shapes.values() for extent in shape), default=0)
+    named = settings.get("rank_pattern")
+    for rank in (settings.get("r", 8), *(named.values() if isinstance(named, dict) else ())):
+        strange = type(rank) is not int or not 1 <= rank <= most
+        # Others call by that name what may be 0 or missing, or list it; of LoKr's, a large one says that there is none.
+        if strange and (kind == PeftType.LORA or (isinstance(rank, int) and rank > most and kind != PeftType.LOKR)):
+            raise refused(
+                f"Its settings say rank {f'{rank:,}' if isinstance(rank, int) else f'{rank!r:.40}'}, "
+                f"and none of its weights has more than {most:,} rows or columns.",
+                "Its adapter_config.json may be that of another adapter.",
+            )
 
 
 def _require_base(below: Reference, folder: Path, name: str) -> None:
@@ -148,6 +182,9 @@ def merge_into_gpt(model: GPT, folder: Path, name: str, base_name: str) -> GPT:
 def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict
 
+    settings = read_settings(adapter)
+    _require_harmless(settings, weight_shapes(adapter, f"The adapter {name}", ADAPTER_WEIGHTS_FILE), name)
+    require_quick(settings, (module for module, _ in base.model.named_modules()), name)
     with translated(f"The adapter {name} on {base.name}"):
         try:
             wrapped: Any = PeftModel.from_pretrained(base.model, adapter, local_files_only=True, is_trainable=False)
@@ -155,12 +192,6 @@ def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:
             if "size mismatch" not in str(error):
                 raise
             raise _misfit(name, base.name, "Their weights have other shapes.") from error
-        if not hasattr(wrapped, "merge_and_unload") or wrapped.active_peft_config.is_prompt_learning:
-            raise LabError(
-                f"The adapter {name} cannot be opened.",
-                f"It is of the kind {wrapped.active_peft_config.peft_type.value}, which is no change of weights.",
-                "Adapters that can be merged (LoRA and its kin) can be opened.",
-            )
         with safetensors.safe_open(adapter / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
             saved = set(file.keys())
         _require_fit(saved, set(get_peft_model_state_dict(wrapped)), name, base.name)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmlab.errors import LabError
+from llmlab.sessions import patterns
 from llmlab.sessions.gguf_header import count_gguf_numbers
 from llmlab.sessions.open import open_model
 from llmlab.sessions.weights import count_numbers
@@ -163,11 +164,49 @@ def test_a_folder_without_a_tokenizer_is_opened_and_asked_by_ids(folder: Path, o
         opened.tokenizer.encode("the")
 
 
+# Each character more doubles what Python's `re` tries on a name that it does not fit.
+ENDLESS = r"(\w+\.?)+!"
 ADAPTER_HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights cut": (lambda f: _cut(f / "adapter_model.safetensors", 0.5), "cut short"),
     "settings that are no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "damaged"),
-    "an unknown kind": (lambda f: _change(f / "adapter_config.json", peft_type="MARVIN"), "cannot be opened"),
-    "a kind of prompts": (lambda f: _change(f / "adapter_config.json", peft_type="PROMPT_TUNING"), "cannot be opened"),
+    "an unknown kind": (lambda f: _change(f / "adapter_config.json", peft_type="MARVIN"), "does not know"),
+    "a kind of prompts": (
+        lambda f: _change(f / "adapter_config.json", peft_type="PROMPT_TUNING"),
+        "no change of weights",
+    ),
+    "a kind that opens others": (
+        lambda f: _change(f / "adapter_config.json", peft_type="XLORA"),
+        "no change of weights",
+    ),
+    "a kind that is a list": (lambda f: _change(f / "adapter_config.json", peft_type=["LORA"]), "does not know"),
+    **{
+        f"endless {key}": (
+            lambda f, key=key, value=value: _change(f / "adapter_config.json", **{key: value}),
+            "pattern",
+        )
+        for key, value in (
+            ("target_modules", ENDLESS),
+            ("exclude_modules", ENDLESS),
+            ("modules_to_save", [ENDLESS]),
+            ("rank_pattern", {ENDLESS: 4}),
+            ("alpha_pattern", {"q_proj": 4, ENDLESS: 4}),
+        )
+    },
+    "an endless layers_pattern": (
+        lambda f: _change(f / "adapter_config.json", layers_pattern=ENDLESS, layers_to_transform=[0]),
+        "pattern",
+    ),
+    "a rank of a billion": (lambda f: _change(f / "adapter_config.json", r=10**9), "rank 1,000,000,000"),
+    "a rank of a billion in some": (
+        lambda f: _change(f / "adapter_config.json", rank_pattern={"q_proj": 10**9}),
+        "rank 1,000,000,000",
+    ),
+    "a rank that is no number": (lambda f: _change(f / "adapter_config.json", r="four"), "rank 'four'"),
+    "a rank below zero": (lambda f: _change(f / "adapter_config.json", r=-4), "rank -4"),
+    "layers over and over": (
+        lambda f: _change(f / "adapter_config.json", layer_replication=[[0, 2]] * 10**6),
+        "repeats layers",
+    ),
     "modules that are not there": (
         lambda f: _change(f / "adapter_config.json", target_modules=["nowhere"]),
         "cannot be opened",
@@ -188,12 +227,25 @@ ADAPTER_HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("harm", ADAPTER_HARM)
-def test_a_harmed_adapter_is_a_sentence(saved: Path, outputs: Path, tmp_path: Path, harm: str) -> None:
+def test_a_harmed_adapter_is_a_sentence(
+    saved: Path, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(patterns, "_SECONDS", 2.0)
     adapter = tiny_models.save_adapter(saved, tmp_path / "lora")
     do, said = ADAPTER_HARM[harm]
     do(adapter)
+    before = psutil.Process().memory_info().rss
     with pytest.raises(LabError, match=said):
         open_model(f"{saved}+{adapter}", outputs)
+    assert psutil.Process().memory_info().rss - before < 500e6
+
+
+def test_patterns_that_end_are_understood_as_peft_does(saved: Path, outputs: Path, tmp_path: Path) -> None:
+    adapter = tiny_models.save_adapter(saved, tmp_path / "lora")
+    listed = open_model(f"{saved}+{adapter}", outputs).weights_sha256
+    _change(adapter / "adapter_config.json", target_modules=r"(?:.*?(?:model|text).*?\.(?:q_proj|down_proj))|nowhere")
+    _change(adapter / "adapter_config.json", rank_pattern={r"^model\.layers\.\d+\.self_attn\.q_proj": 4})
+    assert open_model(f"{saved}+{adapter}", outputs).weights_sha256 == listed
 
 
 def test_an_adapter_of_another_base_is_refused(saved: Path, outputs: Path, tmp_path: Path) -> None:
