@@ -82,7 +82,7 @@ def work_on(run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | No
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     with (
-        mock.patch.object(worker, "measured_peak", return_value=1e11),
+        mock.patch.object(worker, "peak_flops", return_value=1e11),
         mock.patch.object(worker_folder, "_LOCK_SECONDS", lock_seconds),
     ):
         return worker.main([str(run.path)])

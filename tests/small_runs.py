@@ -45,7 +45,7 @@ def new_run(outputs: Path, steps: int = 12, name: str = "run", **overrides: Any)
 
 def train_here(run: RunFolder) -> RunFolder:
     """Trains to the end in this process, as a worker would; the peak of the machine is not measured but assumed."""
-    with mock.patch.object(worker, "measured_peak", return_value=1e11):
+    with mock.patch.object(worker, "peak_flops", return_value=1e11):
         worker.train_run(run)
     return run
 

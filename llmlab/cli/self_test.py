@@ -101,7 +101,8 @@ def _speed() -> Finding:
     peak = measured_peak(device)
     said = f"{peak / 1e9:.0f} GFLOP/s of {device.precision} matrix products on {device.kind}"
     threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
-    return Finding("speed", "ok", said + threads, values={"flops": peak})
+    told = f"{said}{threads}; remembered in the cache, so that runs need not measure it"
+    return Finding("speed", "ok", told, values={"flops": peak})
 
 
 def _loss() -> Finding:

@@ -25,6 +25,7 @@ from llmlab.experiments.outcomes import (
     Point,
 )
 from llmlab.experiments.records import ARM_ENDED_STATES, Arm, ExperimentFolder, ExperimentRecord
+from llmlab.machine import processor
 from llmlab.runs.folder import RunFolder
 
 
@@ -234,20 +235,11 @@ def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
     facts = {
         "device": ", ".join(sorted({f"{one.device} {one.precision}" for one in started})),
         "threads": ", ".join(sorted({str(one.threads) for one in started})),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count() or 0),
         "system": f"{platform.system()} {platform.machine()}",
     }
     return {name: value for name, value in facts.items() if value}
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            return next(names, "")
-    except OSError:
-        return platform.processor()
 
 
 def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, str]:

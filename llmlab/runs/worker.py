@@ -32,7 +32,7 @@ from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.worker_process import log, work_as
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
-from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, measured_peak
+from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, peak_flops
 from llmlab.training.events import Failed, Started, Stopped, Warned
 from llmlab.training.loop import Trainer
 from llmlab.training.recorder import Recorder
@@ -89,7 +89,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     # Read anew: what was predicted since this worker began stays in it.
     run.write_info(dataclasses.replace(run.info(), threads=threads, device=device.kind, versions=versions))
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
-    place = Workplace(run, device, recorder, control, threads, versions, measured_peak(device))
+    place = Workplace(run, device, recorder, control, threads, versions, peak_flops(device))
     try:
         trainer = _prepared(place, settings)
     except Cancelled:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 from llmlab.errors import LabError
+from llmlab.files import read_json, write_json
+from llmlab.machine import processor
+from llmlab.paths import cache_dir
 from llmlab.settings import TrainSettings
 
 
@@ -80,13 +85,53 @@ def choose_threads(train: TrainSettings, recorded: int, watched: bool) -> int:
     return train.threads or recorded or max(1, available_cores() - (1 if watched else 0))
 
 
-def measured_peak(device: Device) -> float:
-    """FLOP/s of a large matrix product at the run's precision: the ceiling for `mfu`. Takes about 0.2 s.
+def peak_flops(device: Device) -> float:
+    """FLOP/s of a large matrix product at the run's precision: the ceiling for `mfu`. Nothing else hangs on it.
 
-    The best of a few, since neighbours can only make it slower.
+    Remembered in the cache folder for this device, precision, number of threads and version of torch; measured where
+    nothing that can be read is there.
     """
+    remembered = (read_json(_peak_file(device)) or {}).get("flops")
+    if isinstance(remembered, float) and 0 < remembered < float("inf"):
+        return remembered
+    return measured_peak(device)
+
+
+def measured_peak(device: Device) -> float:
+    """The same, measured now and remembered: 0.2 s on a quiet machine, seconds on a busy one.
+
+    The best of a few, since neighbours can only make it slower; for the same reason a higher one that was measured
+    before is kept.
+    """
+    found, file = _measure(device), _peak_file(device)
+    before = (read_json(file) or {}).get("flops")
+    if not (isinstance(before, float) and found <= before < float("inf")):
+        with contextlib.suppress(OSError):  # a cache that cannot be written: the next start measures again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"of": _measured_on(device), "flops": found}, durable=False)
+    return found
+
+
+def _measured_on(device: Device) -> list[str]:
+    """All that the peak depends on."""
+    name = torch.cuda.get_device_name() if device.kind == "cuda" else processor()
+    threads = str(torch.get_num_threads()) if device.kind == "cpu" else ""
+    return [device.kind, name, device.precision, threads, str(_size(device)), str(torch.__version__)]
+
+
+def _peak_file(device: Device) -> Path:
+    key = hashlib.sha256("\n".join(_measured_on(device)).encode()).hexdigest()[:32]
+    return cache_dir() / "peaks" / f"{key}.json"
+
+
+def _size(device: Device) -> int:
+    """Rows of the matrices: large enough to reach the peak, small enough to be quick."""
+    return 1024 if device.kind == "cpu" else 8192
+
+
+def _measure(device: Device) -> float:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[device.precision]
-    size = 1024 if device.kind == "cpu" else 8192  # large enough to reach the peak, small enough to be quick
+    size = _size(device)
     # A generator of its own: measuring must not move the run's random numbers.
     generator = torch.Generator().manual_seed(0)
     a = torch.rand(size, size, generator=generator).to(device.kind, dtype)
