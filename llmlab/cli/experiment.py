@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -328,8 +329,21 @@ def _report(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"report": str(path), "complete": results.complete})
     else:
-        print(path)
+        _print_report(path.read_text(encoding="utf-8"))
+        print(f"\nFigures: {folder.figures}" * folder.figures.is_dir() + f"\nReport: {path}")
     return DONE
+
+
+def _print_report(report: str) -> None:
+    """As it is in the file; on a terminal as headings and tables, without the figures."""
+    if not sys.stdout.isatty():
+        print(report, end="")
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    words = "\n".join(line for line in report.split("\n") if not line.startswith("!["))
+    Console().print(Markdown(text.printable(words), hyperlinks=False))
 
 
 def _named(args: argparse.Namespace) -> ExperimentFolder:

@@ -15,6 +15,7 @@ from llmlab.cli import text
 from llmlab.cli.follow import Interrupts
 from llmlab.cli.output import DONE, INTERRUPTED, say
 from llmlab.cli.predict import tell_outcomes
+from llmlab.cli.task import Pace
 from llmlab.errors import LabError
 from llmlab.experiments.launcher import start_experiment
 from llmlab.experiments.outcomes import read_results
@@ -104,7 +105,8 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
 
 
 class _Shown:
-    """What was said already; a line for each run that ends, and a moving line where the terminal can redraw."""
+    """What was said already; a line for each run that ends, and how far the plan is: a moving line where the terminal
+    can redraw, elsewhere a line now and then."""
 
     def __init__(self, record: ExperimentRecord, as_json: bool) -> None:
         self._record, self._json = record, as_json
@@ -113,6 +115,7 @@ class _Shown:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._begun = time.monotonic()
+        self._pace = Pace()
 
     def status(self, status: ExperimentStatus) -> None:
         """Says what is new in it."""
@@ -125,6 +128,8 @@ class _Shown:
                     self._arm(number, arm.name, arm.run, one, status)
         if self._live:
             self._move(status)
+        elif not self._json and (status.arm or status.doing) and self._pace.due():
+            print("  ".join(part for part in self._words(status) if part), flush=True)
 
     def note(self, sentence: str) -> None:
         """A remark of the command itself."""
@@ -166,18 +171,21 @@ class _Shown:
             self._task = self._progress.add_task("", total=1.0, place="")
             self._progress.start()
         assert self._task is not None
-        one = status.arms.get(status.arm)
-        done, all_runs = status.ended_arms, len(self._record.arms)
-        at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
-        words = "  ".join(part for part in (status.arm, status.doing or at) if part)
         left = status.eta_seconds
-        share = done / all_runs if all_runs else 0.0
+        share = status.ended_arms / len(self._record.arms) if self._record.arms else 0.0
         if left is not None:
             elapsed = time.monotonic() - self._begun
             share = max(share, elapsed / max(1e-9, elapsed + left))
-            words += f"  {text.duration(left)} left"
-        place = f"run {min(done + 1, all_runs)}/{all_runs}" if all_runs else ""
+        place, words = self._words(status)
         self._progress.update(self._task, description=words, completed=share, place=place)
+
+    def _words(self, status: ExperimentStatus) -> tuple[str, str]:
+        """Which run it is, of how many; and what it does, with the time left for the whole plan."""
+        one, all_runs = status.arms.get(status.arm), len(self._record.arms)
+        at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
+        left = f"{text.duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
+        place = f"run {min(status.ended_arms + 1, all_runs)}/{all_runs}" if all_runs else ""
+        return place, "  ".join(part for part in (status.arm, status.doing or at, left) if part)
 
 
 def _line(values: dict[str, Any]) -> None:

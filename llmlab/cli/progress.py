@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from llmlab.cli import text
 from llmlab.cli.output import say, silence_stdout
+from llmlab.cli.task import Pace
 from llmlab.cli.words import spoken
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import (
@@ -32,8 +32,6 @@ from llmlab.training.events import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-# Without a terminal, a line about the steps at most this often.
-_LINE_SECONDS = 10.0
 _SAMPLE_LINES = 3
 _SAMPLE_WIDTH = 96
 
@@ -113,7 +111,7 @@ class PlainReport(Report):
         self._started: Started | None = None
         self._last_step: StepEvent | None = None
         self._evaluated: Evaluated | None = None
-        self._line_time = 0.0
+        self._pace = Pace()
         self._scores: list[Scored] = []
 
     def note(self, sentence: str) -> None:
@@ -167,10 +165,7 @@ class PlainReport(Report):
             self._print(line)
 
     def _step(self, event: StepEvent) -> None:
-        now = time.monotonic()
-        first = self._last_step is None
-        if first or now - self._line_time >= _LINE_SECONDS:
-            self._line_time = now
+        if self._pace.due():
             steps = self._started.steps if self._started else 0
             self._print(f"step {event.step}/{steps}   {_numbers(event, self._evaluated)}")
 

@@ -1,23 +1,57 @@
-"""Progress of work that a command does itself: one line on the terminal, with the time left."""
+"""How far the work of a command is: one line that moves on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from llmlab.cli.output import say
 from llmlab.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+# Where nothing can be redrawn, a line about what moves at most this often.
+_LINE_SECONDS = 10.0
+
+
+class Pace:
+    """Tells when the next line is due, of a log, a pipe, or a terminal that cannot redraw."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def due(self) -> bool:
+        """Whether a line may be printed now: the first at once, every other a while after the one before."""
+        now = time.monotonic()
+        if self._last is not None and now - self._last < _LINE_SECONDS:
+            return False
+        self._last = now
+        return True
+
+
 @contextlib.contextmanager
 def terminal_progress(show: bool = True) -> Iterator[Progress]:
-    """What to hand to long work. Quiet without a terminal on stderr; Ctrl-C reaches the work as KeyboardInterrupt."""
-    if not (show and sys.stderr.isatty()):
+    """What to hand to long work; Ctrl-C reaches the work as KeyboardInterrupt.
+
+    Without a terminal on stderr, quick work is quiet there, and long work prints a line now and then.
+    """
+    if not show:
         yield quiet
+        return
+    if not sys.stderr.isatty():
+        pace = Pace()
+        pace.due()  # not at once
+
+        def say_now_and_then(what: str, done: float, total: float) -> None:
+            if pace.due():
+                say(f"{what} ({done / total:.0%})" if total else f"{what} ...")
+
+        yield say_now_and_then
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_arms import experiment, finish_all
 
+from llmlab.cli import experiment_follow, task
 from llmlab.cli.main import main
 from llmlab.experiments.launcher import stop_experiment
-from llmlab.experiments.records import find_experiment
+from llmlab.experiments.records import ArmStatus, ExperimentStatus, find_experiment
 
 TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
 TINY += [
@@ -84,13 +86,52 @@ def test_experiments_are_listed_and_shown(outputs: Path, capsys: pytest.CaptureF
     assert [(row["id"], row["state"]) for row in json.loads(capsys.readouterr().out)] == [("x", "planned")]
     finish_all(folder, lambda arm: 3.0 - 0.1 * arm.x)
     assert run("report", "x") == 0
-    assert Path(capsys.readouterr().out.strip()) == folder.report
+    assert (
+        capsys.readouterr().out == f"{folder.report.read_text()}\nFigures: {folder.figures}\nReport: {folder.report}\n"
+    )
     assert run("show", "x") == 0
     text = capsys.readouterr().out
     assert "What does a deeper model gain" in text
     assert "best_loss" in text
     assert run("show", "x", "--json") == 0
     assert printed(capsys)["results"]["complete"] is True
+
+
+def test_a_terminal_shows_a_report_without_its_markdown(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    folder = experiment(outputs, "depth", grid=[1, 2])
+    finish_all(folder, lambda arm: 3.0 - 0.1 * arm.x)
+    assert run("report", "x") == 0
+    shown = capsys.readouterr().out
+    assert "What happened" in shown
+    assert "best_loss" in shown
+    assert {mark for mark in ("##", "| ---", "![", "](") if mark in shown} == set()
+    assert shown.endswith(f"Figures: {folder.figures}\nReport: {folder.report}\n")
+
+
+def test_without_a_terminal_how_far_the_plan_is_is_a_line_now_and_then(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 100.5, 104.0, 110.1])
+    monkeypatch.setattr(task, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    folder = experiment(outputs, "depth", grid=[1, 2])
+    shown = experiment_follow._Shown(folder.record(), False)
+    name = folder.record().arms[0].name
+    at = [
+        ExperimentStatus("running", arm=name, doing="Reading tiny (40%)", eta_seconds=70.0),
+        ExperimentStatus("running", arm=name, doing="Reading tiny (60%)", eta_seconds=69.0),
+        ExperimentStatus("running", arm=name, arms={name: ArmStatus("running", 3, 6, 3.5)}, eta_seconds=66.0),
+        ExperimentStatus("running", arm=name, arms={name: ArmStatus("running", 5, 6, 3.25)}, eta_seconds=60.0),
+    ]
+    for status in at:
+        shown.status(status)
+    assert capsys.readouterr().out.splitlines() == [
+        f"run 1/2  {name}  Reading tiny (40%)  1:10 left",
+        f"run 1/2  {name}  step 5/6  loss 3.250  1:00 left",
+    ]
 
 
 def test_a_name_that_means_another_plan_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
