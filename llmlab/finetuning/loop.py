@@ -37,7 +37,7 @@ from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
 from llmlab.sessions.available import ADAPTER_FILE
 from llmlab.sessions.digest import BASE_DIGEST, digest_of
 from llmlab.sessions.reference import parse
-from llmlab.sessions.writing import continued
+from llmlab.sessions.writing import continued, text_after
 from llmlab.training.control import StopRequested
 from llmlab.training.events import Scored, Started, Warned
 from llmlab.training.optimizer import make_optimizer
@@ -245,7 +245,7 @@ class Finetuner(TrainingRun):
             if token.id in self.data.chat.end_ids:
                 break
             written.append(token.id)
-        return self.tokenizer.decode(written)
+        return text_after(self.tokenizer, prompt, written)
 
 
 class _Trainer(transformers.Trainer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,23 @@ class HuggingFaceTokenizer:
             text = self._texts[id] = self._text_of(int(id))
         return text
 
+    def is_byte(self, id: int) -> bool:
+        """Whether a token spells a single byte: the text of a run of these may not be that of each (`<0xF0>`)."""
+        return self._read is _sentencepiece and _byte_of(self._piece(id) or "") is not None
+
     def _text_of(self, id: int) -> str:
         if id in self._added:
             return self._added[id]
+        piece = self._piece(id)
+        return f"<{id}>" if piece is None else self._read(piece, id)
+
+    def _piece(self, id: int) -> str | None:
+        """How the vocabulary writes a token; None for a row without one."""
         try:
             piece = self._tokenizer.convert_ids_to_tokens(id)
         except (IndexError, KeyError, ValueError, OverflowError):
-            piece = None
-        return f"<{id}>" if piece is None else self._read(str(piece), id)
+            return None
+        return None if piece is None else str(piece)
 
 
 class IdTokenizer:
@@ -148,6 +158,7 @@ def _kinds(tokenizer: Any) -> Iterator[str]:
         waiting += step.get("decoders", [])
 
 
+_BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _BYTE_OF = {symbol: byte for byte, symbol in byte_symbols().items()}
 
 
@@ -160,6 +171,10 @@ def _byte_level(piece: str, id: int) -> str:
 
 def _sentencepiece(piece: str, id: int) -> str:
     """Spaces as U+2581, bytes that are no whole character as <0xNN>."""
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)]).decode(errors="replace")
-    return piece.replace(_SPACE, " ")
+    byte = _byte_of(piece)
+    return piece.replace(_SPACE, " ") if byte is None else bytes([byte]).decode(errors="replace")
+
+
+def _byte_of(piece: str) -> int | None:
+    """The byte that a piece <0xNN> spells; None for any other piece."""
+    return int(piece[3:5], 16) if _BYTE_PIECE.fullmatch(piece) else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from llmlab.finetuning.examples import Example, Message
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
 from llmlab.inspection.modules import base_model
-from llmlab.sessions.model import OpenModel
+from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.sessions.model import OpenModel, TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,70 @@ def write(
     """
     ids, ends = _asked(opened, prompt, chat)
     drawn = continued(opened.model, ids, tokens, temperature=temperature, top_k=top_k, seed=seed)
-    pieces: list[int] = []
-    shown = ""
+    for token, text in _spoken(opened.tokenizer, ids, _until_over(opened, drawn, ends)):
+        yield WrittenToken(text, token.probability, _named(opened, token, top))
+
+
+def text_after(tokenizer: TextTokenizer, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text that `ids` add to a prompt. By themselves they may read otherwise: many tokenizers drop the space that
+    a text begins with."""
+    return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
+
+
+def _until_over(opened: OpenModel, drawn: Iterator[NextToken], ends: tuple[int, ...]) -> Iterator[NextToken]:
+    """The tokens of an answer: before what ends a turn, and with what ends a text."""
     for token in drawn:
         if token.id in ends:
             return
-        # A character of several bytes may span tokens: show it with the token that completes it.
-        pieces.append(token.id)
-        text = opened.tokenizer.decode(pieces)
-        complete = text[:-1] if text.endswith("\ufffd") and len(pieces) < tokens else text
-        new, shown = complete[len(shown) :], complete
-        yield WrittenToken(new, token.probability, _named(opened, token, top))
+        yield token
         # Models of transformers know their ends; to one trained here it is the id between documents.
         if isinstance(opened.model, GPT) and token.id == opened.tokenizer.beginning:
             return
+
+
+def _spoken(
+    tokenizer: TextTokenizer, prompt: Sequence[int], drawn: Iterator[NextToken]
+) -> Iterator[tuple[NextToken, str]]:
+    """Each token with the text that it adds: the texts join to `text_after`, and none is changed by a later token.
+
+    A token whose text could still change waits for the next: bytes of a character that is not whole, which read as
+    U+FFFD, and single bytes, which a tokenizer that spells by them reads a whole run at a time.
+
+    Only a window of the ids is decoded: from before the last token whose text was certain, so that what a tokenizer
+    does to the beginning of a text is done to text that was already given out. Beyond neighbours no token's text
+    depends on others.
+    """
+    window = list(prompt)
+    before = tokenizer.decode(window)
+    shown, start = len(before), len(window)  # characters given out, and tokens to which they belong
+    waiting: NextToken | None = None
+    for token in drawn:
+        window.append(token.id)
+        text = tokenizer.decode(window)
+        certain = max(shown, _certain(tokenizer, token.id, text))
+        if waiting is not None:
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(before[shown:], text[shown:certain], strict=False))
+            agreed = shown + len(list(same))
+            yield waiting, text[shown:agreed]
+            shown, waiting = agreed, None
+        before = text
+        if certain != len(text):
+            waiting = token
+            continue
+        yield token, text[shown:]
+        shown = len(text)
+        if last := tokenizer.decode(window[start:]):
+            window, before, shown = window[start:], last, len(last)
+        start = len(window)
+    if waiting is not None:
+        yield waiting, before[shown:]
+
+
+def _certain(tokenizer: TextTokenizer, last: int, text: str) -> int:
+    """How many characters of a text that ends with the token `last` no later token can change, at least."""
+    if isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.is_byte(last):
+        return 0
+    return len(text) - text.endswith("\ufffd")
 
 
 def unread(opened: OpenModel, prompt: str, *, chat: bool = False) -> int:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import chat_tokenizers as make
 import pytest
 import safetensors.torch
+import tiny_models
 import torch
 from forks import forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
@@ -24,10 +26,12 @@ from torch.nn import functional as F
 from tuned_runs import copy_adapter, llama_folder
 
 from llmlab.errors import LabError, UsageError
+from llmlab.finetuning import loop
 from llmlab.finetuning.backends import prepare
 from llmlab.finetuning.dataset import load_tuning_data
 from llmlab.finetuning.loop import Finetuner
 from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.gpt.generate import NextToken
 from llmlab.inspection.archive import read_archive
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder
@@ -192,6 +196,23 @@ def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, ex
         sums.append((total, sum(batch.trained for batch in batches), len(batches)))
     assert sums[0][:2] == (pytest.approx(sums[1][0], rel=1e-5), sums[1][1])
     assert sums[1][2] < sums[0][2]
+
+
+def test_an_answer_keeps_the_space_that_a_tokenizer_drops_where_a_text_begins(
+    outputs: Path, examples: str, tmp_path: Path
+) -> None:
+    tokenizer = make.sentencepiece(make.MISTRAL, make.FAMILIES["mistral"].special).inner
+    tiny_models.llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "spaces")
+    tokenizer.save_pretrained(tmp_path / "spaces")
+    said = tokenizer.encode("sky sky", add_special_tokens=False)
+
+    def answer(model: object, *_: object, **__: object) -> Iterator[NextToken]:
+        return (NextToken(id, torch.zeros(1)) for id in said)
+
+    with mock.patch.object(loop, "continued", answer):
+        run = train_here(tuning_run(outputs, str(tmp_path / "spaces"), examples, "spaces", train__steps=1))
+    samples = events_of(run, "sampled")[-1]["samples"]
+    assert {sample["text"] for sample in samples} == {" sky sky"}
 
 
 def test_a_run_that_was_stopped_and_resumed_ends_bitwise_as_one_left_alone(

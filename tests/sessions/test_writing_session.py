@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import tiny_models
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kills import events_of
 from small_runs import new_run, train_here
+from tokenizers import Tokenizer as Pipeline
+from tokenizers import decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from llmlab.corpora.gpt2_vocabulary import byte_symbols
-from llmlab.corpora.tokenizers import BpeTokenizer
+from llmlab.corpora.tokenizers import BpeTokenizer, Gpt2Tokenizer, save_hf_tokenizer
 from llmlab.errors import LabError
 from llmlab.finetuning.chat import chat_format
 from llmlab.finetuning.examples import Example, Message
 from llmlab.gpt.generate import NextToken
+from llmlab.papers.grokking.modular import ModularSum
+from llmlab.papers.task_run import TaskTokenizer
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions import writing
-from llmlab.sessions.model import OpenModel
+from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
+from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import open_model
 from llmlab.sessions.scratch import open_checkpoint
 from llmlab.sessions.writing import next_tokens, unread, write
@@ -198,3 +206,167 @@ def test_in_a_chat_the_prompt_is_a_users_turn_and_the_text_ends_with_the_answer(
     for chat, count in ((True, 2), (False, 4)):
         with mock.patch.object(writing, "continued", return_value=iter(drawn)):
             assert len(list(write(opened, "the king", 5, chat=chat, **how))) == count
+
+
+# Text of tokenizers of every make, given out piece by piece ----------------------------------------------------------
+
+
+def _wrapped(pipeline: Pipeline) -> HuggingFaceTokenizer:
+    return HuggingFaceTokenizer(PreTrainedTokenizerFast(tokenizer_object=pipeline, unk_token="<unk>"))
+
+
+def _byte_fallback(decoder: decoders.Decoder) -> HuggingFaceTokenizer:
+    """Llama's way: words begin with U+2581, and what is in no piece is spelled by its bytes."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    letters = ["\u2581", *"abehikrst", "hi", "is", "\u2581is", "\u2581the", "P", "\u2581P", "\ufffd"]
+    vocabulary = {piece: id for id, piece in enumerate(["<unk>", *bytes_, *letters])}
+    merges = [("h", "i"), ("i", "s"), ("\u2581", "is"), ("\u2581", "P")]
+    pipeline = Pipeline(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    pipeline.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    pipeline.decoder = decoder
+    return _wrapped(pipeline)
+
+
+def _metaspace() -> HuggingFaceTokenizer:
+    """T5's way."""
+    pipeline = Pipeline(models.Unigram([("<unk>", 0.0), *((piece, -2.0) for piece in ["\u2581", *"abehikrst"])], 0))
+    pipeline.pre_tokenizer, pipeline.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return _wrapped(pipeline)
+
+
+def _word_pieces() -> HuggingFaceTokenizer:
+    """BERT's way: words are joined by spaces, but before what continues one and before punctuation."""
+    pieces = ["<unk>", *"abehikrst", "##ing", "the", "king", ".", ",", "n't", "'"]
+    pipeline = Pipeline(models.WordPiece({piece: id for id, piece in enumerate(pieces)}, unk_token="<unk>"))
+    pipeline.pre_tokenizer, pipeline.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
+    return _wrapped(pipeline)
+
+
+def _word_ends() -> HuggingFaceTokenizer:
+    """GPT-1's way: the last piece of a word is marked."""
+    pieces = ["<unk>", *"abehikrst", *(f"{letter}</w>" for letter in "abehikrst")]
+    pipeline = Pipeline(models.BPE({piece: id for id, piece in enumerate(pieces)}, [], end_of_word_suffix="</w>"))
+    pipeline.pre_tokenizer, pipeline.decoder = pre_tokenizers.Whitespace(), decoders.BPEDecoder()
+    return _wrapped(pipeline)
+
+
+def _gpt2() -> HuggingFaceTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        save_hf_tokenizer(Gpt2Tokenizer(), Path(folder))
+        loaded = load_tokenizer(Path(folder), "gpt2")
+    assert isinstance(loaded, HuggingFaceTokenizer)
+    return loaded
+
+
+_LLAMA = decoders.Sequence(
+    [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+)
+_SPEAKERS: dict[str, TextTokenizer] = {
+    "llama": _byte_fallback(_LLAMA),
+    "gemma": _byte_fallback(decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])),
+    "metaspace": _metaspace(),
+    "word pieces": _word_pieces(),
+    "word ends": _word_ends(),
+    "gpt2": _gpt2(),
+    "own gpt2": Gpt2Tokenizer(),
+    "own bytes": _BYTES,
+    "task": TaskTokenizer(ModularSum(7, 20)),
+}
+
+
+def _given_out(opened: OpenModel, tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> list[tuple[int, str]]:
+    """How many tokens were drawn when each piece of text came, and the piece."""
+    drawn = 0
+
+    def draw() -> Iterator[NextToken]:
+        nonlocal drawn
+        for id in ids:
+            drawn += 1
+            yield NextToken(id, torch.zeros(60_000))
+
+    speaking = OpenModel("x", "x", "huggingface", nn.Module(), tokenizer)
+    with mock.patch.object(writing, "continued", return_value=draw()):
+        return [(drawn, token.text) for token in write(speaking, prompt, len(ids), temperature=1, top_k=0, seed=0)]
+
+
+def _said(opened: OpenModel, tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> str:
+    return "".join(text for _, text in _given_out(opened, tokenizer, prompt, ids))
+
+
+def _added(tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> str:
+    """What the text with `ids` has more than the prompt's."""
+    asked = tokenizer.encode(prompt)
+    return tokenizer.decode([*asked, *ids])[len(tokenizer.decode(asked)) :]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "metaspace"])
+def test_a_space_at_the_beginning_of_an_answer_is_kept(opened: OpenModel, name: str) -> None:
+    tokenizer = _SPEAKERS[name]
+    ids = tokenizer.encode("the is")
+    begin = len(tokenizer.encode("the"))
+    assert _said(opened, tokenizer, "the", ids[begin:]) == " is"
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "own gpt2"])
+def test_a_sign_of_several_tokens_comes_whole(opened: OpenModel, name: str) -> None:
+    tokenizer = _SPEAKERS[name]
+    ids = tokenizer.encode("hi\U0001f642a")[len(tokenizer.encode("hi")) :]
+    pieces = [text for _, text in _given_out(opened, tokenizer, "hi", ids)]
+    assert "".join(pieces) == "\U0001f642a"
+    assert len(pieces) == len(ids)
+    assert [piece for piece in pieces if piece] == ["\U0001f642", "a"]
+
+
+@pytest.mark.parametrize("name", _SPEAKERS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_pieces_join_to_what_the_whole_text_has_more_than_the_prompts(
+    opened: OpenModel, name: str, data: st.DataObject
+) -> None:
+    tokenizer = _SPEAKERS[name]
+    text = st.text("abehik rstP.\n\xe9\u65e5\U0001f642\ufffd", max_size=12)
+    if name == "task":
+        prompt, known = "3 5", st.integers(0, 7)
+    else:
+        size = 50_000 if "gpt2" in name else 256 if name == "own bytes" else len(tokenizer.inner)  # type: ignore[attr-defined]
+        prompt, known = data.draw(text.filter(lambda some: bool(tokenizer.encode(some)))), st.integers(0, size - 1)
+    ids = data.draw(st.lists(known, max_size=12))
+    if name != "task" and data.draw(st.booleans()):
+        ids += tokenizer.encode(data.draw(text))
+    for count in range(len(ids) + 1):
+        assert _said(opened, tokenizer, prompt, ids[:count]) == _added(tokenizer, prompt, ids[:count])
+    given_out = _given_out(opened, tokenizer, prompt, ids)
+    assert len(given_out) == len(ids)
+    assert all(drawn - place <= 2 for place, (drawn, _) in enumerate(given_out))  # one token late at most
+    shown, whole = "", _added(tokenizer, prompt, ids)
+    for _, piece in given_out:
+        shown += piece
+        assert whole.startswith(shown)  # nothing is given out that a later token changes
+
+
+def test_what_is_not_whole_is_given_out_where_an_answer_ends(opened: OpenModel) -> None:
+    ids = [list(byte_symbols()).index(value) for value in b"a\xf0\x9f"]
+    end = _BYTES.end_of_text
+    assert end is not None
+    drawn = [NextToken(id, torch.zeros(257)) for id in [*ids, end]]
+    with mock.patch.object(writing, "continued", return_value=iter(drawn)):
+        speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
+        pieces = [token.text for token in write(speaking, "x", 9, temperature=1, top_k=0, seed=0, chat=True)]
+    assert pieces == ["a", "", "\ufffd"]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "word pieces"])
+def test_a_long_text_is_decoded_a_few_times_and_not_once_a_token(opened: OpenModel, name: str) -> None:
+    tokenizer, read = _SPEAKERS[name], 0
+
+    class Counting(HuggingFaceTokenizer):
+        def decode(self, ids: Sequence[int]) -> str:
+            nonlocal read
+            read += len(ids)
+            return super().decode(ids)
+
+    counting = Counting(tokenizer.inner)  # type: ignore[attr-defined]
+    prompt = "the king is the king " * 20
+    ids = tokenizer.encode("is the king \U0001f642 the king " * 100)
+    assert _said(opened, counting, prompt, ids) == _added(tokenizer, prompt, ids)
+    assert read <= 10 * (len(ids) + len(tokenizer.encode(prompt)))
