@@ -82,6 +82,11 @@ def _lines(summary: InspectionSummary) -> list[str]:
     ]
     if summary.settled is not None:
         lines.append(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
+    if summary.attends:
+        weights = ", ".join(
+            f"{one.layer}.{one.head} {one.weight:.2f} to {_token(summary, one.key)}" for one in summary.attends
+        )
+        lines.append(f"Attention of {_token(summary, summary.position)}, the first token aside, layer.head: {weights}")
     for score, heads in summary.heads.items():
         if heads:  # a prompt of one token leaves a head no choice, so there is no score
             scores = ", ".join(f"{h.layer}.{h.head} {h.score:.2f}" for h in heads)
@@ -100,6 +105,11 @@ def _asked(summary: InspectionSummary) -> str:
     """The model's reference; that of a run which trains does not say at which step it answered."""
     moving = summary.model.endswith("@live") and summary.step is not None
     return f"{summary.model}, step {summary.step:,}" if moving else summary.model
+
+
+def _token(summary: InspectionSummary, position: int) -> str:
+    """A token of the prompt with its position, since the same one may come twice."""
+    return f"{text.printable(repr(summary.tokens[position]))} ({position})"
 
 
 def _row_name(row: int, n_layer: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,16 @@ class HeadScore:
     layer: int
     head: int
     score: float
+
+
+@dataclass(frozen=True)
+class Attended:
+    """How much attention a head of a layer gives to the token `key`."""
+
+    layer: int
+    head: int
+    key: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,8 @@ def beginning(archive: Archive) -> dict[str, Any]:
 class InspectionSummary(Summary):
     """The gist of an archive of kind `inspection`; parts that it lacks are empty.
 
-    step: of a run's training. next: after the token that was asked about. heads: the strongest ones by score.
+    step: of a run's training. position: of the token that was asked about. next: after it. attends: its largest
+    attention weights, to any token but the first. heads: the strongest ones by score.
     answer, against: the tokens whose logits are explained. attribution: the largest bars by size, then the sum of all.
     norms: mean over tokens, by layer. settled: first row of the lens from which on the last place's top token stays
     the same.
@@ -94,7 +106,9 @@ class InspectionSummary(Summary):
     family: str
     n_layer: int
     step: int | None
+    position: int
     next: list[Likely]
+    attends: list[Attended]
     heads: dict[str, list[HeadScore]]
     answer: str
     against: str
@@ -111,7 +125,9 @@ def summarise(archive: Archive) -> InspectionSummary:
         family=about.more.get("family", ""),
         n_layer=int(about.more.get("n_layer", 0)),
         step=int(about.more["step"]) if about.more.get("step") else None,
+        position=_position(archive),
         next=_next(archive),
+        attends=_attended(archive),
         heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
         answer=about.more.get("answer_text", ""),
         against=about.more.get("against_text", ""),
@@ -128,6 +144,23 @@ def summarise(archive: Archive) -> InspectionSummary:
 def _next(archive: Archive) -> list[Likely]:
     pairs = json.loads(archive.metadata.more.get("next", "[]"))
     return [Likely(str(token), float(probability)) for token, probability in pairs]
+
+
+def _position(archive: Archive) -> int:
+    return int(archive.metadata.more.get("position", len(archive.metadata.tokens) - 1))
+
+
+def _attended(archive: Archive) -> list[Attended]:
+    """Without the first token, which gets most of the attention in many models, whatever it says (Xiao et al. 2023)."""
+    query = _position(archive)
+    found = []
+    for layer in sorted(int(match[1]) for name in archive if (match := re.fullmatch(r"attention/(\d+)", name))):
+        weights = np.nan_to_num(archive[f"attention/{layer}"][:, query])  # [H, T]
+        weights[:, 0] = 0
+        for place in np.argsort(-weights, axis=None, kind="stable")[:_LISTED]:
+            head, key = (int(index) for index in np.unravel_index(place, weights.shape))
+            found.append(Attended(layer, head, key, float(weights[head, key])))
+    return sorted((one for one in found if one.weight > 0), key=lambda one: -one.weight)[:_LISTED]
 
 
 def _settled(archive: Archive) -> int | None:

@@ -37,6 +37,21 @@ def test_the_lens_settles_in_the_first_row_after_the_last_other_guess(tmp_path: 
     assert settled(1, 2, 3) == 2
 
 
+def test_the_strongest_weights_of_the_token_asked_about_leave_out_the_first(tmp_path: Path) -> None:
+    tokens = ["The", " king", " and", " queen"]
+    about = Metadata("inspection", "bar@150", "ab" * 32, [3, 1, 4, 2], tokens, more={"position": "2"})
+    patterns = np.zeros((2, 4, 4), np.float32)
+    patterns[:, 2] = [[0.6, 0.3, 0.1, 0], [0.05, 0.25, 0.7, 0]]
+    layers = {"attention/0": patterns, "attention/2": patterns[::-1] / 2}
+    write_archive(tmp_path / "a.safetensors", layers, about)
+    found = summarise(read_archive(tmp_path / "a.safetensors"))
+    assert [(one.layer, one.head, one.key) for one in found.attends] == [
+        (0, 1, 2), (2, 0, 2), (0, 0, 1), (0, 1, 1), (2, 1, 1)
+    ]  # fmt: skip
+    assert found.attends[0].weight == np.float32(0.7)
+    assert found.position == 2
+
+
 def test_bars_are_the_largest_by_size_and_end_with_their_sum(tmp_path: Path) -> None:
     tensors = {
         "attribution__embedding": np.float32([0.25]),
