@@ -1,4 +1,4 @@
-"""Conversations in a model's own chat template (transformers), rendered as one text and cut into tokens once.
+"""Conversations in a model's own chat template, rendered as one text (apart, see `rendering`) and cut once.
 
 Where the answers are in that text is found by rendering the conversation up to each of them: it must be how the
 whole begins. A template for which it is not, because later turns change how earlier ones are written, cannot be
@@ -8,11 +8,12 @@ trained on there, and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from llmlab.errors import LabError
 from llmlab.finetuning.chat import ChatFormat
 from llmlab.finetuning.examples import Message
+from llmlab.finetuning.rendering import render
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
 
 # What a template says, by a piece of it that no other family has.
@@ -22,21 +23,30 @@ _FAMILIES = (
     ("<start_of_turn>", "Gemma"),
     ("[INST]", "Mistral"),
 )
-# For a tokenizer without a template: what `PlainFormat` writes, in the language of templates.
-_PLAIN = (
-    "{% if begins %}{{ bos_token }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if message.role == 'assistant' %}"
-    "Assistant: {{ message.content | trim }}{{ ending }}{% if not loop.last and ending != '\n' %}{{ '\n' }}{% endif %}"
-    "{% else %}{{ message.role | capitalize }}: {{ message.content | trim }}{{ '\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
+# Of several templates transformers takes the one of that name.
+_DEFAULT = "default"
+_NO_DEFAULT = "{{ raise_exception('There are several, and none is the default') }}"
 # Llama 3.1's own default. Its later templates write today's date, and a run resumed tomorrow would read other tokens.
 _DATE = "26 Jul 2024"
 # White space that a template may put before an answer.
 _LONGEST_GAP = 64
 _ANY_ANSWER = "a"
+
+
+# The ways in which a template may begin an answer: with the assistant's opening or without, with a thought or without.
+_HEADS = ((True, False), (True, True), (False, False))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A conversation to render. opening: with what the assistant's turn begins with.
+
+    thinking: Qwen 3's templates write an empty thought before an answer unless this is on.
+    """
+
+    messages: Sequence[Message]
+    opening: bool = False
+    thinking: bool = False
 
 
 class TemplateFormat(ChatFormat):
@@ -53,16 +63,15 @@ class TemplateFormat(ChatFormat):
             )
         self._adds_beginning = tokenizer.adds_beginning
         own = inner.chat_template
-        self._ending = inner.eos_token or "\n"
-        self._options: dict[str, Any] = {"date_string": _DATE}
-        if own is None:
-            begins = tokenizer.adds_beginning and inner.bos_token is not None
-            self._options = {"chat_template": _PLAIN, "begins": begins, "ending": self._ending}
+        self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
+        self._options = {**inner.special_tokens_map, "date_string": _DATE}
+        if self._template is None:
             self.name = "User: … Assistant: …, the lab's own, since the model has none"
-        else:
-            text = own.get("default", "") if isinstance(own, dict) else own
-            family = next((name for mark, name in _FAMILIES if mark in text), "")
+        elif isinstance(self._template, str):
+            family = next((name for mark, name in _FAMILIES if mark in self._template), "")
             self.name = f"{family}, the model's own" if family else "the model's own"
+        else:
+            raise LabError("This model's chat template is no text.", "Its tokenizer_config.json is damaged.")
         added = (str(token) for token in inner.added_tokens_decoder.values() if token.special)
         self._special = sorted({*inner.all_special_tokens, *added}, key=len, reverse=True)
         self.end_ids = self._find_ends()
@@ -70,11 +79,14 @@ class TemplateFormat(ChatFormat):
         self.pad_id = 0 if pad is None else int(pad)
 
     def tokens(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        text = self._render(messages)
+        answered = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        # At once, since each way to the process that renders costs as much as a rendering.
+        before = [_Call(messages[:place], opening, thinking) for place in answered for opening, thinking in _HEADS]
+        text, *heads = self._render([_Call(messages), *before])
+        each = len(_HEADS)
         spans = [
-            self._answer_span(messages, place, text)
-            for place, message in enumerate(messages)
-            if message.role == "assistant"
+            self._answer_span(messages, place, text, heads[index * each : (index + 1) * each])
+            for index, place in enumerate(answered)
         ]
         ids, places = self._cut(text)
         answers = [False] * len(ids)
@@ -97,37 +109,45 @@ class TemplateFormat(ChatFormat):
         begin = [bos] if self._adds_beginning and bos is not None else []
         return [*begin, *ids, *([] if eos is None else [eos])]
 
-    def _render(self, messages: Sequence[Message], *, opening: bool = False, thinking: bool = False) -> str:
-        """The text of a conversation. opening: with what the assistant's turn begins with. LabError when refused.
+    def _render(self, calls: Sequence[_Call]) -> list[str]:
+        """The texts of conversations; of none, an empty one. LabError when the template refuses one."""
+        for call in calls:
+            self._refuse_special(call.messages)
+        if self._template is None:
+            return [self._plain(call) if call.messages else "" for call in calls]
+        wanted = [
+            {
+                **self._options,
+                "conversation": [{"role": message.role, "content": message.content} for message in call.messages],
+                "add_generation_prompt": call.opening,
+                **({} if call.thinking else {"enable_thinking": False}),
+            }
+            for call in calls
+            if call.messages
+        ]
+        texts = iter(render(self._template, wanted))
+        return [next(texts) if call.messages else "" for call in calls]
 
-        thinking: Qwen 3's templates write an empty thought before an answer unless this is on.
-        """
-        self._refuse_special(messages)
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        extra = self._options if thinking else {**self._options, "enable_thinking": False}
-        try:
-            text = self._inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening, **extra)
-        except Exception as error:  # a template is a program, and refuses in its own ways
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise LabError(f"The model's chat template refuses it: {why.rstrip('.')}.") from error
-        return str(text)
+    def _plain(self, call: _Call) -> str:
+        """What `PlainFormat` writes, for a tokenizer without a template."""
+        text = (self._inner.bos_token or "") if self._adds_beginning else ""
+        ending = self._inner.eos_token or "\n"
+        for place, message in enumerate(call.messages, start=1):
+            words = message.content.strip()
+            if message.role == "assistant":
+                text += f"Assistant: {words}{ending}"
+                text += "\n" if place < len(call.messages) and ending != "\n" else ""
+            else:
+                text += f"{message.role.capitalize()}: {words}\n"
+        return text + ("Assistant:" if call.opening else "")
 
-    def _answer_span(self, messages: Sequence[Message], place: int, text: str) -> tuple[int, int]:
+    def _answer_span(self, messages: Sequence[Message], place: int, text: str, heads: Sequence[str]) -> tuple[int, int]:
         """Where in `text` the answer `messages[place]` begins, and where the token that ends it does.
 
-        White space that the template puts before the answer, and not into the assistant's opening, is the answer's:
-        the model has to write it.
+        heads: what the template makes of all before it. White space that it puts before the answer, and not into the
+        assistant's opening, is the answer's: the model has to write it.
         """
-        before = messages[:place]
-        heads = (
-            {
-                self._render(before, opening=opening, thinking=thinking)
-                for opening, thinking in ((True, False), (True, True), (False, False))
-            }
-            if before
-            else {""}
-        )
-        for head in sorted(heads, key=len, reverse=True):
+        for head in sorted(set(heads), key=len, reverse=True):
             if text.startswith(head):
                 for content in (messages[place].content, messages[place].content.strip()):
                     begin = self._find(content, text, len(head))
@@ -162,7 +182,7 @@ class TemplateFormat(ChatFormat):
         for token in self._special:
             if rest.startswith(token, space):
                 return end + space + len(token)
-        upto = self._render(messages)
+        (upto,) = self._render([_Call(messages)])
         return len(upto) if text.startswith(upto) and len(upto) >= end else end
 
     def _cut(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

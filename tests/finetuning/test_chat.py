@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import chat_tokenizers as make
+import psutil
 import pytest
-from chat_tokenizers import CONVERSATION, FAMILIES, example
+from chat_tokenizers import CONVERSATION, FAMILIES, byte_level, chat, example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_model import smollm2
 
 from llmlab.corpora.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
 from llmlab.errors import LabError, UsageError
+from llmlab.finetuning import rendering
 from llmlab.finetuning.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
+from llmlab.finetuning.chat_template import TemplateFormat
 from llmlab.finetuning.examples import TEXT, Example, Message
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, IdTokenizer
 from llmlab.sessions.model import TextTokenizer
@@ -238,3 +243,52 @@ def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
         ("It is green, too.<|im_end|>", True),
         ("\n", False),
     ]
+
+
+ENDLESS = {
+    "loops without end": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}"
+    "{% endfor %}{% endfor %}",
+    "a text that doubles without end": "{% set box = namespace(text='a' * 1000) %}"
+    "{% for a in range(99999) %}{% set box.text = box.text ~ box.text %}{% endfor %}",
+    "one operation without end": "{{ ('a' * 10**10) | length }}",
+    "a text wider than memory": "{{ '%1000000000000d' % 1 }}",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_template_without_end_is_given_up_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "_SECONDS", 3.0)
+    before = psutil.Process().memory_info().rss
+    format = chat(ENDLESS[kind] + "{# only here #}")
+    for _ in range(200):  # a template that was given up is not run again for each of many examples
+        with pytest.raises(LabError, match=r"chat template (cannot be used|refuses it)"):
+            format.encode(example("a", "b"), 100, ANSWERS)
+    assert psutil.Process().memory_info().rss - before < 200e6
+    assert chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special).encode(example("a", "b"), 100, ANSWERS).ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_rendered_apart_is_what_transformers_renders(family: str) -> None:
+    format = chat(FAMILIES[family].template, FAMILIES[family].special)
+    assert isinstance(format, TemplateFormat)
+    inner = byte_level(FAMILIES[family].template, FAMILIES[family].special).inner
+    turns = [{"role": message.role, "content": message.content} for message in CONVERSATION]
+    text = inner.apply_chat_template(turns, tokenize=False, date_string="26 Jul 2024", enable_thinking=False)
+    ids, _ = format.tokens(CONVERSATION)
+    assert inner.decode(ids, skip_special_tokens=False) == text
+
+
+def test_templates_are_rendered_from_several_threads_at_once() -> None:
+    format = chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special)
+    asked = [example(f"What is {number}?", f"It is {number}.") for number in range(40)]
+    alone = [format.encode(one, 100, ANSWERS) for one in asked]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda one: format.encode(one, 100, ANSWERS), asked)) == alone
+
+
+@pytest.mark.parametrize("template", [5, ["a"], {"other": "a"}])
+def test_what_is_no_template_is_a_sentence(template: object) -> None:
+    tokenizer = byte_level(None)
+    tokenizer.inner.chat_template = template
+    with pytest.raises(LabError, match="chat template"):
+        chat_format(tokenizer).tokens(CONVERSATION)
