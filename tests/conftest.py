@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import TestProcesses
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +22,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LLMLAB_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def test_processes(own_cache: Path) -> Iterator[TestProcesses]:
+    """All processes that tests start. None is left when the last test is over."""
+    processes = TestProcesses()
+    yield processes
+    left = processes.close()
+    assert not left, f"processes left by the tests: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_process_left(test_processes: TestProcesses) -> Iterator[None]:
+    """A test that leaves a process behind fails, and the process is ended; so it is when the test fails otherwise."""
+    known = test_processes.known()
+    yield
+    left = test_processes.end_all_but(known)
+    assert not left, f"processes left: {left}"
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import pytest
 import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
@@ -39,16 +38,6 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
     delete_now()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
-
-
-@pytest.fixture
-def no_process_left() -> Iterator[None]:
-    """Ends what a failed test left running."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from llmlab_gui.experiments import poller
 from llmlab_gui.lab import Lab
 
 WAIT = 30_000
-pytestmark = pytest.mark.usefixtures("quick_looks", "no_process_left")
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 def reported(outputs: Path, name: str = "heads", *, created: float = 1.75e9) -> FakeCheck:

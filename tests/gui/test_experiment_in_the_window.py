@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -32,7 +31,6 @@ SMALL = {
     "train.eval_windows": 4,
     "train.threads": 1,
 }
-pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(qtbot: QtBot, lab: Lab, outputs: Path) -> None:

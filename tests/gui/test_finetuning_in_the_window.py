@@ -34,7 +34,6 @@ SMALL = {
     "samples.tokens": "4",
     "checkpoints.interval": "0",
 }
-pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

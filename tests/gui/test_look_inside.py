@@ -28,7 +28,6 @@ from llmlab_gui.workspaces import LOOK_INSIDE
 
 WAIT = 60_000
 PROMPT = "the king and the queen"
-pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

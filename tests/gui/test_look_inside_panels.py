@@ -25,7 +25,6 @@ from llmlab_gui.main_window import MainWindow
 
 WAIT = 60_000
 PROMPT = "the king"
-pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from llmlab_gui.theme import theme_notifier
 from llmlab_gui.workspaces import PAPER as WORKSPACE
 
 WAIT = 30_000
-pytestmark = pytest.mark.usefixtures("quick_looks", "no_process_left")
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ SMALL = {
     "samples.tokens": "8",
     "checkpoints.interval": "0",
 }
-pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
 @pytest.fixture

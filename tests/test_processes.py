@@ -1,0 +1,47 @@
+"""The tests clean up after themselves: what one of them starts does not outlive it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from forks import wait_until
+
+# Starts a process whose parent is gone at once, as a run's worker is when its command was killed, and names it.
+ORPHAN = """
+import os, signal, subprocess, sys
+import processes
+processes._SECONDS = 0.2
+owner = processes.TestProcesses()
+known = owner.known()
+sleeper = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(900)'], " \\
+    "start_new_session=True, stdout=subprocess.DEVNULL).pid)"
+print(subprocess.run([sys.executable, "-c", sleeper], stdout=subprocess.PIPE, text=True).stdout, flush=True)
+"""
+
+
+def _run(script: str) -> tuple[int, list[str]]:
+    """The orphan's process id, and what the script printed after it."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN + script],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid, *rest = done.stdout.split("\n", 1)
+    return int(pid), rest
+
+
+def test_a_process_whose_parent_is_gone_ends_with_the_test_that_started_it() -> None:
+    pid, rest = _run("print(owner.end_all_but(known)); owner.close()")
+    assert not psutil.pid_exists(pid)
+    assert "time.sleep(900)" in rest[0]
+
+
+def test_what_a_killed_test_run_started_is_ended() -> None:
+    pid, _ = _run("os.kill(os.getpid(), signal.SIGKILL)")
+    wait_until(lambda: not psutil.pid_exists(pid))
