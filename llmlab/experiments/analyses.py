@@ -41,6 +41,7 @@ def analyse(gathered: Gathered) -> Analysis:
 
 def _learning_rate(gathered: Gathered) -> Analysis:
     curves, fits, marks, findings, notes = [], [], [], [], []
+    lowest_rates: dict[str, float] = {}
     bottoms: dict[str, float] = {}
     for group in gathered.groups:
         arms = gathered.finished(group)
@@ -52,6 +53,7 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         if not points:
             continue
         lowest = min(points, key=lambda point: point.y)
+        lowest_rates[group] = lowest.x
         after = f" ({group})" if group else ""
         suffix = f"_{group}" if group and group != gathered.groups[0] else ""
         findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
@@ -64,7 +66,6 @@ def _learning_rate(gathered: Gathered) -> Analysis:
                 if steady and lowest.x in (steady[0].x, steady[-1].x)
                 else f"Too few runs finished{after} to fit the basin."
             )
-            bottoms[group] = lowest.x
             continue
         bottoms[group] = basin.x0
         low, high = spread or (None, None)
@@ -90,9 +91,13 @@ def _learning_rate(gathered: Gathered) -> Analysis:
                 basin(x).tolist(),
             )
         )
-    if bottoms.get("lora") and bottoms.get("full"):
+    if {"lora", "full"} <= set(lowest_rates):
+        # Like is compared with like: a bottom between the grid's rates with another, or a rate of the grid with one.
+        both_fitted = {"lora", "full"} <= set(bottoms)
+        best = bottoms if both_fitted else lowest_rates
+        text = "bottoms of the fitted basins" if both_fitted else "rates of the grid, since not both basins have a bottom"
         findings.append(
-            Finding("lora_to_full", "best LoRA rate over best full rate", bottoms["lora"] / bottoms["full"])
+            Finding("lora_to_full", "best LoRA rate over best full rate", best["lora"] / best["full"], text=text)
         )
     return [_chart(gathered, "loss-by-rate", "Validation loss by learning rate", curves, fits, marks)], findings, notes
 

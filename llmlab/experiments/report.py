@@ -196,8 +196,11 @@ def _how(record: ExperimentRecord, results: ExperimentResults, seconds: float) -
     facts += [f"- Seeds: {', '.join(map(str, record.seeds))}"] if record.arms else []
     facts.append(f"- Base: preset `{record.preset or 'none'}`, all settings in `experiment.json`")
     facts += [f"- {name[:1].upper()}{name[1:]}: {value}" for name, value in results.hardware.items()]
-    took = f"- Duration: {seconds:.0f} s in all, of which {results.seconds:.0f} s training"
-    facts.append(f"{took} (estimated before: {record.estimated_seconds:.0f} s)" if record.arms else took)
+    if record.arms:
+        took = f"{seconds:.0f} s in all, of which {results.seconds:.0f} s training"
+        facts.append(f"- Duration: {took} (estimated before: {record.estimated_seconds:.0f} s)")
+    else:  # what trained was there before
+        facts.append(f"- Duration: {seconds:.0f} s; the run had trained for {results.seconds:.0f} s")
     facts.append(f"- Versions: {', '.join(f'{name} {version}' for name, version in results.versions.items())}")
     facts.append(f"- Begun: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(record.created))}")
     yield "\n".join(facts)

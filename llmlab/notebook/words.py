@@ -72,7 +72,7 @@ def surprise_text(bits: float | None) -> str:
     """`0.3 bits`, with a word for what that means; empty when it cannot be told."""
     if bits is None:
         return ""
-    word = "expected" if bits < SURPRISING else "a surprise" if bits < _STRONG else "a great surprise"
+    word = "little surprise" if bits < SURPRISING else "a surprise" if bits < _STRONG else "a great surprise"
     return f"{bits:.1f} bits: {word}"
 
 

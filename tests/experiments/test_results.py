@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,28 @@ def test_a_lowest_loss_at_the_end_of_the_grid_is_said_to_be_there(outputs: Path)
     results = built(folder)
     assert results.value("fitted_lr") is None
     assert any("finer or wider grid" in note for note in results.notes)
+
+
+@pytest.mark.parametrize(
+    ("lora", "ratio"),
+    [
+        (lambda x: 2.0 + 0.1 * math.log(x / 4e-3) ** 2, 2.0),  # both basins have a bottom: 4e-3 over 2e-3
+        (lambda x: 4 - math.log10(x), 1e-2 / 3e-3),  # lora falls to the end of the grid: its rates are compared
+    ],
+)
+def test_the_rates_of_lora_and_full_are_compared_like_with_like(
+    outputs: Path, lora: Callable[[float], float], ratio: float
+) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES)
+    finish_all(folder, basin)
+    gathered = gather(folder, folder.record())
+    arms, results = gathered.record.arms, gathered.arms
+    record = replace(gathered.record, arms=[replace(arm, group=name) for name in ("lora", "full") for arm in arms])
+    both = [replace(arm, group="full") for arm in results]
+    both += [replace(arm, group="lora", val_loss=lora(arm.x)) for arm in results]
+    _, findings, _ = analyse(replace(gathered, record=record, arms=both))
+    (found,) = [finding for finding in findings if finding.name == "lora_to_full"]
+    assert found.value == pytest.approx(ratio, rel=1e-6)
 
 
 def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -> None:
@@ -223,7 +246,7 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
     results = built(folder)
     text = write_report(folder, folder.record(), results).read_text()
     assert "best_lr 0.001 to 0.005, 80 % sure. It became 0.003: inside." in text
-    assert "bits: expected" in text
+    assert "bits: little surprise" in text
     assert "Not written yet: `llmlab-run notebook learned x" in text
     book = Notebook(outputs)
     book.learn(book.find("x"), "The basin is wide.")
@@ -234,6 +257,15 @@ def test_without_a_prediction_nothing_is_called_surprising(outputs: Path) -> Non
     folder = experiment(outputs, "width", grid=[16, 32])
     finish_all(folder, lambda arm: 3.0)
     assert "nothing here can be called surprising" in write_report(folder, folder.record(), built(folder)).read_text()
+
+
+def test_the_training_of_a_run_that_was_there_before_is_no_part_of_the_time(outputs: Path) -> None:
+    FakeRun(outputs, "seen", steps=20).start().advance(20).finish()
+    folder = experiment(outputs, "loss-curves", subject="seen")
+    results = built(folder)
+    text = write_report(folder, folder.record(), results, seconds=0.1).read_text()
+    assert f"- Duration: 0 s; the run had trained for {results.seconds:.0f} s\n" in text
+    assert results.seconds > 0.5
 
 
 def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) -> None:
