@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from llmlab.runs.checkpoints import final_of, list_checkpoints
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import request
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.docks.loss import LossDock
@@ -138,6 +139,8 @@ def test_closing_with_a_live_run(
     before = run.recorded_status().step
     qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
     assert run.status().state == "running"
+    request(run, "stop")
+    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
 
 
 def test_a_run_left_in_the_background_is_found_again(
