@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
@@ -81,7 +82,9 @@ def presets(args: argparse.Namespace) -> int:
     every = [load_preset(name) for name in preset_names()]
     tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
     if args.json:
-        values = [_preset_dict(preset, PRETRAINING) | {"estimate": vars(estimate(preset.settings))} for preset in every]
+        values = [
+            _preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every
+        ]
         print_json([*values, *(_preset_dict(preset, FINETUNING) for preset in tuned)])
         return DONE
     rows = []

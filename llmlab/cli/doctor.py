@@ -57,8 +57,7 @@ def add_commands(commands: Commands) -> None:
         doctor,
         "check this machine: libraries, devices, speed, folders",
         "Trains a tiny GPT for 20 steps on every device, compares it with the CPU, and measures its speed anew.\n"
-        "Takes some ten seconds. "
-        "Exit code 1 when something is broken.",
+        "Takes some ten seconds. Exit code 1 when something is broken.",
     )
     add_outputs(parser)
 

@@ -1,18 +1,33 @@
-"""What a run will need, from its settings alone: parameters, memory, disk, time. No torch."""
+"""What a run will need, from its settings alone: parameters, memory, disk, time. No torch.
+
+Memory is what a worker holds at its peak, when the backward pass of a step begins:
+
+    process         interpreter, libraries, the text
+    learning        weights, gradients, AdamW's two moments: 16 bytes a parameter
+    activations     what each block keeps for the backward pass, for every token of a batch
+    vocabulary      logits, and gradients of the embedding beside the one that is kept
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from llmlab.gpt.shapes import embedding_parameters, feed_forward_width, padded_vocab_size, parameter_count
+from llmlab.gpt.shapes import (
+    CHUNK_ROWS,
+    FEW_LOGITS,
+    embedding_parameters,
+    feed_forward_width,
+    padded_vocab_size,
+    parameter_count,
+)
 from llmlab.settings import DataSettings, ModelSettings, PretrainSettings
 
 FLOAT = 4  # bytes of a number in fp32
 # Resident memory of a worker before its first step: interpreter and torch, measured on Linux.
-_WORKER_BYTES = 300_000_000
-# Share of the logits held at once by the chunked loss (llmlab/gpt/head.py) and rows of a chunk.
-_CHUNK_ROWS = 192
+_WORKER_BYTES = 345_000_000
+# Holes that the allocator leaves among activations, measured.
+_SCATTER = 1.05
 # fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
 # recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
 FLOPS_PER_CORE = 160e9
@@ -23,12 +38,28 @@ LAYER_SECONDS = 0.0012
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes that a worker holds at its peak, by what takes them."""
+
+    process: int
+    learning: int
+    activations: int
+    vocabulary: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.process + self.learning + self.activations + self.vocabulary
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run is expected to need on this machine's processor."""
 
     parameters: int
     embedding_parameters: int
-    memory_bytes: int  # peak resident memory of the worker
+    memory: Memory
+    memory_bytes: int  # the same in all: peak resident memory of the worker
     checkpoint_bytes: int
     flops_per_step: float
     seconds_per_step: float
@@ -45,10 +76,12 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     cores = train.threads or os.cpu_count() or 1
     seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
+    memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
         embedding_parameters=embedding_parameters(model, vocab),
-        memory_bytes=_WORKER_BYTES + _memory(model, tokens, vocab, parameters),
+        memory=memory,
+        memory_bytes=memory.total,
         checkpoint_bytes=3 * FLOAT * parameters,  # weights and AdamW's two moments
         flops_per_step=flops,
         seconds_per_step=seconds,
@@ -72,11 +105,64 @@ def expected_vocab_size(data: DataSettings) -> int:
     return {"gpt2": 50257, "char": 100, "compact": 25000, "bpe": data.bpe_vocab_size}[data.tokenizer]
 
 
-def _memory(model: ModelSettings, tokens: int, vocab_size: int, parameters: int) -> int:
-    """Weights, gradients, two moments; activations kept for the backward pass; the head's buffers."""
+def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
+    model, half = settings.model, settings.train.precision in ("bf16", "fp16")
+    tokens, vocab = settings.data.batch_size * model.block_size, padded_vocab_size(model, vocab_size)
+    per_token = model.n_layer * kept_by_a_block(model, half) + _passing(model)
+    # Matrix products in half precision read copies of the weights, of 2 bytes each.
+    learning = 4 * FLOAT * parameters + (2 * parameters if half else 0)
+    return Memory(
+        process=_WORKER_BYTES,
+        learning=learning,
+        activations=round(FLOAT * _SCATTER * tokens * per_token),
+        vocabulary=FLOAT * _vocabulary(settings, tokens, vocab, half),
+    )
+
+
+def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
+    """Numbers of fp32 that a block keeps for one token until the backward pass, as autograd saves them.
+
+    The stream twice, each norm's output, what attention multiplies and its answer, the hidden layer before and after
+    the non-linearity. half: all but the stream in 2 bytes a number.
+    """
     width, hidden = model.n_embd, feed_forward_width(model)
-    kv_width = (model.n_kv_head or model.n_head) * width // model.n_head
-    # Per token and layer: two norms' inputs and outputs, q k v, attention's output, and the hidden layer twice.
-    activations = tokens * model.n_layer * (7 * width + 2 * kv_width + 2 * hidden) * FLOAT
-    logits = 2 * min(tokens, _CHUNK_ROWS) * vocab_size * FLOAT
-    return 4 * FLOAT * parameters + activations + logits
+    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
+    grouped, rotary = kv_width < width, model.position == "rotary"
+    products = 2 * width  # the norms' outputs
+    products += width  # attention's answer
+    products += (4 if model.activation == "swiglu" else 2) * hidden
+    if model.dropout:
+        # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn
+        # for it, and their product. What is drawn for a dropout is kept as fp32.
+        products += 3 * width + 3 * model.n_head * model.block_size + 2 * width
+    else:
+        products += 0 if grouped and rotary else width + 2 * kv_width  # as they leave their one matrix
+        products += width if rotary else 0  # queries, turned
+        products += 2 * width if grouped else kv_width if rotary else 0  # keys and values repeated, or keys turned
+    stream: float = 2 * width + (2 * width if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
+    return stream + (products / 2 if half else products)
+
+
+def _passing(model: ModelSettings) -> float:
+    """Numbers for one token that are there once, not in each block: gradients of one block's parts on their way, and
+    input, output and gradient of the final norm."""
+    pattern = 3 * model.n_head * model.block_size if model.dropout else 0
+    return (4 if model.activation == "swiglu" else 2) * feed_forward_width(model) + pattern + 6 * model.n_embd
+
+
+def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool) -> int:
+    """Numbers of fp32 that come from there being a vocabulary.
+
+    The embedding has a gradient as the head and one as the input, which are added at the end; under accumulation a
+    third is there from the batch before.
+    """
+    gradient = vocab * settings.model.n_embd
+    again = gradient if settings.train.grad_accum > 1 else 0
+    if half:  # all logits in 2 bytes, and in 4; their log-softmax; the gradients of both
+        return 4 * tokens * vocab + gradient + again
+    if tokens * vocab < FEW_LOGITS:  # all logits, their log-softmax, their gradient
+        return 3 * tokens * vocab + gradient + again
+    # The chunk, which becomes its own gradient; the head's gradient before and after the mean is taken. An evaluation
+    # takes the log-softmax of a chunk beside it.
+    chunk = min(tokens, CHUNK_ROWS) * vocab
+    return (2 if settings.train.eval_interval else 1) * chunk + 2 * gradient + again

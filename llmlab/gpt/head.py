@@ -13,12 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Fewer logits than this (16 MB in fp32) are cheap to hold, and the plain way is as fast.
-_FEW_LOGITS = 4 * 1024 * 1024
-# Rows of logits held at once: fewer make thin, slow matrix products (384 are 4-5 % slower than 512 on two cores, at
-# widths 128 and 384), each costs 0.2 MB. A constant and not a measurement at start: it decides the order in which
-# sums are rounded, and a run must be repeatable bit for bit.
-CHUNK_ROWS = 512
+from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 
 
 def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
@@ -27,7 +22,7 @@ def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
     x: final residual stream [B, T, C]; unembedding: [V, C]; targets: ids [B, T].
     """
     rows, row_targets = x.flatten(0, -2), targets.flatten()  # [N, C], [N]
-    few = rows.shape[0] * unembedding.shape[0] < _FEW_LOGITS
+    few = rows.shape[0] * unembedding.shape[0] < FEW_LOGITS
     if few or torch.is_autocast_enabled(x.device.type):
         return F.cross_entropy(F.linear(rows, unembedding), row_targets)
     if not torch.is_grad_enabled():

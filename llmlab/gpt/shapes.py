@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from llmlab.settings import ModelSettings
 
+# The loss at the vocabulary (llmlab/gpt/head.py). Fewer logits than this (16 MB in fp32) are cheap to hold, and the
+# plain way is as fast.
+FEW_LOGITS = 4 * 1024 * 1024
+# Rows of logits held at once: fewer make thin, slow matrix products (384 are 4-5 % slower than 512 on two cores, at
+# widths 128 and 384), each costs 0.2 MB. A constant and not a measurement at start: it decides the order in which
+# sums are rounded, and a run must be repeatable bit for bit.
+CHUNK_ROWS = 512
+
 
 def padded_vocab_size(model: ModelSettings, vocab_size: int) -> int:
     """Rows of the token embedding: vocab_size rounded up to a multiple of `vocab_multiple`."""

@@ -13,17 +13,18 @@ and SmolLM2's tokenizer, a Hugging Face folder. scratch-*: a GPT of the lab, 6 l
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from worker_memory import watched
 
 from llmlab.finetuning.estimate import estimate
 from llmlab.finetuning.settings import BaseSettings, ExampleSettings, FinetuneSettings, LoraSettings
@@ -125,20 +126,6 @@ def row(name: str, case: Case, base: str, outputs: Path, arguments: argparse.Nam
         flush=True,
     )
     return max(abs(off), abs(step_off)) > _BAR
-
-
-def watched(worker: subprocess.Popen[bytes]) -> tuple[int, list[tuple[float, float]]]:
-    """The most bytes that a worker held until it ended; and its processor time as time went on, seconds."""
-    peak, clock, process = 0, [(time.time(), 0.0)], psutil.Process(worker.pid)
-    while worker.poll() is None:
-        with contextlib.suppress(psutil.Error, OSError):  # it ends between two looks
-            for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    peak = max(peak, int(line.split()[1]) * 1024)
-            spent = process.cpu_times()
-            clock.append((time.time(), spent.user + spent.system))
-        time.sleep(0.05)
-    return peak, clock
 
 
 def smollm2(folder: Path) -> str:

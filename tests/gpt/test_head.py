@@ -22,7 +22,7 @@ def _one_thread() -> None:
 @pytest.fixture
 def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of five rows, also where plain cross-entropy would do."""
-    monkeypatch.setattr(head, "_FEW_LOGITS", 0)
+    monkeypatch.setattr(head, "FEW_LOGITS", 0)
     monkeypatch.setattr(head, "CHUNK_ROWS", CHUNK)
 
 

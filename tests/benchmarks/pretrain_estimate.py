@@ -1,0 +1,103 @@
+"""Do pretraining runs hold the memory that was estimated before they began? Side by side, by what takes it.
+
+    python tests/benchmarks/pretrain_estimate.py [--cases NAME ...] [--threads 1]
+
+Each case is a run as the command line starts it, in a worker of its own: a preset, and what differs from it. It takes
+two steps, since AdamW's moments are there from the second on, evaluates and writes where the preset does, and saves.
+`measured` is the most that the worker held (VmHWM). The bar: estimated within 15 % of measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from worker_memory import watched
+
+from llmlab.gpt.estimate import estimate
+from llmlab.runs.launcher import create_run, start_worker
+from llmlab.settings import resolve_settings
+
+_BAR = 0.15
+# Two steps, and a few windows and tokens where there are evaluations and samples: they take time, not more memory.
+_SHORT = {
+    "train.steps": 2,
+    "train.warmup_steps": 0,
+    "train.eval_windows": 16,
+    "samples.tokens": 4,
+    "train.device": "cpu",
+}
+
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    "baby": ("baby", {}),
+    "nano": ("nano", {}),
+    "small": ("small", {}),
+    "medium": ("medium", {}),
+    "gpt2": ("gpt2", {"train.grad_accum": 2, "data.batch_size": 1}),
+    "baby, 96 windows": ("baby", {"data.batch_size": 96}),
+    "baby, context 512": ("baby", {"model.block_size": 512}),
+    "baby, no evaluation": ("baby", {"train.eval_interval": 0, "train.sample_interval": 0}),
+    "baby, Llama's parts": (
+        "baby",
+        {
+            "model.norm": "rmsnorm",
+            "model.position": "rotary",
+            "model.activation": "swiglu",
+            "model.n_kv_head": 2,
+            "model.block_size": 256,
+        },
+    ),
+    "baby, dropout": ("baby", {"model.dropout": 0.1, "model.block_size": 256}),
+    "baby, bf16": ("baby", {"train.precision": "bf16", "model.block_size": 256}),
+    "nano, 2 windows": ("nano", {"data.batch_size": 2}),
+    "nano, accumulation": ("nano", {"train.grad_accum": 4}),
+    "nano, compact": ("nano", {"data.tokenizer": "compact"}),
+    "nano, bpe of 8192": ("nano", {"data.tokenizer": "bpe", "data.bpe_vocab_size": 8192}),
+    "nano, bf16": ("nano", {"train.precision": "bf16"}),
+    "nano, no evaluation": ("nano", {"train.eval_interval": 0, "train.sample_interval": 0}),
+    "nano, width 256": ("nano", {"model.n_embd": 256}),
+}
+
+
+def main() -> int:
+    """Exit code 1 when a case misses the bar."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    print(f"{'':<22}{'MB: learning':>14}{'activations':>13}{'vocabulary':>12}{'estimated':>11}{'measured':>10}")
+    missed = 0
+    for name in arguments.cases:
+        missed += row(name, arguments.threads)
+    return int(missed > 0)
+
+
+def row(name: str, threads: int) -> bool:
+    """Runs a case and prints its row; whether it missed the bar."""
+    preset, changes = CASES[name]
+    settings = resolve_settings(preset, overrides={**_SHORT, "train.threads": threads, **changes})
+    with tempfile.TemporaryDirectory() as folder:
+        run = create_run(Path(folder), settings, name="run")
+        measured, _ = watched(start_worker(run))
+        events = [json.loads(line) for line in run.events.read_text().splitlines()]
+    if events[-1]["event"] != "finished":
+        print(f"{name:<22}{events[-1]}")
+        return True
+    needed = estimate(settings, events[0]["vocab_size"])
+    parts = (needed.memory.learning, needed.memory.activations, needed.memory.vocabulary)
+    off = needed.memory_bytes / measured - 1
+    print(
+        f"{name:<22}{parts[0] / 1e6:>14,.0f}{parts[1] / 1e6:>13,.0f}{parts[2] / 1e6:>12,.0f}"
+        f"{needed.memory_bytes / 1e6:>11,.0f}{measured / 1e6:>10,.0f}{off:>+7.0%}",
+        flush=True,
+    )
+    return abs(off) > _BAR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

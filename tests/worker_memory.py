@@ -1,0 +1,29 @@
+"""The most memory that a worker held."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+
+def peak_bytes(worker: subprocess.Popen[bytes]) -> int:
+    """Waits for its end; see `watched`."""
+    return watched(worker)[0]
+
+
+def watched(worker: subprocess.Popen[bytes]) -> tuple[int, list[tuple[float, float]]]:
+    """The most bytes that a worker held until it ended (VmHWM); and its processor time as time went on, seconds."""
+    peak, clock, process = 0, [(time.time(), 0.0)], psutil.Process(worker.pid)
+    while worker.poll() is None:
+        with contextlib.suppress(psutil.Error, OSError):  # it ends between two looks
+            for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM"):
+                    peak = max(peak, int(line.split()[1]) * 1024)
+            spent = process.cpu_times()
+            clock.append((time.time(), spent.user + spent.system))
+        time.sleep(0.05)
+    return peak, clock
