@@ -95,7 +95,8 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         # Like is compared with like: a bottom between the grid's rates with another, or a rate of the grid with one.
         both_fitted = {"lora", "full"} <= set(bottoms)
         best = bottoms if both_fitted else lowest_rates
-        text = "bottoms of the fitted basins" if both_fitted else "rates of the grid, since not both basins have a bottom"
+        fitted, of_the_grid = "bottoms of the fitted basins", "rates of the grid, since not both basins have a bottom"
+        text = fitted if both_fitted else of_the_grid
         findings.append(
             Finding("lora_to_full", "best LoRA rate over best full rate", best["lora"] / best["full"], text=text)
         )
