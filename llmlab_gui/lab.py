@@ -74,7 +74,7 @@ class Lab(QObject):
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
-        self.papers = PaperDesk(outputs, self)
+        self.papers = PaperDesk(outputs, self.notebook, self)
         self.papers.failed.connect(self.error_raised)
         self.paper_requested.connect(self.papers.show)
         self.experiments.failed.connect(self.error_raised)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.quantities import RUN
+from llmlab.notebook.seals import seal_new
 from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name, commit
 from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
 from llmlab.runs.worker_folder import process_start
@@ -72,6 +76,13 @@ class FakeRun:
         self.run.checkpoints.mkdir()
         self.run.write_info(RunInfo(name, "pretraining", created, self.settings, preset="baby"))
         self.run.write_status(RunStatus(heartbeat=time.time(), steps=steps))
+
+    def predict(self, *lines: str) -> FakeRun:
+        """What the learner expects of it, locked and sealed as where a run is made."""
+        locked = lock(RUN, [parse_prediction(line) for line in lines])
+        self.run.write_info(replace(self.run.info(), predictions=locked))
+        seal_new(self.run, RUN, self.created, locked)
+        return self
 
     # Where a worker stands -------------------------------------------------------------------------------------
 

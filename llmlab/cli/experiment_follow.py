@@ -73,8 +73,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
             f"Go on: {folder.resume_command}",
         )
     (conclude or _conclude)(folder, status, as_json)
-    if record.predictions:
-        tell_outcomes(folder, as_json=as_json)
+    tell_outcomes(folder, record.created, as_json=as_json)
     return INTERRUPTED if interrupts.count else DONE
 
 

@@ -20,6 +20,7 @@ from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab.papers.records import VERDICTS
 from llmlab.paths import expanded
+from llmlab.records import to_plain
 from llmlab.runs.registry import resolve_run
 
 _DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
@@ -134,7 +135,7 @@ def _calibration(args: argparse.Namespace, book: Notebook) -> int:
     if args.json:
         print_json(
             {
-                **{name: getattr(found, name) for name in ("count", "right", "confidence", "brier", "low", "high")},
+                **{name: getattr(found, name) for name in _CALIBRATION},
                 "bins": [{**vars(each), "frequency": each.frequency} for each in found.bins],
                 "over_time": [vars(moment) for moment in found.over_time],
                 "verdict": found.verdict,
@@ -222,7 +223,7 @@ def _description(entry: Entry) -> Iterator[str]:
         yield f"  {entry.result}"
     for line in entry.lines():
         yield from text.hanging(f"  {line.place + 1}  ", outcome_sentence(line))
-        if line.score is not None:
+        if line.score is not None and not line.altered:
             parts = (
                 ("distance", line.score.distance, " half widths"),
                 ("Brier score", line.score.brier, ""),
@@ -245,14 +246,20 @@ def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
             entry.about,
             stated(prediction),
             "" if score is None else outcome_text(prediction, score),
-            "" if score is None else verdict(prediction, score),
-            "" if score is None or score.surprise is None else f"{score.surprise:.1f} bits",
+            verdict(line),
+            "" if line.surprise is None else f"{line.surprise:.1f} bits",
             state_words(entry),
         )
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    return {**entry.as_dict(), "state": entry.state, "surprise": entry.surprise}
+    altered = {str(line.place): line.altered for line in entry.lines() if line.altered}
+    more = {"state": entry.state, "surprise": entry.surprise, "altered": altered}
+    plain: dict[str, Any] = to_plain(entry.as_dict() | more)
+    return plain
+
+
+_CALIBRATION = ("count", "right", "altered", "confidence", "brier", "low", "high")
 
 
 def _unit(unit: str) -> str:

@@ -32,8 +32,8 @@ def predictions_of(args: argparse.Namespace) -> list[Prediction]:
     return list(args.predictions)
 
 
-def tell_outcomes(folder: WorkerFolder, *, as_json: bool) -> None:
-    """Scores what was predicted about a run or experiment that has just ended, and says what became of it.
+def tell_outcomes(folder: WorkerFolder, created: float, *, as_json: bool) -> None:
+    """Scores what was predicted about a run, experiment or check that has just ended, and says what became of it.
 
     as_json: on stderr, since stdout belongs to the events. A notebook that cannot be written is a remark, no failure:
     the run is done, and the next look at the notebook scores it.
@@ -44,11 +44,11 @@ def tell_outcomes(folder: WorkerFolder, *, as_json: bool) -> None:
     except LabError as error:
         say(f"warning: {error}")
         return
-    entry = next((entry for entry in contents.entries if entry.full_name == folder.full_name), None)
-    if entry is None or entry.scored_at is None:
+    entry = contents.about(folder, created)
+    if entry is None or (entry.scored_at is None and not any(line.altered for line in entry.lines())):
         return
     show("")
     for line in entry.lines():
-        bits = "" if line.score is None else surprise_text(line.score.surprise)
+        bits = surprise_text(line.surprise)
         show(f"{outcome_sentence(line)}{f' {bits[:1].upper()}{bits[1:]}.' if bits else ''}")
     show(f'What did you learn? llmlab-run notebook learned {entry.id} "One sentence."')

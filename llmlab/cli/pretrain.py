@@ -84,8 +84,7 @@ def resume(args: argparse.Namespace) -> int:
 def train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
     """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
     code = train(run, make_report(run, args.json))
-    if run.info().predictions:
-        tell_outcomes(run, as_json=args.json)
+    tell_outcomes(run, run.info().created, as_json=args.json)
     return code
 
 

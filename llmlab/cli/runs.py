@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
+from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.config import differences, to_mapping
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.settings import FULL, FinetuneSettings, load_finetune_preset
-from llmlab.notebook.locked import read_locked
-from llmlab.notebook.words import stated
+from llmlab.notebook.entries import Line
+from llmlab.notebook.notebook import Contents, Notebook
+from llmlab.notebook.words import altered_sentence, stated
 from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
@@ -73,15 +74,17 @@ def show(args: argparse.Namespace) -> int:
     info, status = run.info(), run.status()
     saved = list_checkpoints(run.checkpoints)
     started, evaluations = _milestones(run)
+    predicted = _notebook(run.outputs).lines(run, info)
     if args.json:
         about = _RunLine(run, run.id, status, info).as_dict()
         about |= {"predictions": info.predictions}
+        about |= {"altered": {str(line.place): line.altered for line in predicted if line.altered}}
         about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
         about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
         about |= {"evaluations": [vars(event) for event in evaluations], "error": status.error}
         print_json(about)
         return DONE
-    for line in _description(run, info, status, started):
+    for line in _description(run, info, status, started, predicted):
         print(line)
     print()
     for line in _evaluation_table(evaluations):
@@ -91,6 +94,15 @@ def show(args: argparse.Namespace) -> int:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
         print(f"\nGo on with it: llmlab-run resume {spoken(run)}{more}")
     return DONE
+
+
+def _notebook(outputs: Path) -> Contents:
+    """What was predicted; one that cannot be read is no reason not to show a run."""
+    try:
+        return Notebook(outputs).read()
+    except LabError as error:
+        say(f"warning: {error}")
+        return Contents()
 
 
 def request(args: argparse.Namespace) -> int:
@@ -175,7 +187,9 @@ class _RunLine:
         return values | {name: getattr(status, name) for name in names}
 
 
-def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Started | None) -> Iterator[str]:
+def _description(
+    run: RunFolder, info: RunInfo, status: RunStatus, started: Started | None, predicted: Sequence[Line]
+) -> Iterator[str]:
     settings = info.settings
     yield f"{run.id}: {status.state} at step {status.step} of {settings.train.steps}"
     if status.error:
@@ -184,8 +198,8 @@ def _description(run: RunFolder, info: RunInfo, status: RunStatus, started: Star
     yield f"  begun        {text.clock(info.created)} ({text.ago(info.created)})"
     if info.parent:
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
-    for locked in filter(None, map(read_locked, info.predictions)):
-        yield f"  predicted    {stated(locked.prediction)}"
+    for line in predicted:
+        yield f"  predicted    {stated(line.locked.prediction)}{f'. {altered_sentence(line)}' if line.altered else ''}"
     if isinstance(settings, PretrainSettings):
         yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
     elif isinstance(settings, TaskSettings):

@@ -18,6 +18,7 @@ from llmlab.experiments.records import (
 )
 from llmlab.files import new_folder
 from llmlab.notebook.locked import lock
+from llmlab.notebook.seals import seal_new
 from llmlab.runs.launcher import require_free
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
@@ -46,18 +47,20 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
     for arm in record.arms:
         require_free(folder.run_of(arm, record.track))
     _require_text(record)
+    record = replace(record, predictions=lock(folder.subject, record.predictions))
     try:
         with new_folder(folder.path) as path:
             made = replace(folder, path=path)
             arms = {arm.name: ArmStatus() for arm in record.arms}
             made.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
-            made.write_record(replace(record, predictions=lock(folder.subject, record.id, record.predictions)))
+            made.write_record(record)
     except OSError as error:
         raise LabError(
             f"The experiment's folder could not be made in {folder.path.parent}.",
             f"{error}.",
             "Choose another --outputs folder.",
         ) from error
+    seal_new(folder, folder.subject, record.created, record.predictions)
 
 
 def _require_text(record: ExperimentRecord) -> None:

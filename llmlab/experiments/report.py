@@ -26,7 +26,7 @@ def write_report(
     taken = folder.recorded_status().active_seconds if seconds is None else seconds
     try:
         figures = draw_figures(results, folder.figures)
-        lines = list(_lines(record, results, figures, _entry(folder), taken))
+        lines = list(_lines(record, results, figures, entry_of(folder, record), taken))
         write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
     except OSError as error:
         raise LabError(
@@ -37,13 +37,17 @@ def write_report(
     return folder.report
 
 
-def _entry(folder: ExperimentFolder) -> Entry | None:
-    """What the notebook has about it, scored as far as it can be."""
+def entry_of(folder: ExperimentFolder, record: ExperimentRecord) -> Entry | None:
+    """What the notebook has about an experiment or a check, scored as far as it can be."""
+    book = Notebook(folder.outputs)
     try:
-        entries = Notebook(folder.outputs).refresh().entries
+        contents = book.refresh()
     except LabError:  # a notebook that cannot be read or written is no reason to have no report
-        return None
-    return next((entry for entry in entries if entry.full_name == folder.full_name), None)
+        try:
+            contents = book.read()
+        except LabError:
+            return None
+    return contents.about(folder, record.created)
 
 
 def _lines(
@@ -62,7 +66,7 @@ def _lines(
     yield from _section("Question", record.question)
     yield from _section("Hypothesis", f"{record.hypothesis}", f"Source: {record.source}.")
     yield from _section("What was varied", *_varied(record))
-    yield from _section("Prediction", *_prediction(entry))
+    yield from _section("Prediction", *_prediction(record, entry))
     yield "## What happened"
     yield ""
     if results.findings:
@@ -109,10 +113,10 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
     yield f"{text} {seeds}. {record.rule.text()}"
 
 
-def _prediction(entry: Entry | None) -> Iterator[str]:
+def _prediction(record: ExperimentRecord, entry: Entry | None) -> Iterator[str]:
     lines = entry.lines() if entry is not None else []
     if not lines:
-        yield "None was written before it began."
+        yield "It cannot be read any more." if record.predictions else "None was written before it began."
         return
     for line in lines:
         yield f"- {outcome_sentence(line)}"
@@ -120,13 +124,15 @@ def _prediction(entry: Entry | None) -> Iterator[str]:
 
 def _surprise(entry: Entry | None) -> Iterator[str]:
     lines = entry.lines() if entry is not None else []
-    told = [line for line in lines if line.score is not None and line.score.surprise is not None]
+    told = [line for line in lines if line.surprise is not None]
+    if any(line.altered for line in lines) and not told:
+        yield "What was predicted was altered, so nothing here can be called surprising."
+        return
     if not told:
         yield "Nobody predicted anything that could be scored, so nothing here can be called surprising."
         return
     for line in told:
-        assert line.score is not None
-        yield f"- `{line.locked.prediction}`: {surprise_text(line.score.surprise)}."
+        yield f"- `{line.locked.prediction}`: {surprise_text(line.surprise)}."
 
 
 def _ask(record: ExperimentRecord) -> str:

@@ -17,14 +17,15 @@ WINDOW = 20
 
 @dataclass(frozen=True)
 class Statement:
-    """One scored prediction that named its confidence. time: when it was scored, Unix seconds."""
+    """One scored prediction that named its confidence. time: when it was scored, Unix seconds. altered: a miss for
+    that reason alone."""
 
     time: float
     confidence: float
     right: bool
     brier: float
-    surprise: float
     label: str = ""
+    altered: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Calibration:
     high: float
     bins: tuple[Bin, ...]
     over_time: tuple[Moment, ...]
+    altered: int
 
     @property
     def verdict(self) -> str:
@@ -76,6 +78,9 @@ class Calibration:
             f"{self.right} of {self.count} came true ({100 * self.right / self.count:.0f} %), "
             f"and {100 * self.confidence:.0f} % was stated on average."
         )
+        if self.altered:
+            words = "was altered and counts as a miss" if self.altered == 1 else "were altered and count as misses"
+            said += f" {self.altered} {words}."
         if self.low <= self.confidence <= self.high:
             return f"{said} That fits, as far as {self.count} statement{'' if self.count == 1 else 's'} can tell."
         word = "Too sure" if self.confidence > self.high else "Not sure enough"
@@ -101,6 +106,7 @@ def calibration(statements: Sequence[Statement]) -> Calibration:
         *interval,
         bins=tuple(bins),
         over_time=tuple(_moment(ordered[max(0, end - WINDOW) : end]) for end in range(1, len(ordered) + 1)),
+        altered=sum(s.altered for s in ordered),
     )
 
 

@@ -10,7 +10,16 @@ from llmlab.errors import LabError
 from llmlab.files import write_atomic
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, Line, statements
-from llmlab.notebook.words import SURPRISING, outcome_text, remarks, state_words, stated, surprise_text, verdict
+from llmlab.notebook.words import (
+    SURPRISING,
+    altered_sentence,
+    outcome_text,
+    remarks,
+    state_words,
+    stated,
+    surprise_text,
+    verdict,
+)
 
 # A list of surprises is there to be read.
 _MOST_SURPRISES = 10
@@ -77,7 +86,12 @@ def _entry(entry: Entry) -> Iterator[str]:
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
     for line in entry.lines():
         yield _row(line)
-    notes = [f"- {_plain(stated(line.locked.prediction))}: {note}" for line in entry.lines() for note in remarks(line)]
+    notes = [
+        f"- {_plain(stated(line.locked.prediction))}: {_plain(note)}"
+        for line in entry.lines()
+        for note in [altered_sentence(line), *remarks(line)]
+        if note
+    ]
     if notes:
         yield ""
         yield from notes
@@ -89,10 +103,10 @@ def _entry(entry: Entry) -> Iterator[str]:
 def _row(line: Line) -> str:
     prediction, score = line.locked.prediction, line.score
     cells = [_plain(stated(prediction))]
-    if score is None:
-        cells += ["–"] * 6
+    cells += ["–" if score is None else _plain(outcome_text(prediction, score)), verdict(line) or "–"]
+    if score is None or line.altered:
+        cells += ["–"] * 4
     else:
-        cells += [_plain(outcome_text(prediction, score)), verdict(prediction, score)]
         cells += [_number(value) for value in (score.distance, score.brier, score.interval, score.surprise)]
     return f"| {' | '.join(cells)} |"
 

@@ -1,47 +1,83 @@
-"""The notebook of an outputs folder: outputs/notebook/*.json, one file an entry.
+"""The notebook of an outputs folder: outputs/notebook/*.json, one file an entry, and seals.jsonl.
 
-Entries follow from what was locked in run.json, experiment.json and paper.json: `refresh()` makes those that are
-missing and scores those whose outcome is known. So it does not matter who starts a run, and nothing is lost when a
-program ends between two writes. Once made, an entry outlives its run.
+Entries follow from what was locked in run.json, experiment.json and paper.json: `refresh()` seals what is not sealed
+yet (llmlab.notebook.seals), makes the entries that are missing, and scores those whose outcome is known. So it does not
+matter who starts a run, and nothing is lost when a program ends between two writes. Once made, an entry outlives its
+run; of a run that was renamed it takes the new name, by the moment at which that was made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LabError, UsageError
-from llmlab.experiments.records import ExperimentFolder, list_experiments
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
 from llmlab.files import read_json, write_json
-from llmlab.notebook.entries import Entry, full_name_of, judged, read_entry, scored, with_sentence
-from llmlab.notebook.locked import lock
+from llmlab.notebook.entries import (
+    ENTRY_FORMAT,
+    Entry,
+    Line,
+    Record,
+    full_name_of,
+    judged,
+    read_entry,
+    scored,
+    with_seals,
+    with_sentence,
+)
+from llmlab.notebook.locked import lock, read_locked
 from llmlab.notebook.outcomes import Outcomes, check_facts, experiment_facts, read_facts
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHECK, EXPERIMENT, RUN
+from llmlab.notebook.seals import (
+    CHAIN,
+    LATE,
+    NOTEBOOK,
+    PREDICTED,
+    SCORED,
+    Chain,
+    Seal,
+    append,
+    free_id,
+    held,
+    read_chain,
+)
 from llmlab.papers.checks import CheckFolder, list_checks
 from llmlab.papers.settings import TaskSettings
 from llmlab.records import to_plain
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.registry import list_runs
+from llmlab.runs.worker_folder import WorkerFolder
 from llmlab.settings import PretrainSettings
 
-NOTEBOOK = "notebook"  # the folder beside the tracks
-# Whoever holds the lock reads run files and writes a few small ones.
-_LOCK_SECONDS = 30.0
+_LARGEST = 1 << 24  # bytes of an entry's file: the curves of a thousand predictions have less
 
 
 @dataclass(frozen=True)
 class Contents:
     """All that is there, newest first. damaged: what cannot be read, as sentences. fresh: ids just scored."""
 
-    entries: list[Entry]
-    damaged: list[str]
-    fresh: list[str]
+    entries: list[Entry] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+
+    def about(self, folder: WorkerFolder, created: float) -> Entry | None:
+        """The entry on the run, experiment or check of that folder, which was made at that time."""
+        key = (folder.full_name, created)
+        return next((entry for entry in self.entries if (entry.full_name, entry.created) == key), None)
+
+    def lines(self, folder: RunFolder | ExperimentFolder, record: RunInfo | ExperimentRecord) -> list[Line]:
+        """What was predicted of a run, experiment or check; as its record has it without an entry."""
+        entry = self.about(folder, record.created)
+        if entry is None:
+            kind = folder.subject if isinstance(folder, ExperimentFolder) else RUN
+            entry = Entry("", kind, folder.id, str(folder.path), "", record.created, predictions=record.predictions)
+        return entry.lines()
 
 
 class Notebook:
@@ -55,43 +91,42 @@ class Notebook:
         return self._outputs / NOTEBOOK
 
     def read(self) -> Contents:
-        """What is written there, whether or not something new could be scored."""
-        entries, damaged = [], []
-        with contextlib.suppress(OSError):  # none yet
-            for path in sorted(self.folder.glob("*.json")):
-                entry = _read(path)
-                if isinstance(entry, str):
-                    damaged.append(entry)
-                else:
-                    entries.append(entry)
-        entries.sort(key=lambda entry: (entry.created, entry.id), reverse=True)
-        return Contents(entries, damaged, [])
+        """What is written there, whether or not something new could be scored. Raises LabError when the seals cannot be
+        read."""
+        found = self._look()
+        entries = sorted(found.entries.values(), key=lambda entry: (entry.created, entry.id), reverse=True)
+        return Contents(entries, found.damaged)
 
     def refresh(self) -> Contents:
-        """Makes the entries that are missing, scores what can be scored, and reads all. Raises LabError.
+        """Seals and makes what is missing, scores what can be scored, and reads all. Raises LabError.
 
         A result that cannot be read keeps nothing from the others: its entry waits, and `damaged` says why.
         """
-        subjects = list(self._subjects())
-        if not subjects and not self.folder.is_dir():
-            return Contents([], [], [])
-        with self._locked():
-            before = self.read()
-            known = {(entry.subject, entry.full_name, entry.created): entry for entry in before.entries}
-            fresh, damaged = [], []
-            for subject in subjects:
-                old = known.get((subject.kind, full_name_of(subject.folder), subject.created))
-                entry = self._taken_up(subject, old)
-                try:
-                    outcomes = subject.outcomes(entry) if entry.scored_at is None else None
-                except LabError as error:
-                    outcomes = None
-                    damaged.append(f"{subject.about}: {error}")
-                if outcomes is not None:
-                    entry = scored(entry, outcomes)
-                    fresh.append(entry.id)
-                if entry != old:
-                    self._write(entry)
+        if not self.folder.is_dir() and not list(self._subjects(())):
+            return Contents()
+        with held(self.folder):
+            found = self._sealed(self._look())
+            fresh, damaged, changed = [], [], []
+            for entry in found.entries.values():
+                subject = found.subjects.get(entry.id)
+                old = found.files.get(entry.id)
+                if old is None and (entry.id in found.unreadable or entry.scored_at is not None):
+                    continue  # removed by hand: it is shown from its seals
+                if old is None and subject is None:
+                    continue  # nothing is known of it but its seals
+                now = replace(entry, format=ENTRY_FORMAT) if subject is None else _taken_up(entry, subject)
+                if old is None or now.as_dict() != old.as_dict():
+                    self._write(found.chain, [now])  # so that an entry is there before it is scored
+                if subject is not None and (old is None or old.scored_at is None):
+                    try:
+                        outcomes = subject.outcomes(now)
+                    except LabError as error:
+                        outcomes = None
+                        damaged.append(f"{subject.about}: {error}")
+                    if outcomes is not None:
+                        changed.append(_scored_once(now, outcomes))
+                        fresh.append(now.id)
+            self._write(found.chain, changed)
             contents = self.read()
         return replace(contents, damaged=[*contents.damaged, *damaged], fresh=fresh)
 
@@ -123,7 +158,7 @@ class Notebook:
                 f"It has {status.state}: what became of it is known.",
                 "Predict the next one: llmlab-run pretrain --predict val_loss=1.9..2.2@80%",
             )
-        locked = lock(RUN, run.id, predictions, at_step=status.step)
+        locked = lock(RUN, predictions, at_step=status.step)
         run.write_info(replace(info, predictions=[*info.predictions, *locked]))
         self.refresh()
         return self.find(run.full_name)
@@ -143,62 +178,80 @@ class Notebook:
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
-    def _subjects(self) -> Iterator[_Subject]:
-        yield from self._runs()
-        yield from self._experiments()
-        yield from self._checks()
+    def _look(self, chain: Chain | None = None) -> _Found:
+        """Everything that is there, compared. chain: where it was read already."""
+        chain = read_chain(self.folder) if chain is None else chain
+        files, unreadable, damaged = {}, set(), []
+        with contextlib.suppress(OSError):  # none yet
+            for path in sorted(self.folder.glob("*.json")):
+                read = _read(path)
+                if isinstance(read, str):
+                    damaged.append(read)
+                    unreadable.add(path.stem)
+                else:
+                    files[path.stem] = read
+        entries = {entry.id: entry for entry in _from_seals(chain) if entry.id not in files} | files
+        for first in _first_seals(chain):  # what it is about was sealed, too
+            if first.entry in files:
+                entries[first.entry] = replace(entries[first.entry], subject=first.subject, created=first.created)
+        subjects, new = _matched(list(entries.values()), list(self._subjects(entries.values())))
+        for id, entry in entries.items():
+            subject = subjects.get(id)
+            record = Record(subject.record, subject.predictions) if subject is not None else None
+            seals = chain.of(id)
+            here = id in files or (id not in unreadable and not any(seal.what == SCORED for seal in seals))
+            entries[id] = with_seals(entry, seals, record, here=here)
+            damaged += [
+                f"{entry.about}: prediction {place + 1} cannot be read."
+                for place, sealed in entries[id].sealed.items()
+                if sealed.locked is None
+            ]
+        if chain.missing:
+            lines = "1 seal is" if chain.missing == 1 else f"{chain.missing} seals are"
+            damaged.append(f"{lines} missing from the notebook: lines were taken out of {self.folder / CHAIN}.")
+        return _Found(chain, files, unreadable, entries, subjects, new, damaged)
 
-    def _runs(self) -> Iterator[_Subject]:
-        for run in list_runs(self._outputs):
+    def _sealed(self, found: _Found) -> _Found:
+        """With a seal on every prediction that has none, and on the scores from before there were seals."""
+        seals = [seal for entry in found.entries.values() for seal in _open(entry, found.subjects.get(entry.id))]
+        chain = found.chain
+        for subject in found.new:
+            taken = replace(chain, seals=[*chain.seals, *seals])
+            entry = _new_entry(free_id(self.folder, taken, subject.kind, subject.about), subject)
+            seals += _open(entry, subject)
+        if not seals:
+            return found
+        return self._look(append(self.folder, chain, seals))
+
+    def _subjects(self, entries: Collection[Entry]) -> Iterator[_Subject]:
+        """What has predictions, or had them: an entry is about it."""
+        known = {(entry.subject, entry.created) for entry in entries}
+
+        def concerns(kind: str, record: Path) -> bool:
             # Only the predictions are looked for: most runs have none, and their settings need not be understood.
-            if (read_json(run.run_json) or {}).get("predictions"):
-                with contextlib.suppress(LabError):  # a damaged run.json tells nothing
-                    yield _run_subject(run, run.info())
+            values = read_json(record) or {}
+            created = values.get("created")
+            return bool(values.get("predictions")) or (isinstance(created, float) and (kind, created) in known)
 
-    def _experiments(self) -> Iterator[_Subject]:
+        # A damaged record tells nothing.
+        for run in list_runs(self._outputs):
+            if concerns(RUN, run.run_json):
+                with contextlib.suppress(LabError):
+                    yield _run_subject(run, run.info())
         for folder in list_experiments(self._outputs):
-            if (read_json(folder.experiment_json) or {}).get("predictions"):
+            if concerns(EXPERIMENT, folder.experiment_json):
                 with contextlib.suppress(LabError):
                     yield _experiment_subject(folder)
-
-    def _checks(self) -> Iterator[_Subject]:
-        for folder in list_checks(self._outputs):
-            if (read_json(folder.experiment_json) or {}).get("predictions"):
+        for check in list_checks(self._outputs):
+            if concerns(CHECK, check.experiment_json):
                 with contextlib.suppress(LabError):
-                    yield _check_subject(folder)
-
-    def _taken_up(self, subject: _Subject, old: Entry | None) -> Entry:
-        """The entry of a subject; predictions that were added since are added to it too. What is there never changes:
-        a file that was edited after the start shows in its seal."""
-        if old is None:
-            return Entry(
-                self._free_id(subject),
-                subject.kind,
-                subject.about,
-                subject.folder,
-                subject.title,
-                subject.created,
-                subject.steps,
-                subject.predictions,
-            )
-        more = subject.predictions[len(old.predictions) :]
-        return replace(old, predictions=[*old.predictions, *more]) if more and old.scored_at is None else old
-
-    def _free_id(self, subject: _Subject) -> str:
-        stem = f"{subject.kind}-{re.sub(r'[^A-Za-z0-9._+-]', '-', subject.about)}"
-        name, number = stem, 1
-        while (self.folder / f"{name}.json").exists():
-            number += 1
-            name = f"{stem}-{number}"
-        return name
+                    yield _check_subject(check)
 
     def _outcomes_now(self, entry: Entry) -> Outcomes:
-        for subject in self._subjects():
-            found = (subject.kind, full_name_of(subject.folder), subject.created)
-            if found == (entry.subject, entry.full_name, entry.created):
-                outcomes = subject.now(entry)
-                if outcomes is not None:
-                    return outcomes
+        subject = self._look().subjects.get(entry.id)
+        outcomes = subject.now(entry) if subject is not None else None
+        if outcomes is not None:
+            return outcomes
         raise LabError(
             f"Nothing can be said yet about what was predicted of {entry.about}.",
             "It has no results, or it is gone.",
@@ -206,42 +259,61 @@ class Notebook:
         )
 
     def _change(self, entry_id: str, change: Callable[[Entry], Entry]) -> Entry:
-        with self._locked():
-            now = _read(self.folder / f"{entry_id}.json")
-            if isinstance(now, str):
-                raise LabError("The entry could not be changed.", now)
+        with held(self.folder):
+            found = self._sealed(self._look())
+            if entry_id not in found.files:
+                why = "Its file in the notebook was removed, or cannot be read."
+                raise LabError("The entry could not be changed.", why, "Put the file back.")
+            now = found.entries[entry_id]
             changed = change(now)
             if changed != now:
-                self._write(changed)
-            return changed
+                self._write(found.chain, [changed])
+            return self._look().entries[entry_id]
 
-    def _write(self, entry: Entry) -> None:
-        write_json(self.folder / f"{entry.id}.json", to_plain(entry.as_dict()))
+    def _write(self, chain: Chain, entries: Sequence[Entry]) -> None:
+        """Seals the scores that are new, then writes the entries."""
+        seals = []
+        for entry in entries:
+            newest = {seal.place: seal.values for seal in chain.of(entry.id) if seal.what == SCORED}
+            for place, values in enumerate(entry.scores):
+                plain = to_plain(values)
+                if plain and plain != newest.get(place):
+                    seals.append(Seal(SCORED, entry.id, place, plain))
+        append(self.folder, chain, seals)
+        for entry in entries:
+            write_json(self.folder / f"{entry.id}.json", to_plain(entry.as_dict()))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        import filelock  # seldom needed, and 25 ms of every start
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock", timeout=_LOCK_SECONDS):
-                yield
-        except filelock.Timeout as error:
-            why = "Another program holds it and did not let go."
-            raise LabError("The notebook cannot be changed now.", why, "Try again.") from error
-        except OSError as error:
-            raise LabError("The notebook could not be written.", str(error), "Make room, or try again.") from error
+@dataclass(frozen=True)
+class _Found:
+    """What is in a notebook's folder.
+
+    files: by id, what can be read, as it stands there; unreadable: ids of the others.
+    entries: by id, compared with seals and records, those whose file is gone among them. subjects: by the entry's id,
+    what it is about, where that is still there; new: those without an entry.
+    """
+
+    chain: Chain
+    files: dict[str, Entry]
+    unreadable: set[str]
+    entries: dict[str, Entry]
+    subjects: dict[str, _Subject]
+    new: list[_Subject]
+    damaged: list[str]
 
 
 @dataclass(frozen=True)
 class _Subject:
     """A run, experiment or check about which something was predicted.
 
-    outcomes: what became of it, None before it has finished. now: the same with what there is already.
+    record: the file's name that says what was asked. begun: its first step was made. outcomes: what became of it, None
+    before it has finished. now: the same with what there is already.
     """
 
     kind: str
     about: str
+    record: str
+    begun: bool
     folder: str
     title: str
     created: float
@@ -258,40 +330,145 @@ def _run_subject(run: RunFolder, info: RunInfo) -> _Subject:
     def outcomes(entry: Entry) -> Outcomes | None:
         return now(entry) if run.recorded_status().state == "finished" else None
 
-    steps = info.settings.train.steps
+    steps, begun = info.settings.train.steps, run.recorded_status().step > 0
     title = title_of(info.settings)
-    return _Subject(RUN, run.id, str(run.path), title, info.created, steps, info.predictions, outcomes, now)
+    return _Subject(
+        RUN,
+        run.id,
+        run.run_json.name,
+        begun,
+        str(run.path),
+        title,
+        info.created,
+        steps,
+        info.predictions,
+        outcomes,
+        now,
+    )
 
 
 def _experiment_subject(folder: ExperimentFolder) -> _Subject:
-    record = folder.record()
-
-    def now(_entry: Entry) -> Outcomes | None:
-        return experiment_facts(folder)
-
     def outcomes(_entry: Entry) -> Outcomes | None:
         facts = experiment_facts(folder)
         return facts if facts is not None and facts.results.complete else None
 
+    record = folder.record()
     runs = f"an experiment of {len(record.arms)} run{'' if len(record.arms) == 1 else 's'}"
     title = f"{record.title}, {runs if record.arms else f'a look at {record.subject}'}"
-    return _Subject(
-        EXPERIMENT, folder.id, str(folder.path), title, record.created, 0, record.predictions, outcomes, now
-    )
+    return _planned_subject(folder, record, title, outcomes, lambda _entry: experiment_facts(folder))
 
 
 def _check_subject(folder: CheckFolder) -> _Subject:
-    record = folder.record()
-
-    def now(_entry: Entry) -> Outcomes | None:
-        return check_facts(folder)
-
     def outcomes(_entry: Entry) -> Outcomes | None:
         # Until it has finished, verdicts on what is there so far may still change.
         return check_facts(folder) if folder.recorded_status().state == "finished" else None
 
+    record = folder.record()
     title = f"{record.title}: does it hold here?"
-    return _Subject(CHECK, folder.id, str(folder.path), title, record.created, 0, record.predictions, outcomes, now)
+    return _planned_subject(folder, record, title, outcomes, lambda _entry: check_facts(folder))
+
+
+def _planned_subject(
+    folder: ExperimentFolder,
+    record: ExperimentRecord,
+    title: str,
+    outcomes: Callable[[Entry], Outcomes | None],
+    now: Callable[[Entry], Outcomes | None],
+) -> _Subject:
+    status = folder.recorded_status()
+    begun = status.state != "planned" or any(arm.state != "planned" for arm in status.arms.values())
+    return _Subject(
+        folder.subject,
+        folder.id,
+        folder.experiment_json.name,
+        begun,
+        str(folder.path),
+        title,
+        record.created,
+        0,
+        record.predictions,
+        outcomes,
+        now,
+    )
+
+
+def _matched(entries: Sequence[Entry], subjects: Sequence[_Subject]) -> tuple[dict[str, _Subject], list[_Subject]]:
+    """By its entry's id, what each entry is about; and what has none. Of that name and moment, or renamed since."""
+    left = {(subject.kind, subject.created, full_name_of(subject.folder)): subject for subject in subjects}
+    found = {}
+    for entry in entries:
+        if (key := (entry.subject, entry.created, entry.full_name)) in left:
+            found[entry.id] = left.pop(key)
+    for entry in entries:
+        renamed = [key for key in left if key[:2] == (entry.subject, entry.created)]
+        if entry.id not in found and renamed:
+            found[entry.id] = left.pop(renamed[0])
+    return found, list(left.values())
+
+
+def _new_entry(id: str, subject: _Subject) -> Entry:
+    """With its predictions as they are written: nothing more, nothing that cannot be written again."""
+    read = [read_locked(values) for values in subject.predictions]
+    predictions = [{} if locked is None else locked.as_dict() for locked in read]
+    return Entry(
+        id,
+        subject.kind,
+        subject.about,
+        subject.folder,
+        subject.title,
+        subject.created,
+        subject.steps,
+        predictions,
+    )
+
+
+def _taken_up(entry: Entry, subject: _Subject) -> Entry:
+    """The entry with what its subject is called now; where it was made from its seals alone, with all about it."""
+    new = _new_entry(entry.id, subject)
+    if not entry.title:
+        return replace(new, predictions=entry.predictions, sealed=entry.sealed)
+    return replace(entry, about=new.about, folder=new.folder, format=ENTRY_FORMAT)
+
+
+def _scored_once(entry: Entry, outcomes: Outcomes) -> Entry:
+    """Scored, but for what was sealed already: that is scored again only on request."""
+    new = scored(entry, outcomes)
+    kept = [*entry.scores, *({} for _ in new.scores)]
+    return replace(new, scores=[old or now for old, now in zip(kept, new.scores, strict=False)])
+
+
+def _open(entry: Entry, subject: _Subject | None) -> list[Seal]:
+    """The seals that an entry still needs: on predictions, and on scores from before there were any."""
+    seals = []
+    name, folder = (subject.about, subject.folder) if subject is not None else (entry.about, entry.folder)
+    about = full_name_of(folder)
+    known = entry.predictions if not entry.sealed else []
+    for place, values in enumerate([*known, *(subject.predictions[len(known) :] if subject is not None else [])]):
+        locked = read_locked(values) if place not in entry.sealed else None
+        if locked is None:
+            continue
+        found = locked.found(entry.subject, name)
+        if not found and not locked.at_step and subject is not None and subject.begun:
+            found = LATE
+        seals.append(Seal(PREDICTED, entry.id, place, locked.as_dict(), entry.subject, about, entry.created, found))
+    if entry.format < ENTRY_FORMAT and not entry.sealed:
+        seals += [Seal(SCORED, entry.id, place, values) for place, values in enumerate(entry.scores) if values]
+    return seals
+
+
+def _first_seals(chain: Chain) -> list[Seal]:
+    """The first of each entry."""
+    first: dict[str, Seal] = {}
+    for seal in chain.seals:
+        if seal.what == PREDICTED:
+            first.setdefault(seal.entry, seal)
+    return list(first.values())
+
+
+def _from_seals(chain: Chain) -> Iterator[Entry]:
+    """Every entry as far as its seals tell."""
+    for seal in _first_seals(chain):
+        yield Entry(seal.entry, seal.subject, seal.about.rpartition("/")[2], seal.about, "", seal.created)
 
 
 def title_of(settings: RunSettings) -> str:
@@ -309,7 +486,10 @@ def title_of(settings: RunSettings) -> str:
 
 def _read(path: Path) -> Entry | str:
     """The entry in a file, or why there is none, as a sentence."""
-    values = read_json(path)
+    try:
+        values = read_json(path) if path.stat().st_size <= _LARGEST else None
+    except OSError:
+        values = None
     if values is None:
         return f"{path.name} cannot be read: it is no JSON object."
     try:

@@ -6,6 +6,7 @@ from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, Entry, Line
 from llmlab.notebook.predictions import Prediction, number_text, said
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT
 from llmlab.notebook.scoring import Score
+from llmlab.notebook.seals import BEFORE, LATE
 
 STATES = {OPEN: "waiting", TO_JUDGE: "to judge", TO_LEARN: "to learn from", DONE: "done"}
 # In bits: from there on an outcome is a surprise (one in four), and a great one (one in thirty-two).
@@ -36,8 +37,13 @@ def outcome_text(prediction: Prediction, score: Score) -> str:
     return f"{score.outcome:,.0f}" if abs(score.outcome) >= 10_000 else f"{score.outcome:.4g}"
 
 
-def verdict(prediction: Prediction, score: Score) -> str:
-    """`inside`, `outside`, `right`, `wrong`, or how far away."""
+def verdict(line: Line) -> str:
+    """`inside`, `outside`, `right`, `wrong`, or how far away; `altered`; empty when nothing can be said."""
+    prediction, score = line.locked.prediction, line.score
+    if line.altered:
+        return "altered"
+    if score is None:
+        return ""
     if prediction.kind in (CHOICE, TEXT):
         return "right" if score.right else "wrong"
     if score.right is not None:
@@ -46,25 +52,36 @@ def verdict(prediction: Prediction, score: Score) -> str:
 
 
 def outcome_sentence(line: Line) -> str:
-    """`Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.053: inside.`"""
+    """`Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.053: inside.`, or what was altered."""
     prediction, score = line.locked.prediction, line.score
-    words = f"Your prediction: {stated(prediction)}."
+    words, judged = f"Your prediction: {stated(prediction)}.", verdict(line)
     if score is None:
-        return f"{words} {_missing(line)}"
-    if prediction.kind == TEXT:
-        return f"{words} You judged it {verdict(prediction, score)}."
-    judged = verdict(prediction, score)
-    words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
-    return f"{words}{f': {judged}' if judged else ''}."
+        words += "" if line.altered else f" {_missing(line)}"
+    elif prediction.kind == TEXT:
+        words += f" You judged it {score.outcome if line.altered else judged}."
+    else:
+        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
+        words += f": {judged}." if judged and not line.altered else "."
+    return f"{words} {altered_sentence(line)}".rstrip()
+
+
+def altered_sentence(line: Line) -> str:
+    """`Altered: run.json was changed after it was locked. It counts as a miss.`; empty when it was not."""
+    if not line.altered:
+        return ""
+    counts = line.locked.prediction.confidence is not None
+    return f"Altered: {line.altered}.{' It counts as a miss.' if counts else ''}"
 
 
 def remarks(line: Line) -> list[str]:
-    """What makes a prediction count less: it was late, or its file was changed."""
+    """What else is to be known of a prediction: it was late, or sealed late."""
     found = []
     if line.locked.at_step:
         found.append(f"made at step {line.locked.at_step:,}, so it does not count in the calibration")
-    if not line.sound:
-        found.append("not as it was when it was locked, so it does not count in the calibration")
+    elif line.found == LATE:
+        found.append("sealed only after the first step, so it does not count in the calibration")
+    elif line.found == BEFORE:
+        found.append("made before version 0.5, so it was not sealed at the start")
     return found
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.experiments.report import entry_of
 from llmlab.files import write_atomic
-from llmlab.notebook.locked import read_locked
-from llmlab.notebook.quantities import CHECK, CLAIM
-from llmlab.notebook.words import said
+from llmlab.notebook.entries import Entry
+from llmlab.notebook.quantities import CLAIM
+from llmlab.notebook.words import altered_sentence, said
 from llmlab.papers.charts import Table
 from llmlab.papers.figures import draw_charts
 from llmlab.papers.records import CheckResult, Verdict, read_paper
@@ -19,13 +20,13 @@ def write_check_report(folder: ExperimentFolder, record: ExperimentRecord, resul
     """Draws the figures and writes report.md; returns it. Raises OSError."""
     for verdict in result.verdicts:
         draw_charts(verdict.charts, folder.figures)
-    lines = list(_lines(record, result))
+    lines = list(_lines(record, result, entry_of(folder, record)))
     write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
     return folder.report
 
 
-def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
-    paper, predicted = read_paper(result.paper), dict(_predictions(record))
+def _lines(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -> Iterator[str]:
+    paper, predicted = read_paper(result.paper), dict(_predictions(entry))
     yield f"# {paper.title}: does it hold here?"
     yield ""
     yield "| claim | verdict | statistic | interval | p | the paper's own criterion |"
@@ -73,14 +74,14 @@ def _lines(record: ExperimentRecord, result: CheckResult) -> Iterator[str]:
         yield f"- {name[:1].upper()}{name[1:]}: {value}"
 
 
-def _predictions(record: ExperimentRecord) -> Iterator[tuple[str, str]]:
+def _predictions(entry: Entry | None) -> Iterator[tuple[str, str]]:
     """Claims with what was expected of each."""
-    for values in record.predictions:
-        locked = read_locked(values)
-        if locked is not None and locked.sound(CHECK, record.id) and locked.prediction.quantity.startswith(CLAIM):
-            sure = locked.prediction.confidence
-            words = said(locked.prediction) + (f", {sure:.0%} sure" if sure is not None else "")
-            yield locked.prediction.quantity.rpartition("/")[2], words
+    for line in entry.lines() if entry is not None else []:
+        prediction = line.locked.prediction
+        if prediction.quantity.startswith(CLAIM):
+            sure = "" if prediction.confidence is None else f", {prediction.confidence:.0%} sure"
+            altered = f". {altered_sentence(line)}" if line.altered else ""
+            yield prediction.about.label, f"{said(prediction)}{sure}{altered}"
 
 
 def _row(verdict: Verdict) -> str:

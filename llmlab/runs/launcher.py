@@ -22,6 +22,7 @@ from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import RUN
+from llmlab.notebook.seals import seal_new
 from llmlab.papers.settings import TaskSettings
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
@@ -86,7 +87,7 @@ def create_run(
         preset=preset,
         parent=origin,
         watched=watched,
-        predictions=lock(RUN, name, predictions),
+        predictions=lock(RUN, predictions),
         code_version=__version__,
     )
     require_free(run)
@@ -96,6 +97,7 @@ def create_run(
         raise LabError(
             f"The run's folder could not be made in {outputs / track}.", str(error), "Choose another --outputs folder."
         ) from error
+    seal_new(run, RUN, info.created, info.predictions)
     return run
 
 

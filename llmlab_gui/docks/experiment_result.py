@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from PySide6.QtWidgets import (
 from llmlab.errors import LabError
 from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.experiments.records import ExperimentRecord
-from llmlab.notebook.locked import read_locked
+from llmlab.notebook.entries import Line
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts.picture import save_csv, save_picture
@@ -92,8 +93,10 @@ class ExperimentResultDock(LabDock):
             button.clicked.connect(self._logs_chosen)
         self.desk.outcome_changed.connect(self._refresh)
         self.desk.changed.connect(self._update_empty)
+        self.lab.notebook.changed.connect(self._draw)
         theme_notifier.changed.connect(self._refresh)
         self._refresh()
+        self.lab.notebook.refresh()
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
@@ -144,7 +147,8 @@ class ExperimentResultDock(LabDock):
         chart = next((chart for chart in charts if chart.name == wanted), None)
         row = self.desk.current()
         first = chart is not None and chart is charts[0]
-        self.chart.show_chart(chart, expectations(row.record) if first and row is not None else ())
+        lines = self.lab.notebook.lines(row.folder, row.record) if first and row is not None else []
+        self.chart.show_chart(chart, expectations(row.record, lines) if row is not None else ())
         self.log_x.setChecked(self.chart.log_x)
         self.log_y.setChecked(self.chart.log_y)
 
@@ -177,22 +181,20 @@ class ExperimentResultDock(LabDock):
                 self.lab.error_raised.emit(error)
 
 
-def expectations(record: ExperimentRecord) -> list[Expected]:
+def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:
     """What was predicted of the main chart's axes: where its lowest point lies, and how low that is."""
     found = []
     varied = all(next(iter(arm.varied.values()), None) == arm.x for arm in record.arms)  # x is what is varied
-    for values in record.predictions:
-        locked = read_locked(values)
-        if locked is None:
-            continue
-        stated = locked.prediction
+    for line in lines:
+        stated = line.locked.prediction
         on_x, on_y = stated.quantity in _ON_X and varied, stated.quantity in _ON_Y
         low, high = stated.low, stated.high
         if stated.choice:
             low = high = _as_number(stated.choice)
         if (on_x or on_y) and low is not None and high is not None:
             sure = "" if stated.confidence is None else f", {100 * stated.confidence:.0f} % sure"
-            found.append(Expected(on_x, low, high, f"you expected{sure}"))
+            altered = " (altered since)" if line.altered else ""
+            found.append(Expected(on_x, low, high, f"you expected{sure}{altered}"))
     return found
 
 

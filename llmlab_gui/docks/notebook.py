@@ -266,11 +266,10 @@ class NotebookDock(LabDock):
         self.lab.dock_requested.emit("setup")
 
     def _fill_surprises(self) -> None:
-        bits = {id(line): line.score.surprise or 0.0 for line in self.model.lines if line.score is not None}
-        lines = [line for line in self.model.lines if bits.get(id(line), 0.0) >= SURPRISING]
+        lines = [line for line in self.model.lines if (line.surprise or 0.0) >= SURPRISING]
         self.surprises.clear()
-        for line in sorted(lines, key=lambda line: -bits[id(line)]):
-            words = f"{surprise_text(bits[id(line)])} · {line.entry.about}\n{outcome_sentence(line)}"
+        for line in sorted(lines, key=lambda line: -(line.surprise or 0.0)):
+            words = f"{surprise_text(line.surprise)} · {line.entry.about}\n{outcome_sentence(line)}"
             words += f"\nLearned: {line.entry.learned}" if line.entry.learned else ""
             item = QListWidgetItem(words)
             item.setData(Qt.ItemDataRole.UserRole, (line.entry.id, line.place))

@@ -122,7 +122,7 @@ class ResultChart(NotebookChart):
             legend = [*legend, CurveStyle(QColor(theme.quiet), "predicted", dotted=True)]
         outcome = self._outcome(line)
         if outcome is not None:
-            right = line.score is not None and line.score.right
+            right = line.score is not None and line.score.right and not line.altered
             style = CurveStyle(
                 QColor(theme.good if right else theme.bad), "outcome", markers="star", marker_size=14, z=5
             )
@@ -191,7 +191,7 @@ class StatedChart(NotebookChart):
         keys, legend = {"stated"}, [stated]
         top = float(y.max()) if len(y) else 1.0
         if came is not None:
-            right = line.score is not None and line.score.right
+            right = line.score is not None and line.score.right and not line.altered
             style = CurveStyle(QColor(theme.good if right else theme.bad), "outcome", width=2.0, z=3)
             self.set_curve("outcome", np.array([came, came]), np.array([0.0, top]), style)
             keys, legend = keys | {"outcome"}, [*legend, style]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from llmlab.notebook.entries import OPEN, Line
 from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
-from llmlab.notebook.words import outcome_sentence, remarks, surprise_text
+from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, surprise_text
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.docks.base import EmptyState, QuietLabel
 from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
+from llmlab_gui.theme import current_theme, theme_notifier
 
 
 class NotebookDetail(QWidget):
@@ -33,6 +35,7 @@ class NotebookDetail(QWidget):
             self._charts.addWidget(shown)
         self.sentence, self.scores = QLabel(), QuietLabel()
         self.sentence.setWordWrap(True)
+        self.sentence.setTextFormat(Qt.TextFormat.RichText)
         self.sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.came_right, self.came_wrong = QPushButton("It was right"), QPushButton("It was wrong")
         self.came, self.came_save = QLineEdit(), QPushButton("Save")
@@ -70,6 +73,7 @@ class NotebookDetail(QWidget):
         self.save.clicked.connect(self._learn)
         self.learn.returnPressed.connect(self._learn)
         self.learn.textChanged.connect(self._typed)
+        theme_notifier.changed.connect(self._restyle)
 
     @property
     def line(self) -> Line | None:
@@ -85,8 +89,8 @@ class NotebookDetail(QWidget):
         """A prediction. actual: [step, validation loss] so far; stopped: its run ended before its last step."""
         before, self._line = self._line, line
         entry, prediction = line.entry, line.locked.prediction
-        self.title.setText(f"<b>{entry.about}</b> · {entry.title}")
-        self.sentence.setText(outcome_sentence(line))
+        self.title.setText(f"<b>{escape(entry.about)}</b> · {escape(entry.title)}")
+        self._say(line)
         self.scores.setText(_scores(line))
         self.scores.setVisible(bool(self.scores.text()))
         self.result.setText(f"{entry.result} {_remarks(line)}".strip())
@@ -116,6 +120,19 @@ class NotebookDetail(QWidget):
         self.learn.setEnabled(entry.state != OPEN)
         self._typed()
 
+    def _say(self, line: Line) -> None:
+        """The sentence, with what was altered in the colour of what is wrong."""
+        sentence, altered = outcome_sentence(line), altered_sentence(line)
+        before = escape(sentence.removesuffix(altered), quote=False)
+        colour = current_theme().bad
+        self.sentence.setText(
+            f'{before}<b style="color:{colour}">{escape(altered, quote=False)}</b>' if altered else before
+        )
+
+    def _restyle(self) -> None:
+        if self._line is not None:
+            self._say(self._line)
+
     def _typed(self) -> None:
         known = self._line.entry.learned if self._line is not None else ""
         self.save.setEnabled(self.learn.isEnabled() and self.learn.text().strip() != known)
@@ -144,7 +161,7 @@ def _in_words(line: Line) -> tuple[str, str]:
 
 def _scores(line: Line) -> str:
     score = line.score
-    if score is None:
+    if score is None or line.altered:
         return ""
     parts = (
         ("distance", score.distance, " half widths"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QFont
 
 from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Entry, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
@@ -39,18 +39,18 @@ COLUMNS = (
     Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "Run, experiment or check"),
     Column("Predicted", lambda line: stated(line.locked.prediction), lambda line: stated(line.locked.prediction), ""),
     Column("Became", lambda line: _became(line), lambda line: _became(line), "What came, as the result says"),
-    Column("", lambda line: _verdict(line), lambda line: _verdict(line), "Inside the range, or the right choice"),
+    Column("", verdict, verdict, "Inside the range, or the right choice; or altered after it was locked"),
     Column(
         "Brier",
-        lambda line: "" if line.score is None or line.score.brier is None else f"{line.score.brier:.2f}",
-        lambda line: -1.0 if line.score is None or line.score.brier is None else line.score.brier,
+        lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
+        lambda line: -1.0 if _brier(line) is None else _brier(line),
         "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % has",
         True,
     ),
     Column(
         "Surprise",
-        lambda line: "" if _bits(line) is None else f"{_bits(line):.1f} bits",
-        lambda line: -1.0 if _bits(line) is None else _bits(line),
+        lambda line: "" if line.surprise is None else f"{line.surprise:.1f} bits",
+        lambda line: -1.0 if line.surprise is None else line.surprise,
         "How improbable the outcome was under what was stated: so many tosses of a coin that all fall the same way",
         True,
     ),
@@ -101,10 +101,16 @@ class NotebookModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join([outcome_sentence(line), surprise_text(_bits(line)), *remarks(line)]).replace("\n\n", "\n")
-        if role == Qt.ItemDataRole.ForegroundRole and index.column() == VERDICT and line.score is not None:
-            right = line.score.right
+            return "\n".join([outcome_sentence(line), surprise_text(line.surprise), *remarks(line)]).replace(
+                "\n\n", "\n"
+            )
+        if role == Qt.ItemDataRole.ForegroundRole and index.column() == VERDICT:
+            right = False if line.altered else None if line.score is None else line.score.right
             return None if right is None else QColor(current_theme().good if right else current_theme().bad)
+        if role == Qt.ItemDataRole.FontRole and index.column() == VERDICT and line.altered:
+            font = QFont()
+            font.setBold(True)
+            return font
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -143,9 +149,5 @@ def _became(line: Line) -> str:
     return "" if line.score is None else outcome_text(line.locked.prediction, line.score)
 
 
-def _verdict(line: Line) -> str:
-    return "" if line.score is None else verdict(line.locked.prediction, line.score)
-
-
-def _bits(line: Line) -> float | None:
-    return None if line.score is None else line.score.surprise
+def _brier(line: Line) -> float | None:
+    return None if line.score is None or line.altered else line.score.brier

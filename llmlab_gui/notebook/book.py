@@ -10,9 +10,9 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
 from llmlab.errors import LabError
-from llmlab.experiments.records import ExperimentRecord
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.notebook.claims import quantities_of_check
-from llmlab.notebook.entries import Entry
+from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity
@@ -107,6 +107,10 @@ class Book(QObject):
         """Takes up new predictions, scores those whose outcome is known, and reads all entries."""
         self._background.run(self._notebook.refresh, self._take, self.failed.emit)
 
+    def lines(self, folder: ExperimentFolder, record: ExperimentRecord) -> list[Line]:
+        """What was predicted of an experiment or a check; as its record has it, until the notebook was read."""
+        return Contents(self.entries).lines(folder, record)
+
     def learn(self, entry: Entry, sentence: str) -> None:
         """Keeps the one sentence of what was learned."""
         self._change(lambda: self._notebook.learn(entry, sentence))
@@ -149,7 +153,7 @@ class Book(QObject):
             self.changed.emit()
 
     def _tell(self, entry: Entry) -> None:
-        sentences = [outcome_sentence(line) for line in entry.lines() if line.score is not None]
+        sentences = [outcome_sentence(line) for line in entry.lines() if line.score is not None or line.altered]
         if sentences:
             more = "" if len(sentences) <= _MOST_SENTENCES else " The rest is in the Notebook."
             self.said.emit(" ".join(sentences[:_MOST_SENTENCES]) + more)

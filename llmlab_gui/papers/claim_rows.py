@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llmlab.errors import LabError
-from llmlab.experiments.records import ExperimentRecord
-from llmlab.notebook.locked import read_locked
-from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import CHECK, CLAIM
+from llmlab.notebook.entries import Line
+from llmlab.notebook.quantities import CLAIM
 from llmlab.papers.checks import CheckOptions, options_of
 from llmlab.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
 from llmlab_gui.experiments.poller import ExperimentRow
@@ -23,26 +21,33 @@ _WITHOUT_VERDICT = {"running": "running", "stopping": "running", "finished": NO_
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """state: the verdict, or why there is none. final: nothing that the check still does changes it."""
+    """state: the verdict, or why there is none. final: nothing that the check still does changes it. predicted: what
+    the notebook has about it."""
 
     claim: Claim
     state: str
     verdict: Verdict | None = None
     final: bool = True
-    predicted: Prediction | None = None
+    predicted: Line | None = None
 
 
 def claim_rows(
-    paper: Paper, tested: Collection[str], check: ExperimentRow | None, result: CheckResult | None
+    paper: Paper,
+    tested: Collection[str],
+    check: ExperimentRow | None,
+    result: CheckResult | None,
+    lines: Sequence[Line] = (),
 ) -> list[ClaimRow]:
-    """Every claim of a paper. tested: those that the lab has a test of. check: the one that is looked at."""
+    """Every claim of a paper. tested: those that the lab has a test of. check: the one that is looked at. lines: what
+    was predicted of it."""
     options = check_options(check)
+    expected = {line.locked.prediction.quantity: line for line in reversed(lines)}
     verdicts = {verdict.claim: verdict for verdict in result.verdicts} if result is not None else {}
     rows = []
     for claim in paper.claims:
         verdict = verdicts.get(claim.id) if check is not None else None
         final = check is None or check.status.state == "finished"
-        predicted = predicted_of(check.record, paper.name, claim.id) if check is not None else None
+        predicted = expected.get(f"{CLAIM}{paper.name}/{claim.id}") if check is not None else None
         if verdict is not None:
             state = verdict.verdict
         elif claim.id not in tested:
@@ -67,23 +72,16 @@ def check_options(check: ExperimentRow | None) -> CheckOptions | None:
         return None
 
 
-def predicted_of(record: ExperimentRecord, paper: str, claim: str) -> Prediction | None:
-    """The verdict that was predicted when the check began; None where nobody did, or somebody changed it since."""
-    for values in record.predictions:
-        locked = read_locked(values)
-        if locked is not None and locked.prediction.quantity == f"{CLAIM}{paper}/{claim}":
-            return locked.prediction if locked.sound(CHECK, record.id) else None
-    return None
-
-
 def prediction_text(row: ClaimRow) -> str:
-    """`supported, 70 % sure`, with a sign for whether it came true; empty where nothing was predicted."""
-    predicted = row.predicted
-    if predicted is None:
+    """`supported, 70 % sure`, with a sign for whether it came true, or `altered`; empty where nothing was predicted."""
+    if row.predicted is None:
         return ""
+    predicted = row.predicted.locked.prediction
     sure = "" if predicted.confidence is None else f", {100 * predicted.confidence:.0f} % sure"
     sign = ""
-    if row.verdict is not None and row.final:
+    if row.predicted.altered:
+        sign = "✗ altered: "
+    elif row.verdict is not None and row.final:
         sign = "✓ " if predicted.choice == row.verdict.verdict else "✗ "
     return f"{sign}{predicted.choice}{sure}"
 

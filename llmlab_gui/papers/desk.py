@@ -12,6 +12,7 @@ from llmlab.papers.records import CheckResult, Paper, readable_papers
 from llmlab_gui.background import Background
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
+from llmlab_gui.notebook.book import Book
 from llmlab_gui.papers.claim_rows import ClaimRow, check_options, claim_rows
 from llmlab_gui.papers.source import CHECKS
 
@@ -28,8 +29,9 @@ class PaperDesk(QObject):
     check_wanted = Signal()  # `wanted` was set: a page asks for a check to be set up
     failed = Signal(object)  # LabError
 
-    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+    def __init__(self, outputs: Path, book: Book, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._book = book
         self.papers: list[Paper] = []
         self.looked = False  # whether the papers were read
         self.wanted: tuple[str, str, str] | None = None  # paper, its one claim, and model of a check to be set up
@@ -43,11 +45,13 @@ class PaperDesk(QObject):
         self.checks.changed.connect(self.check_changed)
         self.checks.outcome_changed.connect(self.check_changed)
         self.checks.current_changed.connect(self._check_chosen)
+        book.changed.connect(self.check_changed)
 
     def need(self) -> None:
         """Reads the papers, in the background, when they are first needed."""
         if not self._asked:
             self._asked = True
+            self._book.refresh()
             self._background.run(readable_papers, self._take, self.failed.emit)
 
     # What is looked at -----------------------------------------------------------------------------------------
@@ -65,8 +69,11 @@ class PaperDesk(QObject):
 
     def claims(self) -> list[ClaimRow]:
         """All claims of the paper."""
-        paper = self.paper
-        return claim_rows(paper, claims_tested(paper), self.check, self.result) if paper is not None else []
+        paper, check = self.paper, self.check
+        if paper is None:
+            return []
+        lines = self._book.lines(check.folder, check.record) if check is not None else []
+        return claim_rows(paper, claims_tested(paper), check, self.result, lines)
 
     @property
     def tested(self) -> list[str]:

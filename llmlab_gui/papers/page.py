@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmlab.notebook.words import altered_sentence
 from llmlab.papers.charts import Table
 from llmlab.papers.records import Paper, Verdict, papers_dir
 from llmlab_gui.concepts import PAPERS, Page
@@ -54,7 +55,7 @@ def _parts(row: ClaimRow) -> Iterator[str]:
     else:
         yield from _found(verdict, final=row.final)
     if row.predicted is not None:
-        yield f"**You expected:** {prediction_text(row)}."
+        yield f"**You expected:** {prediction_text(row)}. {altered_sentence(row.predicted)}".rstrip()
     yield f"**The claim.** {claim.statement} ({claim.where}.)"
     for label, words in (
         ("Supported by", claim.supports),

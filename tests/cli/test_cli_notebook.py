@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import FakeRun
 
 from llmlab.cli.main import main
-from llmlab.notebook.locked import lock
-from llmlab.notebook.predictions import parse_prediction
 from llmlab.training.events import Evaluated
 
 
@@ -19,9 +16,7 @@ from llmlab.training.events import Evaluated
 def bar(outputs: Path) -> FakeRun:
     """A run that has finished with a validation loss of 2.05, of which 1.9 to 2.2 and a sentence were predicted."""
     fake = FakeRun(outputs, "bar", steps=20)
-    lines = ("val_loss=1.9..2.2@80%", "text=It works@60%")
-    locked = lock("run", "bar", [parse_prediction(line) for line in lines])
-    fake.run.write_info(replace(fake.run.info(), predictions=locked))
+    fake.predict("val_loss=1.9..2.2@80%", "text=It works@60%")
     fake.losses_of = lambda step: (1.9, 2.05)  # type: ignore[method-assign]
     fake.start().advance(20, evaluate=False).append(Evaluated(20, 1.0, 1.9, 2.05, True, 0.1))
     return fake.finish()

@@ -16,7 +16,9 @@ from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 
 from llmlab.experiments.outcomes import BatchText, Finding, Spike
+from llmlab.experiments.records import ExperimentFolder
 from llmlab.notebook.locked import lock
+from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab_gui.charts.result_chart import Expected, ResultChart
@@ -315,13 +317,14 @@ def test_a_run_that_rose_does_not_set_the_scale_of_losses_along_training(
 def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: Path) -> None:
     lines = ("best_lr=1e-2@60%", "best_loss=2..3@80%", "diverged=1", "text=It is flat@50%", "best_arm=lr1e-2")
     stated = [parse_prediction(line).as_dict() for line in lines]
-    record = replace(rate_plan(outputs), predictions=lock(EXPERIMENT, "rates", stated))
-    assert expectations(record) == [
+    record = replace(rate_plan(outputs), predictions=lock(EXPERIMENT, stated))
+    predicted = Contents().lines(ExperimentFolder(outputs / "experiments" / "rates"), record)
+    assert expectations(record, predicted) == [
         Expected(True, 0.01, 0.01, "you expected, 60 % sure"),
         Expected(False, 2.0, 3.0, "you expected, 80 % sure"),
     ]
     moved = replace(record, arms=[replace(arm, x=arm.x * 1e6) for arm in record.arms])
-    assert [one.on_x for one in expectations(moved)] == [False]  # x is something else than what is varied
+    assert [one.on_x for one in expectations(moved, predicted)] == [False]  # x is something else than what is varied
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,7 @@ LINES = (
 
 
 def predicted(outputs: Path, name: str, *lines: str, created: float) -> FakeRun:
-    fake = FakeRun(outputs, name, steps=20, created=created)
-    locked = lock("run", name, [parse_prediction(line) for line in lines])
-    fake.run.write_info(replace(fake.run.info(), predictions=locked))
-    return fake
+    return FakeRun(outputs, name, steps=20, created=created).predict(*lines)
 
 
 def ended(fake: FakeRun, loss: float) -> FakeRun:
@@ -137,7 +134,7 @@ def test_what_an_experiment_found_is_drawn_with_what_was_predicted(qtbot: QtBot)
     qtbot.addWidget(holder)
     points = [[1e-4, 3.8], [1e-3, 2.5], [1e-2, 3.0]]
     stated = [parse_prediction(line) for line in ("best_lr=1e-2@60%", "best_loss=2.4..2.6@80%")]
-    entry = Entry("e", "experiment", "lr", "", "", 1.0, predictions=lock("experiment", "lr", stated), curve=points)
+    entry = Entry("e", "experiment", "lr", "", "", 1.0, predictions=lock("experiment", stated), curve=points)
     entry = replace(
         entry,
         x_axis="learning rate",
@@ -161,9 +158,7 @@ def test_a_claim_is_shown_by_its_title_with_the_verdict_that_came(qtbot: QtBot) 
     detail = NotebookDetail()
     qtbot.addWidget(detail)
     stated = [parse_prediction("claim:bayesian-geometry/keys=supported@70%")]
-    entry = Entry(
-        "c", "check", "tunnel", "", "A paper: does it hold here?", 1.0, predictions=lock("check", "tunnel", stated)
-    )
+    entry = Entry("c", "check", "tunnel", "", "A paper: does it hold here?", 1.0, predictions=lock("check", stated))
     claim = read_paper("bayesian-geometry").claim("keys").title
     detail.show_line(entry.lines()[0], [], stopped=False)
     assert detail.no_chart.text == f"{claim} You expected: supported. The check says: no verdict yet."

@@ -13,6 +13,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from llmlab.notebook.claims import quantities_of_check
+from llmlab.notebook.notebook import Contents
 from llmlab.papers.checks import CheckRequest, plan_check
 from llmlab.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
 from llmlab_gui.docks.notebook_table import COLUMNS, NotebookModel
@@ -20,7 +21,8 @@ from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.lab import Lab
 from llmlab_gui.notebook.book import Book
 from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
-from llmlab_gui.papers.claim_rows import predicted_of, prediction_text
+from llmlab_gui.papers.claim_rows import ClaimRow, prediction_text
+from llmlab_gui.papers.page import claim_page
 
 WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
@@ -88,13 +90,17 @@ def test_a_prediction_stands_beside_its_claim_and_says_whether_it_came_true(
         assert prediction_text(replace(rows[1], predicted=None)) == ""
 
 
-def test_a_prediction_that_was_changed_since_is_not_shown_as_one(outputs: Path, dialog: VerdictsDialog) -> None:
+def test_a_prediction_that_was_changed_since_is_shown_as_altered(outputs: Path, dialog: VerdictsDialog) -> None:
     dialog.rows[0].verdict.setCurrentText(NOT_SUPPORTED)
     stated = [prediction.as_dict() for prediction in dialog.stated()]
-    record = FakeCheck(outputs, predictions=stated).folder.record()
-    assert predicted_of(record, PAPER, CLAIMS[0]) is not None
+    folder = FakeCheck(outputs, predictions=stated).folder
+    record = folder.record()
     changed = [prediction | {"choice": SUPPORTED} for prediction in record.predictions]
-    assert predicted_of(replace(record, predictions=changed), PAPER, CLAIMS[0]) is None
+    for predictions, altered in ((record.predictions, ""), (changed, "✗ altered: ")):
+        (line,) = Contents().lines(folder, replace(record, predictions=predictions))
+        claim = ClaimRow(read_paper(PAPER).claims[0], "running", predicted=line)
+        assert prediction_text(claim).startswith(altered or NOT_SUPPORTED)
+        assert ("It counts as a miss." in claim_page(claim).text) == bool(altered)
 
 
 def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
@@ -105,7 +111,7 @@ def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
     with qtbot.waitSignal(lab.notebook.changed, timeout=WAIT):
         lab.notebook.refresh()
     (line,) = lab.notebook.entries[0].lines()
-    assert line.sound
+    assert not line.altered
     model = NotebookModel()
     model.show(lab.notebook.entries)
     shown = [model.index(0, column).data() for column in range(len(COLUMNS))]

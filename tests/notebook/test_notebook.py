@@ -19,17 +19,15 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.markdown import notebook_markdown
 from llmlab.notebook.notebook import Notebook, title_of
 from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import outcome_sentence
 from llmlab.runs.launcher import create_run
 from llmlab.settings import resolve_settings
 
 
 def predicted(outputs: Path, name: str, *lines: str, created: float = 1.75e9) -> FakeRun:
-    """A run that waits, with predictions locked in its run.json."""
-    fake = FakeRun(outputs, name, steps=20, created=created)
-    locked = lock("run", name, [parse_prediction(line) for line in lines])
-    fake.run.write_info(replace(fake.run.info(), predictions=locked))
-    return fake
+    """A run that waits, with predictions locked and sealed."""
+    return FakeRun(outputs, name, steps=20, created=created).predict(*lines)
 
 
 def ended(fake: FakeRun, loss: float = 2.05) -> FakeRun:
@@ -71,7 +69,7 @@ def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
     settings = resolve_settings("baby")
     run = create_run(outputs, settings, name="bar", predictions=[parse_prediction("val_loss=1.9..2.2@80%")])
     (line,) = Notebook(outputs).refresh().entries[0].lines()
-    assert line.sound
+    assert not line.altered
     assert line.locked.at_step == 0
     assert line.locked.as_dict() == run.info().predictions[0]
     assert line.entry.title == title_of(settings) == "4 layers of width 128 on shakespeare, 2,000 steps"
@@ -81,8 +79,8 @@ def test_a_run_is_not_asked_for_what_an_experiment_answers(outputs: Path) -> Non
     with pytest.raises(UsageError, match="best_lr cannot be predicted of a run"):
         create_run(outputs, resolve_settings("baby"), name="bar", predictions=[parse_prediction("best_lr=1e-3@60%")])
     with pytest.raises(UsageError, match="val_loss cannot be predicted of an experiment"):
-        lock("experiment", "lr", [parse_prediction("val_loss=1..2@60%")])
-    assert lock("experiment", "lr", [parse_prediction("text=It works")])
+        lock("experiment", [parse_prediction("val_loss=1..2@60%")])
+    assert lock("experiment", [parse_prediction("text=It works")])
 
 
 def test_plain_values_that_are_no_prediction_make_no_run(outputs: Path) -> None:
@@ -91,22 +89,23 @@ def test_plain_values_that_are_no_prediction_make_no_run(outputs: Path) -> None:
     assert not (outputs / "pretraining" / "bar").exists()
 
 
-def test_an_edit_after_the_start_shows_and_does_not_count(outputs: Path) -> None:
+def test_an_edit_after_the_start_shows_and_is_a_miss(outputs: Path) -> None:
     fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
     info = fake.run.info()
     fake.run.write_info(replace(info, predictions=[info.predictions[0] | {"low": 0.0, "high": 9.0}]))
     ended(fake)
     (entry,) = book.refresh().entries
     (line,) = entry.lines()
-    assert not line.sound
-    assert statements([entry]) == []
-    assert "not as it was" in notebook_markdown([entry])
+    assert line.altered
+    assert str(line.locked.prediction) == "val_loss=1.9..2.2@80%"  # as it was
+    assert [(one.right, one.altered) for one in statements([entry])] == [(False, True)]
+    assert "run.json was changed after it was locked" in notebook_markdown([entry])
 
 
 def test_an_edit_of_run_json_does_not_reach_an_entry_that_is_there(outputs: Path) -> None:
     fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
     book.refresh()
-    other = lock("run", "bar", [parse_prediction("val_loss=0..9@99%")])
+    other = lock("run", [parse_prediction("val_loss=0..9@99%")])
     fake.run.write_info(replace(fake.run.info(), predictions=other))
     (entry,) = book.refresh().entries
     assert [str(line.locked.prediction) for line in entry.lines()] == ["val_loss=1.9..2.2@80%"]
@@ -157,14 +156,19 @@ def test_damaged_files_cost_only_themselves(outputs: Path) -> None:
     for damage in ("", "{", "[]", json.dumps(good | {"predictions": 3}), json.dumps(good | {"format": 99})):
         (book.folder / "run-two.json").write_text(damage)
         contents = book.read()
-        assert [entry.about for entry in contents.entries] == ["one"]
+        assert {entry.about: [bool(line.altered) for line in entry.lines()] for entry in contents.entries} == {
+            "one": [False],
+            "two": [True],  # as far as its seals tell
+        }
         assert len(contents.damaged) == 1
         assert "run-two.json" in contents.damaged[0]
-    contents = book.refresh()  # made anew from run.json, beside the damaged file
-    assert {entry.id for entry in contents.entries} == {"run-one", "run-two-2"}
+    assert book.refresh().entries == contents.entries  # a file that can be mended is not replaced
     (book.folder / "run-one.json").write_text(json.dumps(good | {"predictions": [{}, good["predictions"][0]]}))
     (entry,) = [entry for entry in book.read().entries if entry.id == "run-one"]
-    assert [line.place for line in entry.lines()] == [1]
+    assert [line.altered for line in entry.lines()] == [
+        "its entry in the notebook was changed",
+        "its seal is missing from the notebook",
+    ]
 
 
 def test_damaged_predictions_and_runs_are_passed_over(outputs: Path) -> None:
@@ -172,15 +176,16 @@ def test_damaged_predictions_and_runs_are_passed_over(outputs: Path) -> None:
     FakeRun(outputs, "hurt").run.run_json.write_text('{"predictions": [1], "settings": 3}')
     fake.run.write_info(replace(fake.run.info(), predictions=[{"quantity": "nonsense"}, *fake.run.info().predictions]))
     (entry,) = Notebook(outputs).refresh().entries
-    (line,) = entry.lines()
-    assert line.place == 1
-    assert line.score is not None
+    first, added = entry.lines()
+    assert (first.altered, first.score is not None) == ("run.json was changed after it was locked", True)
+    assert (added.altered, added.found) == ("", LATE)  # nobody knows when it was stated
+    assert [one.right for one in statements([entry])] == [False]
 
 
 def test_an_experiment_is_scored_when_all_its_arms_have_ended(outputs: Path) -> None:
     findings = [Finding("best_lr", "best learning rate", 1e-3)]
     folder = experiment(outputs, findings, complete=False)
-    locked = lock("experiment", "lr", [parse_prediction("best_lr=1e-2@60%")])
+    locked = lock("experiment", [parse_prediction("best_lr=1e-2@60%")])
     folder.write_record(replace(folder.record(), predictions=locked))
     book = Notebook(outputs)
     assert book.refresh().entries[0].state == OPEN
@@ -188,7 +193,7 @@ def test_an_experiment_is_scored_when_all_its_arms_have_ended(outputs: Path) -> 
     folder.results_json.write_text(json.dumps(results))
     (entry,) = book.refresh().entries
     (line,) = entry.lines()
-    assert line.sound
+    assert not line.altered
     assert line.score is not None
     assert (line.score.outcome, line.score.right) == ("0.001", False)
     assert line.score.surprise == pytest.approx(2.321928)  # 0.4 over two other rates: log2(1 / 0.2)

@@ -14,6 +14,7 @@ from llmlab.experiments.kinds import KINDS
 from llmlab.notebook.locked import Locked, lock, read_locked
 from llmlab.notebook.predictions import Prediction, from_dict, parse_prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, find_quantity, quantities_of_runs
+from llmlab.notebook.seals import ALTERED
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64).filter(lambda x: abs(x) < 1e12)
 SURE = st.one_of(st.none(), st.integers(1, 99).map(lambda percent: percent / 100))
@@ -135,12 +136,11 @@ def test_only_fine_tuning_is_asked_for_right_answers() -> None:
 
 
 def test_a_seal_shows_every_change() -> None:
-    (values,) = lock("run", "bar", [parse_prediction("val_loss=1.9..2.2@80%")])
+    (values,) = lock("run", [parse_prediction("val_loss=1.9..2.2@80%")])
     locked = read_locked(values)
     assert isinstance(locked, Locked)
-    assert locked.sound("run", "bar")
-    assert not locked.sound("run", "baz")
-    assert not locked.sound("experiment", "bar")
+    assert locked.found("run", "bar") == "" == locked.found("run", "renamed")
+    assert locked.found("experiment", "bar") == ALTERED
     for change in (
         {"high": 2.6},
         {"confidence": 0.6},
@@ -150,13 +150,13 @@ def test_a_seal_shows_every_change() -> None:
     ):
         edited = read_locked(values | change)
         assert edited is not None
-        assert not edited.sound("run", "bar")
-    assert lock("run", "other", [values]) == [values]  # what is locked stays locked
+        assert edited.found("run", "bar") == ALTERED
+    assert lock("run", [values]) == [values]  # what is locked stays locked
 
 
 def test_a_number_in_a_file_need_not_be_a_float() -> None:
-    (values,) = lock("run", "bar", [parse_prediction("val_loss=1..2@80%")])
+    (values,) = lock("run", [parse_prediction("val_loss=1..2@80%")])
     again = read_locked(json.loads(json.dumps(values)))
     assert again is not None
-    assert again.sound("run", "bar")
+    assert again.found("run", "bar") == ""
     assert math.isclose(again.prediction.high or 0, 2)
