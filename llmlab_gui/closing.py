@@ -34,9 +34,9 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoic
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Close")
     if len(rows) == 1:
-        box.setText(f"{rows[0].run.id} is still training.")
+        box.setText(f"{rows[0].name} is still training.")
     else:
-        box.setText(f"{len(rows)} runs are still training: {', '.join(row.run.id for row in rows)}.")
+        box.setText(f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}.")
     box.setInformativeText(
         "Stopping saves a checkpoint first, from which it can go on. "
         "In the background it trains on, and the window finds it again when it next opens." + queue_words(waiting)
@@ -127,7 +127,7 @@ class StoppingDialog(QDialog):
 
     def _draw(self) -> None:
         asked = self._lab.controller.stopping_text
-        lines = [f"{row.run.id}: {asked(row.run) or row.status.state}" for row in self._live()]
+        lines = [f"{row.name}: {asked(row.run) or row.status.state}" for row in self._live()]
         self.text.setText("\n".join(["Stopping…", *lines]))
         self.kill.setVisible(self._looks * _LOOK_MS > _PATIENCE_SECONDS * 1000)
 

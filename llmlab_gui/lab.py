@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -25,7 +25,7 @@ from llmlab_gui.papers.desk import PaperDesk
 from llmlab_gui.runs.controller import RunController
 from llmlab_gui.runs.followed import FollowedRun
 from llmlab_gui.runs.history import RunHistory
-from llmlab_gui.runs.poller import RunRow, RunsPoller
+from llmlab_gui.runs.poller import RunRow, RunsPoller, told_apart
 from llmlab_gui.runs.queue import QueueRunner
 from llmlab_gui.runs.run_thread import RunThread
 from llmlab_gui.theme import current_theme
@@ -39,7 +39,8 @@ _COALESCE_MS = 100
 class Lab(QObject):
     """Every dock gets it and nothing else. Owns all threads of the window; `shutdown()` waits for them.
 
-    The current run is what the docks are about; shown runs, the current one first, are overlaid in the charts.
+    The current run is what the docks are about; shown runs, the current one first, are overlaid in the charts. In
+    questions and signals a run's id is TRACK/ID: two tracks may hold one name.
     """
 
     runs_changed = Signal()  # the list, or some run's status
@@ -122,8 +123,13 @@ class Lab(QObject):
         return list(self._rows.values())
 
     def row(self, run_id: str) -> RunRow | None:
-        """A run by its id."""
+        """A run by its id in the window: see `RunRow.id`."""
         return self._rows.get(run_id)
+
+    def row_called(self, name: str) -> RunRow | None:
+        """The run that a reference names: by its id where that is enough, by TRACK/ID, or by its folder."""
+        full_name = "/".join(PurePath(name).parts[-2:])
+        return self._rows.get(full_name) or next((row for row in self.runs() if row.name == name), None)
 
     def current(self) -> RunRow | None:
         """The run that the docks are about."""
@@ -163,7 +169,7 @@ class Lab(QObject):
         except LabError as error:
             self.error_raised.emit(error)
             return
-        known = self._rows.get(run.id)
+        known = self._rows.get(row.id)
         if known is not None and known.run.path.resolve() != run.path.resolve():
             self.error_raised.emit(
                 LabError(
@@ -176,7 +182,7 @@ class Lab(QObject):
         if known is None:
             self._poller.add(run)
             self._insert(row)
-        self.set_current(run.id)
+        self.set_current(row.id)
 
     def refresh(self) -> None:
         """Looks at the outputs folder at once."""
@@ -184,7 +190,7 @@ class Lab(QObject):
 
     def forget(self, run_id: str) -> None:
         """Lets go of a run that is about to be deleted."""
-        self._take_rows([row for row in self.runs() if row.run.id != run_id])
+        self._take_rows([row for row in self.runs() if row.id != run_id])
 
     # Requests of one dock to another ---------------------------------------------------------------------------
 
@@ -228,8 +234,8 @@ class Lab(QObject):
         return any(desk.live() for desk in self.desks)
 
     def _step_of(self, run: str) -> int | None:
-        """How far a run is that is named by its id or its folder."""
-        row = self._rows.get(Path(run).name)
+        """How far a run is that a reference names."""
+        row = self.row_called(run)
         return row.status.step if row is not None else None
 
     def _take_rows(self, rows: list[RunRow]) -> None:
@@ -237,8 +243,8 @@ class Lab(QObject):
         if self._ended:  # sent before the poller stopped, delivered after
             return
         known = self._rows
-        fresh = [row for row in rows if row.run.id not in known and row.status.live]
-        self._rows = {row.run.id: self._with_newer_status(row) for row in rows}
+        fresh = [row for row in rows if row.id not in known and row.status.live]
+        self._rows = {row.id: row for row in told_apart([self._with_newer_status(row) for row in rows])}
         for run_id, row in self._rows.items():
             if run_id in known:
                 self._tell_end(known[run_id].status, row)
@@ -250,21 +256,21 @@ class Lab(QObject):
         self._choose(fresh)
         if not first:
             for row in fresh:
-                if row.run.id != self._current:
-                    self.run_appeared.emit(row.run.id)
+                if row.id != self._current:
+                    self.run_appeared.emit(row.id)
         self.runs_changed.emit()
 
     def _choose(self, fresh: list[RunRow]) -> None:
         """Turns to a run that just began, unless another is being watched; to any rather than to none."""
         current = self.current()
         if fresh and not self._by_hand and (current is None or not current.status.live):
-            self._make_current(fresh[0].run.id)
+            self._make_current(fresh[0].id)
         elif current is None and self._rows:
             live = [row for row in self._rows.values() if row.status.live]
-            self._make_current((live or list(self._rows.values()))[0].run.id)
+            self._make_current((live or list(self._rows.values()))[0].id)
 
     def _with_newer_status(self, row: RunRow) -> RunRow:
-        followed = self._followed.get(row.run.id)
+        followed = self._followed.get(row.id)
         if followed is None or followed.status is None:
             return row
         return replace(row, status=followed.status)
@@ -276,19 +282,19 @@ class Lab(QObject):
         except LabError as error:
             self.error_raised.emit(error)
             return
-        followed = self._followed.get(run.id)
+        followed = self._followed.get(row.id)
         if followed is not None:
             followed.status = None  # it is from before the start
         self._insert(row)
-        self.set_current(run.id)
+        self.set_current(row.id)
         self._by_hand = False  # the next one may take its place once it has ended
         self.refresh()
 
     def _insert(self, row: RunRow) -> None:
         """A run that the poller will find, too, a little later."""
-        others = [other for other in self._rows.values() if other.run.id != row.run.id]
-        ordered = sorted([row, *others], key=lambda other: (other.info.created, other.run.id), reverse=True)
-        self._rows = {other.run.id: other for other in ordered}
+        others = [other for other in self._rows.values() if other.id != row.id]
+        ordered = sorted([row, *others], key=lambda other: (other.info.created, other.id), reverse=True)
+        self._rows = {other.id: other for other in told_apart(ordered)}
         self.looked = True
         self.runs_changed.emit()
 
@@ -318,8 +324,8 @@ class Lab(QObject):
 
     def _follow(self, run: RunFolder) -> None:
         followed = FollowedRun(run, self)
-        self._histories[run.id] = RunHistory()
-        self._followed[run.id] = followed
+        self._histories[run.full_name] = RunHistory()
+        self._followed[run.full_name] = followed
         followed.batch.connect(self._take_events)
         followed.opened.connect(self._take_overview)
         followed.status_changed.connect(self._take_status)
@@ -369,8 +375,8 @@ class Lab(QObject):
             self.error_raised.emit(LabError(*parts))
         elif status.state == "finished":
             loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
-            self.said.emit(f"{row.run.id} has finished.{loss}")
-        self.run_ended.emit(row.run.id)
+            self.said.emit(f"{row.name} has finished.{loss}")
+        self.run_ended.emit(row.id)
 
     def _follow_failed(self, run_id: str, error: LabError) -> None:
         row = self._rows.get(run_id)

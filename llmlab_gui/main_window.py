@@ -179,7 +179,7 @@ class MainWindow(QMainWindow):
             return
         self.lab.open_run(found.run)
         if found.checkpoint:
-            self.lab.open_write(found.run.id, found.checkpoint)
+            self.lab.open_write(found.run.full_name, found.checkpoint)
 
     def look_inside(self, reference: str) -> None:
         """Opens a model, with the panels that show it."""
@@ -262,7 +262,7 @@ class MainWindow(QMainWindow):
         event.ignore()
         if choice is CloseChoice.STOP:
             closing.stop(self.lab, rows)
-            self._wait_for([row.run.id for row in rows])
+            self._wait_for([row.id for row in rows])
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class MainWindow(QMainWindow):
         lab.paper_requested.connect(lambda *_: self.use_workspace(PAPER))
         self.page_requests = PageRequests(self)
         self.notices = Notices(lab, self.settings, self)
-        lab.run_appeared.connect(lambda run_id: lab.said.emit(f"{run_id} began to train; it is in Runs."))
+        lab.run_appeared.connect(self._run_appeared)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
         self.welcome.train_wanted.connect(self.run_actions.start_first)
@@ -335,13 +335,18 @@ class MainWindow(QMainWindow):
         if not self.welcome.isHidden():  # the docks were raised above it
             self._raise_welcome()
 
+    def _run_appeared(self, run_id: str) -> None:
+        row = self.lab.row(run_id)
+        if row is not None:
+            self.lab.said.emit(f"{row.name} began to train; it is in Runs.")
+
     def _runs_changed(self) -> None:
         row = self.lab.current()
         title = "LLM Learning Lab"
         if row is not None:
             status = row.status
             share = f" {100 * status.step // status.steps} %" if status.live and status.steps else ""
-            title = f"{row.run.id}{share} – {title}"
+            title = f"{row.name}{share} – {title}"
         self.setWindowTitle(title)
         if self.lab.runs():
             self._wave_welcome()

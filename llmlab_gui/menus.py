@@ -77,12 +77,12 @@ class Menus(QObject):
                 made.append(Command(page.title, shown, "Paper"))
             made.append(Command(page.title, partial(window.lab.open_concept, page.name), "Learn"))
         made += [
-            Command(f"{row.run.id} ({row.status.state})", partial(window.lab.set_current, row.run.id), "Open run")
+            Command(f"{row.name} ({row.status.state})", partial(window.lab.set_current, row.id), "Open run")
             for row in window.lab.runs()
         ]
         look = self._window.look_inside
         made += [
-            Command(f"{row.run.id} while it trains", partial(look, f"{row.run.path}@live"), "Look inside")
+            Command(f"{row.name} while it trains", partial(look, f"{row.run.path}@live"), "Look inside")
             for row in window.lab.runs()
             if row.status.live
         ]
@@ -194,8 +194,8 @@ class Menus(QObject):
         self.recent.clear()
         rows = self._window.lab.runs()[:_RECENT_RUNS]
         for row in rows:
-            open_it = partial(self._window.lab.set_current, row.run.id)
-            self.recent.addAction(state_icon(row.status.state), row.run.id, open_it)
+            open_it = partial(self._window.lab.set_current, row.id)
+            self.recent.addAction(state_icon(row.status.state), row.name, open_it)
         if not rows:
             self.recent.addAction("There are none yet").setEnabled(False)
 

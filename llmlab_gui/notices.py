@@ -95,7 +95,7 @@ def lasted(row: RunRow) -> float:
 def sentence(row: RunRow, seconds: float) -> tuple[str, str]:
     """Title and words of the message."""
     status = row.status
-    what = f"{row.run.id} {_WORDS.get(status.state, 'has ended')}"
+    what = f"{row.name} {_WORDS.get(status.state, 'has ended')}"
     parts = [f"After {minutes_text(seconds / 60)}, at step {status.step:,} of {status.steps:,}."]
     if status.val_loss is not None:
         parts.append(f"Validation loss {status.val_loss:.3f}.")

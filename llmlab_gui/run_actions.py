@@ -40,7 +40,7 @@ class RunActions(QObject):
         self.pause.triggered.connect(lambda: self._with_current(lab.controller.pause))
         self.stop.triggered.connect(lambda: self._with_current(lab.controller.stop))
         self.save.triggered.connect(lambda: self._with_current(lab.controller.save))
-        self.resume.triggered.connect(lambda: self._with_current(lambda run: self.resume_run(run.id)))
+        self.resume.triggered.connect(lambda: self._with_current(lambda run: self.resume_run(run.full_name)))
         lab.runs_changed.connect(self.update)
         lab.current_changed.connect(self.update)
         lab.controller.stopping_changed.connect(self.update)
@@ -131,7 +131,7 @@ class RunActions(QObject):
         steps, agreed = QInputDialog.getInt(
             self._window,
             "Train it longer",
-            f"{row.run.id} has done all its {done:,} steps. Steps in all:",
+            f"{row.name} has done all its {done:,} steps. Steps in all:",
             min(2 * done, _MOST_STEPS),
             min(done + 1, _MOST_STEPS),
             _MOST_STEPS,
@@ -143,7 +143,7 @@ class RunActions(QObject):
         box = QMessageBox(self._window)
         box.setIcon(QMessageBox.Icon.Question)
         box.setWindowTitle("Train")
-        box.setText(f"{', '.join(row.run.id for row in others)} is training now.")
+        box.setText(f"{', '.join(row.name for row in others)} is training now.")
         box.setInformativeText("Two at once on one processor slow each other down several times over.")
         queue = box.addButton("Add to the queue", QMessageBox.ButtonRole.AcceptRole) if may_wait else None
         pause = box.addButton("Pause it and start", QMessageBox.ButtonRole.AcceptRole)
@@ -159,7 +159,7 @@ class RunActions(QObject):
 
     def _make_room(self, for_run: str, *, may_wait: bool = False) -> str:
         """What the learner wants who was asked about other runs on this machine: see `ask_about_others`."""
-        others = [row for row in self._lab.runs() if row.status.state == "running" and row.run.id != for_run]
+        others = [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
         if not others:
             return "both"
         answer = self.ask_about_others(others, may_wait=may_wait)

@@ -67,7 +67,7 @@ class StatusBar(QStatusBar):
         status = row.status
         self._sign.setPixmap(state_icon(status.state).pixmap(16, 16))
         word = self._lab.controller.stopping_text(row.run) or status.doing or status.state.capitalize()
-        self.state.setText(f"{row.run.id} · {word}")
+        self.state.setText(f"{row.name} · {word}")
         palette = QPalette(self.state.palette())
         color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())
         palette.setColor(QPalette.ColorRole.WindowText, QColor(color))

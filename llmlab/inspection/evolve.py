@@ -27,7 +27,7 @@ from llmlab.inspection.inspect import READING, archive_bytes
 from llmlab.inspection.questions import Inspect, from_values, to_values
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints, unreadable
-from llmlab.runs.registry import resolve_run
+from llmlab.runs.registry import resolve_run, short_name
 
 _HEADS_AND_LENS = ("heads", "lens")
 
@@ -52,7 +52,9 @@ def evolve(run: str, outputs: Path, values: Mapping[str, Any], out: Path, progre
     reference = resolve_run(run, outputs)
     if reference.which is not None:
         raise UsageError(
-            f"{run} is one checkpoint.", "An evolution follows a whole run.", f"Name the run: {reference.run.id}"
+            f"{run} is one checkpoint.",
+            "An evolution follows a whole run.",
+            f"Name the run: {short_name(reference.run, outputs)}",
         )
     folder = reference.run.checkpoints
     chosen = chosen_checkpoints(list_checkpoints(folder), question.every)
@@ -64,7 +66,7 @@ def evolve(run: str, outputs: Path, values: Mapping[str, Any], out: Path, progre
         answers = _ask(run, outputs, chosen, question, Path(temporary), notes, progress)
         if not answers:
             raise LabError(f"No checkpoint of {reference.run.id} could be read.", " ".join(notes))
-        _write(out, reference.run.id, answers, question, notes, progress)
+        _write(out, short_name(reference.run, outputs), answers, question, notes, progress)
 
 
 def chosen_checkpoints(checkpoints: list[Checkpoint], every: int) -> list[Checkpoint]:

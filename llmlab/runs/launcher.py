@@ -117,7 +117,7 @@ def require_free(run: RunFolder) -> None:
             raise UsageError(
                 f"A run named {run.id!r} is already there.",
                 f"It is in {other.path}.",
-                f"Choose another --name, or go on with it: llmlab-run resume {other.id}",
+                f"Choose another name, or go on with it: llmlab-run resume {other.id}",
             )
 
 

@@ -80,7 +80,7 @@ class AdapterDock(InspectionDock):
             hint = "A checkpoint is measured, not a run while it trains."
             self.show_empty("This run trains", hint, "Open its newest checkpoint", self._open_current)
         elif tuned and row is not None:
-            self.show_empty("What did fine-tuning change?", f"{row.run.id} can tell.", "Open it", self._open_current)
+            self.show_empty("What did fine-tuning change?", f"{row.name} can tell.", "Open it", self._open_current)
         elif about is None and self.session.working is None:
             choose = self.session.choose_requested.emit
             self.show_empty("Nothing is open that was fine-tuned", _OPEN, "Choose a model", choose)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def busy_with(lab: Lab) -> list[str]:
     """Ids of what runs now: experiments and checks, or else runs of their own."""
     plans = [row.id for desk in lab.desks for row in desk.live()]
-    return plans or [row.run.id for row in lab.runs() if row.status.state == "running"]
+    return plans or [row.name for row in lab.runs() if row.status.state == "running"]
 
 
 def ask_to_start(parent: QWidget, busy: list[str]) -> bool:

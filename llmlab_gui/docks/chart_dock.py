@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PySide6.QtGui import QColor
@@ -32,7 +32,8 @@ _MOST_SPANS = 40
 class ShownRun:
     """A run that the charts show; the first is the one that all docks are about."""
 
-    id: str
+    id: str  # of the window: TRACK/ID
+    name: str
     color: QColor
     history: RunHistory
     behind: float  # subtracted from the curves' z: the current run is in front
@@ -80,10 +81,10 @@ class ChartDock(LabDock):
 
     def shown_runs(self) -> list[ShownRun]:
         """The runs to draw, current first; those that were deleted are left out."""
-        ids = [run_id for run_id in self.lab.shown() if self.lab.row(run_id) is not None]
+        rows = [row for run_id in self.lab.shown() if (row := self.lab.row(run_id)) is not None]
         return [
-            ShownRun(run_id, self.lab.color(run_id), self.lab.history(run_id), behind=place * _LAYERS)
-            for place, run_id in enumerate(ids)
+            ShownRun(row.id, row.name, self.lab.color(row.id), self.lab.history(row.id), behind=place * _LAYERS)
+            for place, row in enumerate(rows)
         ]
 
     def _exported(self, path: Path) -> None:
@@ -103,7 +104,9 @@ class ChartDock(LabDock):
             self.panel.mark_dirty()
 
     def _runs_changed(self) -> None:
-        self.panel.export_name = f"{(self.lab.shown() or ['chart'])[0]}-{self.objectName().removeprefix('dock.')}"
+        self.panel.export_name = (
+            f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
+        )
         self._update_empty()
         self.panel.set_follow(True)
         self.panel.mark_dirty()
@@ -121,7 +124,7 @@ class ChartDock(LabDock):
 
 def legend(runs: list[ShownRun], kinds: list[CurveStyle]) -> list[CurveStyle]:
     """The runs by their colours, then what each kind of line is, in the colour of text where there are several runs."""
-    entries = [CurveStyle(run.color, run.id, width=2.0) for run in runs[:_MOST_IN_LEGEND]]
+    entries = [CurveStyle(run.color, run.name, width=2.0) for run in runs[:_MOST_IN_LEGEND]]
     if len(runs) > _MOST_IN_LEGEND:
         entries.append(CurveStyle(QColor(current_theme().quiet), f"and {len(runs) - _MOST_IN_LEGEND} more", alpha=0))
     text = QColor(current_theme().text)

@@ -83,7 +83,7 @@ class CheckpointsDock(LabDock):
         lab.runs_changed.connect(self._update_empty)
         theme_notifier.changed.connect(self.model.refresh)
         current = lab.current()
-        self._change_run(current.run.id if current else "")
+        self._change_run(current.id if current else "")
 
     @property
     def row(self) -> RunRow | None:
@@ -165,7 +165,7 @@ class CheckpointsDock(LabDock):
         run, chosen = self.row, self.selected()
         if run is None or len(chosen) != 1 or chosen[0].checkpoint is None:
             return
-        dialog = BranchDialog(run.info.settings, run.run.id, chosen[0].step, self)
+        dialog = BranchDialog(run.info.settings, run.name, chosen[0].step, self)
         accepted = dialog.exec()
         name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
         dialog.deleteLater()
@@ -180,9 +180,9 @@ class CheckpointsDock(LabDock):
 
     def fine_tune(self) -> None:
         """Sets up a fine-tuning run that begins from the chosen checkpoint."""
-        chosen = self.selected()
-        if len(chosen) == 1:
-            self.lab.finetune_requested.emit({"model.base": f"{self._run_id}@{chosen[0].step}"})
+        run, chosen = self.row, self.selected()
+        if run is not None and len(chosen) == 1:
+            self.lab.finetune_requested.emit({"model.base": f"{run.name}@{chosen[0].step}"})
 
     def export(self) -> None:
         """Asks for a folder, and exports the chosen checkpoint into it."""
@@ -191,7 +191,7 @@ class CheckpointsDock(LabDock):
             return
         name = QFileDialog.getExistingDirectory(self, "Export into a folder (made inside the one you choose)")
         if name:
-            self.export_to(chosen[0], Path(name) / f"{self._run_id}-{chosen[0].name}-hf")
+            self.export_to(chosen[0], Path(name) / f"{Path(self._run_id).name}-{chosen[0].name}-hf")
 
     def export_to(self, row: CheckpointRow, folder: Path) -> None:
         """Exports a checkpoint as a Hugging Face folder."""

@@ -117,7 +117,7 @@ class EvolutionDock(InspectionDock):
         if not self.run_id:
             self._refuse(LabError("No run is chosen.", "", "Train one first: Set-up."))
             return
-        self.note.setText(f"Reading the checkpoints of {self.run_id}, one after the other…")
+        self.note.setText(f"Reading the checkpoints of {self.run_box.currentText()}, one after the other…")
         values = {"what": list(_WHAT), "every": self.stride.currentData()}
         self.session.evolve(self.run_id, values, self._take, self._refuse)
 
@@ -167,7 +167,8 @@ class EvolutionDock(InspectionDock):
         self._waiting = False
         row = self.lab.row(self.run_id)
         step = archive.metadata.more.get("step") or (row.status.step if row is not None else 0)
-        film = self.film if self.film.run == self.run_id else Film(self.run_id)
+        shown = self.lab.row_called(self.film.run)
+        film = self.film if shown is not None and shown.id == self.run_id else Film(self.run_id)
         self._archives.append(archive)
         self._show_film(film.with_frame(Frame(archive, int(step))))
 
@@ -290,11 +291,11 @@ class EvolutionDock(InspectionDock):
 
     def _list_runs(self) -> None:
         rows = self.lab.runs()
-        if [row.run.id for row in rows] != [self.run_box.itemData(n) for n in range(self.run_box.count())]:
+        if [row.id for row in rows] != [self.run_box.itemData(n) for n in range(self.run_box.count())]:
             chosen = self.run_id
             self.run_box.clear()
             for row in rows:
-                self.run_box.addItem(row.run.id, row.run.id)
+                self.run_box.addItem(row.name, row.id)
             self._choose_run(chosen)
         chosen_row = self.lab.row(self.run_id)
         self.live.setEnabled(chosen_row is not None and chosen_row.status.live)
@@ -302,7 +303,8 @@ class EvolutionDock(InspectionDock):
     def _choose_run(self, wanted: str) -> None:
         about = self.session.about
         active = about.reference.partition("@")[0] if about is not None else ""
-        places = [self.run_box.findData(run_id) for run_id in (wanted, active) if run_id]
+        opened = self.lab.row_called(active) if active else None
+        places = [self.run_box.findData(run_id) for run_id in (wanted, opened.id if opened else "") if run_id]
         found = [place for place in places if place >= 0]
         self.run_box.setCurrentIndex(found[0] if found else min(0, self.run_box.count() - 1))
 

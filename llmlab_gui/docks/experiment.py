@@ -15,7 +15,7 @@ from llmlab.experiments.plan import make_plan
 from llmlab.experiments.records import Arm, ExperimentRecord
 from llmlab.experiments.results import value_text
 from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
-from llmlab.runs.registry import resolve_run
+from llmlab.runs.registry import resolve_run, short_name
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel
 from llmlab_gui.docks.busy import ask_to_start, busy_with
@@ -112,7 +112,7 @@ class ExperimentDock(LabDock):
             request = asked.request
             if asked.subject:
                 run = resolve_run(asked.subject, outputs).run
-                request = replace(request, settings=run.info().settings, subject=run.id)
+                request = replace(request, settings=run.info().settings, subject=short_name(run, outputs))
             return make_plan(request)
 
         def done(record: ExperimentRecord) -> None:

@@ -218,15 +218,15 @@ class ExperimentForm(QWidget):
     def list_subjects(self) -> None:
         """The runs that can be looked at."""
         rows = [row for row in self._lab.runs() if row.status.step > 1]
-        ids = [row.run.id for row in rows]
+        ids = [row.name for row in rows]
         if ids == [self.subject.itemData(i) for i in range(self.subject.count())]:
             return
         current = self._lab.current()
-        wanted = self.subject.currentData() or (current.run.id if current is not None else "")
+        wanted = self.subject.currentData() or (current.name if current is not None else "")
         self.subject.blockSignals(True)
         self.subject.clear()
         for row in rows:
-            self.subject.addItem(f"{row.run.id} ({row.status.state}, {row.status.step:,} steps)", row.run.id)
+            self.subject.addItem(f"{row.name} ({row.status.state}, {row.status.step:,} steps)", row.name)
         self.subject.setCurrentIndex(max(0, self.subject.findData(wanted)) if ids else -1)
         self.subject.blockSignals(False)
         self.edited.emit()
@@ -255,7 +255,7 @@ class ExperimentForm(QWidget):
         rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
         newest = next(rows, None)
         if newest is not None and not self.model.value():
-            self.model.set_value(f"{newest.run.id}@latest")
+            self.model.set_value(f"{newest.name}@latest")
 
     def _connect(self) -> None:
         self.kinds.currentIndexChanged.connect(self._use_kind)

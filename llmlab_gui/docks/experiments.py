@@ -127,8 +127,8 @@ class ExperimentsDock(LabDock):
             self.lab.error_raised.emit(
                 LabError(f"{arm.run} has not begun.", "", "Its turn comes after those above it.")
             )
-        elif self.lab.row(run.id) is not None:
-            self.lab.set_current(run.id)
+        elif self.lab.row(run.full_name) is not None:
+            self.lab.set_current(run.full_name)
             self.lab.said.emit(f"{run.id} is shown in the other panels.")
         else:
             self.lab.open_run(run)
@@ -137,7 +137,8 @@ class ExperimentsDock(LabDock):
         """Shows all of its runs in the charts of the other docks."""
         row = self.desk.current()
         if row is not None:
-            ids = [arm.run for arm in row.record.arms if self.lab.row(arm.run) is not None]
+            runs = [row.folder.run_of(arm, row.record.track).full_name for arm in row.record.arms]
+            ids = [run for run in runs if self.lab.row(run) is not None]
             self.lab.set_shown(ids)
             self.lab.said.emit(f"{len(ids)} runs of {row.id} are overlaid in the charts.")
 

@@ -211,7 +211,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self.show_costs(Costs(parts, needed.memory_bytes, disk, needed.seconds))
 
     def _runs_changed(self) -> None:
-        known = {row.run.id for row in self.lab.runs()}
+        known = {row.id for row in self.lab.runs()}
         if known != self._offered and self.isVisible():
             self._offered = known
             self._listing.start()
@@ -228,4 +228,4 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         own = (row for row in self.lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
         newest = next(own, None)
         if newest is not None:
-            self.model.set_value(f"{newest.run.id}@latest")
+            self.model.set_value(f"{newest.name}@latest")

@@ -36,7 +36,7 @@ class LearningRateDock(ChartDock):
         norms: set[str] = set()
         for run in runs:
             x = run.history.x(self.panel.x_axis)
-            style = CurveStyle(run.color, "learning rate", run.id, width=1.5, z=-run.behind)
+            style = CurveStyle(run.color, "learning rate", run.name, width=1.5, z=-run.behind)
             self.rate_chart.set_curve(f"{run.id}/lr", x, run.history.step_columns["lr"], style)
             rates.add(f"{run.id}/lr")
             norms |= self._fill_norms(run)
@@ -51,7 +51,7 @@ class LearningRateDock(ChartDock):
         memory = self.panel.memory
         x = run.history.x(self.panel.x_axis)
         raw = CurveStyle(
-            run.color, "each step", run.id, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+            run.color, "each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
         )
         self.norm_chart.set_curve(f"{run.id}/norm", x, run.history.step_columns["grad_norm"], raw)
         if not memory:
@@ -59,7 +59,7 @@ class LearningRateDock(ChartDock):
         smoothed = self._smoothed.get(run.id)
         if smoothed is None or smoothed.history is not run.history:
             smoothed = self._smoothed[run.id] = SmoothedColumn(run.history, "grad_norm")
-        style = CurveStyle(run.color, "smoothed", run.id, width=2.0, z=3 - run.behind)
+        style = CurveStyle(run.color, "smoothed", run.name, width=2.0, z=3 - run.behind)
         self.norm_chart.set_curve(f"{run.id}/smoothed", x, smoothed.values(memory), style)
         return {f"{run.id}/norm", f"{run.id}/smoothed"}
 

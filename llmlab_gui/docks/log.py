@@ -105,7 +105,7 @@ class LogDock(LabDock):
         lab.history_reset.connect(self._reset)
         theme_notifier.changed.connect(self._redraw)
         row_now = lab.current()
-        self._change_run(row_now.run.id if row_now else "")
+        self._change_run(row_now.id if row_now else "")
         self._switch(EVENTS)
 
     @property

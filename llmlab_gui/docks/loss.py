@@ -52,14 +52,14 @@ class LossDock(ChartDock):
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
         x = history.x(axis)
         raw = CurveStyle(
-            run.color, "train, each step", run.id, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+            run.color, "train, each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
         )
         points: dict[str, tuple[np.ndarray, np.ndarray, CurveStyle]] = {"train": (x, history.step_columns["loss"], raw)}
         if memory:
             smoothed = self._smoothed.get(run.id)
             if smoothed is None or smoothed.history is not history:
                 smoothed = self._smoothed[run.id] = SmoothedColumn(history, "loss")
-            style = CurveStyle(run.color, "train, smoothed", run.id, width=2.0, z=3 - run.behind)
+            style = CurveStyle(run.color, "train, smoothed", run.name, width=2.0, z=3 - run.behind)
             points["smoothed"] = (x, smoothed.values(memory), style)
         evaluations = history.evaluations
         shade = _towards(run.color, QColor(current_theme().text), 0.45)
@@ -67,9 +67,9 @@ class LossDock(ChartDock):
             (
                 "evaluated",
                 "train_loss",
-                CurveStyle(shade, "train, evaluated", run.id, dotted=True, markers="s", z=4 - run.behind, minor=True),
+                CurveStyle(shade, "train, evaluated", run.name, dotted=True, markers="s", z=4 - run.behind, minor=True),
             ),
-            ("val", "val_loss", CurveStyle(shade, "validation", run.id, width=1.5, markers="o", z=5 - run.behind)),
+            ("val", "val_loss", CurveStyle(shade, "validation", run.name, width=1.5, markers="o", z=5 - run.behind)),
         ):
             finite = np.isfinite(evaluations[column])
             at = history.x(axis, evaluations["step"][finite])
@@ -83,7 +83,7 @@ class LossDock(ChartDock):
                 mark = CurveStyle(
                     QColor(current_theme().good),
                     label,
-                    run.id,
+                    run.name,
                     width=1.5,
                     markers=marker,
                     marker_size=13,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
@@ -56,7 +55,7 @@ class ModelPicker(QWidget):
         self._list_runs()
         current = lab.current()
         if current is not None:
-            self.select(current.run.id, LATEST)
+            self.select(current.id, LATEST)
 
     @property
     def run_id(self) -> str:
@@ -111,7 +110,7 @@ class ModelPicker(QWidget):
             raise LabError("No run is chosen.", "A text needs a model.", "Train one first: Set-up.")
         if checkpoint is None:
             raise LabError(
-                f"{row.run.id} has no such checkpoint.",
+                f"{row.name} has no such checkpoint.",
                 "Only what is saved can answer.",
                 "Press Save, or wait for the next checkpoint." if row.status.live else "Choose another run.",
             )
@@ -161,7 +160,7 @@ class ModelPicker(QWidget):
 
     def _list_runs(self) -> None:
         about = self._lab.inspection.about
-        names = {row.run.id: row.run.id for row in self._lab.runs()}
+        names = {row.id: row.name for row in self._lab.runs()}
         if about is not None and about.kind not in _OF_RUNS:
             names = {_ACTIVE: f"{about.name} (active)", **names}
         ids = list(names)
@@ -189,9 +188,9 @@ class ModelPicker(QWidget):
         if about.kind not in _OF_RUNS:
             self.select(_ACTIVE, LATEST)
             return
-        name = Path(about.reference.rpartition("@")[0]).name
-        if self._lab.row(name) is not None:
-            self.select(name, LATEST if about.step is None or about.live else f"step-{about.step:08d}")
+        row = self._lab.row_called(about.reference.rpartition("@")[0])
+        if row is not None:
+            self.select(row.id, LATEST if about.step is None or about.live else f"step-{about.step:08d}")
 
     def _take(self, run_id: str, events: list[Event]) -> None:
         if run_id == self.run_id and any(isinstance(event, CheckpointSaved) for event in events):

@@ -283,23 +283,27 @@ class NotebookDock(LabDock):
         line = self.chosen()
         if line is None:
             return
-        row = self.lab.row(line.entry.about) if line.entry.subject == RUN else None
+        row = self.lab.row(line.entry.full_name) if line.entry.subject == RUN else None
         stopped = row is not None and row.status.state in ("stopped", "failed", "interrupted")
         self.detail.show_line(line, self._actual(line), stopped=stopped)
 
     def _actual(self, line: Line) -> list[list[float]]:
         """[step, validation loss] of the run: as it was scored, or as far as it is, when the charts show it."""
         entry = line.entry
-        if entry.state != OPEN or entry.subject != RUN or entry.about not in self.lab.shown():
+        if entry.state != OPEN or entry.subject != RUN or entry.full_name not in self.lab.shown():
             return entry.curve
-        evaluations = self.lab.history(entry.about).evaluations
+        evaluations = self.lab.history(entry.full_name).evaluations
         finite = np.isfinite(evaluations["val_loss"])
         pairs = zip(evaluations["step"][finite].tolist(), evaluations["val_loss"][finite].tolist(), strict=True)
         return [[step, loss] for step, loss in pairs]
 
     def _events_arrived(self, run_id: str, events: list[object]) -> None:
         line = self.detail.line
-        if line is not None and line.entry.about == run_id and any(isinstance(event, Evaluated) for event in events):
+        if (
+            line is not None
+            and line.entry.full_name == run_id
+            and any(isinstance(event, Evaluated) for event in events)
+        ):
             self._show_chosen()
 
     def _open_surprise(self, item: QListWidgetItem) -> None:

@@ -154,10 +154,11 @@ class CheckDock(LabDock):
         row, chosen = self.desk.check, selected_key(self.arms_table)
         if row is None or not chosen:
             return
-        if self.lab.row(chosen) is None:
+        run_id = f"{row.record.track}/{chosen}"
+        if self.lab.row(run_id) is None:
             self.lab.error_raised.emit(LabError(f"{chosen} has not begun.", "", "Its turn comes after those above it."))
             return
-        self.lab.set_current(chosen)
+        self.lab.set_current(run_id)
         self.lab.said.emit(f"{chosen} is shown in the other panels.")
 
     def open_report(self) -> None:

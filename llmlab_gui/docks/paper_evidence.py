@@ -97,9 +97,9 @@ class EvidenceDock(LabDock):
         if check is None:
             return
         run = check.folder.run_of(arm, check.record.track)
-        if self.lab.row(run.id) is not None:
-            self.lab.set_current(run.id)
-        self.lab.inspection.open(f"{run.id}@final")
+        if self.lab.row(run.full_name) is not None:
+            self.lab.set_current(run.full_name)
+        self.lab.inspection.open(f"{run.full_name}@final")
         self.lab.said.emit(f"{run.id} is opened: the panels of Look inside show it.")
 
     def open_evolution(self, arm: Arm) -> None:

@@ -208,6 +208,6 @@ def _now_text(live: list[RunRow], paused: bool) -> str:
     row = live[0]
     others = f" and {len(live) - 1} more" if len(live) > 1 else ""
     if row.status.state == "paused":
-        return f"Waits for {row.run.id}{others}, which is paused."
+        return f"Waits for {row.name}{others}, which is paused."
     left = row.status.eta_seconds
-    return f"Waits for {row.run.id}{others}" + (f": {time_left_text(left)} left." if left is not None else ".")
+    return f"Waits for {row.name}{others}" + (f": {time_left_text(left)} left." if left is not None else ".")

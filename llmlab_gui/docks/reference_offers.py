@@ -8,6 +8,7 @@ from pathlib import Path
 from llmlab.errors import LabError
 from llmlab.runs.checkpoints import list_checkpoints
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import short_name
 from llmlab.sessions.available import available_models
 
 # Of the runs in sight; the checkpoints of others can be typed.
@@ -22,9 +23,10 @@ def offers(outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str]) -> l
             checkpoints = list_checkpoints(run.checkpoints)
         except (LabError, OSError):
             continue
+        name = short_name(run, outputs)
         for checkpoint in reversed(checkpoints):
             loss = f", loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
-            found.append((f"{run.id}@{checkpoint.step}", f"{run.id}@{checkpoint.step}{loss}"))
+            found.append((f"{name}@{checkpoint.step}", f"{name}@{checkpoint.step}{loss}"))
     for model in available_models(outputs):
         if model.kind != "run":
             found.append((model.reference, f"{model.name} ({model.detail})" if model.detail else model.name))

@@ -99,8 +99,8 @@ class ReportDock(LabDock):
             self.lab.dock_requested.emit(parts.path)
         elif parts.scheme in ("http", "https"):
             QDesktopServices.openUrl(url)
-        elif parts.scheme == "run" and self.lab.row(parts.path) is not None:
-            self.lab.set_current(parts.path)
+        elif parts.scheme == "run" and (run := self.lab.row_called(parts.path)) is not None:
+            self.lab.set_current(run.id)
         elif parts.scheme == "" and (row := self.row()) is not None:
             path = (row.folder.path / parts.path).resolve()
             if path.is_relative_to(row.folder.outputs.resolve()) and path.exists():

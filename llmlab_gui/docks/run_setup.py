@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBox
 from llmlab.config import describe
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings
+from llmlab.runs.launcher import require_free
 from llmlab.settings import Preset
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.forms.editors import Editor
@@ -255,8 +256,7 @@ class RunSetupDock(LabDock, Generic[S]):
             return None
         if not _NAME.fullmatch(name):
             raise LabError(f"{name!r} cannot be a run's name.", "Letters, digits and . _ + - are allowed.")
-        if (self.lab.outputs / self._track / name).exists():
-            raise LabError(f"A run named {name!r} is already there.", "", "Choose another name.")
+        require_free(RunFolder(self.lab.outputs / self._track / name))
         return name
 
     def _clear_used_name(self, run: RunFolder) -> None:

@@ -97,12 +97,12 @@ class RunsDock(LabDock):
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
                 words = (kind_text(settings), row.info.reads, base_of(settings), f"{row.info.created:.0f}")
-                rows.append([row.run.id, status.state, *numbers, *words])
+                rows.append([row.name, status.state, *numbers, *words])
         save_rows(rows, path)
 
     def delete(self, rows: list[RunRow]) -> None:
         """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
-        live = [row.run.id for row in rows if row.status.live]
+        live = [row.name for row in rows if row.status.live]
         if live:
             self.lab.error_raised.emit(
                 LabError(f"{', '.join(live)} still trains.", "A live run cannot be deleted.", "Stop it first.")
@@ -115,20 +115,20 @@ class RunsDock(LabDock):
         if kept and self.confirm_deletion(kept, for_good=True):
             gone += [row for row in kept if self._delete_for_good(row)]
         for row in gone:
-            self.lab.forget(row.run.id)
+            self.lab.forget(row.id)
         self.lab.refresh()
 
     def _delete_for_good(self, row: RunRow) -> bool:
         try:
             shutil.rmtree(row.run.path)
         except OSError as error:
-            self.lab.error_raised.emit(LabError(f"{row.run.id} could not be deleted.", str(error)))
+            self.lab.error_raised.emit(LabError(f"{row.name} could not be deleted.", str(error)))
             return False
         return True
 
     def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
         """The question before runs are deleted. for_good: there is no trash that could hold them."""
-        names = ", ".join(row.run.id for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
+        names = ", ".join(row.name for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
         what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
         box = QMessageBox(self)
         box.setIcon(QMessageBox.Icon.Warning)
@@ -199,14 +199,14 @@ class RunsDock(LabDock):
             self.show_body()
         current = self.lab.current()
         if current is not None and not self.table.selectionModel().hasSelection():
-            self._select_current(current.run.id)
+            self._select_current(current.id)
 
     def _row_changed(self) -> None:
         if self.table.hasFocus():  # not when the table itself moves the selection
             self._settle.start()
 
     def _select_current(self, run_id: str) -> None:
-        if not any(row.run.id == run_id for row in self.chosen()):
+        if not any(row.id == run_id for row in self.chosen()):
             for place in range(self.proxy.rowCount()):
                 if self.proxy.index(place, NAME).data(ID_ROLE) == run_id:
                     self.table.selectRow(place)
@@ -221,14 +221,14 @@ class RunsDock(LabDock):
 
     def _toggle_overlay(self, run_id: str, on: bool) -> None:
         current = self.lab.current()
-        if not on and current is not None and current.run.id == run_id:
+        if not on and current is not None and current.id == run_id:
             self.lab.said.emit("The current run is always in the charts. Choose another run to let it go.")
             return
         others = [shown for shown in self.lab.shown() if shown != run_id]
         self.lab.set_shown([*others, run_id] if on else others)
 
     def _toggle_chosen(self) -> None:
-        ids = [row.run.id for row in self.chosen()]
+        ids = [row.id for row in self.chosen()]
         shown = self.lab.shown()
         if all(run_id in shown for run_id in ids):
             self.lab.set_shown([run_id for run_id in shown if run_id not in ids])
@@ -251,7 +251,7 @@ class RunsDock(LabDock):
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))
         actions["delete"].setEnabled(not any(row.status.live for row in rows))
         shown = self.lab.shown()
-        all_shown = all(row.run.id in shown for row in rows)
+        all_shown = all(row.id in shown for row in rows)
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
         menu = QMenu(self.table)
         for name, action in actions.items():
@@ -263,7 +263,7 @@ class RunsDock(LabDock):
 
     def _first_id(self) -> str:
         rows = self.chosen()
-        return rows[0].run.id if rows else ""
+        return rows[0].id if rows else ""
 
     def _ask(self, what: str) -> None:
         for row in self.chosen():
@@ -284,7 +284,7 @@ class RunsDock(LabDock):
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(rows[0].run.path)))
 
     def _copy_id(self) -> None:
-        QGuiApplication.clipboard().setText("\n".join(row.run.id for row in self.chosen()))
+        QGuiApplication.clipboard().setText("\n".join(row.name for row in self.chosen()))
 
     def _ask_export(self) -> None:
         path = ask_where(self, "Export the table", "runs.csv", "Table")

@@ -47,7 +47,7 @@ def _number(value: float | None) -> float:
 
 COLUMNS = (
     Column("", lambda row: "", lambda row: row.info.created, "Overlay in the charts"),
-    Column("Name", lambda row: row.run.id, lambda row: row.run.id.lower(), "The run's folder"),
+    Column("Name", lambda row: row.name, lambda row: row.name.lower(), "The run's folder"),
     Column("State", lambda row: row.status.state, lambda row: row.status.state, "What it does now"),
     Column(
         "Step",
@@ -119,15 +119,15 @@ class RunsModel(QAbstractTableModel):
     def refresh(self) -> None:
         """Takes the lab's runs; rows that stay are changed in place."""
         fresh = self._lab.runs()
-        wanted = {row.run.id for row in fresh}
+        wanted = {row.id for row in fresh}
         for place in reversed(range(len(self.rows))):
-            if self.rows[place].run.id not in wanted:
+            if self.rows[place].id not in wanted:
                 self.beginRemoveRows(_ROOT, place, place)
                 del self.rows[place]
                 self.endRemoveRows()
         for place, row in enumerate(fresh):
-            if place >= len(self.rows) or self.rows[place].run.id != row.run.id:
-                known = next((at for at, old in enumerate(self.rows) if old.run.id == row.run.id), None)
+            if place >= len(self.rows) or self.rows[place].id != row.id:
+                known = next((at for at, old in enumerate(self.rows) if old.id == row.id), None)
                 if known is not None:  # its place changed: rare enough to begin again
                     self.beginResetModel()
                     self.rows = fresh
@@ -154,14 +154,14 @@ class RunsModel(QAbstractTableModel):
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row, column = self.rows[index.row()], COLUMNS[index.column()]
         if role == ID_ROLE:
-            return row.run.id
+            return row.id
         if role == SORT_ROLE:
             return column.key(row)
         if role == Qt.ItemDataRole.DisplayRole:
             return column.text(row)
         if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.FontRole and index.column() == NAME and row.run.id == self._current:
+        if role == Qt.ItemDataRole.FontRole and index.column() == NAME and row.id == self._current:
             font = QFont()
             font.setBold(True)
             return font
@@ -186,22 +186,22 @@ class RunsModel(QAbstractTableModel):
         if role != Qt.ItemDataRole.CheckStateRole or index.column() != SHOW:
             return False
         on = Qt.CheckState(value) == Qt.CheckState.Checked
-        self.overlay_toggled.emit(self.rows[index.row()].run.id, on)
+        self.overlay_toggled.emit(self.rows[index.row()].id, on)
         return True
 
     @property
     def _current(self) -> str:
         current = self._lab.current()
-        return current.run.id if current else ""
+        return current.id if current else ""
 
     def _show_data(self, row: RunRow, role: int) -> Any:
-        shown = row.run.id in self._lab.shown()
+        shown = row.id in self._lab.shown()
         if role == Qt.ItemDataRole.CheckStateRole:
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked
         if role == Qt.ItemDataRole.DecorationRole:
-            return swatch(self._lab.color(row.run.id) if shown else QColor(0, 0, 0, 0))
+            return swatch(self._lab.color(row.id) if shown else QColor(0, 0, 0, 0))
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{row.run.id}: {'shown' if shown else 'not shown'} in the charts"
+            return f"{row.name}: {'shown' if shown else 'not shown'} in the charts"
         return None
 
 
@@ -267,7 +267,7 @@ def _state_data(row: RunRow, role: int) -> Any:
 
 def _tip(row: RunRow) -> str:
     status = row.status
-    lines = [row.run.id, *_about(row.info.settings)]
+    lines = [row.name, *_about(row.info.settings)]
     if row.info.parent:
         lines.append(f"Branch of {row.info.parent.get('run')} at step {row.info.parent.get('step')}")
     if status.doing:

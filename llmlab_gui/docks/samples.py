@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
@@ -132,7 +132,7 @@ class SamplesDock(LabDock):
         lab.history_reset.connect(self._reset)
         lab.runs_changed.connect(self._update_state)
         current = lab.current()
-        self._change_run(current.run.id if current else "")
+        self._change_run(current.id if current else "")
 
     @property
     def shown_steps(self) -> list[int]:
@@ -141,7 +141,9 @@ class SamplesDock(LabDock):
 
     def export(self, path: Path) -> None:
         """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
-        text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(f"Samples of {self._run_id}", self._table)
+        row = self.lab.row(self._run_id)
+        title = f"Samples of {row.name}" if row is not None else "Samples"
+        text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(title, self._table)
         save(path, text.encode("utf-8", "replace"))
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -297,7 +299,7 @@ class SamplesDock(LabDock):
 
     def _ask_export(self, kind: str) -> None:
         words = "Markdown" if kind == "md" else "Table"
-        path = ask_where(self, "Export samples", f"{self._run_id}-samples.{kind}", words)
+        path = ask_where(self, "Export samples", f"{PurePath(self._run_id).name}-samples.{kind}", words)
         if path is None:
             return
         try:

@@ -42,7 +42,7 @@ class ThroughputDock(ChartDock):
                 x, y = run.history.x(axis), run.history.step_columns[column] * factor
                 if axis == "elapsed":
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
-                style = CurveStyle(run.color, chart.y_label, run.id, width=1.5, z=-run.behind)
+                style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind)
                 chart.set_curve(run.id, x, y, style)
             chart.keep_only({run.id for run in runs})
             chart.set_spans(spans)

@@ -270,7 +270,7 @@ class WriteDock(LabDock):
         about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
         active = about.name if self.picker.active and about is not None else ""
         self.first_name.setText(
-            f"A  {active or self.picker.run_id}{f', step {checkpoint.step:,}' if checkpoint else ''}"
+            f"A  {active or self.picker.runs.currentText()}{f', step {checkpoint.step:,}' if checkpoint else ''}"
         )
         if self.picker.answers:
             self.second.propose(self.picker.reference())

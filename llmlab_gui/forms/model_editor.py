@@ -79,7 +79,7 @@ class ModelEditor(NamedEditor):
         if about is not None and not about.live:
             menu.addAction(f"{about.name} (active model)", partial(self.set_value, about.reference))
         if row is not None:
-            menu.addAction(f"{row.run.id}, latest checkpoint", partial(self.set_value, f"{row.run.id}@latest"))
+            menu.addAction(f"{row.name}, latest checkpoint", partial(self.set_value, f"{row.name}@latest"))
         menu.addAction("Choose from a list…", self._choose)
         menu.addAction("A model's folder…", self._choose_folder)
         menu.addAction("A GGUF file…", self._choose_file)

@@ -21,7 +21,7 @@ class FollowedRun(QObject):
 
     def __init__(self, run: RunFolder, parent: QObject) -> None:
         super().__init__(parent)
-        self._id = run.id
+        self._id = run.full_name
         self._active = True
         self.status: RunStatus | None = None
         self.follower = RunThread(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
@@ -24,6 +26,23 @@ class RunRow:
     info: RunInfo
     status: RunStatus
     parameters: int | None = None  # as its first worker counted them
+    shares_name: bool = False  # with a run of another track
+
+    @property
+    def id(self) -> str:
+        """What tells it from all others: TRACK/ID."""
+        return self.run.full_name
+
+    @property
+    def name(self) -> str:
+        """How people read it, and references name it: with its track only where two tracks hold that id."""
+        return self.id if self.shares_name else self.run.id
+
+
+def told_apart(rows: Sequence[RunRow]) -> list[RunRow]:
+    """The same rows, with those marked that share their name."""
+    count = Counter(row.run.id for row in rows)
+    return [replace(row, shares_name=count[row.run.id] > 1) for row in rows]
 
 
 @dataclass
@@ -56,7 +75,7 @@ class RunsPoller(FolderPoller):
             for path, seen in self._seen.items()
             if seen.files.asked is not None
         ]
-        return sorted(rows, key=lambda row: (row.info.created, row.run.id), reverse=True)
+        return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)
 
     def _look_closely(self, rows: list[RunRow]) -> bool:
         self.looked.emit()

@@ -25,6 +25,14 @@ class FakeRow:
     info: RunInfo
     status: RunStatus
 
+    @property
+    def id(self) -> str:
+        return self.run.full_name
+
+    @property
+    def name(self) -> str:
+        return self.run.id
+
 
 class FakeController:
     def __init__(self) -> None:
@@ -78,15 +86,15 @@ class FakeLab(QObject):
 
     def add(self, fake: FakeRun) -> FakeRun:
         """A run appears, and becomes the current one."""
-        self._fakes[fake.run.id] = fake
+        self._fakes[fake.run.full_name] = fake
         self.runs_changed.emit()
-        self.set_current(fake.run.id)
+        self.set_current(fake.run.full_name)
         self.pump(fake)
         return fake
 
     def pump(self, fake: FakeRun) -> None:
         """What the run wrote since the last time arrives."""
-        run_id = fake.run.id
+        run_id = fake.run.full_name
         fresh = fake.written[self._taken.get(run_id, 0) :]
         self._taken[run_id] = len(fake.written)
         self._arrive(run_id, fresh)
@@ -94,7 +102,7 @@ class FakeLab(QObject):
 
     def reload(self, fake: FakeRun) -> None:
         """The history is read anew, as after a cut."""
-        run_id = fake.run.id
+        run_id = fake.run.full_name
         self._histories[run_id] = RunHistory()
         self._histories[run_id].extend(fake.written)
         self._taken[run_id] = len(fake.written)
@@ -106,6 +114,9 @@ class FakeLab(QObject):
     def row(self, run_id: str) -> FakeRow | None:
         fake = self._fakes.get(run_id)
         return self._row(fake) if fake else None
+
+    def row_called(self, name: str) -> FakeRow | None:
+        return next((row for row in self.runs() if name in (row.name, row.id, str(row.run.path))), None)
 
     def current(self) -> FakeRow | None:
         return self.row(self._current)

@@ -43,7 +43,7 @@ class FakeChartLab(FakeLab):
         self.redraw = RedrawTimer(self)
 
     def shown(self) -> list[str]:
-        others = [row.run.id for row in self.runs() if row.run.id != self._current]
+        others = [row.id for row in self.runs() if row.id != self._current]
         return ([self._current] if self._current else []) + others
 
     def color(self, run_id: str) -> QColor:
@@ -80,13 +80,13 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
     _wait(dock, qtbot)
     steps = [event for event in fake.written if isinstance(event, StepEvent)]
     evaluated = [event for event in fake.written if isinstance(event, Evaluated)]
-    assert _points(dock.chart, "fake/train") == ([e.step for e in steps], [e.loss for e in steps])
-    assert _points(dock.chart, "fake/val") == ([e.step for e in evaluated], [e.val_loss for e in evaluated])
-    assert _points(dock.chart, "fake/evaluated")[1] == [e.train_loss for e in evaluated]
+    assert _points(dock.chart, "pretraining/fake/train") == ([e.step for e in steps], [e.loss for e in steps])
+    assert _points(dock.chart, "pretraining/fake/val") == ([e.step for e in evaluated], [e.val_loss for e in evaluated])
+    assert _points(dock.chart, "pretraining/fake/evaluated")[1] == [e.train_loss for e in evaluated]
     labels = [line.label for line, _ in dock.chart.marks.lines]
     assert [label.split(":")[0] for label in labels] == ["uniform 4.17", "unigram 3.34", "floor 1.10"]
     gap = evaluated[-1].val_loss - evaluated[-1].train_loss
-    assert gap_note(lab.history("fake")) == f"validation − train: {gap:+.3f}"
+    assert gap_note(lab.history("pretraining/fake")) == f"validation − train: {gap:+.3f}"
 
 
 def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, q
     fake.advance(200)
     lab.pump(fake)
     _wait(dock, qtbot)
-    live = _points(dock.chart, "fake/smoothed")
-    assert np.allclose(live[1], _smoothed(lab.history("fake"), dock.panel.memory), rtol=1e-12)
+    live = _points(dock.chart, "pretraining/fake/smoothed")
+    assert np.allclose(live[1], _smoothed(lab.history("pretraining/fake"), dock.panel.memory), rtol=1e-12)
     fake.resume_from(250).advance(250)
     began = next(i for i, event in enumerate(fake.written) if isinstance(event, Started) and event.attempt == 2)
     # As many steps as before the cut, with other losses from it on.
     other = [replace(e, loss=e.loss + 1.0) if isinstance(e, StepEvent) else e for e in fake.written[began:]]
-    assert lab.history("fake").extend(other)
-    lab.history_reset.emit("fake")
+    assert lab.history("pretraining/fake").extend(other)
+    lab.history_reset.emit("pretraining/fake")
     _wait(dock, qtbot)
-    again = _points(dock.chart, "fake/smoothed")
+    again = _points(dock.chart, "pretraining/fake/smoothed")
     assert len(live[0]) == len(again[0]) == 500
     assert again[1][:250] == live[1][:250]
-    assert np.allclose(again[1], _smoothed(lab.history("fake"), dock.panel.memory), rtol=1e-12)
+    assert np.allclose(again[1], _smoothed(lab.history("pretraining/fake"), dock.panel.memory), rtol=1e-12)
     assert np.all(np.array(again[1][300:]) > np.array(live[1][300:]) + 0.5)
 
 
@@ -120,7 +120,11 @@ def test_another_smoothing_is_computed_anew(lab: FakeChartLab, qtbot: QtBot, tmp
     for memory in (20, 100, 20):
         dock.panel.set_memory(memory)
         _wait(dock, qtbot)
-        assert np.allclose(_points(dock.chart, "fake/smoothed")[1], _smoothed(lab.history("fake"), memory), rtol=1e-12)
+        assert np.allclose(
+            _points(dock.chart, "pretraining/fake/smoothed")[1],
+            _smoothed(lab.history("pretraining/fake"), memory),
+            rtol=1e-12,
+        )
 
 
 def _smoothed(history: RunHistory, memory: int) -> np.ndarray:
@@ -136,18 +140,18 @@ def test_best_and_final_validation_are_marked_where_they_are(
     _shown(dock, qtbot)
     fake = lab.add(FakeRun(tmp_path, steps=2000).start().advance(steps))
     _wait(dock, qtbot)
-    assert "fake/final" not in dock.chart.curves()
+    assert "pretraining/fake/final" not in dock.chart.curves()
     fake.finish()
     lab.pump(fake)
     _wait(dock, qtbot)
     finished = fake.written[-1]
     assert isinstance(finished, Finished)
     assert finished.best_step == best
-    assert _points(dock.chart, "fake/best") == ([finished.best_step], [finished.best_val_loss])
+    assert _points(dock.chart, "pretraining/fake/best") == ([finished.best_step], [finished.best_val_loss])
     if best == steps:  # one mark for one place
-        assert "fake/final" not in dock.chart.curves()
+        assert "pretraining/fake/final" not in dock.chart.curves()
     else:
-        assert _points(dock.chart, "fake/final") == ([steps], [finished.val_loss])
+        assert _points(dock.chart, "pretraining/fake/final") == ([steps], [finished.val_loss])
 
 
 def test_loss_shows_where_the_run_paused(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def test_a_chart_remembers_its_axes_and_smoothing(lab: FakeChartLab, qtbot: QtBo
 @pytest.mark.parametrize("kept", ["", "null", "[]", "7", '{"x_axis": 5}', '{"x_axis": "nothing"}', "{"])
 def test_choices_that_make_no_sense_change_nothing(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, kept: str) -> None:
     file = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    file.setValue("charts/loss", kept)
+    file.setValue("pretraining/charts/loss", kept)
     file.sync()
     dock = LossDock(lab)
     qtbot.addWidget(dock)
@@ -193,8 +197,8 @@ def test_smoothing_off_leaves_the_raw_curve_alone(lab: FakeChartLab, qtbot: QtBo
     lab.add(FakeRun(tmp_path).start().advance(50))
     dock.panel.set_memory(0)
     _wait(dock, qtbot)
-    assert set(dock.chart.curves()) == {"fake/train", "fake/val", "fake/evaluated"}
-    assert dock.chart.curves()["fake/train"].style.alpha == 255
+    assert set(dock.chart.curves()) == {"pretraining/fake/train", "pretraining/fake/val", "pretraining/fake/evaluated"}
+    assert dock.chart.curves()["pretraining/fake/train"].style.alpha == 255
 
 
 def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
@@ -206,14 +210,16 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
     lab.add(FakeRun(tmp_path, "second", seed=2).start().advance(300))
     _wait(dock, qtbot)
     curves = dock.chart.curves()
-    assert curves["first/train"].style.color == QColor(COLORS[0])
-    assert curves["second/train"].style.color == QColor(COLORS[1])
-    assert curves["second/train"].style.z > curves["first/val"].style.z  # the current run is in front
+    assert curves["pretraining/first/train"].style.color == QColor(COLORS[0])
+    assert curves["pretraining/second/train"].style.color == QColor(COLORS[1])
+    assert (
+        curves["pretraining/second/train"].style.z > curves["pretraining/first/val"].style.z
+    )  # the current run is in front
     assert [style.label for style in dock.chart._entries[:2]] == ["second", "first"]
-    monkeypatch.setattr(lab, "shown", lambda: ["second"])
+    monkeypatch.setattr(lab, "shown", lambda: ["pretraining/second"])
     lab.shown_changed.emit()
     _wait(dock, qtbot)
-    assert {key.split("/")[0] for key in dock.chart.curves()} == {"second"}
+    assert {key.rpartition("/")[0] for key in dock.chart.curves()} == {"pretraining/second"}
 
 
 def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -222,8 +228,8 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     fake = lab.add(FakeRun(tmp_path).start().advance(100))
     _wait(dock, qtbot)
     steps = [event for event in fake.written if isinstance(event, StepEvent)]
-    assert _points(dock.rate_chart, "fake/lr")[1] == [e.lr for e in steps]
-    assert _points(dock.norm_chart, "fake/norm")[1] == [e.grad_norm for e in steps]
+    assert _points(dock.rate_chart, "pretraining/fake/lr")[1] == [e.lr for e in steps]
+    assert _points(dock.norm_chart, "pretraining/fake/norm")[1] == [e.grad_norm for e in steps]
     (line, _) = dock.norm_chart.marks.lines[0]
     assert line.value == fake.settings.train.grad_clip
 
@@ -247,15 +253,15 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     fake = lab.add(FakeRun(tmp_path).start().advance(100).pause().unpause(30.0).advance(100))
     _wait(dock, qtbot)
     steps = [event for event in fake.written if isinstance(event, StepEvent)]
-    assert _points(dock.speed_chart, "fake")[1] == [e.tokens_per_second for e in steps]
-    assert np.allclose(_points(dock.mfu_chart, "fake")[1], [e.mfu * 100 for e in steps])
-    assert np.allclose(_points(dock.memory_chart, "fake")[1], [e.memory_bytes / 2**20 for e in steps])
+    assert _points(dock.speed_chart, "pretraining/fake")[1] == [e.tokens_per_second for e in steps]
+    assert np.allclose(_points(dock.mfu_chart, "pretraining/fake")[1], [e.mfu * 100 for e in steps])
+    assert np.allclose(_points(dock.memory_chart, "pretraining/fake")[1], [e.memory_bytes / 2**20 for e in steps])
     assert [(span.low, span.high) for span, _ in dock.speed_chart.marks.spans] == [(100.0, 100.0)]
     dock.panel.set_x_axis("elapsed")
     _wait(dock, qtbot)
     ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)
-    x, y = _points(dock.speed_chart, "fake")
+    x, y = _points(dock.speed_chart, "pretraining/fake")
     gaps = [place for place, value in zip(x, y, strict=True) if math.isnan(value)]
     assert gaps == [pytest.approx(span.low)]
 
@@ -313,7 +319,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     with qtbot.waitSignal(dock.destroyed, timeout=30_000):
         dock.deleteLater()
     del dock
-    lab.events_arrived.emit("fake", [])
+    lab.events_arrived.emit("pretraining/fake", [])
     theme_notifier.changed.emit()
 
     def freed() -> bool:

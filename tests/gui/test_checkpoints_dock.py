@@ -199,7 +199,7 @@ def test_double_click_writes_with_it(qtbot: QtBot, lab: FakeLab, dock: Checkpoin
     with qtbot.waitSignal(lab.write_requested, timeout=30_000) as asked:
         qtbot.mouseClick(viewport, Qt.MouseButton.LeftButton, pos=place)
         qtbot.mouseDClick(viewport, Qt.MouseButton.LeftButton, pos=place)
-    assert asked.args == ["fake", "step-00000100"]
+    assert asked.args == ["pretraining/fake", "step-00000100"]
 
 
 def test_a_branch_asks_for_what_differs(

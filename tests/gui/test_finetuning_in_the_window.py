@@ -57,7 +57,7 @@ def fill(window: MainWindow, qtbot: QtBot, name: str) -> FinetuneSetupDock:
 
 
 def state_of(window: MainWindow, name: str) -> str:
-    row = window.lab.row(name)
+    row = window.lab.row_called(name)
     return row.status.state if row else ""
 
 
@@ -77,13 +77,13 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     qtbot.waitUntil(lambda: state_of(window, "second") == "finished", timeout=WAIT)
     assert not window.lab.queue.state.items
 
-    window.lab.set_current("first")
+    window.lab.set_current("finetuning/first")
     loss, samples, checkpoints = window.docks["loss"], window.docks["samples"], window.docks["checkpoints"]
     assert isinstance(loss, LossDock)
     assert isinstance(samples, SamplesDock)
     assert isinstance(checkpoints, CheckpointsDock)
-    qtbot.waitUntil(lambda: "first/train" in loss.chart.curves(), timeout=WAIT)
-    qtbot.waitUntil(lambda: len(loss.chart.curves()["first/train"].x) == STEPS, timeout=WAIT)
+    qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves(), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == STEPS, timeout=WAIT)
     qtbot.waitUntil(lambda: samples.shown_steps == [0, STEPS], timeout=WAIT)
     assert samples.choice.currentData() == COMPARE
     assert samples.score.text().endswith(f"of 4 at step {STEPS}.")

@@ -50,27 +50,29 @@ def test_events_arrive_once_each_and_in_order(qtbot: QtBot, lab: Lab, outputs: P
 
 def test_a_worker_that_goes_back_cuts_the_history(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     fake = FakeRun(outputs).start().advance(100)
-    qtbot.waitUntil(lambda: len(lab.history("fake").step_columns) == 100, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 100, timeout=WAIT)
     with qtbot.waitSignal(lab.history_reset, timeout=WAIT) as told:
         fake.resume_from(60)
-    assert told.args == ["fake"]
-    assert len(lab.history("fake").step_columns) == 60
+    assert told.args == ["pretraining/fake"]
+    assert len(lab.history("pretraining/fake").step_columns) == 60
 
 
 def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     for number, name in enumerate("abc"):
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(30 + number)
     wait_for_runs(qtbot, lab, 3)
-    lab.set_current("c")
-    lab.set_shown(["a", "b"])
-    assert lab.shown() == ["c", "a", "b"]
-    qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in "abc"] == [30, 31, 32], timeout=WAIT)
-    assert len({lab.color(name).name() for name in "abc"}) == 3
-    before = lab.color("c").name()
-    lab.set_shown(["a"])
-    assert lab.shown() == ["c", "a"]
-    assert len(lab.history("b").step_columns) == 0
-    assert lab.color("c").name() == before
+    lab.set_current("pretraining/c")
+    lab.set_shown(["pretraining/a", "pretraining/b"])
+    assert lab.shown() == ["pretraining/c", "pretraining/a", "pretraining/b"]
+    qtbot.waitUntil(
+        lambda: [len(lab.history(f"pretraining/{name}").step_columns) for name in "abc"] == [30, 31, 32], timeout=WAIT
+    )
+    assert len({lab.color(f"pretraining/{name}").name() for name in "abc"}) == 3
+    before = lab.color("pretraining/c").name()
+    lab.set_shown(["pretraining/a"])
+    assert lab.shown() == ["pretraining/c", "pretraining/a"]
+    assert len(lab.history("pretraining/b").step_columns) == 0
+    assert lab.color("pretraining/c").name() == before
 
 
 def test_switching_back_and_forth_leaves_one_thread_a_shown_run(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
@@ -78,18 +80,18 @@ def test_switching_back_and_forth_leaves_one_thread_a_shown_run(qtbot: QtBot, la
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)
     wait_for_runs(qtbot, lab, 2)
     for _ in range(5):
-        lab.set_current("a")
-        lab.set_current("b")
+        lab.set_current("pretraining/a")
+        lab.set_current("pretraining/b")
     qtbot.waitUntil(lambda: not lab._ending, timeout=WAIT)
-    assert list(lab._followed) == ["b"]
-    qtbot.waitUntil(lambda: len(lab.history("b").step_columns) == 20, timeout=WAIT)
+    assert list(lab._followed) == ["pretraining/b"]
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/b").step_columns) == 20, timeout=WAIT)
 
 
 def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     FakeRun(outputs, "stays", created=1.7e9).start().advance(5).finish()
     doomed = FakeRun(outputs, "doomed", created=1.71e9).start().advance(5).finish()
     wait_for_runs(qtbot, lab, 2)
-    lab.set_current("doomed")
+    lab.set_current("pretraining/doomed")
     errors: list[LabError] = []
     lab.error_raised.connect(errors.append)
     shutil.rmtree(doomed.run.path)
@@ -105,7 +107,7 @@ def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, 
         fake.fail("There was not enough memory.", "About 3 GB are needed.", "Try less.")
     assert (told.args[0].what, told.args[0].do) == ("There was not enough memory.", "Try less.")
     fake.resume_from(20)
-    qtbot.waitUntil(lambda: lab.row("fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
     with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         fake.advance(10).finish()
     assert said.args[0].startswith("fake has finished. Validation loss ")
@@ -130,7 +132,7 @@ def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Pat
 def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     FakeRun(outputs).start().advance(10).finish()
     wait_for_runs(qtbot, lab, 1)
-    qtbot.waitUntil(lambda: len(lab.history("fake").step_columns) == 10, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 10, timeout=WAIT)
     with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
         lab.refresh()
     qtbot.wait(150)  # what was on its way has arrived

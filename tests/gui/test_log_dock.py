@@ -77,7 +77,7 @@ def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDoc
     second.run.log.write_text("of the second\n")
     dock.show_output()
     qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second", timeout=30_000)
-    lab.set_current("first")
+    lab.set_current("pretraining/first")
     qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first", timeout=30_000)
 
 

@@ -31,7 +31,7 @@ PROMPT = "the king"
 def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWindow:
     train_here(new_run(outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
     made = make_main_window()
-    qtbot.waitUntil(lambda: made.lab.row("real") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: made.lab.row("pretraining/real") is not None, timeout=WAIT)
     made.lab.inspection.set_prompt(PROMPT, False)
     made.look_inside("real@10")
     return made

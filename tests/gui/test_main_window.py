@@ -162,7 +162,7 @@ def test_a_run_started_elsewhere_appears_and_moves(make_main_window: MakeWindow,
     assert "headless" in window.windowTitle()
     fake.advance(150)
     qtbot.waitUntil(lambda: window.status.steps.text() == "step 200 of 1,000", timeout=WAIT)
-    assert len(window.lab.history("headless").step_columns) == 200
+    assert len(window.lab.history("pretraining/headless").step_columns) == 200
     assert "tokens/s" in window.status.speed.text()
     assert "left" in window.status.left.text()
 
@@ -172,8 +172,8 @@ def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
 ) -> None:
     FakeRun(outputs, "old").start().advance(100).finish()
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(lambda: window.lab.row("old") is not None, timeout=WAIT)
-    window.lab.set_current("old")
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/old") is not None, timeout=WAIT)
+    window.lab.set_current("pretraining/old")
     with qtbot.waitSignal(window.lab.run_appeared, timeout=WAIT):
         FakeRun(outputs, "new", created=time.time()).start().advance(10)
     current = window.lab.current()
@@ -299,10 +299,10 @@ def test_a_dropped_run_folder_is_opened(make_main_window: MakeWindow, qtbot: QtB
     fake = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
     window = settled(qtbot, make_main_window())
     _drop(window, fake.run.path)
-    qtbot.waitUntil(lambda: len(window.lab.history("guest").step_columns) == 40, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
     with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
         _drop(window, fake.run.checkpoints / "step-00000040")
-    assert asked.args == ["guest", "step-00000040"]
+    assert asked.args == ["pretraining/guest", "step-00000040"]
 
 
 def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_debug_information_names_versions_and_folders(
 def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[MainWindow, FakeRun]:
     fake = watched_run(outputs)
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(lambda: window.lab.row("mine") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
     return window, fake
 
 
@@ -383,7 +383,7 @@ def test_closing_does_not_ask_about_runs_of_a_terminal(
 ) -> None:
     FakeRun(outputs, "headless").start().advance(10)
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(lambda: window.lab.row("headless") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/headless") is not None, timeout=WAIT)
     asked = _answer(monkeypatch, CloseChoice.CANCEL)
     assert window.close()
     assert asked == []

@@ -207,7 +207,7 @@ def test_an_open_entry_waits_for_its_sentence(dock: NotebookDock) -> None:
 def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
     said: list[str] = []
     lab.said.connect(said.append)
-    qtbot.waitUntil(lambda: lab.row("live") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
     live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
@@ -218,8 +218,8 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
 
 def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
     choose(dock, "live", "val_loss")
-    qtbot.waitUntil(lambda: lab.row("live") is not None, timeout=WAIT)
-    lab.set_current("live")
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
+    lab.set_current("pretraining/live")
     live.append(Evaluated(5, 1.0, 3.4, 3.5, True, 0.1))
     qtbot.waitUntil(lambda: dock.detail.result_chart.curves()["actual"].y.tolist() == [3.5], timeout=WAIT)
 

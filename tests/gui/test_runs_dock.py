@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
+from llmlab.runs.registry import list_runs
 from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
@@ -47,7 +48,7 @@ def dock(qtbot: QtBot, lab: Lab) -> RunsDock:
 
 
 def shown_ids(dock: RunsDock) -> list[str]:
-    return [dock.proxy.index(row, NAME).data(ID_ROLE) for row in range(dock.proxy.rowCount())]
+    return [PurePath(dock.proxy.index(row, NAME).data(ID_ROLE)).name for row in range(dock.proxy.rowCount())]
 
 
 def cell(dock: RunsDock, run_id: str, title: str, role: int = Qt.ItemDataRole.DisplayRole) -> object:
@@ -79,18 +80,18 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     index = dock.proxy.index(place, SHOW)
     with qtbot.waitSignal(lab.shown_changed, timeout=WAIT):
         dock.proxy.setData(index, Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
-    assert lab.shown() == ["third", "second"]
-    assert lab.color("third") != lab.color("second")
-    qtbot.waitUntil(lambda: len(lab.history("second").step_columns) == 300, timeout=WAIT)
+    assert lab.shown() == ["pretraining/third", "pretraining/second"]
+    assert lab.color("pretraining/third") != lab.color("pretraining/second")
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300, timeout=WAIT)
     dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
-    assert lab.shown() == ["third"]
+    assert lab.shown() == ["pretraining/third"]
 
 
 def test_clicking_a_row_opens_that_run(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
     index = dock.proxy.index(shown_ids(dock).index("second"), NAME)
     with qtbot.waitSignal(lab.current_changed, timeout=WAIT) as changed:
         qtbot.mouseClick(dock.table.viewport(), Qt.MouseButton.LeftButton, pos=dock.table.visualRect(index).center())
-    assert changed.args == ["second"]
+    assert changed.args == ["pretraining/second"]
 
 
 def test_the_filter_keeps_what_fits(dock: RunsDock) -> None:
@@ -122,7 +123,7 @@ def test_the_table_is_exported_as_it_is_shown(dock: RunsDock, tmp_path: Path) ->
 
 
 def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]) -> None:
-    row = lab.row("third")
+    row = lab.row("pretraining/third")
     assert row is not None
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         dock.delete([row])
@@ -138,9 +139,9 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
         return True
 
     monkeypatch.setattr(runs_dock, "move_to_trash", trash)
-    row = lab.row("second")
+    row = lab.row("pretraining/second")
     assert row is not None
-    lab.set_current("second")
+    lab.set_current("pretraining/second")
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: False)
     dock.delete([row])
     assert runs["second"].run.path.is_dir()
@@ -159,11 +160,11 @@ def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
 ) -> None:
     monkeypatch.setattr(runs_dock, "move_to_trash", lambda path: False)
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: agreed or not for_good)
-    row = lab.row("second")
+    row = lab.row("pretraining/second")
     assert row is not None
     dock.delete([row])
     assert runs["second"].run.path.exists() is not agreed
-    assert (lab.row("second") is None) is agreed
+    assert (lab.row("pretraining/second") is None) is agreed
 
 
 def test_another_run_like_it_is_set_up_with_all_its_settings(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
@@ -184,4 +185,45 @@ def test_without_runs_the_dock_says_how_they_come(qtbot: QtBot, tmp_path: Path) 
     dock = RunsDock(lab)
     qtbot.addWidget(dock)
     qtbot.waitUntil(lambda: dock._empty._title.text() == "No runs yet", timeout=WAIT)
+    lab.shutdown()
+
+
+@pytest.fixture
+def twins(outputs: Path) -> tuple[FakeRun, FakeRun]:
+    """pretraining/bar and finetuning/bar, as older outputs folders hold them."""
+    first = FakeRun(outputs, "bar", created=1.7e9).start().advance(30).finish()
+    second = FakeRun(outputs, "elsewhere", created=1.71e9).start().advance(70).finish()
+    (outputs / "finetuning").mkdir()
+    second.run.path.rename(outputs / "finetuning" / "bar")
+    return first, second
+
+
+def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
+    twins: tuple[FakeRun, FakeRun], qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lab = Lab(outputs)
+    dock = RunsDock(lab)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    names = [dock.proxy.index(place, NAME).data() for place in range(2)]
+    assert names == ["finetuning/bar", "pretraining/bar"]
+    lab.set_current("pretraining/bar")
+    lab.set_shown(["finetuning/bar"])
+    ids = ("pretraining/bar", "finetuning/bar")
+    qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in ids] == [30, 70], timeout=WAIT)
+    assert len({lab.color(name).name() for name in ids}) == 2
+    dock.table.selectRow(0)
+    chosen = dock.chosen()
+    assert [row.run.path for row in chosen] == [outputs / "finetuning" / "bar"]
+
+    def trash(path: Path) -> bool:
+        path.rename(tmp_path / "trash")
+        return True
+
+    monkeypatch.setattr(runs_dock, "move_to_trash", trash)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
+    dock.delete(chosen)
+    assert [run.id for run in list_runs(outputs)] == ["bar"]
+    assert (outputs / "pretraining" / "bar" / "run.json").is_file()
+    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"], timeout=WAIT)
     lab.shutdown()

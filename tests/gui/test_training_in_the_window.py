@@ -58,7 +58,7 @@ def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunF
 
 
 def state_of(window: MainWindow, name: str) -> str:
-    row = window.lab.row(name)
+    row = window.lab.row(f"pretraining/{name}")
     return row.status.state if row else ""
 
 
@@ -80,7 +80,7 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     window.run_actions.pause.trigger()
     qtbot.waitUntil(lambda: state_of(window, "real") == "paused", timeout=WAIT)
     held = run.recorded_status().step
-    qtbot.waitUntil(lambda: len(window.lab.history("real").step_columns) == held, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/real").step_columns) == held, timeout=WAIT)
     qtbot.wait(700)  # it holds
     assert run.recorded_status().step == held
 
@@ -92,7 +92,7 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     final = final_of(list_checkpoints(run.checkpoints))
     assert final is not None
     assert final.step == STEPS
-    history = window.lab.history("real")
+    history = window.lab.history("pretraining/real")
     assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
     assert len(history.samples) >= 6
     assert not window.messages.messages
@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) ->
     window.run_actions.resume.trigger()
     qtbot.waitUntil(lambda: run.recorded_status().step > ended, timeout=WAIT)
     qtbot.waitUntil(lambda: state_of(window, "stopped") == "running", timeout=WAIT)
-    steps = window.lab.history("stopped").step_columns["step"]
+    steps = window.lab.history("pretraining/stopped").step_columns["step"]
     assert list(steps) == list(range(1, len(steps) + 1))  # none twice, none lost
     window.run_actions.stop.trigger()
     qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)

@@ -38,7 +38,9 @@ def trained(qtbot: QtBot, lab: FakeLab, dock: WriteDock, name: str = "fake") -> 
     fake.advance(100, evaluate=False).save_checkpoint(("best",))
     fake.advance(100, evaluate=False).save_checkpoint()
     lab.add(fake)
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == name, timeout=30_000)
+    qtbot.waitUntil(
+        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}", timeout=30_000
+    )
     return fake
 
 
@@ -214,7 +216,7 @@ def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab
 def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock, "first")
     trained(qtbot, lab, dock, "second")
-    lab.open_write("first", "step-00000100")
+    lab.open_write("pretraining/first", "step-00000100")
     qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=30_000)
     assert dock.picker.reference().endswith("first@100")
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))

@@ -58,7 +58,9 @@ def dock(qtbot: QtBot, lab: FakeLab, host: Listening) -> Iterator[WriteDock]:
 
 def chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock, fake: Any) -> None:
     lab.add(fake)
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.id, timeout=30_000)
+    qtbot.waitUntil(
+        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.full_name, timeout=30_000
+    )
 
 
 def idle(qtbot: QtBot, dock: WriteDock) -> None:
