@@ -29,6 +29,7 @@ from llmlab.cli import (
     paper,
     pretrain,
     runs,
+    upkeep,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
 from llmlab.cli.words import Commands, Parser
@@ -89,6 +90,7 @@ def _run(words: Sequence[str]) -> int:
         pretrain,
         finetune,
         runs,
+        upkeep,
         checkpoints,
         models,
         inspect,

@@ -115,6 +115,10 @@ class RunQueue:
 
         self._change(moved)
 
+    def change_each(self, change: Callable[[QueuedRun], QueuedRun]) -> None:
+        """Changes what is planned of each run."""
+        self._change(lambda state: replace(state, items=tuple(map(change, state.items))))
+
     def retry(self, item_id: str) -> None:
         """Forgets a run's problem: it may be started again."""
         self._change(lambda state: _replaced(state, item_id, problem=""))

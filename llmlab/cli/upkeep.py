@@ -1,0 +1,102 @@
+"""`delete` and `rename`: runs that are no longer wanted, or wanted under another name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llmlab.cli import text
+from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of
+from llmlab.errors import UsageError
+from llmlab.runs.folder import RunFolder
+from llmlab.runs.registry import RunReference, resolve_run
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds both commands."""
+    parser = commands.add(
+        "delete",
+        delete,
+        "move runs to the trash, with all their checkpoints",
+        "It asks first, and says what else rests on a run: branches, models that were fine-tuned from it,\n"
+        "experiments. Where the system has no trash, a run is deleted for good, after another question.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's id, TRACK/ID or folder")
+    parser.add_argument("--yes", action="store_true", help="do not ask, also where there is no trash")
+    add_outputs(parser)
+    parser = commands.add(
+        "rename",
+        rename,
+        "give a run another name",
+        "Whatever in the outputs folder names the run names it anew: branches, fine-tuned runs, experiments, the\n"
+        "queue and the notebook. Reports and events that were written before keep the old name.",
+    )
+    add_run(parser)
+    parser.add_argument("new", metavar="NEW", help="its name from now on")
+
+
+def delete(args: argparse.Namespace) -> int:
+    """Moves runs to the trash. None is touched when one of them cannot be deleted."""
+    from llmlab.upkeep import (  # brings numpy, for which --help should not wait
+        delete_run,
+        require_at_rest,
+        what_rests_on,
+    )
+
+    outputs = outputs_of(args)
+    runs = list(dict.fromkeys(_whole(resolve_run(name, outputs), name) for name in args.runs))
+    for run in runs:
+        require_at_rest(run)
+    for run in runs:
+        for line in (f"{run.full_name} ({text.size(_bytes(run))})", *(f"  {said}" for said in what_rests_on(run))):
+            print(line) if not args.json else say(line)
+    if not args.yes and not _agreed(f"Move {_these(runs)} to the trash?"):
+        return DONE
+    kept = [run for run in runs if not delete_run(run)]
+    if kept and not args.yes and not _agreed(f"No trash here can hold {_these(kept)}. Delete for good?"):
+        return DONE
+    for run in kept:
+        delete_run(run, for_good=True)
+    if args.json:
+        print_json([{"run": run.full_name, "deleted": "for good" if run in kept else "to the trash"} for run in runs])
+    else:
+        for run in runs:
+            print(f"Deleted {run.full_name} for good." if run in kept else f"{run.full_name} is in the trash.")
+    return DONE
+
+
+def rename(args: argparse.Namespace) -> int:
+    """Gives a run another name."""
+    from llmlab.upkeep import rename_run  # brings numpy, for which --help should not wait
+
+    run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
+    renamed = rename_run(run, args.new)
+    if args.json:
+        print_json({"run": renamed.id, "was": run.id, "path": str(renamed.path)})
+    else:
+        print(f"{run.id} is {renamed.id} now.")
+    return DONE
+
+
+def _whole(reference: RunReference, name: str) -> RunFolder:
+    if reference.which is not None:
+        raise UsageError(
+            f"{name} is one checkpoint.", "This is about a whole run.", "See llmlab-run checkpoints --help"
+        )
+    return reference.run
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("Nothing was deleted.", "It asks first, and nobody can answer here.", "Add --yes to agree.")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _these(runs: Sequence[RunFolder]) -> str:
+    return runs[0].full_name if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _bytes(run: RunFolder) -> int:
+    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())

@@ -1,0 +1,240 @@
+"""Deleting and renaming runs, and what else names them. No torch.
+
+A run is named by branches (`parent` in run.json), by fine-tuning runs (`model.base`), by experiments and checks of
+papers, by the queue and by the notebook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmlab.config import with_values
+from llmlab.errors import LabError
+from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.files import read_json, write_json
+from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.notebook.notebook import Notebook
+from llmlab.papers.checks import list_checks
+from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
+from llmlab.runs.launcher import require_free, require_name
+from llmlab.runs.queue import RunQueue
+from llmlab.runs.registry import list_runs, short_name
+from llmlab.sessions.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
+
+_BASE = "model.base"
+
+
+def require_at_rest(run: RunFolder) -> None:
+    """LabError while a process trains the run, or a plan that owns it is under way."""
+    if run.status().live:
+        raise LabError(f"{run.id} still trains.", "A live run keeps its folder and its name.", "Stop it first.")
+    for owner in _owners(run):
+        if owner.status().live:
+            raise LabError(
+                f"{run.id} belongs to {owner.id}, which is running.",
+                f"The {owner.subject} would look for it.",
+                f"Stop it first: {owner.cancel_command}",
+            )
+
+
+def what_rests_on(run: RunFolder) -> list[str]:
+    """What would miss the run, a sentence each."""
+    sentences = []
+    for other in list_runs(run.outputs):
+        with contextlib.suppress(LabError):  # what cannot be read rests on nothing that is known
+            name = short_name(other, run.outputs)
+            if _is_parent(other, run):
+                sentences.append(f"{name} is a branch of it; what it began from was copied and stays.")
+            if _mentions(_base_of(other.info().settings), run):
+                sentences.append(f"{name} cannot be opened without it: it is its base.")
+    sentences += [f"It belongs to the {owner.subject} {owner.id}." for owner in _owners(run)]
+    for item in RunQueue(run.outputs).read().items:
+        if _mentions(_base_of(item.settings), run):
+            sentences.append(f"{item.name or 'A run'} waits in the queue and begins from it.")
+    return sentences
+
+
+def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
+    """Moves a run to the system's trash; whether that could be done, since not every system and disk has one.
+
+    for_good: without the trash. LabError for a live run, and when it cannot be deleted.
+    """
+    require_at_rest(run)
+    if not for_good:
+        return move_to_trash(run.path)
+    try:
+        shutil.rmtree(run.path)
+    except OSError as error:
+        raise LabError(f"{run.id} could not be deleted.", f"{error}.") from error
+    return True
+
+
+def move_to_trash(path: Path) -> bool:
+    """Whether the system's trash took a file or a folder."""
+    from send2trash import send2trash  # seldom needed
+
+    with contextlib.suppress(OSError):
+        send2trash(path)
+        return True
+    return False
+
+
+def rename_run(run: RunFolder, new: str) -> RunFolder:
+    """The run under another name; all that names it in its outputs folder names it so, too.
+
+    Whoever is killed in between finds the run under its new name; to give the old one back restores the rest.
+    UsageError for a name that is taken or cannot be one; LabError for a live run, and when a file cannot be written.
+    """
+    require_name(new, "a run", 100)
+    require_at_rest(run)
+    renamed = RunFolder(run.path.with_name(new))
+    require_free(renamed)
+    info, queue, book = run.info(), RunQueue(run.outputs), Notebook(run.outputs)
+    book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
+    # What names it is looked for before the name changes: afterwards none of it would lead here.
+    runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))
+    waiting = {item.id: _moved(_base_of(item.settings), run, renamed) for item in queue.read().items}
+    try:
+        os.rename(run.path, renamed.path)
+        renamed.write_info(replace(info, id=new))
+        for other, its_info in runs:
+            other.write_info(its_info)
+        for folder, record in plans:
+            folder.write_record(record)
+            _rename_in_results(folder, run, renamed)
+    except OSError as error:
+        raise LabError(f"{run.id} could not be renamed.", f"{error}.") from error
+    if any(waiting.values()):
+        queue.change_each(lambda item: replace(item, settings=_with_base(item.settings, waiting.get(item.id))))
+    book.refresh()  # it knows a run by the moment when it was made
+    return renamed
+
+
+# What names a run -----------------------------------------------------------------------------------------------
+
+
+def _owners(run: RunFolder) -> list[ExperimentFolder]:
+    """Experiments and checks whose runs, or whose subject, it is."""
+    owners = []
+    for folder in (*list_experiments(run.outputs), *list_checks(run.outputs)):
+        with contextlib.suppress(LabError):
+            record = folder.record()
+            arms = [folder.run_of(arm, record.track).path for arm in record.arms]
+            if run.path in arms or (record.subject and _mentions(record.subject, run)):
+                owners.append(folder)
+    return owners
+
+
+def _is_parent(other: RunFolder, run: RunFolder) -> bool:
+    """Whether `other` is a branch of `run`. Folders may have been moved since; both are of one track."""
+    parent = other.info().parent or {}
+    return other.path.parent == run.path.parent and parent.get("run") == run.id
+
+
+def _base_of(settings: RunSettings) -> str:
+    return settings.model.base if isinstance(settings, FinetuneSettings) else ""
+
+
+def _mentions(text: str, run: RunFolder) -> bool:
+    return _moved(text, run, run) is not None
+
+
+def _moved(text: str, run: RunFolder, to: RunFolder) -> str | None:
+    """A reference with `to` in the place of `run`; None where it names something else, or nothing here."""
+    if run.id not in text:
+        return None
+    try:
+        moved = _with_run(parse(text, run.outputs), run.path.resolve(), to)
+    except LabError:
+        return None
+    return None if moved is None else str(moved)
+
+
+def _with_run(reference: Reference, path: Path, to: RunFolder) -> Reference | None:
+    """path: of the run that gives way to `to`."""
+    match reference:
+        case SavedRun() | LiveRun():
+            # A file of that name where this process works would be taken for it.
+            named = str(to.path) if Path(to.id).exists() else to.id
+            return replace(reference, run=to, named=named) if reference.run.path == path else None
+        case AdaptedModel(base, adapter):
+            below = _with_run(base, path, to)
+            inside = adapter.is_relative_to(path)
+            if isinstance(below, SavedRun) or inside:
+                adapter = to.path / adapter.relative_to(path) if inside else adapter
+                return AdaptedModel(below if isinstance(below, SavedRun) else base, adapter)
+    return None
+
+
+# Renaming -------------------------------------------------------------------------------------------------------
+
+
+def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolder, RunInfo]]:
+    """Branches and fine-tuned runs, with what their run.json says then."""
+    for other in list_runs(run.outputs):
+        with contextlib.suppress(LabError):
+            info = changed = other.info()
+            if _is_parent(other, run):
+                origin = {"run": renamed.id, "folder": str(renamed.path)}
+                changed = replace(changed, parent={**(info.parent or {}), **origin})
+            base = _moved(_base_of(info.settings), run, renamed)
+            changed = replace(changed, settings=_with_base(info.settings, base))
+            if changed != info:
+                yield other, changed
+
+
+def _with_base(settings: RunSettings, base: str | None) -> RunSettings:
+    return settings if base is None else with_values(settings, {_BASE: base})
+
+
+def _changed_plans(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[ExperimentFolder, ExperimentRecord]]:
+    """Experiments and checks, with what their plan says then: runs, what is looked at, and the models named."""
+
+    def moved(text: Any) -> Any:
+        return (_moved(text, run, renamed) if isinstance(text, str) else None) or text
+
+    for folder in (*list_experiments(run.outputs), *list_checks(run.outputs)):
+        with contextlib.suppress(LabError):
+            record = folder.record()
+            arms = []
+            for arm in record.arms:
+                mine = folder.run_of(arm, record.track).path == run.path
+                arms.append(
+                    replace(arm, run=renamed.id if mine else arm.run, settings=_with_models(arm.settings, moved))
+                )
+            changed = replace(
+                record,
+                arms=arms,
+                subject=renamed.id if _mentions(record.subject, run) else record.subject,
+                base=_with_models(record.base, moved),
+                options=_with_models(record.options, moved),
+            )
+            if changed != record:
+                yield folder, changed
+
+
+def _with_models(values: Mapping[str, Any], moved: Callable[[Any], Any]) -> dict[str, Any]:
+    """Settings or options with the models in them moved: `model.base`, flat or in its section, and `models`."""
+    found = dict(values)
+    if isinstance(found.get("model"), dict) and "base" in found["model"]:
+        found["model"] = {**found["model"], "base": moved(found["model"]["base"])}
+    if _BASE in found:
+        found[_BASE] = moved(found[_BASE])
+    if isinstance(found.get("models"), list):
+        found["models"] = [moved(model) for model in found["models"]]
+    return found
+
+
+def _rename_in_results(folder: ExperimentFolder, run: RunFolder, renamed: RunFolder) -> None:
+    results = read_json(folder.results_json) or {}
+    mine = [arm for arm in results.get("arms", []) if isinstance(arm, dict) and arm.get("run") == run.id]
+    for arm in mine:
+        arm["run"] = renamed.id
+    if mine:
+        write_json(folder.results_json, results)
