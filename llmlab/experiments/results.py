@@ -220,8 +220,9 @@ def _common(gathered: Gathered) -> list[Finding]:
     best = min(means, key=lambda name: means[name].y)
     worst = max(means, key=lambda name: means[name].y)
     first, point = values[best][0], means[best]
+    lowest = min(finished, key=lambda arm: gathered.loss(arm) or 0.0)
     findings += [
-        Finding("best_arm", "arm with the lowest loss", None, choice=first.name, text=best),
+        Finding("best_arm", "arm with the lowest loss", None, choice=lowest.name, text=value_text(record.arm(lowest.name))),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
         Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
         Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),

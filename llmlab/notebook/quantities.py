@@ -55,7 +55,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("best_rank", "LoRA rank of the lowest loss", EXPERIMENT, CHOICE, log=True),
     Quantity("best", "varied value of the lowest loss", EXPERIMENT, CHOICE, log=True),
     Quantity("best_arm", "arm of the lowest loss", EXPERIMENT, CHOICE),
-    Quantity("best_loss", "loss of the best arm", EXPERIMENT, unit="nats a token"),
+    Quantity("best_loss", "lowest loss: mean over the seeds of a value", EXPERIMENT, unit="nats a token"),
     Quantity("spread", "loss of the worst finished arm minus the best", EXPERIMENT, unit="nats a token"),
     Quantity("diverged", "arms that diverge", EXPERIMENT, unit="arms"),
     Quantity("exponent", "exponent of the scaling law", EXPERIMENT),

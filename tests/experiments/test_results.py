@@ -279,3 +279,11 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
     folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
     with pytest.raises(Exception, match="damaged"):
         folder.record()
+
+
+def test_the_best_arm_is_the_run_with_the_lowest_loss_and_not_the_first_seed_of_the_best_value(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32], seeds=2)
+    losses = dict(zip([arm.name for arm in folder.record().arms], (2.9, 2.7, 2.6, 3.4), strict=True))
+    finish_all(folder, lambda arm: losses[arm.name])
+    found = {finding.name: finding for finding in built(folder).findings}
+    assert found["best_arm"].choice == min(losses, key=losses.__getitem__)
