@@ -221,8 +221,9 @@ def _common(gathered: Gathered) -> list[Finding]:
     worst = max(means, key=lambda name: means[name].y)
     first, point = values[best][0], means[best]
     lowest = min(finished, key=lambda arm: gathered.loss(arm) or 0.0)
+    of_lowest = value_text(record.arm(lowest.name))
     findings += [
-        Finding("best_arm", "arm with the lowest loss", None, choice=lowest.name, text=value_text(record.arm(lowest.name))),
+        Finding("best_arm", "arm with the lowest loss", None, choice=lowest.name, text=of_lowest),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
         Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
         Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),

@@ -151,7 +151,7 @@ class Notebook:
 
         Raises UsageError when it has ended: its outcome is known.
         """
-        info, status = run.info(), run.status()
+        status = run.status()
         if status.state in ("finished", "failed"):
             raise UsageError(
                 f"{run.id} cannot be predicted any more.",
@@ -159,7 +159,7 @@ class Notebook:
                 "Predict the next one: llmlab-run pretrain --predict val_loss=1.9..2.2@80%",
             )
         locked = lock(RUN, predictions, at_step=status.step)
-        run.write_info(replace(info, predictions=[*info.predictions, *locked]))
+        run.change_info(lambda info: replace(info, predictions=[*info.predictions, *locked]))
         self.refresh()
         return self.find(run.full_name)
 

@@ -224,7 +224,7 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
         )
     if rows:
         try:
-            run.write_info(replace(info, settings=settings))
+            run.change_info(lambda now: replace(now, settings=settings))
         except OSError as error:
             raise LabError(f"The settings of {run.id} could not be changed.", f"{error}.") from error
     return [

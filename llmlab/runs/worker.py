@@ -87,7 +87,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     torch.set_num_threads(threads)
     versions = _versions()
     # Read anew: what was predicted since this worker began stays in it.
-    run.write_info(dataclasses.replace(run.info(), threads=threads, device=device.kind, versions=versions))
+    run.change_info(lambda now: dataclasses.replace(now, threads=threads, device=device.kind, versions=versions))
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
     place = Workplace(run, device, recorder, control, threads, versions, peak_flops(device))
     try:

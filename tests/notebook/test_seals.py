@@ -31,7 +31,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK
 from llmlab.papers.check_report import write_check_report
 from llmlab.papers.records import read_result
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.folder import RunFolder, RunInfo
 from llmlab.runs.launcher import create_run
 from llmlab.runs.worker_folder import WorkerFolder
 from llmlab.settings import resolve_settings
@@ -382,6 +382,26 @@ def test_a_program_killed_before_or_after_any_write_leaves_nothing_that_looks_al
         ("text", True),
         ("val_loss", True),
     }
+
+
+def test_a_prediction_is_not_lost_where_another_program_is_writing_run_json(outputs: Path) -> None:
+    fake, (began, begin) = FakeRun(outputs, "bar"), os.pipe()
+
+    def predict() -> int:
+        os.write(begin, b".")
+        Notebook(outputs).predict(fake.run, [parse_prediction("val_loss=1..2@80%")])
+        return 0
+
+    def change(info: RunInfo) -> RunInfo:
+        workers.append(Fork(predict))
+        os.read(began, 1)
+        return replace(info, threads=7)
+
+    workers: list[Fork] = []
+    fake.run.change_info(change)
+    assert workers[0].wait() == 0
+    assert (fake.run.info().threads, len(fake.run.info().predictions)) == (7, 1)
+    assert not entry_of(outputs).lines()[0].altered
 
 
 def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
