@@ -8,7 +8,7 @@ from pathlib import Path
 from llmlab.cli.new_run import add_new_run, branch_point
 from llmlab.cli.predict import predictions_of
 from llmlab.cli.pretrain import train_and_tell
-from llmlab.cli.shortages import warn_of_shortages
+from llmlab.cli.shortages import check_shortages
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, outputs_of, tuning_assignments_of
 from llmlab.finetuning.settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
@@ -66,7 +66,7 @@ def _check(settings: FinetuneSettings, outputs: Path) -> None:
     base = parse(settings.model.base, outputs) if settings.model.base else None
     if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here
         needed = estimate(settings, outputs)
-        warn_of_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+        check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     if settings.model.backend == "unsloth":
         require_unsloth()
     with terminal_progress() as progress:

@@ -10,7 +10,7 @@ from llmlab.cli.new_run import add_new_run, branch_point
 from llmlab.cli.output import say
 from llmlab.cli.predict import predictions_of, tell_outcomes
 from llmlab.cli.progress import make_report
-from llmlab.cli.shortages import warn_of_shortages
+from llmlab.cli.shortages import check_shortages
 from llmlab.cli.words import Commands, add_run, add_settings, assignments_of, outputs_of, spoken
 from llmlab.errors import LabError
 from llmlab.gpt.estimate import estimate
@@ -59,7 +59,7 @@ def pretrain(args: argparse.Namespace) -> int:
     preset, chosen = _chosen(args, parent)
     settings = _with_readable_corpus(chosen)
     needed = estimate(settings)
-    warn_of_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+    check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     predictions = predictions_of(args)
     run = create_run(outputs, settings, name=args.name, preset=preset, parent=parent, predictions=predictions)
     return train_and_tell(run, args)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import psutil
-
 from llmlab.cli import text
 from llmlab.cli.output import say
 from llmlab.runs.folder import RunSettings
+from llmlab.runs.room import computes_in_main_memory, need_of, require_room
+from llmlab.sessions.memory import available_bytes
 
 
-def warn_of_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, checkpoint_bytes: int) -> None:
-    """Warns on stderr where a run may need more memory or disk than there is. Both numbers are estimates."""
+def check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, checkpoint_bytes: int) -> None:
+    """Warns on stderr where a run may need more memory or disk than there is. Both numbers are estimates.
+
+    LabError, with what would fit, when its memory cannot suffice.
+    """
     # Periodic ones, best, final, and the one that is being written.
     kept = settings.checkpoints.keep_last * (settings.checkpoints.interval > 0) + settings.checkpoints.best + 2
     disk = kept * checkpoint_bytes
@@ -21,6 +24,8 @@ def warn_of_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, c
     free = shutil.disk_usage(existing).free
     if disk > free:
         say(f"warning: its checkpoints may need {text.size(disk)}, and {existing} has {text.size(free)} free.")
-    memory = psutil.virtual_memory().available
-    if memory_bytes > memory and settings.train.device in ("auto", "cpu"):
+    memory = available_bytes()
+    if memory_bytes > memory and computes_in_main_memory(settings):
+        if (need := need_of(settings, outputs)) is not None:
+            require_room(settings, need, memory, outputs)
         say(f"warning: training may need {text.size(memory_bytes)} of memory, and {text.size(memory)} are free.")

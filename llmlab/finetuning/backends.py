@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.adapter_file import PEFT_PREFIX
-from llmlab.finetuning.estimate import estimate
 from llmlab.finetuning.lora import insert, merge
 from llmlab.finetuning.quantise import (
     forget_quantisation,
@@ -29,16 +28,16 @@ from llmlab.finetuning.quantise import (
     quantise_layers,
     require_four_bits,
 )
-from llmlab.finetuning.settings import ALL, FULL, LORA, QLORA, FinetuneSettings, LoraSettings
+from llmlab.finetuning.settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
 from llmlab.finetuning.targets import layer_size, lies_on_its_side, require_rank, short_names, target_layers
 from llmlab.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
 from llmlab.gpt.model import GPT
 from llmlab.inspection.modules import base_model
 from llmlab.progress import Progress
+from llmlab.runs.room import need_of, require_room
 from llmlab.sessions.hf_tokenizer import IdTokenizer, has_tokenizer, load_tokenizer
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import translated
-from llmlab.sessions.memory import available_bytes, gigabytes
 from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import open_model
 from llmlab.sessions.reference import HubModel, LiveRun, ModelFolder, Reference, parse
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "prepare", "probe_unsloth"]
 
 _ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
-
-# A row so short that what does not fit with it fits with no examples.
-_FEW_TOKENS = 16
 
 
 @dataclass
@@ -187,22 +183,13 @@ def _base(settings: FinetuneSettings, outputs: Path) -> Reference:
 def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> None:
     """LabError when weights, gradients and optimizer do not fit, whatever the examples; UsageError for the rank."""
     try:
-        needed = estimate(settings, outputs, row_tokens=_FEW_TOKENS)
+        need = need_of(settings, outputs)
     except UsageError:
         raise
     except LabError:  # no sizes without downloading it, or damaged files: who opens them says which
         return
-    if device.kind == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = available_bytes() + device.memory_bytes()  # what this process holds is part of what is needed
-    if needed.memory_bytes > free:
-        less = {FULL: "Set model.method=lora", LORA: "Set model.method=qlora"}.get(settings.model.method, "")
-        raise LabError(
-            f"{settings.model.base} does not fit into memory for this method.",
-            f"Weights, gradients and optimizer take {gigabytes(needed.memory_bytes)}; {gigabytes(free)} are free.",
-            f"{less or 'Close other programs'}, or choose a smaller model.",
-        )
+    if need is not None:
+        require_room(settings, need, device.free_bytes(), outputs)
 
 
 def _open(named: Reference, method: str, outputs: Path, device: Device, progress: Progress) -> OpenModel:

@@ -19,7 +19,7 @@ from pathlib import Path
 from llmlab.errors import UsageError
 from llmlab.finetuning.base_shape import BaseShape, base_shape
 from llmlab.finetuning.settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
-from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS
+from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS, Memory
 
 # Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (llmlab.finetuning.quantise).
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -49,6 +49,7 @@ class FinetuneEstimate:
 
     trainable: int
     total: int
+    memory: Memory
     memory_bytes: int
     checkpoint_bytes: int
     row_tokens: int
@@ -74,12 +75,17 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
     row = min(row_tokens or data.max_length, data.max_length, base.context)
     tokens = row * data.batch_size
     seconds = _step_seconds(base, settings, tokens, row, adapters)
-    memory = _WORKER_BYTES + _weights(base, method) + (3 if method == FULL else 4) * FLOAT * trainable
-    memory += FLOAT * _SCATTER * tokens * activations(base, settings, row) + _logits(base, settings, tokens)
+    learning = _weights(base, method) + (3 if method == FULL else 4) * FLOAT * trainable
+    kept = FLOAT * _SCATTER * tokens * activations(base, settings, row)
+    memory = Memory(_WORKER_BYTES, round(learning), round(kept), round(_logits(base, settings, tokens)))
+    opening = round(base.load_copies * FLOAT * base.parameters)
+    if memory.total < _WORKER_BYTES + opening:
+        memory = Memory(_WORKER_BYTES, opening, 0, 0)
     return FinetuneEstimate(
         trainable=trainable,
         total=base.parameters + adapters,
-        memory_bytes=round(max(memory, _WORKER_BYTES + base.load_copies * FLOAT * base.parameters)),
+        memory=memory,
+        memory_bytes=memory.total,
         checkpoint_bytes=3 * FLOAT * trainable,  # weights and AdamW's two moments
         row_tokens=row,
         step_seconds=seconds,

@@ -13,13 +13,14 @@ import platform
 import signal
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 import torch
 
-from llmlab.config import differences, from_mapping
+from llmlab.config import differences, from_mapping, with_values
 from llmlab.corpora.dataset import load_dataset
 from llmlab.corpora.tokenizers import Tokenizer
 from llmlab.errors import Cancelled, LabError
@@ -29,7 +30,9 @@ from llmlab.gpt.estimate import estimate
 from llmlab.papers.settings import TaskSettings
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
+from llmlab.runs.room import ran_out, require_room
 from llmlab.runs.worker_process import log, work_as
+from llmlab.sessions.memory import available_bytes
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.device import choose_device, choose_threads, is_out_of_memory, peak_flops
@@ -65,14 +68,14 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     except filelock.Timeout:
         raise
     except OSError as error:  # a folder that may not be written: nothing can be recorded there
-        raise explain(error, info.settings) from error
+        raise explain(error, info.settings, run.outputs) from error
 
 
 def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
     try:
         _train(run, info, recorder, control)
     except Exception as error:
-        failure = explain(error, info.settings)
+        failure = explain(error, info.settings, run.outputs)
         _record_failure(run, info, recorder, failure)
         log(traceback.format_exc())
         raise failure from error
@@ -141,7 +144,16 @@ def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
         lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
         control.stop_wanted,
     )
+    _require_room(place, settings, data.tokenizer.vocab_size)
     return Trainer(place, settings, data)
+
+
+def _require_room(place: Workplace, settings: PretrainSettings, vocab_size: int) -> None:
+    """LabError when the run cannot fit into the memory of its device."""
+    device = place.device
+    if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
+        settings = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
+    require_room(settings, estimate(settings, vocab_size).memory, device.free_bytes(), place.run.outputs)
 
 
 def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
@@ -241,37 +253,12 @@ def _kind_of(settings: dict[str, Any]) -> type[RunSettings]:
     return TaskSettings if "task" in settings["data"] else PretrainSettings
 
 
-def explain(error: Exception, settings: RunSettings) -> LabError:
+def explain(error: Exception, settings: RunSettings, outputs: Path) -> LabError:
     """Any error of training as what happened, why, and what to do; the traceback is in worker.log."""
     if isinstance(error, LabError):
         return error
-    if is_out_of_memory(error) and isinstance(settings, FinetuneSettings):
-        data, train = settings.data, settings.train
-        half = -(-data.batch_size // 2)
-        return LabError(
-            "There was not enough memory.",
-            f"{settings.model.base} is fine-tuned ({settings.model.method}) on {data.batch_size} x {data.max_length} "
-            "tokens at once.",
-            f"Try data.batch_size={half} with train.grad_accum={train.grad_accum * -(-data.batch_size // half)}, "
-            f"data.max_length={max(8, data.max_length // 2)}, or model.method=qlora.",
-        )
-    if is_out_of_memory(error) and isinstance(settings, PretrainSettings):
-        needed = estimate(settings)
-        size = settings.data.batch_size
-        if size > 1:
-            half = -(-size // 2)
-            advice = (
-                f"Try data.batch_size={half} with train.grad_accum={settings.train.grad_accum * -(-size // half)}: the "
-                "same tokens a step, half the activations."
-            )
-        else:
-            advice = f"Try model.block_size={max(2, settings.model.block_size // 2)} or a smaller model."
-        return LabError(
-            "There was not enough memory.",
-            f"About {needed.memory_bytes / 1e9:.1f} GB are needed for {needed.parameters:,} parameters and "
-            f"{size} x {settings.model.block_size} tokens.",
-            advice,
-        )
+    if is_out_of_memory(error):
+        return ran_out(settings, outputs, available_bytes())
     if isinstance(error, OSError):
         return LabError("The run's folder could not be written.", disk_advice(error))
     return LabError(

@@ -17,6 +17,7 @@ from llmlab.errors import LabError
 from llmlab.files import read_json, write_json
 from llmlab.machine import processor
 from llmlab.paths import cache_dir
+from llmlab.sessions.memory import available_bytes
 from llmlab.settings import TrainSettings
 
 
@@ -40,6 +41,12 @@ class Device:
         if self.kind == "mps":
             return torch.mps.current_allocated_memory()
         return int(psutil.Process().memory_info().rss)
+
+    def free_bytes(self) -> int:
+        """Memory that the run may hold: what is free, and what it holds already."""
+        if self.kind == "cuda":
+            return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        return available_bytes() + int(psutil.Process().memory_info().rss)
 
     def synchronize(self) -> None:
         """Waits until all queued work is done (a GPU works behind the program's back)."""

@@ -18,7 +18,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from llmlab.errors import LabError, UsageError
-from llmlab.finetuning import backends
 from llmlab.finetuning.backends import Prepared, prepare, probe_unsloth
 from llmlab.finetuning.dataset import Batch
 from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
@@ -288,8 +287,7 @@ def test_a_download_without_room(outputs: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_room_in_memory(bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "available_bytes", lambda: 0)
-    monkeypatch.setattr(type(CPU), "memory_bytes", lambda self: 10_000_000)
+    monkeypatch.setattr(type(CPU), "free_bytes", lambda self: 10_000_000)
     said = str(refused(settings_for(bases["llama"]), outputs))
     assert "does not fit into memory" in said
     assert "qlora" in said

@@ -262,7 +262,7 @@ def test_an_unwatched_run_takes_all_cores_and_a_watched_one_leaves_one_to_the_wi
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (MemoryError(), "data.batch_size=2 with train.grad_accum=4"),
+        (MemoryError(), "data.batch_size=2, train.grad_accum=4"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "data.batch_size=2"),
         (torch.OutOfMemoryError("CUDA out of memory."), "data.batch_size=2"),
     ],
@@ -273,7 +273,7 @@ def test_running_out_of_memory_says_which_setting_to_lower_with_numbers(
     with mock.patch.object(Trainer, "optimizer_step", side_effect=error), pytest.raises(LabError) as said:
         train_here(run)
     assert said.value.what == "There was not enough memory."
-    assert "GB are needed for" in said.value.why
+    assert "GB are needed: " in said.value.why
     assert named in said.value.do
     assert all_events(run)[-1]["event"] == "failed"
     with mock.patch.object(Trainer, "evaluate", side_effect=error), pytest.raises(LabError, match="not enough memory"):
