@@ -39,6 +39,10 @@ class Encoded:
     trained: list[bool]
     cut: int
 
+    def cut_to(self, tokens: int) -> Encoded:
+        """Its first tokens; all where it has no more."""
+        return Encoded(self.ids[:tokens], self.trained[:tokens], self.cut + max(0, len(self.ids) - tokens))
+
 
 class ChatFormat(ABC):
     """Conversations as one model reads them.
@@ -75,7 +79,7 @@ class ChatFormat(ABC):
             if train_on == ALL:
                 trained = [True] * len(ids)
         trained[:1] = [False] * len(trained[:1])
-        return Encoded(ids[:max_length], trained[:max_length], max(0, len(ids) - max_length))
+        return Encoded(ids, trained, 0).cut_to(max_length)
 
     def prompt_ids(self, example: Example) -> list[int]:
         """Everything up to where the last message begins, which is an answer, exactly as it stands there in training.

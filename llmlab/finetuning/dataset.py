@@ -13,6 +13,7 @@ from torch import Tensor
 from llmlab.errors import Cancelled, LabError
 from llmlab.finetuning.chat import ChatFormat, Encoded, chat_format
 from llmlab.finetuning.examples import BadLine, Example, Source, read_source, split_examples
+from llmlab.finetuning.packing import packed
 from llmlab.finetuning.settings import ExampleSettings
 from llmlab.progress import Progress
 from llmlab.sessions.model import TextTokenizer
@@ -20,8 +21,6 @@ from llmlab.sessions.model import TextTokenizer
 NOT_TRAINED = -100  # the label that torch's cross-entropy passes over (its ignore_index)
 # What evaluation on training examples draws them by: any number, as long as it stays.
 _FIXED_SEED = 0
-# Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
-_BETWEEN_LOOKS = 1000
 
 
 @dataclass
@@ -32,8 +31,9 @@ class Batch:
     tokens, 0 for filling.
 
     position_ids: None, or, when rows hold several examples, positions that begin at 0 with each of them.
-    transformers then keeps the examples of a row apart by itself, under two conditions: the model is called
-    without an attention mask and with `use_cache=False` (`masking_utils._preprocess_mask_arguments`).
+    transformers then keeps the examples of a row apart by itself, under three conditions: the model is called
+    without an attention mask and with `use_cache=False` (`masking_utils._preprocess_mask_arguments`), and is of a
+    family that does so (`llmlab.finetuning.packing`).
     """
 
     ids: Tensor
@@ -249,39 +249,6 @@ def split_data(
         packing=settings.packing,
         rows=rows,
     )
-
-
-def packed(
-    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
-) -> list[tuple[int, ...]]:
-    """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
-
-    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
-
-    Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
-    binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
-    """
-    leaves = 1 << (len(lengths) - 1).bit_length()
-    left = [room] * (2 * leaves)  # node n has the children 2 n and 2 n + 1; row r is leaf `leaves` + r
-    rows: list[list[int]] = []
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    for done, place in enumerate(order):
-        if done % _BETWEEN_LOOKS == 0:
-            if stop_wanted():
-                raise Cancelled
-            progress("Packing examples into rows", done, len(order))
-        node = 1
-        while node < leaves:
-            node = 2 * node if lengths[place] <= left[2 * node] else 2 * node + 1
-        row = node - leaves
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(place)
-        left[node] -= lengths[place]
-        while node > 1:
-            node //= 2
-            left[node] = max(left[2 * node], left[2 * node + 1])
-    return [tuple(row) for row in rows]
 
 
 def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = False) -> Batch:

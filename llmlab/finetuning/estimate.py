@@ -18,6 +18,7 @@ from pathlib import Path
 
 from llmlab.errors import UsageError
 from llmlab.finetuning.base_shape import BaseShape, base_shape
+from llmlab.finetuning.packing import packing_refusal
 from llmlab.finetuning.settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
 from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS, Memory
 
@@ -60,8 +61,10 @@ class FinetuneEstimate:
 def estimate(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> FinetuneEstimate:
     """Estimates a run; nothing is loaded. row_tokens: tokens in a row, where they are known; 0 means full rows.
 
-    UsageError when the base is not named, not here, or too narrow for the rank.
+    UsageError when the base is not named, not here, too narrow for the rank, or reads packed examples as one text.
     """
+    if settings.data.packing and (refusal := packing_refusal(settings.model.base, outputs)):
+        raise refusal
     return estimate_for(base_shape(settings.model.base, outputs), settings, row_tokens)
 
 

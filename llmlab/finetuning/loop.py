@@ -29,6 +29,7 @@ from llmlab.errors import Cancelled, LabError
 from llmlab.finetuning.backends import Prepared, prepare
 from llmlab.finetuning.dataset import NOT_TRAINED, Batch, TuningData, load_tuning_data
 from llmlab.finetuning.examples import Example, Message
+from llmlab.finetuning.packing import require_apart
 from llmlab.finetuning.scoring import checkable, score
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.inspection.modules import base_model
@@ -64,6 +65,9 @@ class Finetuner(TrainingRun):
         self.data: TuningData = load_tuning_data(
             settings.data, seed, self.tokenizer, self.prepared.context, progress, place.control.stop_wanted
         )
+        if self.data.packing:
+            with _answering(self.model), place.device.autocast():
+                require_apart(self.prepared, self.data, place.device.precision)
         super().__init__(place, settings, self.data.key)
         self.optimizer = make_optimizer(self.model, settings.train)
         self.scaler = torch.amp.GradScaler(place.device.kind, enabled=False)

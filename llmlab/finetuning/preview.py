@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from llmlab.errors import LabError
 from llmlab.finetuning.chat import chat_format
 from llmlab.finetuning.dataset import TuningData, encode_source, split_data
 from llmlab.finetuning.examples import read_source
+from llmlab.finetuning.packing import packing_refusal
 from llmlab.finetuning.previewed import (
     CUT,
     HELD_OUT,
@@ -150,7 +152,11 @@ class Previewer:
                 self._model = (opened, tokenizer_of(reference), context_of(reference))
             _, tokenizer, context = self._model
             self._previews = key, ExamplePreviews(settings, seed, tokenizer, context, progress, stop_wanted)
-        return self._previews[1].preview(place)
+        found = self._previews[1].preview(place)
+        refusal = packing_refusal(model, self._outputs) if settings.packing else None
+        if refusal is None or found.trouble is not None:
+            return found
+        return replace(found, trouble=(refusal.what, refusal.why, refusal.do))
 
 
 def _stamp(source: str) -> object:

@@ -73,7 +73,11 @@ class ExampleSettings:
     train_on: str = setting(
         "answers", "Which tokens count in the loss: those of the answers, or all.", choices=("answers", "all")
     )
-    packing: bool = setting(False, "Put several short examples into one row, so that less of it is padding.")
+    packing: bool = setting(
+        False,
+        "Put several short examples into one row, so that less of it is padding. Refused for models that would read "
+        "them as one text.",
+    )
     val_fraction: float = setting(0.1, "Share of the examples held out for validation.", low=0.001, high=0.5)
     max_examples: int = setting(
         0, "Read at most this many examples; 0 means all.", unit="examples", low=0, advanced=True

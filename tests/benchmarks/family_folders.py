@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "inspection"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from family_models import KINDS, VOCAB, family_model
 
 from llmlab.cli.main import main as llmlab_run

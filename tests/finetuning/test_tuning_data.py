@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import chat_tokenizers as make
-import numpy as np
 import pytest
 import tiny_models
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from llmlab.corpora.tokenizers import CharTokenizer, Gpt2Tokenizer
 from llmlab.errors import Cancelled, LabError
-from llmlab.finetuning.dataset import NOT_TRAINED, Batch, TuningData, load_tuning_data, packed, padded
+from llmlab.finetuning.dataset import NOT_TRAINED, Batch, TuningData, load_tuning_data, padded
 from llmlab.finetuning.settings import ExampleSettings
 from llmlab.progress import quiet
 from llmlab.sessions.model import TextTokenizer
@@ -90,70 +85,6 @@ def test_fewer_examples_than_a_batch_fill_it_all_the_same(tmp_path: Path) -> Non
     assert data.batches_per_epoch == 1
     assert data.batch(0).ids.shape[0] == 8
     assert {tuple(row) for row in rows_of(data.batch(2))} == {tuple(encoded.ids) for encoded in data.train}
-
-
-def pack(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
-    return packed(lengths, room, quiet, lambda: False)
-
-
-def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
-    """First fit, the longest first, by trying every row."""
-    rows: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        fits = (row for row in rows if sum(lengths[other] for other in row) + lengths[place] <= room)
-        row = next(fits, None)
-        if row is None:
-            rows.append([place])
-        else:
-            row.append(place)
-    return [tuple(row) for row in rows]
-
-
-@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=40), room=st.integers(20, 50))
-def test_packing_takes_the_first_row_that_fits_the_longest_example_first(lengths: list[int], room: int) -> None:
-    rows = pack(lengths, room)
-    assert rows == first_fit(lengths, room)
-    assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
-    assert all(sum(lengths[place] for place in row) <= room for row in rows)
-    fullest = sorted(sum(lengths[place] for place in row) for row in rows)
-    assert len(rows) < 2 or fullest[0] + fullest[1] > room  # first fit: no two rows could be one
-
-
-def test_packing_compares_each_example_with_a_logarithm_of_the_rows() -> None:
-    compared = 0
-
-    class Length(int):
-        """A length that counts what it is compared with."""
-
-        def __le__(self, other: int) -> bool:
-            nonlocal compared
-            compared += 1
-            return int(self) <= int(other)
-
-        __hash__ = int.__hash__
-
-    count = 4096
-    random = np.random.default_rng(0)
-    lengths = [Length(length) for length in random.integers(1, 257, count)]
-    assert len(pack(lengths, 256)) > count / 4
-    assert 0 < compared <= count * (math.log2(count) + 1)
-
-
-def test_packing_says_how_far_it_is_and_ends_when_it_is_no_longer_wanted() -> None:
-    lengths, said = [7] * 5000, list[tuple[str, float, float]]()
-    packed(lengths, 20, lambda *now: said.append(now), lambda: False)
-    assert said
-    assert {(what, total) for what, _, total in said} == {("Packing examples into rows", 5000)}
-    assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
-    with pytest.raises(Cancelled):
-        packed(lengths, 20, quiet, lambda: len(said) > 0)
-
-    def cancelled(what: str, done: float, total: float) -> None:
-        if what.startswith("Packing"):
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        load_tuning_data(ExampleSettings(packing=True), 1, GPT2, 0, cancelled, lambda: False)
 
 
 TOKENIZER = make.byte_level(make.CHATML, make.FAMILIES["chatml"].special, vocabulary=264)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import MakeWindow, dock_in_sight
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
@@ -148,6 +150,24 @@ def test_a_rank_above_the_width_is_said_before_the_start(qtbot: QtBot, base: str
     qtbot.waitUntil(lambda: "lora.rank" in dock.problem.text(), timeout=WAIT)
     assert not dock.train_button.isEnabled()
     number(dock, "lora.rank", "4")
+    ready(qtbot, dock)
+
+
+def test_packing_for_a_model_that_reads_a_row_as_one_text_is_refused_before_the_start(
+    qtbot: QtBot, dock: FinetuneSetupDock, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny-opt"
+    folder.mkdir()
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    (folder / "config.json").write_text(json.dumps({"model_type": "opt"} | sizes))
+    weight = {"model.decoder.layers.0.fc1.weight": np.zeros((64, 64), dtype=np.float32)}
+    safetensors.numpy.save_file(weight, folder / "model.safetensors")
+    dock.set_base(str(folder))
+    ready(qtbot, dock)
+    dock.form.set_values({"data.packing": True})
+    qtbot.waitUntil(lambda: "cannot be fine-tuned on packed examples" in dock.problem.text(), timeout=WAIT)
+    assert not dock.train_button.isEnabled()
+    dock.form.set_values({"data.packing": False})
     ready(qtbot, dock)
 
 
