@@ -177,9 +177,9 @@ def _compared(
     elif BROKEN in (seal.found, *(score.found for score in scores)):
         altered = "its seal in the notebook was changed"
     elif of_entry is not None and mine != locked:
-        altered = "its entry in the notebook was changed"
+        altered = "its entry in the notebook says something else now"
     elif record is not None and theirs != locked:
-        altered = f"{record.file} was changed after it was locked"
+        altered = f"{record.file} says something else now"
     elif seal.found == ALTERED:
         altered = "it was changed after it was locked"
     elif score_of_entry and score_of_entry not in [score.values for score in scores]:

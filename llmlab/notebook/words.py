@@ -66,7 +66,7 @@ def outcome_sentence(line: Line) -> str:
 
 
 def altered_sentence(line: Line) -> str:
-    """`Altered: run.json was changed after it was locked. It counts as a miss.`; empty when it was not."""
+    """`Altered: run.json says something else now. It counts as a miss.`; empty when it was not."""
     if not line.altered:
         return ""
     counts = line.locked.prediction.confidence is not None

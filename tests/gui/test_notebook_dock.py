@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from conftest import dock_in_sight
 from fakes import FakeRun
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
@@ -25,8 +27,9 @@ from llmlab_gui.charts.marks import Span
 from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
 from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
 from llmlab_gui.docks.notebook_detail import NotebookDetail
-from llmlab_gui.docks.notebook_table import COLUMNS
+from llmlab_gui.docks.notebook_table import COLUMNS, VERDICT
 from llmlab_gui.lab import Lab
+from llmlab_gui.theme import apply_theme, current_theme
 
 WAIT = 30_000
 LINES = (
@@ -91,6 +94,33 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     assert by_words["“It works”, 60 % sure"][2:6] == ["", "", "", ""]
     assert found[0][6] == "waiting"
     assert found[1][3] == "outside"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_was_altered_is_said_in_the_table_and_the_detail(
+    dock: NotebookDock, outputs: Path, qtbot: QtBot, theme: str
+) -> None:
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    apply_theme(app, theme)
+    path = outputs / "pretraining" / "surprising" / "run.json"
+    values = json.loads(path.read_text())
+    values["predictions"][0] |= {"low": 2.0, "high": 2.3}  # where it ended
+    path.write_text(json.dumps(values))
+    with qtbot.waitSignal(dock.book.changed, timeout=WAIT):
+        dock.book.refresh()
+    (row,) = [row for row in range(dock.proxy.rowCount()) if dock.proxy.index(row, 0).data() == "surprising"]
+    cell = dock.proxy.index(row, VERDICT)
+    assert cell.data() == "altered"
+    assert cell.data(Qt.ItemDataRole.ForegroundRole) == QColor(current_theme().bad)
+    assert rows(dock)[row][1:6] == ["val_loss 1 to 1.2, 90 % sure", "2.2", "altered", "", ""]  # as it was sealed
+    choose(dock, "surprising", "val_loss")
+    assert "Altered: run.json says something else now. It counts as a miss." in dock.detail.sentence.text()
+    assert current_theme().bad in dock.detail.sentence.text()
+    assert dock.detail.scores.isHidden()
+    assert "1 was altered and counts as a miss" in dock.verdict.text()
+    assert not any("surprising" in dock.surprises.item(place).text() for place in range(dock.surprises.count()))
+    apply_theme(app, "light")
 
 
 def test_the_filter_and_the_states_narrow_the_table(dock: NotebookDock) -> None:

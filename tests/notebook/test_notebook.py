@@ -99,7 +99,7 @@ def test_an_edit_after_the_start_shows_and_is_a_miss(outputs: Path) -> None:
     assert line.altered
     assert str(line.locked.prediction) == "val_loss=1.9..2.2@80%"  # as it was
     assert [(one.right, one.altered) for one in statements([entry])] == [(False, True)]
-    assert "run.json was changed after it was locked" in notebook_markdown([entry])
+    assert "run.json says something else now" in notebook_markdown([entry])
 
 
 def test_an_edit_of_run_json_does_not_reach_an_entry_that_is_there(outputs: Path) -> None:
@@ -166,7 +166,7 @@ def test_damaged_files_cost_only_themselves(outputs: Path) -> None:
     (book.folder / "run-one.json").write_text(json.dumps(good | {"predictions": [{}, good["predictions"][0]]}))
     (entry,) = [entry for entry in book.read().entries if entry.id == "run-one"]
     assert [line.altered for line in entry.lines()] == [
-        "its entry in the notebook was changed",
+        "its entry in the notebook says something else now",
         "its seal is missing from the notebook",
     ]
 
@@ -177,7 +177,7 @@ def test_damaged_predictions_and_runs_are_passed_over(outputs: Path) -> None:
     fake.run.write_info(replace(fake.run.info(), predictions=[{"quantity": "nonsense"}, *fake.run.info().predictions]))
     (entry,) = Notebook(outputs).refresh().entries
     first, added = entry.lines()
-    assert (first.altered, first.score is not None) == ("run.json was changed after it was locked", True)
+    assert (first.altered, first.score is not None) == ("run.json says something else now", True)
     assert (added.altered, added.found) == ("", LATE)  # nobody knows when it was stated
     assert [one.right for one in statements([entry])] == [False]
 

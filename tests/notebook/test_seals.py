@@ -252,7 +252,7 @@ def test_where_a_run_is_made_its_predictions_are_sealed_at_once(outputs: Path) -
     run.write_info(replace(run.info(), predictions=[]))  # before anybody looked into the notebook
     lines = {entry.about: entry.lines() for entry in Notebook(outputs).refresh().entries}
     assert [str(line.locked.prediction) for line in lines["bar"]] == ["val_loss=1..2@80%"]
-    assert lines["bar"][0].altered == "run.json was changed after it was locked"
+    assert lines["bar"][0].altered == "run.json says something else now"
     assert not lines["tunnel"][0].altered
 
 
@@ -325,7 +325,7 @@ def test_an_old_prediction_that_was_edited_before_it_was_sealed_is_altered(outpu
     fake = old_folder(outputs)
     (locked,) = fake.run.info().predictions
     fake.run.write_info(replace(fake.run.info(), predictions=[locked | {"low": 2.0}]))
-    assert entry_of(outputs).lines()[0].altered == "run.json was changed after it was locked"
+    assert entry_of(outputs).lines()[0].altered == "run.json says something else now"
     (outputs / NOTEBOOK / CHAIN).unlink()
     (outputs / NOTEBOOK / "run-bar.json").unlink()
     assert entry_of(outputs).lines()[0].altered == "it was changed after it was locked"
