@@ -208,7 +208,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
             f"{bytes_text(needed.checkpoint_bytes)} a checkpoint",
         ]
         disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
-        self.show_costs(Costs(parts, needed.memory_bytes, disk, needed.seconds))
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, needed.seconds))
 
     def _runs_changed(self) -> None:
         known = {row.id for row in self.lab.runs()}

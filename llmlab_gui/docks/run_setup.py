@@ -16,6 +16,8 @@ from llmlab.config import describe
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings
 from llmlab.runs.launcher import require_free
+from llmlab.runs.room import certainly_above, computes_in_main_memory, need_of, require_room
+from llmlab.sessions.memory import available_bytes
 from llmlab.settings import Preset
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.forms.editors import Editor
@@ -45,8 +47,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds."""
+    """What these settings will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds."""
 
+    settings: RunSettings
     parts: Sequence[str]
     memory: int
     disk: int  # of all checkpoints that are kept at once
@@ -138,7 +141,7 @@ class RunSetupDock(LabDock, Generic[S]):
     def train(self) -> None:
         """Starts it."""
         plan = self._planned()
-        if plan is not None:
+        if plan is not None and self.train_button.isEnabled():
             self.lab.start_requested.emit(plan)
 
     def queue(self) -> None:
@@ -171,9 +174,9 @@ class RunSetupDock(LabDock, Generic[S]):
             self.estimate.setText(unknown)
             return
         warnings = []
-        free = psutil.virtual_memory().available
-        if costs.memory > free:
-            warnings.append(f"Only {bytes_text(free)} of memory are free now.")
+        free = available_bytes()
+        if costs.memory > free and computes_in_main_memory(costs.settings):
+            warnings.append(self._refuse_memory(costs, free) or f"Only {bytes_text(free)} of memory are free now.")
         space = _free_space(self.lab)
         if space is not None and costs.disk > space:
             kept = bytes_text(costs.disk)
@@ -198,6 +201,20 @@ class RunSetupDock(LabDock, Generic[S]):
         self.work_out(plan.settings)  # type: ignore[arg-type]
 
     # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _refuse_memory(self, costs: Costs, free: int) -> str:
+        """Why the run cannot be started now, with what could be; "" where it may fit. It may still wait in the queue,
+        unless the whole machine is too small for it."""
+        need = need_of(costs.settings, self.lab.outputs)
+        if need is None:
+            return ""
+        try:
+            require_room(costs.settings, need, free, self.lab.outputs)
+        except LabError as error:
+            self.train_button.setEnabled(False)
+            self.queue_button.setEnabled(not certainly_above(need, psutil.virtual_memory().total))
+            return str(error)
+        return ""
 
     def _planned(self) -> Plan | None:
         if self._settle.isActive():  # the costs are of what was there before

@@ -77,4 +77,4 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             f"{count_text(tokens)} tokens read",
         ]
         disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
-        self.show_costs(Costs(parts, needed.memory_bytes, disk, 60 * needed.minutes))
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes))

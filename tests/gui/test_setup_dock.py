@@ -167,6 +167,30 @@ def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> N
     qtbot.waitUntil(lambda: "124M parameters" in dock.estimate.text(), timeout=WAIT)
 
 
+def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
+    dock: SetupDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    lab.start_requested.connect(asked.append)
+    monkeypatch.setattr("llmlab.runs.room.shutil.which", lambda name: None)
+    monkeypatch.setattr("llmlab_gui.docks.run_setup.available_bytes", lambda: 500_000_000)
+    dock.form.set_values({"data.batch_size": 1024})
+    dock.update_all()
+    assert "does not fit into memory" in dock.estimate.text()
+    assert "Try data.batch_size=" in dock.estimate.text()
+    assert not dock.train_button.isEnabled()
+    assert dock.queue_button.isEnabled()  # others may have ended by then
+    dock.train()
+    assert asked == []
+    dock.form.set_values({"data.batch_size": 1, "model.n_layer": 200, "model.n_embd": 16384, "model.n_head": 128})
+    dock.update_all()
+    assert not dock.queue_button.isEnabled()
+    dock.form.set_values({"model.n_layer": 4, "model.n_embd": 128, "model.n_head": 4})
+    dock.update_all()
+    assert dock.train_button.isEnabled()
+    assert dock.queue_button.isEnabled()
+
+
 def test_train_asks_for_exactly_what_the_form_says(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
     choose_preset(dock, "nano")
     line(dock, "train.steps").setText("150")
