@@ -93,9 +93,7 @@ class Notebook:
     def read(self) -> Contents:
         """What is written there, whether or not something new could be scored. Raises LabError when the seals cannot be
         read."""
-        found = self._look()
-        entries = sorted(found.entries.values(), key=lambda entry: (entry.created, entry.id), reverse=True)
-        return Contents(entries, found.damaged)
+        return self._look().contents()
 
     def refresh(self) -> Contents:
         """Seals and makes what is missing, scores what can be scored, and reads all. Raises LabError.
@@ -106,7 +104,7 @@ class Notebook:
             return Contents()
         with held(self.folder):
             found = self._sealed(self._look())
-            fresh, damaged, changed = [], [], []
+            fresh, damaged, made, changed = [], [], False, []
             for entry in found.entries.values():
                 subject = found.subjects.get(entry.id)
                 old = found.files.get(entry.id)
@@ -116,7 +114,8 @@ class Notebook:
                     continue  # nothing is known of it but its seals
                 now = replace(entry, format=ENTRY_FORMAT) if subject is None else _taken_up(entry, subject)
                 if old is None or now.as_dict() != old.as_dict():
-                    self._write(found.chain, [now])  # so that an entry is there before it is scored
+                    self._write(found, [now])  # so that an entry is there before it is scored
+                    made = True
                 if subject is not None and (old is None or old.scored_at is None):
                     try:
                         outcomes = subject.outcomes(now)
@@ -126,8 +125,8 @@ class Notebook:
                     if outcomes is not None:
                         changed.append(_scored_once(now, outcomes))
                         fresh.append(now.id)
-            self._write(found.chain, changed)
-            contents = self.read()
+            self._write(found, changed)
+            contents = self.read() if made or changed else found.contents()
         return replace(contents, damaged=[*contents.damaged, *damaged], fresh=fresh)
 
     def find(self, text: str) -> Entry:
@@ -267,19 +266,19 @@ class Notebook:
             now = found.entries[entry_id]
             changed = change(now)
             if changed != now:
-                self._write(found.chain, [changed])
+                self._write(found, [changed])
             return self._look().entries[entry_id]
 
-    def _write(self, chain: Chain, entries: Sequence[Entry]) -> None:
-        """Seals the scores that are new, then writes the entries."""
+    def _write(self, found: _Found, entries: Sequence[Entry]) -> None:
+        """Seals the scores that were made since `found`, then writes the entries. What was edited in a
+        file is not sealed."""
         seals = []
         for entry in entries:
-            newest = {seal.place: seal.values for seal in chain.of(entry.id) if seal.what == SCORED}
+            before = found.entries[entry.id].scores
             for place, values in enumerate(entry.scores):
-                plain = to_plain(values)
-                if plain and plain != newest.get(place):
-                    seals.append(Seal(SCORED, entry.id, place, plain))
-        append(self.folder, chain, seals)
+                if values and (place >= len(before) or values != before[place]):
+                    seals.append(Seal(SCORED, entry.id, place, to_plain(values)))
+        append(self.folder, found.chain, seals)
         for entry in entries:
             write_json(self.folder / f"{entry.id}.json", to_plain(entry.as_dict()))
 
@@ -300,6 +299,11 @@ class _Found:
     subjects: dict[str, _Subject]
     new: list[_Subject]
     damaged: list[str]
+
+    def contents(self) -> Contents:
+        """As whoever reads the notebook gets it."""
+        entries = sorted(self.entries.values(), key=lambda entry: (entry.created, entry.id), reverse=True)
+        return Contents(entries, self.damaged)
 
 
 @dataclass(frozen=True)

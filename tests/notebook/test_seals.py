@@ -161,6 +161,8 @@ def test_a_score_edited_is_altered(outputs: Path, story: Story, capsys: pytest.C
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"scores": [values["scores"][0] | {"surprise": 9.0}]}))
     assert_shown_as_altered(outputs, story, capsys, record=story.kind == "experiment")
+    Notebook(outputs).learn(entry_of(outputs), "Much.")  # the file is written, and what is edited in it is not sealed
+    assert_shown_as_altered(outputs, story, capsys, record=story.kind == "experiment")
 
 
 def test_an_entry_removed_by_hand_is_shown(outputs: Path, story: Story, capsys: pytest.CaptureFixture[str]) -> None:
