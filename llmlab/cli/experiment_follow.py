@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.cli import text
-from llmlab.cli.follow import Interrupts
+from llmlab.cli.follow import Interrupts, ask_to_stop
 from llmlab.cli.output import DONE, INTERRUPTED, say
 from llmlab.cli.predict import tell_outcomes
 from llmlab.cli.task import Pace
@@ -21,7 +21,6 @@ from llmlab.experiments.launcher import start_experiment
 from llmlab.experiments.outcomes import read_results
 from llmlab.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
 from llmlab.records import to_plain
-from llmlab.training import requests
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,7 +40,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
     shown = _Shown(record, as_json)
     with Interrupts() as interrupts:
         worker = start_experiment(folder, follow_parent=True)
-        interrupts.answer_first_with(lambda: _ask_to_stop(folder, worker.terminate))
+        interrupts.answer_first_with(lambda number: ask_to_stop(folder, worker, number))
         told = False
         try:
             while worker.poll() is None:
@@ -75,13 +74,6 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
     (conclude or _conclude)(folder, status, as_json)
     tell_outcomes(folder, record.created, as_json=as_json)
     return INTERRUPTED if interrupts.count else DONE
-
-
-def _ask_to_stop(folder: ExperimentFolder, terminate: Any) -> None:
-    try:
-        requests.send(folder.requests, "stop")
-    except OSError:  # a full disk, say: the worker takes SIGTERM for the same request
-        terminate()
 
 
 def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:

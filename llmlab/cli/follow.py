@@ -21,6 +21,7 @@ from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.follow import EventFollower
 from llmlab.runs.launcher import start_worker
+from llmlab.runs.worker_folder import WorkerFolder
 from llmlab.training import requests
 from llmlab.training.events import FINAL_EVENTS, Event, Failed
 
@@ -37,14 +38,15 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._ask: Callable[[], None] | None = None
+        self._first = 0  # its signal number
+        self._ask: Callable[[int], None] | None = None
         self._before: dict[int, Any] = {}
 
-    def answer_first_with(self, ask: Callable[[], None]) -> None:
-        """Calls `ask` at the first one, from within the signal handler: also while stdout's reader makes us wait."""
+    def answer_first_with(self, ask: Callable[[int], None]) -> None:
+        """Calls `ask` with the first one, from within the signal handler: also while stdout's reader makes us wait."""
         self._ask = ask
         if self.count:
-            ask()
+            ask(self._first)
 
     def __enter__(self) -> Interrupts:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -63,8 +65,9 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+        self._first = number
         if self._ask is not None:
-            self._ask()
+            self._ask(number)
 
 
 def train(run: RunFolder, report: Report) -> int:
@@ -72,7 +75,7 @@ def train(run: RunFolder, report: Report) -> int:
     follower = EventFollower(run, _size(run))
     with Interrupts() as interrupts:
         worker = start_worker(run, follow_parent=True)
-        interrupts.answer_first_with(lambda: _ask_to_stop(run, worker))
+        interrupts.answer_first_with(lambda number: ask_to_stop(run, worker, number))
         try:
             last = _Following(run, worker, follower, report, interrupts).to_the_end()
             _wait(worker)
@@ -123,7 +126,7 @@ class _Following:
                     return event
             if gone and not events:
                 _settle(self._run)
-                if self._asked is None or self._begun:
+                if not self._interrupts.count or self._begun:
                     raise self._death()
                 return None
             if not self._begun:
@@ -157,11 +160,15 @@ class _Following:
         )
 
 
-def _ask_to_stop(run: RunFolder, worker: subprocess.Popen[bytes]) -> None:
+def ask_to_stop(folder: WorkerFolder, worker: subprocess.Popen[bytes], number: int) -> None:
+    """Passes on a signal: SIGTERM as it is, since whoever sent it waits for seconds; others wait for the step's end."""
     try:
-        requests.send(run.requests, "stop")
+        if number != signal.SIGTERM:
+            requests.send(folder.requests, "stop")
+            return
     except OSError:  # a full disk, say: the worker takes SIGTERM for the same request
-        worker.terminate()
+        pass
+    worker.terminate()
 
 
 def _settle(run: RunFolder) -> None:

@@ -12,6 +12,7 @@ from llmlab.cli import text
 from llmlab.cli.output import say, silence_stdout
 from llmlab.cli.task import Pace
 from llmlab.cli.words import spoken
+from llmlab.runs.checkpoints import checkpoint_name
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import (
     CheckpointSaved,
@@ -290,7 +291,7 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
         how = f"Finished at step {last.step} after {text.duration(last.active_seconds)} of training: {why}."
         commands.insert(0, (f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
     else:
-        how = f"Stopped at step {last.step}; what was learned is saved." if last.step else "Stopped before step 1."
+        how = _stopped(last)
         commands.insert(0, (f"llmlab-run resume {name}", "go on"))
     if last.step and run.tunes:
         commands.insert(0, (f"llmlab-run adapter {name}@latest", "what it changed, layer by layer"))
@@ -303,6 +304,15 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
     lines += [f"  folder       {run.path}", "", "Next:"]
     widest = max(len(command) for command, _ in commands)
     return lines + [f"  {command.ljust(widest)}   {meaning}" for command, meaning in commands]
+
+
+def _stopped(last: Event) -> str:
+    if not last.step:
+        return "Stopped before step 1."
+    saved = last.checkpoint if isinstance(last, Stopped) else None
+    if saved == checkpoint_name(last.step):
+        return f"Stopped at step {last.step}; what was learned is saved."
+    return f"Stopped at step {last.step}, in the middle of the next; saved is {saved or 'nothing'}."
 
 
 def _closing_losses(

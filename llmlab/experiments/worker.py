@@ -59,7 +59,12 @@ def serve(module: str, what: str, make: Callable[[Path], ExperimentWorker], argv
 
     def work(path: Path) -> None:
         worker = make(path)
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop_signal.set())
+
+        def end(*_: object) -> None:
+            worker.terminated = True
+            worker.stop_signal.set()
+
+        signal.signal(signal.SIGTERM, end)
         worker.run()
 
     return work_as(module, what, work, argv)
@@ -73,6 +78,7 @@ class ExperimentWorker:
         self.folder = folder
         self.record = folder.record()
         self.stop_signal = threading.Event()
+        self.terminated = False  # by SIGTERM, whose sender waits for seconds only
         self.status = folder.recorded_status()
         self._began = time.monotonic()
         self._seconds_before = self.status.active_seconds
@@ -178,7 +184,10 @@ class ExperimentWorker:
             self._show(arm, run)
             if asked is None and (watch.note or self._stop_wanted()):
                 asked = time.monotonic()
-                requests.send(run.requests, "stop")
+                if self.terminated and worker is not None:
+                    worker.terminate()
+                else:
+                    requests.send(run.requests, "stop")
             if self._stop_wanted() and self.status.state != "stopping":
                 self._update(state="stopping")
             if worker is not None and asked is not None and time.monotonic() - asked > _STOP_SECONDS:

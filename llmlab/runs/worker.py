@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import platform
-import signal
 import time
 import traceback
 from pathlib import Path
@@ -31,7 +30,7 @@ from llmlab.papers.settings import TaskSettings
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.room import ran_out, require_room
-from llmlab.runs.worker_process import log, work_as
+from llmlab.runs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.sessions.memory import available_bytes
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
@@ -42,6 +41,10 @@ from llmlab.training.recorder import Recorder
 from llmlab.training.run import TrainingRun, Workplace
 from llmlab.training.state import LoadedState, Origin, load_state, restore
 
+# Whoever sends SIGTERM kills soon after (Docker after 10 seconds, Slurm after 30). A step that takes longer is not
+# waited for.
+SIGTERM_SECONDS = 8.0
+
 
 def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
@@ -51,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     """Trains `run` in this process until it is finished, stopped or failed; all of it is in its folder.
 
-    handle_signals: SIGTERM asks for a stop that saves (only possible in a process's main thread).
+    handle_signals: SIGTERM asks for a stop that saves, and ends this process when a step does not end in time (only
+    possible in a process's main thread).
     Raises filelock.Timeout when another worker holds the run, and LabError with what was recorded as `failed`.
     """
     info = run.info()
@@ -63,12 +67,44 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
             recorder = Recorder(run)
             control = Control(run, recorder, watched=info.watched)
             if handle_signals:
-                signal.signal(signal.SIGTERM, lambda *_: control.stop_signal.set())
+                _listen_to_sigterm(run, recorder, control)
             _train_or_fail(run, info, recorder, control)
     except filelock.Timeout:
         raise
     except OSError as error:  # a folder that may not be written: nothing can be recorded there
         raise explain(error, info.settings, run.outputs) from error
+
+
+def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> None:
+    def ask() -> None:
+        control.stop_signal.set()
+        recorder.stopping()
+
+    listen_to_sigterm(
+        ask,
+        lambda: control.stop_heard.is_set() or control.saving,
+        lambda: _give_up(run, recorder),
+        SIGTERM_SECONDS,
+    )
+
+
+def _give_up(run: RunFolder, recorder: Recorder) -> None:
+    """The last words of a worker that ends in the middle of a step."""
+    if not recorder.seize():
+        return
+    step, seconds = recorder.status.step, recorder.reached()[1]
+    saved = checkpoints.list_checkpoints(run.checkpoints)
+    newest = saved[-1] if saved else None
+    with contextlib.suppress(OSError):
+        if recorder.begun:
+            if newest is None or newest.step < step:
+                lost = "what it learned" if newest is None else f"what it learned after step {newest.step}"
+                recorder.record(
+                    Warned(step, time.time(), f"It was ended (SIGTERM) in the middle of a step: {lost} is not saved.")
+                )
+            recorder.record(Stopped(step, time.time(), seconds, newest.name if newest else None))
+        recorder.update(state="stopped", doing="")
+    recorder.close()
 
 
 def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
@@ -96,6 +132,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     try:
         trainer = _prepared(place, settings)
     except Cancelled:
+        control.stop_heard.set()
         begun = _started_early(run, info, recorder, device.kind, device.precision)
         recorder.begin_early(begun)
         recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))

@@ -8,8 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,10 @@ from typing import Any
 from llmlab.errors import LabError
 from llmlab.runs.parent import follow_parent
 from llmlab.runs.worker_folder import WorkerFolder
+
+# How often a process that was told to end is looked at, and what it gets after a save to hear of it.
+_LISTEN_SECONDS = 0.1
+_AFTER_SECONDS = 1.0
 
 
 def launch(
@@ -63,6 +72,39 @@ def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence
         log(str(error))
         return 1
     return 0
+
+
+def listen_to_sigterm(
+    first: Callable[[], None], waits: Callable[[], bool], give_up: Callable[[], None], seconds: float
+) -> None:
+    """Makes SIGTERM end this process in time; to be called in its main thread, by which it then ends.
+
+    The first calls `first`. After `seconds`, and not while `waits` says so, or when a second comes, `give_up` is called
+    and the process ends, whatever its main thread is doing: all three run in a thread of their own, since Python's own
+    handlers wait while the main thread is in a long call into a library.
+    """
+    heard, pipe = socket.socketpair()  # Windows can wait for sockets only
+    pipe.setblocking(False)
+    signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def comes_within(timeout: float | None) -> bool:
+        readable, _, _ = select.select([heard], [], [], timeout)
+        return bool(readable) and signal.SIGTERM in heard.recv(64)
+
+    def listen() -> None:
+        with heard, pipe:  # which live as long as this thread
+            while not comes_within(None):
+                pass
+            first()
+            end = time.monotonic() + seconds
+            while not comes_within(_LISTEN_SECONDS) and time.monotonic() < end:
+                if waits():
+                    end = max(end, time.monotonic() + _AFTER_SECONDS)
+            give_up()
+            os._exit(0)
+
+    threading.Thread(target=listen, name="SIGTERM", daemon=True).start()
 
 
 def log(text: str) -> None:

@@ -7,7 +7,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmlab.errors import LabError
 from llmlab.files import is_disk_full
@@ -38,6 +38,8 @@ class Control:
         self._run, self._recorder, self._watched = run, recorder, watched
         self._waiting: list[requests.Request] = []
         self.stop_signal = threading.Event()
+        self.stop_heard = threading.Event()  # training is ending: it saves what there is to save
+        self.saving = False  # a checkpoint is being written
 
     def stop_wanted(self) -> bool:
         """Whether a stop was asked for; for work before the first step, which only a stop can end."""
@@ -50,13 +52,13 @@ class Control:
         while self._waiting and not self.stop_signal.is_set():
             request = self._waiting.pop(0)
             if request.name == "stop":
-                raise StopRequested
+                self._stop()
             if request.name == "pause":
                 self._pause(trainer, "requested")
             else:
                 self._serve(trainer, request)
         if self.stop_signal.is_set():
-            raise StopRequested
+            self._stop()
 
     def warn(self, trainer: TrainingRun, message: str) -> None:
         """Records a warning at the trainer's step."""
@@ -72,6 +74,10 @@ class Control:
                     raise
                 self._pause(trainer, f"The run's folder could not be written. {disk_advice(error)}")
 
+    def _stop(self) -> NoReturn:
+        self.stop_heard.set()
+        raise StopRequested
+
     def _pause(self, trainer: TrainingRun, reason: str) -> None:
         began = time.monotonic()
         step = trainer.progress.step
@@ -86,12 +92,12 @@ class Control:
                     continue
             request = self._waiting.pop(0)
             if request.name == "stop":
-                raise StopRequested
+                self._stop()
             if request.name == "resume":
                 break
             self._serve(trainer, request)
         if self.stop_signal.is_set():
-            raise StopRequested
+            self._stop()
         self._recorder.keep_reserve()
         self._announce(Resumed(step, time.time(), time.monotonic() - began), state="running", step=step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from llmlab.training.events import Evaluated, Event, Started, StepEvent, from_li
 _RESERVE_BYTES = 64 << 10
 # How often status.json may be replaced for news that events.jsonl has as well.
 _STATUS_SECONDS = 0.5
+# A write to a file of the run takes no longer, unless its disk hangs.
+_SEIZE_SECONDS = 2.0
 # Of the end of events.jsonl: some hundred events, which say how far training got.
 _TAIL_BYTES = 64 << 10
 
@@ -32,6 +35,7 @@ class Recorder:
         self._run = run
         self._file = self._open()
         self._last_status = 0.0
+        self._lock = threading.RLock()  # another thread writes only where it ends the process
         self._reserve = run.path / ".reserve"
         self.keep_reserve()
         recorded = run.recorded_status()
@@ -82,14 +86,15 @@ class Recorder:
 
     def record(self, event: Event) -> None:
         """Appends one event; a line is there whole or not at all. Raises OSError when the disk is full."""
-        before = self.bytes
         line = (to_line(event) + "\n").encode()
-        try:
-            while line:  # a disk that fills up takes a part, and gives its error when asked again
-                line = line[os.write(self._file, line) :]
-        except OSError:
-            os.ftruncate(self._file, before)
-            raise
+        with self._lock:
+            before = self.bytes
+            try:
+                while line:  # a disk that fills up takes a part, and gives its error when asked again
+                    line = line[os.write(self._file, line) :]
+            except OSError:
+                os.ftruncate(self._file, before)
+                raise
         if isinstance(event, Started):
             self.begun = True
         elif isinstance(event, StepEvent):
@@ -101,9 +106,10 @@ class Recorder:
 
     def update(self, **changes: Any) -> None:
         """Changes the status and writes it at once. Raises OSError when the disk is full."""
-        self.status = dataclasses.replace(self.status, heartbeat=time.time(), **changes)
-        self._last_status = time.monotonic()
-        self._run.write_status(self.status)
+        with self._lock:
+            self.status = dataclasses.replace(self.status, heartbeat=time.time(), **changes)
+            self._last_status = time.monotonic()
+            self._run.write_status(self.status)
 
     def announce(self, event: Event, **changes: Any) -> None:
         """An event and the status that goes with it, said on a full disk too: the reserve is given up for them.
@@ -119,6 +125,16 @@ class Recorder:
             self._reserve.unlink(missing_ok=True)
             self.update(**changes)
             self.record(event)
+
+    def stopping(self) -> None:
+        """Says that the run was told to stop, from any thread."""
+        with self._lock, contextlib.suppress(OSError):
+            if self.status.state in ("running", "paused"):
+                self.update(state="stopping")
+
+    def seize(self) -> bool:
+        """For a thread that will end the process: no other writes any more. False when the run has ended by itself."""
+        return self._lock.acquire(timeout=_SEIZE_SECONDS) and self.status.live
 
     def keep_reserve(self) -> None:
         """Takes room for later announcements, as far as there is any."""

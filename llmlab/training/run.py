@@ -223,6 +223,13 @@ class TrainingRun(ABC):
         """Saves a checkpoint, deletes what the keep rule drops, and returns its name."""
         if result is not None:
             self.require_finite(result)
+        self.control.saving = True
+        try:
+            return self._save(labels)
+        finally:
+            self.control.saving = False
+
+    def _save(self, labels: set[str]) -> str:
         begin = time.perf_counter()
         progress, settings = self.progress, self.settings
 
@@ -251,6 +258,7 @@ class TrainingRun(ABC):
 
     def finish(self) -> None:
         """The promise: a final checkpoint is always saved."""
+        self.control.stop_heard.set()
         progress = self.progress
         early = progress.step < self.settings.train.steps
         labels = {"final"} | ({"best"} if progress.best_step == progress.step else set())

@@ -43,6 +43,15 @@ def main(run: RunFolder, behaviour: str) -> int:
         return 7
     if behaviour == "is_killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "is_terminated":
+        told = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: told.set())
+        os.kill(os.getppid(), signal.SIGTERM)
+        if not told.wait(_LONGEST_SECONDS):
+            return 8
+        recorder.record(Stopped(STEPS, time.time(), 3.0, "step-00000002"))
+        recorder.update(state="stopped")
+        return 0
     if behaviour in ("stops", "is_deaf"):
         os.kill(os.getppid(), signal.SIGINT)
         _wait_until_asked(run)

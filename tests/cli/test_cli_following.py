@@ -124,6 +124,15 @@ def test_control_c_once_stops_and_gives_130(behave: Behave, capsys: pytest.Captu
     assert "llmlab-run resume bar" in output
 
 
+def test_sigterm_is_passed_on_as_it_is_and_what_is_not_saved_is_said(
+    behave: Behave, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave("is_terminated")
+    assert main(PRETRAIN) == 130
+    output = capsys.readouterr().out
+    assert "Stopped at step 3, in the middle of the next; saved is step-00000002." in output
+
+
 def test_control_c_twice_kills_a_deaf_worker_at_once(
     behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,153 @@
+"""SIGTERM ends a worker within a bounded time, however long its step takes, and what it says then is true."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from forks import Fork, forked, wait_until
+from kills import differences, events_of
+from small_runs import all_events, new_run, train_here
+
+from llmlab.runs import worker
+from llmlab.runs.checkpoints import select
+from llmlab.runs.folder import RunFolder
+from llmlab.training.loop import Trainer
+
+STEPS = 12  # checkpoints at 5, 10, 12
+LONG = 8  # the step that takes long
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nobody disturbed."""
+    torch.set_num_threads(1)
+    return train_here(new_run(tmp_path_factory.mktemp("alone"), STEPS, "alone", train__sample_interval=6))
+
+
+@pytest.fixture
+def run(outputs: Path) -> RunFolder:
+    """The same run, not begun."""
+    return new_run(outputs, STEPS, train__sample_interval=6)
+
+
+def _hang_in_python() -> None:
+    threading.Event().wait()
+
+
+def _hang_in_c() -> None:
+    """As in a call into a library: Python's own signal handlers do not run until it returns, which it never does."""
+    mutex = ctypes.create_string_buffer(64)  # zeros are an unlocked mutex of glibc
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+
+@contextlib.contextmanager
+def _in_a_long_step(run: RunFolder, hang: Callable[[], object], patience: float) -> Iterator[Fork]:
+    """A worker in its step LONG, which takes as long as `hang` does. patience: seconds that SIGTERM gives it."""
+    plain = Trainer.optimizer_step
+
+    def step(self: Trainer) -> Any:
+        if self.progress.step + 1 == LONG:
+            (run.path / "hangs").touch()
+            hang()
+        return plain(self)
+
+    with (
+        mock.patch.object(Trainer, "optimizer_step", step),
+        mock.patch.object(worker, "SIGTERM_SECONDS", patience),
+        forked(run) as fork,
+    ):
+        wait_until((run.path / "hangs").exists)
+        yield fork
+
+
+@pytest.mark.parametrize("hang", [_hang_in_python, _hang_in_c])
+def test_a_step_that_does_not_end_is_not_waited_for_and_what_is_lost_is_said(
+    run: RunFolder, alone: RunFolder, hang: Callable[[], object]
+) -> None:
+    with _in_a_long_step(run, hang, patience=0.2) as fork:
+        fork.terminate()
+        assert fork.wait() == 0
+    assert (run.status().state, run.status().step) == ("stopped", LONG - 1)
+    (stopped,) = events_of(run, "stopped")
+    assert (stopped["step"], stopped["checkpoint"]) == (LONG - 1, "step-00000005")
+    (warning,) = events_of(run, "warned")
+    assert "what it learned after step 5 is not saved" in warning["message"]
+    train_here(run)
+    assert differences(alone, run) == []
+
+
+def test_a_step_that_ends_in_time_is_saved(run: RunFolder, alone: RunFolder) -> None:
+    go = run.path / "go"
+    with _in_a_long_step(run, lambda: wait_until(go.exists), patience=600) as fork:
+        fork.terminate()
+        wait_until(lambda: run.status().state == "stopping")
+        go.touch()
+        assert fork.wait() == 0
+    assert (run.status().state, select(run.checkpoints).step) == ("stopped", LONG)
+    assert events_of(run, "warned") == []
+    train_here(run)
+    assert differences(alone, run) == []
+
+
+def test_a_second_sigterm_ends_it_at_once(run: RunFolder) -> None:
+    with _in_a_long_step(run, _hang_in_c, patience=600) as fork:
+        fork.terminate()
+        wait_until(lambda: run.status().state == "stopping")
+        fork.terminate()
+        assert fork.wait() == 0
+    assert run.status().state == "stopped"
+    assert all_events(run)[-1]["event"] == "stopped"
+
+
+def test_a_save_that_takes_long_is_waited_for(run: RunFolder) -> None:
+    plain = Trainer.save_weights
+
+    def save_weights(self: Trainer, folder: Path) -> None:
+        (run.path / "hangs").touch()
+        wait_until((run.path / "go").exists)
+        plain(self, folder)
+
+    with (
+        mock.patch.object(Trainer, "save_weights", save_weights),
+        mock.patch.object(worker, "SIGTERM_SECONDS", 0.0),
+        forked(run) as fork,
+    ):
+        wait_until((run.path / "hangs").exists)
+        fork.terminate()
+        wait_until(lambda: run.status().state == "stopping")
+        (run.path / "go").touch()
+        assert fork.wait() == 0
+    assert run.status().state == "stopped"
+    assert select(run.checkpoints).step == 4  # the best so far, which is what it was saving
+
+
+def test_before_the_first_step_nothing_is_lost(run: RunFolder) -> None:
+    def load(*_: Any) -> None:
+        (run.path / "hangs").touch()
+        _hang_in_c()
+
+    with (
+        mock.patch.object(worker, "load_dataset", load),
+        mock.patch.object(worker, "SIGTERM_SECONDS", 0.0),
+        forked(run) as fork,
+    ):
+        wait_until((run.path / "hangs").exists)
+        fork.terminate()
+        assert fork.wait() == 0
+    assert run.status().state == "stopped"
+    train_here(run)
+    assert run.status().state == "finished"
