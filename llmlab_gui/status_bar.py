@@ -66,7 +66,9 @@ class StatusBar(QStatusBar):
             return
         status = row.status
         self._sign.setPixmap(state_icon(status.state).pixmap(16, 16))
-        word = self._lab.controller.stopping_text(row.run) or status.doing or status.state.capitalize()
+        word = self._lab.controller.stopping_text(row.run) or status.doing
+        if not word or status.silent_since is not None:
+            word = status.words.capitalize()
         self.state.setText(f"{row.name} · {word}")
         palette = QPalette(self.state.palette())
         color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())

@@ -18,7 +18,7 @@ from llmlab.cli.output import DONE, INTERRUPTED
 from llmlab.cli.progress import Report
 from llmlab.cli.words import spoken
 from llmlab.errors import LabError
-from llmlab.runs.folder import RunFolder
+from llmlab.runs.folder import SILENT, RunFolder
 from llmlab.runs.follow import EventFollower
 from llmlab.runs.launcher import start_worker
 from llmlab.runs.worker_folder import WorkerFolder
@@ -27,6 +27,8 @@ from llmlab.training.events import FINAL_EVENTS, Event, Failed
 
 # How often the events are read: fast enough to look live, slow enough to cost nothing (0.2 ms each).
 _POLL_SECONDS = 0.05
+# How often it is asked whether the worker is silent.
+_LOOK_SECONDS = 1.0
 # A worker that has not begun to train answers a stop between two pieces of text; importing torch takes longest.
 _PATIENCE_SECONDS = 15.0
 # After its last event a worker only has to end.
@@ -112,6 +114,7 @@ class _Following:
         self._run, self._worker, self._follower = run, worker, follower
         self._report, self._interrupts = report, interrupts
         self._begun = False
+        self._silent, self._looked = False, time.monotonic()
         self._asked: float | None = None  # when we saw that a stop was asked for, monotonic
 
     def to_the_end(self) -> Event | None:
@@ -133,7 +136,20 @@ class _Following:
                 self._report.preparing(self._run.recorded_status().doing)
             if self._interrupts.count:
                 self._stopping()
+            self._watch_silence()
             time.sleep(_POLL_SECONDS)
+
+    def _watch_silence(self) -> None:
+        """Says when the worker falls silent, and when it is heard again."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        status = self._run.status()
+        if (status.silent_since is not None) == self._silent:
+            return
+        self._silent = not self._silent
+        heard = f"Process {status.pid} is {status.words}. {SILENT}" if self._silent else "It is heard again."
+        self._report.note(heard)
 
     def _stopping(self) -> None:
         """Says once that a stop was asked for; ends a worker that does not answer before it trains."""

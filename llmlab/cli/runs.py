@@ -20,7 +20,7 @@ from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.words import altered_sentence, stated
 from llmlab.papers.settings import TaskSettings
 from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
-from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus
+from llmlab.runs.folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.runs.launcher import request as send_request
 from llmlab.runs.registry import list_runs, resolve_run, short_name
 from llmlab.settings import PretrainSettings, load_preset
@@ -160,7 +160,7 @@ class _RunLine:
         speed = "" if status.tokens_per_second is None or not status.live else text.count(status.tokens_per_second)
         return (
             self.name,
-            status.state,
+            status.words,
             info.reads.rpartition("/")[2],
             _size(info),
             f"{status.step}/{info.settings.train.steps}",
@@ -183,7 +183,7 @@ class _RunLine:
         else:
             values |= {"base": info.settings.model.base, "method": info.settings.model.method, "source": info.reads}
         values |= {"step": status.step, "steps": info.settings.train.steps}
-        names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid")
+        names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid", "silent_since")
         return values | {name: getattr(status, name) for name in names}
 
 
@@ -191,7 +191,9 @@ def _description(
     run: RunFolder, info: RunInfo, status: RunStatus, started: Started | None, predicted: Sequence[Line]
 ) -> Iterator[str]:
     settings = info.settings
-    yield f"{run.id}: {status.state} at step {status.step} of {settings.train.steps}"
+    yield f"{run.id}: {status.words} at step {status.step} of {settings.train.steps}"
+    if status.silent_since is not None:
+        yield f"  silent       process {status.pid}. {SILENT}"
     if status.error:
         yield f"  error        {' '.join(part for part in status.error.values() if part)}"
     yield f"  folder       {run.path}"

@@ -25,7 +25,7 @@ from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.papers.settings import TaskSettings
 from llmlab.records import from_plain, require_time
-from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder
+from llmlab.runs.worker_folder import LAUNCH_SECONDS, WorkerFolder, process_stopped
 from llmlab.settings import PretrainSettings
 
 RUN_FORMAT = 1
@@ -41,6 +41,11 @@ SETTINGS: dict[str, type[RunSettings]] = {
 }
 _LOCK_SECONDS = 30.0  # whoever changes run.json writes one small file
 LIVE_STATES = ("queued", "running", "paused", "stopping")
+# What a silent worker may be, and what to do about it.
+SILENT = (
+    "Its process is stopped, or it hangs. A stopped one goes on with `kill -CONT` and its process id; Stop, or "
+    "`kill`, ends it, and a resume goes on from the newest checkpoint."
+)
 ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
 
 
@@ -51,6 +56,9 @@ class RunStatus:
     state: queued running paused stopping stopped finished failed. `RunFolder.status()` adds `interrupted`.
     pid_start: the process's start time (Unix seconds), since process ids are used again.
     events_start: bytes of events.jsonl when this worker began, after it cut what came after its checkpoint.
+    heartbeat: when its worker last got on with something. patience: seconds after it in which to hear nothing means
+    nothing; 0: unknown. silent_since: `RunFolder.status()` adds it for a worker that is stopped, or quiet for longer
+    than that; None on disk.
     """
 
     state: str = "queued"
@@ -59,6 +67,8 @@ class RunStatus:
     pid: int | None = None
     pid_start: float | None = None
     heartbeat: float = 0.0
+    patience: float = 0.0
+    silent_since: float | None = None
     attempt: int = 0
     events_start: int = 0
     loss: float | None = None
@@ -73,6 +83,15 @@ class RunStatus:
     def live(self) -> bool:
         """Whether a process trains, waits or is about to."""
         return self.state in LIVE_STATES
+
+    @property
+    def words(self) -> str:
+        """The state as people read it, with since when its worker is silent."""
+        if self.silent_since is None:
+            return self.state
+        today = time.time() - self.silent_since < 12 * 3600
+        since = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", time.localtime(self.silent_since))
+        return f"{self.state}, silent since {since}"
 
 
 @dataclass(frozen=True)
@@ -212,10 +231,16 @@ class RunFolder(WorkerFolder):
 
     def status(self) -> RunStatus:
         """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
-        status = self.recorded_status()
-        if status.live and not self.has_worker(status):
+        status = dataclasses.replace(self.recorded_status(), silent_since=None)
+        if not status.live:
+            return status
+        if not self.has_worker(status):
             # A queued run has no process yet.
             if status.state == "queued" and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
                 return status
             return dataclasses.replace(status, state="interrupted")
+        # A pause is quiet for as long as it likes.
+        quiet = status.state != "paused" and 0 < status.patience < time.time() - status.heartbeat
+        if quiet or process_stopped(status.pid):
+            return dataclasses.replace(status, silent_since=status.heartbeat)
         return status

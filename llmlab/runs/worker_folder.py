@@ -120,6 +120,13 @@ def process_alive(pid: int | None, started: float | None) -> bool:
         return False
 
 
+def process_stopped(pid: int | None) -> bool:
+    """Whether a process stands still until it is continued: SIGSTOP, Ctrl-Z, a debugger."""
+    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
+        return pid is not None and psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
+
+
 def _exists(pid: int) -> bool:
     with contextlib.suppress(ValueError, OverflowError, psutil.Error):
         return psutil.pid_exists(pid)

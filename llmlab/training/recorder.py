@@ -21,6 +21,9 @@ from llmlab.training.events import Evaluated, Event, Started, StepEvent, from_li
 _RESERVE_BYTES = 64 << 10
 # How often status.json may be replaced for news that events.jsonl has as well.
 _STATUS_SECONDS = 0.5
+# Quiet for longer than anything took so far, a worker may hang. Before its first step nobody knows how long things
+# take: to compile a model, say, takes minutes.
+_PATIENCE_GAPS, _LEAST_PATIENCE, _FIRST_PATIENCE = 10, 120.0, 600.0
 # A write to a file of the run takes no longer, unless its disk hangs.
 _SEIZE_SECONDS = 2.0
 # Of the end of events.jsonl: some hundred events, which say how far training got.
@@ -35,6 +38,8 @@ class Recorder:
         self._run = run
         self._file = self._open()
         self._last_status = 0.0
+        self._heard, self._longest = time.monotonic(), 0.0  # the last sign of life, and the longest time between two
+        self._patience, self._stepped = _FIRST_PATIENCE, False
         self._lock = threading.RLock()  # another thread writes only where it ends the process
         self._reserve = run.path / ".reserve"
         self.keep_reserve()
@@ -107,7 +112,9 @@ class Recorder:
     def update(self, **changes: Any) -> None:
         """Changes the status and writes it at once. Raises OSError when the disk is full."""
         with self._lock:
-            self.status = dataclasses.replace(self.status, heartbeat=time.time(), **changes)
+            self._hear()
+            changes |= {"heartbeat": time.time(), "patience": self._patience}
+            self.status = dataclasses.replace(self.status, **changes)
             self._last_status = time.monotonic()
             self._run.write_status(self.status)
 
@@ -141,6 +148,14 @@ class Recorder:
         with contextlib.suppress(OSError):
             self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))  # zeros would take no room where disks compress
 
+    def beat(self, expected: float) -> None:
+        """Says that a step is done. expected: seconds that something between two steps is known to take."""
+        gap = self._hear()
+        if not self._stepped:  # what came before is not done again
+            self._stepped, self._longest = True, gap
+        self._patience = max(_LEAST_PATIENCE, _PATIENCE_GAPS * max(self._longest, expected))
+        self._refresh()
+
     def prepare(self, doing: str) -> None:
         """Says what keeps the run before its first step."""
         self._refresh(doing=doing)
@@ -154,7 +169,15 @@ class Recorder:
     def _open(self) -> int:
         return os.open(self._run.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
+    def _hear(self) -> float:
+        """A sign of life; returns the seconds since the last one. A pause does not count."""
+        now = time.monotonic()
+        gap = 0.0 if self.status.state == "paused" else now - self._heard
+        self._heard, self._longest = now, max(self._longest, gap)
+        return gap
+
     def _refresh(self, **changes: Any) -> None:
+        self._hear()
         self.status = dataclasses.replace(self.status, **changes)
         if time.monotonic() - self._last_status >= _STATUS_SECONDS:
             try:

@@ -156,6 +156,7 @@ class TrainingRun(ABC):
         progress.step += 1
         progress.tokens += result.tokens
         self._measure_speed(seconds)
+        self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         step, last = progress.step, progress.step == train.steps
         if step == 1 or step % train.log_interval == 0 or last:
             self.report(result)

@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor, QFont
 
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.papers.settings import TaskSettings
-from llmlab.runs.folder import RunSettings
+from llmlab.runs.folder import SILENT, RunSettings
 from llmlab.settings import PretrainSettings
 from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.icons import state_color, state_icon, swatch
@@ -48,7 +48,7 @@ def _number(value: float | None) -> float:
 COLUMNS = (
     Column("", lambda row: "", lambda row: row.info.created, "Overlay in the charts"),
     Column("Name", lambda row: row.name, lambda row: row.name.lower(), "The run's folder"),
-    Column("State", lambda row: row.status.state, lambda row: row.status.state, "What it does now"),
+    Column("State", lambda row: row.status.words, lambda row: row.status.words, "What it does now"),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}",
@@ -272,6 +272,8 @@ def _tip(row: RunRow) -> str:
         lines.append(f"Branch of {row.info.parent.get('run')} at step {row.info.parent.get('step')}")
     if status.doing:
         lines.append(status.doing)
+    if status.silent_since is not None:
+        lines.append(SILENT)
     if status.error:
         lines.append(status.error.get("what", ""))
     return "\n".join(lines)

@@ -24,7 +24,8 @@ from llmlab.training.requests import RequestName
 from llmlab_gui.background import Background
 
 _TICK_MS = 500
-# Each rung of the ladder gives the step that is being made, and the save after it, time to end.
+# The step that is being made, and the save after it, get time to end. SIGTERM does not wait for a step that is long, so
+# it is for a worker that was silent for longer than its own patience.
 ASK_AGAIN_SECONDS = 20.0
 # A worker that neither ended nor gave a sign of life for so long is stuck; only then is it killed unasked.
 STUCK_SECONDS = 120.0
@@ -255,9 +256,10 @@ class RunController(QObject):
             return
         now = time.monotonic()
         waited, silence = now - stopping.since, stopping.silence(status.heartbeat, now)
-        if stopping.rung == 0 and waited > ASK_AGAIN_SECONDS:
+        patient = status.patience > 0 and silence <= status.patience
+        if stopping.rung == 0 and waited > ASK_AGAIN_SECONDS and not patient:
             stopping.rung = 1
-            _signal(stopping.run, status, psutil.Process.terminate)  # the worker's handler saves, too
+            _signal(stopping.run, status, psutil.Process.terminate)  # it saves if its step ends in time
         elif stopping.rung == 1 and waited > STUCK_SECONDS and silence > STUCK_SECONDS:
             stopping.rung = 2
             _signal(stopping.run, status, psutil.Process.kill)

@@ -5,6 +5,7 @@ The parent process is the command that follows it; some behaviours press its Ctr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -43,6 +44,12 @@ def main(run: RunFolder, behaviour: str) -> int:
         return 7
     if behaviour == "is_killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "is_silent":  # until someone answers
+        recorder.status = dataclasses.replace(recorder.status, heartbeat=1.0, patience=1.0)
+        run.write_status(recorder.status)
+        _wait_until_asked(run)
+        recorder.update()
+        _wait_until_asked(run)
     if behaviour == "is_terminated":
         told = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: told.set())

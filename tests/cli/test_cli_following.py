@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes import FakeRun
 
 import llmlab
 from llmlab.cli import follow
 from llmlab.cli.main import main
+from llmlab.cli.progress import JsonReport
 from llmlab.runs.folder import RunFolder
 from llmlab.runs.registry import list_runs
+from llmlab.training import requests
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 PRETRAIN = ["pretrain", "--corpus", "tiny", "--name", "bar"]
@@ -131,6 +135,25 @@ def test_sigterm_is_passed_on_as_it_is_and_what_is_not_saved_is_said(
     assert main(PRETRAIN) == 130
     output = capsys.readouterr().out
     assert "Stopped at step 3, in the middle of the next; saved is step-00000002." in output
+
+
+def test_a_worker_that_falls_silent_is_told_once_and_so_is_that_it_is_heard_again(
+    behave: Behave, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_LOOK_SECONDS", 0.0)
+    behave("is_silent")
+    run = FakeRun(outputs, "bar").run
+    told: list[str] = []
+
+    class Listener(JsonReport):
+        def note(self, sentence: str) -> None:
+            told.append(sentence)
+            requests.send(run.requests, "stop")  # which lets the fake worker go on
+
+    assert follow.train(run, Listener(run)) == 0
+    assert len(told) == 2
+    assert re.match(r"Process \d+ is running, silent since 1970-.*Its process is stopped, or it hangs", told[0])
+    assert told[1] == "It is heard again."
 
 
 def test_control_c_twice_kills_a_deaf_worker_at_once(

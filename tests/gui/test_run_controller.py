@@ -181,6 +181,24 @@ def test_a_worker_that_does_not_read_requests_is_signalled(
     assert worker.returncode == -15
 
 
+def test_a_worker_whose_step_takes_long_is_not_signalled_within_its_patience(
+    controller: RunController, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_SECONDS", 0.0)
+    fake = FakeRun(outputs).start().advance(5)
+    worker = _start(SLEEPER)
+    _claim(fake.run, worker, patience=600.0)
+    controller.stop(fake.run)
+    for _ in range(4):
+        with qtbot.waitSignal(controller.stopping_changed, timeout=WAIT):
+            pass
+    assert controller.stopping_text(fake.run).startswith("Stopping: it saves after this step")
+    assert worker.poll() is None
+    _claim(fake.run, worker, patience=1e-9)
+    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    assert worker.returncode == -15
+
+
 def test_a_stuck_worker_is_killed_and_that_is_told(
     controller: RunController, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import pytest
@@ -16,6 +18,7 @@ from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
+from llmlab_gui.status_bar import StatusBar
 
 WAIT = 30_000
 
@@ -73,6 +76,20 @@ def test_a_live_run_moves_in_its_row_and_the_selection_stays(
     runs["third"].advance(100)
     qtbot.waitUntil(lambda: cell(dock, "third", "Step") == "140 / 1,000", timeout=WAIT)
     assert [row.run.id for row in dock.chosen()] == ["first"]
+
+
+def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_bar(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]
+) -> None:
+    bar = StatusBar(lab)
+    qtbot.addWidget(bar)
+    run = runs["third"].run
+    run.write_status(replace(run.recorded_status(), heartbeat=1.0, patience=120.0))
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(1.0))
+    qtbot.waitUntil(lambda: cell(dock, "third", "State") == f"running, silent since {since}", timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.state.text() == f"third · Running, silent since {since}", timeout=WAIT)
+    tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
+    assert "Its process is stopped, or it hangs" in tip
 
 
 def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
