@@ -7,8 +7,9 @@ With A [T, T] a head's pattern (row: query i, column: key j), means over all que
     first      A_i,0                    an attention sink (Xiao et al. 2024, "Efficient Streaming Language Models")
     distance   sum_j A_ij (i - j)       in tokens
 
-and on N random tokens read twice in a row (Olsson et al. 2022, "In-context Learning and Induction Heads"), means
-over the places i of the second half, with j the same token's place in the first:
+and on N random tokens read twice in a row, after the beginning-of-text token where there is one (Olsson et al. 2022,
+"In-context Learning and Induction Heads"), means over the places i of the second half, with j the same token's place
+in the first:
 
     duplicate  A_i,j                    a duplicate-token head (Wang et al. 2022, "Interpretability in the Wild")
     induction  A_i,j+1                  an induction head: what followed the last time
@@ -168,5 +169,9 @@ def repeat_scores(
         raise LabError("There is no room for repeated tokens.", f"The model reads {anatomy.context} tokens at most.")
     scores = RepeatScores(anatomy, length, offset)
     run(model, anatomy, repeated_tokens(vocab, length, seed, beginning), [scores], last=True)
-    how = f"Duplicate-token and induction scores: on {length} random tokens read twice (seed {seed})."
+    begun = f" after the beginning-of-text token (id {beginning}), which is none of them" if offset else ""
+    how = (
+        f"Duplicate-token and induction scores: on {length} random tokens read twice{begun}: "
+        f"the first of torch.randperm({vocab}) with seed {seed}."
+    )
     return scores.results(), how

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 from small_models import VOCAB, some_ids
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from watched_models import SETTINGS, name, scratch, watch_all
 
 from llmlab.errors import LabError
 from llmlab.inspection.anatomy import scratch_anatomy
 from llmlab.inspection.capture import run
 from llmlab.inspection.heads import HeadSummaries, RepeatScores, repeat_scores, repeated_tokens
+from llmlab.sessions.open import open_model
 
 
 def in_pieces(summaries: HeadSummaries | RepeatScores, patterns: Tensor, step: int) -> dict[str, Tensor]:
@@ -133,3 +138,33 @@ def test_repeat_scores_are_those_of_a_pass_over_repeated_tokens_and_say_how() ->
     assert "6 random tokens" in how
     with pytest.raises(LabError, match="no room"):
         repeat_scores(model, anatomy, vocab=1)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_who_follows_the_sentence_with_plain_transformers_gets_the_scores(tmp_path: Path, begins: bool) -> None:
+    folder = tiny_models.save(tiny_models.llama(), tmp_path / "llama")
+    opened = open_model(str(folder), tmp_path)
+    beginning = opened.tokenizer.beginning if begins else None
+    assert (beginning is not None) == begins
+    vocab = opened.vocab_size
+    results, how = repeat_scores(opened.model, opened.anatomy, vocab=vocab, beginning=beginning)
+    said = re.fullmatch(
+        r"Duplicate-token and induction scores: on (\d+) random tokens read twice"
+        r"(?: after the beginning-of-text token \(id (\d+)\), which is none of them)?"
+        r": the first of torch\.randperm\((\d+)\) with seed (\d+)\.",
+        how,
+    )
+    assert said is not None, how
+    length, first, below, seed = (None if number is None else int(number) for number in said.groups())
+    assert length is not None
+    order = torch.randperm(below, generator=torch.Generator().manual_seed(seed)).tolist()  # type: ignore[call-overload, arg-type]
+    half = [id for id in order if id != first][:length]
+    before = [] if first is None else [first]
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    patterns = model(torch.tensor([before + half + half]), output_attentions=True).attentions
+    second = len(before) + length
+    for shift, what in enumerate(("duplicate", "induction")):
+        wanted = [
+            sum(layer[0, :, second + k, len(before) + k + shift] for k in range(length)) / length for layer in patterns
+        ]
+        torch.testing.assert_close(results[f"heads/{what}"], torch.stack(wanted), rtol=1e-4, atol=1e-6)
