@@ -12,10 +12,11 @@ from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.config import describe, parse_value
+from llmlab.files import read_json
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import checkpoint_name, select
-from llmlab.sessions.available import available_models
-from llmlab.sessions.reference import Reference, SavedRun, parse
+from llmlab.sessions.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
+from llmlab.sessions.reference import GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
 from llmlab.settings import SampleSettings
 
 _GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
@@ -33,7 +34,8 @@ merged into its base.
 
 hf       a folder that transformers' AutoModelForCausalLM and AutoTokenizer open, with the chat template. A model
          trained from scratch must be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
-adapter  a folder for PEFT: the adapter alone, of a fine-tuning run or of BASE+ADAPTER.
+adapter  a folder for PEFT: the adapter alone, of a fine-tuning run or of BASE+ADAPTER, with its tokenizer and chat
+         template. On a model trained from scratch it is one of the GPT-2 that `--to hf` makes of its base.
 gguf     one file for llama.cpp, of the families llama and qwen2.
 
 examples:
@@ -150,7 +152,7 @@ def export(args: argparse.Namespace) -> int:
         print_json({**_exported(reference), "to": args.to, "out": str(out)})
         return DONE
     print(f"{_exported(reference)['model']} is in {out}. In Python:")
-    for line in _python(args.to, out):
+    for line in _python(args.to, out, outputs):
         print(f"  {line}")
     return DONE
 
@@ -163,12 +165,37 @@ def _exported(reference: Reference) -> dict[str, str]:
     return {"model": f"{reference.named}@{checkpoint.step}", "run": reference.run.id, "checkpoint": checkpoint.name}
 
 
-def _python(to: str, out: Path) -> list[str]:
+def _python(to: str, out: Path, outputs: Path) -> list[str]:
     """How other programs open it."""
     if to == "adapter":
-        return [f"peft.PeftModel.from_pretrained(base, {str(out)!r})"]
-    place = repr(str(out)) if to == "hf" else f"{str(out.parent)!r}, gguf_file={out.name!r}"
+        return _python_of_adapter(out, outputs)
+    place = _place(out)
     return [f"transformers.{kind}.from_pretrained({place})" for kind in ("AutoModelForCausalLM", "AutoTokenizer")]
+
+
+def _python_of_adapter(out: Path, outputs: Path) -> list[str]:
+    """On its base; one of the lab's own has to be exported as well, where it can be."""
+    base = parse(str((read_json(out / ADAPTER_FILE) or {})["base_model_name_or_path"]), outputs)
+    lines = [
+        f"model = peft.PeftModel.from_pretrained(base, {str(out)!r})",
+        f"model.generation_config = transformers.GenerationConfig.from_pretrained({str(out)!r})",
+        f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(out)!r})",
+    ]
+    if isinstance(base, (ModelFolder, HubModel, GgufFile)):
+        return [f"base = transformers.AutoModelForCausalLM.from_pretrained({_place(Path(str(base)))})", *lines]
+    from llmlab.finetuning.adapter_export import own_settings
+    from llmlab.gpt.hf import refusal
+
+    own = own_settings(base)
+    if own is not None and (why := refusal(own)):
+        return [f"# Only the lab opens it, as {base}+{out}: {why}"]
+    opened = "base = transformers.AutoModelForCausalLM.from_pretrained('base-hf')"
+    return [f"{opened}  # llmlab-run export {base} --to hf --out base-hf", *lines]
+
+
+def _place(path: Path) -> str:
+    """What from_pretrained takes."""
+    return f"{str(path.parent)!r}, gguf_file={path.name!r}" if path.suffix == GGUF_SUFFIX else repr(str(path))
 
 
 def _run_of(reference: Reference, step: int | None) -> dict[str, str]:

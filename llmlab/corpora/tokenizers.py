@@ -194,7 +194,7 @@ def tokenizer_from_json(values: dict[str, Any]) -> Tokenizer:
     raise LabError("The saved tokenizer is of no known kind.", f"It says {values['kind']!r}.")
 
 
-def save_hf_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf_tokenizer(tokenizer: Tokenizer, folder: Path, chat_template: str | dict[str, str] | None = None) -> None:
     """Writes tokenizer.json and its settings, so that AutoTokenizer.from_pretrained(folder) gives the same ids.
 
     As usual in transformers, a text that spells the end of text is read there as that one token.
@@ -205,7 +205,10 @@ def save_hf_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         {} if tokenizer.end_of_text is None else dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     )
     saved = PreTrainedTokenizerFast(
-        tokenizer_object=_pipeline(tokenizer), clean_up_tokenization_spaces=False, **special
+        tokenizer_object=_pipeline(tokenizer),
+        clean_up_tokenization_spaces=False,
+        chat_template=chat_template,
+        **special,
     )
     saved.save_pretrained(folder)
 

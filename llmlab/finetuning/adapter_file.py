@@ -5,14 +5,17 @@ adapter_model.safetensors    base_model.model.MODULE.lora_A.weight [r, in] and .
 
 A module's weight W [out, in] becomes W + scale B A, where scale is alpha / r (Hu et al. 2021), or alpha / sqrt(r)
 where the settings say use_rslora (Kalajdzievski 2023).
+
+An adapter on the lab's own GPT has two forms, of equal factors: the lab's names, or those of the GPT-2 that the same
+model is when it is exported, whose matrices lie on their side. Either fits either of the two models.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 from llmlab.errors import LabError
 from llmlab.files import read_json
 from llmlab.finetuning.tensor_file import Array, TensorFile
+from llmlab.gpt.gpt2_names import gpt2_name, own_name
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE
 from llmlab.sessions.available import ADAPTER_FILE
 from llmlab.sessions.patterns import require_quick
@@ -87,6 +91,23 @@ def read_factors(folder: Path) -> list[Factors]:
     if not found:
         raise _foreign(folder, "It holds no weights.")
     return sorted(found, key=lambda pair: [part.zfill(8) for part in pair.module.split(".")])  # layer 10 after layer 2
+
+
+def other_form(pair: Factors) -> Factors | None:
+    """The same change of the lab's GPT as one of the GPT-2 that it is exported as, or the other way around.
+
+    None for a module that is in no block of either.
+    """
+    if theirs := gpt2_name(pair.module):
+        return replace(pair, module=theirs, transposed=True)
+    ours = own_name(pair.module)
+    return replace(pair, module=ours, transposed=False) if ours else None
+
+
+def has_own_names(weights: Iterable[str]) -> bool:
+    """Whether an adapter's weights are named as the lab's own GPT names its modules."""
+    matches = (_FACTOR.fullmatch(name.removeprefix(PEFT_PREFIX)) for name in weights)
+    return any(match is not None and gpt2_name(match["module"]) is not None for match in matches)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

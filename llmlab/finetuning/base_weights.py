@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmlab.errors import LabError
-from llmlab.finetuning.adapter_file import read_factors
+from llmlab.finetuning.adapter_file import other_form, read_factors
 from llmlab.finetuning.settings import FULL
 from llmlab.finetuning.tensor_file import Array, TensorFile
 from llmlab.runs.checkpoints import MODEL_FILE, select
@@ -70,7 +70,9 @@ def _from_files(paths: list[Path]) -> Weights:
 
 
 def _with_adapter(below: Weights, folder: Path) -> Weights:
-    factors = {f"{pair.module}.weight": pair for pair in read_factors(folder)}
+    pairs = read_factors(folder)
+    pairs += [other for pair in pairs if (other := other_form(pair))]
+    factors = {f"{pair.module}.weight": pair for pair in pairs}
 
     def read(name: str) -> Array | None:
         weight, pair = below(name), factors.get(name)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.adapter_file import Factors, read_factors
+from llmlab.finetuning.adapter_file import Factors, other_form, read_factors
 from llmlab.finetuning.base_weights import Weights, weights_of
 from llmlab.finetuning.settings import FULL, LORA
 from llmlab.finetuning.tensor_file import Array, TensorFile
@@ -212,13 +212,22 @@ def _of_adapter(
 
 def _of_factors(pair: Factors, weights: Weights | None) -> ModuleChange:
     _require_finite(pair.module, pair.a, pair.b)
+    pair, weight = _placed(pair, weights)
     singular = pair.scale * _singular_of_product(pair.b, pair.a)
     shape = (pair.a.shape[1], pair.b.shape[0]) if pair.transposed else (pair.b.shape[0], pair.a.shape[1])
-    weight = weights(f"{pair.module}.weight") if weights is not None else None
     before = None if weight is None else float(np.linalg.norm(weight.astype(np.float64)))
     layer, part = _place(pair.module)
     values = tuple(float(value) for value in singular)
     return ModuleChange(pair.module, layer, part, shape, pair.rank, _length(values), before, values)
+
+
+def _placed(pair: Factors, weights: Weights | None) -> tuple[Factors, Array | None]:
+    """The pair in the form that the base has a weight for, and that weight."""
+    for form in (pair, other_form(pair)):
+        weight = weights(f"{form.module}.weight") if weights is not None and form is not None else None
+        if form is not None and weight is not None:
+            return form, weight
+    return pair, None
 
 
 def _singular_of_product(b: Array, a: Array) -> Array:

@@ -48,9 +48,12 @@ class ChatFormat(ABC):
     """Conversations as one model reads them.
 
     name: for people. end_ids: tokens that end an answer. pad_id: fills rows of a batch, and is never looked at.
+    template: writes the same conversations in transformers' `apply_chat_template`; several by their names where the
+    model came with several.
     """
 
     name: str
+    template: str | dict[str, str]
     end_ids: tuple[int, ...]
     pad_id: int
 
@@ -92,6 +95,23 @@ class ChatFormat(ABC):
         return self.opening(before)
 
 
+def plain_template(*, begins: bool, ends: bool) -> str:
+    """What `PlainFormat` writes, in the language of templates.
+
+    begins: a text begins with the beginning-of-text token. ends: the end-of-text token ends an answer, not a line end.
+    """
+    end, between = ("{{ eos_token }}", "{{ '\\n' }}") if ends else ("{{ '\\n' }}", "")
+    return (
+        f"{'{{ bos_token }}' if begins else ''}"
+        "{% for message in messages %}"
+        "{% if message.role == 'assistant' %}"
+        f"Assistant: {{{{ message.content | trim }}}}{end}{{% if not loop.last %}}{between}{{% endif %}}"
+        "{% else %}{{ message.role | capitalize }}: {{ message.content | trim }}{{ '\\n' }}{% endif %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+
+
 def chat_format(tokenizer: TextTokenizer) -> ChatFormat:
     """The format of a model by its tokenizer. UsageError when it came without one."""
     if isinstance(tokenizer, Tokenizer):
@@ -118,6 +138,7 @@ class PlainFormat(ChatFormat):
         self._end = tokenizer.encode("\n") if end is None else [end]
         self._line_ends = end is None
         self.end_ids = tuple(self._end)
+        self.template = plain_template(begins=tokenizer.beginning is not None, ends=end is not None)
         self.pad_id = 0 if end is None else end
 
     def tokens(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:

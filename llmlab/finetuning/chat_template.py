@@ -7,14 +7,15 @@ trained on there, and says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmlab.errors import LabError
-from llmlab.finetuning.chat import ChatFormat
+from llmlab.finetuning.chat import ChatFormat, plain_template
 from llmlab.finetuning.examples import Message
 from llmlab.finetuning.rendering import render
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, readable
 
 # What a template says, by a piece of it that no other family has.
 _FAMILIES = (
@@ -27,26 +28,28 @@ _FAMILIES = (
 _DEFAULT = "default"
 _NO_DEFAULT = "{{ raise_exception('There are several, and none is the default') }}"
 # Llama 3.1's own default. Its later templates write today's date, and a run resumed tomorrow would read other tokens.
-_DATE = "26 Jul 2024"
+_DATE = {"date_string": "26 Jul 2024"}
+# Qwen 3's templates write an empty thought before an answer where it is false.
+_THINKING = "enable_thinking"
 # White space that a template may put before an answer.
 _LONGEST_GAP = 64
-_ANY_ANSWER = "a"
+_ANY_ANSWER = "a"  # a letter that every vocabulary has in which `Assistant:` can be written
 
 
 # The ways in which a template may begin an answer: with the assistant's opening or without, with a thought or without.
-_HEADS = ((True, False), (True, True), (False, False))
+_HEADS = ((True, False), (True, None), (True, True), (False, False))
 
 
 @dataclass(frozen=True)
 class _Call:
     """A conversation to render. opening: with what the assistant's turn begins with.
 
-    thinking: Qwen 3's templates write an empty thought before an answer unless this is on.
+    thinking: what the template is told of it; None for nothing, which is its own default.
     """
 
     messages: Sequence[Message]
     opening: bool = False
-    thinking: bool = False
+    thinking: bool | None = False
 
 
 class TemplateFormat(ChatFormat):
@@ -64,12 +67,17 @@ class TemplateFormat(ChatFormat):
         self._adds_beginning = tokenizer.adds_beginning
         own = inner.chat_template
         self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
-        self._options = {**inner.special_tokens_map, "date_string": _DATE}
+        self._options = {**inner.special_tokens_map, **_DATE}
         if self._template is None:
+            self.template = plain_template(
+                begins=self._adds_beginning and inner.bos_token is not None, ends=bool(inner.eos_token)
+            )
             self.name = "User: … Assistant: …, the lab's own, since the model has none"
         elif isinstance(self._template, str):
             family = next((name for mark, name in _FAMILIES if mark in self._template), "")
             self.name = f"{family}, the model's own" if family else "the model's own"
+            several = isinstance(own, dict)
+            self.template = {name: _with_options(one) for name, one in own.items()} if several else _with_options(own)
         else:
             raise LabError("This model's chat template is no text.", "Its tokenizer_config.json is damaged.")
         added = (str(token) for token in inner.added_tokens_decoder.values() if token.special)
@@ -120,7 +128,7 @@ class TemplateFormat(ChatFormat):
                 **self._options,
                 "conversation": [{"role": message.role, "content": message.content} for message in call.messages],
                 "add_generation_prompt": call.opening,
-                **({} if call.thinking else {"enable_thinking": False}),
+                **({} if call.thinking is None else {_THINKING: call.thinking}),
             }
             for call in calls
             if call.messages
@@ -187,7 +195,8 @@ class TemplateFormat(ChatFormat):
 
     def _cut(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the letters that it covers: [begin, end) in `text`."""
-        cut = self._inner(text, add_special_tokens=False, return_offsets_mapping=True)
+        with readable():
+            cut = self._inner(text, add_special_tokens=False, return_offsets_mapping=True)
         places: list[tuple[int, int]] = []
         last = 0
         for begin, end in cut["offset_mapping"]:
@@ -206,8 +215,19 @@ class TemplateFormat(ChatFormat):
         """The tokens that end an answer: the template's, and the tokenizer's end of text."""
         found = [] if self._inner.eos_token_id is None else [int(self._inner.eos_token_id)]
         try:
-            ids, answers = self.tokens([Message("user", "a"), Message("assistant", "b")])
+            ids, answers = self.tokens([Message("user", _ANY_ANSWER), Message("assistant", _ANY_ANSWER)])
         except LabError:  # every example will say so
             return tuple(found)
         last = max((place for place, answer in enumerate(answers) if answer), default=0)
         return tuple(dict.fromkeys([ids[last], *found]))
+
+
+def _with_options(template: str) -> str:
+    """The template as `TemplateFormat` uses it: what it is told here is its default elsewhere."""
+    defaults = "".join(
+        f"{{% if {name} is not defined %}}{{% set {name} = {json.dumps(value)} %}}{{% endif %}}"
+        for name, value in {**_DATE, _THINKING: False}.items()
+        if name in template
+    )
+    # A line end after a block is not written (transformers sets trim_blocks).
+    return f"{defaults}\n{template}" if defaults and not template.startswith(defaults) else template

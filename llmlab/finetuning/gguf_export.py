@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from llmlab.errors import LabError
+from llmlab.gpt.hf import refusal_of
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.sessions.model import OpenModel
 
@@ -67,11 +68,7 @@ def _checked(opened: OpenModel) -> Any:
     config = getattr(opened.model, "config", None)
     family = getattr(config, "model_type", "the lab's own GPT")
     if config is None or family not in FAMILIES:
-        raise LabError(
-            f"{opened.name} cannot be written as GGUF.",
-            f"The lab writes the families {' and '.join(FAMILIES)}; this is {family}.",
-            "Use --to hf: llama.cpp's own converter reads that folder.",
-        )
+        raise _refused(opened, f"The lab writes the families {' and '.join(FAMILIES)}; this is {family}.")
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     head_width = int(config.hidden_size) // int(config.num_attention_heads)
     odd = {
@@ -91,9 +88,9 @@ def _checked(opened: OpenModel) -> Any:
 
 
 def _refused(opened: OpenModel, why: str) -> LabError:
-    return LabError(
-        f"{opened.name} cannot be written as GGUF.", why, "Use --to hf: llama.cpp's own converter reads that folder."
-    )
+    neither = refusal_of(opened.model)
+    do = f"Nor can --to hf write it: {neither} The lab alone opens it." if neither else "Use --to hf, for transformers."
+    return LabError(f"{opened.name} cannot be written as GGUF.", why, do)
 
 
 def _write_settings(writer: Any, config: Any, name: str) -> None:

@@ -1,10 +1,11 @@
 """Writing what was trained for other programs: merged into one model, or as the adapter that it is.
 
     hf       a folder for transformers: settings, safetensors in fp32, tokenizer with its chat template
-    adapter  a folder for PEFT: the two matrices of each module, and which base they belong to
+    adapter  a folder for PEFT: the two matrices of each module, which base they belong to, and the same tokenizer
     gguf     a file for llama.cpp and its kin (`llmlab.finetuning.gguf_export`)
 
-Each is written beside its place and renamed: it is whole, or not there.
+What was fine-tuned answers a chat elsewhere as it does in the lab: the chat template and the tokens that end an answer
+go along. Each is written beside its place and renamed: it is whole, or not there.
 """
 
 from __future__ import annotations
@@ -15,20 +16,26 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmlab.errors import LabError, UsageError
-from llmlab.files import is_disk_full, write_json
-from llmlab.finetuning.adapter_file import ADAPTER_WEIGHTS_FILE, read_settings
+from llmlab.files import is_disk_full
+from llmlab.finetuning.adapter_export import own_settings, write_adapter
+from llmlab.finetuning.chat_export import set_ends, write_tokenizer
 from llmlab.finetuning.settings import FULL
+from llmlab.gpt.hf import refusal, refusal_of, to_hf
+from llmlab.gpt.model import GPT
 from llmlab.progress import Progress, quiet
-from llmlab.runs.checkpoints import select, verify
-from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, select, verify
+from llmlab.sessions.digest import digest_of, note_export
 from llmlab.sessions.model import OpenModel
 from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import AdaptedModel, Reference, SavedRun, is_tuned, parse
+from llmlab.sessions.reference import AdaptedModel, Reference, SavedRun, is_task, is_tuned, parse
 from llmlab.sessions.tuned import base_of
+from llmlab.sessions.weights import count_numbers
 
 HF, ADAPTER, GGUF = KINDS = ("hf", "adapter", "gguf")
+_FLOAT = 4  # bytes of a weight in fp32
 # Settings and tokenizer, which are written beside the weights.
 _BESIDE_BYTES = 64 << 20
 
@@ -55,9 +62,13 @@ def export(
         with staged(out, opened.parameters * (2 if precision == "f16" else 4)) as staging:
             write_gguf(opened, staging, precision)
         return
+    if why := refusal_of(opened.model):
+        raise LabError(f"{opened.name} cannot be written for transformers.", why, "The lab alone opens it.")
+    source = parse(opened.reference, outputs)
     with staged(out, opened.bytes) as staging:
         staging.mkdir()
         _write_folder(opened, staging)
+        note_export(staging, source, digest_of(source))
 
 
 def require_new(out: Path, to: str) -> None:
@@ -101,29 +112,23 @@ def staged(out: Path, size: int) -> Iterator[Path]:
 def _write_folder(opened: OpenModel, folder: Path) -> None:
     from transformers.utils import logging
 
-    from llmlab.corpora.tokenizers import Tokenizer, save_hf_tokenizer
-    from llmlab.gpt.hf import save_hf
-    from llmlab.gpt.model import GPT
-    from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
-
     logging.disable_progress_bar()
+    model: Any = to_hf(opened.model) if isinstance(opened.model, GPT) else opened.model
+    tuned = opened.kind in ("adapter", "finetuned")
+    set_ends(model.generation_config, opened.tokenizer, tuned=tuned)
     if isinstance(opened.model, GPT):
-        save_hf(opened.model, folder)
-    else:
-        opened.model.save_pretrained(folder)  # type: ignore[operator]
-    if isinstance(opened.tokenizer, Tokenizer):
-        save_hf_tokenizer(opened.tokenizer, folder)
-    elif isinstance(opened.tokenizer, HuggingFaceTokenizer):
-        opened.tokenizer.inner.save_pretrained(folder)
+        model.config.bos_token_id = model.generation_config.bos_token_id
+        model.config.eos_token_id = model.generation_config.eos_token_id
+    model.save_pretrained(folder)
+    write_tokenizer(opened.tokenizer, folder, tuned=tuned)
 
 
 def _write_adapter(named: Reference, out: Path) -> None:
     folder, base = _adapter_of(named)
-    settings = read_settings(folder) | {"base_model_name_or_path": str(base), "inference_mode": True}
-    with staged(out, (folder / ADAPTER_WEIGHTS_FILE).stat().st_size) as staging:
+    size = count_numbers(folder, f"The adapter {folder.name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
+    with staged(out, size) as staging:
         staging.mkdir()
-        shutil.copyfile(folder / ADAPTER_WEIGHTS_FILE, staging / ADAPTER_WEIGHTS_FILE)
-        write_json(staging / ADAPTER_FILE, settings)
+        write_adapter(folder, base, staging)
 
 
 def _adapter_of(named: Reference) -> tuple[Path, Reference]:
@@ -131,10 +136,17 @@ def _adapter_of(named: Reference) -> tuple[Path, Reference]:
     if isinstance(named, AdaptedModel):
         return named.adapter, named.base
     if not (isinstance(named, SavedRun) and is_tuned(named.run)):
-        raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", "Use --to hf for the model.")
+        raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", _whole_model(named))
     if named.run.info().finetuning.model.method == FULL:
-        raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", "Use --to hf for the model.")
+        raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", _whole_model(named))
     checkpoint = select(named.run.checkpoints, named.which)
     if problem := verify(checkpoint):
         raise LabError(f"{named} cannot be exported.", problem, "Choose another checkpoint.")
     return checkpoint.path, base_of(named.run)
+
+
+def _whole_model(named: Reference) -> str:
+    """How to export a model that is no adapter, where that can be done."""
+    own = own_settings(named)
+    task = isinstance(named, SavedRun) and is_task(named.run)
+    return "" if task or (own is not None and refusal(own)) else "Use --to hf for the model."

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmlab.errors import LabError
+from llmlab.gpt.gpt2_names import block_modules
 from llmlab.gpt.model import GPT, Norm
 from llmlab.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
-
-# Ours -> theirs, inside one block. Their linear layers ("Conv1D") hold the transposed matrix.
-_BLOCK_NAMES = {
-    "attention_norm": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.out": "attn.c_proj",
-    "feed_forward_norm": "ln_2",
-    "feed_forward.up": "mlp.c_fc",
-    "feed_forward.down": "mlp.c_proj",
-}
 
 
 def refusal(settings: ModelSettings) -> str | None:
@@ -40,6 +30,13 @@ def refusal(settings: ModelSettings) -> str | None:
     if not differs:
         return None
     return f"GPT-2 has LayerNorm, learned positions, GELU and full heads; this model has {', '.join(differs)}."
+
+
+def refusal_of(model: nn.Module) -> str | None:
+    """Why transformers could not open a model that is open here, as a sentence; None when it could."""
+    if isinstance(model, GPT):
+        return refusal(model.settings)
+    return None if hasattr(model, "save_pretrained") else "It is a model of the lab's own, and no GPT."
 
 
 def to_hf(model: GPT) -> GPT2LMHeadModel:
@@ -123,15 +120,5 @@ def from_hf(theirs: GPT2LMHeadModel) -> GPT:
     return model.eval()
 
 
-def save_hf(model: GPT, folder: Path) -> None:
-    """Writes config.json and model.safetensors for AutoModelForCausalLM; LabError as `to_hf`."""
-    to_hf(model).save_pretrained(folder)
-
-
 def _names(settings: ModelSettings) -> list[tuple[str, str]]:
-    blocks = [
-        (f"blocks.{layer}.{ours}", f"transformer.h.{layer}.{theirs}")
-        for layer in range(settings.n_layer)
-        for ours, theirs in _BLOCK_NAMES.items()
-    ]
-    return [*blocks, ("final_norm", "transformer.ln_f")]
+    return [*block_modules(settings.n_layer), ("final_norm", "transformer.ln_f")]

@@ -1,12 +1,14 @@
 """Opening what was fine-tuned: a base and an adapter, or a base with other weights, as one plain model.
 
 An adapter is merged in memory, so that every panel sees a model like any other; files stay as they are. Adapters on
-the lab's own GPT are merged by `W + scale B A` itself, those on models of transformers by PEFT. One that was trained
-on weights in 4 bits (QLoRA) is merged into the weights that those were made of.
+the lab's own GPT, also where it was exported as a GPT-2, are merged by `W + scale B A` itself, those on other models
+of transformers by PEFT. One that was trained on weights in 4 bits (QLoRA) is merged into the weights that those were
+made of.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,13 @@ import torch
 from torch import nn
 
 from llmlab.errors import LabError
-from llmlab.finetuning.adapter_file import read_factors, read_settings
+from llmlab.finetuning.adapter_file import Factors, has_own_names, other_form, read_factors, read_settings
 from llmlab.finetuning.settings import FULL
 from llmlab.gpt.model import GPT
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions.digest import BASE_DIGEST, digest_of
+from llmlab.sessions.digest import BASE_DIGEST, is_of
 from llmlab.sessions.gguf_file import open_gguf
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import open_folder, translated
@@ -102,12 +104,13 @@ def _with_adapter(
     below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
 ) -> tuple[OpenModel, nn.Module]:
     """The base, and the model that it has become."""
-    size = count_numbers(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
+    shapes = weight_shapes(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE)
+    size = sum(map(math.prod, shapes.values())) * _FLOAT
     _require_base(below, folder, name)
     base = _open_base(below, 2 * size + with_bytes, progress)
     progress("Merging the adapter", 0, 1)
-    model = base.model
-    merged = merge_into_gpt(model, folder, name, base.name) if isinstance(model, GPT) else _merged(base, folder, name)
+    plain = isinstance(base.model, GPT) or (_is_gpt2(base.model) and has_own_names(shapes))
+    merged = _with_factors(base, folder, name) if plain else _merged(base, folder, name)
     progress("Merging the adapter", 1, 1)
     return base, merged
 
@@ -151,10 +154,12 @@ def _require_base(below: Reference, folder: Path, name: str) -> None:
     try:
         with safetensors.safe_open(folder / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
             about = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise LabError(f"The adapter {name} cannot be opened.", f"Its weights are damaged: {error}.") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise LabError(
+            f"The adapter {name} cannot be opened.", f"Its weights are missing or damaged: {error}."
+        ) from error
     wanted = about.get(BASE_DIGEST)
-    if wanted is not None and wanted != digest_of(below):
+    if wanted is not None and not is_of(below, wanted):
         raise LabError(
             f"The adapter {name} was not made for {below}.",
             "It says by a sum over their bytes which weights it was trained on, and these are others.",
@@ -163,20 +168,27 @@ def _require_base(below: Reference, folder: Path, name: str) -> None:
 
 
 @torch.no_grad()
-def merge_into_gpt(model: GPT, folder: Path, name: str, base_name: str) -> GPT:
+def _with_factors(base: OpenModel, folder: Path, name: str) -> nn.Module:
     """Adds scale B A to each weight that the adapter is about, in place. LabError when one does not fit."""
-    weights = {key.removesuffix(".weight"): weight for key, weight in model.named_parameters()}
-    factors = read_factors(folder)
-    for pair in factors:
+    weights = {key.removesuffix(".weight"): weight for key, weight in base.model.named_parameters()}
+    factors: list[Factors] = []
+    for pair in read_factors(folder):
+        if pair.module not in weights:
+            pair = other_form(pair) or pair
         weight = weights.get(pair.module)
         if weight is None:
-            raise _misfit(name, base_name, f"It changes {pair.module}, which {base_name} does not have.")
+            raise _misfit(name, base.name, f"It changes {pair.module}, which {base.name} does not have.")
         wanted = (pair.a.shape[1], pair.b.shape[0]) if pair.transposed else (pair.b.shape[0], pair.a.shape[1])
         if tuple(weight.shape) != wanted:
-            raise _misfit(name, base_name, f"Their {pair.module} have the shapes {tuple(weight.shape)} and {wanted}.")
+            raise _misfit(name, base.name, f"Their {pair.module} have the shapes {tuple(weight.shape)} and {wanted}.")
+        factors.append(pair)
     for pair in factors:
         weights[pair.module].add_(torch.from_numpy(pair.delta.copy()))
-    return model
+    return base.model
+
+
+def _is_gpt2(model: nn.Module) -> bool:
+    return getattr(getattr(model, "config", None), "model_type", None) == "gpt2"
 
 
 def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:

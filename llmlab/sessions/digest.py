@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmlab.errors import LabError
-from llmlab.files import sha256_of
+from llmlab.files import read_json, sha256_of, write_json
 from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, select
 from llmlab.sessions.available import cached_models
 from llmlab.sessions.reference import (
@@ -25,6 +25,8 @@ from llmlab.sessions.weights import weight_files
 
 # The name of a base's digest in an adapter's safetensors metadata and in a checkpoint's manifest.
 BASE_DIGEST = "base_sha256"
+# Beside an exported model: which one it is, and the digests of its weights in the lab and in the folder.
+EXPORT_FILE = "llmlab_export.json"
 
 
 def digest_of(reference: Reference) -> str:
@@ -36,6 +38,27 @@ def digest_of(reference: Reference) -> str:
         return _of(list(_files(reference)))
     except OSError as error:
         raise LabError(f"{reference} cannot be read.", f"{error}.") from error
+
+
+def is_of(reference: Reference, wanted: str) -> bool:
+    """Whether the model has that digest, or is a folder that the lab wrote of a model that has it.
+
+    LabError as `digest_of`.
+    """
+    digest = digest_of(reference)
+    if digest == wanted or not isinstance(reference, ModelFolder):
+        return digest == wanted
+    note = read_json(reference.path / EXPORT_FILE) or {}
+    return note.get("source_sha256") == wanted and note.get("weights_sha256") == digest
+
+
+def note_export(folder: Path, source: Reference, digest: str) -> None:
+    """Writes down in an exported folder which model it is, so that adapters of that model know it again.
+
+    digest: of `source`. The folder's own goes along: with other weights in it, the note says nothing.
+    """
+    note = {"source": str(source), "source_sha256": digest, "weights_sha256": digest_of(ModelFolder(folder))}
+    write_json(folder / EXPORT_FILE, note)
 
 
 def _files(reference: Reference) -> Iterable[Path]:

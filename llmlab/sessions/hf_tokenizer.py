@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ class HuggingFaceTokenizer:
         self._read = _reader(tokenizer)
         self._texts: dict[int, str] = {}
         self._added = {int(id): str(token) for id, token in tokenizer.added_tokens_decoder.items()}
-        with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
+        with_special = _with_special(tokenizer)
         first = tokenizer.bos_token_id
         # Some tokenizers put another token first than the one they call the beginning (BERT's [CLS]).
         if first is None and with_special and with_special[0] in tokenizer.all_special_ids:
@@ -43,8 +44,12 @@ class HuggingFaceTokenizer:
         return self._beginning
 
     def encode(self, text: str) -> list[int]:
-        """Ids without special tokens around them; a text that spells a special token is read as that token."""
-        return [int(id) for id in self._tokenizer.encode(text, add_special_tokens=False)]
+        """Ids without special tokens around them; a text that spells a special token is read as that token.
+
+        LabError for what a vocabulary lacks that knows no unknown token.
+        """
+        with readable():
+            return [int(id) for id in self._tokenizer.encode(text, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text with special tokens and all spaces."""
@@ -108,6 +113,16 @@ class IdTokenizer:
         return f"<{int(id)}>"
 
 
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """LabError when a tokenizer of the `tokenizers` library fails at a text, which it does with a bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise LabError("This model's tokenizer cannot read the text.", f"{why.rstrip('.')}.") from error
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's files."""
     return any((folder / name).is_file() for name in _FILES)
@@ -128,6 +143,15 @@ def load_tokenizer(folder: Path, name: str, gguf_file: str | None = None) -> Hug
     except Exception as error:  # a foreign file can fail anywhere inside its reader
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise LabError(f"The tokenizer of {name} cannot be read.", f"{why.rstrip('.')}.") from error
+
+
+def _with_special(tokenizer: Any) -> list[int]:
+    """The ids of a short text with what the tokenizer adds to it by itself."""
+    try:
+        ids: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    except Exception:  # a vocabulary of characters that lacks this one
+        ids = tokenizer(tokenizer.convert_ids_to_tokens(0), add_special_tokens=True)["input_ids"]
+    return ids
 
 
 def _reader(tokenizer: Any) -> Callable[[str, int], str]:

@@ -217,7 +217,9 @@ class _Search:
                 raise UsageError(
                     f"An adapter cannot sit on {base_text}.",
                     "It takes a model that stays as it is, without another adapter.",
-                    "`llmlab-run export` writes a base and its adapter as one model.",
+                    f"Name {base.named}@latest, its newest checkpoint."
+                    if isinstance(base, LiveRun)
+                    else "`llmlab-run export` writes most bases and their adapter as one model; it says of which not.",
                 )
             for adapter in adapters:
                 yield AdaptedModel(base, adapter)

@@ -43,7 +43,7 @@ def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Pa
     """The safetensors files of a folder's model, none if there are none. LabError when its index is damaged."""
     if (folder / single).is_file():
         return [folder / single]
-    if not (folder / INDEX_FILE).is_file():
+    if single != _SINGLE_FILE or not (folder / INDEX_FILE).is_file():
         return []
     places = (read_json(folder / INDEX_FILE) or {}).get("weight_map")
     if not isinstance(places, dict) or not places:

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import safetensors.torch
 import tiny_models
 import torch
 import transformers
@@ -16,13 +17,16 @@ from peft import PeftModel
 from small_runs import new_run, train_here
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, full_run, llama_folder, lora_run
+from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning import merge
+from llmlab.finetuning.change import change_of
 from llmlab.finetuning.merge import export
+from llmlab.sessions.digest import digest_of
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.sessions.open import open_model
+from llmlab.sessions.reference import parse
 
 TEXT = "the king and the thing: 12 kings"
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
@@ -33,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scratch run, a Llama with a chat template and a Qwen2, each with a run that fine-tuned it."""
     torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("outputs")
-    train_here(new_run(outputs, name="small", model__block_size=64))
+    train_here(new_run(outputs, name="small", model__block_size=64, model__n_layer=2))
     lora_run(outputs, "small@final", SCRATCH_TARGETS, "on-small")
     base = llama_folder(outputs / "models" / "llama")
     (base / "chat_template.jinja").write_text(TEMPLATE)
@@ -142,17 +146,61 @@ def test_a_gguf_base_with_an_adapter_becomes_a_folder_and_a_file_again(outputs: 
 @pytest.mark.parametrize("name", ["on-small", "on-llama"])
 def test_an_exported_adapter_is_pefts_and_knows_its_base(outputs: Path, tmp_path: Path, name: str) -> None:
     export(name, outputs, tmp_path / "adapter", "adapter")
-    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
     wanted = open_model(name, outputs)
     assert open_model(str(tmp_path / "adapter"), outputs).weights_sha256 == wanted.weights_sha256
-    if name == "on-llama":
-        base = transformers.AutoModelForCausalLM.from_pretrained(outputs / "models" / "llama")
-        ids = wanted.tokenizer.encode(TEXT)
+    folder = outputs / "models" / "llama"
+    if name == "on-small":
+        folder = tmp_path / "base"
+        export("small@final", outputs, folder, "hf")
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    ids = wanted.tokenizer.encode(TEXT.replace("12", "").replace(":", ""))
+    theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(theirs, ids), logits(wanted.model, ids), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("targets", [SCRATCH_TARGETS, ["blocks.1.attention.qkv", "blocks.0.feed_forward.down"]])
+def test_both_forms_of_an_adapter_sit_on_the_run_and_on_its_export(
+    outputs: Path, tmp_path: Path, targets: list[str]
+) -> None:
+    patterns = {"rank_pattern": {"blocks.0.feed_forward.down": 2}, "alpha_pattern": {"blocks.1.attention.qkv": 9}}
+    run = lora_run(outputs, "small@final", targets, "formed", use_rslora=True, **patterns)
+    try:
+        own = run.checkpoints / "step-00000100"
+        export("small@final", outputs, tmp_path / "base", "hf")
+        export("formed@100", outputs, tmp_path / "adapter", "adapter")
+        wanted = open_model("formed@100", outputs)
+        ids = wanted.tokenizer.encode("the king and the thing")
+        base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        assert not torch.allclose(logits(base, ids), logits(wanted.model, ids), atol=1e-2)
+        for below in ("small@final", str(tmp_path / "base")):
+            for adapter in (own, tmp_path / "adapter"):
+                opened = open_model(f"{below}+{adapter}", outputs)
+                torch.testing.assert_close(logits(opened.model, ids), logits(wanted.model, ids), rtol=1e-4, atol=1e-4)
+                moved = change_of(f"{below}+{adapter}", outputs)
+                assert moved.norm == pytest.approx(change_of("formed@100", outputs).norm, rel=1e-5)
+                assert all(row.base_norm for row in moved.modules)
         theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
         torch.testing.assert_close(logits(theirs, ids), logits(wanted.model, ids), rtol=1e-4, atol=1e-4)
+    finally:
+        shutil.rmtree(run.path)
+
+
+def test_an_export_is_known_as_the_base_that_it_was_until_its_weights_are_others(outputs: Path, tmp_path: Path) -> None:
+    adapter = copy_adapter(outputs / "finetuning/on-small/checkpoints/step-00000100", tmp_path / "adapter")
+    weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
+    about = {"base": "small@final", "base_sha256": digest_of(parse("small@final", outputs))}
+    safetensors.torch.save_file(weights, adapter / "adapter_model.safetensors", about)
+    export("small@final", outputs, tmp_path / "base", "hf")
+    opened = open_model(f"{tmp_path / 'base'}+{adapter}", outputs)
+    wanted = open_model("on-small@100", outputs)
+    ids = wanted.tokenizer.encode("the king and the thing")
+    torch.testing.assert_close(logits(opened.model, ids), logits(wanted.model, ids), rtol=1e-4, atol=1e-4)
+    other = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        other.transformer.wpe.weight.add_(0.1)
+    other.save_pretrained(tmp_path / "base")
+    with pytest.raises(LabError, match=r"was not made for .*base\. "):
+        open_model(f"{tmp_path / 'base'}+{adapter}", outputs)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +262,39 @@ def test_a_checkpoint_that_was_changed_is_not_exported(outputs: Path, tmp_path: 
     config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 1000}))
     with pytest.raises(LabError, match="cannot be exported"):
         export(f"{copied}@100", outputs, tmp_path / "adapter", "adapter")
+
+
+@pytest.mark.parametrize(("name", "to"), [("turning", "gguf"), ("on-turning", "gguf"), ("turning", "adapter")])
+def test_no_refusal_recommends_an_export_that_refuses_as_well(tmp_path: Path, name: str, to: str) -> None:
+    train_here(new_run(tmp_path, name="turning", model__position="rotary"))
+    lora_run(tmp_path, "turning@final", SCRATCH_TARGETS, "on-turning")
+    with pytest.raises(LabError, match="position=rotary") as refused:
+        export(name, tmp_path, tmp_path / "folder", "hf")
+    assert "--to gguf" not in str(refused.value)
+    with pytest.raises(LabError, match=r"cannot be written|has no adapter") as refused:
+        export(name, tmp_path, tmp_path / "out.gguf" if to == "gguf" else tmp_path / "out", to)
+    assert "Use --to" not in str(refused.value)
+
+
+def test_an_adapter_whose_base_only_the_lab_opens_keeps_the_labs_names(outputs: Path, tmp_path: Path) -> None:
+    train_here(new_run(tmp_path, name="turning", model__position="rotary"))
+    lora_run(tmp_path, "turning@final", SCRATCH_TARGETS, "on-turning")
+    export("on-turning", tmp_path, tmp_path / "adapter", "adapter")
+    wanted = open_model("on-turning", tmp_path).weights_sha256
+    assert open_model(f"turning@final+{tmp_path / 'adapter'}", tmp_path).weights_sha256 == wanted
+
+
+def test_an_adapter_whose_weights_are_gone_is_refused_in_a_sentence(outputs: Path, tmp_path: Path) -> None:
+    adapter = copy_adapter(outputs / "finetuning/on-llama/checkpoints/step-00000100", tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "model.safetensors.index.json").write_text('{"weight_map": {"a": "a.safetensors"}}')
+    shutil.copy(outputs / "models/llama/model.safetensors", adapter / "a.safetensors")  # other weights beside it
+    reference = f"{outputs / 'models/llama'}+{adapter}"
+    for act in (
+        lambda: open_model(reference, outputs),
+        lambda: export(reference, outputs, tmp_path / "out", "adapter"),
+        lambda: export(reference, outputs, tmp_path / "out", "hf"),
+        lambda: change_of(reference, outputs),
+    ):
+        with pytest.raises(LabError, match=r"adapter_model\.safetensors"):
+            act()
