@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import TestProcesses
@@ -29,6 +31,8 @@ def test_processes(own_cache: Path) -> Iterator[TestProcesses]:
     """All processes that tests start. None is left when the last test is over."""
     processes = TestProcesses()
     yield processes
+    if renderer := _renderer():
+        renderer.end()
     left = processes.close()
     assert not left, f"processes left by the tests: {left}"
 
@@ -38,7 +42,8 @@ def no_process_left(test_processes: TestProcesses) -> Iterator[None]:
     """A test that leaves a process behind fails, and the process is ended; so it is when the test fails otherwise."""
     known = test_processes.known()
     yield
-    left = test_processes.end_all_but(known)
+    renderer = _renderer()
+    left = test_processes.end_all_but(known | ({renderer.process_id} if renderer else set()))
     assert not left, f"processes left: {left}"
 
 
@@ -49,3 +54,9 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("LLMLAB_OUTPUTS", str(folder))
     return folder
+
+
+def _renderer() -> Any:
+    """The process that renders chat templates, if there is one: it serves all tests of this process."""
+    module = sys.modules.get("llmlab.finetuning.rendering")
+    return module and module.running()

@@ -57,11 +57,17 @@ _condemned: dict[str, LabError] = {}
 _running: _Process | None = None
 
 
+def running() -> _Process | None:
+    """The process that renders, if it was started and lives."""
+    return _running if _running is not None and _running.alive else None
+
+
 def _process() -> _Process:
     global _running
-    if _running is None or not _running.alive:
+    if running() is None:
         _running = _Process()
         atexit.register(_running.end)
+    assert _running is not None
     return _running
 
 
@@ -81,6 +87,10 @@ class _Process:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         """The answer to a request. LabError when the process ended over it, or was ended for the memory it took."""
