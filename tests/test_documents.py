@@ -7,7 +7,7 @@ import importlib.util
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,14 +104,23 @@ def test_a_command_in_a_document_is_understood(document: str, command: str) -> N
     assert (settings_of(command) is not None) == trains
 
 
+def commands_that_share(word: str, commands: Iterable[str]) -> dict[str, set[str]]:
+    """What stands after `word` in more than one of the commands, with these."""
+    found: dict[str, set[str]] = {}
+    for command in commands:
+        for name in re.findall(rf"{word} (\S+)", command):
+            found.setdefault(name, set()).add(command)
+    return {name: sharing for name, sharing in found.items() if len(sharing) > 1}
+
+
 def test_no_two_commands_write_to_the_same_folder() -> None:
     """Who follows a second document where the first was followed is not refused."""
-    written = [(re.findall(r"--out (\S+)", command), command) for _, command in ALL_COMMANDS]
-    by_folder: dict[str, set[str]] = {}
-    for folders, command in written:
-        for folder in folders:
-            by_folder.setdefault(folder, set()).add(command)
-    assert {folder: commands for folder, commands in by_folder.items() if len(commands) > 1} == {}
+    assert commands_that_share("--out", (command for _, command in ALL_COMMANDS)) == {}
+
+
+def test_readme_and_the_first_hour_give_a_name_once() -> None:
+    followed = [command for document, command in ALL_COMMANDS if document.startswith(("README", "first-hour/"))]
+    assert commands_that_share("--name", followed) == {}
 
 
 @pytest.mark.parametrize("name", WITH_RUNS)
