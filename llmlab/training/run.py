@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,12 @@ class StepResult:
     lr: float
     tokens: int  # that it read
 
+    @cached_property
+    def numbers(self) -> tuple[float, float]:
+        """Loss and gradient norm, read together and once: on a GPU a look at a number waits for all queued work."""
+        loss, grad_norm = torch.stack([self.loss.float(), self.grad_norm.to(self.loss.device).float()]).tolist()
+        return loss, grad_norm
+
 
 class TrainingRun(ABC):
     """A model that trains, and how far it has come. `train` runs until the end, a stop, or an error."""
@@ -72,7 +78,7 @@ class TrainingRun(ABC):
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     tokenizer: TextTokenizer
-    flops_per_token: float  # of one optimizer step, for `mfu`
+    flops_per_token: float  # forward and backward of one token that a step reads, for `mfu`
 
     def __init__(self, place: Workplace, settings: RunSettings, data_key: str) -> None:
         """data_key: changes when the tokens change, on which an exact resume depends."""
@@ -170,6 +176,7 @@ class TrainingRun(ABC):
     def report(self, result: StepResult) -> None:
         """Writes the `step` event."""
         self.require_finite(result)
+        loss, grad_norm = result.numbers
         progress = self.progress
         now = time.monotonic()
         if now - self._memory_read > _MEMORY_SECONDS:
@@ -179,9 +186,9 @@ class TrainingRun(ABC):
             StepEvent(
                 step=progress.step,
                 time=time.time(),
-                loss=float(result.loss),
+                loss=loss,
                 lr=result.lr,
-                grad_norm=float(result.grad_norm),
+                grad_norm=grad_norm,
                 tokens=progress.tokens,
                 tokens_per_second=speed,
                 active_seconds=progress.active_seconds,
@@ -294,7 +301,7 @@ class TrainingRun(ABC):
 
     def require_finite(self, result: StepResult) -> None:
         """LabError when the step's loss or gradient is not finite."""
-        loss, grad_norm = float(result.loss), float(result.grad_norm)
+        loss, grad_norm = result.numbers
         # fp16's scaler expects infinite gradients now and then, skips the step and lowers its scale.
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled()):
             return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -232,6 +233,33 @@ def test_a_step_that_nobody_looks_at_is_checked_before_it_changes_a_weight(outpu
     assert [event["step"] for event in events_of(run, "step")] == [1]
     before, after = seen[-2:]
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Watched(torch.Tensor):
+    """Notes every look at its numbers: on a GPU each waits until all queued work is done."""
+
+    looks: ClassVar[list[str]] = []
+    _LOOKING = ("item", "tolist", "__float__", "__bool__", "cpu", "numpy")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.__name__ in cls._LOOKING:
+            cls.looks.append(function.__name__)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_a_logged_step_is_looked_at_once_for_its_event_its_check_and_its_checkpoint(outputs: Path) -> None:
+    plain = Trainer.optimizer_step
+
+    def step(self: Trainer) -> Any:
+        result = plain(self)
+        watched = {name: getattr(result, name).as_subclass(Watched) for name in ("loss", "grad_norm")}
+        return dataclasses.replace(result, **watched)
+
+    Watched.looks.clear()
+    with mock.patch.object(Trainer, "optimizer_step", step):
+        train_here(new_run(outputs, 6, train__log_interval=1, checkpoints__interval=2))
+    assert Watched.looks == ["tolist"] * 6
 
 
 def test_a_measured_loss_that_is_no_number_stops_before_it_is_saved(outputs: Path) -> None:
