@@ -45,7 +45,7 @@ class BaseShape:
     own: the lab's own GPT. vocab_size: rows of the embedding. layers: the linear layers of all blocks. parameters: all
     of them; a tied head counts once. heads, kv_heads: side by side, their widths summed. hidden: width of the
     feed-forward. gated: it has three matrices. rms: its norms are RMSNorms. composed: its non-linearity is written out
-    in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them (GPT-2).
+    in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them.
     load_copies: how often its weights are in memory in fp32 while it is opened.
     """
 
@@ -124,6 +124,7 @@ def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
         hidden=one[-1].width_in,
         gated=model.activation == "swiglu",
         rms=model.norm == "rmsnorm",
+        dropout_heads=model.n_head if model.dropout else 0,
         load_copies=2.0,  # the file's and the model's
     )
 

@@ -123,8 +123,9 @@ def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
     width, heads, hidden, method = base.width, base.heads, base.hidden, settings.model.method
     floats: float = 4 * width + 4 * heads + (base.kv_heads if base.kv_heads < heads else 0)
     floats += (4 if base.gated else 5 if base.composed else 2) * hidden
-    # With dropout on patterns, attention is taken apart: the pattern before and after it and its mask; q and k scaled.
-    floats += 9 * base.dropout_heads * row / 4 + (2.5 * width if base.dropout_heads else 0)
+    # With dropout on patterns, attention is taken apart: the pattern, what was drawn for it, and their product. What
+    # was drawn for the outputs of both parts is kept as well.
+    floats += 3 * base.dropout_heads * row + (2 * width if base.dropout_heads else 0)
     if method == FULL:
         return base.n_layer * (floats + (2 * width if base.rms else 0))  # what a norm multiplies by its weight
     targets = settings.lora.targets

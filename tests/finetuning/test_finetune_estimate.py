@@ -113,6 +113,25 @@ def test_activations_of_a_layer_are_what_autograd_keeps(
     assert expected == pytest.approx(kept, rel=0.03)
 
 
+def _long_gpt2(layers: int) -> nn.Module:
+    config = transformers.GPT2Config(vocab_size=99, n_positions=96, n_embd=128, n_layer=layers, n_head=4)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def _dropping(layers: int) -> nn.Module:
+    return GPT(shape(n_layer=layers, n_embd=128, block_size=96, dropout=0.1), 31)
+
+
+@pytest.mark.parametrize("make", [_long_gpt2, _dropping])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_patterns_that_dropout_keeps_grow_with_the_length_of_rows(
+    make: Callable[[int], nn.Module], method: str, tmp_path: Path
+) -> None:
+    kept = (_kept(make(4), method, ALL, 96) - _kept(make(2), method, ALL, 96)) / 2
+    expected = 2 * 96 * activations(_shape_of(make(1), tmp_path), settings_for("", method), row=96)
+    assert expected == pytest.approx(kept, rel=0.03)
+
+
 def _shape_of(model: nn.Module, folder: Path) -> BaseShape:
     if isinstance(model, GPT):
         return _scratch_shape({"model": asdict(model.settings), "vocab_size": 31}, "a GPT")
@@ -120,8 +139,8 @@ def _shape_of(model: nn.Module, folder: Path) -> BaseShape:
     return base_shape(str(folder), folder)
 
 
-def _kept(model: nn.Module, method: str, targets: str) -> float:
-    """Numbers that autograd keeps of a pass over 2 x 24 tokens, each storage once, parameters left out."""
+def _kept(model: nn.Module, method: str, targets: str, row: int = 24) -> float:
+    """Numbers that autograd keeps of a pass over two rows of tokens, each storage once, parameters left out."""
     if method == "full":
         model.requires_grad_(True)
     else:
@@ -141,9 +160,9 @@ def _kept(model: nn.Module, method: str, targets: str) -> float:
             held.append(tensor)
         return tensor
 
-    ids = some_ids(2, 24)
+    ids = some_ids(2, row)
     mask = torch.ones_like(ids)
-    mask[1, 20:] = 0
+    mask[1, row - 4 :] = 0
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.train()
         out = model(ids) if isinstance(model, GPT) else model(input_ids=ids, attention_mask=mask, use_cache=False)
