@@ -14,7 +14,7 @@ from llmlab.errors import UsageError
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.markdown import save_markdown
-from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
@@ -65,9 +65,7 @@ def notebook(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "list")
-    contents = book.refresh()
-    for sentence in contents.damaged:
-        say(f"warning: {sentence}")
+    contents = _refreshed(book)
     if args.json:
         print_json([_plain(entry) for entry in contents.entries])
         return DONE
@@ -81,9 +79,17 @@ def _list(args: argparse.Namespace, book: Notebook) -> int:
     return DONE
 
 
+def _refreshed(book: Notebook) -> Contents:
+    """All that is there; what is damaged or missing is said."""
+    contents = book.refresh()
+    for sentence in contents.damaged:
+        say(f"warning: {sentence}")
+    return contents
+
+
 def _show(args: argparse.Namespace, book: Notebook) -> int:
     (about,) = _words(args, "show ID")
-    book.refresh()
+    _refreshed(book)
     return _tell(args, book.find(about))
 
 
@@ -131,7 +137,7 @@ def _learned(args: argparse.Namespace, book: Notebook) -> int:
 
 def _calibration(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "calibration")
-    found = calibration(statements(book.refresh().entries))
+    found = calibration(statements(_refreshed(book).entries))
     if args.json:
         print_json(
             {
@@ -179,7 +185,7 @@ def _quantities(args: argparse.Namespace, book: Notebook) -> int:
 def _export(args: argparse.Namespace, book: Notebook) -> int:
     (name,) = _words(args, "export FILE.md")
     path = expanded(Path(name))
-    entries = book.refresh().entries
+    entries = _refreshed(book).entries
     save_markdown(entries, path)
     if args.json:
         print_json({"path": str(path), "entries": len(entries)})

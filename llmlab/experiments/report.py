@@ -13,7 +13,7 @@ from llmlab.experiments.records import Arm, ExperimentFolder, ExperimentRecord
 from llmlab.files import write_atomic
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.notebook import Notebook
-from llmlab.notebook.words import outcome_sentence, surprise_text
+from llmlab.notebook.words import outcome_sentence, remarks, surprise_text
 
 _SHOWN_CHARACTERS = 160  # of a batch's row
 
@@ -119,7 +119,8 @@ def _prediction(record: ExperimentRecord, entry: Entry | None) -> Iterator[str]:
         yield "It cannot be read any more." if record.predictions else "None was written before it began."
         return
     for line in lines:
-        yield f"- {outcome_sentence(line)}"
+        more = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(line))
+        yield f"- {outcome_sentence(line)}{more}"
 
 
 def _surprise(entry: Entry | None) -> Iterator[str]:

@@ -227,7 +227,8 @@ def scored(entry: Entry, outcomes: Outcomes) -> Entry:
     for line in lines:
         prediction = line.locked.prediction
         name = prediction.quantity
-        outcome = entry.judged.get(str(line.place), outcomes.of(name))
+        said = entry.judged.get(str(line.place)) if prediction.about.by_hand else None
+        outcome = outcomes.of(name) if said is None else said
         found = score(prediction, outcome, outcomes.options(name))
         scores[line.place] = {} if found is None else asdict(found)
     return replace(

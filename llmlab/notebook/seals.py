@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LabError
-from llmlab.files import write_atomic
+from llmlab.files import open_file, parse_json, write_atomic
 from llmlab.records import from_plain, require_time
 from llmlab.runs.worker_folder import WorkerFolder
 
@@ -33,6 +33,7 @@ PREDICTED, SCORED = "predicted", "scored"
 # step, by a version that had no seals, or already altered. BROKEN: the line itself was changed since.
 LATE, BEFORE, ALTERED, BROKEN = "late", "before", "altered", "broken"
 _MOST_PLACES = 1000  # predictions of one entry
+_LARGEST = 1 << 28  # bytes: more than a life of predictions
 # Whoever holds the lock reads run files and writes a few small ones.
 _LOCK_SECONDS = 30.0
 
@@ -76,11 +77,14 @@ class Chain:
 def read_chain(folder: Path) -> Chain:
     """The chain of a notebook's folder, each line checked. Raises LabError when it is there and cannot be read."""
     try:
-        data = (folder / CHAIN).read_bytes()
+        with open_file(folder / CHAIN) as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise OSError(f"{folder / CHAIN} has more than {_LARGEST >> 20} MiB")
     except FileNotFoundError:
         return Chain(b"", [], 0)
     except OSError as error:
-        raise LabError("The seals of the notebook cannot be read.", f"{error}.", "Make the file readable.") from error
+        raise LabError("The seals of the notebook cannot be read.", f"{error}.", "Put it back as it was.") from error
     seals = [seal for line in data.splitlines() if (seal := _parse(line)) is not None]
     sound = [seal.hash == _hash(seal) for seal in seals]
     missing = max(0, seals[0].number - 1) if seals else 0
@@ -156,10 +160,10 @@ def held(folder: Path) -> Iterator[None]:
 def _parse(line: bytes) -> Seal | None:
     """None for what is no seal: it is missing then, as its number tells."""
     try:
-        seal = from_plain(Seal, json.loads(line))
+        seal = from_plain(Seal, parse_json(line))
         require_time("created", seal.created)
         require_time("time", seal.time)
-    except (ValueError, TypeError, AttributeError, RecursionError):  # nested deeper than any reader goes
+    except (ValueError, TypeError):
         return None
     return seal if 0 <= seal.place < _MOST_PLACES and seal.what in (PREDICTED, SCORED) else None
 

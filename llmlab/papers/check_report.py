@@ -10,6 +10,7 @@ from llmlab.experiments.report import entry_of
 from llmlab.files import write_atomic
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.quantities import CLAIM
+from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, said
 from llmlab.papers.charts import Table
 from llmlab.papers.figures import draw_charts
@@ -49,7 +50,7 @@ def _lines(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -
         yield verdict.reason
         yield ""
         if expected := predicted.get(verdict.claim):
-            yield f"- Predicted before it began: {expected}"
+            yield f"- {expected}"
         yield f"- Threshold: {verdict.threshold}"
         yield f"- The paper's own criterion: {verdict.papers_criterion.words}"
         if claim.contested:
@@ -81,7 +82,8 @@ def _predictions(entry: Entry | None) -> Iterator[tuple[str, str]]:
         if prediction.quantity.startswith(CLAIM):
             sure = "" if prediction.confidence is None else f", {prediction.confidence:.0%} sure"
             altered = f". {altered_sentence(line)}" if line.altered else ""
-            yield prediction.about.label, f"{said(prediction)}{sure}{altered}"
+            when = "after" if line.found == LATE else "before"
+            yield prediction.about.label, f"Predicted {when} it began: {said(prediction)}{sure}{altered}"
 
 
 def _row(verdict: Verdict) -> str:

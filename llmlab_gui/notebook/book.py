@@ -142,7 +142,9 @@ class Book(QObject):
         if contents.damaged and not self._told:
             self._told = True
             sentence = " ".join(contents.damaged)
-            self.failed.emit(LabError("A file of the notebook cannot be read.", sentence, "The others are shown."))
+            self.failed.emit(
+                LabError("Something in the notebook is missing or cannot be read.", sentence, "The others are shown.")
+            )
         # Whoever else looks into the notebook may have scored it first: an experiment's report does.
         waited = {entry.id for entry in self.entries if entry.scored_at is None} | set(contents.fresh)
         for entry in contents.entries:

@@ -459,3 +459,37 @@ def test_a_hostile_entry_or_seal_costs_only_itself(
     assert main(["notebook", "--json", "--outputs", str(outputs)]) == 0
     good = next(entry for entry in book.refresh().entries if entry.about == "good")
     assert [bool(line.altered) for line in good.lines()] == [False]
+
+
+def test_what_a_program_reads_from_the_result_is_not_judged_by_hand(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.0..1.2@80%"), Notebook(outputs)
+    path = book.folder / f"{entry_of(outputs).id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"judged": {"0": "1.1"}}))
+    ended(fake)
+    (line,) = entry_of(outputs).lines()
+    assert (line.score and line.score.outcome) == 2.05
+
+
+def test_seals_that_cannot_be_read_are_a_sentence_and_hinder_no_run(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = outputs / NOTEBOOK
+    folder.mkdir()
+    os.mkfifo(folder / CHAIN)
+    run = create_run(outputs, resolve_settings("baby"), name="bar", predictions=[parse_prediction("val_loss=1..2@80%")])
+    assert main(["notebook", "--outputs", str(outputs)]) == 1
+    assert "The seals of the notebook cannot be read." in capsys.readouterr().err
+    assert main(["show", "bar", "--outputs", str(outputs)]) == 0
+    assert "val_loss 1 to 2, 80 % sure" in capsys.readouterr().out
+    (folder / CHAIN).unlink()
+    (line,) = entry_of(outputs).lines()
+    assert (line.altered, line.found, line.locked.as_dict()) == ("", "", run.info().predictions[0])
+
+
+def test_missing_seals_are_said_beside_the_calibration(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%"))
+    entry_of(outputs)
+    write_chain(outputs, chain_of(outputs)[1:])
+    for words in (("list",), ("calibration",), ("show", "bar"), ("export", str(outputs / "all.md"))):
+        assert main(["notebook", *words, "--outputs", str(outputs)]) == 0
+        assert "1 seal is missing from the notebook" in capsys.readouterr().err
