@@ -21,6 +21,12 @@ class LabError(Exception):
         return {"what": self.what, "why": self.why, "do": self.do}
 
 
+def brief(error: BaseException, length: int = 160) -> str:
+    """The first sentence of what a library says, for where nothing better is known: one line, and not endless."""
+    words = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
+    return f"{words[:length]}…" if len(words) > length else f"{words}."
+
+
 class UsageError(LabError):
     """The request itself is wrong (an unknown setting, a name that is taken): exit code 2."""
 

@@ -28,7 +28,7 @@ from llmlab.sessions.digest import BASE_DIGEST, is_of
 from llmlab.sessions.gguf_file import open_gguf
 from llmlab.sessions.hub import hub_snapshot
 from llmlab.sessions.huggingface import open_folder, translated
-from llmlab.sessions.model import OpenModel
+from llmlab.sessions.model import OpenModel, require_finite
 from llmlab.sessions.patterns import require_quick
 from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun
 from llmlab.sessions.scratch import open_saved
@@ -111,6 +111,7 @@ def _with_adapter(
     progress("Merging the adapter", 0, 1)
     plain = isinstance(base.model, GPT) or (_is_gpt2(base.model) and has_own_names(shapes))
     merged = _with_factors(base, folder, name) if plain else _merged(base, folder, name)
+    require_finite(merged, f"The adapter {name} on {base.name}")
     progress("Merging the adapter", 1, 1)
     return base, merged
 
@@ -253,6 +254,7 @@ def _with_weights(
             if weight.shape != places[key].shape:
                 raise _other_base(name, base.name, f"Their {key} have other shapes.")
             places[key].copy_(weight)
+    require_finite(base.model, name)
     return base, base.model.eval()
 
 

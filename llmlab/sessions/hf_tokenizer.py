@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.corpora.gpt2_vocabulary import byte_symbols
-from llmlab.errors import LabError, UsageError
+from llmlab.errors import LabError, UsageError, brief
+from llmlab.files import read_json
 
 _SPACE = "\u2581"  # what sentencepiece writes for a space
 # Files of which a tokenizer's folder has at least one: the `vocab_files_names` of transformers' tokenizers.
@@ -53,10 +54,12 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text with special tokens and all spaces."""
-        text: str = self._tokenizer.decode(
-            [int(id) for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return text
+        with giving_up():
+            return str(
+                self._tokenizer.decode(
+                    [int(id) for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+                )
+            )
 
     def token_text(self, id: int) -> str:
         """One token with its spaces; bytes that are no character as U+FFFD; `<id>` for a row without a token."""
@@ -117,7 +120,10 @@ class IdTokenizer:
 def readable() -> Iterator[None]:
     """LabError when a tokenizer of the `tokenizers` library fails at a text, which it does with a bare Exception."""
     try:
-        yield
+        with giving_up():
+            yield
+    except LabError:
+        raise
     except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise LabError("This model's tokenizer cannot read the text.", f"{why.rstrip('.')}.") from error
@@ -136,13 +142,50 @@ def load_tokenizer(folder: Path, name: str, gguf_file: str | None = None) -> Hug
         return IdTokenizer(name)
     extra = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **extra)
-        if not len(tokenizer):
-            raise ValueError("it knows no tokens")
-        return HuggingFaceTokenizer(tokenizer)
+        with giving_up():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **extra)
+            if not len(tokenizer):
+                raise ValueError("it knows no tokens")
+            return HuggingFaceTokenizer(tokenizer)
+    except LabError:
+        raise
     except Exception as error:  # a foreign file can fail anywhere inside its reader
-        why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise LabError(f"The tokenizer of {name} cannot be read.", f"{why.rstrip('.')}.") from error
+        raise LabError(
+            f"The tokenizer of {name} cannot be read.",
+            _blame(folder, error),
+            "Take another copy of the model, or save its tokenizer again as a tokenizer.json.",
+        ) from error
+
+
+def _blame(folder: Path, error: Exception) -> str:
+    """Why a tokenizer could not be read, in a sentence."""
+    settings = read_json(folder / "tokenizer_config.json") or {}
+    if isinstance(auto := settings.get("auto_map"), dict) and auto.get("AutoTokenizer"):
+        return "It needs code that comes with it, and the lab runs no code of a model."
+    for file in ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
+        if (folder / file).is_file() and read_json(folder / file) is None:
+            return f"Its {file} is damaged."
+    if isinstance(error, ImportError):
+        return f"transformers needs another package for it: {brief(error)}"
+    return f"transformers refuses it: {brief(error)}"
+
+
+@contextlib.contextmanager
+def giving_up() -> Iterator[None]:
+    """While it lasts, LabError where the `tokenizers` library panics, which is no Exception.
+
+    A pattern of a tokenizer.json that tries too much on a text ends so: Oniguruma stops it after 10 million steps.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        late = "retry-limit" in str(error)
+        why = "A pattern in its tokenizer.json takes too long on it." if late else "Its tokenizer.json is damaged."
+        raise LabError(
+            "The model's tokenizer gave up on a text.", why, "Shorten the text, or take another copy of the model."
+        ) from error
 
 
 def _with_special(tokenizer: Any) -> list[int]:

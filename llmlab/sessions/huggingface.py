@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.errors import Cancelled, LabError
+from llmlab.errors import Cancelled, LabError, brief
 from llmlab.files import read_json
 from llmlab.progress import Progress, quiet
 from llmlab.sessions.available import CONFIG_FILE
 from llmlab.sessions.hf_tokenizer import load_tokenizer
 from llmlab.sessions.memory import ran_out, require_memory
-from llmlab.sessions.model import OpenModel
+from llmlab.sessions.model import OpenModel, require_finite
 from llmlab.sessions.weights import count_numbers
 from llmlab.training.device import is_out_of_memory
 
@@ -35,6 +35,24 @@ os.environ["USE_HUB_KERNELS"] = "0"
 # training, and warns that it could answer single prompts faster.
 sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# What a setting can be is known to transformers alone; huggingface_hub's strict data classes say which one is wrong.
+_FIELD = re.compile(r"Validation error for field '(\w+)'")
+_KV_HEADS = "num_key_value_heads"
+# Sizes by the names that families have for them.
+_SIZES = (
+    ("num_hidden_layers", "n_layer"),
+    ("hidden_size", "n_embd"),
+    ("num_attention_heads", "n_head"),
+    (_KV_HEADS,),
+    ("head_dim",),
+    ("intermediate_size", "n_inner"),
+    ("vocab_size",),
+    ("max_position_embeddings", "n_positions"),
+)
+# Sizes that are 0 in some families: those without a feed-forward, or without keys and values of their own.
+_MAY_BE_NONE = ("intermediate_size", "n_inner", _KV_HEADS, "head_dim")
+_OTHER_SETTINGS = f"Correct it, or take another copy of {CONFIG_FILE}."
+_GENERATION_FILE = "generation_config.json"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
@@ -94,7 +112,8 @@ def load_model(
     newer = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
     dtype = {"dtype" if newer else "torch_dtype": torch.float32}
     with translated(name), _reported(progress):
-        config = AutoConfig.from_pretrained(folder, **common)
+        with _blamed(folder, name):
+            config = AutoConfig.from_pretrained(folder, **common)
         common["config"] = config
         if getattr(config, "is_encoder_decoder", False):
             raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
@@ -109,10 +128,18 @@ def load_model(
             # Else newer ones keep weights packed, and fetch programs from the hub to multiply with them.
             common["quantization_config"] = gguf_settings(dequantize=True)
         common |= loading or {}
-        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **dtype, **common)
+        with _blamed(folder, name):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named, and refused below, where it would print a table of them
+                **dtype,
+                **common,
+            )
     _require_complete(info, name)
     _require_all_layers(info, {key for key, _ in model.named_parameters()}, name)
     loaded: nn.Module = model.eval()
+    require_finite(loaded, name)
     for parameter in loaded.parameters():
         parameter.requires_grad_(False)
     return loaded
@@ -139,9 +166,56 @@ def translated(name: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise ran_out(name) from error
-        why = " ".join(str(error).split())
-        why = why if len(why) <= 300 else f"{why[:300]} ..."
-        raise LabError(f"{name} cannot be opened.", f"{type(error).__name__}: {why}") from error
+        raise LabError(
+            f"{name} cannot be opened.",
+            f"Its files are refused: {brief(error)}",
+            "Take another copy of it, or one that transformers opens.",
+        ) from error
+
+
+@contextlib.contextmanager
+def _blamed(folder: Path, name: str) -> Iterator[None]:
+    """While it lasts, what transformers refuses is said by the setting that it is about, where one is clearly wrong."""
+    try:
+        yield
+    except Exception as error:
+        settings = read_json(folder / CONFIG_FILE) or {}
+        field = _FIELD.search(str(error))
+        value = settings.get(field[1], "nothing") if field else None
+        why = f"Its {CONFIG_FILE} says {field[1]} = {value!r:.60}, which it cannot be." if field else _wrong(settings)
+        if why:
+            raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS) from error
+        if (folder / _GENERATION_FILE).is_file() and read_json(folder / _GENERATION_FILE) is None:
+            raise LabError(f"{name} cannot be opened.", f"Its {_GENERATION_FILE} is damaged.", "Remove it.") from error
+        raise
+
+
+def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False) -> str:
+    """What is wrong with the sizes in a model's settings, in a sentence; empty where nothing is.
+
+    only_whole: of what is no whole number nothing is said, since some families have lists there.
+    """
+    found: dict[str, int] = {}
+    for names in _SIZES:
+        key = next((name for name in names if settings.get(name) is not None), None)
+        if key is None:
+            continue
+        value = settings[key]
+        if type(value) is not int:
+            if only_whole:
+                continue
+            return f"Its {CONFIG_FILE} says {key} = {value!r:.60}, which is no whole number."
+        if not 1 <= value < 1 << 31:
+            return f"Its {CONFIG_FILE} says {key} = {value:,}, which no model has."
+        found[names[0]] = value
+    width, heads, kv_heads = (found.get(name, 0) for name in ("hidden_size", "num_attention_heads", _KV_HEADS))
+    if only_whole or not heads:
+        return ""
+    if "head_dim" not in found and width % heads:
+        return f"Its {CONFIG_FILE} says a width of {width} in {heads} heads, which do not divide it."
+    if kv_heads and heads % kv_heads:
+        return f"Its {CONFIG_FILE} says {heads} heads that share {kv_heads} keys and values, which do not divide them."
+    return ""
 
 
 def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
@@ -150,6 +224,8 @@ def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
         raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
     from transformers import CONFIG_MAPPING
 
+    if why := _wrong({key: value for key, value in settings.items() if key not in _MAY_BE_NONE}, only_whole=True):
+        raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS)
     family = settings.get("model_type")
     if not isinstance(family, str) or family not in CONFIG_MAPPING:
         if settings.get("auto_map"):

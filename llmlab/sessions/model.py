@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from llmlab.errors import LabError
 from llmlab.gpt.model import GPT
 from llmlab.inspection.anatomy import Anatomy, anatomy_of
 
@@ -77,3 +79,19 @@ class OpenModel:
             flat = weight.detach().cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def require_finite(model: nn.Module, name: str) -> None:
+    """LabError when a weight is NaN or infinite: so would be everything that is computed with it.
+
+    Packed weights of a quantized model are whole numbers, and left out.
+    """
+    for key, parameter in model.named_parameters():
+        weight = parameter.detach()
+        # A sum is finite only where each number is; only one that overflowed has to be looked at more closely.
+        if weight.is_floating_point() and not math.isfinite(weight.sum()) and not torch.isfinite(weight).all():
+            raise LabError(
+                f"{name} cannot be used.",
+                f"Its weight {key} holds numbers that are not finite, and so would be all that is computed with it.",
+                "Take another copy or an earlier checkpoint: the file is damaged, or its training diverged.",
+            )

@@ -12,7 +12,7 @@ from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import Checkpoint, select, verify
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.memory import require_memory
-from llmlab.sessions.model import OpenModel
+from llmlab.sessions.model import OpenModel, require_finite
 from llmlab.sessions.reference import SavedRun, is_task, is_tuned
 from llmlab.settings import ModelSettings, PretrainSettings
 from llmlab.training.state import load_weights
@@ -88,6 +88,7 @@ def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress =
     progress("Loading the weights", 1, 3)
     model = GPT(settings, vocab_size)
     load_weights(checkpoint.path, model)
+    require_finite(model, f"{run.id}@{checkpoint.step}")
     progress("Loading the weights", 3, 3)
     return model.eval()
 
