@@ -150,6 +150,9 @@ class ParametersDock(AskingDock):
         places = np.arange(1, len(values) + 1, dtype=np.float64)
         self.spectrum.show()
         self.spectrum.show_lines([Line(name, places, values)])
+        notes = archive.metadata.notes  # of a large matrix: that only its first singular values are there
+        self.note.setText(" ".join(notes))
+        self.note.setVisible(bool(notes))
 
     def _fill_list(self, archive: Archive) -> None:
         self.list.clear()

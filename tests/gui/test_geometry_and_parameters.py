@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from llmlab.errors import LabError
+from llmlab.inspection.archive import Archive
 from llmlab_gui.docks.geometry import GeometryDock
 from llmlab_gui.docks.parameters import LAYERS as BY_LAYER
 from llmlab_gui.docks.parameters import NEURONS, TENSORS, ParametersDock
@@ -116,6 +117,26 @@ def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, pa
     parameters.view.setCurrentIndex(NEURONS)
     assert parameters.chart.line("dead on this prompt").y == pytest.approx(archive["neurons/dead"], rel=1e-6)
     assert "never above zero" in parameters.note.text()
+
+
+def test_that_only_the_first_singular_values_of_a_large_matrix_are_shown_is_said(
+    qtbot: QtBot, parameters: ParametersDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = parameters.session.ask
+
+    def ask(kind: str, values: Mapping[str, Any], take: Callable[[Archive], None], *rest: Any) -> None:
+        def noted(archive: Archive) -> None:
+            archive.metadata.notes.append("wte.weight is large: its first 8 singular values.")
+            take(archive)
+
+        plain(kind, values, noted, *rest)
+
+    monkeypatch.setattr(parameters.session, "ask", ask)
+    parameters.view.setCurrentIndex(TENSORS)
+    parameters.list.topLevelItem(0).setSelected(True)
+    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=30_000)
+    assert parameters.note.text() == "wte.weight is large: its first 8 singular values."
+    assert parameters.note.isVisible()
 
 
 def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:
