@@ -192,6 +192,17 @@ class Lab(QObject):
         """Lets go of a run that is about to be deleted."""
         self._take_rows([row for row in self.runs() if row.id != run_id])
 
+    def take_renamed(self, run_id: str, run: RunFolder) -> None:
+        """A run has another name now; it stays current and shown."""
+        renamed = run.full_name
+        current, shown = self._current, [renamed if shown == run_id else shown for shown in self._overlaid]
+        self.forget(run_id)
+        self._insert(RunRow(run, run.info(), run.status()))
+        self.set_shown(shown)
+        if current == run_id:
+            self.set_current(renamed)
+        self.refresh()
+
     # Requests of one dock to another ---------------------------------------------------------------------------
 
     def open_concept(self, page: str) -> None:

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.errors import LabError
+from llmlab.upkeep import move_to_trash
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv
@@ -36,7 +37,6 @@ from llmlab_gui.docks.experiment_tables import (
     select_row,
     selected_key,
 )
-from llmlab_gui.docks.runs import move_to_trash
 from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.saving import ask_where

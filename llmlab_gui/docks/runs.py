@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QFile, QPoint, QSortFilterProxyModel, Qt, QTimer, QUrl
+from PySide6.QtCore import QPoint, QSortFilterProxyModel, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
+    QInputDialog,
     QLineEdit,
     QMenu,
     QMessageBox,
@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.errors import LabError
 from llmlab.papers.settings import TaskSettings
+from llmlab.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
+# Of what else rests on runs that are to be deleted: more than these fill the question.
+_MOST_RESTING = 8
 _WIDTHS = (7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
@@ -110,21 +113,36 @@ class RunsDock(LabDock):
             return
         if not rows or not self.confirm_deletion(rows, for_good=False):
             return
-        kept = [row for row in rows if not move_to_trash(row.run.path)]
-        gone = [row for row in rows if row not in kept]
-        if kept and self.confirm_deletion(kept, for_good=True):
-            gone += [row for row in kept if self._delete_for_good(row)]
-        for row in gone:
-            self.lab.forget(row.id)
+        try:
+            kept = [row for row in rows if not self._delete(row)]
+            if kept and self.confirm_deletion(kept, for_good=True):
+                for row in kept:
+                    self._delete(row, for_good=True)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
         self.lab.refresh()
 
-    def _delete_for_good(self, row: RunRow) -> bool:
+    def _delete(self, row: RunRow, *, for_good: bool = False) -> bool:
+        gone = delete_run(row.run, for_good=for_good)
+        if gone:
+            self.lab.forget(row.id)
+        return gone
+
+    def rename(self, row: RunRow) -> None:
+        """Asks for another name, and gives it to the run and to all that names it."""
+        new = self.ask_name(row)
+        if not new or new == row.run.id:
+            return
         try:
-            shutil.rmtree(row.run.path)
-        except OSError as error:
-            self.lab.error_raised.emit(LabError(f"{row.name} could not be deleted.", str(error)))
-            return False
-        return True
+            self.lab.take_renamed(row.id, rename_run(row.run, new))
+            self.lab.said.emit(f"{row.name} is {new} now.")
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+
+    def ask_name(self, row: RunRow) -> str:
+        """The name that was typed; "" for none."""
+        name, agreed = QInputDialog.getText(self, "Rename", f"New name of {row.name}:", text=row.run.id)
+        return name.strip() if agreed else ""
 
     def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
         """The question before runs are deleted. for_good: there is no trash that could hold them."""
@@ -135,7 +153,10 @@ class RunsDock(LabDock):
         box.setWindowTitle("Delete")
         box.setText(f"Delete {what} for good?" if for_good else f"Move {what} to the trash?")
         reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
-        box.setInformativeText(f"{names}, with all checkpoints.{reason}")
+        rests = [sentence for row in rows for sentence in what_rests_on(row.run)] if not for_good else []
+        more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
+        told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
+        box.setInformativeText(f"{names}, with all checkpoints.{reason}{told}")
         words = "Delete for good" if for_good else "Move to trash"
         delete = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
         box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
@@ -156,6 +177,7 @@ class RunsDock(LabDock):
             ("again", "Set up another like it", self._set_up_again),
             ("folder", "Open its folder", self._open_folder),
             ("copy", "Copy its id", self._copy_id),
+            ("rename", "Rename…", lambda: self.rename(self.chosen()[0])),
             ("delete", "Delete…", lambda: self.delete(self.chosen())),
         ):
             action = QAction(text, self)
@@ -214,10 +236,11 @@ class RunsDock(LabDock):
         self.model.repaint_all()
 
     def _open_chosen(self) -> None:
-        index = self.table.currentIndex()
-        run_id = index.data(ID_ROLE) if index.isValid() else ""
-        if run_id and self.lab.row(run_id) is not None:
-            self.lab.set_current(run_id)
+        """The run of the selection that the keyboard is at."""
+        ids = [row.id for row in self.chosen()]
+        at = self.table.currentIndex().siblingAtColumn(NAME).data(ID_ROLE)
+        if ids:
+            self.lab.set_current(at if at in ids else ids[0])
 
     def _toggle_overlay(self, run_id: str, on: bool) -> None:
         current = self.lab.current()
@@ -249,17 +272,20 @@ class RunsDock(LabDock):
         actions["pause"].setEnabled(state == "running")
         actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))
+        actions["rename"].setEnabled(one is not None and not one.status.live)
         actions["delete"].setEnabled(not any(row.status.live for row in rows))
         shown = self.lab.shown()
         all_shown = all(row.id in shown for row in rows)
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
         menu = QMenu(self.table)
         for name, action in actions.items():
-            if name in ("pause", "branch", "folder", "delete"):
+            if name in ("pause", "branch", "folder", "rename"):
                 menu.addSeparator()
             menu.addAction(action)
         menu.exec(self.table.viewport().mapToGlobal(point))
         menu.deleteLater()
+        for action in actions.values():  # by their keys they are had without a menu: what cannot be is then said
+            action.setEnabled(True)
 
     def _first_id(self) -> str:
         rows = self.chosen()
@@ -293,9 +319,3 @@ class RunsDock(LabDock):
                 self.export(path)
             except LabError as error:
                 self.lab.error_raised.emit(error)
-
-
-def move_to_trash(path: Path) -> bool:
-    """Whether the system's trash took it. Not every system and not every disk has one."""
-    result = QFile.moveToTrash(str(path))  # PySide gives (done, where it went)
-    return bool(result[0] if isinstance(result, tuple) else result)

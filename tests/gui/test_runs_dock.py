@@ -10,11 +10,12 @@ from pathlib import Path, PurePath
 
 import pytest
 from fakes import FakeRun
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
+from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
+from llmlab import upkeep
 from llmlab.runs.registry import list_runs
-from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
@@ -155,7 +156,7 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
         path.rename(tmp_path / "trash")
         return True
 
-    monkeypatch.setattr(runs_dock, "move_to_trash", trash)
+    monkeypatch.setattr(upkeep, "move_to_trash", trash)
     row = lab.row("pretraining/second")
     assert row is not None
     lab.set_current("pretraining/second")
@@ -175,7 +176,7 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
 def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
     dock: RunsDock, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch, agreed: bool
 ) -> None:
-    monkeypatch.setattr(runs_dock, "move_to_trash", lambda path: False)
+    monkeypatch.setattr(upkeep, "move_to_trash", lambda path: False)
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: agreed or not for_good)
     row = lab.row("pretraining/second")
     assert row is not None
@@ -237,10 +238,52 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
         path.rename(tmp_path / "trash")
         return True
 
-    monkeypatch.setattr(runs_dock, "move_to_trash", trash)
+    monkeypatch.setattr(upkeep, "move_to_trash", trash)
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
     dock.delete(chosen)
     assert [run.id for run in list_runs(outputs)] == ["bar"]
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"], timeout=WAIT)
     lab.shutdown()
+
+
+def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.set_current("pretraining/second")
+    lab.set_shown(["pretraining/first"])
+    for name, new in (("second", "winner"), ("first", "loser")):
+        row = lab.row(f"pretraining/{name}")
+        assert row is not None
+        monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
+        dock.rename(row)
+    assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
+    assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
+    with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+        lab.refresh()
+    assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
+
+
+def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then(
+    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: asked.extend(row.run.id for row in rows))
+    monkeypatch.setattr(QMenu, "exec", lambda *_: None)
+    dock.table.selectRow(shown_ids(dock).index("third"))  # live
+    dock._open_menu(QPoint())
+    dock.table.selectRow(shown_ids(dock).index("second"))
+    dock._actions["delete"].trigger()
+    assert asked == ["second"]
+
+
+def test_open_acts_on_the_row_that_is_selected(dock: RunsDock, lab: Lab) -> None:
+    places = shown_ids(dock)
+    dock.table.selectRow(places.index("second"))
+    at = dock.proxy.index(places.index("first"), NAME)
+    dock.table.selectionModel().setCurrentIndex(at, QItemSelectionModel.SelectionFlag.NoUpdate)
+    dock._actions["open"].trigger()
+    current = lab.current()
+    assert current is not None
+    assert current.run.id == "second"
