@@ -16,6 +16,7 @@ from pytestqt.qtbot import QtBot
 
 from llmlab import upkeep
 from llmlab.runs.registry import list_runs
+from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
@@ -265,12 +266,19 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
 
 
+class ClosedMenu(QMenu):
+    """A menu that was left without a choice."""
+
+    def exec(self, *_: object) -> None:  # type: ignore[override]
+        pass
+
+
 def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then(
     dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: asked.extend(row.run.id for row in rows))
-    monkeypatch.setattr(QMenu, "exec", lambda *_: None)
+    monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
     dock.table.selectRow(shown_ids(dock).index("third"))  # live
     dock._open_menu(QPoint())
     dock.table.selectRow(shown_ids(dock).index("second"))
