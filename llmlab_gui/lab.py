@@ -14,6 +14,7 @@ from llmlab.config import to_mapping
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
 from llmlab.runs.overview import Overview
+from llmlab.runs.worker_process import gone
 from llmlab.settings import PretrainSettings
 from llmlab.training.events import Event
 from llmlab_gui.charts.redraw import RedrawTimer
@@ -259,6 +260,9 @@ class Lab(QObject):
         for run_id, row in self._rows.items():
             if run_id in known:
                 self._tell_end(known[run_id].status, row)
+        for run_id, row in known.items():
+            if run_id not in self._rows and row.status.live and not row.run.path.is_dir():
+                self.error_raised.emit(gone(row.run))
         first, self.looked = not self.looked, True
         if self._current and self._current not in self._rows:
             self._by_hand = False

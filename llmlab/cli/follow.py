@@ -22,6 +22,7 @@ from llmlab.runs.folder import SILENT, RunFolder
 from llmlab.runs.follow import EventFollower
 from llmlab.runs.launcher import start_worker
 from llmlab.runs.worker_folder import WorkerFolder
+from llmlab.runs.worker_process import gone
 from llmlab.training import requests
 from llmlab.training.events import FINAL_EVENTS, Event, Failed
 
@@ -161,6 +162,8 @@ class _Following:
 
     def _death(self) -> LabError:
         """Why the worker went without a last event, as far as it said."""
+        if not self._run.path.is_dir():
+            return gone(self._run)
         error = self._run.recorded_status().error
         if error is not None:
             return LabError(error.get("what", ""), error.get("why", ""), error.get("do", ""))
@@ -190,8 +193,8 @@ def ask_to_stop(folder: WorkerFolder, worker: subprocess.Popen[bytes], number: i
 def _settle(run: RunFolder) -> None:
     """A run whose worker went before it took over would look queued for a while: says that it is stopped."""
     status = run.recorded_status()
-    if status.state == "queued" and status.pid is None:
-        run.write_status(replace(status, state="stopped"))
+    if run.path.is_dir() and status.state == "queued" and not run.has_worker(status):
+        run.write_status(replace(status, state="stopped", pid=None, pid_start=None))
 
 
 def _wait(worker: subprocess.Popen[bytes]) -> None:

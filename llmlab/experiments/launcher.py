@@ -80,16 +80,19 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
     follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
     window). Raises LabError when a worker is already there.
     """
-    status = folder.recorded_status()
-    if status.live and folder.has_worker(status):
-        raise LabError(
-            f"{folder.id} is already running.",
-            f"Process {status.pid} is at it.",
-            f"Watch it in the window, or stop it first: {folder.cancel_command}",
-        )
-    requests.clear(folder.requests)
-    status = replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
-    return launch(folder.worker, folder, status, {}, die_with_parent=follow_parent)
+
+    def begin() -> ExperimentStatus:
+        status = folder.recorded_status()
+        if status.live and folder.has_worker(status):
+            raise LabError(
+                f"{folder.id} is already running.",
+                f"Process {status.pid} is at it.",
+                f"Watch it in the window, or stop it first: {folder.cancel_command}",
+            )
+        requests.clear(folder.requests)
+        return replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
+
+    return launch(folder.worker, folder, begin, {}, die_with_parent=follow_parent)
 
 
 def stop_experiment(folder: ExperimentFolder) -> None:

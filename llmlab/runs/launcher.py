@@ -260,15 +260,19 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
     window). Raises LabError when a worker is already there.
     """
-    status = run.recorded_status()
-    if status.live and run.has_worker(status):
-        raise LabError(
-            f"{run.id} is already being trained.",
-            f"Process {status.pid} holds it.",
-            "Watch it in the window, or stop it first: llmlab-run request RUN stop",
-        )
-    if status.attempt:  # an earlier worker may have left requests that nobody means any more
-        requests.clear(run.requests)
+
+    def begin() -> RunStatus:
+        status = run.recorded_status()
+        if status.live and run.has_worker(status):
+            raise LabError(
+                f"{run.id} is already being trained.",
+                f"Process {status.pid} holds it.",
+                f"Watch it in the window, or stop it first: llmlab-run request {run.id} stop",
+            )
+        if status.attempt:  # an earlier worker may have left requests that nobody means any more
+            requests.clear(run.requests)
+        return replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
+
     environment = {}
     if sys.platform == "linux":
         earlier = os.environ.get("GLIBC_TUNABLES")
@@ -277,8 +281,7 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     # holds it while the one it waits for cannot run: steps became 10-30 times slower than with threads that sleep
     # at once. A short spin costs next to nothing on a quiet machine, and keeps nearly all of that on a busy one.
     environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
-    status = replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
-    return launch("llmlab.runs.worker", run, status, environment, die_with_parent=follow_parent)
+    return launch("llmlab.runs.worker", run, begin, environment, die_with_parent=follow_parent)
 
 
 def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:

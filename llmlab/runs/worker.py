@@ -30,7 +30,7 @@ from llmlab.papers.settings import TaskSettings
 from llmlab.runs import checkpoints
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.room import ran_out, require_room
-from llmlab.runs.worker_process import listen_to_sigterm, log, work_as
+from llmlab.runs.worker_process import gone, listen_to_sigterm, log, work_as
 from llmlab.sessions.memory import available_bytes
 from llmlab.settings import PretrainSettings
 from llmlab.training.control import Control, disk_advice
@@ -111,6 +111,8 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
     try:
         _train(run, info, recorder, control)
     except Exception as error:
+        if not run.path.is_dir():  # nothing can be recorded, and nothing is to be made again
+            raise gone(run) from error
         failure = explain(error, info.settings, run.outputs)
         _record_failure(run, info, recorder, failure)
         log(traceback.format_exc())

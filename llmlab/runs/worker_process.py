@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import select
 import signal
@@ -19,9 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llmlab.errors import LabError
 from llmlab.runs.parent import follow_parent
-from llmlab.runs.worker_folder import WorkerFolder
+from llmlab.runs.worker_folder import WorkerFolder, process_start
 
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
 _LISTEN_SECONDS = 0.1
@@ -29,28 +32,60 @@ _AFTER_SECONDS = 1.0
 
 
 def launch(
-    module: str, folder: WorkerFolder, status: Any, environment: Mapping[str, str], *, die_with_parent: bool
+    module: str,
+    folder: WorkerFolder,
+    begin: Callable[[], Any],
+    environment: Mapping[str, str],
+    *,
+    die_with_parent: bool,
 ) -> subprocess.Popen[bytes]:
-    """Writes `status`, then starts `python -m module FOLDER`, its output in worker.log.
+    """Starts `python -m module FOLDER`, its output in worker.log, unless a process works there or is about to.
 
+    begin: the status to start with; raises when someone is there already. It is asked again, and the process named
+    in status.json, under the folder's lock: of two that launch at once, the second finds the process of the first.
     die_with_parent: it dies with this process; otherwise it outlives it. LabError when it cannot be started.
     """
+    import filelock  # seldom needed, and 25 ms of every start
+
+    if not folder.path.is_dir():  # the lock would make it again
+        raise gone(folder)
+    begin()  # before the lock is waited for: a worker that lives holds it
+    try:
+        with folder.held():
+            return _launch(module, folder, begin(), environment, die_with_parent)
+    except filelock.Timeout as error:
+        raise LabError(
+            f"{folder.id} is being worked at already.", "Another process holds it.", "Wait until it has ended."
+        ) from error
+    except OSError as error:
+        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+
+
+def _launch(
+    module: str, folder: WorkerFolder, status: Any, environment: Mapping[str, str], die_with_parent: bool
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module, str(folder.path)]
     if die_with_parent:
         command += ["--follow-parent", str(os.getpid())]
-    try:
-        folder.write_status(status)
-        with folder.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
-            )
-    except OSError as error:
-        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+    folder.write_status(status)
+    with folder.log.open("ab") as log:
+        worker = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
+        )
+    with contextlib.suppress(psutil.Error):  # it has ended already
+        folder.write_status(dataclasses.replace(status, pid=worker.pid, pid_start=process_start(worker.pid)))
+    return worker
+
+
+def gone(folder: WorkerFolder) -> LabError:
+    """What is to be said when a folder was taken away."""
+    why = f"{folder.path} was deleted or moved."
+    return LabError(f"The folder of {folder.id} is gone.", why, "Put it back where it was, or start anew.")
 
 
 def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence[str] | None) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from llmlab.errors import LabError
 from llmlab.files import is_disk_full
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.worker_process import gone
 from llmlab.training import requests
 from llmlab.training.events import Event, Paused, Resumed, Warned
 from llmlab.training.inspections import answer_request
@@ -87,7 +88,7 @@ class Control:
                 self._waiting = requests.take(self._run.requests)
                 if not self._waiting:
                     if not self._run.path.is_dir():
-                        raise LabError(f"The folder of {self._run.id} is gone.", "It was deleted or moved.")
+                        raise gone(self._run)
                     time.sleep(_POLL_SECONDS)
                     continue
             request = self._waiting.pop(0)

@@ -38,6 +38,7 @@ class ExperimentController(QObject):
         self._outputs, self._source = outputs, source
         self._background = Background(self)
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
+        self._attempts: dict[Path, int] = {}  # that there had been when each was started
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self._tick)
@@ -87,13 +88,14 @@ class ExperimentController(QObject):
         self._workers.clear()
 
     def _launch(self, make: Callable[[], ExperimentFolder], words: str) -> None:
-        def work() -> tuple[ExperimentFolder, subprocess.Popen[bytes]]:
+        def work() -> tuple[ExperimentFolder, subprocess.Popen[bytes], int]:
             folder = make()
-            return folder, start_experiment(folder)
+            attempt = folder.recorded_status().attempt
+            return folder, start_experiment(folder), attempt
 
-        def done(result: tuple[ExperimentFolder, subprocess.Popen[bytes]]) -> None:
-            folder, worker = result
-            self._workers[folder.path] = worker
+        def done(result: tuple[ExperimentFolder, subprocess.Popen[bytes], int]) -> None:
+            folder, worker, attempt = result
+            self._workers[folder.path], self._attempts[folder.path] = worker, attempt
             self._timer.start()
             self.started.emit(folder.id)
             self.said.emit(f"{folder.id} {words}.")
@@ -110,9 +112,9 @@ class ExperimentController(QObject):
             self._timer.stop()
 
     def _ended(self, folder: ExperimentFolder, code: int) -> None:
-        """A worker that died before it could say anything left no process id; say it in its place."""
+        """A worker that died before it could say anything left the status of its launch; say it in its place."""
         status = folder.recorded_status()
-        if not (status.live and status.pid is None) or not folder.path.is_dir():
+        if not status.live or status.attempt > self._attempts.pop(folder.path, 0) or not folder.path.is_dir():
             return
         error = LabError(
             f"The worker of {folder.id} ended before it began.",

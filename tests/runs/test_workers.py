@@ -6,8 +6,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +32,7 @@ from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.launcher import request, start_worker
 from llmlab.runs.worker_folder import process_alive, process_start
 from llmlab.training import requests
-from llmlab.training.loop import Trainer
+from llmlab.training.loop import FromScratch, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +322,43 @@ def test_what_is_predicted_while_a_worker_begins_stays(outputs: Path) -> None:
         train_here(run)
     assert [one["quantity"] for one in run.info().predictions] == ["val_loss"]
     assert run.info().threads
+
+
+def test_of_two_that_start_a_run_at_once_one_is_told_that_it_is_being_trained(run: RunFolder) -> None:
+    together = threading.Barrier(2)
+
+    def start() -> object:
+        together.wait()
+        try:
+            return start_worker(run)
+        except LabError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [started.result() for started in [pool.submit(start), pool.submit(start)]]
+    (worker,) = [one for one in outcomes if isinstance(one, subprocess.Popen)]
+    try:
+        (refused,) = [one for one in outcomes if isinstance(one, LabError)]
+        assert refused.what == "run is already being trained."
+        assert refused.why == f"Process {worker.pid} holds it."
+        assert "llmlab-run request run stop" in refused.do
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_folder_that_is_deleted_while_it_trains_is_said_to_be_gone_and_not_made_again(run: RunFolder) -> None:
+    plain = FromScratch.optimizer_step
+
+    def step(self: FromScratch) -> object:
+        if self.progress.step == 8:
+            shutil.rmtree(run.path)
+        return plain(self)
+
+    is_gone = r"The folder of run is gone\. .* was deleted or moved\."
+    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(LabError, match=is_gone):
+        train_here(run)
+    assert not run.path.exists()
+    with pytest.raises(LabError, match=is_gone):
+        start_worker(run)
+    assert not run.path.exists()
