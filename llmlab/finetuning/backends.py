@@ -35,9 +35,10 @@ from llmlab.gpt.model import GPT
 from llmlab.inspection.modules import base_model
 from llmlab.progress import Progress
 from llmlab.runs.room import need_of, require_room
-from llmlab.sessions.hf_tokenizer import IdTokenizer, has_tokenizer, load_tokenizer
+from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.sessions.hf_tokenizer import IdTokenizer, has_tokenizer
 from llmlab.sessions.hub import hub_snapshot
-from llmlab.sessions.huggingface import translated
+from llmlab.sessions.huggingface import open_folder, translated
 from llmlab.sessions.model import OpenModel, TextTokenizer
 from llmlab.sessions.open import open_model
 from llmlab.sessions.reference import HubModel, LiveRun, ModelFolder, Reference, parse
@@ -248,12 +249,26 @@ def _with_unsloth(named: Reference, settings: FinetuneSettings, progress: Progre
             "Set model.backend=peft.",
         )
     folder, name = in_folder
-    tokenizer = load_tokenizer(folder, name)
+    tokenizer = _require_openable(folder, name, progress)
     with translated(name):
         model = open_with_unsloth(folder, settings, seed)
     plain = base_model(model)
     targets = [path for path, module in plain.named_modules() if _is_peft_layer(module)]
     return _prepared(model, str(named), tokenizer, _adapter_config(plain, targets, settings.lora, str(named)), True)
+
+
+def _require_openable(folder: Path, name: str, progress: Progress) -> TextTokenizer:
+    """Holds a folder that another library will open to the checks of `open_folder`; no weights are taken into memory.
+
+    LabError as there, and for an adapter in it, which such a library would follow to a base that nobody named.
+    """
+    if (folder / ADAPTER_FILE).is_file():
+        raise LabError(
+            f"{name} cannot be fine-tuned by Unsloth.",
+            f"It holds an adapter ({ADAPTER_FILE}), which Unsloth would open on the base that its settings name.",
+            "Name the base itself, or set model.backend=peft and name BASE+ADAPTER.",
+        )
+    return open_folder(folder, str(folder), progress, name=name, loading={"device_map": "meta"}).tokenizer
 
 
 def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, base: str) -> dict[str, Any]:

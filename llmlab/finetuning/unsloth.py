@@ -53,7 +53,10 @@ def require_unsloth() -> None:
 
 
 def open_with_unsloth(folder: Path, settings: FinetuneSettings, seed: int) -> nn.Module:
-    """A Hugging Face folder on the CUDA device, with adapters inserted."""
+    """A Hugging Face folder, whose checks are the caller's, on the CUDA device, with adapters inserted.
+
+    Unsloth itself is told to run no code of the model and to read no pickles.
+    """
     _ask_for_logits()
     from unsloth import FastLanguageModel
 
@@ -62,6 +65,8 @@ def open_with_unsloth(folder: Path, settings: FinetuneSettings, seed: int) -> nn
         max_seq_length=settings.data.max_length,
         load_in_4bit=settings.model.method == QLORA,
         local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
     )
     lora = settings.lora
     targets = [name for part, names in _LAYERS.items() if lora.targets in (ALL, part) for name in names]
