@@ -24,7 +24,7 @@ from llmlab.records import to_plain
 from llmlab.runs.registry import resolve_run
 
 _DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
-experiment or check has finished.
+experiment or check has finished. What was edited or taken out since it was sealed is altered, and counts as a miss.
 
   list                          the same
   show ID                       one entry: scores, surprise, what was learned
