@@ -173,7 +173,7 @@ def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> 
     for arm, read in zip(gathered.arms, (500_000, 10_000), strict=True):
         history = gathered.histories[arm.name]
         assert history.started is not None
-        history.started = replace(history.started, train_tokens=read)
+        history.workers = [replace(history.started, train_tokens=read)]
     findings = {finding.name: finding.value for finding in analyse(gathered)[1]}
     assert findings["repetitions"] == gathered.histories[gathered.arms[1].name].column("tokens")[-1] / 10_000
 
