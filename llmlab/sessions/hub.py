@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llmlab.errors import Cancelled, LabError
 from llmlab.progress import Progress, quiet
-from llmlab.sessions.available import CONFIG_FILE, cached_models, hub_folder
+from llmlab.sessions.available import CONFIG_FILE, cached_models, hub_folder, other_revision
 from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.huggingface import open_folder
 from llmlab.sessions.memory import gigabytes
@@ -20,17 +20,33 @@ _WANTED = (".safetensors", ".json", ".txt", ".jinja", "tokenizer.model", "spiece
 _SECONDS = 10.0  # until a hub that does not answer is given up
 
 
-def open_hub(name: str, progress: Progress = quiet) -> OpenModel:
-    """A model of the hub by its name. LabError when it is not cached and cannot be downloaded."""
-    return open_folder(hub_snapshot(name, progress), name, progress, name=name)
+def open_hub(name: str, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+    """A model of the hub by its name; one that is not of the newest revision known here says so in its own name.
+
+    with_bytes: memory that is needed besides, for an adapter. LabError as `hub_snapshot` and `open_folder`.
+    """
+    folder = hub_snapshot(name, progress)
+    revision = other_revision(folder)
+    shown = f"{name} (revision {revision})" if revision else name
+    return open_folder(folder, name, progress, name=shown, with_bytes=with_bytes)
 
 
 def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
-    """The folder with its files: cached ones as they are, else the newest of the hub, downloaded file by file."""
+    """The folder with its files: cached ones as they are, else the newest of the hub, downloaded file by file.
+
+    Where refs/main names a revision without weights, those are fetched; another one that is here whole is opened where
+    that cannot be. LabError when it is not cached and cannot be downloaded.
+    """
     cached = cached_models().get(name)
-    if cached is not None and _is_complete(cached, name):
-        return cached
-    return _downloaded(name, _WANTED, progress)
+    here = cached if cached is not None and _is_complete(cached, name) else None
+    if here is not None and (_offline() or other_revision(here) is None):
+        return here
+    try:
+        return _downloaded(name, _WANTED, progress)
+    except LabError:
+        if here is not None:
+            return here
+        raise
 
 
 def hub_settings(name: str, progress: Progress = quiet) -> Path:

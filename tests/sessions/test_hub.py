@@ -17,6 +17,7 @@ import tiny_models
 
 import llmlab
 from llmlab.errors import LabError
+from llmlab.sessions.available import available_models
 from llmlab.sessions.open import open_model
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
@@ -164,3 +165,41 @@ def test_offline_the_hub_is_not_asked(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(LabError, match=r"The hub is not asked, since HF_HUB_OFFLINE is set\."):
         open_model(NAME, tmp_path)
+
+
+def _cached(folder: Path, home: Path, revision: str, *files: str) -> Path:
+    """A snapshot in a cache as huggingface_hub lays it out: links into blobs."""
+    repository = home / "hub" / f"models--{NAME.replace('/', '--')}"
+    snapshot = repository / "snapshots" / revision
+    for place in (snapshot, repository / "blobs", repository / "refs"):
+        place.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        blob = repository / "blobs" / hashlib.sha256(f"{revision} {name}".encode()).hexdigest()
+        blob.write_bytes((folder / name).read_bytes())
+        (snapshot / name).symlink_to(os.path.relpath(blob, snapshot))
+    (repository / "refs" / "main").write_text(revision)
+    return snapshot
+
+
+def test_weights_of_another_revision_than_main_are_opened_and_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    files = [file.name for file in folder.iterdir() if file.suffix in (".json", ".safetensors")]
+    settings = [name for name in files if name.endswith(".json")]
+    first, whole, newest = ("1" * 40, "2" * 40, "3" * 40)
+    _cached(folder, home, first, *files)
+    broken = (_cached(folder, home, whole, *files) / "model.safetensors").resolve()
+    os.utime(home / "hub" / "models--maker--tiny" / "snapshots" / first, (1e9, 1e9))
+    expected = open_model(str(folder), tmp_path).weights_sha256
+    assert open_model(NAME, tmp_path).name == NAME  # of main itself nothing needs to be said
+    _cached(folder, home, newest, *settings)  # as after a look at the tokenizer of a newer revision
+    opened = open_model(NAME, tmp_path)
+    assert (opened.reference, opened.name) == (NAME, f"{NAME} (revision {whole[:7]})")
+    assert opened.weights_sha256 == expected
+    (listed,) = [model for model in available_models(tmp_path) if model.reference == NAME]
+    assert listed.detail.endswith(f"revision {whole[:7]}")
+    broken.unlink()  # a download that was broken off
+    assert open_model(NAME, tmp_path).name == f"{NAME} (revision {first[:7]})"
