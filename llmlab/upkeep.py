@@ -22,7 +22,7 @@ from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.notebook import Notebook
 from llmlab.papers.checks import list_checks
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
-from llmlab.runs.launcher import require_free, require_name
+from llmlab.runs.launcher import claim_name, require_name
 from llmlab.runs.queue import RunQueue
 from llmlab.runs.registry import list_runs, short_name
 from llmlab.sessions.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
@@ -94,7 +94,7 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     require_name(new, "a run", 100)
     require_at_rest(run)
     renamed = RunFolder(run.path.with_name(new))
-    require_free(renamed)
+    claim_name(renamed)
     info, queue, book = run.info(), RunQueue(run.outputs), Notebook(run.outputs)
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
     # What names it is looked for before the name changes: afterwards none of it would lead here.

@@ -19,7 +19,7 @@ from llmlab.experiments.records import (
 from llmlab.files import new_folder
 from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
-from llmlab.runs.launcher import require_free
+from llmlab.runs.launcher import claim_name
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -45,7 +45,7 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             f"Choose another --name, or go on with it: {folder.resume_command}",
         )
     for arm in record.arms:
-        require_free(folder.run_of(arm, record.track))
+        claim_name(folder.run_of(arm, record.track))
     _require_text(record)
     record = replace(record, predictions=lock(folder.subject, record.predictions))
     try:

@@ -107,6 +107,7 @@ class RunInfo:
     settings: RunSettings
     preset: str = ""
     parent: dict[str, Any] | None = None
+    queued: str = ""  # id of the queue's item that it was made from
     watched: bool = False  # started by the window: leave it one core
     predictions: list[dict[str, Any]] = field(default_factory=list)
     code_version: str = ""

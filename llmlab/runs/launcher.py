@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from llmlab.notebook.quantities import RUN
 from llmlab.notebook.seals import seal_new
 from llmlab.papers.settings import TaskSettings
 from llmlab.paths import expanded
-from llmlab.runs.checkpoints import Checkpoint, copy_into, select, verify
+from llmlab.runs.checkpoints import Checkpoint, copy_into, list_checkpoints, select, unreadable, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
 from llmlab.runs.registry import namesakes
 from llmlab.runs.worker_process import launch
@@ -58,12 +59,13 @@ def create_run(
     parent: tuple[RunFolder, Checkpoint] | None = None,
     watched: bool = False,
     predictions: Sequence[Prediction | Mapping[str, Any]] = (),
+    queued: str = "",
 ) -> RunFolder:
     """A new run folder with run.json, state `queued`. No worker yet.
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
     branch begins from. watched: a window looks on, so the worker leaves one core to it. predictions: of the learner,
-    locked with this.
+    locked with this. queued: the id of the queue's item that it is made from.
     Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
     the folder cannot be made.
     """
@@ -86,11 +88,12 @@ def create_run(
         settings=settings,
         preset=preset,
         parent=origin,
+        queued=queued,
         watched=watched,
         predictions=lock(RUN, predictions),
         code_version=__version__,
     )
-    require_free(run)
+    claim_name(run)
     try:
         _make_folder(run, info, parent)
     except OSError as error:
@@ -111,14 +114,47 @@ def require_name(name: str, what: str, longest: int) -> None:
 
 
 def require_free(run: RunFolder) -> None:
-    """UsageError when a run of any track has that id already: an id alone should say which run is meant."""
+    """UsageError when a run of any track has that id already: an id alone should say which run is meant.
+
+    A run of that very folder that came to nothing does not hold the name: see `came_to_nothing`.
+    """
     for other in (run, *namesakes(run)):
-        if other.path.exists():
+        if other.path.exists() and not (other is run and came_to_nothing(run)):
             raise UsageError(
                 f"A run named {run.id!r} is already there.",
                 f"It is in {other.path}.",
                 f"Choose another name, or go on with it: llmlab-run resume {other.id}",
             )
+
+
+def claim_name(run: RunFolder) -> None:
+    """`require_free`, and takes away a run of that name that came to nothing: out of sight in one rename, then its
+    files. LabError when that is impossible."""
+    require_free(run)
+    if run.path.exists():
+        aside = run.path.with_name(f".tmp-{run.id}-{uuid.uuid4().hex[:8]}")
+        try:
+            os.rename(run.path, aside)
+        except OSError as error:
+            raise LabError(f"The failed run {run.id} could not be taken away.", f"{error}.") from error
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def came_to_nothing(run: RunFolder) -> bool:
+    """Whether a run failed, or never began, before its first step, with nothing saved of its own: its name can be used
+    again, and until then its log and its error can be read."""
+    if not run.run_json.is_file() or run.status().state not in ("failed", "interrupted"):
+        return False
+    saved = list_checkpoints(run.checkpoints)
+    if unreadable(run.checkpoints) or any(checkpoint.labels != ("branch",) for checkpoint in saved):
+        return False
+    try:
+        with run.events.open("rb") as file:
+            return not any(line.startswith(b'{"event": "step"') for line in file)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:

@@ -20,7 +20,7 @@ from llmlab.errors import LabError, UsageError
 from llmlab.files import read_json, write_json
 from llmlab.records import from_plain, require_time
 from llmlab.runs.folder import SETTINGS, RunFolder, RunSettings, track_of
-from llmlab.runs.launcher import create_run, free_name, lasting, require_name
+from llmlab.runs.launcher import create_run, free_name, require_name
 from llmlab.runs.registry import list_runs
 
 QUEUE_FORMAT = 1
@@ -137,7 +137,7 @@ class RunQueue:
         finds, and does not make again.
         """
         with self._locked():
-            state = self.read()
+            state = self._without_begun(self.read())
             item = state.item(item_id) if item_id else state.next
             if item is None or (not item_id and (state.paused or self.busy())):
                 return None
@@ -157,12 +157,21 @@ class RunQueue:
         """Whether a run of this outputs folder trains, waits in a pause, or is about to."""
         return any(run.status().live for run in list_runs(self._outputs))
 
+    def _without_begun(self, state: QueueState) -> QueueState:
+        """Without items whose run has begun: whoever made it was killed before the queue was written, and someone has
+        started the run since."""
+        begun = [item for item in state.items if (run := self._made_before(item)) and run.recorded_status().attempt]
+        if begun:
+            state = replace(state, items=tuple(item for item in state.items if item not in begun))
+            self._write(state)
+        return state
+
     def _made_before(self, item: QueuedRun) -> RunFolder | None:
-        """The run of an item that someone made who was killed before it could be taken out; no worker has begun it."""
+        """The run that was made from an item by someone who was killed before it could be taken out."""
         run = RunFolder(self._outputs / item.track / item.taken_as)
-        if not item.taken_as or not run.run_json.is_file() or run.recorded_status().attempt:
+        if not item.taken_as or not run.run_json.is_file():
             return None
-        return run if run.info().settings == lasting(item.settings, self._outputs) else None  # or else it is another's
+        return run if run.info().queued == item.id else None  # or else it is another's
 
     def _make(self, item: QueuedRun, name: str, watched: bool) -> RunFolder:
         return create_run(
@@ -172,6 +181,7 @@ class RunQueue:
             preset=item.preset,
             watched=watched,
             predictions=item.predictions,
+            queued=item.id,
         )
 
     def _change(self, change: Callable[[QueueState], QueueState]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,41 @@ def test_the_notebook_tells_runs_of_one_id_apart(outputs: Path) -> None:
         assert book.find(run.full_name) == entry
     with pytest.raises(UsageError, match=r"finetuning/bar|pretraining/bar"):
         book.find("bar")
+
+
+def fail(run: RunFolder, step: int = 0) -> None:
+    started = '{"event": "started", "step": 0}\n'
+    run.events.write_text(started + '{"event": "step", "step": 1}\n' * step)
+    run.log.write_text("Why it failed")
+    error = {"what": "The corpus is damaged.", "why": "", "do": ""}
+    run.write_status(replace(run.recorded_status(), state="failed", step=step, attempt=1, error=error))
+
+
+def test_a_start_that_failed_gives_its_name_back_when_it_is_used_again(outputs: Path) -> None:
+    run = new_run(outputs, 5, "bar")
+    fail(run)
+    assert run.log.read_text() == "Why it failed"
+    again = new_run(outputs, 7, "bar")
+    assert (again.info().settings.train.steps, again.status().state) == (7, "queued")
+    assert not again.log.exists()
+    assert [path.name for path in run.path.parent.iterdir()] == ["bar"]
+
+
+def test_a_run_whose_worker_never_began_gives_its_name_back(outputs: Path) -> None:
+    run = new_run(outputs, 5, "bar")
+    with pytest.raises(UsageError, match="already there"):  # its worker may be about to begin
+        new_run(outputs, 7, "bar")
+    run.write_status(replace(run.recorded_status(), heartbeat=0.0))
+    assert run.status().state == "interrupted"
+    assert new_run(outputs, 7, "bar").info().settings.train.steps == 7
+
+
+def test_a_run_that_made_a_step_or_saved_something_keeps_its_name(outputs: Path) -> None:
+    stepped, saved = new_run(outputs, 5, "stepped"), new_run(outputs, 5, "saved")
+    fail(stepped, step=1)
+    fail(saved)
+    save_step(saved, 0)
+    for run in (stepped, saved):
+        with pytest.raises(UsageError, match="already there"):
+            new_run(outputs, 7, run.id)
+        assert run.log.read_text() == "Why it failed"

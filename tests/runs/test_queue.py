@@ -211,6 +211,22 @@ def test_a_run_that_was_made_by_one_who_was_killed_is_taken_and_not_made_again(
     assert queue.read().items == ()
 
 
+def test_a_run_that_was_begun_before_the_queue_was_written_is_not_made_again(outputs: Path, queue: RunQueue) -> None:
+    item, behind = replace(plan(""), name=None), plan("behind")
+    queue.add(item)
+    queue.add(behind)
+    with mock.patch.object(queue, "_write", side_effect=[None, LabError("killed")]), pytest.raises(LabError):
+        queue.take()
+    (made,) = list_runs(outputs)
+    queue._write(replace(queue.read(), items=(replace(item, taken_as=made.id), behind)))  # as it stood then
+    made.write_status(replace(made.recorded_status(), state="finished", attempt=1))  # someone started it by hand
+    run = queue.take()
+    assert run is not None
+    assert run.id == "behind"
+    assert queue.read().items == ()
+    assert {found.id for found in list_runs(outputs)} == {made.id, "behind"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_run_of_somebody_else_is_not_taken_for_one_that_was_being_made(outputs: Path, queue: RunQueue) -> None:
     item = plan("bar", train__steps=33)
