@@ -11,6 +11,9 @@ from llmlab.finetuning.chat import ChatFormat, chat_format
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.sessions.model import TextTokenizer
 
+# Kinds of open models that learned to answer in the lab's chat form.
+TUNED = ("adapter", "finetuned")
+
 
 def set_ends(config: Any, tokenizer: TextTokenizer, *, tuned: bool) -> None:
     """Puts into transformers' GenerationConfig at which tokens the lab stops, beside those that are there.
@@ -22,7 +25,7 @@ def set_ends(config: Any, tokenizer: TextTokenizer, *, tuned: bool) -> None:
     if isinstance(tokenizer, Tokenizer) and tokenizer.beginning is not None:
         config.bos_token_id = tokenizer.beginning
         ends.append(tokenizer.beginning)  # the id between documents
-    form = _format(tokenizer)
+    form = chat_form(tokenizer)
     if tuned and form is not None:
         ends += form.end_ids
     ends = list(dict.fromkeys(int(id) for id in ends))
@@ -34,7 +37,7 @@ def write_tokenizer(tokenizer: TextTokenizer, folder: Path, *, tuned: bool) -> N
 
     tuned: the model learned that template. A model of transformers that was not fine-tuned keeps its own as it is.
     """
-    form = _format(tokenizer)
+    form = chat_form(tokenizer)
     if isinstance(tokenizer, Tokenizer):
         save_hf_tokenizer(tokenizer, folder, None if form is None else form.template)
     elif isinstance(tokenizer, HuggingFaceTokenizer):
@@ -43,7 +46,7 @@ def write_tokenizer(tokenizer: TextTokenizer, folder: Path, *, tuned: bool) -> N
         tokenizer.inner.save_pretrained(folder)
 
 
-def _format(tokenizer: TextTokenizer) -> ChatFormat | None:
+def chat_form(tokenizer: TextTokenizer) -> ChatFormat | None:
     """None where the lab cannot chat: without a tokenizer, or with a vocabulary that lacks what turns are told by."""
     try:
         return chat_format(tokenizer)

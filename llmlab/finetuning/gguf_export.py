@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from llmlab.errors import LabError
+from llmlab.finetuning.chat_export import TUNED, chat_form
 from llmlab.gpt.hf import refusal_of
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.sessions.model import OpenModel
@@ -185,5 +186,9 @@ def _write_tokenizer(writer: Any, opened: OpenModel, pipeline: Mapping[str, Any]
         if id is not None and id < rows:
             add(int(id))
     template = inner.chat_template
+    if opened.kind in TUNED and (form := chat_form(opened.tokenizer)) is not None:
+        template = form.template
+        if form.end_ids[:1] != (inner.eos_token_id,):
+            writer.add_eot_token_id(form.end_ids[0])
     if isinstance(template, str) and template:
         writer.add_chat_template(template)

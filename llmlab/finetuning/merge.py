@@ -21,7 +21,7 @@ from typing import Any
 from llmlab.errors import LabError, UsageError
 from llmlab.files import is_disk_full
 from llmlab.finetuning.adapter_export import own_settings, write_adapter
-from llmlab.finetuning.chat_export import set_ends, write_tokenizer
+from llmlab.finetuning.chat_export import TUNED, set_ends, write_tokenizer
 from llmlab.finetuning.settings import FULL
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
@@ -114,7 +114,7 @@ def _write_folder(opened: OpenModel, folder: Path) -> None:
 
     logging.disable_progress_bar()
     model: Any = to_hf(opened.model) if isinstance(opened.model, GPT) else opened.model
-    tuned = opened.kind in ("adapter", "finetuned")
+    tuned = opened.kind in TUNED
     set_ends(model.generation_config, opened.tokenizer, tuned=tuned)
     if isinstance(opened.model, GPT):
         model.config.bos_token_id = model.generation_config.bos_token_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmlab.errors import UsageError
+from llmlab.errors import LabError, UsageError
 from llmlab.progress import Progress, quiet
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.model import OpenModel
@@ -76,10 +76,17 @@ def fingerprint(reference: Reference) -> object:
 
 
 def _files(folder: Path, pattern: str | None = None) -> object:
-    """Names, sizes and times of the files that a model is made of."""
+    """Names, sizes and times of the files that a model is made of. LabError when they are gone."""
+    try:
+        return str(folder), tuple(_about(folder, pattern))
+    except OSError as error:
+        raise LabError(f"{folder} cannot be read.", f"{error}.", "Was it moved or deleted?") from error
+
+
+def _about(folder: Path, pattern: str | None) -> list[tuple[str, int, int]]:
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and (path.suffix in (".safetensors", ".json") if pattern is None else path.name == pattern):
             about = path.stat()
             found.append((path.name, about.st_size, about.st_mtime_ns))
-    return str(folder), tuple(found)
+    return found

@@ -22,10 +22,12 @@ from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, l
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning import merge
 from llmlab.finetuning.change import change_of
+from llmlab.finetuning.chat import chat_format
+from llmlab.finetuning.examples import Example, Message
 from llmlab.finetuning.merge import export
 from llmlab.sessions.digest import digest_of
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
-from llmlab.sessions.open import open_model
+from llmlab.sessions.open import fingerprint, open_model
 from llmlab.sessions.reference import parse
 
 TEXT = "the king and the thing: 12 kings"
@@ -108,6 +110,17 @@ def test_the_chat_template_goes_along(outputs: Path, tmp_path: Path) -> None:
         assert isinstance(tokenizer, HuggingFaceTokenizer)
         turns = [{"role": "user", "content": "hi"}]
         assert tokenizer.inner.apply_chat_template(turns, tokenize=False) == "<|user|>hi"
+
+
+def test_a_gguf_file_of_a_base_without_a_template_is_asked_as_the_run_is(outputs: Path, tmp_path: Path) -> None:
+    export("on-qwen2", outputs, tmp_path / "merged.gguf", "gguf")
+    asked = Example(1, (Message("user", "the king?"),))
+    back, wanted = (open_model(name, outputs).tokenizer for name in (str(tmp_path / "merged.gguf"), "on-qwen2"))
+    assert isinstance(back, HuggingFaceTokenizer)
+    assert chat_format(back).prompt_ids(asked) == chat_format(wanted).prompt_ids(asked)
+    turns = [{"role": "user", "content": "the king?"}]
+    text = back.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert back.encode(text) == chat_format(wanted).prompt_ids(asked)
 
 
 @pytest.mark.parametrize("name", ["on-llama", "on-qwen2"])
@@ -282,6 +295,17 @@ def test_an_adapter_whose_base_only_the_lab_opens_keeps_the_labs_names(outputs: 
     export("on-turning", tmp_path, tmp_path / "adapter", "adapter")
     wanted = open_model("on-turning", tmp_path).weights_sha256
     assert open_model(f"turning@final+{tmp_path / 'adapter'}", tmp_path).weights_sha256 == wanted
+
+
+def test_files_that_vanish_after_they_were_named_are_missed_in_a_sentence(outputs: Path, tmp_path: Path) -> None:
+    adapter = copy_adapter(outputs / "finetuning/on-llama/checkpoints/step-00000100", tmp_path / "adapter")
+    base = shutil.copytree(outputs / "models/llama", tmp_path / "base")
+    named = parse(f"{base}+{adapter}", outputs)
+    for folder in (adapter, base):
+        shutil.rmtree(folder)
+        for act in (open_model, lambda reference, _: fingerprint(reference)):
+            with pytest.raises(LabError):
+                act(named, outputs)
 
 
 def test_an_adapter_whose_weights_are_gone_is_refused_in_a_sentence(outputs: Path, tmp_path: Path) -> None:
