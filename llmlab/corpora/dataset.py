@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 
@@ -123,7 +124,8 @@ def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: 
     train = _counts(cache.tokens[:boundary], vocab_size) + 1
     val = _counts(cache.tokens[val_start:], vocab_size)
     loss = float(-(val * np.log(train / train.sum())).sum() / val.sum())
-    write_json(path, {"unigram_loss": loss}, durable=False)
+    with contextlib.suppress(OSError):  # it is counted again the next time
+        write_json(path, {"unigram_loss": loss}, durable=False)
     return loss
 
 

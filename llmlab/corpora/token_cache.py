@@ -11,7 +11,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def token_cache(
     """
     key = _cache_key(corpus, tokenizer, max_tokens)
     folder = cache_dir() / "tokens" / key
-    with _disk_errors(folder), cache_lock(folder, progress, cancelled):
+    with cache_lock(folder, progress, cancelled):
         if (cache := _open(folder)) is not None:
             return cache
         for litter in folder.parent.glob(f".tmp-{key}-*"):  # of a process that was killed; the lock is ours
@@ -172,16 +171,3 @@ def _open(folder: Path) -> TokenCache | None:
     except (TypeError, OSError, ValueError):
         return None
     return TokenCache(folder, tokens, documents, meta.sha256)
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Says in a sentence when the disk is full or the folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise LabError(
-            "The token cache could not be written.",
-            f"{error.strerror or error} ({folder.parent}).",
-            "Make room there, set LLMLAB_CACHE to a folder on another disk, or lower data.max_tokens.",
-        ) from error

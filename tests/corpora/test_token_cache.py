@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from llmlab.corpora import token_cache as module
 from llmlab.corpora.corpus import Corpus, Piece
+from llmlab.corpora.dataset import load_dataset
 from llmlab.corpora.own import own_corpus
 from llmlab.corpora.registry import find_corpus
 from llmlab.corpora.token_cache import TokenCache, token_cache
 from llmlab.corpora.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
 from llmlab.errors import Cancelled, LabError
+from llmlab.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,18 @@ except LabError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_full_disk_is_said_and_leaves_nothing_behind(cache_folder: Path) -> None:
     said = child(FULL_DISK, cache_folder.parent).communicate(timeout=60)[0]
-    assert said.startswith("The token cache could not be written. | Make room")
+    assert said.startswith("The cache could not be written. | Make room")
     assert entries(cache_folder) == []
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "char", "compact", "bpe"])
+def test_a_cache_that_cannot_be_written_is_said_with_how_to_name_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(LabError, match=r"The cache could not be written\. .*file.cache.*LLMLAB_CACHE"):
+        load_dataset(DataSettings(corpus="tiny", tokenizer=tokenizer), 16, lambda what, share: None, lambda: False)
 
 
 def test_a_large_text_needs_little_memory(cache_folder: Path, tmp_path: Path) -> None:
