@@ -173,7 +173,7 @@ def test_a_finished_run_is_opened_as_the_model_of_all_panels(
     lab.dock_requested.connect(asked.append)
     evidence.runs_button.menu().actions()[0].trigger()
     evidence.evolution_button.menu().actions()[0].trigger()
-    assert opened == [f"{first.run}@final"] * 2
+    assert opened == [f"papers/{first.run}@final"] * 2
     assert asked == ["evolution"]
 
 
@@ -192,7 +192,7 @@ def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
     for check in (newer, older):
         lab.papers.checks.set_current(check.folder.id)
         actions()[0].trigger()
-    assert opened == [f"{check.record.arms[0].run}@final" for check in (newer, older)]
+    assert opened == [f"papers/{check.record.arms[0].run}@final" for check in (newer, older)]
 
 
 # Checks --------------------------------------------------------------------------------------------------------
