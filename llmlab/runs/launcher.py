@@ -28,7 +28,7 @@ from llmlab.papers.settings import TaskSettings
 from llmlab.paths import expanded
 from llmlab.runs.checkpoints import Checkpoint, copy_into, list_checkpoints, select, unreadable, verify
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
-from llmlab.runs.registry import namesakes
+from llmlab.runs.registry import namesakes, short_name
 from llmlab.runs.worker_process import launch
 from llmlab.sessions.hf_tokenizer import has_tokenizer
 from llmlab.sessions.reference import ModelFolder, SavedRun, parse
@@ -303,7 +303,7 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
             raise LabError(
                 f"{run.id} is already being trained.",
                 f"Process {status.pid} holds it.",
-                f"Watch it in the window, or stop it first: llmlab-run request {run.id} stop",
+                f"Watch it in the window, or stop it first: llmlab-run request {short_name(run, run.outputs)} stop",
             )
         if status.attempt:  # an earlier worker may have left requests that nobody means any more
             requests.clear(run.requests)
@@ -327,7 +327,7 @@ def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
         raise LabError(
             f"{run.id} is not running (it is {status.state}).",
             "Only a live run answers requests.",
-            f"Go on with it: llmlab-run resume {run.id}",
+            f"Go on with it: llmlab-run resume {short_name(run, run.outputs)}",
         )
     try:
         requests.send(run.requests, name, **options)

@@ -100,6 +100,14 @@ def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab,
     assert not errors
 
 
+def test_of_a_live_run_whose_folder_was_deleted_the_window_says_so(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    fake = FakeRun(outputs).start().advance(20)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        shutil.rmtree(fake.run.path)
+    assert told.args[0].what == "The folder of fake is gone."
+
+
 def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     fake = FakeRun(outputs).start().advance(20)
     qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
