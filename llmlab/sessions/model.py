@@ -84,12 +84,14 @@ class OpenModel:
 def require_finite(model: nn.Module, name: str) -> None:
     """LabError when a weight is NaN or infinite: so would be everything that is computed with it.
 
-    Packed weights of a quantized model are whole numbers, and left out.
+    Packed weights of a quantized model are whole numbers, and left out, like those of a model without memory (meta).
     """
     for key, parameter in model.named_parameters():
         weight = parameter.detach()
         # A sum is finite only where each number is; only one that overflowed has to be looked at more closely.
-        if weight.is_floating_point() and not math.isfinite(weight.sum()) and not torch.isfinite(weight).all():
+        if weight.is_meta or not weight.is_floating_point() or math.isfinite(weight.sum()):
+            continue
+        if not torch.isfinite(weight).all():
             raise LabError(
                 f"{name} cannot be used.",
                 f"Its weight {key} holds numbers that are not finite, and so would be all that is computed with it.",
