@@ -182,7 +182,11 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
         settings = read_json(folder / CONFIG_FILE) or {}
         field = _FIELD.search(str(error))
         value = settings.get(field[1], "nothing") if field else None
-        why = f"Its {CONFIG_FILE} says {field[1]} = {value!r:.60}, which it cannot be." if field else _wrong(settings)
+        why = (
+            f"Its {CONFIG_FILE} says {field[1]} = {value!r:.60}, which it cannot be."
+            if field
+            else _wrong(settings, must_divide="is not a multiple" in str(error))
+        )
         if why:
             raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS) from error
         if (folder / _GENERATION_FILE).is_file() and read_json(folder / _GENERATION_FILE) is None:
@@ -190,10 +194,11 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
         raise
 
 
-def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False) -> str:
+def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide: bool = False) -> str:
     """What is wrong with the sizes in a model's settings, in a sentence; empty where nothing is.
 
-    only_whole: of what is no whole number nothing is said, since some families have lists there.
+    only_whole: of what is no whole number nothing is said, since some families have lists there. must_divide: heads
+    have to divide the width, though they have a width of their own.
     """
     found: dict[str, int] = {}
     for names in _SIZES:
@@ -211,7 +216,7 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False) -> str:
     width, heads, kv_heads = (found.get(name, 0) for name in ("hidden_size", "num_attention_heads", _KV_HEADS))
     if only_whole or not heads:
         return ""
-    if "head_dim" not in found and width % heads:
+    if width % heads and ("head_dim" not in found or must_divide):
         return f"Its {CONFIG_FILE} says a width of {width} in {heads} heads, which do not divide it."
     if kv_heads and heads % kv_heads:
         return f"Its {CONFIG_FILE} says {heads} heads that share {kv_heads} keys and values, which do not divide them."

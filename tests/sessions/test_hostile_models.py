@@ -140,7 +140,7 @@ HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
     "heads below zero": (lambda f: _change(f / "config.json", num_attention_heads=-4), "num_attention_heads = -4"),
     "heads that do not divide": (
         lambda f: _change(f / "config.json", num_attention_heads=5),
-        "in 5 heads|5 heads that",
+        "width of 32 in 5 heads",
     ),
     "keys and values that do not divide": (
         lambda f: _change(f / "config.json", num_key_value_heads=3),
