@@ -1,9 +1,10 @@
-"""Where the lab's own files and the learner's files are."""
+"""Where the lab's own files and the learner's files are, and how its processes find its code."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -11,6 +12,26 @@ import platformdirs
 from llmlab.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def python_command(code: str) -> list[str]:
+    """The command of a process that runs `code` with the modules that this process finds, whatever it starts in.
+
+    By themselves `python -c` and `python -m` look for modules in the current folder first, which may be that of a
+    model from elsewhere: a file named json.py there would be run.
+    """
+    root = str(_PACKAGE.parent)
+    return [
+        sys.executable,
+        "-c",
+        "import sys; sys.path[:] = [path for path in sys.path if path]; "
+        f"{root!r} in sys.path or sys.path.insert(0, {root!r}); {code}",
+    ]
+
+
+def module_command(module: str) -> list[str]:
+    """The same for `python -m MODULE`; arguments may follow."""
+    return python_command(f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)")
 
 
 def resources_dir() -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment
 
 from llmlab.errors import LabError
 from llmlab.finetuning.previewed import preview_from
+from llmlab.paths import module_command
 from llmlab_gui.host_messages import (
     Generation,
     NextToken,
@@ -30,7 +30,7 @@ from llmlab_gui.host_messages import (
 )
 from llmlab_gui.inspection.about import about_from
 
-HOST_COMMAND = (sys.executable, "-m", "llmlab.sessions.host")
+HOST_COMMAND = tuple(module_command("llmlab.sessions.host"))
 # Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
 _STDERR_KEPT = 8192
 # A host that says nothing for so long while a cancellation waits is stuck: importing torch and loading a large

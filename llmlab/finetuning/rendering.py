@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import psutil
 
 from llmlab.errors import LabError
+from llmlab.paths import module_command
 
 # Of one text; templates of known families take less than a thousandth.
 _SECONDS = 10.0
@@ -76,7 +77,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "llmlab.finetuning.rendering"],
+            module_command("llmlab.finetuning.rendering"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

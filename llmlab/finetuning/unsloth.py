@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import LabError
 from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, QLORA, FinetuneSettings
+from llmlab.paths import python_command
 
 if TYPE_CHECKING:  # the window probes, and has no torch
     from torch import nn
@@ -35,7 +35,7 @@ def probe_unsloth() -> str | None:
     """Why Unsloth cannot be used here, a sentence; None when it can. It is tried in a process of its own."""
     if importlib.util.find_spec("unsloth") is None:
         return 'Unsloth is not installed (pip install ".[unsloth]", on a machine with CUDA).'
-    command = [sys.executable, "-c", _PROBE]
+    command = python_command(_PROBE)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:

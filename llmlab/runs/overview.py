@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from llmlab.errors import Cancelled, LabError
+from llmlab.paths import module_command
 from llmlab.runs.columns import STEP_COLUMNS, STEP_FIELDS, step_rows, thin, with_means
 from llmlab.runs.folder import RunFolder
 from llmlab.training.events import Event, Started, StepEvent, from_line, to_line
@@ -77,7 +78,7 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
 
 def read_overview_apart(run: RunFolder, cancelled: Callable[[], bool]) -> Overview:
     """`read_overview` in a process of its own. Raises LabError, or Cancelled within a fifth of a second."""
-    command = [sys.executable, "-m", "llmlab.runs.overview", str(run.path)]
+    command = [*module_command("llmlab.runs.overview"), str(run.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as reader:
         while True:
             try:

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from llmlab.errors import LabError
+from llmlab.paths import module_command
 from llmlab.runs.parent import follow_parent
 from llmlab.runs.worker_folder import WorkerFolder, process_start
 
@@ -64,7 +65,7 @@ def launch(
 def _launch(
     module: str, folder: WorkerFolder, status: Any, environment: Mapping[str, str], die_with_parent: bool
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", module, str(folder.path)]
+    command = [*module_command(module), str(folder.path)]
     if die_with_parent:
         command += ["--follow-parent", str(os.getpid())]
     folder.write_status(status)

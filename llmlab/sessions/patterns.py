@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llmlab.errors import LabError
+from llmlab.paths import module_command
 
 # Of an interpreter's start (a second on a slow disk) and of all matches, of which a harmless pattern makes a million.
 _SECONDS = 10.0
@@ -37,7 +38,7 @@ def require_quick(settings: dict[str, Any], modules: Iterable[str], name: str) -
     request = json.dumps({"patterns": patterns, "names": list(modules)})
     try:
         subprocess.run(
-            [sys.executable, "-m", "llmlab.sessions.patterns"],
+            module_command("llmlab.sessions.patterns"),
             input=request.encode(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -45,9 +46,11 @@ def require_quick(settings: dict[str, Any], modules: Iterable[str], name: str) -
             check=True,
         )
     except (subprocess.SubprocessError, OSError) as error:
+        late = isinstance(error, subprocess.TimeoutExpired)
+        why = "takes too long to match" if late else "could not be tried"
         raise LabError(
             f"The adapter {name} cannot be opened.",
-            f"Its settings name modules by a pattern that takes too long to match ({patterns[0]!r:.80}).",
+            f"Its settings name modules by a pattern that {why} ({patterns[0]!r:.80}).",
             "Write the modules' names into its adapter_config.json as a list.",
         ) from error
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QProcess, Qt, Signal
 
 from llmlab.errors import LabError
+from llmlab.paths import module_command
 
 # The script `llmlab-run` by its function: found whether or not the environment's scripts are on the PATH.
-EXPORT_COMMAND = (sys.executable, "-c", "import sys; from llmlab.cli.main import main; sys.exit(main())")
+EXPORT_COMMAND = tuple(module_command("llmlab"))
 _OUTPUT_KEPT = 8192
 
 
