@@ -43,6 +43,7 @@ from llmlab.notebook.seals import (
     Chain,
     Seal,
     append,
+    chain_bytes,
     free_id,
     held,
     read_chain,
@@ -92,8 +93,15 @@ class Notebook:
 
     def read(self) -> Contents:
         """What is written there, whether or not something new could be scored. Raises LabError when the seals cannot be
-        read."""
-        return self._look().contents()
+        read.
+
+        Without the lock: where another program sealed something meanwhile, all is read again, since its entry may
+        be newer than the seals it is compared with.
+        """
+        while True:
+            found = self._look()
+            if chain_bytes(self.folder) == found.chain.data:
+                return found.contents()
 
     def refresh(self) -> Contents:
         """Seals and makes what is missing, scores what can be scored, and reads all. Raises LabError.
@@ -444,14 +452,13 @@ def _scored_once(entry: Entry, outcomes: Outcomes) -> Entry:
 def _open(entry: Entry, subject: _Subject | None) -> list[Seal]:
     """The seals that an entry still needs: on predictions, and on scores from before there were any."""
     seals = []
-    name, folder = (subject.about, subject.folder) if subject is not None else (entry.about, entry.folder)
-    about = full_name_of(folder)
+    about = full_name_of(entry.folder if subject is None else subject.folder)
     known = entry.predictions if not entry.sealed else []
     for place, values in enumerate([*known, *(subject.predictions[len(known) :] if subject is not None else [])]):
         locked = read_locked(values) if place not in entry.sealed else None
         if locked is None:
             continue
-        found = locked.found(entry.subject, name)
+        found = locked.found(entry.subject, entry.about)  # not the name that the subject was given since
         if not found and not locked.at_step and subject is not None and subject.begun:
             found = LATE
         seals.append(Seal(PREDICTED, entry.id, place, locked.as_dict(), entry.subject, about, entry.created, found))

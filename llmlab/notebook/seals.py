@@ -76,15 +76,7 @@ class Chain:
 
 def read_chain(folder: Path) -> Chain:
     """The chain of a notebook's folder, each line checked. Raises LabError when it is there and cannot be read."""
-    try:
-        with open_file(folder / CHAIN) as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise OSError(f"{folder / CHAIN} has more than {_LARGEST >> 20} MiB")
-    except FileNotFoundError:
-        return Chain(b"", [], 0)
-    except OSError as error:
-        raise LabError("The seals of the notebook cannot be read.", f"{error}.", "Put it back as it was.") from error
+    data = chain_bytes(folder)
     seals = [seal for line in data.splitlines() if (seal := _parse(line)) is not None]
     sound = [seal.hash == _hash(seal) for seal in seals]
     missing = max(0, seals[0].number - 1) if seals else 0
@@ -93,6 +85,20 @@ def read_chain(folder: Path) -> Chain:
         missing += max(0, between)
         sound[place] &= between > 0 or (between == 0 and after.previous == seal.hash)
     return Chain(data, [s if fits else replace(s, found=BROKEN) for s, fits in zip(seals, sound, strict=True)], missing)
+
+
+def chain_bytes(folder: Path) -> bytes:
+    """seals.jsonl as it is, empty where there is none. Raises LabError when it is there and cannot be read."""
+    try:
+        with open_file(folder / CHAIN) as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise OSError(f"{folder / CHAIN} has more than {_LARGEST >> 20} MiB")
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise LabError("The seals of the notebook cannot be read.", f"{error}.", "Put it back as it was.") from error
+    return data
 
 
 def append(folder: Path, chain: Chain, seals: Sequence[Seal]) -> Chain:

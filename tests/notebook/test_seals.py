@@ -23,12 +23,13 @@ from llmlab.cli.main import main
 from llmlab.cli.predict import tell_outcomes
 from llmlab.experiments.outcomes import Finding, read_results
 from llmlab.experiments.report import write_report
+from llmlab.notebook import notebook
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.locked import lock, read_locked
 from llmlab.notebook.markdown import notebook_markdown
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK
+from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK, Chain
 from llmlab.papers.check_report import write_check_report
 from llmlab.papers.records import read_result
 from llmlab.runs.folder import RunFolder, RunInfo
@@ -323,6 +324,14 @@ def test_a_notebook_from_before_there_were_seals_is_shown_as_it_is_and_sealed(ou
     assert entry_of(outputs).lines()[0].altered
 
 
+def test_a_run_of_an_earlier_version_that_was_renamed_by_hand_is_not_altered(outputs: Path) -> None:
+    fake = old_folder(outputs)
+    fake.run.path.rename(fake.run.path.with_name("beer"))
+    entry = entry_of(outputs)
+    assert (entry.about, entry.full_name) == ("beer", "pretraining/beer")
+    assert [(line.altered, line.found) for line in entry.lines()] == [("", BEFORE)]
+
+
 def test_an_old_prediction_that_was_edited_before_it_was_sealed_is_altered(outputs: Path) -> None:
     fake = old_folder(outputs)
     (locked,) = fake.run.info().predictions
@@ -425,6 +434,29 @@ def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
     assert len(contents.entries) == 16
     assert not [line for entry in contents.entries for line in entry.lines() if line.altered or line.found]
     assert [seal["number"] for seal in chain_of(outputs)] == list(range(1, 17))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["an entry is there", "none is"])
+def test_whoever_reads_while_another_program_scores_sees_nothing_altered(
+    outputs: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, fake = Notebook(outputs), predicted(outputs, "bar", "val_loss=1.9..2.2@80%")
+    if known:
+        book.refresh()
+    real, scored = notebook.read_chain, []
+
+    def read(folder: Path) -> Chain:
+        chain = real(folder)
+        if not scored:  # by another program, as soon as the reader has the seals
+            scored.append(True)
+            ended(fake)
+            Notebook(outputs).refresh()
+        return chain
+
+    monkeypatch.setattr(notebook, "read_chain", read)
+    (entry,) = book.read().entries
+    assert scored
+    assert [line.altered for line in entry.lines()] == [""]
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
