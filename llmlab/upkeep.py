@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
     for_good: without the trash. LabError for a live run, and when it cannot be deleted.
     """
     require_at_rest(run)
+    with contextlib.suppress(LabError):  # what cannot be read or scored is no reason to keep it
+        if run.info().predictions:
+            Notebook(run.outputs).refresh()  # the entry outlives the run, and its outcome should, too
     if not for_good:
         return move_to_trash(run.path)
     try:
@@ -95,16 +99,16 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     require_at_rest(run)
     renamed = RunFolder(run.path.with_name(new))
     claim_name(renamed)
-    info, queue, book = run.info(), RunQueue(run.outputs), Notebook(run.outputs)
+    queue, book = RunQueue(run.outputs), Notebook(run.outputs)
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
     # What names it is looked for before the name changes: afterwards none of it would lead here.
     runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))
     waiting = {item.id: _moved(_base_of(item.settings), run, renamed) for item in queue.read().items}
     try:
         os.rename(run.path, renamed.path)
-        renamed.write_info(replace(info, id=new))
-        for other, its_info in runs:
-            other.write_info(its_info)
+        renamed.change_info(lambda now: replace(now, id=new))
+        for other, change in runs:
+            other.change_info(change)
         for folder, record in plans:
             folder.write_record(record)
             _rename_in_results(folder, run, renamed)
@@ -175,18 +179,19 @@ def _with_run(reference: Reference, path: Path, to: RunFolder) -> Reference | No
 # Renaming -------------------------------------------------------------------------------------------------------
 
 
-def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolder, RunInfo]]:
-    """Branches and fine-tuned runs, with what their run.json says then."""
+def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolder, Callable[[RunInfo], RunInfo]]]:
+    """Branches and tuned runs, with what changes in their run.json. They may train, and be predicted, meanwhile."""
+
+    def change(info: RunInfo, base: str | None, *, branch: bool) -> RunInfo:
+        origin = {"run": renamed.id, "folder": str(renamed.path)}
+        parent = {**(info.parent or {}), **origin} if branch else info.parent
+        return replace(info, parent=parent, settings=_with_base(info.settings, base))
+
     for other in list_runs(run.outputs):
         with contextlib.suppress(LabError):
-            info = changed = other.info()
-            if _is_parent(other, run):
-                origin = {"run": renamed.id, "folder": str(renamed.path)}
-                changed = replace(changed, parent={**(info.parent or {}), **origin})
-            base = _moved(_base_of(info.settings), run, renamed)
-            changed = replace(changed, settings=_with_base(info.settings, base))
-            if changed != info:
-                yield other, changed
+            base, branch = _moved(_base_of(other.info().settings), run, renamed), _is_parent(other, run)
+            if base is not None or branch:
+                yield other, partial(change, base=base, branch=branch)
 
 
 def _with_base(settings: RunSettings, base: str | None) -> RunSettings:

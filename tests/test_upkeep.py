@@ -132,6 +132,39 @@ def test_a_prediction_that_was_edited_stays_altered_under_a_new_name(bar: RunFol
     assert all(line.altered for line in Notebook(outputs).find("beer").lines())
 
 
+def test_what_is_predicted_while_a_run_is_renamed_is_kept(
+    bar: RunFolder, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the run, and of one that names it and may train meanwhile."""
+    branch = create_run(outputs, quick_settings(9), name="branch", parent=(bar, select(bar.checkpoints)))
+    bar.write_status(replace(bar.recorded_status(), state="stopped"))
+    real = os.rename
+
+    def rename(old: Path, new: Path) -> None:
+        if old == bar.path:
+            for run in (bar, branch):
+                Notebook(outputs).predict(run, [parse_prediction("val_loss=1..2@80%")])
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    beer = rename_run(bar, "beer")
+    assert [len(run.info().predictions) for run in (beer, branch)] == [1, 1]
+    assert (branch.info().parent or {})["run"] == "beer"
+    lines = [line for entry in Notebook(outputs).refresh().entries for line in entry.lines()]
+    assert [line.altered for line in lines] == ["", ""]
+
+
+def test_what_became_of_a_prediction_is_scored_before_its_run_is_deleted(
+    bar: RunFolder, outputs: Path, trash: Path
+) -> None:
+    bar.write_status(replace(bar.recorded_status(), state="stopped"))
+    Notebook(outputs).predict(bar, [parse_prediction("minutes=1..2@80%")])
+    ended(bar)
+    assert delete_run(bar)
+    (entry,) = Notebook(outputs).refresh().entries
+    assert entry.scored_at is not None
+
+
 @pytest.mark.parametrize("act", ["delete", "rename"])
 def test_a_live_run_keeps_its_folder_and_its_name(bar: RunFolder, act: str) -> None:
     pid = os.getpid()
