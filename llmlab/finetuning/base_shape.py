@@ -247,6 +247,13 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
 # The peak while transformers turns a file's weights back to fp32, measured on SmolLM2-135M in 4 bits.
 _GGUF_COPIES = 1.6
 _Part = Callable[[str], str | None]
+# Sizes by the names that other families have for them: GPT-2's kin, GPT-Neo, BLOOM and MPT.
+_OTHER_NAMES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
+}
 
 
 def _is_block_weight(name: str) -> str | None:
@@ -266,6 +273,8 @@ def _from_header(
     config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], part: _Part, *, flipped: bool = False
 ) -> BaseShape:
     """config: sizes by transformers' names. shapes: of all weights, [out, in]; flipped: [in, out]."""
+    found = {ours: config[name] for ours, names in _OTHER_NAMES.items() for name in names if name in config}
+    config = {**found, **config}
     layers = tuple(_layers(shapes, part, flipped))
     n_layer, width = config["num_hidden_layers"], config["hidden_size"]
     n_head = config["num_attention_heads"]

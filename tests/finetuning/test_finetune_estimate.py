@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import family_models
 import pytest
 import tiny_models
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 import llmlab
 from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.base_shape import _FAMILIES, BaseShape, base_shape
+from llmlab.finetuning.base_shape import _FAMILIES, BaseShape, _folder, base_shape
 from llmlab.finetuning.base_shape import _scratch as _scratch_shape
 from llmlab.finetuning.estimate import activations, estimate
 from llmlab.finetuning.lora import insert
@@ -29,6 +30,7 @@ from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSet
 from llmlab.finetuning.targets import layer_size, target_layers
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
+from llmlab.inspection.families import context
 from llmlab.runs.launcher import create_run
 
 
@@ -55,6 +57,18 @@ def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) 
         sizes = [layer_size(model.get_submodule(name)) for name in target_layers(model, part)]
         assert sorted((layer.width_in, layer.width_out) for layer in found.targeted(part)) == sorted(sizes)
     assert (found.width, found.n_layer, found.vocab_size) == (32, 2, 99)
+
+
+@pytest.mark.parametrize("family", family_models.KINDS)
+def test_a_folder_of_any_family_that_the_lab_opens_says_its_sizes(family: str, tmp_path: Path) -> None:
+    model: Any = family_models.family_model(family)
+    model.save_pretrained(tmp_path)
+    config, shape = model.config.get_text_config(), _folder(tmp_path, family)
+    wanted = (config.num_hidden_layers, config.hidden_size, context(config))
+    assert (shape.n_layer, shape.width, shape.context) == wanted
+    learned = sum(parameter.numel() for parameter in model.parameters())
+    buffers = sum(buffer.numel() for buffer in model.buffers())  # a file holds some of them too
+    assert learned <= shape.parameters <= learned + buffers
 
 
 def _small(family: str) -> Any:
