@@ -16,10 +16,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from unittest import mock
 
+from waits import SECONDS
+
 from llmlab.runs import worker, worker_folder
 from llmlab.runs.folder import RunFolder
 
-_SECONDS = 60.0
 _POLL_SECONDS = 0.002
 
 
@@ -48,7 +49,7 @@ class Fork:
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for its end and returns the exit code; subprocess.TimeoutExpired when that takes too long."""
-        seconds = _SECONDS if timeout is None else timeout
+        seconds = SECONDS if timeout is None else timeout
         end = time.monotonic() + seconds
         while self.poll() is None:
             if time.monotonic() > end:
@@ -98,7 +99,7 @@ def forked(run: RunFolder, **how: float) -> Iterator[Fork]:
         fork.kill()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = _SECONDS) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Waits for something that another process or thread does; AssertionError when it takes too long."""
     end = time.monotonic() + seconds
     while not true():

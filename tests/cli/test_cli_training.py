@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waits import SECONDS
 
 import llmlab
 from llmlab.cli.main import main
@@ -37,7 +38,6 @@ TINY = ["--corpus", "tiny", "--seed", "1", "--json"]
 TINY += [word for assignment in (*SHAPE, *REST, *HERE) for word in ("--set", assignment)]
 # Enough steps for a test to interrupt, whatever else the machine does.
 ENDLESS = [*TINY, "--steps", "1000000", "--set", "train.eval_interval=0", "--set", "train.sample_interval=0"]
-_SECONDS = 120.0
 
 
 def _command(*words: str) -> list[str]:
@@ -67,7 +67,7 @@ def _next(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
 
 def _wait_until(true: Callable[[], bool]) -> None:
     pause = threading.Event()
-    end = time.monotonic() + _SECONDS
+    end = time.monotonic() + SECONDS
     while not true():
         assert time.monotonic() < end, "waited too long"
         pause.wait(0.02)
@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, subpro
     intervals = ["--steps", str(STEPS), "--set", "train.eval_interval=4", "--set", "train.sample_interval=6"]
     words = ["pretrain", *TINY, *intervals, "--name", "bar", "--outputs", str(outputs)]
     finished = subprocess.run(
-        _command(*words), capture_output=True, text=True, cwd=REPOSITORY, timeout=_SECONDS, check=False
+        _command(*words), capture_output=True, text=True, cwd=REPOSITORY, timeout=SECONDS, check=False
     )
     return RunFolder(outputs / "pretraining" / "bar"), finished
 
@@ -208,7 +208,7 @@ def test_control_c_stops_saves_and_gives_130_even_while_nobody_reads_the_output(
         process.send_signal(signal.SIGINT)
         _wait_until(lambda: run.status().state == "stopped")
         last = _next(process, "stopped")
-        assert process.wait(_SECONDS) == 130
+        assert process.wait(SECONDS) == 130
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     assert [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)] == [last["checkpoint"]]
@@ -225,7 +225,7 @@ def test_a_killed_branch_takes_its_worker_with_it_and_resumes_without_repeating_
         worker = psutil.Process(started["pid"])
         _wait_until(lambda: branch.events.stat().st_size > 2 * bar.events.stat().st_size)
         process.kill()
-        psutil.wait_procs([worker], timeout=_SECONDS)
+        psutil.wait_procs([worker], timeout=SECONDS)
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
     assert branch.status().state == "interrupted"
     assert main(["resume", "branch", "--steps", "20", "--json"]) == 0
@@ -258,7 +258,7 @@ def test_training_goes_on_when_the_reader_of_its_output_leaves(outputs: Path) ->
         _next(process, "started")
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(_SECONDS) == 0
+        assert process.wait(SECONDS) == 0
         assert process.stderr is not None
         errors = process.stderr.read()
     assert "Traceback" not in errors
@@ -342,4 +342,4 @@ def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytes
         assert main(["request", "bar", "stop"]) == 0
         assert "bar is stopped" in capsys.readouterr().out
         _next(process, "stopped")
-        assert process.wait(_SECONDS) == 0
+        assert process.wait(SECONDS) == 0

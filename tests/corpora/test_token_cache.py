@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from waits import SECONDS
 
 from llmlab.corpora import token_cache as module
 from llmlab.corpora.corpus import Corpus, Piece
@@ -213,7 +214,7 @@ def child(script: str, cache: Path) -> subprocess.Popen[str]:
 
 def test_two_processes_building_one_cache_agree(cache_folder: Path) -> None:
     children = [child(BUILD, cache_folder.parent) for _ in range(2)]
-    answers = [json.loads(each.communicate(timeout=60)[0]) for each in children]
+    answers = [json.loads(each.communicate(timeout=SECONDS)[0]) for each in children]
     assert answers[0]["key"] == answers[1]["key"]
     assert sorted(answer["built"] for answer in answers) == [False, True]
     assert len(entries(cache_folder)) == 1
@@ -234,7 +235,7 @@ except LabError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_full_disk_is_said_and_leaves_nothing_behind(cache_folder: Path) -> None:
-    said = child(FULL_DISK, cache_folder.parent).communicate(timeout=60)[0]
+    said = child(FULL_DISK, cache_folder.parent).communicate(timeout=SECONDS)[0]
     assert said.startswith("The cache could not be written. | Make room")
     assert entries(cache_folder) == []
 

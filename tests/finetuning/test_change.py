@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import new_run, train_here
 from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run, peft_model
+from waits import SECONDS
 
 from llmlab.errors import LabError, UsageError
 from llmlab.finetuning.adapter_file import read_factors
@@ -207,5 +208,5 @@ def test_no_torch_is_needed(outputs: Path) -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     for name in ("on-small@final", "on-llama@final"):
-        finished = subprocess.run([sys.executable, "-c", program, str(outputs), name], timeout=60)
+        finished = subprocess.run([sys.executable, "-c", program, str(outputs), name], timeout=SECONDS)
         assert finished.returncode == 0

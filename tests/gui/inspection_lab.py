@@ -8,6 +8,7 @@ from fake_lab import FakeLab
 from fake_model import FakeModelHost
 from PySide6.QtCore import Signal
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.docks.inspection_dock import InspectionDock
@@ -36,12 +37,12 @@ class InspectionLab(FakeLab):
         dock.resize(760, 560)
         dock.show()
         self.inspection.open(model)
-        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=30_000)
+        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=WAIT)
         self.inspection.set_prompt(prompt, False, at_once=True)
         if dock.needs_inspection:
-            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=30_000)
+            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=WAIT)
         else:
-            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=30_000)
+            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=WAIT)
 
     def close(self) -> None:
         """Ends what ticks."""

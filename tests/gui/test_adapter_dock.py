@@ -15,6 +15,7 @@ from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from test_compare_and_evolution import make_comparison
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.docks.adapter import AdapterDock
@@ -71,7 +72,7 @@ def dock(lab: InspectionLab, qtbot: QtBot) -> Iterator[AdapterDock]:
 
 
 def measured(qtbot: QtBot, dock: AdapterDock) -> None:
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
 
 
 def test_cells_are_norms_and_what_was_not_changed_is_none(qtbot: QtBot, dock: AdapterDock) -> None:
@@ -137,7 +138,7 @@ def test_a_failure_is_shown_in_words_and_can_be_tried_again(lab: InspectionLab, 
     lab.host.fail["change"] = LabError("The adapter is damaged.", "It is cut.", "Take another.")
     dock = AdapterDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, model="tuned@100")
-    qtbot.waitUntil(lambda: "The adapter is damaged" in dock._empty.text, timeout=30_000)
+    qtbot.waitUntil(lambda: "The adapter is damaged" in dock._empty.text, timeout=WAIT)
     del lab.host.fail["change"]
     qtbot.mouseClick(dock._empty._button, Qt.MouseButton.LeftButton)
     measured(qtbot, dock)
@@ -152,12 +153,10 @@ def test_base_and_fine_tuned_are_compared_on_the_prompt_in_one_click(
     qtbot.addWidget(compare)
     compare.show()
     lab.inspection.open(f"{run.run.path}@100")
-    qtbot.waitUntil(
-        lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@100"), timeout=30_000
-    )
-    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=30_000)
+    qtbot.waitUntil(lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@100"), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
     qtbot.mouseClick(dock.compare, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: compare.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
     assert (compare.a.reference, compare.b.reference) == ("small@final", "mine@100")
     question, values = next(asked for asked in lab.host.asked if asked[0] == "compare")
     assert (question, values["text"]) == ("compare", PROMPT)
@@ -173,7 +172,7 @@ def test_without_an_active_model_the_fine_tuned_one_is_opened_and_then_compared(
     compare.show()
     lab.inspection.set_prompt(PROMPT, False, at_once=True)
     lab.compare_requested.emit(str(run.run.path))
-    qtbot.waitUntil(lambda: compare.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
     assert lab.inspection.about is not None
     assert lab.inspection.about.reference == "mine@100"
     assert (compare.a.reference, compare.b.reference) == ("small@final", "mine@100")
@@ -185,7 +184,7 @@ def test_a_run_whose_base_is_gone_says_so(lab: InspectionLab, qtbot: QtBot, tmp_
     compare = CompareDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(compare)
     lab.compare_requested.emit(str(run.run.path))
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
     assert "without its base, nowhere@final" in str(lab.errors[-1])
     compare.shutdown()
 

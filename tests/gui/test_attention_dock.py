@@ -15,6 +15,7 @@ from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.redraw import RedrawTimer
@@ -26,7 +27,6 @@ from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import apply_theme, theme_notifier
 
-WAIT = 30_000
 PROMPT = "When Mary and John went"
 
 
@@ -146,7 +146,7 @@ def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: Promp
 
 
 def test_without_a_model_the_panel_says_how_to_get_one(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
-    with qtbot.waitSignal(lab.inspection.choose_requested):
+    with qtbot.waitSignal(lab.inspection.choose_requested, timeout=WAIT):
         dock._empty._button.click()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.background import Background
@@ -22,7 +23,7 @@ def background(qtbot: QtBot) -> Iterator[Background]:
 def test_work_runs_elsewhere_and_arrives_here(qtbot: QtBot, background: Background) -> None:
     threads: list[threading.Thread] = []
     background.run(threading.current_thread, lambda worker: threads.extend((worker, threading.current_thread())), print)
-    qtbot.waitUntil(lambda: len(threads) == 2, timeout=30_000)
+    qtbot.waitUntil(lambda: len(threads) == 2, timeout=WAIT)
     assert threads[0] is not threads[1]
     assert threads[1] is threading.main_thread()
 
@@ -35,7 +36,7 @@ def test_errors_arrive_as_lab_errors(qtbot: QtBot, background: Background) -> No
 
     background.run(lambda: fails(OSError("full")), print, errors.append)
     background.run(lambda: fails(LabError("What.", "Why.")), print, errors.append)
-    qtbot.waitUntil(lambda: len(errors) == 2, timeout=30_000)
+    qtbot.waitUntil(lambda: len(errors) == 2, timeout=WAIT)
     assert "full" in errors[0].why
     assert errors[1].what == "What."
 

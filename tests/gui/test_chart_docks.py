@@ -16,6 +16,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QSettings, Signal
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.training.events import Evaluated, Finished, Started, StepEvent
 from llmlab_gui.charts.line_chart import LineChart
@@ -70,7 +71,7 @@ def _points(chart: LineChart, key: str) -> tuple[list[float], list[float]]:
 
 
 def _wait(dock: ChartDock, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=WAIT)
 
 
 def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -316,7 +317,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     panel = weakref.ref(dock.panel)
     dock.shutdown()
     dock.close()
-    with qtbot.waitSignal(dock.destroyed, timeout=30_000):
+    with qtbot.waitSignal(dock.destroyed, timeout=WAIT):
         dock.deleteLater()
     del dock
     lab.events_arrived.emit("pretraining/fake", [])
@@ -326,7 +327,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
         gc.collect()
         return panel() is None
 
-    qtbot.waitUntil(freed, timeout=30_000)
+    qtbot.waitUntil(freed, timeout=WAIT)
 
 
 def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
@@ -352,6 +353,6 @@ def test_an_export_is_announced(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     lab.add(FakeRun(tmp_path).start().advance(20))
     _wait(dock, qtbot)
     assert dock.panel.export_name == "fake-throughput"
-    with qtbot.waitSignal(lab.said, timeout=30_000) as said:
+    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         dock.panel.export(tmp_path / "speed.svg")
     assert "speed.svg" in said.args[0]

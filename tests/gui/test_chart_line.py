@@ -13,6 +13,7 @@ import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor, QImage
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.charts.curve import CurveStyle
@@ -36,9 +37,9 @@ class Drawing:
         self.panel = ChartPanel([(self.chart, 1)], self._fill, self.redraw, smoothing=50)
         self.panel.resize(700, 400)
         qtbot.addWidget(self.panel)
-        with qtbot.waitExposed(self.panel):
+        with qtbot.waitExposed(self.panel, timeout=WAIT):
             self.panel.show()
-        qtbot.waitUntil(lambda: not self.panel.dirty, timeout=30_000)
+        qtbot.waitUntil(lambda: not self.panel.dirty, timeout=WAIT)
 
     def _fill(self) -> None:
         self.chart.set_curve("train", self.x, self.y, STYLE)
@@ -70,7 +71,7 @@ def test_the_plot_holds_exactly_the_numbers(drawing: Drawing) -> None:
 def test_new_points_appear_at_the_next_redraw(drawing: Drawing, qtbot: QtBot) -> None:
     drawing.x, drawing.y = np.append(X, 501.0), np.append(Y, 7.5)
     drawing.panel.mark_dirty()
-    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=30_000)
+    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=WAIT)
     assert drawing.drawn()[1][-1] == 7.5
     assert 501.0 <= drawing.view()[0][1] < 530.0
     assert drawing.view()[1][1] > 7.5
@@ -82,7 +83,7 @@ def test_a_hidden_panel_is_not_redrawn(drawing: Drawing, qtbot: QtBot) -> None:
     drawing.redraw._tick()
     assert drawing.panel.dirty
     drawing.panel.show()
-    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=30_000)
+    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=WAIT)
 
 
 def test_log_axes_leave_out_zero_and_below(drawing: Drawing) -> None:
@@ -144,7 +145,7 @@ def test_the_cross_hair_reads_the_nearest_values(drawing: Drawing) -> None:
 def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
     viewport = drawing.chart.viewport()
     qtbot.mouseMove(viewport, QPoint(viewport.width() // 2, viewport.height() // 2))
-    qtbot.waitUntil(lambda: not drawing.chart._read_out.isHidden(), timeout=30_000)
+    qtbot.waitUntil(lambda: not drawing.chart._read_out.isHidden(), timeout=WAIT)
 
 
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
@@ -177,7 +178,7 @@ def test_csv_round_trip(drawing: Drawing, qtbot: QtBot, tmp_path: Path) -> None:
     drawing.y[7] = math.nan
     drawing.panel.mark_dirty()
     path = tmp_path / "loss.csv"
-    with qtbot.waitSignal(drawing.panel.exported, timeout=30_000):
+    with qtbot.waitSignal(drawing.panel.exported, timeout=WAIT):
         drawing.panel.export(path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -201,7 +202,7 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "svg", "csv"])
 def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp_path: Path, kind: str) -> None:
-    with qtbot.waitSignal(drawing.panel.failed, timeout=30_000) as failure:
+    with qtbot.waitSignal(drawing.panel.failed, timeout=WAIT) as failure:
         drawing.panel.export(tmp_path / "missing" / f"loss.{kind}")
     assert isinstance(failure.args[0], LabError)
 

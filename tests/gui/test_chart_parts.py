@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn
@@ -189,13 +190,13 @@ def test_only_visible_charts_that_are_out_of_date_redraw(qtbot: QtBot) -> None:
         timer.register(chart)
     charts[0].dirty = charts[2].dirty = True
     timer.wake()
-    qtbot.waitUntil(lambda: charts[0].redraws == 1, timeout=30_000)
+    qtbot.waitUntil(lambda: charts[0].redraws == 1, timeout=WAIT)
     # With nothing left to do it rests.
-    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=30_000)
+    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=WAIT)
     assert [chart.redraws for chart in charts] == [1, 0, 0]
     charts[2].visible = True
     timer.wake()
-    qtbot.waitUntil(lambda: charts[2].redraws == 1, timeout=30_000)
+    qtbot.waitUntil(lambda: charts[2].redraws == 1, timeout=WAIT)
 
 
 def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
@@ -205,7 +206,7 @@ def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
     chart.dirty = True
     del chart
     timer.wake()
-    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=30_000)
+    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=WAIT)
 
 
 def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +219,4 @@ def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.Mo
         chart.dirty = True
         timer._tick()
         clock[0] += seconds
-        qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted, timeout=30_000)
+        qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted, timeout=WAIT)

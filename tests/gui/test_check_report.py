@@ -11,6 +11,7 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QTextDocument
 from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.papers.check_report import write_check_report
 from llmlab_gui.docks.check_report import CheckReportDock
@@ -18,7 +19,6 @@ from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.experiments import poller
 from llmlab_gui.lab import Lab
 
-WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

@@ -14,6 +14,7 @@ from fakes import FakeRun
 from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.docks import compare as views
@@ -69,7 +70,7 @@ def compared(lab: InspectionLab, qtbot: QtBot) -> CompareDock:
     dock.a.choose("bar@50")
     dock.b.choose("bar@150")
     dock.compare.click()
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
     return dock
 
 
@@ -126,13 +127,13 @@ def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
     lab: InspectionLab, qtbot: QtBot, compared: CompareDock
 ) -> None:
     lab.inspection.set_prompt("something else entirely", False, at_once=True)
-    qtbot.waitUntil(lambda: compared.archive is None, timeout=30_000)
+    qtbot.waitUntil(lambda: compared.archive is None, timeout=WAIT)
     assert not compared.export_button.isEnabled()
     lab.host.fail["compare"] = LabError("The models cut the prompt into different tokens.", "", "Align them.")
     compared.swap.click()
     assert (compared.a.reference, compared.b.reference) == ("bar@150", "bar@50")
     compared.compare.click()
-    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=30_000)
+    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
     lab.add(FakeRun(tmp_path, steps=200).start().advance(150))
     lab.open(qtbot, dock, model="fake@150")
     dock.watch.click()
-    qtbot.waitUntil(lambda: dock.ready(), timeout=30_000)
+    qtbot.waitUntil(lambda: dock.ready(), timeout=WAIT)
     return dock
 
 
@@ -172,7 +173,7 @@ def test_playing_goes_through_all_steps_and_stops(lab: InspectionLab, qtbot: QtB
     seen: list[int] = []
     strip.moved.connect(seen.append)
     qtbot.mouseClick(strip.play, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: not strip.play.isChecked(), timeout=30_000)
+    qtbot.waitUntil(lambda: not strip.play.isChecked(), timeout=WAIT)
     assert seen == [0, 1, 2, 3]
     assert strip.play.text() == "Play"
 
@@ -198,18 +199,18 @@ def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot
     lab.open(qtbot, dock, model="fake@live")
     assert dock.live.isEnabled()
     dock.live.click()
-    qtbot.waitUntil(lambda: dock.film.steps == [20], timeout=30_000)
+    qtbot.waitUntil(lambda: dock.film.steps == [20], timeout=WAIT)
     lab.pump(fake.advance(30))
-    qtbot.waitUntil(lambda: dock.film.steps == [20, 50], timeout=30_000)
+    qtbot.waitUntil(lambda: dock.film.steps == [20, 50], timeout=WAIT)
     asked = [values for question, values in lab.host.asked if question == "inspect" and "lens" in values["what"]]
     assert asked[-1]["answer"] == "w7"  # the first frame's, so that frames compare
     lab.pump(fake.finish())
-    qtbot.waitUntil(lambda: not dock.live.isChecked(), timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.live.isChecked(), timeout=WAIT)
     assert "trains no more" in dock.note.text()
     dock.shutdown()
 
 
 def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
     lab.inspection.set_prompt("something else", False, at_once=True)
-    qtbot.waitUntil(lambda: not film.ready(), timeout=30_000)
+    qtbot.waitUntil(lambda: not film.ready(), timeout=WAIT)
     assert not film.strip_of_steps.isVisible()

@@ -12,6 +12,7 @@ from fake_model import HEADS, LAYERS, FakeModelHost
 from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import read_archive
@@ -33,7 +34,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 def opened_contributions(lab: InspectionLab, qtbot: QtBot) -> ContributionsDock:
     dock = ContributionsDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.attribution is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.attribution is not None, timeout=WAIT)
     return dock
 
 
@@ -59,7 +60,7 @@ def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab:
     lab.inspection.select(token=2)
     dock.answer.setText(" Paris")
     dock.against.setText(" Rome")
-    qtbot.waitUntil(lambda: "Rome" in dock.chart.bars.unit, timeout=30_000)
+    qtbot.waitUntil(lambda: "Rome" in dock.chart.bars.unit, timeout=WAIT)
     question, values = lab.host.asked[-1]
     assert question == "inspect"
     assert (values["position"], values["answer"], values["against"]) == (2, " Paris", " Rome")
@@ -109,7 +110,7 @@ def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, 
     dock = opened_contributions(lab, qtbot)
     place = [group.label for group in dock.chart.bars.groups].index("3")
     dock.chart.clicked.emit(place, 1)
-    qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=30_000)
+    qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=WAIT)
     assert dock.detail.bars.value("#300", 0) == 3.0
     assert "activation" in dock.detail.tip(0, 0)
 
@@ -118,7 +119,7 @@ def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: 
     lab = InspectionLab(tmp_path, FakeModelHost({"attribution": "Its last norm is not known."}))
     dock = ContributionsDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: "last norm" in dock.note.text() and dock.note.isVisible(), timeout=30_000)
+    qtbot.waitUntil(lambda: "last norm" in dock.note.text() and dock.note.isVisible(), timeout=WAIT)
     assert not dock.chart.bars.groups
     choose(dock, "share")
     assert dock.chart.bars.groups
@@ -130,17 +131,17 @@ def test_a_token_that_is_none_is_refused_in_the_panel(lab: InspectionLab, qtbot:
     dock = opened_contributions(lab, qtbot)
     lab.host.fail["inspect"] = LabError("answer 'Par is' is not one token.", "It is cut into two.", "Try another.")
     dock.answer.setText("Par is")
-    qtbot.waitUntil(lambda: "not one token" in dock.note.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "not one token" in dock.note.text(), timeout=WAIT)
     lab.host.fail.clear()
     dock.answer.setText("")
-    qtbot.waitUntil(lambda: bool(dock.chart.bars.groups), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(dock.chart.bars.groups), timeout=WAIT)
     assert not dock.note.isVisible()
     assert not lab.errors
 
 
 def export(lab: InspectionLab, qtbot: QtBot, dock: InspectionDock, path: Path) -> Path:
     dock.export(path)
-    qtbot.waitUntil(lambda: any(path.name in words for words in lab.words), timeout=30_000)
+    qtbot.waitUntil(lambda: any(path.name in words for words in lab.words), timeout=WAIT)
     return path
 
 
@@ -182,7 +183,7 @@ def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLa
     dock = ResidualDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     dock.view.setCurrentIndex(2)
-    qtbot.waitUntil(dock.map.isVisible, timeout=30_000)
+    qtbot.waitUntil(dock.map.isVisible, timeout=WAIT)
     place = dock.map.center_of(2, 4).toPoint()
     qtbot.mouseClick(dock.map, Qt.MouseButton.LeftButton, pos=place)
     assert (lab.inspection.selection.layer, lab.inspection.selection.token) == (2, 4)
@@ -206,7 +207,7 @@ def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
     dock = LensDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     dock.grid.repaint()
-    qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0), timeout=30_000)
+    qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0), timeout=WAIT)
     return dock
 
 
@@ -216,7 +217,7 @@ def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> 
     assert archive is not None
     ids, grid = archive["lens/ids"], dock.grid.grid
     assert grid.rows == ("embedding", "after 0", "after 1", "after 2", "final")
-    qtbot.waitUntil(lambda: grid.text(4, 6) != "…", timeout=30_000)
+    qtbot.waitUntil(lambda: grid.text(4, 6) != "…", timeout=WAIT)
     for row in range(5):
         for column in range(len(WORDS)):
             assert grid.text(row, column) == f"w{ids[2 * row, column, 0]}"
@@ -255,4 +256,4 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
 def test_hovering_in_one_panel_shows_in_the_other(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
     qtbot.mouseMove(dock.grid.viewport(), dock.grid.center_of(1, 4))
-    qtbot.waitUntil(lambda: lab.inspection.hovered == 4, timeout=30_000)
+    qtbot.waitUntil(lambda: lab.inspection.hovered == 4, timeout=WAIT)

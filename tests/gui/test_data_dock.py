@@ -15,6 +15,7 @@ from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.finetuning.previewed import CUT, MASKED, TRAINED
 from llmlab.finetuning.settings import FinetuneSettings
@@ -23,8 +24,6 @@ from llmlab_gui.docks.data_chips import state_colors
 from llmlab_gui.docks.data_view import BAD_LINES, EXAMPLE, LENGTHS
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.theme import DARK, LIGHT, apply_theme
-
-WAIT = 30_000
 
 
 @pytest.fixture

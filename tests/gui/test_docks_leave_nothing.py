@@ -15,6 +15,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QCoreApplication, QEvent
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.checkpoints import CheckpointsDock
@@ -38,12 +39,12 @@ def data_dock(lab: FakeLab) -> DataDock:
 def _use(qtbot: QtBot, dock: LabDock) -> None:
     """Starts what a dock only starts when it is used."""
     if isinstance(dock, WriteDock):
-        qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=30_000)
+        qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
     if isinstance(dock, DataDock):
         dock.choose("tasks", "mine@300")
-        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=30_000)
+        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=WAIT)
     if isinstance(dock, CheckpointsDock):
-        qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=30_000)
+        qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=WAIT)
 
 
 @pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock])

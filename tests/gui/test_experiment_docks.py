@@ -14,6 +14,7 @@ from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
 from PySide6.QtCore import QCoreApplication, QEvent, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.experiments.records import ExperimentFolder
@@ -33,7 +34,6 @@ from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.lab import Lab
 from llmlab_gui.theme import theme_notifier
 
-WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

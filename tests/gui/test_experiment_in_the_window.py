@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.experiments.kinds import find_kind
 from llmlab.experiments.plan import Request, lean, make_plan
@@ -16,7 +17,6 @@ from llmlab_gui.docks.experiments import ExperimentsDock
 from llmlab_gui.lab import Lab
 
 # torch's import alone takes seconds on a busy machine.
-WAIT = 120_000
 SMALL = {
     "model.n_layer": 1,
     "model.n_head": 2,

@@ -14,6 +14,7 @@ from conftest import dock_in_sight
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.cli.main import main
 from llmlab.experiments.kinds import KINDS
@@ -24,8 +25,6 @@ from llmlab.settings import PretrainSettings
 from llmlab_gui.docks.experiment import ExperimentDock, plan_text, questions
 from llmlab_gui.docks.experiment_form import parse_values
 from llmlab_gui.lab import Lab
-
-WAIT = 30_000
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ import pytest
 from conftest import MakeWindow
 from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.runs.queue import QueuedRun
 from llmlab.settings import resolve_settings
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.lab import Lab
-
-WAIT = 30_000
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.training.events import Evaluated, StepEvent
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
 
-WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

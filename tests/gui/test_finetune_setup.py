@@ -15,6 +15,7 @@ from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
+from waits import WAIT
 
 from llmlab.config import describe, differences
 from llmlab.errors import LabError
@@ -25,8 +26,6 @@ from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
 from llmlab_gui.docks.run_setup import Plan
 from llmlab_gui.forms.editors import NumberEditor
 from llmlab_gui.lab import Lab
-
-WAIT = 30_000
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.runs.folder import FINETUNING
@@ -28,7 +29,6 @@ from llmlab_gui.docks.samples_view import TEXT_ROLE
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs.history import RunHistory
 
-WAIT = 30_000
 QUESTION, OTHER = "Repeat: moon cat", "What is one plus one?"
 
 

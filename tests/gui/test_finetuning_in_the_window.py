@@ -8,6 +8,7 @@ import pytest
 from conftest import MakeWindow
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
+from waits import WAIT
 
 from llmlab.runs.checkpoints import final_of, list_checkpoints
 from llmlab.runs.folder import FINETUNING, RunFolder
@@ -18,7 +19,6 @@ from llmlab_gui.docks.samples import COMPARE, SCORED, SamplesDock
 from llmlab_gui.main_window import MainWindow
 
 # transformers' import alone takes many seconds on a busy machine.
-WAIT = 150_000
 STEPS = 12
 SMALL = {
     "preset": "scratch",

@@ -13,6 +13,7 @@ from fake_model import LAYERS, WIDTH, FakeModelHost, Made
 from inspection_lab import InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -67,7 +68,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
     dock = GeometryDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, prompt=" ".join(f"w{number}" for number in range(20)))  # the rows shown have these names
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
     return dock
 
 
@@ -75,7 +76,7 @@ def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
 def parameters(lab: InspectionLab, qtbot: QtBot) -> ParametersDock:
     dock = ParametersDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
     return dock
 
 
@@ -93,7 +94,7 @@ def test_points_lie_where_the_archive_has_them(lab: InspectionLab, qtbot: QtBot,
 def test_a_click_lists_the_nearest_tokens(lab: InspectionLab, qtbot: QtBot, geometry: GeometryDock) -> None:
     geometry.scatter.clicked.emit(1)
     assert geometry.near.text() == "w1"
-    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() == 2, timeout=30_000)
+    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() == 2, timeout=WAIT)
     assert lab.host.asked[-1][1]["near"] == "w1"
     first = geometry.neighbours.topLevelItem(0)
     assert (first.text(0), first.text(1)) == ("w4", "0.8750")
@@ -105,7 +106,7 @@ def test_an_embedding_that_is_not_there_is_refused_in_words(
 ) -> None:
     lab.host.fail["geometry"] = LabError("It has no position embeddings.", "It turns queries and keys.", "")
     geometry.matrix.setCurrentIndex(2)
-    qtbot.waitUntil(lambda: "no position embeddings" in geometry.note.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "no position embeddings" in geometry.note.text(), timeout=WAIT)
 
 
 def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:
@@ -134,7 +135,7 @@ def test_that_only_the_first_singular_values_of_a_large_matrix_are_shown_is_said
     monkeypatch.setattr(parameters.session, "ask", ask)
     parameters.view.setCurrentIndex(TENSORS)
     parameters.list.topLevelItem(0).setSelected(True)
-    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=30_000)
+    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=WAIT)
     assert parameters.note.text() == "wte.weight is large: its first 8 singular values."
     assert parameters.note.isVisible()
 
@@ -145,7 +146,7 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
     assert set(rows) == set(NAMES)
     assert rows["wte.weight"].text(1) == "10 × 8"
     rows["wte.weight"].setSelected(True)
-    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=30_000)
+    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=WAIT)
     assert lab.host.asked[-1][1]["singular"] == ["wte.weight"]
     assert parameters.spectrum.line("wte.weight").y == pytest.approx(np.linspace(3, 0.5, WIDTH))
     parameters.list.clearSelection()

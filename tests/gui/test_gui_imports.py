@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waits import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 GUI_MODULES = sorted(
@@ -34,7 +35,7 @@ CORE_MODULES = (
 def loaded_after(code: str) -> set[str]:
     """Top-level packages in a fresh interpreter that ran `code`."""
     script = f"{code}\nimport sys\nprint(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split("\n")[-2].split())
 

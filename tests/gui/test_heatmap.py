@@ -12,6 +12,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.color_scale import ColorScale
@@ -139,7 +140,7 @@ def test_zooming_keeps_what_is_under_the_pointer_and_a_double_click_shows_everyt
 def test_the_line_below_has_the_exact_number(qtbot: QtBot) -> None:
     values = pattern(500)
     heatmap = shown(qtbot, values, high=1.0, unit="share")
-    with qtbot.waitSignal(heatmap.pointed) as pointed:
+    with qtbot.waitSignal(heatmap.pointed, timeout=WAIT) as pointed:
         qtbot.mouseMove(heatmap, heatmap.center_of(321, 123).toPoint())
     row, column = pointed.args
     assert heatmap.words(row, column).startswith(f"t{row}, t{column}: {values[row, column]:#.4g}".rstrip("."))

@@ -10,6 +10,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
@@ -176,7 +177,7 @@ def test_a_point_is_found_where_it_is_drawn(qtbot: QtBot) -> None:
     qtbot.addWidget(scatter)
     scatter.resize(500, 400)
     scatter.show()
-    qtbot.waitExposed(scatter)
+    qtbot.waitExposed(scatter, timeout=WAIT)
     points = np.array([[0.0, 0.0], [1.0, 2.0], [-3.0, 1.0]])
     scatter.show_points(points, ["a", "b", "c"], ["A", "B", "C"], ("first", "second"))
     clicked: list[int] = []

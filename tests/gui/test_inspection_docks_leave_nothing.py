@@ -20,6 +20,7 @@ from test_adapter_dock import make_change
 from test_compare_and_evolution import make_comparison, make_evolution
 from test_geometry_and_parameters import make_geometry, make_parameters
 from test_interventions_dock import make_intervention, make_sweep
+from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.docks.adapter import AdapterDock
@@ -68,7 +69,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.show()
     lab.inspection.open("bar@150")
     lab.inspection.set_prompt("the king and the queen", False, at_once=True)
-    qtbot.waitUntil(lambda: bool(lab.inspection.tokens) and lab.inspection.working is None, timeout=30_000)
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens) and lab.inspection.working is None, timeout=WAIT)
     lab.inspection.add_edit(ChosenEdit("head", 1, 0))
     lab.inspection.select(layer=1, token=2)
     theme_notifier.changed.emit()
@@ -84,7 +85,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     lab.inspection.hover(1)
     lab.inspection.set_edits([])
     lab.inspection.set_prompt("another one", False, at_once=True)
-    qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2, timeout=30_000)
+    qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2, timeout=WAIT)
     theme_notifier.changed.emit()
     assert gone() is None
     lab.close()
@@ -116,11 +117,11 @@ def test_without_a_prompt_a_dock_says_so(
     qtbot.addWidget(dock)
     dock.show()
     lab.inspection.open("bar@150")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=30_000)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=WAIT)
     assert "The prompt is empty" in dock._empty.text
     assert dock._stack.currentWidget() is dock._empty
     lab.inspection.set_prompt("the king", False, at_once=True)
-    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=30_000)
+    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)
     dock.shutdown()
     lab.close()
 
@@ -139,7 +140,7 @@ def test_a_dock_paints_in_the_themes_colours(
     lab = InspectionLab(tmp_path, host)
     dock = make(lab)
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=30_000)
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
     image = dock.grab().toImage()
     light = np.mean([image.pixelColor(x, y).lightnessF() for x in range(4, 700, 40) for y in range(60, 500, 40)])
     assert (light > 0.6) == (theme == "light")
@@ -156,8 +157,8 @@ def filled(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
     if isinstance(dock, EvolutionDock):
         dock.watch.click()
     lab.inspection.add_edit(ChosenEdit("head", 1, 0))
-    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None, timeout=30_000)
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
 
 
 @pytest.mark.parametrize("make", DOCKS)
@@ -172,7 +173,7 @@ def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
     for kind in ("png", "svg", "csv", "safetensors"):
         path = tmp_path / f"shown.{kind}"
         dock.export(path)
-        qtbot.waitUntil(lambda path=path: any(path.name in words for words in lab.words), timeout=30_000)
+        qtbot.waitUntil(lambda path=path: any(path.name in words for words in lab.words), timeout=WAIT)
         assert path.stat().st_size > 100
     table = dock.table()
     assert table is not None

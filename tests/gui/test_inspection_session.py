@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -20,8 +21,6 @@ from llmlab_gui.inspection.archive_folder import ArchiveFolder
 from llmlab_gui.inspection.plan import PATTERNS_LIMIT, what_to_ask
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.model_host import ModelHost
-
-WAIT = 30_000
 
 
 @pytest.fixture

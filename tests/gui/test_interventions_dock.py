@@ -11,6 +11,7 @@ import pytest
 from fake_model import HEADS, LAYERS, FakeModelHost, Made
 from inspection_lab import PROMPT, InspectionLab
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.docks.edit_menu import edit_menu, edits_of_part
@@ -85,13 +86,13 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
 ) -> None:
     assert "Nothing is changed" in dock.empty.text
     lab.inspection.add_edit(ChosenEdit("head", 2, 1))
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     archive = dock.effect.archive
     assert archive is not None
     question, values = next(asked for asked in reversed(lab.host.asked) if asked[0] == "intervene")
     assert (question, values["edits"], values["position"]) == ("intervene", ["zero head:2.1"], COUNT - 1)
     assert dock.form.list.item(0).text() == "Layer 2, head 1: set to zero"
-    qtbot.waitUntil(lambda: dock.effect.tokens.columns[0].pairs[0][0] != "…", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.effect.tokens.columns[0].pairs[0][0] != "…", timeout=WAIT)
     for column, name in zip(dock.effect.tokens.columns, ("before", "after"), strict=True):
         assert column.title == name
         shown = [f"w{id}" for id in archive[f"{name}/ids"][COUNT - 1]]
@@ -111,12 +112,12 @@ def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: I
     assert lab.inspection.edits == [ChosenEdit("head", 3, 2, 1, "scale", 2.0)]
     dock.form.clear.click()
     assert lab.inspection.edits == []
-    qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=30_000)
+    qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
 
 
 def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.inspection.add_edit(ChosenEdit("layer", 1))
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     lab.inspection.select(token=2)
     archive = dock.effect.archive
     assert archive is not None
@@ -127,11 +128,11 @@ def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: I
 def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.host.fail["intervene"] = LabError("There is no source to patch from.", "", "Name another prompt.")
     lab.inspection.add_edit(ChosenEdit("layer", 1, how="patch"))
-    qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=30_000)
+    qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=WAIT)
     assert dock.empty.isVisible()
     lab.host.fail.clear()
     dock.form.source.setText("the queen said")
-    qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=30_000)
+    qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=WAIT)
     assert lab.host.asked[-1][1]["source"] == "the queen said"
 
 
@@ -142,7 +143,7 @@ def test_a_sweep_is_a_map_centred_at_zero(
     dock.tabs.setCurrentWidget(dock.sweep)
     dock.sweep.over.setCurrentIndex(dock.sweep.over.findData(over))
     dock.sweep.run.click()
-    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
     archive, heat = dock.sweep.archive, dock.sweep.map.heat
     assert archive is not None
     assert heat is not None
@@ -164,7 +165,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     lab.host.hold.add("sweep")
     dock.tabs.setCurrentWidget(dock.sweep)
     dock.sweep.run.click()
-    qtbot.waitUntil(dock.sweep.cancel.isVisible, timeout=30_000)
+    qtbot.waitUntil(dock.sweep.cancel.isVisible, timeout=WAIT)
     lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
     assert "one thing" in dock.strip.what.text()
     assert "40 s left" in dock.strip.left.text()
@@ -173,10 +174,10 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     assert lab.host.cancelled_ids[-1] == request
     assert "cancelled" in dock.sweep.note.text()
     assert dock.sweep.run.isVisible()
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=30_000)
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
     lab.host.hold.clear()
     dock.sweep.run.click()
-    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
 
 
 def test_a_right_click_in_another_panel_chooses_what_is_changed(
@@ -194,4 +195,4 @@ def test_a_right_click_in_another_panel_chooses_what_is_changed(
     assert lab.inspection.edits == [ChosenEdit("feed_forward", 2)]
     assert wanted == ["interventions"]
     menu.deleteLater()
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs import poller as poller_module
 from llmlab_gui.runs.poller import RunsPoller
-
-WAIT = 30_000
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:

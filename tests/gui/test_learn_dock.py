@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui import page_browser
 from llmlab_gui.concepts import RESULTS, Page, load_pages, load_tree
@@ -51,7 +52,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
-    qtbot.waitUntil(lambda: dock.page_name != "", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.page_name != "", timeout=WAIT)
     return dock
 
 
@@ -91,13 +92,13 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     assert drawn == []
     assert hidden.page_name == ""
     hidden.raise_()
-    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=30_000)
+    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=WAIT)
     front.raise_()
     qtbot.wait(50)
     theme_notifier.changed.emit()
     assert drawn == ["attention"]
     hidden.raise_()  # in the new theme's colours
-    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=30_000)
+    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=WAIT)
 
 
 def test_lines_to_copy_keep_their_characters() -> None:
@@ -143,20 +144,20 @@ def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> N
 def test_links_fill_setup_raise_docks_and_open_the_web(
     qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with qtbot.waitSignal(lab.setup_requested, timeout=30_000) as asked:
+    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("lab:run?preset=baby&steps=30&model.n_layer=2"))
     assert asked.args == [{"preset": "baby", "train.steps": "30", "model.n_layer": "2"}]
-    with qtbot.waitSignal(lab.dock_requested, timeout=30_000) as asked:
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("dock:loss"))
     assert asked.args == ["loss"]
     opened: list[QUrl] = []
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
     dock.open_link(QUrl("https://example.org/"))
     assert opened == [QUrl("https://example.org/")]
-    with qtbot.waitSignal(lab.finetune_requested, timeout=30_000) as asked:
+    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("lab:finetune?base=mine@final&method=full&name=taught"))
     assert asked.args == [{"preset": "scratch", "model.base": "mine@final", "model.method": "full", "name": "taught"}]
-    with qtbot.waitSignal(lab.paper_requested, timeout=30_000) as asked:
+    with qtbot.waitSignal(lab.paper_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("paper:grokking"))
     assert asked.args == ["grokking", ""]
     dock.open_link(QUrl("lab:run?model.n_leyer=2"))
@@ -170,12 +171,12 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(lab.inspection, "open", opened.append)
-    with qtbot.waitSignal(lab.workspace_requested, timeout=30_000) as asked:
+    with qtbot.waitSignal(lab.workspace_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
     assert asked.args == ["Look inside"]
     assert opened == ["mine@final"]
     assert lab.inspection.text == "The king"
-    with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=30_000, order="strict"):
+    with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=WAIT, order="strict"):
         dock.open_link(QUrl("lab:run?steps=30&workspace=train"))
 
 
@@ -242,7 +243,7 @@ def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: L
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()
     dock.resize(420, 500)
-    qtbot.waitUntil(dock.combo.isVisible, timeout=30_000)
+    qtbot.waitUntil(dock.combo.isVisible, timeout=WAIT)
     assert not dock.list.isVisible()
 
 

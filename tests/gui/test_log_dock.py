@@ -10,6 +10,7 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.docks.log import OUTPUT, LogDock
 from llmlab_gui.docks.log_tail import TAIL_BYTES, LogTail
@@ -60,14 +61,14 @@ def test_worker_output_is_followed_while_it_grows(qtbot: QtBot, lab: FakeLab, do
     fake = lab.add(FakeRun(lab.outputs).start())
     fake.run.log.write_text("first\n")
     dock.which.setCurrentIndex(OUTPUT)
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first", timeout=WAIT)
     with fake.run.log.open("a") as file:
         file.write("second half ")
         file.flush()
         dock.read_output()
         assert dock.output_view.toPlainText() == "first"
         file.write("done\n")
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first\nsecond half done", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first\nsecond half done", timeout=WAIT)
 
 
 def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
@@ -76,14 +77,14 @@ def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDoc
     second = lab.add(FakeRun(lab.outputs, "second").start())
     second.run.log.write_text("of the second\n")
     dock.show_output()
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second", timeout=WAIT)
     lab.set_current("pretraining/first")
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first", timeout=WAIT)
 
 
 def test_ctrl_f_finds_and_esc_closes(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
     lab.pump(lab.add(FakeRun(lab.outputs).start()).warn("needle one").warn("needle two"))
-    with qtbot.waitActive(dock, timeout=30_000):
+    with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
     dock.events_view.setFocus()
     qtbot.keyClick(dock.events_view, Qt.Key.Key_F, Qt.KeyboardModifier.ControlModifier)

@@ -17,6 +17,7 @@ from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from test_training_in_the_window import press_train, state_of
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.inspection.archive import read_archive
@@ -26,7 +27,6 @@ from llmlab_gui.main_window import MainWindow
 from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.workspaces import LOOK_INSIDE
 
-WAIT = 60_000
 PROMPT = "the king and the queen"
 
 

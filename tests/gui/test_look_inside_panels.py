@@ -11,6 +11,7 @@ from conftest import MakeWindow
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.docks.compare import PREDICTIONS, CompareDock
@@ -23,7 +24,6 @@ from llmlab_gui.docks.parameters import ParametersDock
 from llmlab_gui.docks.residual import ResidualDock
 from llmlab_gui.main_window import MainWindow
 
-WAIT = 60_000
 PROMPT = "the king"
 
 

@@ -13,6 +13,7 @@ from PySide6.QtCore import QMimeData, QPoint, QSettings, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.training import requests
@@ -22,8 +23,6 @@ from llmlab_gui.concepts import DOCK_IDS
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.tour import Tour
 from llmlab_gui.workspaces import WORKSPACES
-
-WAIT = 30_000
 
 
 def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:

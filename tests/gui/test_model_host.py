@@ -9,6 +9,7 @@ import psutil
 import pytest
 from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui.host_messages import Generation, Token
@@ -41,7 +42,7 @@ def host(qtbot: QtBot) -> Iterator[ModelHost]:
 
 
 def finished(qtbot: QtBot, heard: Heard, *requests: int) -> None:
-    qtbot.waitUntil(lambda: all(request in heard.ends for request in requests), timeout=30_000)
+    qtbot.waitUntil(lambda: all(request in heard.ends for request in requests), timeout=WAIT)
 
 
 def test_tokens_come_with_probabilities_and_alternatives_and_then_done(qtbot: QtBot, host: ModelHost) -> None:
@@ -83,7 +84,7 @@ def test_a_long_prompt_arrives_whole(qtbot: QtBot, host: ModelHost) -> None:
 def test_a_cancelled_generation_ends_and_the_next_one_runs(qtbot: QtBot, host: ModelHost) -> None:
     heard = Heard(host)
     request = host.generate(MODEL, "endless", Generation())
-    qtbot.waitUntil(lambda: len(heard.tokens.get(request, [])) > 3, timeout=30_000)
+    qtbot.waitUntil(lambda: len(heard.tokens.get(request, [])) > 3, timeout=WAIT)
     host.cancel(request)
     finished(qtbot, heard, request)
     assert heard.ends[request] == "cancelled"
@@ -139,7 +140,7 @@ def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
     heard = Heard(host)
     before = set(psutil.Process().children())
     request = host.generate(MODEL, "endless", Generation())
-    qtbot.waitUntil(lambda: bool(heard.tokens.get(request)), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(heard.tokens.get(request)), timeout=WAIT)
     children = set(psutil.Process().children()) - before
     assert len(children) == 1
     host.shutdown()

@@ -10,6 +10,7 @@ from conftest import FAKE_HOST
 from fake_lab import FakeLab
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab_gui import drops
@@ -22,8 +23,6 @@ from llmlab_gui.model_bar import ModelBar
 from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.model_host import ModelHost
 from llmlab_gui.settings import WindowSettings
-
-WAIT = 30_000
 
 
 @pytest.mark.parametrize(

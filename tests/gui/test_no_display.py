@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waits import SECONDS
 
 from llmlab_gui.display import missing_library, why_no_window
 
@@ -24,7 +25,7 @@ def run_gui(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         env=cleaned | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
     )
 
 

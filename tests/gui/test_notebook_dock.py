@@ -16,6 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
@@ -31,7 +32,6 @@ from llmlab_gui.docks.notebook_table import COLUMNS, VERDICT
 from llmlab_gui.lab import Lab
 from llmlab_gui.theme import apply_theme, current_theme
 
-WAIT = 30_000
 LINES = (
     "val_loss=1.9..2.2@80%",
     "loss_curve=1:4,20:2+-0.2@70%",

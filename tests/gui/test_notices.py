@@ -12,13 +12,12 @@ from fake_checks import FakeCheck
 from fakes import FakeRun
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.settings import resolve_settings
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notices import sentence
 from llmlab_gui.runs.poller import RunRow
-
-WAIT = 30_000
 
 
 def live_run(outputs: Path, seconds: float) -> FakeRun:

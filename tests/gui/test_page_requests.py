@@ -10,6 +10,7 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.concepts import FIRST_PAGE, load_pages
 from llmlab_gui.dock_pages import DOCK_PAGES
@@ -18,8 +19,6 @@ from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.main_window import MainWindow
-
-WAIT = 30_000
 
 
 def settled(window: MainWindow) -> MainWindow:

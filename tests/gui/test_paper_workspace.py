@@ -15,6 +15,7 @@ from fake_checks import CLAIMS, PAPER, FakeCheck, bar_chart, curve_chart, verdic
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QImage
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.papers.charts import Chart, Series
@@ -32,7 +33,6 @@ from llmlab_gui.papers.claims_model import VERDICT_COLUMN
 from llmlab_gui.theme import theme_notifier
 from llmlab_gui.workspaces import PAPER as WORKSPACE
 
-WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

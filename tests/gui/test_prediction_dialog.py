@@ -11,6 +11,7 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.finetuning.settings import FinetuneSettings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
@@ -24,7 +25,6 @@ from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.settings import WindowSettings
 
 MakeWindow = Callable[..., MainWindow]
-WAIT = 30_000
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def chart(qtbot: QtBot) -> Iterator[DrawnCurve]:
     made = CurveRow(500, 4.43)
     qtbot.addWidget(made)
     made.resize(640, 400)
-    with qtbot.waitExposed(made):
+    with qtbot.waitExposed(made, timeout=WAIT):
         made.show()
     yield made.chart  # not returned: nothing else would hold the row that it is in
     made.close()

@@ -12,6 +12,7 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.finetuning.settings import FinetuneSettings
@@ -25,8 +26,6 @@ from llmlab_gui.docks.queue import QueueDock
 from llmlab_gui.docks.queue_table import BEGINS, NAME, waits
 from llmlab_gui.docks.run_setup import Plan
 from llmlab_gui.lab import Lab
-
-WAIT = 30_000
 
 
 class Worker:

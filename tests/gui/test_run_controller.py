@@ -13,6 +13,7 @@ import psutil
 import pytest
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.runs import launcher
@@ -24,7 +25,6 @@ from llmlab.training import requests
 from llmlab_gui.runs import controller as module
 from llmlab_gui.runs.controller import RunController
 
-WAIT = 30_000
 # A worker that waits to be killed, and one that ignores SIGTERM.
 SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"

@@ -13,6 +13,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab import upkeep
 from llmlab.runs.registry import list_runs
@@ -21,8 +22,6 @@ from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
 from llmlab_gui.status_bar import StatusBar
-
-WAIT = 30_000
 
 
 @pytest.fixture

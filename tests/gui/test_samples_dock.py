@@ -12,6 +12,7 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.errors import LabError
 from llmlab.runs.launcher import request
@@ -42,7 +43,7 @@ def sampled(fake: FakeRun, step: int, **texts: str) -> None:
 
 
 def wait_steps(qtbot: QtBot, dock: SamplesDock, steps: list[int]) -> None:
-    qtbot.waitUntil(lambda: dock.shown_steps == steps, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.shown_steps == steps, timeout=WAIT)
 
 
 def test_columns_are_steps_and_follow_the_run_live(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
@@ -66,7 +67,7 @@ def test_the_first_and_the_newest_step_are_always_among_those_spread() -> None:
 
 def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     lab.add(FakeRun(lab.outputs, steps=5000).start().advance(3000))
-    qtbot.waitUntil(lambda: dock.view.samples.columnCount() > 1, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.view.samples.columnCount() > 1, timeout=WAIT)
     dock.choice.setCurrentIndex(dock.choice.findData(COMPARE))
     assert dock.slider.isVisible()
     qtbot.keyClick(dock.slider, Qt.Key.Key_Home)
@@ -77,7 +78,7 @@ def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab
 
 def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
-    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=30_000)
+    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=WAIT)
     dock.steps_button.menu().aboutToShow.emit()
     assert dock.steps_list.count() == 4
     dock.steps_list.item(0).setCheckState(Qt.CheckState.Checked)
@@ -90,7 +91,7 @@ def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesD
 def test_a_cut_back_history_drops_its_columns(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
     dock.choice.setCurrentIndex(dock.choice.findData(NEWEST))
-    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=30_000)
+    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=WAIT)
     fake.resume_from(1000)
     lab.reload(fake)
     wait_steps(qtbot, dock, [500, 1000])

@@ -13,6 +13,7 @@ from PySide6.QtCore import QPointF, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.config import describe, differences
 from llmlab.errors import Cancelled, LabError
@@ -22,8 +23,6 @@ from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab import Lab
-
-WAIT = 30_000
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import pytest
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.paths import resources_dir
 from llmlab_gui.icons import icon, state_color, state_icon
@@ -83,7 +84,7 @@ def test_runs_are_told_apart_with_any_colour_vision(theme: Theme, vision: str) -
 
 def test_a_choice_changes_palette_and_tells_who_paints_himself(qapp: QApplication, qtbot: QtBot) -> None:
     apply_theme(qapp, "light")
-    with qtbot.waitSignal(theme_notifier.changed, timeout=30_000):
+    with qtbot.waitSignal(theme_notifier.changed, timeout=WAIT):
         apply_theme(qapp, "dark")
     assert current_theme() is DARK
     assert qapp.palette().color(QPalette.ColorRole.Base).name() == DARK.surface

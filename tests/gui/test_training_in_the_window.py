@@ -8,6 +8,7 @@ import pytest
 from conftest import MakeWindow
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.runs.checkpoints import final_of, list_checkpoints
 from llmlab.runs.folder import RunFolder
@@ -18,7 +19,6 @@ from llmlab_gui.docks.loss import LossDock
 from llmlab_gui.main_window import MainWindow
 
 # torch's import alone takes seconds on a busy machine.
-WAIT = 120_000
 # A few seconds: long enough to be paused on the way.
 STEPS = 2000
 SMALL = {

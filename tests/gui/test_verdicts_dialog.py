@@ -11,6 +11,7 @@ from conftest import dock_in_sight
 from fake_checks import CLAIMS, PAPER, FakeCheck, verdict
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.notebook import Contents
@@ -24,7 +25,6 @@ from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
 from llmlab_gui.papers.claim_rows import ClaimRow, prediction_text
 from llmlab_gui.papers.page import claim_page
 
-WAIT = 30_000
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
 

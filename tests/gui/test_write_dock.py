@@ -13,6 +13,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication, QTextCursor
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.docks.alternatives import percent, visible
 from llmlab_gui.docks.token_view import TokenView, tint
@@ -39,17 +40,17 @@ def trained(qtbot: QtBot, lab: FakeLab, dock: WriteDock, name: str = "fake") -> 
     fake.advance(100, evaluate=False).save_checkpoint()
     lab.add(fake)
     qtbot.waitUntil(
-        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}", timeout=30_000
+        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}", timeout=WAIT
     )
     return fake
 
 
 def written(qtbot: QtBot, dock: WriteDock, count: int) -> None:
-    qtbot.waitUntil(lambda: len(dock.text.tokens) == count and dock.generate_button.isEnabled(), timeout=30_000)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) == count and dock.generate_button.isEnabled(), timeout=WAIT)
 
 
 def activate(qtbot: QtBot, dock: WriteDock) -> None:
-    with qtbot.waitActive(dock, timeout=30_000):
+    with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
 
 
@@ -77,10 +78,10 @@ def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: W
     activate(qtbot, dock)
     dock.prompt.setPlainText("endless")
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=30_000)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
     dock.prompt.setFocus()
     qtbot.keyClick(dock.prompt, Qt.Key.Key_Escape)
-    qtbot.waitUntil(lambda: "Stopped after" in dock.said.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "Stopped after" in dock.said.text(), timeout=WAIT)
     assert len(dock.text.tokens) > 5
     assert dock.generate_button.isEnabled()
     assert not dock.stop_button.isEnabled()
@@ -90,7 +91,7 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
     trained(qtbot, lab, dock)
     dock.prompt.clear()
     qtbot.keyClicks(dock.prompt, "abc")
-    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.next_list.pairs(), timeout=30_000)
+    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.next_list.pairs(), timeout=WAIT)
     assert "Entropy 1.04 nats = 1.50 bits" in dock.next_words.text()
     assert dock.tabs.currentIndex() == NEXT_TAB
 
@@ -99,12 +100,12 @@ def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=30_000)
+    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
     view = dock.next_list
     place = view.visualRect(view.model().index(0, 0)).center()
     qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert dock.prompt.toPlainText() == "The king the"
-    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.next_list.pairs(), timeout=30_000)
+    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.next_list.pairs(), timeout=WAIT)
     view.setCurrentIndex(view.model().index(1, 0))
     qtbot.keyClick(view, Qt.Key.Key_Return)
     assert dock.prompt.toPlainText() == "The king the\n"
@@ -141,7 +142,7 @@ def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> N
     cursor.setPosition(len("Prompt") + 2)
     place = view.cursorRect(cursor).center() + QPoint(2, 0)
     assert view.token_at(place) == 0
-    with qtbot.waitSignal(view.pointed, timeout=30_000) as pointed:
+    with qtbot.waitSignal(view.pointed, timeout=WAIT) as pointed:
         qtbot.mouseMove(view.viewport(), place)
     assert pointed.args == [0]
     qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
@@ -184,7 +185,7 @@ def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLa
     trained(qtbot, lab, dock)
     dock.prompt.setPlainText("crash")
     dock.generate()
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
     assert "MemoryError" in lab.errors[-1].why
     dock.prompt.setPlainText("good")
     dock.form.tokens.setValue(3)
@@ -208,7 +209,7 @@ def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab
     dock.note.linkActivated.emit("save")
     assert lab.controller.saved == ["fake"]
     lab.pump(fake.save_checkpoint(("requested",)))
-    qtbot.waitUntil(lambda: "Step 250, which is saved" in dock.note.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "Step 250, which is saved" in dock.note.text(), timeout=WAIT)
     lab.pump(fake.stop())
     assert not dock.note.isVisible()
 
@@ -217,7 +218,7 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     trained(qtbot, lab, dock, "first")
     trained(qtbot, lab, dock, "second")
     lab.open_write("pretraining/first", "step-00000100")
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
     assert dock.picker.reference().endswith("first@100")
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
     dock.picker.which.activated.emit(dock.picker.which.currentIndex())
@@ -227,10 +228,10 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
 def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     assert dock._stack.currentWidget() is dock._empty
     fake = lab.add(FakeRun(lab.outputs).start().advance(10))
-    qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=WAIT)
     assert not dock.generate_button.isEnabled()
     lab.pump(fake.save_checkpoint())
-    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=30_000)
+    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
 
 
 def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> None:

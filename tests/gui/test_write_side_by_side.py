@@ -12,6 +12,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from finetuning_run import tuned_run
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.docks.write import NEXT_TAB, WriteDock
 from llmlab_gui.host_messages import Generation
@@ -59,12 +60,12 @@ def dock(qtbot: QtBot, lab: FakeLab, host: Listening) -> Iterator[WriteDock]:
 def chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock, fake: Any) -> None:
     lab.add(fake)
     qtbot.waitUntil(
-        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.full_name, timeout=30_000
+        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.full_name, timeout=WAIT
     )
 
 
 def idle(qtbot: QtBot, dock: WriteDock) -> None:
-    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=30_000)
+    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
 
 
 def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
@@ -74,7 +75,7 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     chosen(qtbot, lab, dock, run)
     assert not dock.second.isVisible()
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=WAIT)
     assert dock.first_name.text() == "A  mine, step 100"
     dock.generate()
     assert not dock.generate_button.isEnabled()
@@ -96,7 +97,7 @@ def test_what_someone_chose_stays_and_without_a_choice_nothing_is_asked(
     chosen(qtbot, lab, dock, fake)
     dock.beside.setChecked(True)
     dock.generate()
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
     assert "No second model is chosen" in str(lab.errors[-1])
     assert len(host.asked) == 1
     dock.second.box.choose("mine/else")
@@ -114,7 +115,7 @@ def test_stopping_the_first_leaves_the_second_unasked(
     dock.beside.setChecked(True)
     dock.prompt.setPlainText("endless")
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=30_000)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
     dock.stop()
     idle(qtbot, dock)
     assert len(host.asked) == 1
@@ -126,7 +127,7 @@ def test_a_token_of_the_second_text_shows_its_alternatives_and_leads_on(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: bool(dock.second.box.reference), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(dock.second.box.reference), timeout=WAIT)
     dock.generate()
     idle(qtbot, dock)
     view = dock.second.text
@@ -143,9 +144,9 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.tabs.setCurrentIndex(NEXT_TAB)
-    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=WAIT)
     dock.chat.setChecked(True)
-    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would begin" in dock.next_words.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would begin" in dock.next_words.text(), timeout=WAIT)
     dock.next_list.picked.emit(" the")
     assert dock.prompt.toPlainText() == "The king"
     dock.generate()

@@ -19,6 +19,7 @@ import torch
 from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
 from small_runs import all_events, new_run, quick_settings, train_here
+from waits import SECONDS
 
 from llmlab.errors import LabError
 from llmlab.runs import worker
@@ -160,7 +161,7 @@ def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
         filler = _filled(small_disk, left)
         os.truncate(filler, filler.stat().st_size - 4096)  # room for the request itself
         request(run, "resume")
-        wait_until(lambda: "disk is full" in run.events.read_text(), seconds=30)
+        wait_until(lambda: "disk is full" in run.events.read_text())
         assert run.status().state == "paused"
         assert "The disk is full. Free some space, then resume." in events_of(run, "paused")[-1]["reason"]
         _intact(run, [5, 6])
@@ -198,7 +199,7 @@ def test_a_run_that_waits_on_a_full_disk_can_be_stopped(outputs: Path) -> None:
     with mock.patch.object(state, "save_state", side_effect=full), forked(run) as child:
         wait_until(lambda: run.status().state == "paused")
         child.terminate()
-        assert child.wait(20) == 1
+        assert child.wait(SECONDS) == 1
     assert run.status().state == "failed"
     assert "The disk is full" in run.log.read_text()
 
@@ -226,7 +227,7 @@ def test_a_run_whose_folder_is_deleted_ends_and_does_not_come_back(outputs: Path
             wait_until(lambda: run.status().state == "paused")
         gone = outputs / "trash"
         run.path.rename(gone)  # as a desktop's bin does
-        assert worker.wait(30) == 1
+        assert worker.wait(SECONDS) == 1
     assert not run.path.exists()
     said = (gone / "worker.log").read_text()
     assert ("is gone" if paused else "could not be written") in said

@@ -89,7 +89,7 @@ def test_a_real_worker_killed_and_resumed_ends_as_one_left_alone(run: RunFolder,
     requests.send(run.requests, "save")
     requests.send(run.requests, "pause")
     worker = start_worker(run)
-    wait_until(lambda: run.status().state == "paused", seconds=120)
+    wait_until(lambda: run.status().state == "paused")
     worker.kill()
     worker.wait()
     assert run.status().state == "interrupted"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from small_runs import new_run, train_here
+from waits import SECONDS
 
 import llmlab
 from llmlab.runs.checkpoints import list_checkpoints, sealed, select
@@ -24,7 +25,6 @@ from llmlab.sessions.host import Host
 from llmlab.sessions.scratch import open_checkpoint
 from llmlab.sessions.writing import next_tokens, write
 
-_SECONDS = 60
 FINAL = ("done", "next", "opened", "tokens", "answered", "models", "previewed", "cancelled", "error")
 REPOSITORY = Path(llmlab.__file__).parents[1]
 
@@ -55,7 +55,7 @@ class Conversation:
             return any(answer["event"] in events for answer in self._of(number))
 
         with self._news:
-            assert self._news.wait_for(complete, timeout=_SECONDS), self._of(number)
+            assert self._news.wait_for(complete, timeout=SECONDS), self._of(number)
         return self._of(number)
 
     def ask(self, **request: Any) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ class Conversation:
         """Closes the input; returns the exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(_SECONDS)
+        return self.process.wait(SECONDS)
 
     def _of(self, number: int) -> list[dict[str, Any]]:
         return [answer for answer in self._answers if answer["id"] == number]

@@ -19,6 +19,7 @@ from fakes import FakeRun
 from forks import forked, wait_until
 from small_runs import new_run, train_here
 from test_host import Conversation
+from waits import SECONDS
 
 from llmlab.errors import LabError
 from llmlab.inspection.answers import answer
@@ -249,7 +250,7 @@ def test_a_host_that_is_killed_leaves_nothing_half_written(places: dict[str, Pat
     words = {"question": "inspect", "values": {"text": TEXT}, "out": str(out)}
     conversation.send({"id": 2, "do": "ask", "model": "bar", **words})
     os.kill(conversation.process.pid, signal.SIGKILL)
-    assert conversation.process.wait(10) == -signal.SIGKILL
+    assert conversation.process.wait(SECONDS) == -signal.SIGKILL
     assert not out.exists() or len(read_archive(out)) > 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from waits import SECONDS
 
 import llmlab
 from llmlab.errors import LabError
@@ -107,7 +108,7 @@ def opened(names: list[str], home: Path, endpoint: str, code: str = CODE) -> lis
         environment.pop(name, None)
     command = [sys.executable, "-c", code, *names]
     finished = subprocess.run(
-        command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False
+        command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=SECONDS, check=False
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout.splitlines()
