@@ -25,12 +25,12 @@ from llmlab.finetuning.adapter_file import (
     read_factors,
     read_settings,
 )
-from llmlab.finetuning.chat_export import set_ends, write_tokenizer
+from llmlab.finetuning.chat_export import set_ends, write_generation, write_tokenizer
 from llmlab.gpt.hf import refusal
 from llmlab.runs.checkpoints import select
 from llmlab.sessions.available import ADAPTER_FILE
 from llmlab.sessions.hub import hub_settings
-from llmlab.sessions.huggingface import read_config, translated
+from llmlab.sessions.huggingface import GENERATION_FILE, read_config, translated
 from llmlab.sessions.reference import (
     AdaptedModel,
     GgufFile,
@@ -64,7 +64,7 @@ def write_adapter(adapter: Path, base: Reference, out: Path) -> None:
     tokenizer = tokenizer_of(base)
     generation = _generation_config(base)
     set_ends(generation, tokenizer, tuned=True)
-    generation.save_pretrained(out)
+    write_generation(generation, out)
     write_tokenizer(tokenizer, out, tuned=True)
 
 
@@ -140,6 +140,6 @@ def _generation_config(base: Reference) -> Any:
     file = folder.name if folder.is_file() else None
     config = read_config(folder.parent if file else folder, folder.stem, file)
     with translated(folder.name):
-        if not file and (folder / "generation_config.json").is_file():
+        if not file and (folder / GENERATION_FILE).is_file():
             return GenerationConfig.from_pretrained(folder, local_files_only=True)
         return GenerationConfig.from_model_config(config)

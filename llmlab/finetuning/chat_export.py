@@ -9,6 +9,7 @@ from llmlab.corpora.tokenizers import Tokenizer, save_hf_tokenizer
 from llmlab.errors import LabError
 from llmlab.finetuning.chat import ChatFormat, chat_format
 from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.sessions.huggingface import GENERATION_FILE
 from llmlab.sessions.model import TextTokenizer
 
 # Kinds of open models that learned to answer in the lab's chat form.
@@ -25,11 +26,18 @@ def set_ends(config: Any, tokenizer: TextTokenizer, *, tuned: bool) -> None:
     if isinstance(tokenizer, Tokenizer) and tokenizer.beginning is not None:
         config.bos_token_id = tokenizer.beginning
         ends.append(tokenizer.beginning)  # the id between documents
-    form = chat_form(tokenizer)
-    if tuned and form is not None:
+    if tuned and (form := chat_form(tokenizer)) is not None:
         ends += form.end_ids
     ends = list(dict.fromkeys(int(id) for id in ends))
     config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+
+
+def write_generation(config: Any, folder: Path) -> None:
+    """generation_config.json as it is, also with settings of sampling that nothing uses.
+
+    Many models have such; transformers opens them, and its `save_pretrained` refuses to write them.
+    """
+    config.to_json_file(folder / GENERATION_FILE)
 
 
 def write_tokenizer(tokenizer: TextTokenizer, folder: Path, *, tuned: bool) -> None:
@@ -37,11 +45,11 @@ def write_tokenizer(tokenizer: TextTokenizer, folder: Path, *, tuned: bool) -> N
 
     tuned: the model learned that template. A model of transformers that was not fine-tuned keeps its own as it is.
     """
-    form = chat_form(tokenizer)
     if isinstance(tokenizer, Tokenizer):
+        form = chat_form(tokenizer)
         save_hf_tokenizer(tokenizer, folder, None if form is None else form.template)
     elif isinstance(tokenizer, HuggingFaceTokenizer):
-        if tuned and form is not None:
+        if tuned and (form := chat_form(tokenizer)) is not None:
             tokenizer.inner.chat_template = form.template
         tokenizer.inner.save_pretrained(folder)
 

@@ -21,7 +21,7 @@ from typing import Any
 from llmlab.errors import LabError, UsageError
 from llmlab.files import is_disk_full
 from llmlab.finetuning.adapter_export import own_settings, write_adapter
-from llmlab.finetuning.chat_export import TUNED, set_ends, write_tokenizer
+from llmlab.finetuning.chat_export import TUNED, set_ends, write_generation, write_tokenizer
 from llmlab.finetuning.settings import FULL
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
@@ -110,16 +110,19 @@ def staged(out: Path, size: int) -> Iterator[Path]:
 
 
 def _write_folder(opened: OpenModel, folder: Path) -> None:
+    from transformers import GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     model: Any = to_hf(opened.model) if isinstance(opened.model, GPT) else opened.model
     tuned = opened.kind in TUNED
-    set_ends(model.generation_config, opened.tokenizer, tuned=tuned)
+    generation, model.generation_config = model.generation_config, GenerationConfig()
+    set_ends(generation, opened.tokenizer, tuned=tuned)
     if isinstance(opened.model, GPT):
-        model.config.bos_token_id = model.generation_config.bos_token_id
-        model.config.eos_token_id = model.generation_config.eos_token_id
+        model.config.bos_token_id = generation.bos_token_id
+        model.config.eos_token_id = generation.eos_token_id
     model.save_pretrained(folder)
+    write_generation(generation, folder)
     write_tokenizer(opened.tokenizer, folder, tuned=tuned)
 
 

@@ -52,7 +52,7 @@ _SIZES = (
 # Sizes that are 0 in some families: those without a feed-forward, or without keys and values of their own.
 _MAY_BE_NONE = ("intermediate_size", "n_inner", _KV_HEADS, "head_dim")
 _OTHER_SETTINGS = f"Correct it, or take another copy of {CONFIG_FILE}."
-_GENERATION_FILE = "generation_config.json"
+GENERATION_FILE = "generation_config.json"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
@@ -189,8 +189,8 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
         )
         if why:
             raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS) from error
-        if (folder / _GENERATION_FILE).is_file() and read_json(folder / _GENERATION_FILE) is None:
-            raise LabError(f"{name} cannot be opened.", f"Its {_GENERATION_FILE} is damaged.", "Remove it.") from error
+        if (folder / GENERATION_FILE).is_file() and read_json(folder / GENERATION_FILE) is None:
+            raise LabError(f"{name} cannot be opened.", f"Its {GENERATION_FILE} is damaged.", "Remove it.") from error
         raise
 
 

@@ -18,6 +18,7 @@ from peft import PeftModel
 from small_runs import new_run, train_here
 from tokenizers import Regex, pre_tokenizers
 
+from llmlab.finetuning import rendering
 from llmlab.finetuning.chat import chat_format
 from llmlab.finetuning.examples import Example, Message
 from llmlab.finetuning.merge import export
@@ -156,3 +157,27 @@ def test_the_exported_adapter_answers_in_plain_peft_on_the_exported_base(made: M
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "adapter")
     for question in PAIRS:
         assert elsewhere(model, tokenizer, question) == in_the_lab("tuned@final", made.outputs, question)
+
+
+@pytest.mark.parametrize("to", ["hf", "adapter"])
+def test_settings_of_sampling_that_nothing_uses_are_exported_as_they_are(to: str, tmp_path: Path) -> None:
+    """Many models have them; transformers opens such a file, and refuses to write one."""
+    base = tiny_models.save(tiny_models.llama(), tmp_path / "base")
+    named = {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 2}
+    (base / "generation_config.json").write_text(json.dumps(named))
+    tiny_models.save_adapter(base, tmp_path / "adapter")
+    export(f"{base}+{tmp_path / 'adapter'}", tmp_path, tmp_path / "out", to)
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert {name: written[name] for name in ("temperature", "top_p")} == {"temperature": 0.6, "top_p": 0.9}
+    assert 2 in written["eos_token_id"]
+
+
+def test_a_model_that_was_not_fine_tuned_is_exported_without_running_its_chat_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_models.save(tiny_models.llama(), tmp_path / "base")
+    make.byte_level(make.CHATML, ("<|im_start|>", "<|im_end|>")).inner.save_pretrained(base)
+    monkeypatch.setattr(rendering, "_Process", mock.Mock(side_effect=AssertionError("A process was started.")))
+    monkeypatch.setattr(rendering, "_running", None)
+    export(str(base), tmp_path, tmp_path / "out", "hf")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == make.CHATML
