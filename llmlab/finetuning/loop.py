@@ -344,7 +344,7 @@ class _Between(transformers.TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """What is due after a step."""
-        self._finetuner.after_step(self._result, time.perf_counter() - self._begin)
+        self._finetuner.after_step(self._result, self._begin)
         if not self._finetuner.goes_on:
             control.should_training_stop = True
         return control

@@ -49,7 +49,7 @@ class FromScratch(TrainingRun):
                 self.control.handle_requests(self)
                 begin = time.perf_counter()
                 result = self.optimizer_step()
-                self.after_step(result, time.perf_counter() - begin)
+                self.after_step(result, begin)
             self.finish()
         except StopRequested:
             self.stop()

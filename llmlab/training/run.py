@@ -89,7 +89,8 @@ class TrainingRun(ABC):
         )
         self.peak_flops = place.peak_flops
         self.progress = Progress()
-        self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)
+        self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)  # seconds of a step
+        self._queued: list[float] = []  # of steps that a GPU may not have computed yet
         self._memory, self._memory_read = 0, -math.inf
         self._prompts: list[str] = []
 
@@ -156,15 +157,20 @@ class TrainingRun(ABC):
         """Whether another step is due."""
         return self.progress.step < self.settings.train.steps and not self._early_stop_due()
 
-    def after_step(self, result: StepResult, seconds: float) -> None:
-        """Counts a step that took `seconds`, and does what is due after it."""
+    def after_step(self, result: StepResult, begin: float) -> None:
+        """Counts a step that was begun at `begin` (`time.perf_counter`), and does what is due after it."""
         train, progress = self.settings.train, self.progress
         progress.step += 1
         progress.tokens += result.tokens
-        self._measure_speed(seconds)
-        self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         step, last = progress.step, progress.step == train.steps
-        if step == 1 or step % train.log_interval == 0 or last:
+        reported = step == 1 or step % train.log_interval == 0 or last
+        intervals = (train.eval_interval, train.sample_interval, self.settings.checkpoints.interval)
+        waits = reported or any(self._due(step, interval) for interval in intervals)
+        if waits:  # for what a GPU has queued: that is time of the steps, and not of what follows
+            self.device.synchronize()
+        self._measure_speed(time.perf_counter() - begin, done=waits)
+        self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
+        if reported:
             self.report(result)
         better = self._due(step, train.eval_interval) and self.evaluate()
         if self._due(step, train.sample_interval):
@@ -321,9 +327,14 @@ class TrainingRun(ABC):
         patience = self.settings.train.early_stop
         return patience > 0 and self.progress.evaluations_without_better >= patience
 
-    def _measure_speed(self, seconds: float) -> None:
-        self._recent.append(seconds)
+    def _measure_speed(self, seconds: float, *, done: bool) -> None:
+        """done: this step and those before it are computed, and not only queued."""
         self.progress.active_seconds += seconds
+        self._queued.append(seconds)
+        if not done:
+            return
+        self._recent.extend([sum(self._queued) / len(self._queued)] * len(self._queued))
+        self._queued.clear()
         # After a resume the speed of the last worker holds until this one has warmed up.
         if len(self._recent) == _SPEED_STEPS or self.progress.step_seconds == 0 or self.progress.step <= _SPEED_STEPS:
             self.progress.step_seconds = sum(self._recent) / len(self._recent)

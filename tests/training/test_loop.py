@@ -23,6 +23,7 @@ from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.launcher import create_run, prepare_resume
 from llmlab.training import loop
 from llmlab.training import run as training_run
+from llmlab.training.device import Device
 from llmlab.training.loop import Trainer
 from llmlab.training.schedule import learning_rate
 
@@ -355,6 +356,28 @@ def test_time_left_is_right_from_the_first_step_after_a_resume(outputs: Path, cl
     later = events_of(run, "step")[60]
     assert later["tokens_per_second"] == 128 / 2.0  # and then what is measured counts
     assert later["eta_seconds"] == pytest.approx((105 - later["step"]) * 2.0 + 5 * 2.0)
+
+
+@pytest.mark.parametrize("logged", [1, 3])
+def test_the_wait_for_what_a_gpu_has_queued_is_time_of_the_steps_that_queued_it(
+    outputs: Path, clock: FakeClock, logged: int
+) -> None:
+    plain, queued = Trainer.optimizer_step, []
+
+    def step(self: Trainer) -> Any:
+        queued.append(2.0)
+        return plain(self)
+
+    def wait(device: Device) -> None:
+        clock.now += sum(queued)
+        queued.clear()
+
+    with mock.patch.object(Trainer, "optimizer_step", step), mock.patch.object(Device, "synchronize", wait):
+        run = train_here(new_run(outputs, 12, train__log_interval=logged, train__eval_interval=5))
+    first, *_, last = events_of(run, "step")
+    assert last["tokens_per_second"] == pytest.approx(first["tokens_per_second"]) == 128 / 2.25
+    assert last["active_seconds"] == pytest.approx(12 * 2.25)
+    assert {event["seconds"] for event in events_of(run, "evaluated")} == {0.25}
 
 
 def test_durations_do_not_follow_a_clock_that_is_turned_back(outputs: Path, clock: FakeClock) -> None:
