@@ -81,9 +81,9 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
     window). Raises LabError when a worker is already there.
     """
 
-    def begin() -> ExperimentStatus:
+    def begin(held: bool) -> ExperimentStatus:
         status = folder.recorded_status()
-        if status.live and folder.has_worker(status):
+        if status.live and folder.has_worker(status, held=held):
             raise LabError(
                 f"{folder.id} is already running.",
                 f"Process {status.pid} is at it.",

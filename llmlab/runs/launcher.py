@@ -297,9 +297,9 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     window). Raises LabError when a worker is already there.
     """
 
-    def begin() -> RunStatus:
+    def begin(held: bool) -> RunStatus:
         status = run.recorded_status()
-        if status.live and run.has_worker(status):
+        if status.live and run.has_worker(status, held=held):
             raise LabError(
                 f"{run.id} is already being trained.",
                 f"Process {status.pid} holds it.",

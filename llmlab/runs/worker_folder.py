@@ -80,15 +80,15 @@ class WorkerFolder:
 
         return filelock.FileLock(self.lock, timeout=_LOCK_SECONDS)
 
-    def has_worker(self, status: NamesProcess) -> bool:
-        """Whether the process that `status` names lives.
+    def has_worker(self, status: NamesProcess, *, held: bool = False) -> bool:
+        """Whether the process that `status` names lives. held: whoever asks holds the lock, so that no worker does.
 
         Linux counts start times from the clock of now: when someone sets the clock, those of all processes move, and
         none is what was written down. The lock then tells.
         """
         if process_alive(status.pid, status.pid_start):
             return True
-        return status.pid is not None and _exists(status.pid) and self._is_locked()
+        return not held and status.pid is not None and _exists(status.pid) and self._is_locked()
 
     def _is_locked(self) -> bool:
         if not self.lock.is_file():

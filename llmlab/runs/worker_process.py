@@ -35,25 +35,26 @@ _AFTER_SECONDS = 1.0
 def launch(
     module: str,
     folder: WorkerFolder,
-    begin: Callable[[], Any],
+    begin: Callable[[bool], Any],
     environment: Mapping[str, str],
     *,
     die_with_parent: bool,
 ) -> subprocess.Popen[bytes]:
     """Starts `python -m module FOLDER`, its output in worker.log, unless a process works there or is about to.
 
-    begin: the status to start with; raises when someone is there already. It is asked again, and the process named
-    in status.json, under the folder's lock: of two that launch at once, the second finds the process of the first.
+    begin: the status to start with; raises when someone is there already. It is asked without the folder's lock, and
+    again with it (True), and the process named in status.json then: of two that launch at once, the second finds the
+    process of the first.
     die_with_parent: it dies with this process; otherwise it outlives it. LabError when it cannot be started.
     """
     import filelock  # seldom needed, and 25 ms of every start
 
     if not folder.path.is_dir():  # the lock would make it again
         raise gone(folder)
-    begin()  # before the lock is waited for: a worker that lives holds it
+    begin(False)  # before the lock is waited for: a worker that lives holds it
     try:
         with folder.held():
-            return _launch(module, folder, begin(), environment, die_with_parent)
+            return _launch(module, folder, begin(True), environment, die_with_parent)
     except filelock.Timeout as error:
         raise LabError(
             f"{folder.id} is being worked at already.", "Another process holds it.", "Wait until it has ended."

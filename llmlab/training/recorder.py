@@ -177,8 +177,9 @@ class Recorder:
         return gap
 
     def _refresh(self, **changes: Any) -> None:
-        self._hear()
-        self.status = dataclasses.replace(self.status, **changes)
+        with self._lock:  # or else the state that another thread writes could be the one before
+            self._hear()
+            self.status = dataclasses.replace(self.status, **changes)
         if time.monotonic() - self._last_status >= _STATUS_SECONDS:
             try:
                 self.update()

@@ -26,7 +26,7 @@ from llmlab.corpora.dataset import load_dataset
 from llmlab.errors import LabError
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.runs import folder, worker, worker_folder
+from llmlab.runs import folder, worker, worker_folder, worker_process
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.folder import RunFolder, RunStatus
 from llmlab.runs.launcher import request, start_worker
@@ -345,6 +345,16 @@ def test_of_two_that_start_a_run_at_once_one_is_told_that_it_is_being_trained(ru
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_a_run_whose_worker_died_is_started_though_another_process_has_its_number_now(run: RunFolder) -> None:
+    died = RunStatus(state="running", attempt=1, pid=os.getppid(), pid_start=process_start(os.getppid()) - 1000.0)
+    run.write_status(died)
+    run.lock.touch()
+    assert run.status().state == "interrupted"
+    with mock.patch.object(worker_process, "_launch") as launched:
+        start_worker(run)
+    assert launched.call_args.args[2].state == "queued"
 
 
 def test_a_folder_that_is_deleted_while_it_trains_is_said_to_be_gone_and_not_made_again(run: RunFolder) -> None:
