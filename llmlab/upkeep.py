@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmlab.config import with_values
-from llmlab.errors import LabError
+from llmlab.errors import LabError, UsageError
 from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
 from llmlab.files import read_json, write_json
 from llmlab.finetuning.settings import FinetuneSettings
@@ -24,7 +24,7 @@ from llmlab.notebook.notebook import Notebook
 from llmlab.papers.checks import list_checks
 from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
 from llmlab.runs.launcher import claim_name, require_name
-from llmlab.runs.queue import RunQueue
+from llmlab.runs.queue import QueuedRun, RunQueue
 from llmlab.runs.registry import list_runs, short_name
 from llmlab.sessions.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
 
@@ -35,7 +35,7 @@ def require_at_rest(run: RunFolder) -> None:
     """LabError while a process trains the run, or a plan that owns it is under way."""
     if run.status().live:
         raise LabError(f"{run.id} still trains.", "A live run keeps its folder and its name.", "Stop it first.")
-    for owner in _owners(run):
+    for owner in _owners(run, _plans(run.outputs)):
         if owner.status().live:
             raise LabError(
                 f"{run.id} belongs to {owner.id}, which is running.",
@@ -44,21 +44,28 @@ def require_at_rest(run: RunFolder) -> None:
             )
 
 
-def what_rests_on(run: RunFolder) -> list[str]:
-    """What would miss the run, a sentence each."""
-    sentences = []
-    for other in list_runs(run.outputs):
-        with contextlib.suppress(LabError):  # what cannot be read rests on nothing that is known
-            name = short_name(other, run.outputs)
-            if _is_parent(other, run):
-                sentences.append(f"{name} is a branch of it; what it began from was copied and stays.")
-            if _mentions(_base_of(other.info().settings), run):
-                sentences.append(f"{name} cannot be opened without it: it is its base.")
-    sentences += [f"It belongs to the {owner.subject} {owner.id}." for owner in _owners(run)]
-    for item in RunQueue(run.outputs).read().items:
+def what_rests_on(runs: Sequence[RunFolder]) -> list[list[str]]:
+    """What would miss each of them if all were deleted, a sentence each; what is deleted with them misses nothing."""
+    around = {outputs: _Around.read(outputs) for outputs in {run.outputs for run in runs}}
+    gone = {run.path for run in runs}
+    return [list(_resting(run, around[run.outputs], gone)) for run in runs]
+
+
+def _resting(run: RunFolder, around: _Around, gone: Set[Path]) -> Iterator[str]:
+    for other, info in around.runs:
+        branch, tuned = _is_parent(other, info, run), _mentions(_base_of(info.settings), run)
+        if not (branch or tuned) or other.path in gone:
+            continue
+        name = short_name(other, run.outputs)
+        if branch:
+            yield f"{name} is a branch of it; what it began from was copied and stays."
+        if tuned:
+            yield f"{name} cannot be opened without it: it is its base."
+    for folder in _owners(run, around.plans):
+        yield f"It belongs to the {folder.subject} {folder.id}."
+    for item in around.waiting:
         if _mentions(_base_of(item.settings), run):
-            sentences.append(f"{item.name or 'A run'} waits in the queue and begins from it.")
-    return sentences
+            yield f"{item.name or 'A run'} waits in the queue and begins from it."
 
 
 def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
@@ -98,7 +105,10 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     require_name(new, "a run", 100)
     require_at_rest(run)
     renamed = RunFolder(run.path.with_name(new))
-    claim_name(renamed)
+    if new == run.id:
+        raise UsageError(f"{run.id} has that name already.", "", "Choose another.")
+    if not (renamed.path.exists() and renamed.path.samefile(run.path)):  # `bar` and `Bar`, where they are one folder
+        claim_name(renamed)
     queue, book = RunQueue(run.outputs), Notebook(run.outputs)
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
     # What names it is looked for before the name changes: afterwards none of it would lead here.
@@ -106,16 +116,23 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     waiting = {item.id: _moved(_base_of(item.settings), run, renamed) for item in queue.read().items}
     try:
         os.rename(run.path, renamed.path)
+    except OSError as error:
+        raise LabError(f"{run.id} could not be renamed.", f"{error}.") from error
+    try:
         renamed.change_info(lambda now: replace(now, id=new))
         for other, change in runs:
             other.change_info(change)
         for folder, record in plans:
             folder.write_record(record)
             _rename_in_results(folder, run, renamed)
-    except OSError as error:
-        raise LabError(f"{run.id} could not be renamed.", f"{error}.") from error
-    if any(waiting.values()):
-        queue.change_each(lambda item: replace(item, settings=_with_base(item.settings, waiting.get(item.id))))
+        if any(waiting.values()):
+            queue.change_each(lambda item: replace(item, settings=_with_base(item.settings, waiting.get(item.id))))
+    except (OSError, LabError) as error:
+        raise LabError(
+            f"{run.id} is {new} now, but not all that names it could be changed.",
+            f"{error}".rstrip(".") + ".",
+            f"Give the old name back, which restores the rest: llmlab-run rename {new} {run.id}",
+        ) from error
     book.refresh()  # it knows a run by the moment when it was made
     return renamed
 
@@ -123,22 +140,45 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
 # What names a run -----------------------------------------------------------------------------------------------
 
 
-def _owners(run: RunFolder) -> list[ExperimentFolder]:
-    """Experiments and checks whose runs, or whose subject, it is."""
-    owners = []
-    for folder in (*list_experiments(run.outputs), *list_checks(run.outputs)):
+@dataclass(frozen=True)
+class _Around:
+    """All of an outputs folder that may name a run, read once. What cannot be read names none that is known."""
+
+    runs: list[tuple[RunFolder, RunInfo]]
+    plans: list[tuple[ExperimentFolder, ExperimentRecord]]
+    waiting: Sequence[QueuedRun]
+
+    @staticmethod
+    def read(outputs: Path) -> _Around:
+        waiting: Sequence[QueuedRun] = ()
         with contextlib.suppress(LabError):
-            record = folder.record()
-            arms = [folder.run_of(arm, record.track).path for arm in record.arms]
-            if run.path in arms or (record.subject and _mentions(record.subject, run)):
-                owners.append(folder)
-    return owners
+            waiting = RunQueue(outputs).read().items
+        return _Around(list(_runs(outputs)), list(_plans(outputs)), waiting)
 
 
-def _is_parent(other: RunFolder, run: RunFolder) -> bool:
+def _runs(outputs: Path) -> Iterator[tuple[RunFolder, RunInfo]]:
+    for run in list_runs(outputs):
+        with contextlib.suppress(LabError):
+            yield run, run.info()
+
+
+def _plans(outputs: Path) -> Iterator[tuple[ExperimentFolder, ExperimentRecord]]:
+    for folder in (*list_experiments(outputs), *list_checks(outputs)):
+        with contextlib.suppress(LabError):
+            yield folder, folder.record()
+
+
+def _owners(run: RunFolder, plans: Iterable[tuple[ExperimentFolder, ExperimentRecord]]) -> Iterator[ExperimentFolder]:
+    """Experiments and checks whose runs, or whose subject, it is."""
+    for folder, record in plans:
+        arms = [folder.run_of(arm, record.track).path for arm in record.arms]
+        if run.path in arms or (record.subject and _mentions(record.subject, run)):
+            yield folder
+
+
+def _is_parent(other: RunFolder, info: RunInfo, run: RunFolder) -> bool:
     """Whether `other` is a branch of `run`. Folders may have been moved since; both are of one track."""
-    parent = other.info().parent or {}
-    return other.path.parent == run.path.parent and parent.get("run") == run.id
+    return (info.parent or {}).get("run") == run.id and other.path.parent == run.path.parent
 
 
 def _base_of(settings: RunSettings) -> str:
@@ -161,17 +201,17 @@ def _moved(text: str, run: RunFolder, to: RunFolder) -> str | None:
 
 
 def _with_run(reference: Reference, path: Path, to: RunFolder) -> Reference | None:
-    """path: of the run that gives way to `to`."""
+    """path: of the run that gives way to `to`, without links."""
     match reference:
         case SavedRun() | LiveRun():
             # A file of that name where this process works would be taken for it.
             named = str(to.path) if Path(to.id).exists() else to.id
-            return replace(reference, run=to, named=named) if reference.run.path == path else None
+            return replace(reference, run=to, named=named) if reference.run.path.resolve() == path else None
         case AdaptedModel(base, adapter):
             below = _with_run(base, path, to)
-            inside = adapter.is_relative_to(path)
+            inside = adapter.resolve().is_relative_to(path)
             if isinstance(below, SavedRun) or inside:
-                adapter = to.path / adapter.relative_to(path) if inside else adapter
+                adapter = to.path / adapter.resolve().relative_to(path) if inside else adapter
                 return AdaptedModel(below if isinstance(below, SavedRun) else base, adapter)
     return None
 
@@ -187,11 +227,10 @@ def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolde
         parent = {**(info.parent or {}), **origin} if branch else info.parent
         return replace(info, parent=parent, settings=_with_base(info.settings, base))
 
-    for other in list_runs(run.outputs):
-        with contextlib.suppress(LabError):
-            base, branch = _moved(_base_of(other.info().settings), run, renamed), _is_parent(other, run)
-            if base is not None or branch:
-                yield other, partial(change, base=base, branch=branch)
+    for other, info in _runs(run.outputs):
+        base, branch = _moved(_base_of(info.settings), run, renamed), _is_parent(other, info, run)
+        if base is not None or branch:
+            yield other, partial(change, base=base, branch=branch)
 
 
 def _with_base(settings: RunSettings, base: str | None) -> RunSettings:
@@ -204,24 +243,20 @@ def _changed_plans(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[Experim
     def moved(text: Any) -> Any:
         return (_moved(text, run, renamed) if isinstance(text, str) else None) or text
 
-    for folder in (*list_experiments(run.outputs), *list_checks(run.outputs)):
-        with contextlib.suppress(LabError):
-            record = folder.record()
-            arms = []
-            for arm in record.arms:
-                mine = folder.run_of(arm, record.track).path == run.path
-                arms.append(
-                    replace(arm, run=renamed.id if mine else arm.run, settings=_with_models(arm.settings, moved))
-                )
-            changed = replace(
-                record,
-                arms=arms,
-                subject=renamed.id if _mentions(record.subject, run) else record.subject,
-                base=_with_models(record.base, moved),
-                options=_with_models(record.options, moved),
-            )
-            if changed != record:
-                yield folder, changed
+    for folder, record in _plans(run.outputs):
+        arms = []
+        for arm in record.arms:
+            mine = folder.run_of(arm, record.track).path == run.path
+            arms.append(replace(arm, run=renamed.id if mine else arm.run, settings=_with_models(arm.settings, moved)))
+        changed = replace(
+            record,
+            arms=arms,
+            subject=renamed.id if _mentions(record.subject, run) else record.subject,
+            base=_with_models(record.base, moved),
+            options=_with_models(record.options, moved),
+        )
+        if changed != record:
+            yield folder, changed
 
 
 def _with_models(values: Mapping[str, Any], moved: Callable[[Any], Any]) -> dict[str, Any]:

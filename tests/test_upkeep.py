@@ -184,11 +184,11 @@ def test_a_name_that_is_taken_or_none_is_refused(bar: RunFolder, outputs: Path, 
 
 
 def test_what_rests_on_a_run_is_said(bar: RunFolder, outputs: Path) -> None:
-    assert what_rests_on(bar) == []
+    assert what_rests_on([bar]) == [[]]
     create_run(outputs, quick_settings(9), name="branch", parent=(bar, select(bar.checkpoints)))
     tuned_on(outputs, "bar@5", "tuned")
     owning_experiment(outputs, bar)
-    said = what_rests_on(bar)
+    (said,) = what_rests_on([bar])
     assert {sentence.split()[0] for sentence in said} == {"branch", "tuned", "It"}
     assert "It belongs to the experiment lr." in said
 
@@ -248,3 +248,65 @@ def test_rename_says_the_new_name(bar: RunFolder, outputs: Path, capsys: pytest.
     assert main(["rename", "bar", "beer"]) == 0
     assert "beer" in capsys.readouterr().out
     assert [run.id for run in list_runs(outputs)] == ["beer"]
+
+
+def failed(outputs: Path, name: str) -> RunFolder:
+    """A run whose worker failed before its first step."""
+    run = new_run(outputs, name=name)
+    run.write_status(replace(run.recorded_status(), state="failed"))
+    run.log.write_text("why it failed")
+    return run
+
+
+def test_the_name_that_a_run_has_is_none_to_rename_it_to_and_takes_nothing_away(outputs: Path) -> None:
+    run = failed(outputs, "bar")
+    with pytest.raises(UsageError, match="already"):
+        rename_run(run, "bar")
+    assert run.log.read_text() == "why it failed"
+
+
+def test_what_is_deleted_with_a_run_does_not_miss_it(bar: RunFolder, outputs: Path) -> None:
+    tuned = tuned_on(outputs, "bar@5", "tuned")
+    tuned_on(outputs, "bar@5", "other")
+    assert what_rests_on([bar, tuned]) == [["other cannot be opened without it: it is its base."], []]
+
+
+def test_what_names_a_run_that_is_a_link_names_it_anew(bar: RunFolder, outputs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "large-disk" / "bar"
+    elsewhere.parent.mkdir()
+    bar.path.rename(elsewhere)
+    bar.path.symlink_to(elsewhere)
+    tuned = tuned_on(outputs, "bar@5", "tuned")
+    adapter = tuned.checkpoints / "step-00000005"
+    stacked = tuned_on(outputs, f"bar@5+{adapter}", "stacked")
+    assert len(what_rests_on([bar])[0]) == 2
+    rename_run(bar, "beer")
+    assert tuned.info().finetuning.model.base == "beer@5"
+    assert stacked.info().finetuning.model.base == f"beer@5+{adapter}"
+
+
+def test_a_rename_that_could_not_be_finished_says_how_far_it_came(
+    bar: RunFolder, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned_on(outputs, "bar@5", "tuned")
+    real = RunFolder.write_info
+
+    def full(self: RunFolder, info: RunInfo) -> None:
+        if self.id == "tuned":
+            raise OSError("No space left on device")
+        real(self, info)
+
+    monkeypatch.setattr(RunFolder, "write_info", full)
+    with pytest.raises(LabError, match="llmlab-run rename beer bar") as said:
+        rename_run(bar, "beer")
+    assert said.value.what == "bar is beer now, but not all that names it could be changed."
+    monkeypatch.undo()
+    assert rename_run(RunFolder(bar.path.with_name("beer")), "bar").info().id == "bar"
+    assert list_runs(outputs)[0].path.parent.parent == outputs
+
+
+def test_a_damaged_queue_does_not_keep_a_run_from_being_deleted(bar: RunFolder, outputs: Path, trash: Path) -> None:
+    RunQueue(outputs).path.write_text("no JSON")
+    assert what_rests_on([bar]) == [[]]
+    assert main(["delete", "bar", "--yes"]) == 0
+    assert not bar.path.exists()

@@ -49,8 +49,8 @@ def delete(args: argparse.Namespace) -> int:
     runs = list(dict.fromkeys(_whole(resolve_run(name, outputs), name) for name in args.runs))
     for run in runs:
         require_at_rest(run)
-    for run in runs:
-        for line in (f"{run.full_name} ({text.size(_bytes(run))})", *(f"  {said}" for said in what_rests_on(run))):
+    for run, resting in zip(runs, what_rests_on(runs), strict=True):
+        for line in (f"{run.full_name} ({text.size(_bytes(run))})", *(f"  {said}" for said in resting)):
             print(line) if not args.json else say(line)
     if not args.yes and not _agreed(f"Move {_these(runs)} to the trash?"):
         return DONE

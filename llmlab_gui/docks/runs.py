@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ class RunsDock(LabDock):
         box.setWindowTitle("Delete")
         box.setText(f"Delete {what} for good?" if for_good else f"Move {what} to the trash?")
         reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
-        rests = [sentence for row in rows for sentence in what_rests_on(row.run)] if not for_good else []
+        rests = list(chain.from_iterable(what_rests_on([row.run for row in rows]))) if not for_good else []
         more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
         told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
         box.setInformativeText(f"{names}, with all checkpoints.{reason}{told}")
