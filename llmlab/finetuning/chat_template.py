@@ -33,6 +33,8 @@ _DATE = {"date_string": "26 Jul 2024"}
 _THINKING = "enable_thinking"
 # White space that a template may put before an answer.
 _LONGEST_GAP = 64
+# Of what is rendered at once for one conversation; a few bytes a character in either process.
+_CHARACTERS_AT_ONCE = 8 << 20
 _ANY_ANSWER = "a"  # a letter that every vocabulary has in which `Assistant:` can be written
 
 
@@ -88,14 +90,22 @@ class TemplateFormat(ChatFormat):
 
     def tokens(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         answered = [place for place, message in enumerate(messages) if message.role == "assistant"]
-        # At once, since each way to the process that renders costs as much as a rendering.
-        before = [_Call(messages[:place], opening, thinking) for place in answered for opening, thinking in _HEADS]
-        text, *heads = self._render([_Call(messages), *before])
-        each = len(_HEADS)
-        spans = [
-            self._answer_span(messages, place, text, heads[index * each : (index + 1) * each])
-            for index, place in enumerate(answered)
-        ]
+        # Many answers at once, since each way to the process that renders costs as much as a rendering; but what is
+        # rendered grows with the square of the turns.
+        each, length = len(_HEADS), sum(len(message.content) for message in messages)
+        at_once = max(1, _CHARACTERS_AT_ONCE // (each * max(length, 1)))
+        text, spans = "", list[tuple[int, int]]()
+        for first in range(0, max(len(answered), 1), at_once):
+            some = answered[first : first + at_once]
+            calls = [_Call(messages[:place], opening, thinking) for place in some for opening, thinking in _HEADS]
+            if not first:
+                text, *heads = self._render([_Call(messages), *calls])
+            else:
+                heads = self._render(calls)
+            spans += [
+                self._answer_span(messages, place, text, heads[index * each : (index + 1) * each])
+                for index, place in enumerate(some)
+            ]
         ids, places = self._cut(text)
         answers = [False] * len(ids)
         for begin, end in spans:

@@ -40,13 +40,13 @@ def render(template: str, calls: Sequence[Mapping[str, Any]]) -> list[str]:
     LabError with the template's own words when it refuses one, and when it takes too long or too much memory; one that
     did is not run again.
     """
-    if template in _condemned:
-        raise _condemned[template]
+    if (said := _condemned.get(template)) is not None:
+        raise LabError(**said)  # anew: one that is raised again and again keeps all that was done where it was
     with _lock:
         try:
             answers = _process().ask({"template": template, "seconds": _SECONDS, "calls": list(calls)})
         except LabError as error:
-            _condemned[template] = error
+            _condemned[template] = error.as_dict()
             raise
     if isinstance(answers, str):
         raise LabError(f"The model's chat template refuses it: {answers.rstrip('.')}.")
@@ -54,7 +54,7 @@ def render(template: str, calls: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 _lock = threading.Lock()
-_condemned: dict[str, LabError] = {}
+_condemned: dict[str, dict[str, str]] = {}
 _running: _Process | None = None
 
 

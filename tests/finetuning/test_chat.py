@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import chat_tokenizers as make
 import psutil
@@ -14,7 +16,7 @@ from real_model import smollm2
 
 from llmlab.corpora.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
 from llmlab.errors import LabError, UsageError
-from llmlab.finetuning import rendering
+from llmlab.finetuning import chat_template, rendering
 from llmlab.finetuning.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
 from llmlab.finetuning.chat_template import TemplateFormat
 from llmlab.finetuning.examples import TEXT, Example, Message
@@ -261,8 +263,9 @@ def test_a_template_without_end_is_given_up_once(kind: str, monkeypatch: pytest.
     before = psutil.Process().memory_info().rss
     format = chat(ENDLESS[kind] + "{# only here #}")
     for _ in range(200):  # a template that was given up is not run again for each of many examples
-        with pytest.raises(LabError, match=r"chat template (cannot be used|refuses it)"):
+        with pytest.raises(LabError, match=r"chat template (cannot be used|refuses it)") as raised:
             format.encode(example("a", "b"), 100, ANSWERS)
+    assert len(traceback.extract_tb(raised.tb)) < 20  # what it said is kept, and not all that was done where it said it
     assert psutil.Process().memory_info().rss - before < 200e6
     assert chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special).encode(example("a", "b"), 100, ANSWERS).ids
 
@@ -284,6 +287,28 @@ def test_templates_are_rendered_from_several_threads_at_once() -> None:
     alone = [format.encode(one, 100, ANSWERS) for one in asked]
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(lambda one: format.encode(one, 100, ANSWERS), asked)) == alone
+
+
+def test_a_conversation_of_many_turns_is_rendered_in_parts_that_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each answer asks for all before it: of 1,000 turns of 300 characters, for half a gigabyte."""
+    format = chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special)
+    turns = [Message("assistant" if place % 2 else "user", f"This is {place}. " * 10) for place in range(40)]
+    at_once = format.tokens(turns)
+    characters = 50_000
+    asked: list[int] = []
+
+    def render(template: str, calls: list[dict[str, Any]]) -> list[str]:
+        texts = rendering.render(template, calls)
+        asked.append(sum(map(len, texts)))
+        return texts
+
+    monkeypatch.setattr(chat_template, "render", render)
+    monkeypatch.setattr(chat_template, "_CHARACTERS_AT_ONCE", characters)
+    assert format.tokens(turns) == at_once
+    assert sum(asked) > 4 * characters
+    assert max(asked) < 2 * characters
 
 
 @pytest.mark.parametrize("template", [5, ["a"], {"other": "a"}])
