@@ -19,7 +19,7 @@ from llmlab.experiments.records import (
 from llmlab.files import new_folder
 from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
-from llmlab.runs.launcher import claim_name
+from llmlab.runs.launcher import claim_name, require_free
 from llmlab.runs.worker_process import launch
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -44,9 +44,12 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             f"It is in {folder.path}.",
             f"Choose another --name, or go on with it: {folder.resume_command}",
         )
-    for arm in record.arms:
-        claim_name(folder.run_of(arm, record.track))
+    runs = [folder.run_of(arm, record.track) for arm in record.arms]
+    for run in runs:
+        require_free(run)
     _require_text(record)
+    for run in runs:  # only now, when nothing is refused any more
+        claim_name(run)
     record = replace(record, predictions=lock(folder.subject, record.predictions))
     try:
         with new_folder(folder.path) as path:

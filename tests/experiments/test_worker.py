@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from llmlab.experiments.plan import Request, make_plan
 from llmlab.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
 from llmlab.runs import worker_folder
 from llmlab.runs.folder import RunFolder
+from llmlab.runs.launcher import create_run
 from llmlab.runs.parent import follow_parent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
@@ -252,6 +254,18 @@ def test_two_workers_at_once_are_refused(outputs: Path, begun: Callable[[Experim
     with pytest.raises(LabError, match="already running"):
         start_experiment(folder)
     assert folder.status().pid == fork.pid
+
+
+def test_an_experiment_that_cannot_be_made_takes_no_failed_run_away(outputs: Path) -> None:
+    record = planned(outputs).record()
+    shutil.rmtree(outputs / "experiments")
+    failed = create_run(outputs, quick_settings(3), name=record.arms[0].run)
+    failed.write_status(replace(failed.recorded_status(), state="failed"))
+    other = create_run(outputs, quick_settings(3), name=record.arms[1].run)
+    other.write_status(replace(other.recorded_status(), state="stopped"))
+    with pytest.raises(LabError, match="already there"):
+        planned(outputs)
+    assert failed.run_json.is_file()
 
 
 def test_the_name_of_an_experiment_is_taken_once(outputs: Path) -> None:
