@@ -330,7 +330,8 @@ def _report(args: argparse.Namespace) -> int:
         print_json({"report": str(path), "complete": results.complete})
     else:
         _print_report(path.read_text(encoding="utf-8"))
-        print(f"\nFigures: {folder.figures}" * folder.figures.is_dir() + f"\nReport: {path}")
+        figures = f"\nFigures: {folder.figures}" if folder.figures.is_dir() else ""
+        print(f"{figures}\nReport: {path}")
     return DONE
 
 

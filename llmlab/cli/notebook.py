@@ -101,7 +101,7 @@ def _predict(args: argparse.Namespace, book: Notebook) -> int:
 
 
 def _score(args: argparse.Namespace, book: Notebook) -> int:
-    contents = book.refresh()
+    contents = _refreshed(book)
     if not args.rest:
         scored = [entry for entry in contents.entries if entry.id in contents.fresh]
         if args.json:
@@ -132,6 +132,7 @@ def _judgement(word: str) -> tuple[int, str]:
 
 def _learned(args: argparse.Namespace, book: Notebook) -> int:
     about, sentence = _words(args, 'learned ID "One sentence."')
+    _refreshed(book)
     return _tell(args, book.learn(book.find(about), sentence))
 
 

@@ -185,7 +185,7 @@ def _compared(
     elif score_of_entry and score_of_entry not in [score.values for score in scores]:
         altered = "its score in the notebook was changed"
     elif not here:
-        altered = "its entry in the notebook was removed"
+        altered = "its entry in the notebook was removed, or cannot be read"
     value = scores[-1].values if scores else score_of_entry
     return Sealed(locked or mine or theirs, _read_score(value), altered, seal.found if seal is not None else "")
 

@@ -518,10 +518,11 @@ def test_seals_that_cannot_be_read_are_a_sentence_and_hinder_no_run(
     assert (line.altered, line.found, line.locked.as_dict()) == ("", "", run.info().predictions[0])
 
 
-def test_missing_seals_are_said_beside_the_calibration(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_seals_are_said_with_every_command(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%"))
     entry_of(outputs)
     write_chain(outputs, chain_of(outputs)[1:])
-    for words in (("list",), ("calibration",), ("show", "bar"), ("export", str(outputs / "all.md"))):
+    commands = (("list",), ("calibration",), ("show", "bar"), ("export", str(outputs / "all.md")), ("score",))
+    for words in (*commands, ("score", "bar"), ("learned", "bar", "Much.")):
         assert main(["notebook", *words, "--outputs", str(outputs)]) == 0
         assert "1 seal is missing from the notebook" in capsys.readouterr().err
