@@ -179,6 +179,8 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, Cancelled) or is_out_of_memory(error):
+            raise
         settings = read_json(folder / CONFIG_FILE) or {}
         field = _FIELD.search(str(error))
         value = settings.get(field[1], "nothing") if field else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -185,6 +186,24 @@ def test_opening_can_be_cancelled_at_every_word_of_progress(folder: Path, output
         for last in range(0, words.count, max(1, words.count // 6)):
             with pytest.raises(Cancelled):
                 open_model(reference, outputs, Counter(last))
+
+
+@pytest.mark.parametrize(("trouble", "wanted"), [(Cancelled, Cancelled), (MemoryError, "Memory ran out")])
+def test_what_ends_the_reading_is_not_blamed_on_settings_that_the_family_does_not_read(
+    trouble: type[Exception], wanted: type[Exception] | str, outputs: Path, tmp_path: Path
+) -> None:
+    folder = tiny_models.save(tiny_models.gpt2(), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": [1, 2]}))
+    open_model(str(folder), outputs)
+
+    def stop(what: str, done: float, total: float) -> None:
+        if what == "Loading the weights" and total:
+            raise trouble
+
+    expected = (LabError, wanted) if isinstance(wanted, str) else (wanted, "")
+    with pytest.raises(expected[0], match=expected[1]):
+        open_model(str(folder), outputs, stop)
 
 
 def test_what_does_not_fit_into_memory_is_not_loaded(
