@@ -8,6 +8,7 @@ same names, and is not done in time, shows that they must not be tried here. Set
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import re
 import subprocess
@@ -35,7 +36,7 @@ def require_quick(settings: dict[str, Any], modules: Iterable[str], name: str) -
     )
     if not patterns:
         return
-    request = json.dumps({"patterns": patterns, "names": list(modules)})
+    request = json.dumps({"patterns": patterns, "names": list(modules), "seconds": _SECONDS})
     try:
         subprocess.run(
             module_command("llmlab.sessions.patterns"),
@@ -82,4 +83,5 @@ def _try_all(patterns: list[str], names: list[str]) -> None:
 
 if __name__ == "__main__":
     request = json.load(sys.stdin.buffer)
+    faulthandler.dump_traceback_later(request["seconds"], exit=True)  # whoever waits for it may be gone
     _try_all(request["patterns"], request["names"])

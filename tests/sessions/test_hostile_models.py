@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmlab.errors import LabError
+from llmlab.paths import module_command
 from llmlab.sessions import patterns
 from llmlab.sessions.gguf_header import count_gguf_numbers
 from llmlab.sessions.open import open_model
@@ -327,6 +329,18 @@ def test_patterns_that_end_are_understood_as_peft_does(saved: Path, outputs: Pat
     _change(adapter / "adapter_config.json", target_modules=r"(?:.*?(?:model|text).*?\.(?:q_proj|down_proj))|nowhere")
     _change(adapter / "adapter_config.json", rank_pattern={r"^model\.layers\.\d+\.self_attn\.q_proj": 4})
     assert open_model(f"{saved}+{adapter}", outputs).weights_sha256 == listed
+
+
+def test_the_process_that_tries_patterns_ends_also_when_nobody_waits_for_it_any_more() -> None:
+    request = {"patterns": ["(a+)+b"], "names": ["a" * 60], "seconds": 0.5}
+    tried = subprocess.run(
+        module_command("llmlab.sessions.patterns"),
+        input=json.dumps(request).encode(),
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    assert tried.returncode != 0
 
 
 def test_an_adapter_of_another_base_is_refused(saved: Path, outputs: Path, tmp_path: Path) -> None:
