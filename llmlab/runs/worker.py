@@ -270,6 +270,8 @@ def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
     old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
     sentences = []
     for info, before, after in differences(old, new):
+        if info.key == "model.base":  # a name, which `rename` changes; whether it is the same model was looked at
+            continue
         effect = "the run is no longer what one uninterrupted run would be" if info.exact else "training is not touched"
         sentences.append(f"{info.key}: {before} -> {after}; {effect}.")
     for name, before, after in (

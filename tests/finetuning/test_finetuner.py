@@ -42,6 +42,7 @@ from llmlab.sessions.reference import LiveRun, parse
 from llmlab.training import requests
 from llmlab.training.device import Device
 from llmlab.training.schedule import learning_rate
+from llmlab.upkeep import rename_run
 
 STEPS = 12
 WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")
@@ -301,6 +302,17 @@ def test_a_base_with_other_weights_is_refused_on_resume(outputs: Path, examples:
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(LabError, match="its base is another model now"):
         train_here(run)
+
+
+def test_a_base_under_another_name_is_no_change(outputs: Path, examples: str) -> None:
+    base = train_here(new_run(outputs, 2, "bar", model__block_size=64))
+    run = tuning_run(outputs, "bar@final", examples, "stopped")
+    with _asking(run, "stop", 6):
+        train_here(run)
+    rename_run(base, "beer")
+    train_here(run)
+    assert run.info().finetuning.model.base == "beer@2"
+    assert events_of(run, "started")[-1]["changed"] == []
 
 
 def test_an_adapter_knows_its_base_again_by_its_bytes(outputs: Path, llama: str, examples: str, tmp_path: Path) -> None:
