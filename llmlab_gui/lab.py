@@ -129,8 +129,11 @@ class Lab(QObject):
 
     def row_called(self, name: str) -> RunRow | None:
         """The run that a reference names: by its id where that is enough, by TRACK/ID, or by its folder."""
-        full_name = "/".join(PurePath(name).parts[-2:])
-        return self._rows.get(full_name) or next((row for row in self.runs() if row.name == name), None)
+        path = PurePath(name)
+        if path.is_absolute():  # perhaps of another outputs folder
+            row = self._rows.get("/".join(path.parts[-2:]))
+            return row if row is not None and row.run.path.resolve() == Path(path).resolve() else None
+        return self._rows.get(name) or next((row for row in self.runs() if row.name == name), None)
 
     def current(self) -> RunRow | None:
         """The run that the docks are about."""

@@ -74,6 +74,17 @@ def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, 
     assert lab.color("pretraining/c").name() == before
 
 
+def test_a_reference_to_a_run_of_another_folder_means_none_of_the_same_name_here(
+    qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path
+) -> None:
+    fake = FakeRun(outputs, "bar").start()
+    elsewhere = FakeRun(tmp_path / "elsewhere", "bar")
+    wait_for_runs(qtbot, lab, 1)
+    for name in ("bar", "pretraining/bar", str(fake.run.path)):
+        assert lab.row_called(name) is lab.row("pretraining/bar")
+    assert lab.row_called(str(elsewhere.run.path)) is None
+
+
 def test_switching_back_and_forth_leaves_one_thread_a_shown_run(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     for number, name in enumerate("ab"):
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)
