@@ -15,7 +15,7 @@ from llmlab.errors import LabError
 # What loading itself and the first forward pass take besides the weights.
 _SLACK_BYTES = 256 << 20
 # A container's own limit, what it uses, and the list that says how much of that are files which it can drop
-# (Linux kernel, admin-guide/cgroup-v2, then cgroup-v1/memory). Counted as `docker stats` does.
+# (Linux kernel, admin-guide/cgroup-v2, then cgroup-v1/memory).
 _GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
     (
@@ -37,11 +37,10 @@ def available_bytes() -> int:
 
 
 def _droppable(about: Path) -> int:
-    for line in about.read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file"):
-            return int(value)
-    return 0
+    """Files that were read often (active) are dropped as well when memory is needed: MemAvailable counts both."""
+    found = {name: value for name, _, value in (line.partition(" ") for line in about.read_text().splitlines())}
+    kinds = ("active_file", "inactive_file")
+    return sum(int(found.get(f"total_{kind}", found.get(kind, 0))) for kind in kinds)  # total_: with groups below it
 
 
 def require_memory(weights: int, name: str) -> None:

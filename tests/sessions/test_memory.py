@@ -21,6 +21,7 @@ def _group(folder: Path, limit: str, used: int, about: str) -> tuple[str, str, s
     ("limit", "used", "about", "expected"),
     [
         ("1000000\n", 400_000, "anon 1\ninactive_file 100000\nfile 5", 700_000),
+        ("1000000\n", 700_000, "active_file 200000\ninactive_file 100000\nanon 1", 600_000),
         ("1000000\n", 400_000, "", 600_000),
         ("1000000\n", 1_500_000, "anon 1", 0),
     ],
