@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=RunSettings)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _SETTLE_MS = 120
+_AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class RunSetupDock(LabDock, Generic[S]):
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
         self._settle.timeout.connect(self.update_all)
+        self._again = QTimer(self)
+        self._again.setInterval(_AGAIN_MS)
+        self._again.timeout.connect(self._look_again)
         self.presets.currentIndexChanged.connect(self._use_preset)
         self.form.edited.connect(self._settle.start)
         self.form.entered.connect(self._show_help)
@@ -211,10 +215,16 @@ class RunSetupDock(LabDock, Generic[S]):
         try:
             require_room(costs.settings, need, free, self.lab.outputs)
         except LabError as error:
+            self._again.start()
             self.train_button.setEnabled(False)
             self.queue_button.setEnabled(not certainly_above(need, psutil.virtual_memory().total))
             return str(error)
         return ""
+
+    def _look_again(self) -> None:
+        if self.isVisible():
+            self._again.stop()
+            self.update_all()
 
     def _planned(self) -> Plan | None:
         if self._settle.isActive():  # the costs are of what was there before

@@ -167,7 +167,7 @@ def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> N
 
 
 def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
-    dock: SetupDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    dock: SetupDock, lab: Lab, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
     lab.start_requested.connect(asked.append)
@@ -181,6 +181,9 @@ def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
     assert dock.queue_button.isEnabled()  # others may have ended by then
     dock.train()
     assert asked == []
+    with monkeypatch.context() as others_ended:
+        others_ended.setattr("llmlab_gui.docks.run_setup.available_bytes", lambda: 500_000_000_000)
+        qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
     dock.form.set_values({"data.batch_size": 1, "model.n_layer": 200, "model.n_embd": 16384, "model.n_head": 128})
     dock.update_all()
     assert not dock.queue_button.isEnabled()
