@@ -405,7 +405,8 @@ def _planned_subject(
 
 
 def _matched(entries: Sequence[Entry], subjects: Sequence[_Subject]) -> tuple[dict[str, _Subject], list[_Subject]]:
-    """By its entry's id, what each entry is about; and what has none. Of that name and moment, or renamed since."""
+    """By its entry's id, what each entry is about; and what has none. Of that name and moment, or renamed since: of
+    several, which are copies of each other, the one with the entry's predictions."""
     left = {(subject.kind, subject.created, full_name_of(subject.folder)): subject for subject in subjects}
     found = {}
     for entry in entries:
@@ -414,7 +415,8 @@ def _matched(entries: Sequence[Entry], subjects: Sequence[_Subject]) -> tuple[di
     for entry in entries:
         renamed = [key for key in left if key[:2] == (entry.subject, entry.created)]
         if entry.id not in found and renamed:
-            found[entry.id] = left.pop(renamed[0])
+            said = entry.predictions
+            found[entry.id] = left.pop(max(renamed, key=lambda key: left[key].predictions[: len(said)] == said))
     return found, list(left.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -294,6 +295,19 @@ def test_a_run_that_was_renamed_keeps_its_entry(outputs: Path) -> None:
     ended(fake)
     (line,) = book.refresh().entries[1].lines()
     assert (line.altered, line.score is not None) == ("", True)
+
+
+def test_a_run_that_was_renamed_by_hand_is_not_taken_for_its_copy(outputs: Path) -> None:
+    """They were made at the same moment, and only one of them has the second prediction."""
+    run, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%").run, Notebook(outputs)
+    backup = shutil.copytree(run.path, outputs / "backup")
+    before = book.predict(run, [parse_prediction("overfits=yes@70%")])
+    run.path.rename(run.path.with_name("beer"))
+    backup.rename(run.path.with_name("old"))
+    (run.path.with_name("old") / "run.json").touch()  # looked at first
+    entries = book.refresh().entries
+    assert [line.altered for entry in entries for line in entry.lines() if line.altered] == []
+    assert next(entry.id for entry in entries if entry.about == "beer") == before.id
 
 
 def old_folder(outputs: Path) -> FakeRun:
