@@ -339,7 +339,7 @@ class _Between(transformers.TrainerCallback):
         grad_norm = torch.nn.utils.clip_grad_norm_(learning, limit, foreach=True)
         step = tuner.progress.step
         lr = learning_rate(step, tuner.settings.train)
-        self._result = StepResult(step + 1, trainer.step_loss, grad_norm, lr, trainer.step_tokens)
+        self._result = StepResult(step + 1, trainer.step_loss, grad_norm, lr, trainer.step_tokens, tuner.device)
         tuner.require_finite(self._result)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

@@ -50,6 +50,8 @@ class Control:
     def handle_requests(self, trainer: TrainingRun) -> None:
         """Does what is asked, in order. Raises StopRequested. A pause waits here, with all state in memory."""
         self._waiting += requests.take(self._run.requests)
+        if self._waiting or self.stop_signal.is_set():
+            trainer.write_report()
         while self._waiting and not self.stop_signal.is_set():
             request = self._waiting.pop(0)
             if request.name == "stop":

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,35 @@ class Device:
             return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
         return available_bytes() + int(psutil.Process().memory_info().rss)
 
+    @property
+    def queues(self) -> bool:
+        """Whether work is only queued when a call returns: a look at its numbers waits for it."""
+        return self.kind != "cpu"
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether `begin_reading` lets more work be queued before its numbers are there."""
+        return self.kind == "cuda"
+
+    def begin_reading(self, values: torch.Tensor) -> Callable[[], list[float]]:
+        """Copies numbers [n] to the host; what it returns waits for them, but for no work that was queued later."""
+        if not self.reads_late:
+            numbers: list[float] = values.tolist()
+            return lambda: numbers
+        here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)  # only into pinned memory nobody waits
+        here.copy_(values, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def read() -> list[float]:
+            copied.synchronize()
+            found: list[float] = here.tolist()
+            return found
+
+        return read
+
     def synchronize(self) -> None:
-        """Waits until all queued work is done (a GPU works behind the program's back)."""
+        """Waits until all queued work is done."""
         if self.kind == "cuda":
             torch.cuda.synchronize()
         elif self.kind == "mps":

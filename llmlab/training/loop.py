@@ -70,8 +70,8 @@ class FromScratch(TrainingRun):
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
-        result = StepResult(self.progress.step + 1, loss, grad_norm, lr, self.tokens_per_step)
-        if self.device.kind == "cpu":  # on a GPU looking at a number waits for all queued work: see `report`, `save`
+        result = StepResult(self.progress.step + 1, loss, grad_norm, lr, self.tokens_per_step, self.device)
+        if not self.device.queues:  # elsewhere see `report` and `save`
             self.require_finite(result)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -64,10 +64,17 @@ class StepResult:
     lr: float
     tokens: int  # that it read
 
+    device: Device
+
     @cached_property
+    def read(self) -> Callable[[], list[float]]:
+        """Begins to read loss and gradient norm, together and once, and gives what waits for them."""
+        return self.device.begin_reading(torch.stack([self.loss.float(), self.grad_norm.to(self.loss.device).float()]))
+
+    @property
     def numbers(self) -> tuple[float, float]:
-        """Loss and gradient norm, read together and once: on a GPU a look at a number waits for all queued work."""
-        loss, grad_norm = torch.stack([self.loss.float(), self.grad_norm.to(self.loss.device).float()]).tolist()
+        """Loss and gradient norm: on a GPU the first look waits for the step, or for all that was queued since."""
+        loss, grad_norm = self.read()
         return loss, grad_norm
 
 
@@ -91,6 +98,7 @@ class TrainingRun(ABC):
         self.progress = Progress()
         self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)  # seconds of a step
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
+        self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
         self._memory, self._memory_read = 0, -math.inf
         self._prompts: list[str] = []
 
@@ -165,10 +173,14 @@ class TrainingRun(ABC):
         step, last = progress.step, progress.step == train.steps
         reported = step == 1 or step % train.log_interval == 0 or last
         intervals = (train.eval_interval, train.sample_interval, self.settings.checkpoints.interval)
-        waits = reported or any(self._due(step, interval) for interval in intervals)
+        waits = any(self._due(step, interval) for interval in intervals)
+        if not self.device.reads_late or progress.step_seconds == 0:  # its first report needs a speed to tell
+            waits |= reported
+        done = waits or self._unwritten is not None  # then all but this step, which is as long as the others
         if waits:  # for what a GPU has queued: that is time of the steps, and not of what follows
             self.device.synchronize()
-        self._measure_speed(time.perf_counter() - begin, done=waits)
+        self.write_report()  # of the step before, which a GPU has computed while this one was queued
+        self._measure_speed(time.perf_counter() - begin, done=done)
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)
@@ -180,29 +192,37 @@ class TrainingRun(ABC):
             self.control.until_written(self, partial(self.save, labels, result))
 
     def report(self, result: StepResult) -> None:
-        """Writes the `step` event."""
-        self.require_finite(result)
-        loss, grad_norm = result.numbers
+        """Writes the `step` event: at once, or, where numbers are read late, when the next step has been queued."""
         progress = self.progress
         now = time.monotonic()
         if now - self._memory_read > _MEMORY_SECONDS:
             self._memory, self._memory_read = self.device.memory_bytes(), now
         speed = self.tokens_per_step / progress.step_seconds
-        self.record(
-            StepEvent(
-                step=progress.step,
-                time=time.time(),
-                loss=loss,
-                lr=result.lr,
-                grad_norm=grad_norm,
-                tokens=progress.tokens,
-                tokens_per_second=speed,
-                active_seconds=progress.active_seconds,
-                eta_seconds=self._seconds_left(),
-                memory_bytes=self._memory,
-                mfu=self.flops_per_token * speed / self.peak_flops,
-            )
+        event = partial(
+            StepEvent,
+            step=progress.step,
+            time=time.time(),
+            lr=result.lr,
+            tokens=progress.tokens,
+            tokens_per_second=speed,
+            active_seconds=progress.active_seconds,
+            eta_seconds=self._seconds_left(),
+            memory_bytes=self._memory,
+            mfu=self.flops_per_token * speed / self.peak_flops,
         )
+        self._unwritten = result, event
+        _ = result.read
+        if not self.device.reads_late:
+            self.write_report()
+
+    def write_report(self) -> None:
+        """Writes the `step` event that waits for its numbers, if one does: before anything else is written or done."""
+        if self._unwritten is None:
+            return
+        (result, event), self._unwritten = self._unwritten, None
+        self.require_finite(result)
+        loss, grad_norm = result.numbers
+        self.record(event(loss=loss, grad_norm=grad_norm))
 
     def evaluate(self) -> bool:
         """Measures both losses and writes `evaluated`; returns whether validation is the best yet.
@@ -235,6 +255,7 @@ class TrainingRun(ABC):
 
     def save(self, labels: set[str], result: StepResult | None = None) -> str:
         """Saves a checkpoint, deletes what the keep rule drops, and returns its name."""
+        self.write_report()
         if result is not None:
             self.require_finite(result)
         self.control.saving = True
@@ -294,6 +315,7 @@ class TrainingRun(ABC):
 
     def stop(self) -> None:
         """Saves where it stands, unless that is saved already, and ends."""
+        self.write_report()
         self.recorder.update(state="stopping", step=self.progress.step)
         name = checkpoints.checkpoint_name(self.progress.step)
         if all(saved.name != name for saved in checkpoints.list_checkpoints(self.run.checkpoints)):
@@ -303,6 +325,7 @@ class TrainingRun(ABC):
 
     def record(self, event: Event) -> None:
         """Writes an event, waiting for room on the disk where someone watches."""
+        self.write_report()
         self.control.until_written(self, partial(self.recorder.record, event))
 
     def require_finite(self, result: StepResult) -> None:

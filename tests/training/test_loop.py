@@ -7,24 +7,33 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
 import torch
-from kills import events_of, final_tensors
-from small_runs import all_events, names_of_events, new_run, quick_settings, same_weights, train_here, weights_of
+from kills import differences, events_of, final_tensors
+from small_runs import (
+    all_events,
+    kill_and_resume,
+    names_of_events,
+    new_run,
+    quick_settings,
+    same_weights,
+    train_here,
+    weights_of,
+)
 
 from llmlab.errors import LabError
 from llmlab.gpt.model import GPT
 from llmlab.runs.checkpoints import list_checkpoints, select
 from llmlab.runs.launcher import create_run, prepare_resume
-from llmlab.training import loop
+from llmlab.training import loop, requests
 from llmlab.training import run as training_run
 from llmlab.training.device import Device
-from llmlab.training.loop import Trainer
+from llmlab.training.loop import FromScratch, Trainer
 from llmlab.training.schedule import learning_rate
 
 
@@ -261,6 +270,72 @@ def test_a_logged_step_is_looked_at_once_for_its_event_its_check_and_its_checkpo
     with mock.patch.object(Trainer, "optimizer_step", step):
         train_here(new_run(outputs, 6, train__log_interval=1, checkpoints__interval=2))
     assert Watched.looks == ["tolist"] * 6
+
+
+@contextlib.contextmanager
+def late(order: list[str]) -> Iterator[None]:
+    """Devices as a GPU is: what is begun to be read may be waited for later. order: what is queued and waited for."""
+    plain = FromScratch.optimizer_step
+
+    def step(self: FromScratch) -> Any:
+        result = plain(self)
+        order.append(f"queued {result.step}")
+        return result
+
+    def begin_reading(device: Device, values: torch.Tensor) -> Callable[[], list[float]]:
+        numbers = values.tolist()
+        told = [line for line in order if line.startswith("queued")][-1].replace("queued", "read")
+
+        def read() -> list[float]:
+            if told not in order:
+                order.append(told)
+            return list(numbers)
+
+        return read
+
+    with (
+        mock.patch.object(FromScratch, "optimizer_step", step),
+        mock.patch.object(Device, "queues", True),
+        mock.patch.object(Device, "reads_late", True),
+        mock.patch.object(Device, "begin_reading", begin_reading),
+    ):
+        yield
+
+
+def test_a_gpu_is_not_waited_for_before_it_has_the_next_step(outputs: Path) -> None:
+    order: list[str] = []
+    never = {"train__eval_interval": 0, "train__sample_interval": 0, "checkpoints__interval": 0}
+    with late(order):
+        run = train_here(new_run(outputs, 4, train__log_interval=1, **never))
+    assert order == ["queued 1", "queued 2", "read 1", "queued 3", "read 2", "queued 4", "read 3", "read 4"]
+    assert [event["step"] for event in events_of(run, "step")] == [1, 2, 3, 4]
+
+
+def test_events_and_checkpoints_are_the_same_where_numbers_are_read_late(outputs: Path) -> None:
+    often = {
+        "train__log_interval": 1,
+        "train__eval_interval": 4,
+        "checkpoints__interval": 3,
+        "train__sample_interval": 6,
+    }
+    plain, run = new_run(outputs, 12, "plain", **often), new_run(outputs, 12, "late", **often)
+    train_here(plain)
+    requests.send(run.requests, "save")
+    with late([]):
+        kill_and_resume(run, 8)
+    assert differences(plain, run) == []
+    order = [(event["event"], event["step"]) for event in all_events(run)]
+    for saved in list_checkpoints(run.checkpoints):
+        if saved.step:
+            assert order.index(("step", saved.step)) < order.index(("checkpoint_saved", saved.step))
+
+
+def test_a_loss_that_is_read_late_and_is_no_number_is_not_saved(outputs: Path) -> None:
+    run = new_run(outputs, 12, train__log_interval=1, train__eval_interval=0, checkpoints__interval=4)
+    with late([]), _from_step(8, lambda value: value * math.nan), pytest.raises(LabError) as stopped:
+        train_here(run)
+    assert "The loss at step 8 is not a finite number" in stopped.value.what
+    assert [saved.step for saved in list_checkpoints(run.checkpoints)] == [4]
 
 
 def test_a_measured_loss_that_is_no_number_stops_before_it_is_saved(outputs: Path) -> None:
