@@ -410,7 +410,7 @@ def test_requests_left_by_an_earlier_worker_are_not_answered_by_the_next(run: Ru
     with _asking(run, stop=4):
         train_here(run)
     requests.send(run.requests, "stop")
-    with mock.patch("subprocess.Popen"):
+    with mock.patch("subprocess.Popen", return_value=mock.Mock(pid=os.getpid())):
         start_worker(run)
     assert requests.take(run.requests) == []
 
