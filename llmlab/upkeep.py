@@ -194,21 +194,22 @@ def _moved(text: str, run: RunFolder, to: RunFolder) -> str | None:
     if run.id not in text:
         return None
     try:
-        moved = _with_run(parse(text, run.outputs), run.path.resolve(), to)
+        moved = _with_run(parse(text, run.outputs), run.path.resolve(), to, by_track=run.full_name in text)
     except LabError:
         return None
     return None if moved is None else str(moved)
 
 
-def _with_run(reference: Reference, path: Path, to: RunFolder) -> Reference | None:
-    """path: of the run that gives way to `to`, without links."""
+def _with_run(reference: Reference, path: Path, to: RunFolder, *, by_track: bool) -> Reference | None:
+    """path: of the run that gives way to `to`, without links. by_track: named by its full name, as before."""
     match reference:
         case SavedRun() | LiveRun():
             # A file of that name where this process works would be taken for it.
-            named = str(to.path) if Path(to.id).exists() else to.id
+            name = to.full_name if by_track else to.id
+            named = str(to.path) if Path(name).exists() else name
             return replace(reference, run=to, named=named) if reference.run.path.resolve() == path else None
         case AdaptedModel(base, adapter):
-            below = _with_run(base, path, to)
+            below = _with_run(base, path, to, by_track=by_track)
             inside = adapter.resolve().is_relative_to(path)
             if isinstance(below, SavedRun) or inside:
                 adapter = to.path / adapter.resolve().relative_to(path) if inside else adapter

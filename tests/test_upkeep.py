@@ -29,6 +29,8 @@ from llmlab.runs.queue import QueuedRun, RunQueue
 from llmlab.runs.registry import list_runs
 from llmlab.runs.worker_folder import process_start
 from llmlab.sessions.available import ADAPTER_FILE
+from llmlab.sessions.reference import SavedRun
+from llmlab.sessions.tuned import base_of
 from llmlab.upkeep import delete_run, rename_run, what_rests_on
 
 
@@ -191,6 +193,20 @@ def test_what_rests_on_a_run_is_said(bar: RunFolder, outputs: Path) -> None:
     (said,) = what_rests_on([bar])
     assert {sentence.split()[0] for sentence in said} == {"branch", "tuned", "It"}
     assert "It belongs to the experiment lr." in said
+
+
+def test_a_base_stays_the_same_when_another_run_gets_its_name(bar: RunFolder, outputs: Path) -> None:
+    tuned = create_run(outputs, FinetuneSettings(model=BaseSettings(base="bar@final")), name="tuned")
+    twin = tuned_on(outputs, "pretraining/bar@5", "bar")
+    assert [run.path for run in _bases_of(tuned)] == [bar.path]
+    assert what_rests_on([twin, bar]) == [[], ["tuned cannot be opened without it: it is its base."]]
+    renamed = rename_run(bar, "beer")
+    assert [run.path for run in _bases_of(tuned)] == [renamed.path]
+
+
+def _bases_of(run: RunFolder) -> list[RunFolder]:
+    base = base_of(run)
+    return [base.run] if isinstance(base, SavedRun) else []
 
 
 def test_delete_asks_and_moves_to_the_trash(

@@ -31,7 +31,7 @@ from llmlab.runs.folder import RunFolder, RunInfo, RunSettings, RunStatus, learn
 from llmlab.runs.registry import namesakes, short_name
 from llmlab.runs.worker_process import launch
 from llmlab.sessions.hf_tokenizer import has_tokenizer
-from llmlab.sessions.reference import ModelFolder, SavedRun, parse
+from llmlab.sessions.reference import AdaptedModel, ModelFolder, SavedRun, lasting_name, parse
 from llmlab.sessions.weights import weight_shapes
 from llmlab.settings import PretrainSettings
 from llmlab.training import requests
@@ -190,10 +190,18 @@ def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
     if isinstance(base, ModelFolder):
         _require_whole(base.path)
     if isinstance(base, SavedRun):
-        base = replace(base, which=str(select(base.run.checkpoints, base.which).step))
+        base = _fixed(base)
+    if isinstance(base, AdaptedModel) and isinstance(base.base, SavedRun):
+        base = replace(base, base=_fixed(base.base))
     path = expanded(settings.data.source)
     source = str(path.resolve()) if path.is_file() else settings.data.source
     return with_values(settings, {"model.base": str(base), "data.source": source})
+
+
+def _fixed(saved: SavedRun) -> SavedRun:
+    """The same checkpoint by its step, of a run by a name that stays its own."""
+    named = lasting_name(saved.run) if saved.named == saved.run.id else saved.named
+    return replace(saved, named=named, which=str(select(saved.run.checkpoints, saved.which).step))
 
 
 def _require_whole(folder: Path) -> None:

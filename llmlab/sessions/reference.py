@@ -121,7 +121,7 @@ def parse(text: str, outputs: Path) -> Reference:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(
+        raise AmbiguousName(
             f"{_shown(text)} can mean {len(found)} things.",
             f"{'; '.join(_described(reference) for reference in found)}.",
             "Write the whole path, or the full name, of the one you mean.",
@@ -129,6 +129,10 @@ def parse(text: str, outputs: Path) -> Reference:
     if _HUB_NAME.fullmatch(text):
         return HubModel(text)
     raise _missing(text, outputs)
+
+
+class AmbiguousName(UsageError):
+    """Several things bear a name."""
 
 
 class _Search:
@@ -283,8 +287,13 @@ class _Search:
             return str(run.path)
         if len(self._runs(run.id)) == 1:
             return run.id if _existing(run.id) is None else str(run.path)
-        taken = run.full_name in cached_models() or _existing(run.full_name) not in (None, run.path)
-        return str(run.path) if taken else run.full_name
+        return lasting_name(run)
+
+
+def lasting_name(run: RunFolder) -> str:
+    """A name that no run of another track can take later: its full name, or its folder where that names more."""
+    taken = run.full_name in cached_models() or _existing(run.full_name) not in (None, run.path)
+    return str(run.path) if taken else run.full_name
 
 
 def is_tuned(run: RunFolder) -> bool:

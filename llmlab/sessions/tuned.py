@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmlab.errors import LabError, UsageError
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
-from llmlab.sessions.reference import LATEST, AdaptedModel, LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.sessions.reference import LATEST, AdaptedModel, AmbiguousName, LiveRun, Reference, SavedRun, is_tuned, parse
 
 
 def base_of(run: RunFolder) -> Reference:
@@ -48,7 +48,9 @@ def _named_base(run: RunFolder) -> Reference:
         raise LabError(
             f"{run.id} cannot be opened without its base, {text or 'which it does not name'}.",
             f"{error.what} {error.why}".strip(),
-            "Put the base back where it was when the run began.",
+            f"Write its full name as model.base into {run.run_json}."
+            if isinstance(error, AmbiguousName)
+            else "Put the base back where it was when the run began.",
         ) from error
     if isinstance(base, LiveRun):
         raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, changes from step to step.")

@@ -119,7 +119,7 @@ def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkey
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))
-    assert {settings_of(record, arm).model.base for arm in record.arms} == {"bar@250"}  # type: ignore[union-attr]
+    assert {settings_of(record, arm).model.base for arm in record.arms} == {"pretraining/bar@250"}  # type: ignore[union-attr]
 
 
 def test_without_evaluations_there_is_nothing_to_compare() -> None:

@@ -335,7 +335,7 @@ def test_what_an_adapter_is_made_of_cannot_change_on_resume(outputs: Path, scrat
 
 def test_a_base_that_goes_on_learning_is_pinned_to_its_step(outputs: Path, scratch: str, examples: str) -> None:
     run = tuning_run(outputs, scratch, examples, "pinned")
-    assert run.info().finetuning.model.base == "base@2"
+    assert run.info().finetuning.model.base == "pretraining/base@2"
 
 
 def test_sigterm_saves_and_stops(outputs: Path, scratch: str, examples: str) -> None:
