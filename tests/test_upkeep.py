@@ -301,6 +301,16 @@ def test_what_names_a_run_that_is_a_link_names_it_anew(bar: RunFolder, outputs: 
     assert stacked.info().finetuning.model.base == f"beer@5+{adapter}"
 
 
+def test_a_run_that_is_a_link_is_renamed_where_the_lab_has_it_also_when_named_by_its_folder(
+    bar: RunFolder, outputs: Path, tmp_path: Path
+) -> None:
+    elsewhere = bar.path.rename(tmp_path / "bar")
+    bar.path.symlink_to(elsewhere)
+    assert main(["rename", str(bar.path), "beer"]) == 0
+    assert [run.id for run in list_runs(outputs)] == ["beer"]
+    assert elsewhere.is_dir()
+
+
 def test_a_rename_that_could_not_be_finished_says_how_far_it_came(
     bar: RunFolder, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

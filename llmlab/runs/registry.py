@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,6 @@ def resolve_run(text: str, outputs: Path) -> RunReference:
 def _in_folder(text: str) -> Iterator[RunFolder]:
     """The run in the folder of that name."""
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
-        path = Path(text).expanduser()
-        if (path / "run.json").is_file():
-            yield RunFolder(path.resolve())
+        path = Path(os.path.abspath(Path(text).expanduser()))
+        if (path / "run.json").is_file():  # where it lies, not where it leads: a link is a run of its outputs folder
+            yield RunFolder(path.parent.resolve() / path.name)
