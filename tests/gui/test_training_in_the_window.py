@@ -66,7 +66,7 @@ def steps_drawn(window: MainWindow, name: str) -> int:
     """Steps in the loss chart as it is drawn."""
     dock = window.docks["loss"]
     assert isinstance(dock, LossDock)
-    curve = dock.chart.curves().get(f"{name}/train")
+    curve = dock.chart.curves().get(f"pretraining/{name}/train")
     return len(curve.x) if curve is not None else 0
 
 
