@@ -230,7 +230,7 @@ def test_a_run_whose_folder_is_deleted_ends_and_does_not_come_back(outputs: Path
         assert worker.wait(SECONDS) == 1
     assert not run.path.exists()
     said = (gone / "worker.log").read_text()
-    assert ("is gone" if paused else "could not be written") in said
+    assert "is gone" in said
     assert [verify(saved) for saved in list_checkpoints(gone / "checkpoints")].count(None) > 0
 
 
