@@ -297,6 +297,21 @@ def test_a_run_that_was_renamed_keeps_its_entry(outputs: Path) -> None:
     assert (line.altered, line.score is not None) == ("", True)
 
 
+def test_a_score_that_was_sealed_stays_though_its_program_was_killed_before_it_wrote_the_entry(outputs: Path) -> None:
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    path = outputs / NOTEBOOK / f"{entry_of(outputs).id}.json"
+    before = path.read_text()
+    ended(fake, 2.05)
+    book.refresh()
+    path.write_text(before)
+    fake.run.events.write_text(fake.run.events.read_text().replace("2.05", "2.95"))
+    for entry in (entry_of(outputs), entry_of(outputs)):
+        (line,) = entry.lines()
+        assert line.score is not None
+        assert (line.altered, line.score.outcome, line.score.right) == ("", 2.05, True)
+    assert [seal["what"] for seal in chain_of(outputs)] == ["predicted", "scored"]
+
+
 def test_a_run_that_was_renamed_by_hand_is_not_taken_for_its_copy(outputs: Path) -> None:
     """They were made at the same moment, and only one of them has the second prediction."""
     run, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%").run, Notebook(outputs)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +20,9 @@ from small_runs import all_events, new_run, train_here
 from llmlab.runs import worker
 from llmlab.runs.checkpoints import select
 from llmlab.runs.folder import RunFolder
+from llmlab.training import recorder as module
 from llmlab.training.loop import Trainer
+from llmlab.training.recorder import Recorder
 
 STEPS = 12  # checkpoints at 5, 10, 12
 LONG = 8  # the step that takes long
@@ -133,6 +136,30 @@ def test_a_save_that_takes_long_is_waited_for(run: RunFolder) -> None:
         assert fork.wait() == 0
     assert run.status().state == "stopped"
     assert select(run.checkpoints).step == 4  # the best so far, which is what it was saving
+
+
+def test_a_write_that_does_not_end_is_not_written_over(run: RunFolder) -> None:
+    recorder, begun, go = Recorder(run), threading.Event(), threading.Event()
+    recorder.update()
+    plain = RunFolder.write_status
+
+    def write(self: RunFolder, status: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        plain(self, status)
+
+    with (
+        mock.patch.object(RunFolder, "write_status", write),
+        mock.patch.object(module, "_SEIZE_SECONDS", 0.05),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        writing = pool.submit(recorder.update, step=3)
+        assert begun.wait(60)
+        assert not recorder.seize()
+        go.set()
+        writing.result()
+        assert recorder.seize()
+    recorder.close()
 
 
 def test_before_the_first_step_nothing_is_lost(run: RunFolder) -> None:
