@@ -255,6 +255,7 @@ class WriteDock(LabDock):
         self._update_note()
         self.next_list.show_pairs(())
         self.next_words.clear()
+        self._forget_next()
         self._typing.start()
         if self.beside.isChecked():
             self._propose()
@@ -364,14 +365,20 @@ class WriteDock(LabDock):
 
     def _prompt_changed(self) -> None:
         self.tabs.setCurrentIndex(NEXT_TAB)
+        self._forget_next()
         self._typing.start()
 
-    def _ask_next(self) -> None:
-        """Asks while someone looks; the answer to an earlier prompt is not waited for."""
-        if not self.isVisible() or not self.picker.answers:
-            return
+    def _forget_next(self) -> None:
+        """An answer to an earlier prompt, or of an earlier model, is not waited for."""
         if self._asked_next is not None:
             self.host.cancel(self._asked_next)
+            self._asked_next = None
+
+    def _ask_next(self) -> None:
+        """Asks while someone looks."""
+        if not self.isVisible() or not self.picker.answers:
+            return
+        self._forget_next()
         self._asked_next = self.host.ask_next(
             self.picker.reference(), self.prompt.toPlainText(), chat=self.chat.isChecked()
         )

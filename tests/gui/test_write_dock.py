@@ -18,7 +18,7 @@ from waits import WAIT
 from llmlab_gui.docks.alternatives import percent, visible
 from llmlab_gui.docks.token_view import TokenView, tint
 from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock
-from llmlab_gui.host_messages import Token
+from llmlab_gui.host_messages import NextToken, Token
 from llmlab_gui.model_host import ModelHost
 
 
@@ -94,6 +94,30 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
     qtbot.waitUntil(lambda: (" 3", 0.25) in dock.next_list.pairs(), timeout=WAIT)
     assert "Entropy 1.04 nats = 1.50 bits" in dock.next_words.text()
     assert dock.tabs.currentIndex() == NEXT_TAB
+
+
+class Slow(ModelHost):
+    """Its answers come when a test sends them."""
+
+    asked = 0
+
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
+        self.asked += 1
+        return self.asked
+
+    def cancel(self, request: int) -> None: ...
+
+
+def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: FakeLab) -> None:
+    host = Slow(command=FAKE_HOST)
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+        trained(qtbot, lab, dock)
+        qtbot.waitUntil(lambda: host.asked > 0, timeout=WAIT)
+        earlier = host.asked
+        with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
+            lab.open_write("pretraining/fake", "step-00000100")
+        host.next_token.emit(earlier, NextToken((("a", 1.0),), 0.0))
+        assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
 
 
 def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
