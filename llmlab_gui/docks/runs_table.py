@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor, QFont
 
 from llmlab.finetuning.settings import FULL, FinetuneSettings
 from llmlab.papers.settings import TaskSettings
-from llmlab.runs.folder import SILENT, RunSettings
+from llmlab.runs.folder import SILENT, RunSettings, RunStatus
 from llmlab.settings import PretrainSettings
 from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.icons import state_color, state_icon, swatch
@@ -41,6 +41,11 @@ class Column:
     right: bool = False
 
 
+def _state(status: RunStatus) -> str:
+    """What matters first: a narrow column cuts the rest. Who is silent is live."""
+    return status.words if status.silent_since is None else status.words.removeprefix(f"{status.state}, ")
+
+
 def _number(value: float | None) -> float:
     return float("inf") if value is None else value
 
@@ -48,7 +53,7 @@ def _number(value: float | None) -> float:
 COLUMNS = (
     Column("", lambda row: "", lambda row: row.info.created, "Overlay in the charts"),
     Column("Name", lambda row: row.name, lambda row: row.name.lower(), "The run's folder"),
-    Column("State", lambda row: row.status.words, lambda row: row.status.words, "What it does now"),
+    Column("State", lambda row: _state(row.status), lambda row: row.status.words, "What it does now"),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}",

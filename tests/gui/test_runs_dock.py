@@ -13,7 +13,6 @@ from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab import upkeep
 from llmlab.runs.registry import list_runs
@@ -22,6 +21,8 @@ from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
 from llmlab_gui.lab import Lab
 from llmlab_gui.status_bar import StatusBar
+
+WAIT = 30_000
 
 
 @pytest.fixture
@@ -87,8 +88,9 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     run = runs["third"].run
     run.write_status(replace(run.recorded_status(), heartbeat=1.0, patience=120.0))
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(1.0))
-    qtbot.waitUntil(lambda: cell(dock, "third", "State") == f"running, silent since {since}", timeout=WAIT)
+    qtbot.waitUntil(lambda: cell(dock, "third", "State") == f"silent since {since}", timeout=WAIT)
     qtbot.waitUntil(lambda: bar.state.text() == f"third · Running, silent since {since}", timeout=WAIT)
+    assert (bar.speed.text(), bar.left.text()) == ("", "")  # they are from before
     tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
     assert "Its process is stopped, or it hangs" in tip
 
