@@ -197,14 +197,19 @@ class Lab(QObject):
         self._take_rows([row for row in self.runs() if row.id != run_id])
 
     def take_renamed(self, run_id: str, run: RunFolder) -> None:
-        """A run has another name now; it stays current and shown."""
+        """A run has another name now; it stays current and shown, and its open model open."""
         renamed = run.full_name
         current, shown = self._current, [renamed if shown == run_id else shown for shown in self._overlaid]
+        about = self.inspection.about
+        name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
+        opened = self.row_called(name) if name else None
         self.forget(run_id)
         self._insert(RunRow(run, run.info(), run.status()))
         self.set_shown(shown)
         if current == run_id:
             self.set_current(renamed)
+        if opened is not None and opened.id == run_id:
+            self.inspection.open(f"{run.path.resolve()}@{which}")
         self.refresh()
 
     # Requests of one dock to another ---------------------------------------------------------------------------

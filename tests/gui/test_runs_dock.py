@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 import pytest
+from fake_archives import ABOUT
 from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtWidgets import QMenu
@@ -19,6 +20,7 @@ from llmlab.runs.registry import list_runs
 from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text
+from llmlab_gui.inspection.about import about_from
 from llmlab_gui.lab import Lab
 from llmlab_gui.status_bar import StatusBar
 
@@ -265,6 +267,24 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
         lab.refresh()
     assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
+
+
+def test_an_open_model_follows_the_run_that_is_renamed(
+    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question names the model anew."""
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    for name, new, which in (("second", "winner", "40"), ("first", "loser", "final"), ("winner", "best", "latest")):
+        other = "another@5" if name == "first" else f"{name}@{which}"
+        lab.inspection.about = about_from({**ABOUT, "reference": other, "name": name})
+        row = lab.row(f"pretraining/{name}")
+        assert row is not None
+        monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
+        dock.rename(row)
+    lab.inspection.about = None
+    folder = lab.outputs.resolve() / "pretraining"
+    assert opened == [f"{folder / 'winner'}@40", f"{folder / 'best'}@latest"]
 
 
 class ClosedMenu(QMenu):
