@@ -109,7 +109,7 @@ def require_name(name: str, what: str, longest: int) -> None:
     if len(name) > longest or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
         raise UsageError(
             f"{name!r} cannot be {what}'s name.",
-            f"Letters, digits and . _ + - are allowed, at most {longest} of them.",
+            f"Letters, digits and . _ + - are allowed, at most {longest} of them, the first a letter or a digit.",
         )
 
 

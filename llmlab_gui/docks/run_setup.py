@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBox
 from llmlab.config import describe
 from llmlab.errors import LabError
 from llmlab.runs.folder import RunFolder, RunSettings
-from llmlab.runs.launcher import require_free
+from llmlab.runs.launcher import require_free, require_name
 from llmlab.runs.room import certainly_above, computes_in_main_memory, need_of, require_room
 from llmlab.sessions.memory import available_bytes
 from llmlab.settings import Preset
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
 
 S = TypeVar("S", bound=RunSettings)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _SETTLE_MS = 120
 _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
@@ -281,8 +279,7 @@ class RunSetupDock(LabDock, Generic[S]):
         name = self.name.text().strip()
         if not name:
             return None
-        if not _NAME.fullmatch(name):
-            raise LabError(f"{name!r} cannot be a run's name.", "Letters, digits and . _ + - are allowed.")
+        require_name(name, "a run", 100)
         require_free(RunFolder(self.lab.outputs / self._track / name))
         return name
 
