@@ -312,6 +312,17 @@ def test_a_score_that_was_sealed_stays_though_its_program_was_killed_before_it_w
     assert [seal["what"] for seal in chain_of(outputs)] == ["predicted", "scored"]
 
 
+def test_a_new_entry_takes_no_id_that_was_sealed(outputs: Path) -> None:
+    fake = ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", created=5.0))
+    path = outputs / NOTEBOOK / f"{entry_of(outputs).id}.json"
+    path.unlink()
+    shutil.rmtree(fake.run.path)
+    predicted(outputs, "bar", "val_loss=1..2@80%", created=6.0)
+    new, old = Notebook(outputs).refresh().entries
+    assert (old.id == path.stem, new.id == path.stem) == (True, False)
+    assert ["" if not line.altered else "altered" for entry in (new, old) for line in entry.lines()] == ["", "altered"]
+
+
 def test_a_run_that_was_renamed_by_hand_is_not_taken_for_its_copy(outputs: Path) -> None:
     """They were made at the same moment, and only one of them has the second prediction."""
     run, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%").run, Notebook(outputs)

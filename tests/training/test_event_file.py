@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llmlab.runs.folder import RunFolder
 from llmlab.settings import resolve_settings
 from llmlab.training.event_file import whole_bytes
-from llmlab.training.events import Evaluated, StepEvent, Warned, from_line, to_line
+from llmlab.training.events import Evaluated, Failed, StepEvent, Warned, from_line, to_line
 from llmlab.training.recorder import Recorder
 
 _SAVED = 6  # the checkpoint's step
@@ -99,6 +99,13 @@ def test_every_line_that_was_not_hit_survives_and_no_step_is_there_twice(
         # What is neither kept nor set aside came after the step, and is void.
         gone = [line for number, line in enumerate(lines) if number in hits and line not in kept and line not in aside]
         assert all(lines.index(line) > len(COUNTED) - 1 for line in gone)
+
+
+def test_a_failure_after_the_checkpoint_is_void_though_it_names_the_step_that_was_logged_last(tmp_path: Path) -> None:
+    later = [Warned(_SAVED + 1, 1.0, "hot"), Failed(_SAVED, 1.0, "It failed.", "", "")]
+    run, damaged = _begin(tmp_path, b"".join([*COUNTED, *(to_line(one).encode() + b"\n" for one in later)]), _SAVED, 0)
+    assert run.events.read_bytes().splitlines(keepends=True)[:-1] == COUNTED
+    assert damaged == 0
 
 
 @pytest.mark.parametrize("where", ["before", "at", "after"])
