@@ -36,6 +36,8 @@ from llmlab.sessions.tuned import base_of
 from llmlab.sessions.weights import count_numbers, weight_shapes
 
 _FLOAT = 4  # bytes of a weight in fp32
+# PEFT's `init_lora_weights` that read no weight of the base; the others (PiSSA, OLoRA, ...) also change it.
+_BLIND_STARTS = ("gaussian", "orthogonal", "mica")
 
 
 def open_adapted(reference: AdaptedModel, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
@@ -116,8 +118,11 @@ def _with_adapter(
     return base, merged
 
 
-def _require_harmless(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """LabError for settings by which PEFT would import, open or allocate what the adapter's weights do not need."""
+def _require_harmless(settings: Mapping[str, Any], most: int, name: str) -> None:
+    """LabError for settings by which PEFT would import, open or allocate what the adapter's weights do not need.
+
+    most: the largest rank that they can have.
+    """
     from peft import PeftType, PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -137,7 +142,6 @@ def _require_harmless(settings: Mapping[str, Any], shapes: Mapping[str, tuple[in
         )
     if settings.get("layer_replication"):
         raise refused("It repeats layers of its base (layer_replication), which the lab does not.")
-    most = max((extent for shape in shapes.values() for extent in shape), default=0)
     named = settings.get("rank_pattern")
     for rank in (settings.get("r", 8), *(named.values() if isinstance(named, dict) else ())):
         strange = type(rank) is not int or not 1 <= rank <= most
@@ -145,7 +149,7 @@ def _require_harmless(settings: Mapping[str, Any], shapes: Mapping[str, tuple[in
         if strange and (kind == PeftType.LORA or (isinstance(rank, int) and rank > most and kind != PeftType.LOKR)):
             raise refused(
                 f"Its settings say rank {f'{rank:,}' if isinstance(rank, int) else f'{rank!r:.40}'}, "
-                f"and none of its weights has more than {most:,} rows or columns.",
+                f"and its weights have {most:,} at most.",
                 "Its adapter_config.json may be that of another adapter.",
             )
 
@@ -196,11 +200,20 @@ def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict
 
     settings = read_settings(adapter)
-    _require_harmless(settings, weight_shapes(adapter, f"The adapter {name}", ADAPTER_WEIGHTS_FILE), name)
+    start = settings.get("init_lora_weights")
+    blind = not isinstance(start, str) or start.lower() in _BLIND_STARTS
+    if blind:
+        shapes = weight_shapes(adapter, f"The adapter {name}", ADAPTER_WEIGHTS_FILE).values()
+        extents = [extent for shape in shapes for extent in shape]
+    else:  # a decomposition of a weight has no more parts than the weight has rows, or columns
+        extents = [min(weight.shape) for weight in base.model.parameters() if weight.dim() == 2]
+    _require_harmless(settings, max(extents, default=0), name)
     require_quick(settings, (module for module, _ in base.model.named_modules()), name)
     with translated(f"The adapter {name} on {base.name}"):
         try:
-            wrapped: Any = PeftModel.from_pretrained(base.model, adapter, local_files_only=True, is_trainable=False)
+            wrapped: Any = PeftModel.from_pretrained(
+                base.model, adapter, local_files_only=True, is_trainable=False, low_cpu_mem_usage=blind
+            )  # so that memory is taken for what the file holds, and not for what its settings say
         except RuntimeError as error:
             if "size mismatch" not in str(error):
                 raise

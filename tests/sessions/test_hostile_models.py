@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import psutil
 import pytest
 import safetensors.torch
 import tiny_models
 import torch
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -329,6 +331,45 @@ def test_patterns_that_end_are_understood_as_peft_does(saved: Path, outputs: Pat
     _change(adapter / "adapter_config.json", target_modules=r"(?:.*?(?:model|text).*?\.(?:q_proj|down_proj))|nowhere")
     _change(adapter / "adapter_config.json", rank_pattern={r"^model\.layers\.\d+\.self_attn\.q_proj": 4})
     assert open_model(f"{saved}+{adapter}", outputs).weights_sha256 == listed
+
+
+@pytest.mark.parametrize("start", [True, "gaussian", "pissa"])
+def test_memory_is_taken_for_what_an_adapter_holds_and_not_for_the_rank_that_one_odd_weight_allows(
+    saved: Path, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bool | str
+) -> None:
+    adapter, rank = tiny_models.save_adapter(saved, tmp_path / "lora"), 20_000
+    path = adapter / "adapter_model.safetensors"
+    odd = {"base_model.model.model.layers.0.odd.lora_A.weight": torch.zeros(rank, 1, dtype=torch.int8)}
+    safetensors.torch.save_file(safetensors.torch.load_file(path) | odd, path, {"format": "pt"})
+    _change(adapter / "adapter_config.json", r=rank, rank_pattern={}, init_lora_weights=start)
+    taken = []
+    fill = torch.nn.init.kaiming_uniform_
+
+    def filled(tensor: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:
+        taken.append(0 if tensor.is_meta else tensor.numel())
+        return fill(tensor, *how, **more)
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", filled)
+    with pytest.raises(LabError, match=r"have other shapes|and its weights have \d+ at most"):
+        open_model(f"{saved}+{adapter}", outputs)
+    assert max(taken, default=0) < rank
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "pissa", "olora", "orthogonal"])
+def test_however_an_adapter_began_it_is_what_peft_opens(
+    saved: Path, outputs: Path, tmp_path: Path, start: bool | str
+) -> None:
+    base = transformers.AutoModelForCausalLM.from_pretrained(saved)
+    config = peft.LoraConfig(r=4, init_lora_weights=start, target_modules=["q_proj", "down_proj"])
+    tuned: Any = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "lora_" in name:
+                weight.add_(torch.randn_like(weight) * 0.05)
+    tuned.save_pretrained(tmp_path / "lora")
+    opened = open_model(f"{saved}+{tmp_path / 'lora'}", outputs).model.state_dict()
+    for name, weight in tuned.merge_and_unload().state_dict().items():
+        assert torch.allclose(opened[name], weight, atol=1e-6), name
 
 
 def test_the_process_that_tries_patterns_ends_also_when_nobody_waits_for_it_any_more() -> None:
