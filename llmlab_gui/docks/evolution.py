@@ -114,12 +114,13 @@ class EvolutionDock(InspectionDock):
 
     def start(self) -> None:
         """Asks for the film of the chosen run's checkpoints."""
-        if not self.run_id:
+        row = self.lab.row(self.run_id)
+        if row is None:
             self._refuse(LabError("No run is chosen.", "", "Train one first: Set-up."))
             return
         self.note.setText(f"Reading the checkpoints of {self.run_box.currentText()}, one after the other…")
         values = {"what": list(_WHAT), "every": self.stride.currentData()}
-        self.session.evolve(self.run_id, values, self._take, self._refuse)
+        self.session.evolve(str(row.run.path), values, self._take, self._refuse)
 
     def _take(self, archive: Archive) -> None:
         try:
@@ -154,9 +155,8 @@ class EvolutionDock(InspectionDock):
             return
         self._waiting = True
         asked = {"what": list(_WHAT), "answer": self._answer()}
-        sent = self.session.ask(
-            "inspect", asked, self._take_live, self._refuse_live, "evolution.live", f"{self.run_id}@live"
-        )
+        model = f"{row.run.path}@live"
+        sent = self.session.ask("inspect", asked, self._take_live, self._refuse_live, "evolution.live", model)
         self._waiting = bool(sent)
 
     def _answer(self) -> str:

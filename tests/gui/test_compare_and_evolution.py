@@ -210,6 +210,26 @@ def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot
     dock.shutdown()
 
 
+def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    plain = lab.host.evolve
+
+    def evolve(run: str, values: Mapping[str, Any], out: Path) -> int:
+        asked.append(run)
+        return plain(run, values, out)
+
+    monkeypatch.setattr(lab.host, "evolve", evolve)
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    fake = lab.add(FakeRun(tmp_path / "elsewhere", steps=400).start().advance(20))
+    lab.open(qtbot, dock)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
+    assert asked == [str(fake.run.path)]
+    dock.shutdown()
+
+
 def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
     lab.inspection.set_prompt("something else", False, at_once=True)
     qtbot.waitUntil(lambda: not film.ready(), timeout=WAIT)
