@@ -92,7 +92,8 @@ class Section(QWidget):
         advanced = [field for field in self.fields if field.info.advanced]
         hidden = sum(field.changed for field in advanced)
         told = f", {hidden} changed" if hidden else ""
-        self.more.setText("Fewer settings" if self.more.isChecked() else f"{len(advanced)} more settings{told}")
+        more = f"{len(advanced)} more setting{'' if len(advanced) == 1 else 's'}{told}"
+        self.more.setText("Fewer settings" if self.more.isChecked() else more)
 
     def _fold(self, shown: bool) -> None:
         self.content.setVisible(shown)

@@ -67,6 +67,10 @@ def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> Non
         assert (field.editor.focusProxy() or field.editor).accessibleName()
 
 
+def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> None:
+    assert dock.form.sections["data"].more.text() == "1 more setting"
+
+
 @pytest.mark.parametrize("name", finetune_preset_names())
 def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name: str) -> None:
     dock.presets.setCurrentIndex(dock.presets.findData(name))
