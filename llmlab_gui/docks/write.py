@@ -71,6 +71,7 @@ class WriteDock(LabDock):
         self.first_name = QLabel()
         self.first_name.hide()
         self.said = QLabel()
+        self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
         self.said.setWordWrap(True)
         self.writer = Writer(self.host, self.text, self)
         self.second = SecondAnswer(lab, self.host, self._background)
@@ -81,6 +82,7 @@ class WriteDock(LabDock):
         self.next_list.setAccessibleName("Next token after the prompt")
         self.token_list.setAccessibleName("What else could have come at the chosen token")
         self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
+        self.next_words.setTextFormat(Qt.TextFormat.PlainText)
         self._lay_out()
         self.caption("A model gives every possible next token a probability; the text is drawn from them.", "loss")
 
@@ -324,7 +326,7 @@ class WriteDock(LabDock):
         if request == self._asked_next:  # typing goes on; a message bar at each key would not help
             self._asked_next = None
             self.next_list.show_pairs(())
-            self.next_words.setText(html.escape(str(error)))
+            self.next_words.setText(str(error))
 
     def _point(self, view: TokenView, index: int) -> None:
         """Shows what else could have come at token `index` of a text; -1: at the chosen one, if any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.errors import LabError
@@ -33,6 +34,7 @@ class SecondAnswer(QWidget):
         self.text.setAccessibleName("What model B wrote")
         self.text.setPlaceholderText("It answers after model A.")
         self.said = QLabel()
+        self.said.setTextFormat(Qt.TextFormat.PlainText)
         self.said.setWordWrap(True)
         self.writer = Writer(host, self.text, self)
         self.writer.said.connect(self.said.setText)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -92,7 +91,7 @@ class Writer(QObject):
         if request == self._request:
             self._flush()
             self.failed.emit(error)
-            self._end(html.escape(error.what))
+            self._end(error.what)
 
     def _end(self, words: str, *, whole: bool = False) -> None:
         self._request = None

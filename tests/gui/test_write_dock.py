@@ -15,10 +15,11 @@ from PySide6.QtGui import QGuiApplication, QTextCursor
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.errors import LabError
 from llmlab_gui.docks.alternatives import percent, visible
 from llmlab_gui.docks.token_view import TokenView, tint
 from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock
-from llmlab_gui.host_messages import NextToken, Token
+from llmlab_gui.host_messages import Generation, NextToken, Token
 from llmlab_gui.model_host import ModelHost
 
 
@@ -102,6 +103,10 @@ class Slow(ModelHost):
     asked = 0
 
     def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
+        self.asked += 1
+        return self.asked
+
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
         self.asked += 1
         return self.asked
 
@@ -215,6 +220,19 @@ def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLa
     dock.form.tokens.setValue(3)
     dock.generate()
     written(qtbot, dock, 3)
+
+
+def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: FakeLab) -> None:
+    host = Slow(command=FAKE_HOST)
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+        trained(qtbot, lab, dock)
+        qtbot.waitUntil(lambda: host.asked > 0, timeout=WAIT)
+        error = LabError("The model's template says <b>no</b>.")
+        host.failed.emit(host.asked, error)
+        dock.generate()
+        host.failed.emit(host.asked, error)
+        for label in (dock.next_words, dock.said):
+            assert (label.text(), label.textFormat()) == (error.what, Qt.TextFormat.PlainText)
 
 
 def test_a_hostile_token_is_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
