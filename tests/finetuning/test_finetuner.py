@@ -311,7 +311,7 @@ def test_a_base_under_another_name_is_no_change(outputs: Path, examples: str) ->
         train_here(run)
     rename_run(base, "beer")
     train_here(run)
-    assert run.info().finetuning.model.base == "beer@2"
+    assert run.info().finetuning.model.base == "pretraining/beer@2"
     assert events_of(run, "started")[-1]["changed"] == []
 
 
