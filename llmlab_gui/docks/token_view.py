@@ -91,10 +91,11 @@ class TokenView(QTextEdit):
         return self.text_before(len(self._tokens))
 
     def begin(self, prompt: str) -> None:
-        """Empties the view and shows a new prompt."""
+        """Empties the view and shows a new prompt; of a long one its end, where the tokens will come."""
         self._prompt, self._tokens = prompt, []
         self._pointed = self._chosen = -1
         self._redraw()
+        self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
 
     def append_tokens(self, tokens: Sequence[Token]) -> None:
         """Adds tokens at the end; the view stays at the bottom if it was there."""

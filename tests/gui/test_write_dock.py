@@ -183,6 +183,18 @@ def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> N
     assert view.token_at(view.cursorRect(cursor).center()) == -1  # the prompt is nobody's token
 
 
+def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot) -> None:
+    view = TokenView()
+    qtbot.addWidget(view)
+    view.resize(300, 100)
+    with qtbot.waitExposed(view, timeout=WAIT):
+        view.show()
+    view.begin("The king said to the cat. " * 200)
+    view.append_tokens([Token(" And", 0.5)])
+    bar = view.verticalScrollBar()
+    assert (bar.value(), bar.maximum() > 0) == (bar.maximum(), True)
+
+
 def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
     view = TokenView()
     qtbot.addWidget(view)
