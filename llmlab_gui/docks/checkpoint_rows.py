@@ -78,7 +78,7 @@ def read_rows(folder: Path) -> list[CheckpointRow]:
     for name in names:
         digits = name.removeprefix("step-")
         if name.startswith("step-") and digits.isdigit() and name not in good:
-            rows.append(CheckpointRow(folder / name, int(digits), None, _manifest_damage(folder / name)))
+            rows.append(CheckpointRow(folder / name, int(digits), None, _manifest_damage(folder / name, int(digits))))
     return sorted(rows, key=lambda row: row.step)
 
 
@@ -126,7 +126,7 @@ def plan_deletion(chosen: Sequence[CheckpointRow], every: Iterable[CheckpointRow
 def delete_rows(rows: Iterable[CheckpointRow]) -> None:
     """Deletes them; one that is gone already is passed over. LabError naming what could not be deleted."""
     for row in rows:
-        checkpoint = row.checkpoint or Checkpoint(row.path, row.step, (), 0.0, None, 0, False, {})
+        checkpoint = row.checkpoint or _unread(row.path, row.step)
         try:
             delete(checkpoint)
         except FileNotFoundError:
@@ -150,7 +150,12 @@ def _size_damage(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _manifest_damage(path: Path) -> str:
+def _manifest_damage(path: Path, step: int) -> str:
     if not (path / MANIFEST_FILE).is_file():
         return "Its manifest.json is missing: the folder is not a whole checkpoint."
-    return "Its manifest.json cannot be read."
+    return manifest_damage(_unread(path, step)) or "Its manifest.json describes no checkpoint."
+
+
+def _unread(path: Path, step: int) -> Checkpoint:
+    """A folder whose manifest says nothing."""
+    return Checkpoint(path, step, (), 0.0, None, 0, False, {})

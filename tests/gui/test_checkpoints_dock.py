@@ -94,6 +94,16 @@ def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: Fa
     assert len(dock.model.rows) == 2
 
 
+def test_a_manifest_that_was_edited_is_not_called_unreadable(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = saving(lab, 100)
+    (checkpoint,) = list_checkpoints(fake.run.checkpoints)
+    manifest = checkpoint.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"step": 100', '"step": 101'))
+    lab.add(fake)
+    shows(qtbot, dock, 100)
+    assert "is not what was saved" in (dock.model.rows[0].damage or "")
+
+
 def test_damage_is_shown_with_its_reason_and_cannot_be_used(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
     fake = saving(lab, 100, 200, 300)
     folders = [checkpoint.path for checkpoint in list_checkpoints(fake.run.checkpoints)]
