@@ -180,7 +180,7 @@ class _Search:
             run = RunFolder(path.parent.parent)
             yield SavedRun(run, self._named(run), str(int(path.name.removeprefix("step-"))))
         elif (path / ADAPTER_FILE).is_file():
-            yield self._with_base(path)
+            yield from self._with_base(path)
         elif (path / CONFIG_FILE).is_file():
             yield ModelFolder(path)
         elif files := ggufs_in(path):
@@ -256,15 +256,18 @@ class _Search:
             )
         return folder
 
-    def _with_base(self, adapter: Path) -> Reference:
+    def _with_base(self, adapter: Path) -> Iterator[Reference]:
         """An adapter named alone sits on the base that its own settings name."""
         base_text = (read_json(adapter / ADAPTER_FILE) or {}).get("base_model_name_or_path")
         if isinstance(base_text, str) and base_text and not self._leads_to_adapter(base_text):
-            for base in self.all_of(base_text):
-                if isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile)):
-                    return AdaptedModel(base, adapter)
+            found = [*self.all_of(base_text)]
+            bases = [base for base in found if isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile))]
+            if bases:
+                yield from (AdaptedModel(base, adapter) for base in bases)
+                return
         if isinstance(base_text, str) and _HUB_NAME.fullmatch(base_text):
-            return AdaptedModel(HubModel(base_text), adapter)
+            yield AdaptedModel(HubModel(base_text), adapter)
+            return
         raise UsageError(
             f"{adapter} is an adapter, which needs its base.",
             f"Its settings name {base_text!r}, which is not here.",

@@ -182,14 +182,23 @@ def test_an_adapter_alone_sits_on_the_base_that_its_settings_name(outputs: Path,
             parse(str(make_adapter(tmp_path / name, strange)), outputs)
 
 
+def test_an_adapter_alone_sits_on_neither_of_two_runs_that_bear_its_bases_name(outputs: Path, tmp_path: Path) -> None:
+    make_run(outputs, "bar")
+    adapter = make_adapter(tmp_path / "one", "bar@5")
+    assert str(parse(str(adapter), outputs)) == f"bar@5+{adapter}"
+    make_run(outputs, "bar", "finetuning")
+    with pytest.raises(UsageError, match="can mean 2 things"):
+        parse(str(adapter), outputs)
+
+
 def test_an_adapter_sits_on_a_checkpoint_and_not_on_what_trains_or_has_one_already(
     outputs: Path, tmp_path: Path
 ) -> None:
     run, adapter = make_run(outputs, "bar"), make_adapter(tmp_path / "lora")
     for base, which in (("bar", "latest"), ("bar@150", "150"), (f"{run.path}@best", "best")):
         assert parse(f"{base}+{adapter}", outputs) == AdaptedModel(SavedRun(run, "bar", which), adapter)
-    for base in ("bar@live", f"bar+{adapter}"):
-        with pytest.raises(UsageError, match=r"cannot sit on .*llmlab-run export"):
+    for base, way_out in (("bar@live", "Name bar@latest"), (f"bar+{adapter}", "llmlab-run export")):
+        with pytest.raises(UsageError, match=f"cannot sit on .*{way_out}"):
             parse(f"{base}+{adapter}", outputs)
 
 
