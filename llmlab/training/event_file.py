@@ -5,6 +5,7 @@ A damaged line takes no other with it. An unfinished last line is no damage: a w
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -154,7 +155,7 @@ def _ends_a_step(file: BinaryIO, place: int, step: int, order: _Order) -> bool:
     if not before.endswith(b"\n"):
         return False
     newest = step + 1
-    for line in before.splitlines(keepends=True)[1 if begin else 0 :]:
+    for line in io.BytesIO(before).readlines()[1 if begin else 0 :]:
         kind, newest = _head(line)
         if kind is not None:
             order.place(kind, newest, (begin, begin), 0)

@@ -191,6 +191,7 @@ def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
     assert older.record.arms[0].name == newer.record.arms[0].name
     for check in (newer, older):
         lab.papers.checks.set_current(check.folder.id)
+        qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
         actions()[0].trigger()
     assert opened == [f"papers/{check.record.arms[0].run}@final" for check in (newer, older)]
 

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_not_opened(run: RunFolder, tmp_path: Path) -> N
     with pytest.raises(LabError, match=r"cannot be opened.*sha256.*Choose another checkpoint"):
         open_checkpoint(copy, saved)
     shutil.rmtree(saved.path)
-    with pytest.raises(LabError, match=r"lacks model\.safetensors"):
+    with pytest.raises(LabError, match=r"lacks manifest\.json"):
         open_checkpoint(copy, saved)
 
 
