@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 import llmlab
-from llmlab.paths import cache_dir, resources_dir
+from llmlab.core.paths import cache_dir, resources_dir
 from llmlab_gui.errors import last_lines, log_path
 from llmlab_gui.theme import current_theme
 

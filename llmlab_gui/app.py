@@ -13,9 +13,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from llmlab import __version__
-from llmlab.errors import LabError
-from llmlab.paths import expanded, outputs_dir
-from llmlab.runs.registry import resolve_run
+from llmlab.core.errors import LabError
+from llmlab.core.paths import expanded, outputs_dir
+from llmlab.store.registry import resolve_run
 from llmlab_gui.display import missing_library, why_no_window
 
 if TYPE_CHECKING:

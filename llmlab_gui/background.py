@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 
 Then = Callable[[Any], None]
 

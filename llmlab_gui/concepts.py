@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmlab.paths import resources_dir
+from llmlab.core.paths import resources_dir
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PySide6.QtCore import QMimeData
 
-from llmlab.corpora.text_files import SUFFIXES
-from llmlab.errors import LabError
-from llmlab.finetuning.example_files import SUFFIXES as EXAMPLES
-from llmlab.runs.checkpoints import MANIFEST_FILE
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
+from llmlab.core.errors import LabError
+from llmlab.data.example_files import SUFFIXES as EXAMPLES
+from llmlab.data.text_files import SUFFIXES
+from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
+from llmlab.store.checkpoints import MANIFEST_FILE
+from llmlab.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DroppedRun:
 
 @dataclass(frozen=True)
 class DroppedModel:
-    """A model to look into, by what opens it (`llmlab.sessions.reference`)."""
+    """A model to look into, by what opens it (`llmlab.models.reference`)."""
 
     reference: str
 

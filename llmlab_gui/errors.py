@@ -12,7 +12,7 @@ from types import TracebackType
 import platformdirs
 from PySide6.QtCore import QObject, QtMsgType, Signal, qInstallMessageHandler
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 
 _log = logging.getLogger("llmlab_gui")
 _LOG_BYTES = 1 << 20

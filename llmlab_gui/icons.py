@@ -8,7 +8,7 @@ from PySide6.QtCore import QByteArray, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
-from llmlab.paths import resources_dir
+from llmlab.core.paths import resources_dir
 from llmlab_gui.theme import Theme, current_theme
 
 # Device pixels: menus and tables at 100 to 200 %, toolbars likewise.

@@ -10,13 +10,13 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
 
-from llmlab.config import to_mapping
-from llmlab.errors import LabError
-from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
-from llmlab.runs.overview import Overview
-from llmlab.runs.worker_process import gone
-from llmlab.settings import PretrainSettings
-from llmlab.training.events import Event
+from llmlab.core.config import to_mapping
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.worker_process import gone
+from llmlab.store.events import Event
+from llmlab.store.overview import Overview
+from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS

@@ -19,7 +19,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QApplication, QMainWindow
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui import closing, drops
 from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog

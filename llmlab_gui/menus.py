@@ -11,10 +11,10 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
-from llmlab.experiments.kinds import KINDS
-from llmlab.finetuning.settings import finetune_preset_names, load_finetune_preset
-from llmlab.runs.folder import FINETUNING
-from llmlab.settings import load_preset, preset_names
+from llmlab.core.finetuning_settings import finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import load_preset, preset_names
+from llmlab.store.run_folder import FINETUNING
+from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.about import ShortcutsDialog, show_about
 from llmlab_gui.concepts import PAPERS, load_all
 from llmlab_gui.icons import state_icon

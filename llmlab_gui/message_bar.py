@@ -8,7 +8,7 @@ from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.colors import mix
 from llmlab_gui.icons import icon
 from llmlab_gui.theme import current_theme, theme_notifier

@@ -21,8 +21,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.sessions.available import AvailableModel, available_models
+from llmlab.core.errors import LabError
+from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import PrimaryButton, QuietLabel
 from llmlab_gui.inspection.recent import Recent

@@ -1,6 +1,6 @@
 """The window's link to the process that holds a model: requests out, answers in, never a wait.
 
-The model lives in `python -m llmlab.sessions.host`, started by the first request. Both sides speak JSON, one
+The model lives in `python -m llmlab.jobs.model_host`, started by the first request. Both sides speak JSON, one
 object a line. The window hears of everything through signals, and a host that dies is started again by the next
 request. Models are named by references, as everywhere in the lab: `RUN@150`, a folder, a file, `BASE+ADAPTER`.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
 
-from llmlab.errors import LabError
-from llmlab.finetuning.previewed import preview_from
-from llmlab.paths import module_command
+from llmlab.core.errors import LabError
+from llmlab.core.paths import module_command
+from llmlab.data.example_preview import preview_from
 from llmlab_gui.host_messages import (
     Generation,
     NextToken,
@@ -30,7 +30,7 @@ from llmlab_gui.host_messages import (
 )
 from llmlab_gui.inspection.about import about_from
 
-HOST_COMMAND = tuple(module_command("llmlab.sessions.host"))
+HOST_COMMAND = tuple(module_command("llmlab.jobs.model_host"))
 # Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
 _STDERR_KEPT = 8192
 # A host that says nothing for so long while a cancellation waits is stuck: importing torch and loading a large

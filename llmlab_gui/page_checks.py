@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from llmlab.errors import LabError, UsageError
-from llmlab.paths import resources_dir
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.paths import resources_dir
 from llmlab_gui.concepts import CONCEPTS, FIRST_HOUR, HOW_TO, Page, markdown
 from llmlab_gui.page_links import FILE, PAGE, read_link
 from llmlab_gui.source_code import find_source

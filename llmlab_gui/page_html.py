@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PySide6.QtGui import QColor, QFontDatabase
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.colors import mix
 from llmlab_gui.concepts import Block, Page, markdown
 from llmlab_gui.source_code import colored_html, find_source

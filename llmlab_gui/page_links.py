@@ -20,12 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from llmlab.errors import UsageError
-from llmlab.experiments.kinds import find_kind
-from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.finetuning.settings import resolve_finetune_settings
-from llmlab.papers.records import read_paper
-from llmlab.settings import DEFAULT_PRESET, resolve_settings
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import resolve_finetune_settings
+from llmlab.core.settings import DEFAULT_PRESET, resolve_settings
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.papers.records import read_paper
 from llmlab_gui.concepts import DOCK_IDS
 from llmlab_gui.workspaces import WORKSPACES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmlab.papers.records import Claim, Paper, papers_dir, readable_papers
+from llmlab.studies.papers.records import Claim, Paper, papers_dir, readable_papers
 from llmlab_gui.concepts import PAPERS, Page
 
 

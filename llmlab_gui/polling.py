@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from PySide6.QtCore import QObject, QThread, Signal
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 
 INTERVAL_SECONDS = 1.0
 Stamp = tuple[int, int]

@@ -9,9 +9,9 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QMessageBox, QWidget
 
+from llmlab.core.settings import DEFAULT_PRESET, load_preset
+from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
-from llmlab.runs.queue import QueuedRun
-from llmlab.settings import DEFAULT_PRESET, load_preset
 from llmlab_gui.icons import icon
 from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.runs.poller import RunRow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from llmlab.errors import LabError
-from llmlab.files import write_atomic
+from llmlab.core.errors import LabError
+from llmlab.core.files import write_atomic
 
 
 def ask_where(parent: QWidget, title: str, suggested: str | Path, words: str) -> Path | None:

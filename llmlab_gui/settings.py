@@ -11,7 +11,7 @@ import platformdirs
 from PySide6.QtCore import QByteArray, QSettings
 from PySide6.QtWidgets import QMainWindow
 
-from llmlab.records import from_plain
+from llmlab.core.records import from_plain
 from llmlab_gui.inspection.recent import Recent, recent_from_json
 from llmlab_gui.theme import THEME_CHOICES
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import llmlab
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 
 # Where `llmlab/...` and `llmlab_gui/...` begin: a checkout's root, or site-packages.
 CODE_ROOT = Path(llmlab.__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 
-from llmlab.paths import resources_dir
+from llmlab.core.paths import resources_dir
 from llmlab_gui.colors import mix
 
 THEME_CHOICES = ("light", "dark", "system")

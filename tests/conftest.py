@@ -58,5 +58,5 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _renderer() -> Any:
     """The process that renders chat templates, if there is one: it serves all tests of this process."""
-    module = sys.modules.get("llmlab.finetuning.rendering")
+    module = sys.modules.get("llmlab.data.template_rendering")
     return module and module.running()

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import RUN
 from llmlab.notebook.seals import seal_new
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name, commit
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
-from llmlab.runs.worker_folder import process_start
-from llmlab.settings import PretrainSettings, resolve_settings
-from llmlab.training.events import (
+from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name, commit
+from llmlab.store.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -33,6 +31,8 @@ from llmlab.training.events import (
     Warned,
     to_line,
 )
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
+from llmlab.store.worker_folder import process_start
 
 TOKENS_PER_STEP = 768  # 12 windows of 64 tokens, as the `baby` preset has
 TOKENS_PER_SECOND = 24_000.0

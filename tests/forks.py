@@ -18,8 +18,9 @@ from unittest import mock
 
 from waits import SECONDS
 
-from llmlab.runs import worker, worker_folder
-from llmlab.runs.folder import RunFolder
+from llmlab.jobs import worker
+from llmlab.store import worker_folder
+from llmlab.store.run_folder import RunFolder
 
 _POLL_SECONDS = 0.002
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.sessions.available import packaged_ggufs
-from llmlab.sessions.model import OpenModel
-from llmlab.sessions.open import open_model
+from llmlab.models.available import packaged_ggufs
+from llmlab.models.model import OpenModel
+from llmlab.models.open import open_model
 
 
 @functools.cache

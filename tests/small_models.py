@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from llmlab.core.settings import ModelSettings
 from llmlab.gpt.model import GPT
-from llmlab.settings import ModelSettings
 
 VOCAB = 31
 # Every option against every other: heads are full (0), grouped (2 of 4), and one for all (1).

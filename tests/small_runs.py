@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from kills import small_settings
 
-from llmlab.runs import worker
-from llmlab.runs.checkpoints import MODEL_FILE, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run
-from llmlab.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs import worker
+from llmlab.jobs.launcher import create_run
+from llmlab.store.checkpoints import MODEL_FILE, select
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import FromScratch
 
 

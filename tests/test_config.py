@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.config import (
+from llmlab.core.config import (
     SettingInfo,
     describe,
     differences,
@@ -23,10 +23,10 @@ from llmlab.config import (
     to_mapping,
     with_values,
 )
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.paths import resources_dir
+from llmlab.core.settings import PretrainSettings, load_preset, parse_assignments, preset_names, resolve_settings
 from llmlab.gpt.estimate import estimate
-from llmlab.paths import resources_dir
-from llmlab.settings import PretrainSettings, load_preset, parse_assignments, preset_names, resolve_settings
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import pytest
 
 from llmlab.cli import main as command_line
 from llmlab.cli.words import Commands, Parser, assignments_of
-from llmlab.config import describe, read_toml, with_values
-from llmlab.corpora.dataset import load_dataset
-from llmlab.corpora.stories import story_entropy
-from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.config import describe, read_toml, with_values
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.stories import story_entropy
 from llmlab.gpt.shapes import parameter_count
-from llmlab.papers.settings import TaskSettings
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
 from llmlab_gui.concepts import CONCEPTS, DOCK_IDS, FIRST_HOUR, PAPERS, READING_ORDER, load_all, markdown
 from llmlab_gui.dock_pages import DOCK_PAGES, panels_of, with_panels
 from llmlab_gui.page_checks import figures_of, links_of

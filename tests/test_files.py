@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from llmlab.config import read_toml
-from llmlab.corpora.registry import find_corpus
-from llmlab.corpora.text_files import file_pieces
-from llmlab.errors import LabError
-from llmlab.files import parse_json, read_json, safetensors_header, sha256_of
-from llmlab.finetuning.example_files import read_rows
+from llmlab.core.config import read_toml
+from llmlab.core.errors import LabError
+from llmlab.core.files import parse_json, read_json, safetensors_header, sha256_of
+from llmlab.data.corpora import find_corpus
+from llmlab.data.example_files import read_rows
+from llmlab.data.text_files import file_pieces
 from llmlab.inspection.archive import read_archive
-from llmlab.sessions.gguf_header import read_gguf_header
-from llmlab.sessions.reference import parse
+from llmlab.models.gguf_header import read_gguf_header
+from llmlab.models.reference import parse
 
 # Deeper than any reader of JSON or TOML follows.
 _DEPTH = 200_000

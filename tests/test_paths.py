@@ -12,9 +12,9 @@ import pytest
 from small_runs import new_run, train_here
 
 import llmlab
-from llmlab.finetuning import rendering
-from llmlab.runs.overview import read_overview_apart
-from llmlab.sessions.patterns import require_quick
+from llmlab.data import template_rendering as rendering
+from llmlab.models.adapter_patterns import require_quick
+from llmlab.store.overview import read_overview_apart
 
 # What Python's library has, and each of these processes imports before anything else that can fail.
 _IMPORTED = ("json", "argparse", "dataclasses", "pathlib", "re", "subprocess", "llmlab")
@@ -54,7 +54,7 @@ def test_a_run_is_read_by_the_labs_code_alone(outputs: Path, strange: Path) -> N
 
 
 def test_no_process_of_the_lab_looks_for_modules_where_it_starts() -> None:
-    """`python -m` and `python -c` would: both go through `llmlab.paths.python_command`."""
+    """`python -m` and `python -c` would: both go through `llmlab.core.paths.python_command`."""
     package = Path(llmlab.__file__).parent
     sources = [*package.rglob("*.py"), *(package.parent / "llmlab_gui").rglob("*.py")]
     found = [path.name for path in sources if re.search(r"sys\.executable,\s*\"-[mc]\"", path.read_text("utf-8"))]
@@ -63,7 +63,9 @@ def test_no_process_of_the_lab_looks_for_modules_where_it_starts() -> None:
 
 def test_a_module_is_found_without_being_installed(tmp_path: Path) -> None:
     """By a checkout that was started from its own folder."""
-    code = "import sys; from llmlab.paths import module_command; print(*module_command('llmlab'), sep=chr(0), end='')"
+    code = (
+        "import sys; from llmlab.core.paths import module_command; print(*module_command('llmlab'), sep=chr(0), end='')"
+    )
     root = Path(llmlab.__file__).parents[1]
     command = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout
     words = [*command.decode().split("\0"), "--version"]

@@ -12,26 +12,26 @@ from pathlib import Path
 import pytest
 from small_runs import new_run, quick_settings
 
-from llmlab import upkeep
 from llmlab.cli.main import main
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.launcher import create_experiment
-from llmlab.experiments.plan import Request, make_plan
-from llmlab.experiments.records import ExperimentFolder
-from llmlab.finetuning.settings import BaseSettings, FinetuneSettings
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.jobs.launcher import create_run
+from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.models.available import ADAPTER_FILE
+from llmlab.models.reference import SavedRun
+from llmlab.models.tuned import base_of
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, commit, select
-from llmlab.runs.folder import RunFolder, RunInfo
-from llmlab.runs.launcher import create_run
-from llmlab.runs.queue import QueuedRun, RunQueue
-from llmlab.runs.registry import list_runs
-from llmlab.runs.worker_folder import process_start
-from llmlab.sessions.available import ADAPTER_FILE
-from llmlab.sessions.reference import SavedRun
-from llmlab.sessions.tuned import base_of
-from llmlab.upkeep import delete_run, rename_run, what_rests_on
+from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit, select
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder, RunInfo
+from llmlab.store.worker_folder import process_start
+from llmlab.studies import upkeep
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.launcher import create_experiment
+from llmlab.studies.experiments.plan import Request, make_plan
+from llmlab.studies.experiments.records import ExperimentFolder
+from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 
 
 def ended(run: RunFolder, step: int = 5) -> RunFolder:
@@ -247,7 +247,7 @@ def test_without_a_trash_yes_deletes_for_good_and_says_so(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the trash of freedesktop.org")
 def test_the_trash_needs_no_desktop(bar: RunFolder, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from llmlab.upkeep import move_to_trash; "
+    code = "import sys; from pathlib import Path; from llmlab.studies.upkeep import move_to_trash; "
     code += "print(move_to_trash(Path(sys.argv[1])))"
     names = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH"}
     environment = {name: value for name, value in os.environ.items() if name in names}

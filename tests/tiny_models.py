@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from llmlab.corpora.gpt2_vocabulary import END_OF_TEXT, byte_symbols
-from llmlab.corpora.tokenizers import BpeTokenizer, save_hf_tokenizer
+from llmlab.data.gpt2_vocabulary import END_OF_TEXT, byte_symbols
+from llmlab.data.tokenizers import BpeTokenizer, save_hf_tokenizer
 
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("k", "i"), ("n", "g"), ("ki", "ng"), ("Ġ", "king")]
 TOKENIZER = BpeTokenizer(MERGES)

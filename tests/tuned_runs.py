@@ -15,10 +15,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from llmlab.finetuning.settings import BaseSettings, FinetuneSettings
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, commit
-from llmlab.runs.folder import FINETUNING, RunFolder, RunInfo, RunStatus
-from llmlab.sessions.open import open_model
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.models.open import open_model
+from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit
+from llmlab.store.run_folder import FINETUNING, RunFolder, RunInfo, RunStatus
 
 SCRATCH_TARGETS = ["attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"]
 LLAMA_TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]

@@ -10,10 +10,10 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.finetuning.settings import FULL
+from llmlab.core.finetuning_settings import FULL
 
 if TYPE_CHECKING:
-    from llmlab.finetuning.change import Change, ModuleChange
+    from llmlab.inspection.weight_change import Change, ModuleChange
 
 _DETAILS = """REF is a fine-tuning run (tuned, tuned@final, tuned@150), BASE+ADAPTER, or an adapter's folder.
 
@@ -36,7 +36,7 @@ def add_commands(commands: Commands) -> None:
 
 def adapter(args: argparse.Namespace) -> int:
     """Prints the change of every matrix, and their sum."""
-    from llmlab.finetuning.change import change_of  # brings numpy, which `--help` should not wait for
+    from llmlab.inspection.weight_change import change_of  # brings numpy, which `--help` should not wait for
 
     with terminal_progress(not args.json) as progress:
         change = change_of(args.reference, outputs_of(args), progress)

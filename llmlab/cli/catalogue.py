@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands
-from llmlab.config import SettingInfo, describe, to_mapping
-from llmlab.errors import UsageError
-from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.config import SettingInfo, describe, to_mapping
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
 from llmlab.gpt.estimate import estimate
-from llmlab.runs.folder import FINETUNING, PRETRAINING, RunSettings
-from llmlab.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
+from llmlab.store.run_folder import FINETUNING, PRETRAINING, RunSettings
 
 if TYPE_CHECKING:
-    from llmlab.corpora.corpus import Corpus
+    from llmlab.data.corpus import Corpus
 
 _CORPORA_DETAILS = """Besides these, any .txt, folder of .txt, .jsonl or .parquet of your own works by its path.
 
@@ -55,7 +55,7 @@ def corpora(args: argparse.Namespace) -> int:
     """Prints all corpora, or fetches one."""
     if args.action == "fetch":
         return _fetch(args)
-    from llmlab.corpora import registry  # brings numpy, which `--help` should not wait for
+    from llmlab.data import corpora as registry  # brings numpy, which `--help` should not wait for
 
     every = registry.corpora()
     if args.json:
@@ -133,7 +133,7 @@ def _values(args: argparse.Namespace) -> RunSettings:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from llmlab.corpora import registry
+    from llmlab.data import corpora as registry
 
     if args.name is None:
         names = [corpus.name for corpus in registry.corpora() if corpus.kind == "fetched"]

@@ -12,9 +12,9 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, FAILED, print_json
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
-from llmlab.errors import LabError, UsageError
-from llmlab.files import read_json, safetensors_header
-from llmlab.runs.checkpoints import (
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, safetensors_header
+from llmlab.store.checkpoints import (
     MANIFEST_FILE,
     Checkpoint,
     checkpoint_name,
@@ -25,7 +25,7 @@ from llmlab.runs.checkpoints import (
     unreadable,
     verify,
 )
-from llmlab.runs.registry import RunReference, resolve_run
+from llmlab.store.registry import RunReference, resolve_run
 
 _DETAILS = """A final checkpoint is always saved. Periodic ones are thinned (checkpoints.keep_last); the best, the
 final and pinned ones stay. STEP is a step's number, or final, best, latest.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from llmlab.cli import text
 from llmlab.cli.question import Answered, add_out, likely, listed, parts_of
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.errors import UsageError
-from llmlab.paths import expanded
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import expanded
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary

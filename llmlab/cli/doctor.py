@@ -20,9 +20,9 @@ from llmlab import __version__
 from llmlab.cli import text
 from llmlab.cli.output import DONE, FAILED, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.errors import LabError
-from llmlab.paths import cache_dir, resources_dir
-from llmlab.settings import preset_names
+from llmlab.core.errors import LabError
+from llmlab.core.paths import cache_dir, resources_dir
+from llmlab.core.settings import preset_names
 
 # What each library is for; without the first group nothing trains.
 _TRAINING_LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "filelock", "psutil", "rich")
@@ -143,7 +143,7 @@ def _version(name: str) -> str | None:
 
 def _resources() -> Finding:
     """Presets and embedded corpora: what an incomplete installation lacks."""
-    from llmlab.corpora.registry import corpora
+    from llmlab.data.corpora import corpora
 
     embedded = [corpus for corpus in corpora() if corpus.kind == "embedded"]
     missing = [corpus.name for corpus in embedded if not corpus.here()]

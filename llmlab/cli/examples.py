@@ -12,11 +12,11 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
-from llmlab.config import with_values
-from llmlab.errors import UsageError
-from llmlab.finetuning.previewed import CUT, MASKED, TRAINED, Preview, PreviewExample
-from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.settings import parse_assignments
+from llmlab.core.config import with_values
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import parse_assignments
+from llmlab.data.example_preview import CUT, MASKED, TRAINED, Preview, PreviewExample
 
 _DETAILS = """SOURCE is `tasks` (built in), a .jsonl, .csv or .parquet file, or a data set of the hub (owner/name, or
 owner/name:configuration). A row has messages, or instruction, input and output, or prompt and completion, or text.
@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
 def data(args: argparse.Namespace) -> int:
     """Reads the source with the model's tokenizer and prints what was found."""
     settings = with_values(FinetuneSettings(), _values(args))
-    from llmlab.finetuning.preview import Previewer  # brings torch
+    from llmlab.training.finetuning.preview import Previewer  # brings torch
 
     with terminal_progress(not args.json) as progress:
         place = args.example - 1

@@ -21,21 +21,21 @@ from llmlab.cli.words import (
     outputs_of,
     tuning_assignments_of,
 )
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
-from llmlab.experiments.launcher import create_experiment, stop_experiment
-from llmlab.experiments.outcomes import read_results
-from llmlab.experiments.plan import Request, Settings, lean, make_plan
-from llmlab.experiments.records import (
+from llmlab.core import finetuning_settings as finetuning
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
+from llmlab.store.registry import resolve_run, short_name
+from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
+from llmlab.studies.experiments.launcher import create_experiment, stop_experiment
+from llmlab.studies.experiments.outcomes import read_results
+from llmlab.studies.experiments.plan import Request, Settings, lean, make_plan
+from llmlab.studies.experiments.records import (
     EXPERIMENTS,
     ExperimentFolder,
     ExperimentRecord,
     find_experiment,
     list_experiments,
 )
-from llmlab.finetuning import settings as finetuning
-from llmlab.runs.registry import resolve_run, short_name
-from llmlab.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 _DETAILS = f"""experiments: {", ".join(KINDS)}
@@ -317,9 +317,9 @@ def _cancel(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from llmlab.experiments.outcomes import write_results
-    from llmlab.experiments.report import write_report
-    from llmlab.experiments.results import build_results
+    from llmlab.studies.experiments.outcomes import write_results
+    from llmlab.studies.experiments.report import write_report
+    from llmlab.studies.experiments.results import build_results
 
     folder = _named(args)
     record = folder.record()

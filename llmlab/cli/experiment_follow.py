@@ -16,11 +16,11 @@ from llmlab.cli.follow import Interrupts, ask_to_stop
 from llmlab.cli.output import DONE, INTERRUPTED, say
 from llmlab.cli.predict import tell_outcomes
 from llmlab.cli.task import Pace
-from llmlab.errors import LabError
-from llmlab.experiments.launcher import start_experiment
-from llmlab.experiments.outcomes import read_results
-from llmlab.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
-from llmlab.records import to_plain
+from llmlab.core.errors import LabError
+from llmlab.core.records import to_plain
+from llmlab.studies.experiments.launcher import start_experiment
+from llmlab.studies.experiments.outcomes import read_results
+from llmlab.studies.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

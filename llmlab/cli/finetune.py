@@ -11,11 +11,11 @@ from llmlab.cli.pretrain import train_and_tell
 from llmlab.cli.shortages import check_shortages
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, outputs_of, tuning_assignments_of
-from llmlab.finetuning.settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
-from llmlab.runs.launcher import create_run
-from llmlab.sessions.available import cached_models
-from llmlab.sessions.reference import HubModel, parse
-from llmlab.settings import with_overrides
+from llmlab.core.finetuning_settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
+from llmlab.core.settings import with_overrides
+from llmlab.jobs.launcher import create_run
+from llmlab.models.available import cached_models
+from llmlab.models.reference import HubModel, parse
 
 _DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
 A fine-tuning run is a run: `resume`, `request`, `show`, `checkpoints`, `export` and `inspect` take it as any other,
@@ -59,9 +59,9 @@ def _check(settings: FinetuneSettings, outputs: Path) -> None:
     """Refuses before anything is made what cannot work: a base that is not here, a rank that it has no room for,
     examples that cannot be read, a backend that is missing. Warns where the machine may be too small."""
     # Only when the command runs: `--help` should not wait for them.
-    from llmlab.finetuning.estimate import estimate
-    from llmlab.finetuning.examples import read_source
-    from llmlab.finetuning.unsloth import require_unsloth
+    from llmlab.data.examples import read_source
+    from llmlab.training.finetuning.estimate import estimate
+    from llmlab.training.finetuning.unsloth import require_unsloth
 
     base = parse(settings.model.base, outputs) if settings.model.base else None
     if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here

@@ -1,6 +1,6 @@
 """Training in a terminal: starts a run's worker, reports its events, and passes on what the terminal says.
 
-The worker is a process of its own (see llmlab.runs.launcher). Ctrl-C asks it to stop and waits until it has saved;
+The worker is a process of its own (see llmlab.jobs.launcher). Ctrl-C asks it to stop and waits until it has saved;
 a second one kills it.
 """
 
@@ -17,14 +17,14 @@ from typing import Any
 from llmlab.cli.output import DONE, INTERRUPTED
 from llmlab.cli.progress import Report
 from llmlab.cli.words import spoken
-from llmlab.errors import LabError
-from llmlab.runs.folder import SILENT, RunFolder
-from llmlab.runs.follow import EventFollower
-from llmlab.runs.launcher import start_worker
-from llmlab.runs.worker_folder import WorkerFolder
-from llmlab.runs.worker_process import gone
-from llmlab.training import requests
-from llmlab.training.events import FINAL_EVENTS, Event, Failed
+from llmlab.core.errors import LabError
+from llmlab.jobs.launcher import start_worker
+from llmlab.jobs.worker_process import gone
+from llmlab.store import requests
+from llmlab.store.events import FINAL_EVENTS, Event, Failed
+from llmlab.store.follow import EventFollower
+from llmlab.store.run_folder import SILENT, RunFolder
+from llmlab.store.worker_folder import WorkerFolder
 
 # How often the events are read: fast enough to look live, slow enough to cost nothing (0.2 ms each).
 _POLL_SECONDS = 0.05

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab.cli import text
 from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed
 from llmlab.cli.words import Commands, outputs_of
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import Aim, InterventionSummary, SweepSummary

@@ -33,7 +33,7 @@ from llmlab.cli import (
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
 from llmlab.cli.words import Commands, Parser
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
 
 _EXAMPLES = """examples:
   llmlab-run pretrain                      a small GPT learns Shakespeare, in about a minute

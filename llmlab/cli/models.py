@@ -11,13 +11,13 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.config import describe, parse_value
-from llmlab.files import read_json
-from llmlab.paths import expanded
-from llmlab.runs.checkpoints import checkpoint_name, select
-from llmlab.sessions.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
-from llmlab.sessions.reference import GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
-from llmlab.settings import SampleSettings
+from llmlab.core.config import describe, parse_value
+from llmlab.core.files import read_json
+from llmlab.core.paths import expanded
+from llmlab.core.settings import SampleSettings
+from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
+from llmlab.models.reference import GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
+from llmlab.store.checkpoints import checkpoint_name, select
 
 _GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
 Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER. At temperature 0 it always takes the likeliest token.
@@ -100,8 +100,8 @@ def generate(args: argparse.Namespace) -> int:
     reference = parse(args.reference, outputs_of(args))
     recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
     samples = _samples_of(args, recorded)
-    from llmlab.sessions.open import open_model  # these bring torch
-    from llmlab.sessions.writing import unread, write
+    from llmlab.models.generation import unread, write
+    from llmlab.models.open import open_model  # these bring torch
 
     model = open_model(reference, outputs_of(args))
     if missed := unread(model, args.prompt, chat=args.chat):
@@ -142,8 +142,8 @@ def export(args: argparse.Namespace) -> int:
     """Writes a model for other programs: all of it, or nothing."""
     outputs = outputs_of(args)
     reference, out = parse(args.reference, outputs), expanded(args.out).resolve()
-    from llmlab.finetuning.merge import export as write  # brings torch
-    from llmlab.finetuning.merge import require_new
+    from llmlab.models.export.merge import export as write  # brings torch
+    from llmlab.models.export.merge import require_new
 
     require_new(out, args.to)
     with terminal_progress(not args.json) as progress:
@@ -183,8 +183,8 @@ def _python_of_adapter(out: Path, outputs: Path) -> list[str]:
     ]
     if isinstance(base, (ModelFolder, HubModel, GgufFile)):
         return [f"base = transformers.AutoModelForCausalLM.from_pretrained({_place(Path(str(base)))})", *lines]
-    from llmlab.finetuning.adapter_export import own_settings
     from llmlab.gpt.hf import refusal
+    from llmlab.models.export.adapter import own_settings
 
     own = own_settings(base)
     if own is not None and (why := refusal(own)):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from llmlab.cli.predict import add_predict
 from llmlab.cli.words import Parser, add_outputs, add_settings, add_settings_file
-from llmlab.errors import UsageError
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import resolve_run
+from llmlab.core.errors import UsageError
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.registry import resolve_run
+from llmlab.store.run_folder import RunFolder
 
 
 def add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import expanded
+from llmlab.core.records import to_plain
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.markdown import save_markdown
@@ -18,10 +20,8 @@ from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
-from llmlab.papers.records import VERDICTS
-from llmlab.paths import expanded
-from llmlab.records import to_plain
-from llmlab.runs.registry import resolve_run
+from llmlab.store.registry import resolve_run
+from llmlab.studies.papers.records import VERDICTS
 
 _DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
 experiment or check has finished. What was edited or taken out since it was sealed is altered, and counts as a miss.

@@ -12,13 +12,14 @@ from llmlab.cli.experiment import command_of
 from llmlab.cli.experiment_follow import follow
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.launcher import make_folder, stop_experiment
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.core.errors import LabError, UsageError
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
-from llmlab.papers.checks import (
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.experiments.launcher import make_folder, stop_experiment
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.papers.checks import (
     CheckFolder,
     CheckRequest,
     claims_tested,
@@ -27,8 +28,7 @@ from llmlab.papers.checks import (
     options_of,
     plan_check,
 )
-from llmlab.papers.records import SIZES, CheckResult, list_papers, read_paper, read_result
-from llmlab.runs.folder import PAPERS
+from llmlab.studies.papers.records import SIZES, CheckResult, list_papers, read_paper, read_result
 
 _ACTIONS = ("list", "show", "run", "resume", "cancel", "verdict")
 _DETAILS = """actions:

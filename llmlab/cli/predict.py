@@ -6,11 +6,11 @@ import argparse
 
 from llmlab.cli.output import say
 from llmlab.cli.words import Parser
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence, surprise_text
-from llmlab.runs.worker_folder import WorkerFolder
+from llmlab.store.worker_folder import WorkerFolder
 
 
 def add_predict(parser: Parser) -> None:

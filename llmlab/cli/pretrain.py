@@ -12,14 +12,14 @@ from llmlab.cli.predict import predictions_of, tell_outcomes
 from llmlab.cli.progress import make_report
 from llmlab.cli.shortages import check_shortages
 from llmlab.cli.words import Commands, add_run, add_settings, assignments_of, outputs_of, spoken
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
+from llmlab.core.paths import expanded
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings, with_overrides
 from llmlab.gpt.estimate import estimate
-from llmlab.paths import expanded
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume
-from llmlab.runs.registry import resolve_run
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, parse_assignments, resolve_settings, with_overrides
+from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.registry import resolve_run
+from llmlab.store.run_folder import RunFolder
 
 _PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from --corpus, --steps and
 --seed, then from --set. Ctrl-C stops after the current step and saves; a second one ends at once.
@@ -101,7 +101,7 @@ def _chosen(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | Non
 def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:
     """Refuses a corpus that is not here before a folder is made for the run; makes a path absolute, so that a later
     resume finds it from anywhere."""
-    from llmlab.corpora.registry import find_corpus  # brings numpy, which `--help` should not wait for
+    from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
     corpus = find_corpus(settings.data.corpus)
     if not corpus.here():

@@ -12,9 +12,8 @@ from llmlab.cli import text
 from llmlab.cli.output import say, silence_stdout
 from llmlab.cli.task import Pace
 from llmlab.cli.words import spoken
-from llmlab.runs.checkpoints import checkpoint_name
-from llmlab.runs.folder import RunFolder
-from llmlab.training.events import (
+from llmlab.store.checkpoints import checkpoint_name
+from llmlab.store.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -29,6 +28,7 @@ from llmlab.training.events import (
     Warned,
     to_line,
 )
+from llmlab.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -15,10 +15,10 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.task import terminal_progress
 from llmlab.cli.words import Parser, add_outputs
-from llmlab.errors import LabError, UsageError
-from llmlab.files import read_json, write_json
-from llmlab.paths import expanded
-from llmlab.progress import Progress
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.paths import expanded
+from llmlab.core.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.inspection.archive import Archive

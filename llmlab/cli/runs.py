@@ -12,19 +12,19 @@ from typing import Any
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
-from llmlab.config import differences, to_mapping
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.settings import FULL, FinetuneSettings, load_finetune_preset
+from llmlab.core.config import differences, to_mapping
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings, load_finetune_preset
+from llmlab.core.settings import PretrainSettings, load_preset
+from llmlab.core.task_settings import TaskSettings
+from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
 from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.words import altered_sentence, stated
-from llmlab.papers.settings import TaskSettings
-from llmlab.runs.checkpoints import Checkpoint, list_checkpoints
-from llmlab.runs.folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
-from llmlab.runs.launcher import request as send_request
-from llmlab.runs.registry import list_runs, resolve_run, short_name
-from llmlab.settings import PretrainSettings, load_preset
-from llmlab.training.events import Evaluated, Event, Started, from_line
+from llmlab.store.checkpoints import Checkpoint, list_checkpoints
+from llmlab.store.events import Evaluated, Event, Started, from_line
+from llmlab.store.registry import list_runs, resolve_run, short_name
+from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
 
 # A request is answered at the next step boundary; a long step answers later than this.
 _ANSWER_SECONDS = 10.0

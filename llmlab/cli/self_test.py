@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.cli.doctor import Finding
+from llmlab.core.device import Device, choose_device, measured_peak
+from llmlab.core.settings import ModelSettings, TrainSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
-from llmlab.settings import ModelSettings, TrainSettings
-from llmlab.training.device import Device, choose_device, measured_peak
 from llmlab.training.optimizer import make_optimizer
 
 _STEPS = 20

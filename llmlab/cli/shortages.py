@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llmlab.cli import text
 from llmlab.cli.output import say
-from llmlab.runs.folder import RunSettings
-from llmlab.runs.room import computes_in_main_memory, need_of, require_room
-from llmlab.sessions.memory import available_bytes
+from llmlab.core.memory import available_bytes
+from llmlab.store.run_folder import RunSettings
+from llmlab.training.room import computes_in_main_memory, need_of, require_room
 
 
 def check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, checkpoint_bytes: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmlab.cli.output import say
-from llmlab.progress import Progress, quiet
+from llmlab.core.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of
-from llmlab.errors import UsageError
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import RunReference, resolve_run
+from llmlab.core.errors import UsageError
+from llmlab.store.registry import RunReference, resolve_run
+from llmlab.store.run_folder import RunFolder
 
 
 def add_commands(commands: Commands) -> None:
@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
 
 def delete(args: argparse.Namespace) -> int:
     """Moves runs to the trash. None is touched when one of them cannot be deleted."""
-    from llmlab.upkeep import (  # brings numpy, for which --help should not wait
+    from llmlab.studies.upkeep import (  # brings numpy, for which --help should not wait
         delete_run,
         require_at_rest,
         what_rests_on,
@@ -69,7 +69,7 @@ def delete(args: argparse.Namespace) -> int:
 
 def rename(args: argparse.Namespace) -> int:
     """Gives a run another name."""
-    from llmlab.upkeep import rename_run  # brings numpy, for which --help should not wait
+    from llmlab.studies.upkeep import rename_run  # brings numpy, for which --help should not wait
 
     run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
     renamed = rename_run(run, args.new)

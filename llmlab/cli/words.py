@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llmlab.errors import UsageError
-from llmlab.paths import expanded, outputs_dir
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import short_name
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import expanded, outputs_dir
+from llmlab.store.registry import short_name
+from llmlab.store.run_folder import RunFolder
 
 # Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
 _SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}

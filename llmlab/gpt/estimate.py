@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
@@ -21,7 +22,6 @@ from llmlab.gpt.shapes import (
     padded_vocab_size,
     parameter_count,
 )
-from llmlab.settings import DataSettings, ModelSettings, PretrainSettings
 
 FLOAT = 4  # bytes of a number in fp32
 # Resident memory of a worker before its first step: interpreter and torch, measured on Linux.

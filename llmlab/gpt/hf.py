@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
+from llmlab.core.settings import ModelSettings
 from llmlab.gpt.gpt2_names import block_modules
 from llmlab.gpt.model import GPT, Norm
-from llmlab.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmlab.core.settings import ModelSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.shapes import feed_forward_width, padded_vocab_size
-from llmlab.settings import ModelSettings
 
 
 class GPT(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmlab.settings import ModelSettings
+from llmlab.core.settings import ModelSettings
 
 # The loss at the vocabulary (llmlab/gpt/head.py). Fewer logits than this (16 MB in fp32) are cheap to hold, and the
 # plain way is as fast.

@@ -38,10 +38,10 @@ from typing import Any
 
 import torch
 
-from llmlab.errors import LabError, UsageError
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
-from llmlab.training.device import is_out_of_memory
+from llmlab.core.device import is_out_of_memory
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress, quiet
+from llmlab.models.model import OpenModel
 
 Answer = Callable[[OpenModel, Mapping[str, Any], Path, Progress], None]
 

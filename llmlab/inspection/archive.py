@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.errors import LabError
-from llmlab.files import parse_json, safetensors_header
+from llmlab.core.errors import LabError
+from llmlab.core.files import parse_json, safetensors_header
 
 SCHEMA = 1
 _DTYPES: dict[str, np.dtype[Any]] = {

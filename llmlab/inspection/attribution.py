@@ -26,10 +26,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy, require
-from llmlab.inspection.capture import Observer, Point
-from llmlab.inspection.into_stream import heads_into_stream, neurons_into_stream
+from llmlab.anatomy.anatomy import Anatomy, require
+from llmlab.anatomy.capture import Observer, Point
+from llmlab.anatomy.into_stream import heads_into_stream, neurons_into_stream
+from llmlab.core.errors import LabError
 
 # Largest difference between a feed-forward's contribution and the sum of its neurons', of the former's norm.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}

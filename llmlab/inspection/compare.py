@@ -23,15 +23,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.answers import answer, require_room
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
 from llmlab.inspection.differences import Pairs, about, paired, plan_of, slots_of, write_differences
 from llmlab.inspection.inspect import archive_bytes
 from llmlab.inspection.questions import Prompt, from_values, to_values
 from llmlab.inspection.readout import predictions, read, text_of
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 COMPARED = ("attention", "heads", "residual", "contributions", "rollout")
 Opener: TypeAlias = Callable[[Progress], OpenModel]
@@ -61,7 +61,7 @@ def compare(
     UsageError when the models cut the prompt into different tokens and no alignment was asked for; LabError when
     one cannot be opened or the disk has no room; Cancelled when `progress` says so, with nothing left behind.
     """
-    from llmlab.sessions.open import open_model
+    from llmlab.models.open import open_model
 
     compare_opened(
         lambda told: open_model(reference_a, outputs, told),

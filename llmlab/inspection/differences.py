@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
-from llmlab.progress import Progress, quiet
 
 # What the axes of an inspection's tensors are: Layers, Heads, Tokens, Channels; others must be equal.
 _AXES = (

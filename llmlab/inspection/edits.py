@@ -37,9 +37,9 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from llmlab.errors import UsageError
-from llmlab.inspection.anatomy import Anatomy, require
-from llmlab.inspection.capture import Edit, Observer, Point
+from llmlab.anatomy.anatomy import Anatomy, require
+from llmlab.anatomy.capture import Edit, Observer, Point
+from llmlab.core.errors import UsageError
 from llmlab.inspection.questions import place_of
 
 Action: TypeAlias = Literal["zero", "mean", "scale", "patch"]

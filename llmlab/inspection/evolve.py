@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.answers import answer, require_room
 from llmlab.inspection.archive import Archive, ArchiveWriter, Slot, read_archive
 from llmlab.inspection.inspect import READING, archive_bytes
 from llmlab.inspection.questions import Inspect, from_values, to_values
-from llmlab.progress import Progress, quiet
-from llmlab.runs.checkpoints import Checkpoint, list_checkpoints, unreadable
-from llmlab.runs.registry import resolve_run, short_name
+from llmlab.store.checkpoints import Checkpoint, list_checkpoints, unreadable
+from llmlab.store.registry import resolve_run, short_name
 
 _HEADS_AND_LENS = ("heads", "lens")
 
@@ -131,7 +131,7 @@ class _Told:
 
 def _inspect(reference: str, outputs: Path, asked: Mapping[str, Any], path: Path, progress: Progress) -> bool:
     """Opens one checkpoint, inspects it and lets it go -> whether the text of its answer is that one token."""
-    from llmlab.sessions.open import open_model
+    from llmlab.models.open import open_model
 
     opened = open_model(reference, outputs, progress)
     answer(opened, "inspect", asked, path, progress)

@@ -31,14 +31,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
 from llmlab.inspection.questions import Prompt, from_values, token_of
 from llmlab.inspection.readout import text_of
 from llmlab.inspection.spectra import principal_components
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 MATRICES = ("tokens", "positions", "unembedding")
 # Where families keep their learned positions: the lab's GPT, GPT-2, OPT and others, BERT-like ones.

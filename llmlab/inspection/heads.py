@@ -23,9 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import Observer, run
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Observer, run
+from llmlab.core.errors import LabError
 
 MOSAIC = 64  # cells along a thumbnail's side, at most
 REPEATED = 50  # random tokens that are read twice; enough for a score, a tenth of the cost of a 512-token prompt

@@ -14,12 +14,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor, nn
 
-from llmlab.errors import LabError, UsageError
-from llmlab.inspection.anatomy import Anatomy
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import POINTS, Observer, Point
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress
 from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
 from llmlab.inspection.attribution import AttributionAt
-from llmlab.inspection.capture import POINTS, Observer, Point
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
 from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, place_of, to_values, token_of
@@ -27,8 +28,7 @@ from llmlab.inspection.readout import read, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
 from llmlab.inspection.target import target_of
-from llmlab.progress import Progress
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 # What the progress of a pass begins with.
 READING = "Reading the prompt"

@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.errors import UsageError
+from llmlab.anatomy.capture import Observer, Point
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
-from llmlab.inspection.capture import Observer, Point
 from llmlab.inspection.edits import (
     Action,
     Change,
@@ -44,8 +45,7 @@ from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.questions import Prompt, Target, from_values, place_of
 from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
 from llmlab.inspection.target import target_of
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 # The stream after every block is kept for `change/post_ffn` while it is no larger than this (30 layers of width
 # 576 take 69 kB a token).

@@ -29,10 +29,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llmlab.inspection.anatomy import Anatomy, require
-from llmlab.inspection.capture import Observer, Point
+from llmlab.anatomy.anatomy import Anatomy, require
+from llmlab.anatomy.capture import Observer, Point
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.spill import Spill
-from llmlab.progress import Progress, quiet
 
 # Logits of a row that lie in memory together (32 MB in fp32); about four such matrices are alive at once.
 _NUMBERS = 8 * 1024 * 1024

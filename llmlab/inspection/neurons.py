@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress
 from llmlab.inspection.archive import write_archive
 from llmlab.inspection.attribution import NeuronsAt
 from llmlab.inspection.inspect import as_array, check_target, describe
 from llmlab.inspection.questions import Neurons, from_values, place_of
 from llmlab.inspection.readout import read
 from llmlab.inspection.target import target_of
-from llmlab.progress import Progress
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 
 def answer_neurons(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from llmlab.errors import UsageError
-from llmlab.inspection.anatomy import Anatomy, require
+from llmlab.anatomy.anatomy import Anatomy, require
+from llmlab.anatomy.capture import Observer, run
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress
 from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Slot, write_archive
-from llmlab.inspection.capture import Observer, run
 from llmlab.inspection.inspect import archive_bytes, as_array, describe
 from llmlab.inspection.questions import Pattern, Stages, from_values
 from llmlab.inspection.stages import StagesOf
-from llmlab.progress import Progress
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 
 def answer_pattern(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:

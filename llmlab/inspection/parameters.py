@@ -39,15 +39,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from llmlab.errors import UsageError
-from llmlab.inspection.anatomy import Anatomy
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Observer, run
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
-from llmlab.inspection.capture import Observer, run
 from llmlab.inspection.inspect import describe
 from llmlab.inspection.questions import Prompt, from_values
 from llmlab.inspection.spectra import singular_values
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def answer_parameters(opened: OpenModel, values: Mapping[str, Any], out: Path, p
 def parameters(opened: OpenModel, question: Parameters, out: Path, progress: Progress = quiet) -> None:
     """Measures the weights, their gradients if they have any, and the neurons on the prompt.
 
-    UsageError for a name that no matrix has; errors of the pass as in `llmlab.inspection.capture.run`.
+    UsageError for a name that no matrix has; errors of the pass as in `llmlab.anatomy.capture.run`.
     """
     if question.values < 1 or not question.threshold > 0:
         raise UsageError("values and threshold must be above 0.")

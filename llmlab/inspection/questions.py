@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from llmlab.errors import UsageError
-from llmlab.sessions.model import OpenModel
+from llmlab.core.errors import UsageError
+from llmlab.models.model import OpenModel
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import Edit, Observer, run
-from llmlab.sessions.model import OpenModel
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Edit, Observer, run
+from llmlab.models.model import OpenModel
 
 # Logits that lie in memory together (64 MB in fp32).
 _NUMBERS = 16 * 1024 * 1024
@@ -72,7 +72,7 @@ class _Final(Observer):
 def read(
     opened: OpenModel, ids: Sequence[int], observers: Sequence[Observer] = (), edits: Sequence[Edit] = ()
 ) -> Readout:
-    """One forward pass and what it predicts. Errors as in `llmlab.inspection.capture.run`."""
+    """One forward pass and what it predicts. Errors as in `llmlab.anatomy.capture.run`."""
     model, anatomy = opened.model, opened.anatomy
     if anatomy.refusals.attribution is not None:
         return Readout(anatomy, opened.vocab_size, None, run(model, anatomy, ids, observers, edits)[0])

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import POINTS, Observer, Point
-from llmlab.inspection.into_stream import heads_into_stream
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import POINTS, Observer, Point
+from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.inspection.spill import Spill
 
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import Observer
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Observer
+from llmlab.core.errors import LabError
 
 RESIDUAL = 0.5  # share of the residual connection in the mix (the paper's 0.5 W_att + 0.5 I)
 

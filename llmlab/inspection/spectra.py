@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmlab.progress import Progress, quiet
+from llmlab.core.progress import Progress, quiet
 
 # Multiplications that an exact answer may take: some seconds on two cores.
 _EXACT = 2e11

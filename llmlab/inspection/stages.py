@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import AttentionCall, Observer
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import AttentionCall, Observer
+from llmlab.core.errors import LabError
 
 # Largest difference between the model's pattern and softmax(masked) * (1 - sink): rounding of the model's own dtype.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}

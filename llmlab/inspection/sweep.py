@@ -30,18 +30,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.errors import UsageError
-from llmlab.inspection.anatomy import Anatomy
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.core.errors import UsageError
+from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import write_archive
-from llmlab.inspection.capture import Edit, Point, run
 from llmlab.inspection.edits import EDITABLE, HEADS, Change, Recorder, Slot, Sources, mean_of, require_change
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
 from llmlab.inspection.questions import from_values, place_of
 from llmlab.inspection.readout import read
 from llmlab.inspection.target import LogitTarget, target_of
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 OVER = ("layer,position", "layer,head")
 ACTIONS = ("patch", "zero", "mean")

@@ -10,7 +10,7 @@ from torch import Tensor
 from llmlab.inspection.archive import Array
 from llmlab.inspection.questions import Target, token_of
 from llmlab.inspection.readout import text_of
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import difflib
 import functools
 from collections.abc import Sequence
 
-from llmlab.errors import UsageError
-from llmlab.experiments.records import ExperimentRecord
+from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, QUANTITIES, Quantity
-from llmlab.papers.checks import options_of
-from llmlab.papers.records import VERDICTS, Paper, read_paper
+from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab.studies.papers.checks import options_of
+from llmlab.studies.papers.records import VERDICTS, Paper, read_paper
 
 
 def claim_quantity(name: str) -> Quantity:

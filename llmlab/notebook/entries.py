@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.records import from_plain, require_time
 from llmlab.notebook.calibration import Statement
 from llmlab.notebook.locked import Locked, read_locked
 from llmlab.notebook.outcomes import Outcomes
 from llmlab.notebook.scoring import Score, brier, score
 from llmlab.notebook.seals import ALTERED, BROKEN, LATE, PREDICTED, Seal
-from llmlab.records import from_plain, require_time
 
 ENTRY_FORMAT = 2  # from 2 on, all its predictions and scores are sealed
 # Of an entry: its outcome is not known, something is left for the learner to judge, it can be learned from, all done.

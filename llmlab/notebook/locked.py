@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
+from llmlab.core.records import fits, require_time
 from llmlab.notebook.predictions import Prediction, from_dict
 from llmlab.notebook.quantities import require_askable
 from llmlab.notebook.seals import ALTERED, BEFORE
-from llmlab.records import fits, require_time
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llmlab.errors import LabError
-from llmlab.files import write_atomic
+from llmlab.core.errors import LabError
+from llmlab.core.files import write_atomic
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, Line, statements
 from llmlab.notebook.words import (

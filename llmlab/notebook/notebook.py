@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
-from llmlab.files import read_json, write_json
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.records import to_plain
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
 from llmlab.notebook.entries import (
     ENTRY_FORMAT,
     Entry,
@@ -48,13 +50,11 @@ from llmlab.notebook.seals import (
     held,
     read_chain,
 )
-from llmlab.papers.checks import CheckFolder, list_checks
-from llmlab.papers.settings import TaskSettings
-from llmlab.records import to_plain
-from llmlab.runs.folder import RunFolder, RunInfo, RunSettings
-from llmlab.runs.registry import list_runs
-from llmlab.runs.worker_folder import WorkerFolder
-from llmlab.settings import PretrainSettings
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
+from llmlab.store.worker_folder import WorkerFolder
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.studies.papers.checks import CheckFolder, list_checks
 
 _LARGEST = 1 << 24  # bytes of an entry's file: the curves of a thousand predictions have less
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from llmlab.errors import LabError
-from llmlab.experiments.kinds import KINDS
-from llmlab.experiments.outcomes import ExperimentResults, read_results
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.core.errors import LabError
 from llmlab.notebook.quantities import CHOICE, CLAIM, CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
-from llmlab.papers.records import CheckResult, read_result
-from llmlab.runs.folder import RunFolder
-from llmlab.training.events import Evaluated, Event, Finished, Started, StepEvent, from_line
+from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent, from_line
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.papers.records import CheckResult, read_result
 
 # A validation loss that is so much above its lowest one by the end has turned upwards, and is not noise: fixed windows.
 _RISE = 0.01

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
+from llmlab.core.records import from_plain
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity, find_quantity
-from llmlab.records import from_plain
 
 # Nobody is surer than this: beyond, one surprise would outweigh everything else that was ever predicted.
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.01, 0.99

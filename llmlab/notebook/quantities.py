@@ -6,7 +6,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
 
 RUN, EXPERIMENT, CHECK = "run", "experiment", "check"
 NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"

@@ -22,10 +22,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llmlab.errors import LabError
-from llmlab.files import open_file, parse_json, write_atomic
-from llmlab.records import from_plain, require_time
-from llmlab.runs.worker_folder import WorkerFolder
+from llmlab.core.errors import LabError
+from llmlab.core.files import open_file, parse_json, write_atomic
+from llmlab.core.records import from_plain, require_time
+from llmlab.store.worker_folder import WorkerFolder
 
 NOTEBOOK, CHAIN = "notebook", "seals.jsonl"
 PREDICTED, SCORED = "predicted", "scored"

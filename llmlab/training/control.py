@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from llmlab.errors import LabError
-from llmlab.files import is_disk_full
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.worker_process import gone
-from llmlab.training import requests
-from llmlab.training.events import Event, Paused, Resumed, Warned
+from llmlab.core.errors import LabError
+from llmlab.core.files import is_disk_full
+from llmlab.jobs.worker_process import gone
+from llmlab.store import requests
+from llmlab.store.events import Event, Paused, Resumed, Warned
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.inspections import answer_request
-from llmlab.training.recorder import Recorder
 
 if TYPE_CHECKING:
     from llmlab.training.run import TrainingRun

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from llmlab.corpora.tokenizers import Tokenizer
+from llmlab.core.device import Device
+from llmlab.core.settings import SampleSettings
+from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.generate import generate
 from llmlab.gpt.model import GPT
-from llmlab.settings import SampleSettings
-from llmlab.training.device import Device
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Nothing of the training is touched: random generators and the model's mode are put back as they were, gradients and
 weights are only read, and the time is not counted as training. No error in here ends a run; it goes to whoever
-asked. `llmlab.sessions.live` is the other side.
+asked. `llmlab.models.live` is the other side.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from llmlab.errors import Cancelled, LabError
-from llmlab.files import write_json
-from llmlab.training.events import Inspected
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import write_json
+from llmlab.store.events import Inspected
 from llmlab.training.state import random_state, restore_random
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _KEPT_SECONDS = 3600.0
 def answer_request(trainer: TrainingRun, options: dict[str, Any], stop_wanted: Callable[[], bool]) -> Inspected | None:
     """Answers an `inspect` request into inspections/; None when it was cancelled or failed.
 
-    options: question, values and out (a name), as `llmlab.sessions.live` sends them. stop_wanted: the run should
+    options: question, values and out (a name), as `llmlab.models.live` sends them. stop_wanted: the run should
     end, so the work is given up.
     """
     question, values, name = (options.get(key) for key in ("question", "values", "out"))
@@ -77,7 +77,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def _answer(trainer: TrainingRun, question: str, values: dict[str, Any], out: Path, progress: _Teller) -> None:
     from llmlab.inspection.answers import answer  # not before somebody asks
-    from llmlab.sessions.model import OpenModel
+    from llmlab.models.model import OpenModel
 
     step, model = trainer.progress.step, unwrapped(trainer.plain_model())
     was_training, random = model.training, random_state()

@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.config import to_mapping
-from llmlab.corpora.dataset import Dataset
-from llmlab.corpora.windows import Windows, fixed_windows, gather
-from llmlab.errors import LabError
+from llmlab.core.config import to_mapping
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.data.dataset import Dataset
+from llmlab.data.windows import Windows, fixed_windows, gather
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.model import GPT
-from llmlab.papers.settings import TaskSettings
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.settings import PretrainSettings
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.events import Started
 from llmlab.training import state
 from llmlab.training.control import StopRequested
 from llmlab.training.evaluation import mean_loss, write_samples
-from llmlab.training.events import Started
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.run import StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from llmlab.settings import TrainSettings
+from llmlab.core.settings import TrainSettings
 
 
 def make_optimizer(model: nn.Module, train: TrainSettings) -> torch.optim.AdamW:

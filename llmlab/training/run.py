@@ -1,7 +1,7 @@
 """What every training does between its steps: report, measure, sample, save, answer requests, finish, stop.
 
-`llmlab.training.loop.Trainer` trains a GPT from scratch on top of it, `llmlab.finetuning.loop.Finetuner` a model that
-exists. Both write the same events and checkpoints.
+`llmlab.training.loop.Trainer` trains a GPT from scratch on top of it, `llmlab.training.finetuning.loop.Finetuner` a
+model that exists. Both write the same events and checkpoints.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from llmlab.config import to_mapping
-from llmlab.errors import LabError
-from llmlab.runs import checkpoints
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, RunSettings
+from llmlab.core.config import to_mapping
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError
+from llmlab.store import checkpoints
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder, RunSettings
 from llmlab.training import state
 from llmlab.training.control import Control
-from llmlab.training.device import Device
-from llmlab.training.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
-from llmlab.training.recorder import Recorder
 from llmlab.training.schedule import learning_rate
 from llmlab.training.state import Origin, Progress
 
 if TYPE_CHECKING:
-    from llmlab.sessions.model import TextTokenizer
+    from llmlab.models.model import TextTokenizer
 
 # Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
 _SPEED_STEPS = 20

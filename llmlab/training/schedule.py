@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from llmlab.settings import TrainSettings
+from llmlab.core.settings import TrainSettings
 
 
 def learning_rate(step: int, train: TrainSettings) -> float:

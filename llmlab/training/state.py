@@ -20,9 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from llmlab.errors import LabError
-from llmlab.records import from_plain
-from llmlab.runs.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
+from llmlab.core.errors import LabError
+from llmlab.core.records import from_plain
+from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 
 STATE_FORMAT = 1
 

@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFontMetricsF
 from PySide6.QtWidgets import QWidget
 
-from llmlab.papers.charts import BARS, DASHED, POINTS, Chart, Series
+from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
 from llmlab_gui.charts.color_scale import ColorScale, fitted
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
@@ -67,7 +67,7 @@ class CategoryAxis(NumberAxis):
 
 
 class ClaimChart(FigureChart):
-    """Draws one `llmlab.papers.charts.Chart`. Hovering a point says what it is."""
+    """Draws one `llmlab.core.charts.Chart`. Hovering a point says what it is."""
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         self.chart: Chart | None = None

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts import export

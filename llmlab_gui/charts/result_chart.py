@@ -12,7 +12,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
-from llmlab.experiments.outcomes import Chart, Curve, Fit, Mark
+from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.charts.picture import Cell
@@ -23,7 +23,7 @@ _FEW = 4  # curves that are told apart by hue; more have an order, and its colou
 _SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
 _MOST_IN_LEGEND = 9
 _BAND_ALPHA, _FAINT_ALPHA = 46, 110
-_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.experiments.records.DivergenceRule)
+_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.experiments.records.DivergenceRule)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Expected:
 
 
 class ResultChart(FigureChart):
-    """Draws one `llmlab.experiments.outcomes.Chart`. Hovering a point says what it is."""
+    """Draws one `llmlab.studies.experiments.outcomes.Chart`. Hovering a point says what it is."""
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         self.chart: Chart | None = None

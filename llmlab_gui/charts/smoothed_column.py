@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmlab.runs.columns import Columns
+from llmlab.store.columns import Columns
 from llmlab_gui.charts.smoothing import MovingAverage
 from llmlab_gui.runs.history import RunHistory
 

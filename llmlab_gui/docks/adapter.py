@@ -6,9 +6,9 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QComboBox, QPushButton, QSplitter, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.runs.folder import FINETUNING
+from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
 from llmlab_gui.docks.adapter_views import VIEWS, AdapterTable, read_table

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.color_scale import Values

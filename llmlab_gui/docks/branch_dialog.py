@@ -18,10 +18,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.runs.folder import RunSettings
-from llmlab.settings import parse_assignments
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.settings import parse_assignments
+from llmlab.store.run_folder import RunSettings
 from llmlab_gui.theme import current_theme
 
 

@@ -10,8 +10,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
-from llmlab.files import read_json
-from llmlab.runs.checkpoints import MANIFEST_FILE
+from llmlab.core.files import read_json
+from llmlab.store.checkpoints import MANIFEST_FILE
 from llmlab_gui.docks.checkpoint_rows import CheckpointRow
 from llmlab_gui.docks.checkpoints_table import state_words
 from llmlab_gui.numbers_text import bytes_text

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmlab.errors import LabError
-from llmlab.files import read_json
-from llmlab.runs.checkpoints import (
+from llmlab.core.errors import LabError
+from llmlab.core.files import read_json
+from llmlab.store.checkpoints import (
     MANIFEST_FILE,
     STATE_FILE,
     Checkpoint,

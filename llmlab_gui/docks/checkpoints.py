@@ -21,10 +21,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.runs.checkpoints import set_pinned
-from llmlab.training.events import CheckpointSaved, Event
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import set_pinned
+from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.branch_dialog import BranchDialog

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToolButton, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.sessions.reference import parse
-from llmlab.sessions.tuned import base_and_tuned
+from llmlab.models.reference import parse
+from llmlab.models.tuned import base_and_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks import comparison

@@ -11,11 +11,11 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
-from llmlab.config import to_mapping
-from llmlab.errors import LabError
-from llmlab.finetuning.example_files import SUFFIXES
-from llmlab.finetuning.previewed import Preview
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.core.config import to_mapping
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.data.example_files import SUFFIXES
+from llmlab.data.example_preview import Preview
 from llmlab_gui import drops
 from llmlab_gui.docks.base import EmptyState, LabDock, scrolled
 from llmlab_gui.docks.data_view import PreviewView

@@ -8,7 +8,7 @@ from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from llmlab.finetuning.previewed import CUT, MASKED, TRAINED, PreviewToken
+from llmlab.data.example_preview import CUT, MASKED, TRAINED, PreviewToken
 from llmlab_gui.colors import mix
 from llmlab_gui.inspection.selection import TokenCut
 from llmlab_gui.inspection.token_chips import TokenChips

@@ -9,7 +9,7 @@ from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from llmlab.finetuning.previewed import Preview
+from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.charts.numbers import tick
 from llmlab_gui.charts.picture import Cell

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.finetuning.previewed import Preview
+from llmlab.data.example_preview import Preview
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture

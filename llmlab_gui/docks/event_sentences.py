@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmlab.config import describe
-from llmlab.settings import PretrainSettings
-from llmlab.training.events import (
+from llmlab.core.config import describe
+from llmlab.core.settings import PretrainSettings
+from llmlab.store.events import (
     CheckpointSaved,
     Evaluated,
     Event,

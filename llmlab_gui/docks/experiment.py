@@ -9,13 +9,13 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
-from llmlab.experiments.kinds import KINDS
-from llmlab.experiments.plan import make_plan
-from llmlab.experiments.records import Arm, ExperimentRecord
-from llmlab.experiments.results import value_text
+from llmlab.core.errors import LabError
 from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
-from llmlab.runs.registry import resolve_run, short_name
+from llmlab.store.registry import resolve_run, short_name
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.plan import make_plan
+from llmlab.studies.experiments.records import Arm, ExperimentRecord
+from llmlab.studies.experiments.results import value_text
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel
 from llmlab_gui.docks.busy import ask_to_start, busy_with

@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from llmlab.config import describe
-from llmlab.runs.folder import RunSettings
-from llmlab.settings import Preset
+from llmlab.core.config import describe
+from llmlab.core.settings import Preset
+from llmlab.store.run_folder import RunSettings
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid

@@ -21,13 +21,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
-from llmlab.experiments.plan import LONGEST_NAME, Request, lean
-from llmlab.experiments.records import EXPERIMENTS, ExperimentRecord
-from llmlab.finetuning.settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
+from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
+from llmlab.studies.experiments.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.experiment_base import BaseForm
 from llmlab_gui.experiments.command import command_line

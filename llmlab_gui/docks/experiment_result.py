@@ -18,10 +18,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
-from llmlab.experiments.records import ExperimentRecord
+from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Line
+from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
+from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts.picture import save_csv, save_picture

@@ -10,8 +10,8 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QTableView
 
-from llmlab.experiments.records import Arm, ArmStatus, ExperimentStatus
-from llmlab.experiments.results import value_text
+from llmlab.studies.experiments.records import Arm, ArmStatus, ExperimentStatus
+from llmlab.studies.experiments.results import value_text
 from llmlab_gui.docks.row_tables import header_data, show_whole_rows
 from llmlab_gui.docks.runs_table import created_text
 from llmlab_gui.experiments.poller import ExperimentRow

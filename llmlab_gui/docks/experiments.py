@@ -20,8 +20,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.upkeep import move_to_trash
+from llmlab.core.errors import LabError
+from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QProcess, Qt, Signal
 
-from llmlab.errors import LabError
-from llmlab.paths import module_command
+from llmlab.core.errors import LabError
+from llmlab.core.paths import module_command
 
 # The script `llmlab-run` by its function: found whether or not the environment's scripts are on the PATH.
 EXPORT_COMMAND = tuple(module_command("llmlab"))

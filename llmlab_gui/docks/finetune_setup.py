@@ -9,18 +9,18 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import QWidget
 
-from llmlab.errors import LabError
-from llmlab.finetuning.estimate import FinetuneEstimate, estimate
-from llmlab.finetuning.settings import (
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import (
     DEFAULT_PRESET,
     FULL,
     FinetuneSettings,
     finetune_preset_names,
     load_finetune_preset,
 )
-from llmlab.finetuning.unsloth import probe_unsloth
-from llmlab.runs.folder import FINETUNING, PRETRAINING
-from llmlab.sessions.reference import parse
+from llmlab.models.reference import parse
+from llmlab.store.run_folder import FINETUNING, PRETRAINING
+from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
+from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui import drops
 from llmlab_gui.background import Background
 from llmlab_gui.docks.run_setup import Costs, RunSetupDock

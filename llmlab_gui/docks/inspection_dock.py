@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
@@ -37,7 +37,7 @@ class InspectionDock(LabDock):
     """A dock about the active model and its prompt. Subclasses
 
     - set `aspects`: what of `plan.ASPECTS` they need while they are in sight; and `refusals`: fields of
-      `llmlab.inspection.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
+      `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
     - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
     - write `pictures()`, `table()` and `tensors()` for export and copy.

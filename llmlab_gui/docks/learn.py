@@ -27,8 +27,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.paths import resources_dir
+from llmlab.core.errors import LabError
+from llmlab.core.paths import resources_dir
 from llmlab_gui.concepts import Page, load_all
 from llmlab_gui.dock_pages import with_panels
 from llmlab_gui.docks.base import LabDock

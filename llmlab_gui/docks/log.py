@@ -28,8 +28,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.training.events import Event, Started
+from llmlab.core.errors import LabError
+from llmlab.store.events import Event, Started
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.event_sentences import Sentence, history_sentences, sentence
 from llmlab_gui.docks.find_bar import FindBar

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
-from llmlab.errors import LabError
-from llmlab.runs.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
-from llmlab.training.events import CheckpointSaved, Event
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
+from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.background import Background
 
 if TYPE_CHECKING:

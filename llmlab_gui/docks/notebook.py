@@ -22,13 +22,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import OPEN, Line, statements
 from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.quantities import RUN
 from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
-from llmlab.training.events import Evaluated
+from llmlab.store.events import Evaluated
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart

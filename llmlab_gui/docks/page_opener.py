@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 
-from llmlab.errors import LabError
-from llmlab.paths import resources_dir
+from llmlab.core.errors import LabError
+from llmlab.core.paths import resources_dir
 from llmlab_gui.concepts import Page, page_at
 from llmlab_gui.page_links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
 from llmlab_gui.workspaces import PAPER as PAPER_WORKSPACE

@@ -8,7 +8,7 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
-from llmlab.papers.records import Paper
+from llmlab.studies.papers.records import Paper
 from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.page_opener import PageOpener

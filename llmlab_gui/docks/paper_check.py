@@ -19,10 +19,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.experiments.records import ExperimentRecord
-from llmlab.papers.checks import CheckRequest, plan_check
-from llmlab.papers.records import SIZES
+from llmlab.core.errors import LabError
+from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab.studies.papers.checks import CheckRequest, plan_check
+from llmlab.studies.papers.records import SIZES
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, is_seen, scrolled
 from llmlab_gui.docks.busy import ask_to_start, busy_with

@@ -11,7 +11,7 @@ from PySide6.QtCore import QModelIndex
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from llmlab.papers.records import VERDICTS
+from llmlab.studies.papers.records import VERDICTS
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv

@@ -20,8 +20,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.experiments.records import Arm
-from llmlab.papers.charts import Chart
+from llmlab.core.charts import Chart
+from llmlab.studies.experiments.records import Arm
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import chart_export_button, menu_button, toggle_button
 from llmlab_gui.charts.claim_chart import ClaimChart

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.runs.queue import QueuedRun
+from llmlab.jobs.queue import QueuedRun
 from llmlab_gui.docks.base import LabDock, ProblemLabel
 from llmlab_gui.docks.queue_table import QueueModel, waits
 from llmlab_gui.docks.row_tables import show_whole_rows

@@ -10,8 +10,8 @@ from typing import Any
 from PySide6.QtCore import QAbstractTableModel, QMimeData, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor
 
-from llmlab.runs.folder import learns_from
-from llmlab.runs.queue import QueuedRun
+from llmlab.jobs.queue import QueuedRun
+from llmlab.store.run_folder import learns_from
 from llmlab_gui.docks.runs_table import base_of, kind_text
 from llmlab_gui.icons import state_icon
 from llmlab_gui.numbers_text import minutes_text

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmlab.errors import LabError
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import short_name
-from llmlab.sessions.available import available_models
+from llmlab.core.errors import LabError
+from llmlab.models.available import available_models
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.registry import short_name
+from llmlab.store.run_folder import RunFolder
 
 # Of the runs in sight; the checkpoints of others can be typed.
 _MOST_RUNS = 12

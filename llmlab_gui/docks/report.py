@@ -10,7 +10,7 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from llmlab.files import write_atomic
+from llmlab.core.files import write_atomic
 from llmlab_gui.background import Background
 from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock, QuietLabel

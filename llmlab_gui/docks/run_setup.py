@@ -11,13 +11,13 @@ import psutil
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from llmlab.config import describe
-from llmlab.errors import LabError
-from llmlab.runs.folder import RunFolder, RunSettings
-from llmlab.runs.launcher import require_free, require_name
-from llmlab.runs.room import certainly_above, computes_in_main_memory, need_of, require_room
-from llmlab.sessions.memory import available_bytes
-from llmlab.settings import Preset
+from llmlab.core.config import describe
+from llmlab.core.errors import LabError
+from llmlab.core.memory import available_bytes
+from llmlab.core.settings import Preset
+from llmlab.jobs.launcher import require_free, require_name
+from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.training.room import certainly_above, computes_in_main_memory, need_of, require_room
 from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid

@@ -21,9 +21,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.papers.settings import TaskSettings
-from llmlab.upkeep import delete_run, rename_run, what_rests_on
+from llmlab.core.errors import LabError
+from llmlab.core.task_settings import TaskSettings
+from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.row_tables import show_whole_rows
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor, QFont
 
-from llmlab.finetuning.settings import FULL, FinetuneSettings
-from llmlab.papers.settings import TaskSettings
-from llmlab.runs.folder import SILENT, RunSettings, RunStatus
-from llmlab.settings import PretrainSettings
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.store.run_folder import SILENT, RunSettings, RunStatus
 from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.icons import state_color, state_icon, swatch
 from llmlab_gui.numbers_text import count_text

@@ -21,11 +21,11 @@ from PySide6.QtWidgets import (
     QWidgetAction,
 )
 
-from llmlab.errors import LabError
-from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.runs.launcher import request
-from llmlab.settings import PretrainSettings
-from llmlab.training.events import Evaluated, Event, Sampled, Scored
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.launcher import request
+from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.samples_data import (

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab.gpt.estimate import estimate
-from llmlab.runs.folder import PRETRAINING
-from llmlab.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.store.run_folder import PRETRAINING
 from llmlab_gui.docks.run_setup import Costs, RunSetupDock
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.numbers_text import bytes_text, count_text, minutes_text

@@ -22,8 +22,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import LabError
-from llmlab.settings import PretrainSettings
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainSettings
 from llmlab_gui.background import Background
 from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
 from llmlab_gui.docks.base import LabDock, QuietLabel

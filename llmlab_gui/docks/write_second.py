@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
-from llmlab.sessions.reference import parse
-from llmlab.sessions.tuned import base_and_tuned
+from llmlab.core.errors import LabError
+from llmlab.models.reference import parse
+from llmlab.models.tuned import base_and_tuned
 from llmlab_gui.background import Background
 from llmlab_gui.docks.reference_box import ReferenceBox
 from llmlab_gui.docks.reference_offers import offers

@@ -6,7 +6,7 @@ import math
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks.token_view import TokenView
 from llmlab_gui.host_messages import Generation, Token
 from llmlab_gui.model_host import ModelHost

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab.runs.columns import EVALUATION_COLUMNS, STEP_COLUMNS
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.follow import EventFollower
+from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS
+from llmlab.store.follow import EventFollower
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.runs.history import RunHistory
 
 # Rows kept of a run: dozens of curves share a chart, and each has at most so many pixels.

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from llmlab.experiments.plan import Request
-from llmlab.runs.folder import track_of
+from llmlab.store.run_folder import track_of
+from llmlab.studies.experiments.plan import Request
 from llmlab_gui.forms.editors import number_text
 
 # Settings that the command has a word of its own for.

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab.errors import LabError
-from llmlab.experiments.launcher import start_experiment, stop_experiment
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.core.errors import LabError
+from llmlab.studies.experiments.launcher import start_experiment, stop_experiment
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.background import Background
 from llmlab_gui.experiments.source import Source
 

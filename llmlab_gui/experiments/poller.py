@@ -10,8 +10,8 @@ from typing import Any, Generic
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.core.errors import LabError
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
 from llmlab_gui.experiments.arm_curves import ArmCurves
 from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.polling import FolderPoller, Seen, Stamp, file_stamp, read_changed

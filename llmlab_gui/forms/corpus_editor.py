@@ -20,8 +20,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.corpora.registry import Corpus, corpora, fetch, find_corpus
-from llmlab.errors import Cancelled, LabError
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.forms.editors import Editor

@@ -9,7 +9,7 @@ from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QPlainTextEdit, QWidget
 
-from llmlab.config import SettingInfo
+from llmlab.core.config import SettingInfo
 
 _PROMPT_LINES = 4
 
@@ -28,7 +28,7 @@ def make_editor(info: SettingInfo) -> Editor:
 
 
 class Editor(QWidget):
-    """Holds one value. `value()` is what `llmlab.config.parse_value` checks: text, a bool, or a list of texts."""
+    """Holds one value. `value()` is what `llmlab.core.config.parse_value` checks: text, a bool, or a list of texts."""
 
     edited = Signal()
 

@@ -8,7 +8,7 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QWidget
 
-from llmlab.settings import Preset
+from llmlab.core.settings import Preset
 from llmlab_gui.forms.field import Field
 
 

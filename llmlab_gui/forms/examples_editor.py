@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from llmlab.errors import UsageError
-from llmlab.finetuning.example_files import SUFFIXES, is_hub_name
-from llmlab.finetuning.examples import TASKS
-from llmlab.runs.folder import FINETUNING
+from llmlab.core.errors import UsageError
+from llmlab.data.example_files import SUFFIXES, is_hub_name
+from llmlab.data.examples import TASKS
+from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.numbers_text import bytes_text
 
@@ -23,7 +23,7 @@ _MOST_RECENT = 8
 
 
 class ExamplesEditor(NamedEditor):
-    """The value is what `llmlab.finetuning.examples.read_source` reads. What is in it, the Data dock shows."""
+    """The value is what `llmlab.data.examples.read_source` reads. What is in it, the Data dock shows."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("Examples", "tasks, a file, or a data set of the hub", parent)

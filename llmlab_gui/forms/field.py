@@ -8,8 +8,8 @@ from PySide6.QtCore import QEvent, QObject, QSize, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
-from llmlab.config import SettingInfo, parse_value
-from llmlab.errors import UsageError
+from llmlab.core.config import SettingInfo, parse_value
+from llmlab.core.errors import UsageError
 from llmlab_gui.docks.base import ProblemLabel, QuietLabel
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
 from llmlab_gui.icons import icon

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from llmlab.errors import LabError, UsageError
-from llmlab.files import read_json
-from llmlab.runs.checkpoints import select
-from llmlab.sessions.available import CONFIG_FILE, AvailableModel, available_models, cached_models
-from llmlab.sessions.reference import (
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json
+from llmlab.models.available import CONFIG_FILE, AvailableModel, available_models, cached_models
+from llmlab.models.reference import (
     AdaptedModel,
     GgufFile,
     HubModel,
@@ -23,6 +22,7 @@ from llmlab.sessions.reference import (
     SavedRun,
     parse,
 )
+from llmlab.store.checkpoints import select
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.numbers_text import bytes_text, count_text
@@ -34,7 +34,7 @@ _OFFERED = ("run", "huggingface", "gguf")
 
 
 class ModelEditor(NamedEditor):
-    """The value is a model reference (`llmlab.sessions.reference`)."""
+    """The value is a model reference (`llmlab.models.reference`)."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)

@@ -8,7 +8,7 @@ from typing import Any
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QVBoxLayout, QWidget
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.background import Background
 from llmlab_gui.docks.base import ProblemLabel, QuietLabel
 from llmlab_gui.docks.reference_box import ReferenceBox

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from llmlab.config import describe, with_values
-from llmlab.errors import UsageError
+from llmlab.core.config import describe, with_values
+from llmlab.core.errors import UsageError
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.section import Section
 

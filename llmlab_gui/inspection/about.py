@@ -26,7 +26,7 @@ class ModelAbout:
 
     reference: opens exactly this model again. parameters: how many numbers. bytes: of its weights in memory.
     memory_bytes: of the host's process. refusals: why something cannot be shown, by the fields of
-    `llmlab.inspection.anatomy.Refusals`.
+    `llmlab.anatomy.anatomy.Refusals`.
     """
 
     reference: str

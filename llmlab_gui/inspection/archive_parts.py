@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, ArchiveWriter
 
 

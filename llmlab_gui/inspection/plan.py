@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.inspection.about import ModelAbout
 from llmlab_gui.numbers_text import bytes_text
 
 # The order in which the core writes them (llmlab.inspection.questions.ASPECTS, which needs torch to import).
 ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
-# Which field of `llmlab.inspection.anatomy.Refusals` speaks about an aspect.
+# Which field of `llmlab.anatomy.anatomy.Refusals` speaks about an aspect.
 REFUSED_BY = {
     "attention": "attention",
     "heads": "attention",

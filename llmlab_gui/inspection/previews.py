@@ -8,8 +8,8 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
-from llmlab.finetuning.previewed import Preview
+from llmlab.core.errors import LabError
+from llmlab.data.example_preview import Preview
 from llmlab_gui.host_messages import HostProgress
 from llmlab_gui.inspection.selection import Working
 from llmlab_gui.model_host import ModelHost

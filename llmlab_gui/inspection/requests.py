@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host_messages import HostProgress
 from llmlab_gui.inspection.archive_folder import ArchiveFolder

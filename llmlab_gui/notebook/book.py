@@ -9,14 +9,14 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
-from llmlab.errors import LabError
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.core.errors import LabError
 from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents, Notebook
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity
 from llmlab.notebook.words import outcome_sentence
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.background import Background
 from llmlab_gui.settings import WindowSettings
 

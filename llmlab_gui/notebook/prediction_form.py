@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, Quantity
 from llmlab_gui.charts.drawn_curve import DrawnCurve

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.notebook.notebook import title_of
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
-from llmlab.runs.folder import RunSettings
-from llmlab.settings import PretrainSettings
+from llmlab.store.run_folder import RunSettings
 from llmlab_gui.notebook.book import Expected
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QCheckBox, QDialog, QHBoxLayout, QLabel, QLayout, QPushButton, QVBoxLayout, QWidget
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.docks.base import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.notebook.prediction_form import SentenceRow

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.plan import LONGEST_NAME
-from llmlab.papers.checks import CheckRequest
-from llmlab.papers.records import SIZES
-from llmlab.runs.folder import PAPERS
+from llmlab.core.errors import LabError, UsageError
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.experiments.plan import LONGEST_NAME
+from llmlab.studies.papers.checks import CheckRequest
+from llmlab.studies.papers.records import SIZES
 from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.reference_box import ReferenceBox
 from llmlab_gui.flow import FlowRow

@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Line
 from llmlab.notebook.quantities import CLAIM
-from llmlab.papers.checks import CheckOptions, options_of
-from llmlab.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
+from llmlab.studies.papers.checks import CheckOptions, options_of
+from llmlab.studies.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
 from llmlab_gui.experiments.poller import ExperimentRow
 
 NO_TEST, NO_CHECK, NOT_ASKED, NO_VERDICT = "not tested here", "not checked yet", "not in this check", "no verdict"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from llmlab.papers.checks import CheckRequest
+from llmlab.studies.papers.checks import CheckRequest
 
 
 def command_line(request: CheckRequest, tested: Sequence[str]) -> str:

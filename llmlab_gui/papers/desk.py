@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
-from llmlab.papers.checks import claims_of_models, claims_tested
-from llmlab.papers.records import CheckResult, Paper, readable_papers
+from llmlab.core.errors import LabError
+from llmlab.studies.papers.checks import claims_of_models, claims_tested
+from llmlab.studies.papers.records import CheckResult, Paper, readable_papers
 from llmlab_gui.background import Background
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report

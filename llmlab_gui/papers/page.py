@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmlab.core.charts import Table
 from llmlab.notebook.words import altered_sentence
-from llmlab.papers.charts import Table
-from llmlab.papers.records import Paper, Verdict, papers_dir
+from llmlab.studies.papers.records import Paper, Verdict, papers_dir
 from llmlab_gui.concepts import PAPERS, Page
 from llmlab_gui.paper_pages import title_and_notes
 from llmlab_gui.papers.claim_rows import (

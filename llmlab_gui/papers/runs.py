@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmlab.experiments.records import Arm, ExperimentRecord
-from llmlab.papers.settings import TRANSFORMER
+from llmlab.core.task_settings import TRANSFORMER
+from llmlab.studies.experiments.records import Arm, ExperimentRecord
 from llmlab_gui.docks.experiment_tables import left_text
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.papers.claim_rows import check_options

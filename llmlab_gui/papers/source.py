@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmlab.errors import LabError
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab.papers.checks import CheckFolder, list_checks
-from llmlab.papers.records import CheckResult, read_result
-from llmlab.runs.folder import PAPERS
+from llmlab.core.errors import LabError
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.experiments.launcher import make_folder
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.papers.checks import CheckFolder, list_checks
+from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab_gui.experiments.source import Source
 
 # Verdicts with all their charts take less than a megabyte; a file of someone else's must not fill the memory.

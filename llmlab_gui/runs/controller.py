@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.jobs import launcher
+from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import Prediction
-from llmlab.runs import launcher
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, RunSettings, RunStatus
-from llmlab.runs.queue import RunQueue
-from llmlab.training.requests import RequestName
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.requests import RequestName
+from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
 from llmlab_gui.background import Background
 
 _TICK_MS = 500

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.errors import LabError
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.runs.overview import Overview
-from llmlab.training.events import Event
+from llmlab.core.errors import LabError
+from llmlab.store.events import Event
+from llmlab.store.overview import Overview
+from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab_gui.runs.run_thread import RunThread
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.runs.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, step_rows, thin
-from llmlab.runs.overview import Overview
-from llmlab.training.events import (
+from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, step_rows, thin
+from llmlab.store.events import (
     FINAL_EVENTS,
     CheckpointSaved,
     Evaluated,
@@ -22,6 +21,7 @@ from llmlab.training.events import (
     StepEvent,
     Warned,
 )
+from llmlab.store.overview import Overview
 
 # Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are thinned.
 MAX_ROWS = 400_000

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
-from llmlab.runs.registry import list_runs
-from llmlab.training.events import Started, from_line
+from llmlab.store.events import Started, from_line
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.polling import FolderPoller, Seen, read_changed
 
 # Of events.jsonl: the first worker's `started`, and where that is damaged often a later one's.

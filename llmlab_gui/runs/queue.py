@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab.errors import LabError
-from llmlab.runs.queue import QueuedRun, QueueState, RunQueue
+from llmlab.core.errors import LabError
+from llmlab.jobs.queue import QueuedRun, QueueState, RunQueue
 from llmlab_gui.background import Background
 from llmlab_gui.polling import Stamp, file_stamp
 from llmlab_gui.runs.controller import RunController

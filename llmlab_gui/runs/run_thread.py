@@ -7,11 +7,11 @@ import time
 
 from PySide6.QtCore import QObject, QThread, Signal
 
-from llmlab.errors import Cancelled, LabError
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.runs.follow import EventFollower
-from llmlab.runs.overview import is_long, read_overview_apart
-from llmlab.training import requests
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.store import requests
+from llmlab.store.follow import EventFollower
+from llmlab.store.overview import is_long, read_overview_apart
+from llmlab.store.run_folder import RunFolder, RunStatus
 
 # At most 20 batches a second: the eye sees no more, and each batch costs the window a redraw.
 _LIVE_SECONDS = 0.05
@@ -61,7 +61,7 @@ class RunThread(QThread):
         try:
             from filelock import Timeout
 
-            from llmlab.runs.worker import train_run
+            from llmlab.jobs.worker import train_run
 
             try:
                 train_run(self._run)

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from worker_memory import watched
 
-from llmlab.finetuning.estimate import estimate
-from llmlab.finetuning.settings import BaseSettings, ExampleSettings, FinetuneSettings, LoraSettings
-from llmlab.runs.launcher import create_run, start_worker
-from llmlab.sessions.available import packaged_ggufs
-from llmlab.settings import DataSettings, ModelSettings, PretrainSettings
+from llmlab.core.finetuning_settings import BaseSettings, ExampleSettings, FinetuneSettings, LoraSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings
+from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.models.available import packaged_ggufs
+from llmlab.training.finetuning.estimate import estimate
 
 _BAR = 0.2
 

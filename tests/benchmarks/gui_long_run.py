@@ -22,7 +22,7 @@ from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 from window import Window
 
-from llmlab.runs.folder import RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.workspaces import TRAIN
 
 SPIKE_STEP, SPIKE = 123_456, 60.0

@@ -25,9 +25,9 @@ from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 from window import Window
 
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, request, start_worker
-from llmlab.settings import resolve_settings
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs.launcher import create_run, request, start_worker
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.workspaces import TRAIN, WORKSPACES
 
 KEPT_BAR = 0.97  # of the headless tokens/s

@@ -188,8 +188,8 @@ def _bridge(model: Any, source: Path) -> Any:
 
 
 def _summaries(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
-    from llmlab.inspection.anatomy import anatomy_of
-    from llmlab.inspection.capture import run
+    from llmlab.anatomy.anatomy import anatomy_of
+    from llmlab.anatomy.capture import run
     from llmlab.inspection.heads import HeadSummaries
     from llmlab.inspection.residual import Contributions
 
@@ -206,9 +206,9 @@ def _summaries(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) ->
 def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
     from torch import Tensor
 
-    from llmlab.inspection.anatomy import anatomy_of
+    from llmlab.anatomy.anatomy import anatomy_of
+    from llmlab.anatomy.capture import Observer, run
     from llmlab.inspection.archive import ArchiveWriter, Metadata
-    from llmlab.inspection.capture import Observer, run
 
     anatomy, length = anatomy_of(model), ids.shape[1]
 
@@ -229,9 +229,9 @@ def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> 
 
 
 def _answer(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
+    from llmlab.data.hf_tokenizer import load_tokenizer
     from llmlab.inspection.answers import answer
-    from llmlab.sessions.hf_tokenizer import load_tokenizer
-    from llmlab.sessions.model import OpenModel
+    from llmlab.models.model import OpenModel
 
     opened = OpenModel(str(source), source.name, "huggingface", model, load_tokenizer(source, source.name))
     values = {"ids": ids[0].tolist(), "what": ["heads", "contributions"]}

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_models
 from small_runs import new_run, train_here
 
+from llmlab.core.memory import give_back
+from llmlab.core.paths import outputs_dir
 from llmlab.inspection.answers import answer
-from llmlab.paths import outputs_dir
-from llmlab.sessions.memory import give_back
-from llmlab.sessions.open import open_model
+from llmlab.models.open import open_model
 
 _SETTLED = 10  # loads after which caches of the libraries are full
 

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from worker_memory import watched
 
-from llmlab.corpora.dataset import load_dataset
+from llmlab.core.settings import resolve_settings
+from llmlab.data.dataset import load_dataset
 from llmlab.gpt.estimate import estimate
-from llmlab.runs.launcher import create_run, start_worker
-from llmlab.settings import resolve_settings
+from llmlab.jobs.launcher import create_run, start_worker
 
 _BAR = 0.15
 # Two steps, and a few windows and tokens where there are evaluations and samples: they take time, not more memory.

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, start_worker
-from llmlab.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.store.run_folder import RunFolder
 
 COMMON = {
     "data.corpus": "shakespeare",
@@ -119,7 +119,7 @@ def _events(run: RunFolder, kind: str) -> list[dict[str, Any]]:
 
 
 def _train_peer(folder: Path, settings: PretrainSettings, peer: Path | None) -> Result:
-    from llmlab.config import to_mapping
+    from llmlab.core.config import to_mapping
 
     request = folder / "peer.json"
     request.write_text(json.dumps({"settings": to_mapping(settings), "out": str(folder / "result.json")}))
@@ -137,9 +137,9 @@ def _peer_process(request: Path, peer: Path | None) -> None:
 
     import torch
 
-    from llmlab.config import from_mapping
-    from llmlab.corpora.dataset import load_dataset
-    from llmlab.corpora.windows import Windows
+    from llmlab.core.config import from_mapping
+    from llmlab.data.dataset import load_dataset
+    from llmlab.data.windows import Windows
     from llmlab.gpt.model import GPT
     from llmlab.gpt.shapes import padded_vocab_size
     from llmlab.training.schedule import learning_rate

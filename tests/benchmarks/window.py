@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QApplication
 
-from llmlab.runs.folder import RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.docks.chart_dock import ChartDock
 from llmlab_gui.garbage import GarbageTimer
 from llmlab_gui.main_window import MainWindow

@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-from llmlab.runs.folder import RunFolder
-from llmlab.training import requests
-from llmlab.training.events import Failed, Finished, Started, StepEvent, Stopped
-from llmlab.training.recorder import Recorder
+from llmlab.store import requests
+from llmlab.store.events import Failed, Finished, Started, StepEvent, Stopped
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder
 
 STEPS = 3
 # However a test ends, its fake worker does too.

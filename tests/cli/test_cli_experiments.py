@@ -13,10 +13,10 @@ import pytest
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
-from llmlab.errors import Cancelled
+from llmlab.core.errors import Cancelled
 from llmlab.inspection.archive import read_archive
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
 
 PROMPT, SOURCE = "the cat", "the dog"
 

@@ -18,9 +18,9 @@ import llmlab
 from llmlab.cli import follow
 from llmlab.cli.main import main
 from llmlab.cli.progress import JsonReport
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.registry import list_runs
-from llmlab.training import requests
+from llmlab.store import requests
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 PRETRAIN = ["pretrain", "--corpus", "tiny", "--name", "bar"]

@@ -9,8 +9,8 @@ import pytest
 from fakes import FakeRun
 
 from llmlab.cli.main import main
-from llmlab.sessions import available
-from llmlab.sessions.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, SavedRun, parse
+from llmlab.models import available
+from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, SavedRun, parse
 
 
 def _model(folder: Path, **settings: object) -> Path:

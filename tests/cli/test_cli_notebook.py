@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeRun
 
 from llmlab.cli.main import main
-from llmlab.training.events import Evaluated
+from llmlab.store.events import Evaluated
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from llmlab.cli import self_test, text
 from llmlab.cli.doctor import Finding
 from llmlab.cli.main import main
 from llmlab.cli.progress import LiveReport, PlainReport
-from llmlab.training.device import Device
-from llmlab.training.events import Sampled, Started, StepEvent, Stopped
+from llmlab.core.device import Device
+from llmlab.store.events import Sampled, Started, StepEvent, Stopped
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from fakes import FakeRun
 
 from llmlab.cli import runs
 from llmlab.cli.main import main
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.training import requests
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints
 
 
 def _json(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> object:

@@ -23,11 +23,11 @@ from waits import SECONDS
 
 import llmlab
 from llmlab.cli.main import main
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import prepare_resume
-from llmlab.settings import PretrainSettings
-from llmlab.training import requests
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.launcher import prepare_resume
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 STEPS = 12
@@ -236,7 +236,7 @@ def test_a_killed_branch_takes_its_worker_with_it_and_resumes_without_repeating_
 def test_a_stop_while_a_resume_still_reads_its_corpus_loses_nothing(
     bar: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmlab.runs.worker import train_run
+    from llmlab.jobs.worker import train_run
 
     before = bar.events.read_text()
     prepare_resume(bar, {"train.steps": "20"})

@@ -11,8 +11,8 @@ from small_runs import new_run, train_here
 from tuned_runs import SCRATCH_TARGETS, lora_run
 
 from llmlab.cli.main import main
-from llmlab.finetuning.change import change_of
-from llmlab.sessions.open import open_model
+from llmlab.inspection.weight_change import change_of
+from llmlab.models.open import open_model
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from fakes import FakeRun
 import llmlab
 from llmlab.cli import pretrain
 from llmlab.cli.main import main
-from llmlab.runs.folder import RunFolder, RunInfo
-from llmlab.runs.registry import list_runs
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder, RunInfo
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmlab.corpora.dataset import Dataset, load_dataset
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.errors import Cancelled, LabError, UsageError
-from llmlab.settings import DataSettings
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.settings import DataSettings
+from llmlab.data.dataset import Dataset, load_dataset
+from llmlab.data.tokenizers import Gpt2Tokenizer
 
 
 def load(block_size: int = 64, **values: object) -> Dataset:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.corpora import embedded
-from llmlab.corpora.corpus import Piece, document_pieces
-from llmlab.corpora.embedded import EmbeddedCorpus, embedded_corpora
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.errors import LabError
-from llmlab.paths import resources_dir
+from llmlab.core.errors import LabError
+from llmlab.core.paths import resources_dir
+from llmlab.data import embedded_corpora as embedded
+from llmlab.data.corpus import Piece, document_pieces
+from llmlab.data.embedded_corpora import EmbeddedCorpus, embedded_corpora
+from llmlab.data.tokenizers import Gpt2Tokenizer
 
 
 @pytest.mark.parametrize("corpus", embedded_corpora(), ids=lambda corpus: corpus.name)

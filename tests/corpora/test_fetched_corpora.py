@@ -13,10 +13,10 @@ import datasets
 import pytest
 from huggingface_hub import constants
 
-from llmlab.corpora import fetched
-from llmlab.corpora.fetched import FetchedCorpus, fetch, fetched_corpora
-from llmlab.corpora.registry import find_corpus
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.data import fetched_corpora as fetched
+from llmlab.data.corpora import find_corpus
+from llmlab.data.fetched_corpora import FetchedCorpus, fetch, fetched_corpora
 
 TEXT = ("I HAD always thought Jack Gisburn rather a cheap genius.\n" * 5000).encode()
 

@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 
 import llmlab
-from llmlab.corpora.registry import corpora, find_corpus
-from llmlab.corpora.text_files import text_bytes
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.data.corpora import corpora, find_corpus
+from llmlab.data.text_files import text_bytes
 
 
 def documents(path: Path) -> list[str]:
@@ -142,9 +142,7 @@ def test_the_named_corpora_are_these() -> None:
 
 
 def test_listing_corpora_imports_nothing_heavy() -> None:
-    script = (
-        "import sys; from llmlab.corpora.registry import corpora; [c.here() for c in corpora()]; print(*sys.modules)"
-    )
+    script = "import sys; from llmlab.data.corpora import corpora; [c.here() for c in corpora()]; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(llmlab.__file__).parents[1])}
     loaded = set(subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split())
     assert not loaded & {"torch", "tiktoken", "tokenizers", "transformers", "datasets", "pyarrow", "huggingface_hub"}

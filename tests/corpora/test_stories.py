@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmlab.corpora import stories
-from llmlab.corpora.dataset import load_dataset
-from llmlab.corpora.stories import next_scenes, pronouns, stories_corpus, story_entropy, tell, word_shares
-from llmlab.corpora.story_words import GIRLS, OPENING, SCENES, WORDS, Scene
-from llmlab.settings import DataSettings
+from llmlab.core.settings import DataSettings
+from llmlab.data import stories
+from llmlab.data.dataset import load_dataset
+from llmlab.data.stories import next_scenes, pronouns, stories_corpus, story_entropy, tell, word_shares
+from llmlab.data.story_words import GIRLS, OPENING, SCENES, WORDS, Scene
 
 Known = dict[str, str]
 

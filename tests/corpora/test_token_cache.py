@@ -17,15 +17,15 @@ import pytest
 from filelock import FileLock
 from waits import SECONDS
 
-from llmlab.corpora import token_cache as module
-from llmlab.corpora.corpus import Corpus, Piece
-from llmlab.corpora.dataset import load_dataset
-from llmlab.corpora.own import own_corpus
-from llmlab.corpora.registry import find_corpus
-from llmlab.corpora.token_cache import TokenCache, token_cache
-from llmlab.corpora.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
-from llmlab.errors import Cancelled, LabError
-from llmlab.settings import DataSettings
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.settings import DataSettings
+from llmlab.data import token_cache as module
+from llmlab.data.corpora import find_corpus
+from llmlab.data.corpus import Corpus, Piece
+from llmlab.data.dataset import load_dataset
+from llmlab.data.own_texts import own_corpus
+from llmlab.data.token_cache import TokenCache, token_cache
+from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ def test_the_second_process_says_that_it_waits_and_can_be_cancelled(cache_folder
 
 BUILD = """
 import json
-from llmlab.corpora.dataset import load_dataset
-from llmlab.settings import DataSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.core.settings import DataSettings
 said = []
 dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, share: said.append(what), lambda: False)
 print(json.dumps({"key": dataset.key, "built": any("Cutting" in what for what in said)}))
@@ -222,9 +222,9 @@ def test_two_processes_building_one_cache_agree(cache_folder: Path) -> None:
 
 FULL_DISK = """
 import resource
-from llmlab.corpora.dataset import load_dataset
-from llmlab.errors import LabError
-from llmlab.settings import DataSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.core.errors import LabError
+from llmlab.core.settings import DataSettings
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     load_dataset(DataSettings(corpus="austen"), 64, lambda what, share: None, lambda: False)

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.corpora.build import build_tokenizer
-from llmlab.corpora.gpt2_vocabulary import END_OF_TEXT, gpt2_encoding, gpt2_merges
-from llmlab.corpora.registry import find_corpus
-from llmlab.corpora.tokenizers import (
+from llmlab.core.errors import LabError
+from llmlab.core.settings import DataSettings
+from llmlab.data.build_tokenizer import build_tokenizer
+from llmlab.data.corpora import find_corpus
+from llmlab.data.gpt2_vocabulary import END_OF_TEXT, gpt2_encoding, gpt2_merges
+from llmlab.data.tokenizers import (
     BpeTokenizer,
     CharTokenizer,
     CompactTokenizer,
@@ -23,8 +25,6 @@ from llmlab.corpora.tokenizers import (
     save_hf_tokenizer,
     tokenizer_from_json,
 )
-from llmlab.errors import LabError
-from llmlab.settings import DataSettings
 
 KINDS = ("gpt2", "char", "compact", "bpe")
 ANY_TEXT = ("gpt2", "compact", "bpe")

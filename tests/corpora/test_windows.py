@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmlab.corpora.windows import Windows, fixed_windows, gather
+from llmlab.data.windows import Windows, fixed_windows, gather
 
 ORDERS = ("random", "sliding")
 

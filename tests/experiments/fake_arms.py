@@ -8,12 +8,12 @@ from typing import Any
 
 from fakes import FakeRun
 
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.launcher import create_experiment
-from llmlab.experiments.plan import Request, make_plan, settings_of
-from llmlab.experiments.records import Arm, ExperimentFolder
-from llmlab.settings import PretrainSettings, resolve_settings
-from llmlab.training.events import Evaluated
+from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.store.events import Evaluated
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.launcher import create_experiment
+from llmlab.studies.experiments.plan import Request, make_plan, settings_of
+from llmlab.studies.experiments.records import Arm, ExperimentFolder
 
 STEPS = 20
 

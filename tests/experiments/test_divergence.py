@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fakes import FakeRun
 
-from llmlab.experiments.history import NOT_FINITE, DivergenceWatch, divergence, read_history
-from llmlab.experiments.records import DivergenceRule
-from llmlab.training.events import Evaluated, Failed, StepEvent
+from llmlab.store.events import Evaluated, Failed, StepEvent
+from llmlab.studies.experiments.history import NOT_FINITE, DivergenceWatch, divergence, read_history
+from llmlab.studies.experiments.records import DivergenceRule
 
 RULE = DivergenceRule(window=5, above_start=0.5, above_best=1.0)
 

@@ -9,7 +9,7 @@ LIGHT = "records kinds outcomes plan launcher fits history results analyses fore
 
 
 def test_what_the_window_imports_brings_neither_torch_nor_matplotlib() -> None:
-    imports = "; ".join(f"import llmlab.experiments.{name}" for name in LIGHT.split())
+    imports = "; ".join(f"import llmlab.studies.experiments.{name}" for name in LIGHT.split())
     heavy = "[name for name in ('torch', 'transformers', 'matplotlib', 'PySide6') if name in sys.modules]"
     script = f"import sys; {imports}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

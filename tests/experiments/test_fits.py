@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmlab.experiments import fits
-from llmlab.experiments.fits import basin_range, fit_basin, fit_power_law
+from llmlab.studies.experiments import fits
+from llmlab.studies.experiments.fits import basin_range, fit_basin, fit_power_law
 
 RATES = np.array([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
 SIZES = np.repeat([1e4, 2e4, 4e4, 8e4, 1.6e5], 3)

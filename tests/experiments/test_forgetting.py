@@ -12,27 +12,27 @@ from fakes import FakeRun
 from small_runs import new_run, train_here
 from tiny_models import llama, save
 
-from llmlab.config import with_values
-from llmlab.corpora.dataset import load_dataset
-from llmlab.corpora.windows import gather
-from llmlab.errors import LabError
-from llmlab.experiments import measure
-from llmlab.experiments.general_text import GeneralText, general_loss, general_text
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.launcher import create_experiment
-from llmlab.experiments.measure import BASE, Measurement, measure_arm, read_measurement
-from llmlab.experiments.outcomes import write_results
-from llmlab.experiments.plan import Request, make_plan
-from llmlab.experiments.records import Arm, ExperimentFolder
-from llmlab.experiments.report import write_report
-from llmlab.experiments.results import build_results
-from llmlab.files import write_json
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.files import write_json
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.windows import gather
 from llmlab.gpt.model import GPT
-from llmlab.runs.folder import RunFolder, RunInfo
-from llmlab.sessions.open import open_model
-from llmlab.settings import PretrainSettings
-from llmlab.training.events import Evaluated
+from llmlab.models.open import open_model
+from llmlab.store.events import Evaluated
+from llmlab.store.run_folder import RunFolder, RunInfo
+from llmlab.studies.experiments import measure
+from llmlab.studies.experiments.general_text import GeneralText, general_loss, general_text
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.launcher import create_experiment
+from llmlab.studies.experiments.measure import BASE, Measurement, measure_arm, read_measurement
+from llmlab.studies.experiments.outcomes import write_results
+from llmlab.studies.experiments.plan import Request, make_plan
+from llmlab.studies.experiments.records import Arm, ExperimentFolder
+from llmlab.studies.experiments.report import write_report
+from llmlab.studies.experiments.results import build_results
 
 
 def test_a_scratch_base_is_measured_on_what_its_pretraining_held_out(outputs: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_text_that_is_too_short_is_refused(outputs: Path, tmp_path: Path) -> N
 @pytest.fixture
 def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
     """Ranks 1 and 4 and full, all finished: task losses 1.5, 1.2 and 1.0, with checkpoints' losses measured."""
-    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
-    monkeypatch.setattr("llmlab.experiments.plan.lasting", lambda settings, outputs: settings)
+    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.studies.experiments.plan.lasting", lambda settings, outputs: settings)
     settings = with_values(FinetuneSettings(), {"model.base": "bar@100"})
     record = make_plan(Request(find_kind("forgetting"), settings, outputs, id="f", grid=[1, 4]))
     folder = create_experiment(outputs, record)

@@ -16,20 +16,20 @@ import tiny_models
 import torch
 from small_runs import new_run, train_here
 
-from llmlab.corpora.dataset import load_dataset
-from llmlab.corpora.windows import Windows
-from llmlab.experiments.closely import noise_scale, with_texts
-from llmlab.experiments.curves import find_spikes, overfitting_onset, rate_events, smooth, time_to
-from llmlab.experiments.history import RunHistory, read_history
-from llmlab.experiments.outcomes import Spike
-from llmlab.finetuning.dataset import Batch
-from llmlab.finetuning.loop import Finetuner
-from llmlab.finetuning.settings import resolve_finetune_settings
-from llmlab.runs.columns import STEP_FIELDS
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume
-from llmlab.settings import PretrainSettings, TrainSettings
-from llmlab.training.events import Evaluated
+from llmlab.core.finetuning_settings import resolve_finetune_settings
+from llmlab.core.settings import PretrainSettings, TrainSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.tuning_data import Batch
+from llmlab.data.windows import Windows
+from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.store.columns import STEP_FIELDS
+from llmlab.store.events import Evaluated
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.closely import noise_scale, with_texts
+from llmlab.studies.experiments.curves import find_spikes, overfitting_onset, rate_events, smooth, time_to
+from llmlab.studies.experiments.history import RunHistory, read_history
+from llmlab.studies.experiments.outcomes import Spike
+from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
 from llmlab.training.schedule import learning_rate
@@ -170,7 +170,7 @@ def test_the_examples_of_a_step_are_those_that_fine_tuning_read_cut_as_it_cut_th
 
     with recording(Finetuner, "loss_sum", texts) as read:
         trained_in_two_parts(run, data__batch_size=3, train__grad_accum=1, train__seed=4)
-    with mock.patch("llmlab.experiments.closely._ROWS", 100):
+    with mock.patch("llmlab.studies.experiments.closely._ROWS", 100):
         spikes, notes = with_texts(run, read_history(run), SPIKES, tmp_path)
     assert notes == []
     assert set(read) == set(range(1, 13))

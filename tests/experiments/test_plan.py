@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from fakes import FakeRun
 
-from llmlab.config import with_values
-from llmlab.errors import UsageError
-from llmlab.experiments.kinds import KINDS, find_kind
-from llmlab.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
-from llmlab.experiments.records import ArmStatus, ExperimentRecord
-from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.settings import PretrainSettings, resolve_settings
+from llmlab.core.config import with_values
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.studies.experiments.kinds import KINDS, find_kind
+from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
+from llmlab.studies.experiments.records import ArmStatus, ExperimentRecord
 
 BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
 
@@ -28,8 +28,8 @@ def plan(kind: str, settings: Any = BASE, **more: Any) -> ExperimentRecord:
 @pytest.fixture
 def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     """Settings of a fine-tuning run whose base need not be there."""
-    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
-    monkeypatch.setattr("llmlab.experiments.plan.lasting", lambda settings, outputs: settings)
+    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.studies.experiments.plan.lasting", lambda settings, outputs: settings)
     return FinetuneSettings()
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(kind: str, more: dict[s
 
 
 def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmlab.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))

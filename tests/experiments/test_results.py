@@ -14,22 +14,22 @@ import pytest
 from fake_arms import experiment, finish, finish_all
 from fakes import FakeRun
 
-from llmlab.experiments.analyses import _spread_over_time, analyse
-from llmlab.experiments.forecast import forecast_next
-from llmlab.experiments.forgetting import pareto_front
-from llmlab.experiments.history import NOT_FINITE
-from llmlab.experiments.outcomes import (
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.studies.experiments.analyses import _spread_over_time, analyse
+from llmlab.studies.experiments.forecast import forecast_next
+from llmlab.studies.experiments.forgetting import pareto_front
+from llmlab.studies.experiments.history import NOT_FINITE
+from llmlab.studies.experiments.outcomes import (
     ExperimentResults,
     Point,
     read_forecast,
     read_results,
     write_results,
 )
-from llmlab.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
-from llmlab.experiments.report import write_report
-from llmlab.experiments.results import build_results, gather
-from llmlab.notebook.notebook import Notebook
-from llmlab.notebook.predictions import parse_prediction
+from llmlab.studies.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
+from llmlab.studies.experiments.report import write_report
+from llmlab.studies.experiments.results import build_results, gather
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 

@@ -11,11 +11,11 @@ import torch
 from small_runs import new_run, train_here
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from llmlab.finetuning.backends import Prepared, prepare
-from llmlab.finetuning.dataset import Batch
-from llmlab.finetuning.settings import BaseSettings, FinetuneSettings, LoraSettings
-from llmlab.progress import quiet
-from llmlab.training.device import Device
+from llmlab.core.device import Device
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings, LoraSettings
+from llmlab.core.progress import quiet
+from llmlab.data.tuning_data import Batch
+from llmlab.training.finetuning.backends import Prepared, prepare
 
 CPU = Device("cpu", "fp32")
 KINDS = ("scratch", "llama", "qwen2", "gpt2", "gguf")

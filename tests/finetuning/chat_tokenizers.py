@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmlab.finetuning.chat import ChatFormat, chat_format
-from llmlab.finetuning.examples import Example, Message
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.data.chat import ChatFormat, chat_format
+from llmlab.data.examples import Example, Message
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 
 TEXT = "user assistant system: What is the color of the sky? The sky is blue. And of the sea? It is green, too.\n\n"
 

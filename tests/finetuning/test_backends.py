@@ -17,15 +17,15 @@ from bases import CPU, KINDS, learn, loss_of, prepared, settings_for, shaken, so
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.backends import Prepared, prepare, probe_unsloth
-from llmlab.finetuning.dataset import Batch
-from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
-from llmlab.finetuning.targets import short_names, target_layers
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
+from llmlab.core.progress import quiet
+from llmlab.data.tuning_data import Batch
 from llmlab.gpt.model import GPT
-from llmlab.progress import quiet
-from llmlab.sessions import hub
-from llmlab.sessions.open import open_model
+from llmlab.models import hub
+from llmlab.models.open import open_model
+from llmlab.training.finetuning.backends import Prepared, prepare, probe_unsloth
+from llmlab.training.finetuning.targets import short_names, target_layers
 
 METHODS = ("lora", "qlora", "full")
 

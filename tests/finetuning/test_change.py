@@ -20,13 +20,13 @@ from small_runs import new_run, train_here
 from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run, peft_model
 from waits import SECONDS
 
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.adapter_file import read_factors
-from llmlab.finetuning.base_weights import weights_of
-from llmlab.finetuning.change import adapter_change, change_of, effective_rank, write_change
+from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection.archive import read_archive
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import parse
+from llmlab.inspection.weight_change import adapter_change, change_of, effective_rank, write_change
+from llmlab.models.adapter_file import read_factors
+from llmlab.models.base_weights import weights_of
+from llmlab.models.open import open_model
+from llmlab.models.reference import parse
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_its_archive_says_the_same(outputs: Path, tmp_path: Path) -> None:
 
 def test_no_torch_is_needed(outputs: Path) -> None:
     program = (
-        "import sys, pathlib; from llmlab.finetuning.change import change_of; "
+        "import sys, pathlib; from llmlab.inspection.weight_change import change_of; "
         "change_of(sys.argv[2], pathlib.Path(sys.argv[1])); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

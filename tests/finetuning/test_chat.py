@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_model import smollm2
 
-from llmlab.corpora.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning import chat_template, rendering
-from llmlab.finetuning.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
-from llmlab.finetuning.chat_template import TemplateFormat
-from llmlab.finetuning.examples import TEXT, Example, Message
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, IdTokenizer
-from llmlab.sessions.model import TextTokenizer
+from llmlab.core.errors import LabError, UsageError
+from llmlab.data import chat_template
+from llmlab.data import template_rendering as rendering
+from llmlab.data.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
+from llmlab.data.chat_template import TemplateFormat
+from llmlab.data.examples import TEXT, Example, Message
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, IdTokenizer
+from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
+from llmlab.models.model import TextTokenizer
 
 LONG = 10_000
 CHATML = make.byte_level(make.CHATML, FAMILIES["chatml"].special)

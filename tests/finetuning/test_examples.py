@@ -16,10 +16,10 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.corpora import fetched
-from llmlab.errors import Cancelled, LabError, UsageError
-from llmlab.finetuning.examples import Example, Message, Source, content_of, read_source, split_examples
-from llmlab.progress import quiet
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.progress import quiet
+from llmlab.data import fetched_corpora as fetched
+from llmlab.data.examples import Example, Message, Source, content_of, read_source, split_examples
 
 
 def read(source: Path | str, max_examples: int = 0) -> Source:

@@ -18,15 +18,15 @@ from peft import PeftModel
 from small_runs import new_run, train_here
 from tokenizers import Regex, pre_tokenizers
 
-from llmlab.finetuning import rendering
-from llmlab.finetuning.chat import chat_format
-from llmlab.finetuning.examples import Example, Message
-from llmlab.finetuning.merge import export
-from llmlab.finetuning.settings import resolve_finetune_settings
+from llmlab.core.finetuning_settings import resolve_finetune_settings
+from llmlab.data import template_rendering as rendering
+from llmlab.data.chat import chat_format
+from llmlab.data.examples import Example, Message
 from llmlab.gpt.model import GPT
-from llmlab.runs.launcher import create_run
-from llmlab.sessions.open import open_model
-from llmlab.sessions.writing import write
+from llmlab.jobs.launcher import create_run
+from llmlab.models.export.merge import export
+from llmlab.models.generation import write
+from llmlab.models.open import open_model
 
 PAIRS = {"sea sky?": "sea", "old new?": "old", "the king?": "the", "red sea?": "red"}
 OWN = ("char", "bpe", "compact", "gpt2")

@@ -21,17 +21,17 @@ from small_models import COMBINATIONS, lively, shape, some_ids
 from torch import Tensor, nn
 
 import llmlab
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.base_shape import _FAMILIES, BaseShape, _folder, base_shape
-from llmlab.finetuning.base_shape import _scratch as _scratch_shape
-from llmlab.finetuning.estimate import activations, estimate
-from llmlab.finetuning.lora import insert
-from llmlab.finetuning.settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSettings
-from llmlab.finetuning.targets import layer_size, target_layers
+from llmlab.anatomy.families import context
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSettings
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
-from llmlab.inspection.families import context
-from llmlab.runs.launcher import create_run
+from llmlab.jobs.launcher import create_run
+from llmlab.models.base_shape import _FAMILIES, BaseShape, _folder, base_shape
+from llmlab.models.base_shape import _scratch as _scratch_shape
+from llmlab.training.finetuning.estimate import activations, estimate
+from llmlab.training.finetuning.lora import insert
+from llmlab.training.finetuning.targets import layer_size, target_layers
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
@@ -227,8 +227,8 @@ def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
 
 def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from llmlab.finetuning.estimate import estimate;"
-        "from llmlab.finetuning.settings import *;"
+        "import sys; from pathlib import Path; from llmlab.training.finetuning.estimate import estimate;"
+        "from llmlab.core.finetuning_settings import *;"
         "[estimate(FinetuneSettings(model=BaseSettings(base=b)), Path(sys.argv[1])) for b in sys.argv[2:]];"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )

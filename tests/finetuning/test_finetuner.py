@@ -25,24 +25,24 @@ from small_runs import names_of_events, new_run, train_here
 from torch.nn import functional as F
 from tuned_runs import copy_adapter, llama_folder
 
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning import loop
-from llmlab.finetuning.backends import prepare
-from llmlab.finetuning.dataset import load_tuning_data
-from llmlab.finetuning.loop import Finetuner
-from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.data.tuning_data import load_tuning_data
 from llmlab.gpt.generate import NextToken
 from llmlab.inspection.archive import read_archive
-from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume, request
-from llmlab.sessions.live import ask_live
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import LiveRun, parse
-from llmlab.training import requests
-from llmlab.training.device import Device
+from llmlab.jobs.launcher import create_run, prepare_resume, request
+from llmlab.models.live import ask_live
+from llmlab.models.open import open_model
+from llmlab.models.reference import LiveRun, parse
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.upkeep import rename_run
+from llmlab.training.finetuning import loop
+from llmlab.training.finetuning.backends import prepare
+from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.schedule import learning_rate
-from llmlab.upkeep import rename_run
 
 STEPS = 12
 WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")

@@ -15,10 +15,10 @@ from small_models import COMBINATIONS, VOCAB, lively, shape, some_ids
 from tiny_models import TOKENIZER, llama
 from torch import Tensor, nn
 
-from llmlab.finetuning import lora
-from llmlab.finetuning.lora import LoraLinear, adapter_weights, insert, merge
-from llmlab.finetuning.targets import short_names, target_layers
 from llmlab.gpt.model import GPT
+from llmlab.training.finetuning import lora
+from llmlab.training.finetuning.lora import LoraLinear, adapter_weights, insert, merge
+from llmlab.training.finetuning.targets import short_names, target_layers
 
 RANK, ALPHA = 4, 8.0
 

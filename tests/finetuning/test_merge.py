@@ -19,16 +19,16 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run
 
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning import merge
-from llmlab.finetuning.change import change_of
-from llmlab.finetuning.chat import chat_format
-from llmlab.finetuning.examples import Example, Message
-from llmlab.finetuning.merge import export
-from llmlab.sessions.digest import digest_of
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer
-from llmlab.sessions.open import fingerprint, open_model
-from llmlab.sessions.reference import parse
+from llmlab.core.errors import LabError, UsageError
+from llmlab.data.chat import chat_format
+from llmlab.data.examples import Example, Message
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.inspection.weight_change import change_of
+from llmlab.models.digest import digest_of
+from llmlab.models.export import merge
+from llmlab.models.export.merge import export
+from llmlab.models.open import fingerprint, open_model
+from llmlab.models.reference import parse
 
 TEXT = "the king and the thing: 12 kings"
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"

@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import train_here
 
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.errors import Cancelled, LabError
-from llmlab.finetuning import packing
-from llmlab.finetuning.backends import Prepared
-from llmlab.finetuning.chat import Encoded
-from llmlab.finetuning.dataset import load_tuning_data
-from llmlab.finetuning.estimate import estimate
-from llmlab.finetuning.packing import MIXED, influence, packed, packing_refusal, require_apart
-from llmlab.finetuning.preview import Previewer
-from llmlab.finetuning.settings import ExampleSettings
-from llmlab.progress import quiet
-from llmlab.runs.launcher import create_run
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.finetuning_settings import ExampleSettings
+from llmlab.core.progress import quiet
+from llmlab.data.chat import Encoded
+from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.data.tuning_data import load_tuning_data
+from llmlab.jobs.launcher import create_run
+from llmlab.training.finetuning import packing
+from llmlab.training.finetuning.backends import Prepared
+from llmlab.training.finetuning.estimate import estimate
+from llmlab.training.finetuning.packing import MIXED, influence, packed, packing_refusal, require_apart
+from llmlab.training.finetuning.preview import Previewer
 
 # Which examples share a row -------------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from small_runs import new_run, train_here
 
 from llmlab.cli.examples import _example
 from llmlab.cli.main import main
-from llmlab.errors import Cancelled, UsageError
-from llmlab.finetuning.dataset import load_tuning_data
-from llmlab.finetuning.preview import Previewer
-from llmlab.finetuning.previewed import (
+from llmlab.core.errors import Cancelled, UsageError
+from llmlab.core.finetuning_settings import ExampleSettings
+from llmlab.core.progress import quiet
+from llmlab.data.example_preview import (
     CUT,
     HELD_OUT,
     LEFT_OUT,
@@ -31,12 +31,12 @@ from llmlab.finetuning.previewed import (
     PreviewToken,
     preview_from,
 )
-from llmlab.finetuning.settings import ExampleSettings
-from llmlab.progress import quiet
-from llmlab.sessions.context import context_of
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import parse
-from llmlab.sessions.tokenizers import tokenizer_of
+from llmlab.data.tuning_data import load_tuning_data
+from llmlab.models.context import context_of
+from llmlab.models.open import open_model
+from llmlab.models.reference import parse
+from llmlab.models.tokenizers import tokenizer_of
+from llmlab.training.finetuning.preview import Previewer
 
 LINES = [
     {"prompt": "the king", "completion": "sing"},

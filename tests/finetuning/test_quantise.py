@@ -14,15 +14,15 @@ from bases import CPU, learn, prepared, settings_for, some_batch
 from torch import nn
 
 import llmlab
-from llmlab.errors import LabError
-from llmlab.finetuning import quantise as module
-from llmlab.finetuning.backends import prepare
-from llmlab.finetuning.estimate import NF4_BYTES
-from llmlab.finetuning.quantise import full_weight, is_quantised, quantise
-from llmlab.finetuning.targets import target_layers
-from llmlab.progress import quiet
-from llmlab.sessions.open import open_model
-from llmlab.training.device import Device
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError
+from llmlab.core.progress import quiet
+from llmlab.models.open import open_model
+from llmlab.training.finetuning import quantise as module
+from llmlab.training.finetuning.backends import prepare
+from llmlab.training.finetuning.estimate import NF4_BYTES
+from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise
+from llmlab.training.finetuning.targets import target_layers
 
 # The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
 _NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
@@ -143,8 +143,8 @@ def test_libraries_neither_chat_nor_look_for_programs(bases: dict[str, str], out
     (tmp_path / "kernels" / "__init__.py").write_text("raise SystemExit('kernels was imported')")
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from llmlab.finetuning.backends import prepare; from llmlab.finetuning.settings import *;"
-        "from llmlab.progress import quiet; from llmlab.training.device import Device;"
+        "from llmlab.training.finetuning.backends import prepare; from llmlab.core.finetuning_settings import *;"
+        "from llmlab.core.progress import quiet; from llmlab.core.device import Device;"
         "s = FinetuneSettings(model=BaseSettings(base=sys.argv[2], method='qlora'), lora=LoraSettings(rank=4));"
         "prepare(s, Path(sys.argv[3]), Device('cpu', 'fp32'), quiet, 0)"
     )

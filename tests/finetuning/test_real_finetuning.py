@@ -10,10 +10,10 @@ from kills import events_of
 from real_model import smollm2
 from small_runs import train_here
 
-from llmlab.finetuning.change import change_of
-from llmlab.finetuning.settings import resolve_finetune_settings
-from llmlab.runs.launcher import create_run
-from llmlab.sessions.open import open_model
+from llmlab.core.finetuning_settings import resolve_finetune_settings
+from llmlab.inspection.weight_change import change_of
+from llmlab.jobs.launcher import create_run
+from llmlab.models.open import open_model
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("real model")]
 

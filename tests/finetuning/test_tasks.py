@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.errors import Cancelled
-from llmlab.finetuning.chat import chat_format
-from llmlab.finetuning.examples import Example, Message, read_source
-from llmlab.finetuning.scoring import checkable, is_right, score
-from llmlab.finetuning.tasks import kinds, task_rows
-from llmlab.progress import quiet
+from llmlab.core.errors import Cancelled
+from llmlab.core.progress import quiet
+from llmlab.data.answer_scoring import checkable, is_right, score
+from llmlab.data.built_in_tasks import kinds, task_rows
+from llmlab.data.chat import chat_format
+from llmlab.data.examples import Example, Message, read_source
+from llmlab.data.tokenizers import Gpt2Tokenizer
 
 ROWS = task_rows()
 NUMBERS = (

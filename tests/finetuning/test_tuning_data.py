@@ -11,12 +11,12 @@ import tiny_models
 import torch
 from torch.nn.functional import cross_entropy
 
-from llmlab.corpora.tokenizers import CharTokenizer, Gpt2Tokenizer
-from llmlab.errors import Cancelled, LabError
-from llmlab.finetuning.dataset import NOT_TRAINED, Batch, TuningData, load_tuning_data, padded
-from llmlab.finetuning.settings import ExampleSettings
-from llmlab.progress import quiet
-from llmlab.sessions.model import TextTokenizer
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.finetuning_settings import ExampleSettings
+from llmlab.core.progress import quiet
+from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer
+from llmlab.data.tuning_data import NOT_TRAINED, Batch, TuningData, load_tuning_data, padded
+from llmlab.models.model import TextTokenizer
 
 GPT2 = Gpt2Tokenizer()
 

@@ -18,11 +18,11 @@ from bases import CPU
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from llmlab.errors import LabError
-from llmlab.finetuning import backends
-from llmlab.finetuning.backends import prepare
-from llmlab.finetuning.settings import BaseSettings, FinetuneSettings
-from llmlab.progress import quiet
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.core.progress import quiet
+from llmlab.training.finetuning import backends
+from llmlab.training.finetuning.backends import prepare
 
 
 class FastLanguageModel:

@@ -12,10 +12,10 @@ import torch
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
 from worker_memory import peak_bytes
 
+from llmlab.core.settings import PretrainSettings, load_preset, resolve_settings
 from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block
 from llmlab.gpt.model import GPT
-from llmlab.runs.launcher import create_run, start_worker
-from llmlab.settings import PretrainSettings, load_preset, resolve_settings
+from llmlab.jobs.launcher import create_run, start_worker
 
 
 def test_parameters_and_checkpoint_are_the_models() -> None:

@@ -11,11 +11,11 @@ from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
 from llmlab.gpt.model import GPT
-from llmlab.runs.checkpoints import select
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.model import OpenModel
-from llmlab.sessions.scratch import load_checkpoint, open_checkpoint
-from llmlab.sessions.writing import write
+from llmlab.models.generation import write
+from llmlab.models.model import OpenModel
+from llmlab.models.scratch import load_checkpoint, open_checkpoint
+from llmlab.store.checkpoints import select
+from llmlab.store.run_folder import RunFolder
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_models import VOCAB, lively, shape, some_ids
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.gpt.hf import from_hf, refusal, to_hf
 
 transformers = pytest.importorskip("transformers")

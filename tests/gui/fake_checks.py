@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import ArmStatus, Axis
-from llmlab.papers.charts import Chart, Series, Table
-from llmlab.papers.checks import CheckFolder, CheckRequest, options_of, plan_check
-from llmlab.papers.records import (
+from llmlab.core.charts import Chart, Series, Table
+from llmlab.store.run_folder import PAPERS
+from llmlab.store.worker_folder import process_start
+from llmlab.studies.experiments.launcher import make_folder
+from llmlab.studies.experiments.records import ArmStatus, Axis
+from llmlab.studies.papers.checks import CheckFolder, CheckRequest, options_of, plan_check
+from llmlab.studies.papers.records import (
     INCONCLUSIVE,
     NOT_SUPPORTED,
     CheckResult,
@@ -23,8 +25,6 @@ from llmlab.papers.records import (
     read_paper,
     write_result,
 )
-from llmlab.runs.folder import PAPERS
-from llmlab.runs.worker_folder import process_start
 
 PAPER, CLAIMS = "induction-heads", ("two-layers", "phase-change")
 

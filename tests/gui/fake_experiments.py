@@ -13,9 +13,11 @@ from fakes import FakeRun
 from PySide6.QtCore import QBuffer, QIODevice
 from PySide6.QtGui import QColor, QImage
 
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.launcher import create_experiment
-from llmlab.experiments.outcomes import (
+from llmlab.core.settings import resolve_settings
+from llmlab.store.worker_folder import process_start
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.launcher import create_experiment
+from llmlab.studies.experiments.outcomes import (
     LOSS_AXIS,
     STEP_AXIS,
     ArmResult,
@@ -28,10 +30,8 @@ from llmlab.experiments.outcomes import (
     Point,
     write_results,
 )
-from llmlab.experiments.plan import Request, lean, make_plan
-from llmlab.experiments.records import ArmStatus, Axis, ExperimentFolder, ExperimentRecord
-from llmlab.runs.worker_folder import process_start
-from llmlab.settings import resolve_settings
+from llmlab.studies.experiments.plan import Request, lean, make_plan
+from llmlab.studies.experiments.records import ArmStatus, Axis, ExperimentFolder, ExperimentRecord
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 100

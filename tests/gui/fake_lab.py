@@ -11,9 +11,9 @@ from fakes import FakeRun
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.notebook.predictions import Prediction
-from llmlab.runs.checkpoints import Checkpoint
-from llmlab.runs.folder import RunFolder, RunInfo, RunStatus
-from llmlab.training.events import Event
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.events import Event
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.inspection.session import InspectionSession
 from llmlab_gui.notebook.book import Book
 from llmlab_gui.runs.history import RunHistory

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab_gui.host_messages import CutPrompt, HostProgress
 from llmlab_gui.inspection.about import ModelAbout

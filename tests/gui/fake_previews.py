@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmlab.finetuning.previewed import CUT, HELD_OUT, MASKED, TRAIN, TRAINED, Preview, PreviewExample, PreviewToken
+from llmlab.data.example_preview import CUT, HELD_OUT, MASKED, TRAIN, TRAINED, Preview, PreviewExample, PreviewToken
 
 EXAMPLES = 20
 LENGTHS = (0,) * 8 + (5, 9, 3, 2, 0, 0, 1)

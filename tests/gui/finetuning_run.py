@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmlab.finetuning.settings import BaseSettings, FinetuneSettings
-from llmlab.runs.checkpoints import commit
-from llmlab.runs.folder import FINETUNING, RunFolder, RunInfo, RunStatus
-from llmlab.training.events import Event
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.store.checkpoints import commit
+from llmlab.store.events import Event
+from llmlab.store.run_folder import FINETUNING, RunFolder, RunInfo, RunStatus
 
 
 @dataclass

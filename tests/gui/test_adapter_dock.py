@@ -17,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from test_compare_and_evolution import make_comparison
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks.adapter import AdapterDock
 from llmlab_gui.docks.adapter_views import short_names
 from llmlab_gui.docks.compare import CompareDock

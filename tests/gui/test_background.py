@@ -9,7 +9,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.background import Background
 
 

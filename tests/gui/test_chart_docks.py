@@ -18,7 +18,7 @@ from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.training.events import Evaluated, Finished, Started, StepEvent
+from llmlab.store.events import Evaluated, Finished, Started, StepEvent
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.papers.check_report import write_check_report
+from llmlab.studies.papers.check_report import write_check_report
 from llmlab_gui.docks.check_report import CheckReportDock
 from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.experiments import poller

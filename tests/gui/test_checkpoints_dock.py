@@ -15,8 +15,8 @@ from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.runs.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
 from llmlab_gui.docks.branch_dialog import BranchDialog
 from llmlab_gui.docks.checkpoint_rows import plan_deletion, read_rows
 from llmlab_gui.docks.checkpoints import CheckpointsDock

@@ -16,7 +16,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks import compare as views
 from llmlab_gui.docks.compare import CompareDock
 from llmlab_gui.docks.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.concepts import (
     CONCEPTS,
     FIRST_HOUR,
@@ -28,7 +28,7 @@ GOOD = """# Title
 
 Prose with [a page](concept:good) and [a dock](dock:loss).
 
-@code llmlab/errors.py::LabError.as_dict
+@code llmlab/core/errors.py::LabError.as_dict
 
 ? What will
 happen?
@@ -57,7 +57,7 @@ def test_no_two_pages_have_one_name() -> None:
 def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
     blocks = Page("good", "Title", GOOD).blocks
     assert [block.kind for block in blocks] == ["prose", "code", "question", "run", "prose"]
-    assert blocks[1] == Block("code", "llmlab/errors.py::LabError.as_dict")
+    assert blocks[1] == Block("code", "llmlab/core/errors.py::LabError.as_dict")
     assert blocks[2].text == "What will\nhappen?"
     assert "? not a question" in blocks[4].text
 
@@ -99,11 +99,11 @@ def test_a_dead_link_is_found(broken: str, complaint: str | None) -> None:
 
 
 def test_missing_parts_and_code_that_is_gone_are_found() -> None:
-    problems = check_pages([Page("bare", "Bare", "# Bare\n\n@code llmlab/errors.py::Gone\n")])
+    problems = check_pages([Page("bare", "Bare", "# Bare\n\n@code llmlab/core/errors.py::Gone\n")])
     assert problems == [
         "bare.md: has no question.",
         "bare.md: has no run that answers.",
-        "bare.md: llmlab/errors.py::Gone names nothing. There is no 'Gone' there.",
+        "bare.md: llmlab/core/errors.py::Gone names nothing. There is no 'Gone' there.",
     ]
 
 

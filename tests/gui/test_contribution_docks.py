@@ -14,7 +14,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.docks.contributions import ContributionsDock
 from llmlab_gui.docks.inspection_dock import InspectionDock

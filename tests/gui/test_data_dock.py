@@ -17,8 +17,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.finetuning.previewed import CUT, MASKED, TRAINED
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.data.example_preview import CUT, MASKED, TRAINED
 from llmlab_gui.docks.data import DataDock
 from llmlab_gui.docks.data_chips import state_colors
 from llmlab_gui.docks.data_view import BAD_LINES, EXAMPLE, LENGTHS

@@ -16,12 +16,12 @@ from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.experiments.outcomes import BatchText, Finding, Spike
-from llmlab.experiments.records import ExperimentFolder
 from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
+from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
+from llmlab.studies.experiments.records import ExperimentFolder
 from llmlab_gui.charts.result_chart import Expected, ResultChart
 from llmlab_gui.docks import experiments as experiments_module
 from llmlab_gui.docks.base import LabDock

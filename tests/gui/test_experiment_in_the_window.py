@@ -8,9 +8,9 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.plan import Request, lean, make_plan
-from llmlab.settings import resolve_settings
+from llmlab.core.settings import resolve_settings
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab_gui.docks.experiment_report import ExperimentReportDock
 from llmlab_gui.docks.experiment_result import ExperimentResultDock
 from llmlab_gui.docks.experiments import ExperimentsDock

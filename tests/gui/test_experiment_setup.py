@@ -17,11 +17,11 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.cli.main import main
-from llmlab.experiments.kinds import KINDS
-from llmlab.experiments.plan import settings_of
-from llmlab.experiments.records import ExperimentRecord
+from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.settings import PretrainSettings
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.plan import settings_of
+from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab_gui.docks.experiment import ExperimentDock, plan_text, questions
 from llmlab_gui.docks.experiment_form import parse_values
 from llmlab_gui.lab import Lab

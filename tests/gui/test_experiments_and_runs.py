@@ -10,8 +10,8 @@ from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.runs.queue import QueuedRun
-from llmlab.settings import resolve_settings
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs.queue import QueuedRun
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.lab import Lab

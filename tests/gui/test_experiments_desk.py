@@ -12,7 +12,7 @@ from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.training.events import Evaluated, StepEvent
+from llmlab.store.events import Evaluated, StepEvent
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
 

@@ -17,10 +17,10 @@ from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
 
-from llmlab.config import describe, differences
-from llmlab.errors import LabError
-from llmlab.finetuning.settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
-from llmlab.runs.folder import RunFolder
+from llmlab.core.config import describe, differences
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.docks import finetune_setup
 from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
 from llmlab_gui.docks.run_setup import Plan

@@ -14,9 +14,9 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
-from llmlab.runs.folder import FINETUNING
-from llmlab.training.events import Sampled, Scored, Started
+from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.store.events import Sampled, Scored, Started
+from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.docks.branch_dialog import BranchDialog
 from llmlab_gui.docks.checkpoints import CheckpointsDock
 from llmlab_gui.docks.event_sentences import history_sentences, sentence

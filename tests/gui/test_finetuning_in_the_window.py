@@ -10,8 +10,8 @@ from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
 
-from llmlab.runs.checkpoints import final_of, list_checkpoints
-from llmlab.runs.folder import FINETUNING, RunFolder
+from llmlab.store.checkpoints import final_of, list_checkpoints
+from llmlab.store.run_folder import FINETUNING, RunFolder
 from llmlab_gui.docks.checkpoints import CheckpointsDock
 from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
 from llmlab_gui.docks.loss import LossDock

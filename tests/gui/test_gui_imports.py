@@ -21,14 +21,14 @@ QT = ("PySide6", "shiboken6", "pyqtgraph", "PyQt5", "PyQt6", "llmlab_gui")
 # What a headless machine or a worker imports; each must do without Qt.
 CORE_MODULES = (
     "llmlab.cli.main",
-    "llmlab.runs.worker",
-    "llmlab.runs.launcher",
-    "llmlab.runs.overview",
-    "llmlab.corpora.registry",
-    "llmlab.corpora.dataset",
+    "llmlab.jobs.worker",
+    "llmlab.jobs.launcher",
+    "llmlab.store.overview",
+    "llmlab.data.corpora",
+    "llmlab.data.dataset",
     "llmlab.gpt.model",
     "llmlab.gpt.estimate",
-    "llmlab.sessions.host",
+    "llmlab.jobs.model_host",
 )
 
 

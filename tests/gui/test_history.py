@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from fakes import FakeRun
 
-from llmlab.runs.columns import STEP_FIELDS
-from llmlab.runs.overview import read_overview
-from llmlab.training.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.columns import STEP_FIELDS
+from llmlab.store.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.overview import read_overview
 from llmlab_gui.docks.event_sentences import history_sentences
 from llmlab_gui.docks.loss import reference_lines
 from llmlab_gui.runs.history import RunHistory

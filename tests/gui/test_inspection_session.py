@@ -15,7 +15,7 @@ from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.inspection.archive_folder import ArchiveFolder
 from llmlab_gui.inspection.plan import PATTERNS_LIMIT, what_to_ask

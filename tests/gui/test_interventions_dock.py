@@ -13,7 +13,7 @@ from inspection_lab import PROMPT, InspectionLab
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks.edit_menu import edit_menu, edits_of_part
 from llmlab_gui.docks.edit_words import words, written
 from llmlab_gui.docks.interventions import InterventionsDock

@@ -12,7 +12,7 @@ from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.lab import Lab
 from llmlab_gui.runs import poller as poller_module
 from llmlab_gui.runs.poller import RunsPoller
@@ -190,7 +190,7 @@ def test_a_process_that_died_is_noticed_without_any_file_changing(
     assert [row.status.state for row in poller.look()] == ["running"]
     status = fake.run.recorded_status()
     stamp = fake.run.status_json.stat()
-    monkeypatch.setattr("llmlab.runs.worker_folder.process_alive", lambda pid, started: False)
+    monkeypatch.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
     assert [row.status.state for row in poller.look()] == ["interrupted"]
     assert fake.run.status_json.stat() == stamp
     assert fake.run.recorded_status() == status

@@ -32,10 +32,10 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     pages.mkdir()
     (pages / "attention.md").write_text(
         "# Attention\n\nEach token looks at others: <script>x</script>.\n\n"
-        "@code llmlab/errors.py::LabError.as_dict\n\n? What if?\n\n! [Train](lab:run?preset=baby&steps=30)\n"
+        "@code llmlab/core/errors.py::LabError.as_dict\n\n? What if?\n\n! [Train](lab:run?preset=baby&steps=30)\n"
     )
     (pages / "loss.md").write_text("# The loss\n\nSee [attention](concept:attention). Needle.\n")
-    (pages / "loss-curves.md").write_text("# Curves\n\nA needle, and a needle.\n\n@code llmlab/errors.py::Gone\n")
+    (pages / "loss-curves.md").write_text("# Curves\n\nA needle, and a needle.\n\n@code llmlab/core/errors.py::Gone\n")
     results = tmp_path / "results"
     results.mkdir()
     (results / "loss.md").write_text(
@@ -60,7 +60,7 @@ def test_the_first_page_opens_by_itself_with_live_code(dock: LearnDock) -> None:
     assert dock.page_name == "attention"
     text = dock.browser.toPlainText()
     assert "def as_dict(self) -> dict[str, str]:" in text
-    assert "llmlab/errors.py · LabError.as_dict, lines" in text
+    assert "llmlab/core/errors.py · LabError.as_dict, lines" in text
     assert "Predict" in text
     assert "Try it" in text
     assert "<script>x</script>" in text  # Markdown's HTML is off: it is only text
@@ -111,7 +111,7 @@ def test_lines_to_copy_keep_their_characters() -> None:
 
 def test_code_that_is_gone_is_said_in_its_place(dock: LearnDock) -> None:
     dock.go("loss-curves")
-    assert "llmlab/errors.py::Gone names nothing." in dock.browser.toPlainText()
+    assert "llmlab/core/errors.py::Gone names nothing." in dock.browser.toPlainText()
 
 
 def test_back_and_forward_like_a_browser(dock: LearnDock, lab: FakeLab) -> None:

@@ -19,7 +19,7 @@ from pytestqt.qtbot import QtBot
 from test_training_in_the_window import press_train, state_of
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.docks.attention import STAGES, AttentionDock
 from llmlab_gui.docks.prompt import PromptDock

@@ -13,7 +13,7 @@ from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks.compare import PREDICTIONS, CompareDock
 from llmlab_gui.docks.contributions import ContributionsDock
 from llmlab_gui.docks.evolution import EvolutionDock

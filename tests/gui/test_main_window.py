@@ -15,8 +15,8 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.training import requests
+from llmlab.core.errors import LabError
+from llmlab.store import requests
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice, StoppingDialog
 from llmlab_gui.concepts import DOCK_IDS

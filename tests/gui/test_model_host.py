@@ -11,7 +11,7 @@ from conftest import FAKE_HOST
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.host_messages import Generation, Token
 from llmlab_gui.model_host import ModelHost
 

@@ -12,7 +12,7 @@ from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui import drops
 from llmlab_gui.docks.write import WriteDock
 from llmlab_gui.inspection.about import about_from

@@ -22,8 +22,8 @@ from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.scoring import Score, score_choice
-from llmlab.papers.records import read_paper
-from llmlab.training.events import Evaluated
+from llmlab.store.events import Evaluated
+from llmlab.studies.papers.records import read_paper
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
 from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss

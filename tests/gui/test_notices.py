@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.settings import resolve_settings
+from llmlab.core.settings import resolve_settings
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notices import sentence
 from llmlab_gui.runs.poller import RunRow

@@ -17,11 +17,11 @@ from PySide6.QtGui import QGuiApplication, QImage
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.papers.charts import Chart, Series
-from llmlab.papers.checks import CheckFolder
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
-from llmlab.runs.folder import PAPERS
+from llmlab.core.charts import Chart, Series
+from llmlab.core.errors import LabError
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.papers.checks import CheckFolder
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
 from llmlab_gui.docks.paper import PaperDock
 from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.docks.paper_claims import ClaimsDock

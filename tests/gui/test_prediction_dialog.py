@@ -13,9 +13,9 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import resolve_settings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
-from llmlab.settings import resolve_settings
 from llmlab_gui.charts.drawn_curve import DrawnCurve
 from llmlab_gui.main_window import MainWindow
 from llmlab_gui.notebook.book import Asking, Book, Expected

@@ -14,12 +14,12 @@ from PySide6.QtGui import QKeySequence
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.runs import launcher
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.queue import QueuedRun, RunQueue
-from llmlab.settings import resolve_settings
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs import launcher
+from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.docks.queue import QueueDock

@@ -15,13 +15,13 @@ from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.runs import launcher
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.worker_folder import process_start
-from llmlab.settings import resolve_settings
-from llmlab.training import requests
+from llmlab.core.errors import LabError
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs import launcher
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.worker_folder import process_start
 from llmlab_gui.runs import controller as module
 from llmlab_gui.runs.controller import RunController
 

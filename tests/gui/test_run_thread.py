@@ -14,12 +14,12 @@ from kills import small_settings
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.runs import overview
-from llmlab.runs.folder import RunStatus
-from llmlab.runs.launcher import create_run
-from llmlab.runs.overview import Overview
-from llmlab.training.events import Event, Finished, StepEvent, Stopped
+from llmlab.core.errors import LabError
+from llmlab.jobs.launcher import create_run
+from llmlab.store import overview
+from llmlab.store.events import Event, Finished, StepEvent, Stopped
+from llmlab.store.overview import Overview
+from llmlab.store.run_folder import RunStatus
 from llmlab_gui.runs.history import RunHistory
 from llmlab_gui.runs.run_thread import RunThread
 

@@ -15,8 +15,8 @@ from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
-from llmlab import upkeep
-from llmlab.runs.registry import list_runs
+from llmlab.store.registry import list_runs
+from llmlab.studies import upkeep
 from llmlab_gui.docks import runs as runs_dock
 from llmlab_gui.docks.runs import RunsDock
 from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE, created_text

@@ -14,10 +14,10 @@ from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
-from llmlab.runs.launcher import request
-from llmlab.training import requests
-from llmlab.training.events import Sampled
+from llmlab.core.errors import LabError
+from llmlab.jobs.launcher import request
+from llmlab.store import requests
+from llmlab.store.events import Sampled
 from llmlab_gui.docks.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
 from llmlab_gui.docks.samples_data import spread
 from llmlab_gui.docks.samples_view import SHOWN_CHARACTERS

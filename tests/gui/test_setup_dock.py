@@ -15,9 +15,9 @@ from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.config import describe, differences
-from llmlab.errors import Cancelled, LabError
-from llmlab.settings import PretrainSettings, load_preset, preset_names
+from llmlab.core.config import describe, differences
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.settings import PretrainSettings, load_preset, preset_names
 from llmlab_gui.docks.run_setup import Plan
 from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.forms import corpus_editor
@@ -171,7 +171,7 @@ def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
 ) -> None:
     asked: list[object] = []
     lab.start_requested.connect(asked.append)
-    monkeypatch.setattr("llmlab.runs.room.shutil.which", lambda name: None)
+    monkeypatch.setattr("llmlab.training.room.shutil.which", lambda name: None)
     monkeypatch.setattr("llmlab_gui.docks.run_setup.available_bytes", lambda: 500_000_000)
     dock.form.set_values({"data.batch_size": 1024})
     dock.update_all()

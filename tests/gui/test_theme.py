@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.paths import resources_dir
+from llmlab.core.paths import resources_dir
 from llmlab_gui.icons import icon, state_color, state_icon
 from llmlab_gui.theme import DARK, LIGHT, Theme, apply_theme, current_theme, theme_notifier
 

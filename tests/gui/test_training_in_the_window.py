@@ -10,9 +10,9 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.runs.checkpoints import final_of, list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import request
+from llmlab.jobs.launcher import request
+from llmlab.store.checkpoints import final_of, list_checkpoints
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui import closing
 from llmlab_gui.closing import CloseChoice
 from llmlab_gui.docks.loss import LossDock

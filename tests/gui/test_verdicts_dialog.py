@@ -15,8 +15,8 @@ from waits import WAIT
 
 from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.notebook import Contents
-from llmlab.papers.checks import CheckRequest, plan_check
-from llmlab.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
+from llmlab.studies.papers.checks import CheckRequest, plan_check
+from llmlab.studies.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
 from llmlab_gui.docks.notebook_table import COLUMNS, NotebookModel
 from llmlab_gui.docks.paper_claims import ClaimsDock
 from llmlab_gui.lab import Lab

@@ -15,7 +15,7 @@ from PySide6.QtGui import QGuiApplication, QTextCursor
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab_gui.docks.alternatives import percent, visible
 from llmlab_gui.docks.token_view import TokenView, tint
 from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock

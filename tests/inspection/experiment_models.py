@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from small_models import lively, shape
 
-from llmlab.corpora.tokenizers import CharTokenizer
-from llmlab.sessions.model import OpenModel
+from llmlab.data.tokenizers import CharTokenizer
+from llmlab.models.model import OpenModel
 
 CHARACTERS = string.ascii_lowercase + " .,!?"  # 31 of them: the vocabulary of small_models
 

@@ -13,10 +13,10 @@ from family_models import KINDS, TIME, family_model, new_model, some_ids
 from torch import Tensor, nn
 from watched_models import Everything, watch_all
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import LabError
 from llmlab.inspection.attribution import AttributionAt, NeuronsAt
-from llmlab.inspection.capture import run
 from llmlab.inspection.heads import HeadSummaries
 from llmlab.inspection.lens import Lens
 from llmlab.inspection.residual import Contributions

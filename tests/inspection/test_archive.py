@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import ArchiveWriter, Metadata, read_archive, write_archive
 
 ABOUT = Metadata(

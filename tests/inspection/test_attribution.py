@@ -10,10 +10,10 @@ import torch
 from small_models import some_ids
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import Anatomy, Refusals, scratch_anatomy
+from llmlab.anatomy.anatomy import Anatomy, Refusals, scratch_anatomy
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import LabError
 from llmlab.inspection.attribution import AttributionAt, NeuronsAt
-from llmlab.inspection.capture import run
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=name)

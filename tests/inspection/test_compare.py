@@ -15,16 +15,16 @@ import torch
 from experiment_models import CHARACTERS, opened
 from small_models import lively, shape
 
-from llmlab.corpora.tokenizers import BpeTokenizer
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.progress import Progress, quiet
+from llmlab.data.tokenizers import BpeTokenizer
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, Metadata, read_archive, write_archive
-from llmlab.inspection.capture import run
 from llmlab.inspection.compare import Compare, Opener, character_ends, compare_opened, divergence
 from llmlab.inspection.differences import compare_archives, cosine, linear_cka, text_ends
 from llmlab.inspection.questions import from_values
-from llmlab.progress import Progress, quiet
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 PROMPT = "the king said"
 WHAT = ("attention", "residual")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from small_runs import new_run, train_here
 
-from llmlab.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.evolve import evolve
-from llmlab.runs.checkpoints import MODEL_FILE, list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions import open as sessions
-from llmlab.sessions.model import OpenModel
+from llmlab.models import open as sessions
+from llmlab.models.model import OpenModel
+from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints
+from llmlab.store.run_folder import RunFolder
 
 PROMPT = "the cat"
 WHAT = ["attention", "heads", "residual", "contributions", "attribution", "lens"]

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from watched_models import Everything, name
 
-from llmlab.errors import LabError
-from llmlab.inspection import families
-from llmlab.inspection.anatomy import Anatomy, BlockAnatomy, Refusals, Tap, anatomy_of
-from llmlab.inspection.capture import run
-from llmlab.inspection.hf_attention import NAME
-from llmlab.inspection.modules import linear_numbers, norm_numbers
-from llmlab.inspection.probe import probe
+from llmlab.anatomy import families
+from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals, Tap, anatomy_of
+from llmlab.anatomy.capture import run
+from llmlab.anatomy.hf_attention import NAME
+from llmlab.anatomy.modules import linear_numbers, norm_numbers
+from llmlab.anatomy.probe import probe
+from llmlab.core.errors import LabError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # transformers' and peft's own

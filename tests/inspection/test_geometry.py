@@ -10,13 +10,13 @@ import pytest
 import torch
 from experiment_models import opened
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection import spectra
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.geometry import readable
 from llmlab.inspection.spectra import principal_components, singular_values
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 
 @pytest.fixture(scope="module")

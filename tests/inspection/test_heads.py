@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import scratch_anatomy
-from llmlab.inspection.capture import run
+from llmlab.anatomy.anatomy import scratch_anatomy
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import LabError
 from llmlab.inspection.heads import HeadSummaries, RepeatScores, repeat_scores, repeated_tokens
-from llmlab.sessions.open import open_model
+from llmlab.models.open import open_model
 
 
 def in_pieces(summaries: HeadSummaries | RepeatScores, patterns: Tensor, step: int) -> dict[str, Tensor]:

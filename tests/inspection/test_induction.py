@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
+from llmlab.anatomy.anatomy import scratch_anatomy
+from llmlab.anatomy.capture import run
+from llmlab.core.settings import ModelSettings
 from llmlab.gpt.model import GPT
-from llmlab.inspection.anatomy import scratch_anatomy
-from llmlab.inspection.capture import run
 from llmlab.inspection.heads import HeadSummaries, repeat_scores, repeated_tokens
-from llmlab.settings import ModelSettings
 
 VOCAB, SHORTEST, LONGEST = 32, 8, 24
 # Three seeds needed 700 to 750 steps, 14 s of one core.

@@ -13,11 +13,12 @@ from experiment_models import opened
 from safetensors import safe_open
 from watched_models import SETTINGS, name, watch_all
 
-from llmlab.errors import Cancelled, LabError, UsageError
-from llmlab.inspection import answers, capture
+from llmlab.anatomy import capture
+from llmlab.anatomy.capture import POINTS
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.inspection import answers
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
-from llmlab.inspection.capture import POINTS
 from llmlab.inspection.questions import ASPECTS
 
 TEXT = "the king said."

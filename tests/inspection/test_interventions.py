@@ -10,13 +10,13 @@ import torch
 from experiment_models import hooks_of, opened, weights
 from torch import Tensor
 
-from llmlab.errors import UsageError
+from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.core.errors import UsageError
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.capture import Observer, Point, run
 from llmlab.inspection.edits import Change, Changes, Recorder, Sources, align, parse_change
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.questions import from_values, to_values
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 PROMPT, SOURCE = "the king said", "a queen wept."  # 13 tokens each
 KINDS = (

@@ -11,13 +11,13 @@ import torch
 from family_models import KINDS, TIME, family_model, some_ids
 from torch import Tensor, nn
 
-from llmlab.inspection.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.capture import run
 from llmlab.inspection.edits import EDITABLE, Changes, Recorder, Sources, parse_change
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import Sweep, row_bytes, sweep
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # transformers' and peft's own

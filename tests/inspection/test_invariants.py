@@ -16,9 +16,9 @@ from plain_models import NAMES, around_block, layers_of, plain_logits, told, unc
 from torch import Tensor, nn
 from watched_models import Everything
 
-from llmlab.inspection import capture, hf_attention
-from llmlab.inspection.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.inspection.capture import AttentionCall, Edit, Observer, Point, run
+from llmlab.anatomy import capture, hf_attention
+from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
+from llmlab.anatomy.capture import AttentionCall, Edit, Observer, Point, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]

@@ -12,11 +12,11 @@ from small_models import VOCAB, some_ids
 from torch import Tensor
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.errors import Cancelled, LabError
+from llmlab.anatomy.anatomy import Anatomy, Refusals, scratch_anatomy
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.gpt.model import GPT
 from llmlab.inspection import lens
-from llmlab.inspection.anatomy import Anatomy, Refusals, scratch_anatomy
-from llmlab.inspection.capture import run
 from llmlab.inspection.lens import Lens
 
 

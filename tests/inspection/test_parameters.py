@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from experiment_models import hooks_of, opened
 from torch import Tensor
 
-from llmlab.errors import UsageError
+from llmlab.core.errors import UsageError
 from llmlab.gpt.model import FeedForward
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 PROMPT = "the king said"
 

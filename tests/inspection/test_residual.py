@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from watched_models import SETTINGS, name, scratch, watch_all
 
+from llmlab.anatomy.anatomy import scratch_anatomy
+from llmlab.anatomy.capture import POINTS, run
 from llmlab.gpt.model import Block
-from llmlab.inspection.anatomy import scratch_anatomy
-from llmlab.inspection.capture import POINTS, run
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.spill import Spill
 

@@ -11,10 +11,10 @@ from small_models import some_ids
 from torch import Tensor
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.errors import LabError
+from llmlab.anatomy.anatomy import scratch_anatomy
+from llmlab.anatomy.capture import AttentionCall, run
+from llmlab.core.errors import LabError
 from llmlab.gpt.model import Block
-from llmlab.inspection.anatomy import scratch_anatomy
-from llmlab.inspection.capture import AttentionCall, run
 from llmlab.inspection.stages import StagesOf, stages_of
 
 TIME = 9

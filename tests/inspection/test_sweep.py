@@ -9,11 +9,11 @@ import pytest
 import torch
 from experiment_models import hooks_of, opened, weights
 
-from llmlab.errors import Cancelled, UsageError
+from llmlab.core.errors import Cancelled, UsageError
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import Sweep, answer_sweep, row_bytes, sweep
-from llmlab.sessions.model import OpenModel
+from llmlab.models.model import OpenModel
 
 PROMPT, SOURCE = "the king said", "a queen wept."
 SMALL = {"block_size": 16, "n_kv_head": 2}

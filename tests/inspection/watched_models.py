@@ -9,9 +9,9 @@ import torch
 from small_models import lively, shape
 from torch import Tensor, nn
 
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.gpt.model import GPT
-from llmlab.inspection.anatomy import Anatomy
-from llmlab.inspection.capture import Observer, Point, run
 
 # Every option of the scratch GPT in at least two of them.
 SETTINGS: list[dict[str, Any]] = [

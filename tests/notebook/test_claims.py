@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import ArmStatus
+from llmlab.core.errors import LabError, UsageError
 from llmlab.notebook.claims import claim_quantity, parse_check_prediction, quantities_of_check
 from llmlab.notebook.entries import OPEN, TO_LEARN, statements
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import format_prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence
-from llmlab.papers.checks import CheckFolder, CheckRequest, plan_check
-from llmlab.papers.records import (
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.experiments.launcher import make_folder
+from llmlab.studies.experiments.records import ArmStatus
+from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check
+from llmlab.studies.papers.records import (
     NOT_SUPPORTED,
     SUPPORTED,
     VERDICTS,
@@ -29,7 +30,6 @@ from llmlab.papers.records import (
     read_paper,
     write_result,
 )
-from llmlab.runs.folder import PAPERS
 
 PAPER = "bayesian-geometry"
 TESTED = ["calibration", "keys"]

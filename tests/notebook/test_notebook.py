@@ -12,8 +12,9 @@ import pytest
 from fakes import FakeRun
 from test_outcomes import evaluated, experiment
 
-from llmlab.errors import LabError, UsageError
-from llmlab.experiments.outcomes import Finding
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs.launcher import create_run
 from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, statements
 from llmlab.notebook.locked import lock
 from llmlab.notebook.markdown import notebook_markdown
@@ -21,8 +22,7 @@ from llmlab.notebook.notebook import Notebook, title_of
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import outcome_sentence
-from llmlab.runs.launcher import create_run
-from llmlab.settings import resolve_settings
+from llmlab.studies.experiments.outcomes import Finding
 
 
 def predicted(outputs: Path, name: str, *lines: str, created: float = 1.75e9) -> FakeRun:

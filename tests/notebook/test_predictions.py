@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.errors import UsageError
-from llmlab.experiments.kinds import KINDS
+from llmlab.core.errors import UsageError
 from llmlab.notebook.locked import Locked, lock, read_locked
 from llmlab.notebook.predictions import Prediction, from_dict, parse_prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, find_quantity, quantities_of_runs
 from llmlab.notebook.seals import ALTERED
+from llmlab.studies.experiments.kinds import KINDS
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64).filter(lambda x: abs(x) < 1e12)
 SURE = st.one_of(st.none(), st.integers(1, 99).map(lambda percent: percent / 100))

@@ -22,8 +22,8 @@ from test_outcomes import experiment
 
 from llmlab.cli.main import main
 from llmlab.cli.predict import tell_outcomes
-from llmlab.experiments.outcomes import Finding, read_results
-from llmlab.experiments.report import write_report
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs.launcher import create_run
 from llmlab.notebook import notebook
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.locked import lock, read_locked
@@ -31,13 +31,13 @@ from llmlab.notebook.markdown import notebook_markdown
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK, Chain
-from llmlab.papers.check_report import write_check_report
-from llmlab.papers.records import read_result
-from llmlab.runs.folder import RunFolder, RunInfo
-from llmlab.runs.launcher import create_run
-from llmlab.runs.worker_folder import WorkerFolder
-from llmlab.settings import resolve_settings
-from llmlab.training.events import Evaluated, to_line
+from llmlab.store.events import Evaluated, to_line
+from llmlab.store.run_folder import RunFolder, RunInfo
+from llmlab.store.worker_folder import WorkerFolder
+from llmlab.studies.experiments.outcomes import Finding, read_results
+from llmlab.studies.experiments.report import write_report
+from llmlab.studies.papers.check_report import write_check_report
+from llmlab.studies.papers.records import read_result
 
 KINDS = ("run", "experiment", "check")
 

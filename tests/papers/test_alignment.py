@@ -10,17 +10,17 @@ import torch
 from small_models import lively, shape
 from torch import nn
 
+from llmlab.data.synthetic.bijection import Bijection
 from llmlab.gpt.model import GPT, Block
-from llmlab.papers.bayesian_geometry.alignment import (
+from llmlab.studies.papers.bayesian_geometry.alignment import (
     Alignment,
     alignment,
     alignment_verdict,
     judge_alignment,
     relevant_keys,
 )
-from llmlab.papers.bayesian_geometry.bijection import Bijection
-from llmlab.papers.bayesian_geometry.geometry import samples_of
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 15)

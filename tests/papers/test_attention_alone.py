@@ -8,24 +8,24 @@ import pytest
 import torch
 from small_runs import train_here, weights_of
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.inspection.anatomy import anatomy_of
+from llmlab.anatomy.anatomy import anatomy_of
+from llmlab.anatomy.capture import AttentionCall, Observer, Point, run
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.task_settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings
+from llmlab.data.synthetic.tasks import TRAIN, task_of
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.capture import AttentionCall, Observer, Point, run
 from llmlab.inspection.evolve import evolve
 from llmlab.inspection.questions import ASPECTS
-from llmlab.papers.estimate import task_seconds
-from llmlab.papers.settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings
-from llmlab.papers.task_models import make_model
-from llmlab.papers.tasks import TRAIN, task_of
-from llmlab.runs.checkpoints import list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run
-from llmlab.sessions.about import about, about_live
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import LiveRun
+from llmlab.jobs.launcher import create_run
+from llmlab.models.about import about, about_live
+from llmlab.models.open import open_model
+from llmlab.models.reference import LiveRun
+from llmlab.models.task_models import make_model
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.task_estimate import task_seconds
 
 DATA = TaskDataSettings(task=REPEATS, vocabulary=20, shortest=3, longest=5, context=14)
 TASK = task_of(DATA)

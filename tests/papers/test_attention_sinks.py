@@ -13,22 +13,28 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
-from llmlab.corpora.tokenizers import CharTokenizer
-from llmlab.errors import LabError
+from llmlab.anatomy.anatomy import anatomy_of
+from llmlab.anatomy.capture import run
+from llmlab.core.errors import LabError
+from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT, CausalSelfAttention
-from llmlab.inspection.anatomy import anatomy_of
-from llmlab.inspection.capture import run
 from llmlab.inspection.heads import HeadSummaries
-from llmlab.papers.agreement import by_models
-from llmlab.papers.attention_sinks import thresholds as bounds
-from llmlab.papers.attention_sinks.findings import Found
-from llmlab.papers.attention_sinks.first_tokens import OWN, FirstTokens, candidates, put_first
-from llmlab.papers.attention_sinks.outcomes import judge_position, judge_sink, place_kept, sink_heads, taken_along
-from llmlab.papers.attention_sinks.reading import Reading, Shares, in_upper_half, read, uniform_share
-from llmlab.papers.attention_sinks.verdicts import position_verdict, sink_verdict
-from llmlab.papers.prompts import DOMAINS, Prompts, draw_prompts
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.papers.untrained import untrained_like
+from llmlab.models.untrained import untrained_like
+from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.attention_sinks import thresholds as bounds
+from llmlab.studies.papers.attention_sinks.findings import Found
+from llmlab.studies.papers.attention_sinks.first_tokens import OWN, FirstTokens, candidates, put_first
+from llmlab.studies.papers.attention_sinks.outcomes import (
+    judge_position,
+    judge_sink,
+    place_kept,
+    sink_heads,
+    taken_along,
+)
+from llmlab.studies.papers.attention_sinks.reading import Reading, Shares, in_upper_half, read, uniform_share
+from llmlab.studies.papers.attention_sinks.verdicts import position_verdict, sink_verdict
+from llmlab.studies.papers.prompts import DOMAINS, Prompts, draw_prompts
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 torch.set_num_threads(1)
 TIME = 12  # what small models read

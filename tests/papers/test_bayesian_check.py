@@ -6,17 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import Arm
-from llmlab.papers.bayesian_geometry import geometry_check, judge, plan
-from llmlab.papers.bayesian_geometry.metrics import Calibration
-from llmlab.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size
-from llmlab.papers.check import CheckWorker
-from llmlab.papers.checks import CheckFolder, CheckRequest, plan_check
-from llmlab.papers.judging import Check, Measured
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, read_paper, read_result
-from llmlab.papers.settings import BIJECTION, MLP_PREFIX, TRANSFORMER
-from llmlab.runs.folder import PAPERS, RunFolder
+from llmlab.core.task_settings import BIJECTION, MLP_PREFIX, TRANSFORMER
+from llmlab.data.synthetic.metrics import Calibration
+from llmlab.store.run_folder import PAPERS, RunFolder
+from llmlab.studies.experiments.launcher import make_folder
+from llmlab.studies.experiments.records import Arm
+from llmlab.studies.papers.bayesian_geometry import geometry_check, judge, plan
+from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size
+from llmlab.studies.papers.check import CheckWorker
+from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check
+from llmlab.studies.papers.judging import Check, Measured
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, read_paper, read_result
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}
 _TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_windows": 16, "train.eval_interval": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmlab.papers.bayesian_geometry.metrics import calibration, divergence, entropy
+from llmlab.data.synthetic.metrics import calibration, divergence, entropy
 
 
 def test_entropies_and_divergences_of_coins() -> None:

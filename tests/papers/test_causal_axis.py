@@ -10,10 +10,10 @@ import torch
 from small_models import lively, shape
 from torch import Tensor, nn
 
-from llmlab.inspection.anatomy import anatomy_of
-from llmlab.inspection.capture import Edit, Point, run
-from llmlab.papers.bayesian_geometry.bijection import Bijection
-from llmlab.papers.bayesian_geometry.causal import (
+from llmlab.anatomy.anatomy import anatomy_of
+from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.data.synthetic.bijection import Bijection
+from llmlab.studies.papers.bayesian_geometry.causal import (
     AxisEffects,
     Removal,
     axis_effects,
@@ -21,8 +21,8 @@ from llmlab.papers.bayesian_geometry.causal import (
     judge_axis,
     scored_places,
 )
-from llmlab.papers.bayesian_geometry.geometry import samples_of
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
+from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 20)

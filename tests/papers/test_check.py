@@ -10,17 +10,17 @@ from unittest import mock
 import pytest
 
 from llmlab.cli.main import main
-from llmlab.errors import UsageError
-from llmlab.experiments.launcher import make_folder
-from llmlab.experiments.records import ArmStatus
-from llmlab.experiments.worker import Stop
-from llmlab.papers.bayesian_geometry import judge, plan
-from llmlab.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
-from llmlab.papers.check import CheckWorker
-from llmlab.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, plan_check
-from llmlab.papers.records import INCONCLUSIVE, SIZES, list_papers, read_paper, read_result
-from llmlab.papers.settings import BIJECTION, DUPLICATES, HMM
-from llmlab.runs.folder import PAPERS
+from llmlab.core.errors import UsageError
+from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
+from llmlab.store.run_folder import PAPERS
+from llmlab.studies.experiments.launcher import make_folder
+from llmlab.studies.experiments.records import ArmStatus
+from llmlab.studies.experiments.worker import Stop
+from llmlab.studies.papers.bayesian_geometry import judge, plan
+from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
+from llmlab.studies.papers.check import CheckWorker
+from llmlab.studies.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, plan_check
+from llmlab.studies.papers.records import INCONCLUSIVE, SIZES, list_papers, read_paper, read_result
 
 BAYESIAN_GEOMETRY = PLAN.paper
 _TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}

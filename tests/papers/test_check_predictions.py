@@ -13,14 +13,14 @@ import pytest
 
 from llmlab.cli import paper as command
 from llmlab.cli.main import main
-from llmlab.experiments.worker import Stop
+from llmlab.core.task_settings import BIJECTION
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.notebook import Notebook
-from llmlab.papers.bayesian_geometry import plan
-from llmlab.papers.check import CheckWorker
-from llmlab.papers.checks import CheckFolder, find_check
-from llmlab.papers.records import read_result
-from llmlab.papers.settings import BIJECTION
+from llmlab.studies.experiments.worker import Stop
+from llmlab.studies.papers.bayesian_geometry import plan
+from llmlab.studies.papers.check import CheckWorker
+from llmlab.studies.papers.checks import CheckFolder, find_check
+from llmlab.studies.papers.records import read_result
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}
 _TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_windows": 16, "train.eval_interval": 2}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_models import TOKENIZER
 
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.errors import LabError
-from llmlab.papers.bayesian_geometry.evidence_prompts import (
+from llmlab.core.errors import LabError
+from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
     MASKED,
     PERMUTED,
@@ -24,7 +24,7 @@ from llmlab.papers.bayesian_geometry.evidence_prompts import (
     evidence_prompts,
     posterior,
 )
-from llmlab.papers.bayesian_geometry.real_models import compared, entropies
+from llmlab.studies.papers.bayesian_geometry.real_models import compared, entropies
 
 GPT2 = Gpt2Tokenizer()
 EACH = 18

@@ -9,19 +9,19 @@ import pytest
 import torch
 from tiny_models import llama
 
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.focusing import (
+from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.models.model import OpenModel
+from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.focusing import (
     Size,
     falls,
     last_token_entropies,
     normalised_entropies,
     of_model,
 )
-from llmlab.papers.bayesian_geometry.focusing_verdict import focusing_verdict, judge_model
-from llmlab.papers.bayesian_geometry.text_prompts import QUINTILES, spread_over
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.sessions.model import OpenModel
+from llmlab.studies.papers.bayesian_geometry.focusing_verdict import focusing_verdict, judge_model
+from llmlab.studies.papers.bayesian_geometry.text_prompts import QUINTILES, spread_over
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 T = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmlab.papers.grokking.fourier import excluded, key_frequencies, power_shares, restricted, sum_waves
+from llmlab.studies.papers.grokking.fourier import excluded, key_frequencies, power_shares, restricted, sum_waves
 
 P = 23
 

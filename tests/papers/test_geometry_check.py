@@ -6,18 +6,18 @@ import pytest
 import torch
 from small_models import shape
 
+from llmlab.anatomy.anatomy import anatomy_of
+from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.core.task_settings import TaskModelSettings
+from llmlab.data.synthetic.bijection import Bijection
+from llmlab.data.synthetic.hmm import HiddenMarkov
+from llmlab.data.synthetic.tasks import Task, held_out
 from llmlab.gpt.model import GPT
-from llmlab.inspection.anatomy import anatomy_of
-from llmlab.inspection.capture import Observer, Point, run
-from llmlab.papers.bayesian_geometry.bijection import Bijection
-from llmlab.papers.bayesian_geometry.corrected import agreed, corrected
-from llmlab.papers.bayesian_geometry.geometry import samples_of, take
-from llmlab.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
-from llmlab.papers.bayesian_geometry.hmm import HiddenMarkov
-from llmlab.papers.records import SUPPORTED
-from llmlab.papers.settings import TaskModelSettings
-from llmlab.papers.task_models import make_model
-from llmlab.papers.tasks import Task, held_out
+from llmlab.models.task_models import make_model
+from llmlab.studies.papers.bayesian_geometry.corrected import agreed, corrected
+from llmlab.studies.papers.bayesian_geometry.geometry import samples_of, take
+from llmlab.studies.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
+from llmlab.studies.papers.records import SUPPORTED
 
 REPEATS = Bijection(8, 12, repeats=True)
 ALL = ("manifold", "keys", "alignment", "causal", "layers")

@@ -10,22 +10,22 @@ import torch
 from kills import events_of, final_tensors
 from small_runs import kill_and_resume, train_here
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.papers.checks import CheckRequest, plan_check
-from llmlab.papers.grokking.fourier import power_shares
-from llmlab.papers.grokking.measure import Split, embedding_of, follow, logits_of_sums
-from llmlab.papers.grokking.modular import ModularSum
-from llmlab.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
-from llmlab.papers.grokking.trajectory import LAST
-from llmlab.papers.records import read_paper
-from llmlab.papers.settings import MODULAR, TaskModelSettings, TaskSettings
-from llmlab.papers.task_models import make_model
-from llmlab.papers.task_run import cross_entropy, open_task
-from llmlab.papers.tasks import HELD_OUT, TRAIN
-from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.task_settings import MODULAR, TaskModelSettings, TaskSettings
+from llmlab.data.synthetic.modular import ModularSum
+from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN
+from llmlab.jobs.launcher import create_run
+from llmlab.models.task_models import make_model
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.papers.checks import CheckRequest, plan_check
+from llmlab.studies.papers.grokking.fourier import power_shares
+from llmlab.studies.papers.grokking.measure import Split, embedding_of, follow, logits_of_sums
+from llmlab.studies.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
+from llmlab.studies.papers.grokking.trajectory import LAST
+from llmlab.studies.papers.records import read_paper
+from llmlab.training.task_run import cross_entropy, open_task
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}
 SMALL |= {"train.eval_windows": 25, "train.steps": 12, "train.eval_interval": 4}

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from llmlab.papers.grokking import thresholds as bounds
-from llmlab.papers.grokking.judge import middle
-from llmlab.papers.grokking.shown import (
+from llmlab.studies.papers.grokking import thresholds as bounds
+from llmlab.studies.papers.grokking.judge import middle
+from llmlab.studies.papers.grokking.shown import (
     accuracy_chart,
     decay_chart,
     fourier_table,
@@ -17,8 +17,8 @@ from llmlab.papers.grokking.shown import (
     spectrum_chart,
     steps_table,
 )
-from llmlab.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
-from llmlab.papers.grokking.verdicts import (
+from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
+from llmlab.studies.papers.grokking.verdicts import (
     decay_verdict,
     fourier_verdict,
     judge_decay,
@@ -28,7 +28,7 @@ from llmlab.papers.grokking.verdicts import (
     late_verdict,
     progress_verdict,
 )
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 STEPS = [10, 50, 100, 200, 300, 400]
 FALLING = [3.0, 2.0, 1.5, 1.0, 0.1, 0.1]

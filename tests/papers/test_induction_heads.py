@@ -12,16 +12,20 @@ import torch
 from small_runs import train_here
 from torch import nn
 
-from llmlab.config import with_values
-from llmlab.experiments.records import Arm
-from llmlab.papers.induction_heads import thresholds as bounds
-from llmlab.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
-from llmlab.papers.induction_heads.found import Found, Removed
-from llmlab.papers.induction_heads.judge import early, measure
-from llmlab.papers.induction_heads.measures import head_scores, second_reading_loss
-from llmlab.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
-from llmlab.papers.induction_heads.repeats import Repeats
-from llmlab.papers.induction_heads.verdicts import (
+from llmlab.core.config import with_values
+from llmlab.core.task_settings import TaskModelSettings, TaskSettings
+from llmlab.data.synthetic.repeats import Repeats
+from llmlab.data.synthetic.tasks import held_out
+from llmlab.jobs.launcher import create_run
+from llmlab.models.task_models import make_model
+from llmlab.studies.experiments.records import Arm
+from llmlab.studies.papers.induction_heads import thresholds as bounds
+from llmlab.studies.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
+from llmlab.studies.papers.induction_heads.found import Found, Removed
+from llmlab.studies.papers.induction_heads.judge import early, measure
+from llmlab.studies.papers.induction_heads.measures import head_scores, second_reading_loss
+from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
+from llmlab.studies.papers.induction_heads.verdicts import (
     change_verdict,
     composition_verdict,
     judge_change,
@@ -30,12 +34,8 @@ from llmlab.papers.induction_heads.verdicts import (
     lag_of,
     layers_verdict,
 )
-from llmlab.papers.judging import Check, Measured
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SIZES, SUPPORTED
-from llmlab.papers.settings import TaskModelSettings, TaskSettings
-from llmlab.papers.task_models import make_model
-from llmlab.papers.tasks import held_out
-from llmlab.runs.launcher import create_run
+from llmlab.studies.papers.judging import Check, Measured
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SIZES, SUPPORTED
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmlab.errors import LabError
-from llmlab.papers.judging import Check
+from llmlab.core.errors import LabError
+from llmlab.studies.papers.judging import Check
 
 
 @pytest.fixture

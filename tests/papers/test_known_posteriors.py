@@ -7,11 +7,11 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from llmlab.papers.bayesian_geometry.bijection import Bijection
-from llmlab.papers.bayesian_geometry.floors import floors
-from llmlab.papers.bayesian_geometry.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
-from llmlab.papers.settings import NUMBERS, ROWS, TaskDataSettings
-from llmlab.papers.tasks import HELD_OUT, TRAIN, Task, task_of
+from llmlab.core.task_settings import NUMBERS, ROWS, TaskDataSettings
+from llmlab.data.synthetic.bijection import Bijection
+from llmlab.data.synthetic.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
+from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task, task_of
+from llmlab.studies.papers.bayesian_geometry.floors import floors
 
 TASKS = (
     Bijection(5, 4),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.papers.models_here import models_here
+from llmlab.studies.papers.models_here import models_here
 
 
 @pytest.fixture
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With no models around but those that a test makes."""
-    monkeypatch.setattr("llmlab.sessions.available._PACKAGES", ())
+    monkeypatch.setattr("llmlab.models.available._PACKAGES", ())
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("LLMLAB_MODELS", str(tmp_path / "models"))
     return tmp_path / "outputs"

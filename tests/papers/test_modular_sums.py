@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmlab.papers.grokking.modular import ModularSum
-from llmlab.papers.settings import MODULAR, TaskDataSettings
-from llmlab.papers.tasks import HELD_OUT, TRAIN, TaskBatch, held_out, task_of
+from llmlab.core.task_settings import MODULAR, TaskDataSettings
+from llmlab.data.synthetic.modular import ModularSum
+from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, TaskBatch, held_out, task_of
 
 
 def pairs(batch: TaskBatch) -> list[tuple[int, int]]:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from small_models import lively, shape
 
+from llmlab.data.synthetic.bijection import Bijection
 from llmlab.gpt.model import GPT
-from llmlab.papers.bayesian_geometry.bijection import Bijection
-from llmlab.papers.bayesian_geometry.corrected import corrected
-from llmlab.papers.bayesian_geometry.geometry import (
+from llmlab.studies.papers.bayesian_geometry.corrected import corrected
+from llmlab.studies.papers.bayesian_geometry.geometry import (
     Activations,
     Keys,
     Manifold,
@@ -25,15 +25,15 @@ from llmlab.papers.bayesian_geometry.geometry import (
     take,
     z_scored,
 )
-from llmlab.papers.bayesian_geometry.geometry_verdicts import (
+from llmlab.studies.papers.bayesian_geometry.geometry_verdicts import (
     judge_manifold,
     key_layers,
     keys_verdict,
     manifold_tests,
     manifold_verdict,
 )
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
-from llmlab.papers.statistics import overall_permutation_p, random_cosine_floor
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
+from llmlab.studies.papers.statistics import overall_permutation_p, random_cosine_floor
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 150)

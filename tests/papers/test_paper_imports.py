@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-import llmlab.papers
+import llmlab.studies.papers
 
-LIGHT = "agreement catalogue charts checks judging models_here plan records"
-PAPERS = {path.parent.name: path.parent for path in Path(llmlab.papers.__path__[0]).glob("*/__init__.py")}
+LIGHT = "agreement catalogue checks judging models_here plan records"
+PAPERS = {path.parent.name: path.parent for path in Path(llmlab.studies.papers.__path__[0]).glob("*/__init__.py")}
 
 
 def test_what_the_window_imports_of_papers_brings_neither_torch_nor_matplotlib() -> None:
-    imports = "; ".join(f"import llmlab.papers.{name}" for name in LIGHT.split())
+    imports = "; ".join(f"import llmlab.studies.papers.{name}" for name in LIGHT.split())
     heavy = "[name for name in ('torch', 'transformers', 'matplotlib', 'PySide6') if name in sys.modules]"
     script = f"import sys; {imports}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -36,6 +36,6 @@ def imported(package: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_two_papers_need_is_in_neither(name: str) -> None:
-    others = tuple(f"llmlab.papers.{other}." for other in PAPERS.keys() - {name})
+    others = tuple(f"llmlab.studies.papers.{other}." for other in PAPERS.keys() - {name})
     assert others
     assert not [module for module in imported(PAPERS[name]) if f"{module}.".startswith(others)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.errors import LabError, UsageError
-from llmlab.papers.records import (
+from llmlab.core.errors import LabError, UsageError
+from llmlab.studies.papers.records import (
     INCONCLUSIVE,
     SUPPORTED,
     CheckResult,

@@ -11,13 +11,14 @@ import pytest
 import torch
 from tiny_models import llama
 
-from llmlab.corpora.tokenizers import Gpt2Tokenizer
-from llmlab.papers.agreement import by_models
-from llmlab.papers.bayesian_geometry import real_models
-from llmlab.papers.bayesian_geometry import thresholds as bounds
-from llmlab.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, evidence_prompts
-from llmlab.papers.bayesian_geometry.geometry import Activations, manifold, take
-from llmlab.papers.bayesian_geometry.real_models import (
+from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.models.model import OpenModel
+from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.bayesian_geometry import real_models
+from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, evidence_prompts
+from llmlab.studies.papers.bayesian_geometry.geometry import Activations, manifold, take
+from llmlab.studies.papers.bayesian_geometry.real_models import (
     Size,
     belief_measures,
     correlation_within,
@@ -25,16 +26,15 @@ from llmlab.papers.bayesian_geometry.real_models import (
     of_model,
     samples_at_the_end,
 )
-from llmlab.papers.bayesian_geometry.real_models_verdict import (
+from llmlab.studies.papers.bayesian_geometry.real_models_verdict import (
     Criterion,
     corrected_p,
     criteria,
     judge_model,
     real_models_verdict,
 )
-from llmlab.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.papers.statistics import r2_beyond_strata
-from llmlab.sessions.model import OpenModel
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.statistics import r2_beyond_strata
 
 GPT2 = Gpt2Tokenizer()
 PROMPTS = evidence_prompts(GPT2, 30)

@@ -8,11 +8,11 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from llmlab.config import with_values
-from llmlab.errors import UsageError
-from llmlab.papers.induction_heads.repeats import Repeats
-from llmlab.papers.settings import REPEATS, TaskSettings
-from llmlab.papers.tasks import TRAIN, TaskBatch, task_of
+from llmlab.core.config import with_values
+from llmlab.core.errors import UsageError
+from llmlab.core.task_settings import REPEATS, TaskSettings
+from llmlab.data.synthetic.repeats import Repeats
+from llmlab.data.synthetic.tasks import TRAIN, TaskBatch, task_of
 
 TASK = Repeats(vocabulary=5, shortest=2, longest=3, time=7)
 

@@ -9,13 +9,13 @@ import pytest
 import tiny_models
 import torch
 
-from llmlab.errors import Cancelled, LabError
-from llmlab.experiments.worker import Stop
-from llmlab.papers.attention_sinks import judge
-from llmlab.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
-from llmlab.papers.attention_sinks.thresholds import UNTRAINED_MODELS
-from llmlab.papers.judging import Check
-from llmlab.papers.records import INCONCLUSIVE, read_paper
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.studies.experiments.worker import Stop
+from llmlab.studies.papers.attention_sinks import judge
+from llmlab.studies.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
+from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
+from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.records import INCONCLUSIVE, read_paper
 
 torch.set_num_threads(1)
 SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: C
 def test_a_model_too_large_for_one_with_random_weights_beside_it_is_still_asked_about_the_place(
     check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab.papers.untrained.require_memory", no_room)
+    monkeypatch.setattr("llmlab.models.untrained.require_memory", no_room)
     sink, position, norms = judge.late(check)
     assert all("was left out: It does not fit into memory." in one.reason for one in (sink, norms))
     assert position.n == 5
@@ -120,8 +120,8 @@ def test_the_plan_counts_every_pass(check: Check, monkeypatch: pytest.MonkeyPatc
         passes += 1
         return run(*args, **how)
 
-    monkeypatch.setattr("llmlab.papers.attention_sinks.reading.run", counted)
-    monkeypatch.setattr("llmlab.papers.attention_sinks.first_tokens.run", counted)
+    monkeypatch.setattr("llmlab.studies.papers.attention_sinks.reading.run", counted)
+    monkeypatch.setattr("llmlab.studies.papers.attention_sinks.first_tokens.run", counted)
     list(judge.late(check))
     assert passes <= SMALL.passes(TESTED)
     assert passes == pytest.approx(SMALL.passes(TESTED), rel=0.1)

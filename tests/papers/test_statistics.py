@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from llmlab.papers.statistics import (
+from llmlab.studies.papers.statistics import (
     bootstrap_interval,
     heldout_ridge_r2,
     holm,

@@ -12,11 +12,9 @@ import torch
 from kills import DETERMINED, events_of, final_tensors
 from small_runs import kill_and_resume, train_here
 
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.inspection.answers import answer
-from llmlab.papers.bayesian_geometry.floors import floors
-from llmlab.papers.settings import (
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.task_settings import (
     LSTM,
     MLP_POSITION,
     MLP_PREFIX,
@@ -25,15 +23,17 @@ from llmlab.papers.settings import (
     TaskModelSettings,
     TaskSettings,
 )
-from llmlab.papers.task_models import RowEmbedding, make_model
-from llmlab.papers.task_run import measure, open_task, task_key
-from llmlab.papers.tasks import TRAIN, held_out, task_of
-from llmlab.runs.checkpoints import sealed, select
-from llmlab.runs.folder import PAPERS, RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume
-from llmlab.sessions.context import context_of
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import parse
+from llmlab.data.synthetic.tasks import TRAIN, held_out, task_of
+from llmlab.inspection.answers import answer
+from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.models.context import context_of
+from llmlab.models.open import open_model
+from llmlab.models.reference import parse
+from llmlab.models.task_models import RowEmbedding, make_model
+from llmlab.store.checkpoints import sealed, select
+from llmlab.store.run_folder import PAPERS, RunFolder
+from llmlab.studies.papers.bayesian_geometry.floors import floors
+from llmlab.training.task_run import measure, open_task, task_key
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
 SMALL = {"data.values": 3, "data.pairs": 3, "data.batch_size": 64, "model.n_embd": 16, "model.n_layer": 1}

@@ -16,9 +16,9 @@ from forks import Fork, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.errors import LabError
-from llmlab.runs import checkpoints
-from llmlab.runs.checkpoints import (
+from llmlab.core.errors import LabError
+from llmlab.store import checkpoints
+from llmlab.store.checkpoints import (
     MANIFEST_FILE,
     MODEL_FILE,
     STATE_FILE,

@@ -18,14 +18,14 @@ from kills import differences, events_of
 from small_runs import all_events, new_run, train_here
 
 from llmlab.cli.main import main
-from llmlab.errors import LabError
-from llmlab.files import sha256_of
-from llmlab.runs import worker
-from llmlab.runs.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_checkpoints, sealed, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import prepare_resume
-from llmlab.runs.registry import list_runs
-from llmlab.sessions.scratch import open_checkpoint
+from llmlab.core.errors import LabError
+from llmlab.core.files import sha256_of
+from llmlab.jobs import worker
+from llmlab.jobs.launcher import prepare_resume
+from llmlab.models.scratch import open_checkpoint
+from llmlab.store.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_checkpoints, sealed, select
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
 
 STEPS = 14  # checkpoints at 5, 10, 14

@@ -11,9 +11,9 @@ from fakes import FakeRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.runs.follow import EventFollower
-from llmlab.training.events import Event, Started, StepEvent, Warned, to_line
+from llmlab.store.events import Event, Started, StepEvent, Warned, to_line
+from llmlab.store.follow import EventFollower
+from llmlab.store.run_folder import RunFolder, RunStatus
 
 
 def _apply(events: list[Event], new: list[Event]) -> None:

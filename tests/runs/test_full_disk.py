@@ -21,12 +21,13 @@ from kills import differences, events_of
 from small_runs import all_events, new_run, quick_settings, train_here
 from waits import SECONDS
 
-from llmlab.errors import LabError
-from llmlab.runs import worker
-from llmlab.runs.checkpoints import MODEL_FILE, list_checkpoints, select, verify
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume, request
-from llmlab.training import requests, state
+from llmlab.core.errors import LabError
+from llmlab.jobs import worker
+from llmlab.jobs.launcher import create_run, prepare_resume, request
+from llmlab.store import requests
+from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, select, verify
+from llmlab.store.run_folder import RunFolder
+from llmlab.training import state
 from llmlab.training.loop import Trainer
 
 STEPS = 14
@@ -300,7 +301,7 @@ def test_outputs_that_are_a_file_are_a_sentence(tmp_path: Path) -> None:
 
 def test_settings_of_a_run_that_may_not_be_written_change_in_a_sentence_or_not_at_all(run: RunFolder) -> None:
     with (
-        mock.patch("llmlab.files.os.replace", side_effect=OSError(errno.EROFS, "Read-only file system")),
+        mock.patch("llmlab.core.files.os.replace", side_effect=OSError(errno.EROFS, "Read-only file system")),
         pytest.raises(LabError, match="Read-only file system"),
     ):
         prepare_resume(run, {"train.steps": 99})

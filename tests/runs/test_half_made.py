@@ -15,16 +15,16 @@ import torch
 from forks import Fork
 from small_runs import quick_settings
 
-from llmlab.errors import UsageError
-from llmlab.experiments.kinds import find_kind
-from llmlab.experiments.launcher import create_experiment
-from llmlab.experiments.plan import Request, make_plan
-from llmlab.experiments.records import ExperimentFolder, list_experiments
-from llmlab.files import new_folder
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run
-from llmlab.runs.registry import list_runs
-from llmlab.runs.worker_folder import WorkerFolder
+from llmlab.core.errors import UsageError
+from llmlab.core.files import new_folder
+from llmlab.jobs.launcher import create_run
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.worker_folder import WorkerFolder
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.launcher import create_experiment
+from llmlab.studies.experiments.plan import Request, make_plan
+from llmlab.studies.experiments.records import ExperimentFolder, list_experiments
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 

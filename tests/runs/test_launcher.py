@@ -13,12 +13,12 @@ import pytest
 import torch
 from small_runs import new_run, quick_settings, train_here
 
-from llmlab.config import with_values
-from llmlab.errors import LabError, UsageError
-from llmlab.runs.checkpoints import MODEL_FILE, list_checkpoints, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume, request, start_worker
-from llmlab.runs.registry import list_runs, resolve_run
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError, UsageError
+from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
+from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, select
+from llmlab.store.registry import list_runs, resolve_run
+from llmlab.store.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_branch_whose_parent_vanishes_meanwhile_leaves_nothing(
         shutil.rmtree(begin.path)
 
     with (
-        mock.patch("llmlab.runs.launcher.verify", side_effect=vanish),
+        mock.patch("llmlab.jobs.launcher.verify", side_effect=vanish),
         pytest.raises(LabError, match="could not be made"),
     ):
         create_run(outputs, settings, name="b", parent=(parent, begin))
@@ -172,7 +172,7 @@ def test_a_branch_whose_parent_vanishes_meanwhile_leaves_nothing(
 def test_a_worker_that_cannot_be_started_is_a_sentence(outputs: Path) -> None:
     run = new_run(outputs)
     with (
-        mock.patch("llmlab.runs.launcher.subprocess.Popen", side_effect=OSError(12, "Cannot allocate memory")),
+        mock.patch("llmlab.jobs.launcher.subprocess.Popen", side_effect=OSError(12, "Cannot allocate memory")),
         pytest.raises(LabError, match=r"could not be started\. .*Cannot allocate memory"),
     ):
         start_worker(run)

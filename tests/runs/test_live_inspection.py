@@ -15,13 +15,13 @@ import torch
 from kills import differences, events_of
 from small_runs import names_of_events, new_run, train_here
 
-from llmlab.errors import Cancelled, LabError
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.progress import Progress
 from llmlab.inspection import answers
 from llmlab.inspection.archive import read_archive
-from llmlab.progress import Progress
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.model import OpenModel
-from llmlab.training import requests
+from llmlab.models.model import OpenModel
+from llmlab.store import requests
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.inspections import unwrapped
 from llmlab.training.loop import Trainer
 

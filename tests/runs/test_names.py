@@ -10,16 +10,16 @@ import pytest
 from small_runs import new_run, quick_settings
 
 from llmlab.cli.main import main
-from llmlab.errors import UsageError
-from llmlab.finetuning.settings import FinetuneSettings
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.jobs.launcher import create_run, free_name
+from llmlab.models.available import available_models
+from llmlab.models.reference import SavedRun, parse
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.runs.checkpoints import commit, list_checkpoints
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, free_name
-from llmlab.runs.registry import resolve_run, short_name
-from llmlab.sessions.available import available_models
-from llmlab.sessions.reference import SavedRun, parse
+from llmlab.store.checkpoints import commit, list_checkpoints
+from llmlab.store.registry import resolve_run, short_name
+from llmlab.store.run_folder import RunFolder
 
 
 def save_step(run: RunFolder, step: int) -> None:

@@ -12,12 +12,12 @@ from fakes import FakeRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.errors import Cancelled, LabError
-from llmlab.runs.columns import STEP_COLUMNS, STEP_FIELDS, Columns, step_rows, thin, with_means
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.follow import EventFollower
-from llmlab.runs.overview import Overview, read_overview, read_overview_apart
-from llmlab.training.events import Started, StepEvent, Warned, from_line
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, step_rows, thin, with_means
+from llmlab.store.events import Started, StepEvent, Warned, from_line
+from llmlab.store.follow import EventFollower
+from llmlab.store.overview import Overview, read_overview, read_overview_apart
+from llmlab.store.run_folder import RunFolder
 
 LOSSES = st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf]))
 SPIKES = {1234: 40.0, 4321: 0.01, 5999: 25.0}
@@ -85,7 +85,7 @@ def test_all_other_events_are_kept_in_order(long_run: FakeRun) -> None:
 
 
 def test_blocks_cut_anywhere_give_the_same(long_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmlab.runs.overview._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("llmlab.store.overview._BLOCK_BYTES", 5000)
     small = read_overview(long_run.run, 2000)
     assert _column(small, "loss_count").sum() == 6000
     assert _column(small, "loss").max() == 40.0

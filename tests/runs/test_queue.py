@@ -16,13 +16,13 @@ import torch
 from fakes import FakeRun
 from forks import Fork
 
-from llmlab.errors import LabError, UsageError
-from llmlab.finetuning.settings import FinetuneSettings
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run
-from llmlab.runs.queue import QueuedRun, RunQueue
-from llmlab.runs.registry import list_runs
-from llmlab.settings import PretrainSettings, resolve_settings
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.jobs.launcher import create_run
+from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_run_that_was_made_by_one_who_was_killed_is_taken_and_not_made_again(
             create_run(*args, **options)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        with mock.patch("llmlab.runs.queue.create_run", made_and_killed):
+        with mock.patch("llmlab.jobs.queue.create_run", made_and_killed):
             queue.take()
         return 0
 
@@ -236,7 +236,7 @@ def test_a_run_of_somebody_else_is_not_taken_for_one_that_was_being_made(outputs
         os.kill(os.getpid(), signal.SIGKILL)
 
     def taking() -> int:
-        with mock.patch("llmlab.runs.queue.create_run", killed):
+        with mock.patch("llmlab.jobs.queue.create_run", killed):
             queue.take()
         return 0
 

@@ -22,13 +22,13 @@ from forks import Fork, forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
 from small_runs import all_events, new_run, same_weights, train_here, weights_of
 
-from llmlab.config import with_values
-from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import create_run, prepare_resume, request, start_worker
-from llmlab.runs.worker import changes_since
-from llmlab.sessions.scratch import open_checkpoint
-from llmlab.training import requests
+from llmlab.core.config import with_values
+from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
+from llmlab.jobs.worker import changes_since
+from llmlab.models.scratch import open_checkpoint
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
 

@@ -12,14 +12,14 @@ from small_runs import new_run, train_here
 
 from llmlab.cli import shortages
 from llmlab.cli.main import main
-from llmlab.config import with_values
-from llmlab.errors import LabError
-from llmlab.finetuning.settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.config import with_values
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.settings import resolve_settings
 from llmlab.gpt.estimate import Memory, estimate
-from llmlab.runs.folder import RunSettings
-from llmlab.runs.room import need_of, ran_out, require_room
-from llmlab.settings import resolve_settings
-from llmlab.training.device import Device
+from llmlab.store.run_folder import RunSettings
+from llmlab.training.room import need_of, ran_out, require_room
 
 GB = 10**9
 # Ten terabytes of weights, gradients and moments, and far more of activations.

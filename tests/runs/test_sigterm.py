@@ -17,12 +17,12 @@ from forks import Fork, forked, wait_until
 from kills import differences, events_of
 from small_runs import all_events, new_run, train_here
 
-from llmlab.runs import worker
-from llmlab.runs.checkpoints import select
-from llmlab.runs.folder import RunFolder
-from llmlab.training import recorder as module
+from llmlab.jobs import worker
+from llmlab.store import recorder as module
+from llmlab.store.checkpoints import select
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
-from llmlab.training.recorder import Recorder
 
 STEPS = 12  # checkpoints at 5, 10, 12
 LONG = 8  # the step that takes long

@@ -16,9 +16,9 @@ from forks import forked, wait_until
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
-from llmlab.runs.folder import RunFolder
-from llmlab.training import recorder as module
-from llmlab.training.recorder import Recorder
+from llmlab.store import recorder as module
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder
 
 
 def test_a_stopped_worker_is_silent_until_it_is_continued(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,16 +22,17 @@ from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
 from small_runs import all_events, new_run, same_weights, train_here
 
-from llmlab.corpora.dataset import load_dataset
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
+from llmlab.data.dataset import load_dataset
+from llmlab.jobs import worker, worker_process
+from llmlab.jobs.launcher import request, start_worker
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.runs import folder, worker, worker_folder, worker_process
-from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.runs.launcher import request, start_worker
-from llmlab.runs.worker_folder import process_alive, process_start
-from llmlab.training import requests
+from llmlab.store import requests, worker_folder
+from llmlab.store import run_folder as folder
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.run_folder import RunFolder, RunStatus
+from llmlab.store.worker_folder import process_alive, process_start
 from llmlab.training.loop import FromScratch, Trainer
 
 
@@ -251,7 +252,7 @@ def test_no_prompt_that_someone_asks_for_ends_a_training(outputs: Path, tokenize
 
 
 def test_an_unwatched_run_takes_all_cores_and_a_watched_one_leaves_one_to_the_window(run: RunFolder) -> None:
-    from llmlab.training import device
+    from llmlab.core import device
 
     with mock.patch.object(device, "available_cores", return_value=8):
         free = dataclasses.replace(run.info().settings.train, threads=0)

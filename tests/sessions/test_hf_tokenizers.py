@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmlab.corpora.tokenizers import CharTokenizer, save_hf_tokenizer
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
+from llmlab.data.tokenizers import CharTokenizer, save_hf_tokenizer
 
 TEXT = "the king said: the thing, the kings sing"
 SPECIAL = ["<unk>", "<s>", "</s>"]

@@ -19,11 +19,11 @@ from small_runs import new_run, train_here
 from waits import SECONDS
 
 import llmlab
-from llmlab.runs.checkpoints import list_checkpoints, sealed, select
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.host import Host
-from llmlab.sessions.scratch import open_checkpoint
-from llmlab.sessions.writing import next_tokens, write
+from llmlab.jobs.model_host import Host
+from llmlab.models.generation import next_tokens, write
+from llmlab.models.scratch import open_checkpoint
+from llmlab.store.checkpoints import list_checkpoints, sealed, select
+from llmlab.store.run_folder import RunFolder
 
 FINAL = ("done", "next", "opened", "tokens", "answered", "models", "previewed", "cancelled", "error")
 REPOSITORY = Path(llmlab.__file__).parents[1]
@@ -35,7 +35,7 @@ class Conversation:
     def __init__(self, **variables: str) -> None:
         environment = os.environ | {"PYTHONIOENCODING": "ascii"} | variables  # not to depend on the terminal's
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-m", "llmlab.sessions.host"]
+        command = [sys.executable, "-m", "llmlab.jobs.model_host"]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
         self._answers: list[dict[str, Any]] = []
         self._news = threading.Condition()

@@ -8,10 +8,10 @@ from pathlib import Path
 import tiny_models
 from test_host import Conversation
 
-from llmlab.finetuning.preview import Previewer
-from llmlab.finetuning.previewed import preview_from
-from llmlab.finetuning.settings import ExampleSettings
-from llmlab.progress import quiet
+from llmlab.core.finetuning_settings import ExampleSettings
+from llmlab.core.progress import quiet
+from llmlab.data.example_preview import preview_from
+from llmlab.training.finetuning.preview import Previewer
 
 
 def test_a_preview_is_the_one_that_is_had_without_the_host(tmp_path: Path) -> None:

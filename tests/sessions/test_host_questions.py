@@ -21,15 +21,15 @@ from small_runs import new_run, train_here
 from test_host import Conversation
 from waits import SECONDS
 
-from llmlab.errors import LabError
+from llmlab.core.errors import LabError
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
-from llmlab.runs.folder import RunFolder
-from llmlab.runs.launcher import request
-from llmlab.sessions import host as host_module
-from llmlab.sessions.about import about
-from llmlab.sessions.host import Host
-from llmlab.sessions.open import open_model
+from llmlab.jobs import model_host as host_module
+from llmlab.jobs.launcher import request
+from llmlab.jobs.model_host import Host
+from llmlab.models.about import about
+from llmlab.models.open import open_model
+from llmlab.store.run_folder import RunFolder
 
 TEXT = "the king and"
 
@@ -287,7 +287,7 @@ def test_the_host_takes_all_cores_and_leaves_half_to_a_run_that_trains(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    monkeypatch.setattr("llmlab.training.device.available_cores", lambda: 6)
+    monkeypatch.setattr("llmlab.core.device.available_cores", lambda: 6)
     host_module.use_free_cores(outputs)
     run = FakeRun(outputs, "busy", steps=10).start()
     host_module.use_free_cores(outputs)

@@ -23,12 +23,12 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmlab.errors import LabError
-from llmlab.paths import module_command
-from llmlab.sessions import patterns
-from llmlab.sessions.gguf_header import count_gguf_numbers
-from llmlab.sessions.open import open_model
-from llmlab.sessions.weights import count_numbers
+from llmlab.core.errors import LabError
+from llmlab.core.paths import module_command
+from llmlab.models import adapter_patterns as patterns
+from llmlab.models.gguf_header import count_gguf_numbers
+from llmlab.models.open import open_model
+from llmlab.models.weights import count_numbers
 
 
 @pytest.fixture(autouse=True)
@@ -375,7 +375,7 @@ def test_however_an_adapter_began_it_is_what_peft_opens(
 def test_the_process_that_tries_patterns_ends_also_when_nobody_waits_for_it_any_more() -> None:
     request = {"patterns": ["(a+)+b"], "names": ["a" * 60], "seconds": 0.5}
     tried = subprocess.run(
-        module_command("llmlab.sessions.patterns"),
+        module_command("llmlab.models.adapter_patterns"),
         input=json.dumps(request).encode(),
         stderr=subprocess.DEVNULL,
         timeout=120,

@@ -17,9 +17,9 @@ import tiny_models
 from waits import SECONDS
 
 import llmlab
-from llmlab.errors import LabError
-from llmlab.sessions.available import available_models
-from llmlab.sessions.open import open_model
+from llmlab.core.errors import LabError
+from llmlab.models.available import available_models
+from llmlab.models.open import open_model
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 SHA = "0" * 40
@@ -29,8 +29,8 @@ NAME, PICKLED = "maker/tiny", "maker/pickled"
 CODE = """
 import sys
 from pathlib import Path
-from llmlab.errors import LabError
-from llmlab.sessions.open import open_model
+from llmlab.core.errors import LabError
+from llmlab.models.open import open_model
 for name in sys.argv[1:]:
     told = []
     try:
@@ -135,9 +135,9 @@ def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder:
 TOKENIZER_CODE = """
 import sys
 from pathlib import Path
-from llmlab.sessions.context import context_of
-from llmlab.sessions.reference import parse
-from llmlab.sessions.tokenizers import tokenizer_of
+from llmlab.models.context import context_of
+from llmlab.models.reference import parse
+from llmlab.models.tokenizers import tokenizer_of
 reference = parse(sys.argv[1], Path("."))
 print(tokenizer_of(reference).encode("the king"), context_of(reference))
 """

@@ -16,19 +16,19 @@ from forks import Fork, forked, wait_until
 from kills import events_of
 from small_runs import new_run, train_here
 
-from llmlab.corpora.tokenizers import CharTokenizer
-from llmlab.errors import Cancelled, LabError
-from llmlab.files import write_json
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import write_json
+from llmlab.data.tokenizers import CharTokenizer
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
-from llmlab.runs.folder import RunFolder, RunStatus
-from llmlab.runs.launcher import request
-from llmlab.sessions import live
-from llmlab.sessions.about import about_live
-from llmlab.sessions.live import ask_live
-from llmlab.sessions.open import open_model
-from llmlab.sessions.reference import LiveRun, parse
-from llmlab.training import requests
+from llmlab.jobs.launcher import request
+from llmlab.models import live
+from llmlab.models.about import about_live
+from llmlab.models.live import ask_live
+from llmlab.models.open import open_model
+from llmlab.models.reference import LiveRun, parse
+from llmlab.store import requests
+from llmlab.store.run_folder import RunFolder, RunStatus
 
 VALUES = {"text": "the king said", "what": ["attention", "heads", "residual", "lens"]}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmlab.errors import LabError
-from llmlab.sessions import memory
+from llmlab.core import memory
+from llmlab.core.errors import LabError
 
 
 def _group(folder: Path, limit: str, used: int, about: str) -> tuple[str, str, str]:

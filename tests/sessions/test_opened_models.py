@@ -16,14 +16,14 @@ from small_runs import new_run, train_here
 from tiny_models import TOKENIZER
 from torch import nn
 
-from llmlab.errors import Cancelled, LabError
-from llmlab.files import sha256_of
-from llmlab.runs.checkpoints import select
-from llmlab.sessions import memory
-from llmlab.sessions.about import about
-from llmlab.sessions.open import open_model
-from llmlab.sessions.scratch import load_checkpoint
-from llmlab.sessions.writing import next_tokens, write
+from llmlab.core import memory
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import sha256_of
+from llmlab.models.about import about
+from llmlab.models.generation import next_tokens, write
+from llmlab.models.open import open_model
+from llmlab.models.scratch import load_checkpoint
+from llmlab.store.checkpoints import select
 
 PROMPT = "the king and the thing"
 

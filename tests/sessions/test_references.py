@@ -12,9 +12,8 @@ from fakes import FakeRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.errors import LabError, UsageError
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.reference import (
+from llmlab.core.errors import LabError, UsageError
+from llmlab.models.reference import (
     AdaptedModel,
     Base,
     GgufFile,
@@ -25,6 +24,7 @@ from llmlab.sessions.reference import (
     SavedRun,
     parse,
 )
+from llmlab.store.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -24,18 +24,18 @@ from tuned_runs import (
     rebased,
 )
 
-from llmlab.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.compare import compare
 from llmlab.inspection.evolve import evolve
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions.about import about, about_live
-from llmlab.sessions.available import available_models
-from llmlab.sessions.host import Host
-from llmlab.sessions.open import fingerprint, open_model
-from llmlab.sessions.reference import AdaptedModel, LiveRun, ModelFolder, SavedRun, parse
-from llmlab.sessions.tokenizers import tokenizer_of
-from llmlab.sessions.tuned import base_of
+from llmlab.jobs.model_host import Host
+from llmlab.models.about import about, about_live
+from llmlab.models.available import available_models
+from llmlab.models.open import fingerprint, open_model
+from llmlab.models.reference import AdaptedModel, LiveRun, ModelFolder, SavedRun, parse
+from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.tuned import base_of
+from llmlab.store.run_folder import RunFolder
 
 TEXT = "the king and the thing"
 

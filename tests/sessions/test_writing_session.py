@@ -21,22 +21,22 @@ from tokenizers import decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from llmlab.corpora.gpt2_vocabulary import byte_symbols
-from llmlab.corpora.tokenizers import BpeTokenizer, Gpt2Tokenizer, save_hf_tokenizer
-from llmlab.errors import LabError
-from llmlab.finetuning.chat import chat_format
-from llmlab.finetuning.examples import Example, Message
+from llmlab.core.errors import LabError
+from llmlab.data.chat import chat_format
+from llmlab.data.examples import Example, Message
+from llmlab.data.gpt2_vocabulary import byte_symbols
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
+from llmlab.data.synthetic.modular import ModularSum
+from llmlab.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, save_hf_tokenizer
 from llmlab.gpt.generate import NextToken
-from llmlab.papers.grokking.modular import ModularSum
-from llmlab.papers.task_run import TaskTokenizer
-from llmlab.runs.checkpoints import select
-from llmlab.runs.folder import RunFolder
-from llmlab.sessions import writing
-from llmlab.sessions.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
-from llmlab.sessions.model import OpenModel, TextTokenizer
-from llmlab.sessions.open import open_model
-from llmlab.sessions.scratch import open_checkpoint
-from llmlab.sessions.writing import next_tokens, unread, write
+from llmlab.models import generation as writing
+from llmlab.models.generation import next_tokens, unread, write
+from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.open import open_model
+from llmlab.models.scratch import open_checkpoint
+from llmlab.store.checkpoints import select
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.task_run import TaskTokenizer
 
 VOCAB = 300
 

@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 import torch
 
-from llmlab.training import device
-from llmlab.training.device import Device, measured_peak, peak_flops
+from llmlab.core import device
+from llmlab.core.device import Device, measured_peak, peak_flops
 
 CPU = Device("cpu", "fp32")
 

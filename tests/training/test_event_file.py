@@ -16,11 +16,11 @@ from fakes import FakeRun
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmlab.runs.folder import RunFolder
-from llmlab.settings import resolve_settings
-from llmlab.training.event_file import whole_bytes
-from llmlab.training.events import Evaluated, Failed, StepEvent, Warned, from_line, to_line
-from llmlab.training.recorder import Recorder
+from llmlab.core.settings import resolve_settings
+from llmlab.store.event_file import whole_bytes
+from llmlab.store.events import Evaluated, Failed, StepEvent, Warned, from_line, to_line
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder
 
 _SAVED = 6  # the checkpoint's step
 _LAST = 12

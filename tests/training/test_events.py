@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.training.events import EVENT_TYPES, Evaluated, Event, StepEvent, Warned, from_line, to_line
+from llmlab.store.events import EVENT_TYPES, Evaluated, Event, StepEvent, Warned, from_line, to_line
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {

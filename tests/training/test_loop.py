@@ -26,13 +26,14 @@ from small_runs import (
     weights_of,
 )
 
-from llmlab.errors import LabError
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError
 from llmlab.gpt.model import GPT
-from llmlab.runs.checkpoints import list_checkpoints, select
-from llmlab.runs.launcher import create_run, prepare_resume
-from llmlab.training import loop, requests
+from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.training import loop
 from llmlab.training import run as training_run
-from llmlab.training.device import Device
 from llmlab.training.loop import FromScratch, Trainer
 from llmlab.training.schedule import learning_rate
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_models import COMBINATIONS, VOCAB, shape
 
+from llmlab.core.settings import TrainSettings
 from llmlab.gpt.model import GPT
-from llmlab.settings import TrainSettings
 from llmlab.training.optimizer import make_optimizer
 
 TRAIN = TrainSettings(learning_rate=0.01, weight_decay=0.3, beta1=0.8, beta2=0.95)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.training import requests
-from llmlab.training.requests import Request
+from llmlab.store import requests
+from llmlab.store.requests import Request
 
 
 def test_requests_are_taken_once_in_the_order_in_which_they_were_sent(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.settings import TrainSettings
+from llmlab.core.settings import TrainSettings
 from llmlab.training.schedule import learning_rate
 
 # Peak 1, minimum 0.1, 9 steps of warm-up, 109 in all: the decay spans 100 steps.

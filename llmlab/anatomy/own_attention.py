@@ -1,0 +1,166 @@
+"""Attention patterns of families whose code is older than transformers' attention interface.
+
+BLOOM, MPT, GPT-Neo and Falcon cannot be handed another attention, and Falcon is wrong when told to attend "eagerly"
+(it adds ALiBi twice then). They run as they are, and the same formula on the queries, keys and values of the pass
+gives the pattern, as it does for the lab's own GPT: softmax(scale q k^T + bias), where the bias holds the mask and
+ALiBi (Press et al. 2022). `llmlab.anatomy.probe` checks for every model that the pattern times the values is what
+the model went on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.anatomy.capture import AttentionCall
+
+
+class OwnAttention(ABC):
+    """How one attention class computes. inputs: its linear layers that make q, k and v. output: the one after them."""
+
+    inputs: tuple[str, ...]
+    output: str
+
+    @abstractmethod
+    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
+        """What `inputs` made, [T, width] each, and the arguments of the module's forward -> its attention."""
+
+
+class Bloom(OwnAttention):
+    """scores / sqrt(D) + ALiBi + mask."""
+
+    inputs = ("query_key_value",)
+    output = "dense"
+
+    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
+        q, k, v = _fused(made[0], module.num_heads, 3)
+        bias = options["alibi"].unflatten(0, (-1, module.num_heads))[0] + _causal(q)  # [H, T, T]
+        return _call(q, k, v, bias, module.inv_norm_factor)
+
+
+class Mpt(OwnAttention):
+    """scale scores + ALiBi, masked; queries, keys and values may be clipped."""
+
+    inputs = ("Wqkv",)
+    output = "out_proj"
+
+    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
+        qkv = made[0].clamp(-module.clip_qkv, module.clip_qkv) if module.clip_qkv else made[0]
+        q, k, v = (_heads(part, module.n_heads) for part in qkv.chunk(3, dim=-1))
+        bias = _causal(q)
+        if options.get("position_bias") is not None:
+            bias = options["position_bias"][:, :, -q.shape[1] :] + bias
+        return _call(q, k, v, bias, module.softmax_scale)
+
+
+class GptNeo(OwnAttention):
+    """Scores without any scale, masked by a fixed table (global, or a window)."""
+
+    inputs = ("q_proj", "k_proj", "v_proj")
+    output = "out_proj"
+
+    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
+        q, k, v = (_heads(part, module.num_heads) for part in made)
+        time = q.shape[1]
+        return _call(q, k, v, _masked(~module.bias[0, :, :time, :time], q), 1.0)
+
+
+class Falcon(OwnAttention):
+    """Rotary, or ALiBi divided by sqrt(D) like the scores; keys and values may be shared by groups of heads."""
+
+    inputs = ("query_key_value",)
+    output = "dense"
+
+    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
+        q, k, v = (part[0].transpose(0, 1) for part in module._split_heads(made[0][None]))
+        if module.new_decoder_architecture:  # repeats keys and values for every head
+            group = module.num_heads // module.num_kv_heads
+            k, v = k[::group], v[::group]
+        bias = options.get("attention_mask")
+        bias = _causal(q) if bias is None else bias[0]
+        if bias.dtype is torch.bool:
+            bias = _masked(~bias, q)
+        alibi = options.get("alibi")
+        if alibi is None:
+            rotate = module.forward.__func__.__globals__["apply_rotary_pos_emb"]
+            q, k = (part[0] for part in rotate(q[None], k[None], *options["position_embeddings"]))
+        elif module.config._attn_implementation != "sdpa":  # else it is part of the mask
+            bias = bias + alibi.reshape(module.num_heads, 1, -1) * module.inv_norm_factor
+        return _call(q, k, v, bias, module.head_dim**-0.5)
+
+
+OWN: dict[str, OwnAttention] = {
+    "BloomAttention": Bloom(),
+    "MptAttention": Mpt(),
+    "GPTNeoSelfAttention": GptNeo(),
+    "FalconAttention": Falcon(),
+}
+
+
+def watch_own(
+    stack: contextlib.ExitStack, module: nn.Module, see: Callable[[nn.Module, AttentionCall], Tensor]
+) -> None:
+    """Hooks that show one attention module's attention to `see`, just before its answers are projected."""
+    own = OWN[type(module).__name__]
+    made: dict[str, Tensor] = {}
+    options: dict[str, Any] = {}
+    names = list(inspect.signature(module.forward).parameters)
+
+    def begin(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        options.update(dict(zip(names, args, strict=False)) | kwargs)
+
+    def keep(name: str, _: nn.Module, args: Any, output: Tensor) -> None:
+        made[name] = output[0]
+
+    def tell(_: nn.Module, args: Any) -> None:
+        call = own.call(module, tuple(made[name] for name in own.inputs), options)
+        made.clear()
+        options.clear()
+        see(module, call)
+
+    stack.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
+    for name in own.inputs:
+        stack.callback(module.get_submodule(name).register_forward_hook(partial(keep, name)).remove)
+    # First of all hooks there: observers of a layer's heads come after those of its pattern.
+    stack.callback(module.get_submodule(own.output).register_forward_pre_hook(tell, prepend=True).remove)
+
+
+def _heads(x: Tensor, count: int) -> Tensor:
+    """[T, H * D] -> [H, T, D]."""
+    return x.unflatten(-1, (count, -1)).transpose(0, 1)
+
+
+def _fused(x: Tensor, count: int, parts: int) -> tuple[Tensor, ...]:
+    """[T, H * parts * D] -> parts of [H, T, D]."""
+    return tuple(part.transpose(0, 1) for part in x.unflatten(-1, (count, parts, -1)).unbind(-2))
+
+
+def _masked(hidden: Tensor, like: Tensor) -> Tensor:
+    """True where nothing may be seen -> what is added to the scores."""
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill(hidden, -math.inf)
+
+
+def _causal(query: Tensor) -> Tensor:
+    """[1, T, T]."""
+    time = query.shape[1]
+    return _masked(torch.ones(1, time, time, dtype=torch.bool, device=query.device).triu(1), query)
+
+
+def _call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> AttentionCall:
+    group = query.shape[0] // key.shape[0]
+
+    def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
+        keys, values = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)  # [H, T, D]
+        scores = query[:, first:last] @ keys.transpose(1, 2) * scale + bias[:, first:last]  # [H, q, T]
+        pattern = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+        return pattern, pattern @ values
+
+    return AttentionCall(query, key, value, bias, scale, None, rows)

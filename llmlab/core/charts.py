@@ -1,0 +1,59 @@
+"""What a verdict shows: charts and tables as plain data, which the report and the window draw alike. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmlab.studies.experiments.records import Axis
+
+LINE, DASHED, POINTS, BARS = KINDS = ("line", "dashed", "points", "bars")
+
+
+@dataclass
+class Series:
+    """One set of numbers in a chart.
+
+    kind: of KINDS; `dashed` is what the others are held against (a floor, chance). low, high: an interval around each
+    y, or empty. color: of points, a number each on the chart's colour scale, or empty. x of bars: place of a category.
+    """
+
+    name: str
+    x: list[float]
+    y: list[float]
+    kind: str = LINE
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    color: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a series has no kind {self.kind!r:.100}")
+        lengths = {len(self.x), len(self.y)} | {len(part) for part in (self.low, self.high, self.color) if part}
+        if len(lengths) > 1 or bool(self.low) != bool(self.high):
+            raise ValueError(f"the numbers of {self.name!r:.100} do not belong together")
+
+
+@dataclass
+class Chart:
+    """name: a file's stem, unique in the paper. categories: names of x = 0, 1, 2, ...; empty where x is a number.
+
+    color_label: what the colour of points says. caption: how it is to be read, a sentence or two.
+    """
+
+    name: str
+    title: str
+    x_axis: Axis
+    y_axis: Axis
+    series: list[Series]
+    categories: list[str] = field(default_factory=list)
+    color_label: str = ""
+    caption: str = ""
+
+
+@dataclass
+class Table:
+    """Cells as people read them."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]

@@ -1,0 +1,225 @@
+"""Typed settings: one schema that feeds the command line, the window's forms and the run file.
+
+A section is a frozen dataclass whose fields are made with `setting(...)`. Everything else (parsing text,
+checking ranges, reading TOML, describing a field to a form) is derived from it here, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from llmlab.core.errors import UsageError
+from llmlab.core.files import open_file, parse_json
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+# What `describe` found: the window and every preset ask many times.
+_described: dict[tuple[type, str], tuple[SettingInfo, ...]] = {}
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """What a form, `llmlab-run settings` and a validator need to know of one setting."""
+
+    section: str
+    name: str
+    kind: type  # int, float, bool, str or tuple (of str)
+    default: Any
+    help: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    advanced: bool = False  # a form shows it folded away
+    exact: bool = True  # changing it on resume breaks bitwise equality with an uninterrupted run
+
+    @property
+    def key(self) -> str:
+        """`section.field`, as in --set."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def range_text(self) -> str:
+        """The allowed values, for people."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.kind is bool:
+            return "true | false"
+        if self.kind is tuple:
+            return "texts separated by |"
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{self.low:g} or more"
+        return "any text" if self.kind is str else "any number"
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    advanced: bool = False,
+    exact: bool = True,
+) -> Any:
+    """A dataclass field with the facts that `SettingInfo` carries."""
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "advanced": advanced,
+        "exact": exact,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def describe(settings_type: type, section: str = "") -> tuple[SettingInfo, ...]:
+    """Every setting of a settings class, in order; nested sections are walked."""
+    known = _described.get((settings_type, section))
+    if known is not None:
+        return known
+    hints = get_type_hints(settings_type)
+    found: list[SettingInfo] = []
+    for field in dataclasses.fields(settings_type):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            found += describe(kind, field.name)  # type: ignore[arg-type]
+        else:
+            plain = tuple if "tuple" in str(kind) else kind
+            found.append(SettingInfo(section, field.name, plain, field.default, **field.metadata))
+    return _described.setdefault((settings_type, section), tuple(found))
+
+
+def parse_value(info: SettingInfo, value: Any) -> Any:
+    """`value` (text, or what TOML and JSON give) as the setting's type, checked. Raises UsageError."""
+    converted = _convert(info, value)
+    if info.choices and converted not in info.choices:
+        nearest = difflib.get_close_matches(str(converted), info.choices, n=1)
+        hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+        raise UsageError(f"{info.key} cannot be {converted!r}.", f"It takes {info.range_text}.", hint)
+    if info.kind in (int, float):
+        too_low = info.low is not None and converted < info.low
+        too_high = info.high is not None and converted > info.high
+        if too_low or too_high or not math.isfinite(converted):
+            raise UsageError(f"{info.key} cannot be {value!r}.", f"It takes {info.range_text}.")
+    return converted
+
+
+def _convert(info: SettingInfo, value: Any) -> Any:
+    wrong = UsageError(f"{info.key} cannot be {value!r}.", f"It takes {info.range_text}.")
+    if info.kind is tuple:
+        try:
+            if isinstance(value, str):
+                value = parse_json(value) if value.lstrip().startswith("[") else value.split("|")
+        except ValueError:
+            raise wrong from None
+        if not isinstance(value, (list, tuple)) or not all(_is_text(item) for item in value):
+            raise wrong
+        return tuple(value)
+    if info.kind is bool:
+        if isinstance(value, bool):
+            return value
+        words = {"true": True, "yes": True, "on": True, "1": True}
+        words |= {"false": False, "no": False, "off": False, "0": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise wrong
+    if info.kind is str:
+        if _is_text(value):
+            return value
+        raise wrong
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = float(value)
+        if info.kind is float:
+            return number
+        if number != int(number):  # 1e3 is a whole number, 1.5 is not; inf and nan raise here
+            raise wrong
+        return int(value) if isinstance(value, int) else int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong from None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that a file can hold: half of a surrogate pair (bytes of no encoding) is not."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
+    """Settings from nested mappings (TOML, run.json); what is not named comes from `base` or the default.
+
+    Unknown sections and fields are refused with the nearest name.
+    """
+    flat: dict[str, Any] = {}
+    for section, fields in values.items():
+        if isinstance(fields, Mapping):
+            flat.update({f"{section}.{name}": value for name, value in fields.items()})
+        else:
+            flat[section] = fields
+    return with_values(base if base is not None else settings_type(), flat)
+
+
+def with_values(settings: T, values: Mapping[str, Any]) -> T:
+    """A copy of `settings` with `section.field` keys replaced by parsed, checked values."""
+    known = {info.key: info for info in describe(type(settings))}
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        info = known.get(key)
+        if info is None:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {nearest[0]}?" if nearest else "`llmlab-run settings` lists them all."
+            raise UsageError(f"There is no setting {key!r}.", "", hint)
+        sections.setdefault(info.section, {})[info.name] = parse_value(info, value)
+    changed = {
+        section: dataclasses.replace(getattr(settings, section), **fields) for section, fields in sections.items()
+    }
+    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+
+
+def to_mapping(settings: Any) -> dict[str, dict[str, Any]]:
+    """Settings as nested plain values, for run.json; the inverse of `from_mapping`."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def differences(old: Any, new: Any) -> list[tuple[SettingInfo, Any, Any]]:
+    """The settings whose values differ, each with its old and new value."""
+    rows = []
+    for info in describe(type(old)):
+        before = getattr(getattr(old, info.section), info.name)
+        after = getattr(getattr(new, info.section), info.name)
+        if before != after:
+            rows.append((info, before, after))
+    return rows
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content; UsageError with the line when it is not TOML or cannot be read."""
+    try:
+        with open_file(path) as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is not valid TOML.", "It nests too deeply.") from error
+    except ValueError as error:  # besides bad syntax: numbers beyond any reader
+        raise UsageError(f"{path} is not valid TOML.", f"{error}.") from error

@@ -1,0 +1,160 @@
+"""The settings of a fine-tuning run, and the presets that fill them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llmlab.core.config import setting
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import resources_dir
+from llmlab.core.settings import (
+    CheckpointSettings,
+    Preset,
+    SampleSettings,
+    TrainSettings,
+    read_preset,
+    with_overrides,
+)
+
+DEFAULT_PRESET = "scratch"
+_PRESETS = resources_dir() / "presets" / "finetuning"
+LORA, QLORA, FULL = "lora", "qlora", "full"
+# Which linear layers of a block get an adapter: names are of the parts, not of the modules, which differ by family.
+ATTENTION, FEED_FORWARD, ALL = "attention", "feed_forward", "all"
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """What is fine-tuned, and how."""
+
+    base: str = setting("", "The model to start from: RUN@WHICH, a Hugging Face folder or hub name, a GGUF file.")
+    method: str = setting(
+        LORA,
+        "lora: small matrices beside the frozen weights. qlora: the same, with the frozen weights in 4 bits. "
+        "full: every weight.",
+        choices=(LORA, QLORA, FULL),
+    )
+    backend: str = setting(
+        "auto",
+        "Who inserts the adapters: peft anywhere, unsloth on CUDA where it is installed; auto takes peft.",
+        choices=("auto", "peft", "unsloth"),
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapters: W x becomes W x + (alpha / rank) B A x (Hu et al. 2021). Not used when method is full."""
+
+    rank: int = setting(8, "Inner width of an adapter: how much it can change.", low=1, high=4096)
+    alpha: float = setting(16.0, "The adapter's output is scaled by alpha / rank.", low=0.0, high=65536.0)
+    dropout: float = setting(0.0, "Share of an adapter's inputs dropped at random.", low=0.0, high=0.9)
+    targets: str = setting(
+        ALL,
+        "Which linear layers get an adapter: those of attention, of the feed-forward, or all.",
+        choices=(ATTENTION, FEED_FORWARD, ALL),
+    )
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """What is learned, and how it is cut into batches."""
+
+    source: str = setting(
+        "tasks", "Examples by name (`tasks` is built in), a .jsonl, .csv or .parquet file, or a data set of the hub."
+    )
+    max_length: int = setting(
+        256, "Tokens of an example that are read; the rest is cut.", unit="tokens", low=8, high=65536
+    )
+    batch_size: int = setting(8, "Examples in one forward pass.", unit="examples", low=1, high=65536)
+    train_on: str = setting(
+        "answers", "Which tokens count in the loss: those of the answers, or all.", choices=("answers", "all")
+    )
+    packing: bool = setting(
+        False,
+        "Put several short examples into one row, so that less of it is padding. Refused for models that would read "
+        "them as one text.",
+    )
+    val_fraction: float = setting(0.1, "Share of the examples held out for validation.", low=0.001, high=0.5)
+    max_examples: int = setting(
+        0, "Read at most this many examples; 0 means all.", unit="examples", low=0, advanced=True
+    )
+    scored: int = setting(
+        32,
+        "Held-out items that the model answers before and after, checked by a program; 0 means none.",
+        unit="items",
+        low=0,
+        high=100_000,
+        exact=False,
+    )
+
+
+def _train() -> TrainSettings:
+    """Fine-tuning's own defaults: few steps, constant rate after a short warm-up, no decay of adapters."""
+    return TrainSettings(
+        steps=200,
+        learning_rate=1e-3,
+        min_learning_rate=0.0,
+        schedule="linear",
+        warmup_steps=10,
+        weight_decay=0.0,
+        beta2=0.999,
+        eval_interval=50,
+        eval_windows=64,
+        sample_interval=100,
+    )
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """All that decides a fine-tuning run. Order: preset, then file, then --set.
+
+    In `train` and `samples`, a window is an example; no prompts means the first held-out ones.
+    """
+
+    model: BaseSettings = field(default_factory=BaseSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    data: ExampleSettings = field(default_factory=ExampleSettings)
+    train: TrainSettings = field(default_factory=_train)
+    samples: SampleSettings = field(default_factory=lambda: SampleSettings(prompts=(), tokens=48, temperature=0.0))
+    checkpoints: CheckpointSettings = field(default_factory=lambda: replace(CheckpointSettings(), interval=100))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads at most."""
+        return self.train.grad_accum * self.data.batch_size * self.data.max_length
+
+    def __post_init__(self) -> None:
+        """Refuses combinations that no single range can."""
+        if self.train.min_learning_rate > self.train.learning_rate and self.train.schedule != "constant":
+            raise UsageError(
+                f"train.min_learning_rate ({self.train.min_learning_rate:g}) is above "
+                f"train.learning_rate ({self.train.learning_rate:g}).",
+                "The schedule decays towards the minimum.",
+                "Set train.min_learning_rate=0.",
+            )
+        if self.model.method == FULL and self.model.backend == "unsloth":
+            raise UsageError("Unsloth inserts adapters only.", "", "Set model.backend=peft for model.method=full.")
+
+
+def finetune_preset_names() -> list[str]:
+    """Names of all fine-tuning presets: those that run anywhere in minutes first."""
+    presets = [load_finetune_preset(path.stem) for path in _PRESETS.glob("*.toml")]
+    return [preset.name for preset in sorted(presets, key=lambda preset: preset.minutes)]
+
+
+def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
+    """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
+    return read_preset(_PRESETS, name, FinetuneSettings)
+
+
+def resolve_finetune_settings(
+    preset: str = DEFAULT_PRESET,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+) -> FinetuneSettings:
+    """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
+    return with_overrides(load_finetune_preset(preset).settings, file, overrides)

@@ -1,0 +1,93 @@
+"""Data classes and files. Anyone may have written these: each value has its field's type, or is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from llmlab.core.files import read_json
+
+T = TypeVar("T")
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A data class from plain values. Names that it lacks are passed over: a later version may have added them.
+
+    Fields that are data classes themselves, or lists and dictionaries of such, are read the same way. Raises
+    ValueError naming the first field whose value does not fit, and TypeError when one is missing.
+    """
+    hints = field_types(cast(type, kind))
+    known = {name: _nested(value, hints[name]) for name, value in values.items() if name in hints}
+    for name, value in known.items():
+        if not fits(value, hints[name]):
+            raise ValueError(f"{name} is {value!r:.100}")
+    return kind(**known)
+
+
+def read_record(kind: type[T], path: Path) -> T | None:
+    """A data class from a JSON file; None when there is none, or it is damaged."""
+    values = read_json(path)
+    try:
+        return from_plain(kind, values) if values is not None else None
+    except (ValueError, TypeError):
+        return None
+
+
+def require_time(name: str, seconds: float | None) -> None:
+    """ValueError for what is no moment that a calendar shows: not finite, before 1970, or after the year 5138."""
+    if seconds is not None and not 0 <= seconds < 1e11:
+        raise ValueError(f"{name} is {seconds!r:.100}")
+
+
+def to_plain(value: Any) -> Any:
+    """Values as JSON takes them: numbers that are not finite become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def _nested(value: Any, hint: Any) -> Any:
+    """A value of a file as its annotation has it; what does not fit is left as it is, to be refused."""
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+        return from_plain(cast(type, hint), value)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is list and isinstance(value, list) and dataclasses.is_dataclass(parts[0]):
+        return [_nested(item, parts[0]) for item in value]
+    if origin is dict and isinstance(value, Mapping) and dataclasses.is_dataclass(parts[1]):
+        return {name: _nested(item, parts[1]) for name, item in value.items()}
+    return value
+
+
+@functools.cache
+def field_types(kind: type) -> dict[str, Any]:
+    """The types of a data class's fields, by name."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type as annotations write it: classes, unions, lists and dictionaries of such."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
+    return isinstance(value, hint)

@@ -1,0 +1,315 @@
+"""The settings of a pretraining run, and the presets that fill them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from llmlab.core.config import from_mapping, read_toml, setting, with_values
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import resources_dir
+
+S = TypeVar("S")
+
+DEFAULT_PRESET = "baby"
+_PRESETS = resources_dir() / "presets"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The shape of the GPT. Names as in GPT-2."""
+
+    n_layer: int = setting(4, "Transformer blocks, one after the other.", unit="layers", low=1, high=200)
+    n_head: int = setting(
+        4, "Attention heads in each block; they split the width among them.", unit="heads", low=1, high=256
+    )
+    n_kv_head: int = setting(
+        0,
+        "Heads that keys and values have (grouped-query attention); 0 means as many as n_head.",
+        unit="heads",
+        low=0,
+        high=256,
+        advanced=True,
+    )
+    n_embd: int = setting(
+        128, "Width of the residual stream; a multiple of n_head.", unit="numbers a token", low=8, high=16384
+    )
+    block_size: int = setting(64, "Context: how many tokens the model sees at once.", unit="tokens", low=2, high=65536)
+    dropout: float = setting(0.0, "Share of activations dropped at random while training.", low=0.0, high=0.9)
+    bias: bool = setting(False, "Bias vectors in linear layers and norms, as GPT-2 has.")
+    norm: str = setting(
+        "layernorm",
+        "How the residual stream is normalised before it is read.",
+        choices=("layernorm", "rmsnorm"),
+    )
+    position: str = setting(
+        "learned",
+        "How a token knows where it stands: a learned vector a place (GPT-2) or rotated queries and keys (RoPE).",
+        choices=("learned", "rotary"),
+    )
+    activation: str = setting(
+        "gelu",
+        "The feed-forward's non-linearity: GELU (GPT-2) or gated SwiGLU (Llama).",
+        choices=("gelu", "swiglu"),
+    )
+    vocab_multiple: int = setting(
+        1,
+        "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",
+        unit="tokens",
+        low=1,
+        high=1024,
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is read, and how it is cut into batches."""
+
+    corpus: str = setting("shakespeare", "A corpus by name, or a path to your own .txt, folder, .jsonl or .parquet.")
+    tokenizer: str = setting(
+        "gpt2",
+        "gpt2: GPT-2's 50,257 pieces. char: characters. compact: only those GPT-2 pieces that occur (losses not "
+        "comparable with gpt2). bpe: pieces learned from the corpus.",
+        choices=("gpt2", "char", "compact", "bpe"),
+    )
+    bpe_vocab_size: int = setting(
+        2048, "Pieces that the bpe tokenizer learns.", unit="tokens", low=257, high=200000, advanced=True
+    )
+    batch_size: int = setting(12, "Windows in one forward pass.", unit="windows", low=1, high=65536)
+    order: str = setting(
+        "random",
+        "random: windows from anywhere. sliding: every window once an epoch, shuffled.",
+        choices=("random", "sliding"),
+    )
+    stride: int = setting(
+        0,
+        "Distance between the starts of sliding windows; 0 means block_size (no overlap).",
+        unit="tokens",
+        low=0,
+        high=65536,
+        advanced=True,
+    )
+    val_fraction: float = setting(0.1, "Share of the corpus held out for validation.", low=0.001, high=0.5)
+    split: str = setting(
+        "position",
+        "position: the end of the text is held out. documents: whole documents are.",
+        choices=("position", "documents"),
+    )
+    max_tokens: int = setting(
+        0, "Read at most this many tokens of the corpus; 0 means all.", unit="tokens", low=0, advanced=True
+    )
+    train_tokens: int = setting(
+        0,
+        "Train on the first so many tokens, with vocabulary and held-out text as ever; 0 means all.",
+        unit="tokens",
+        low=0,
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the model learns."""
+
+    steps: int = setting(2000, "Optimizer steps in all.", unit="steps", low=1, high=1_000_000_000)
+    learning_rate: float = setting(1e-3, "Peak learning rate, after warm-up.", low=0.0, high=10.0)
+    min_learning_rate: float = setting(1e-4, "Learning rate at the end of the decay.", low=0.0, high=10.0)
+    schedule: str = setting(
+        "cosine",
+        "Learning rate after warm-up: cosine or linear decay, constant, or wsd (constant, then a linear decay).",
+        choices=("cosine", "linear", "constant", "wsd"),
+    )
+    warmup_steps: int = setting(100, "Steps over which the learning rate rises from zero.", unit="steps", low=0)
+    decay_fraction: float = setting(
+        0.2, "Last share of the steps in which wsd decays.", low=0.0, high=1.0, advanced=True
+    )
+    grad_accum: int = setting(
+        1, "Batches whose gradients are added before one optimizer step.", unit="batches", low=1, high=65536
+    )
+    grad_clip: float = setting(1.0, "Largest norm of the gradient; 0 means no clipping.", low=0.0)
+    weight_decay: float = setting(0.1, "AdamW's decay of matrices (not of biases and norms).", low=0.0, high=10.0)
+    beta1: float = setting(0.9, "AdamW's memory of the gradient.", low=0.0, high=0.9999, advanced=True)
+    beta2: float = setting(0.99, "AdamW's memory of the squared gradient.", low=0.0, high=0.99999, advanced=True)
+    seed: int = setting(1337, "Seed of weights, batches and dropout.", low=0, high=2**31 - 1)
+    log_interval: int = setting(
+        1, "Steps between `step` events.", unit="steps", low=1, high=1_000_000, advanced=True, exact=False
+    )
+    eval_interval: int = setting(
+        250,
+        "Steps between measurements of train and validation loss; 0 means never.",
+        unit="steps",
+        low=0,
+        exact=False,
+    )
+    eval_windows: int = setting(
+        192, "Fixed windows of each split that a measurement reads.", unit="windows", low=1, exact=False
+    )
+    sample_interval: int = setting(
+        500, "Steps between samples of the model's writing; 0 means never.", unit="steps", low=0, exact=False
+    )
+    early_stop: int = setting(
+        0,
+        "Stop after this many measurements without a better validation loss; 0 means never.",
+        low=0,
+        advanced=True,
+    )
+    device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))
+    precision: str = setting(
+        "auto",
+        "fp32 everywhere, or matrix products in bf16 or fp16 where the device has them.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        advanced=True,
+    )
+    threads: int = setting(
+        0,
+        "Processor threads; 0 means all, or all but one while a window watches.",
+        low=0,
+        high=1024,
+        advanced=True,
+    )
+    compile: bool = setting(
+        False,
+        "torch.compile the model: pays on a GPU, costs 10-24 s of start-up and gains nothing here on a CPU.",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """The texts that show how the writing changes."""
+
+    prompts: tuple[str, ...] = setting(("\n", "The king"), "Prompts that every sample continues.")
+    tokens: int = setting(120, "Length of a sample.", unit="tokens", low=1, high=4096)
+    temperature: float = setting(0.8, "0 takes the likeliest token; higher is wilder.", low=0.0, high=10.0)
+    top_k: int = setting(50, "Choose among this many likeliest tokens; 0 means all.", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What is kept. A final checkpoint is always saved."""
+
+    interval: int = setting(500, "Steps between periodic checkpoints; 0 means never.", unit="steps", low=0, exact=False)
+    keep_last: int = setting(
+        2, "Periodic checkpoints kept; best, final and pinned ones are kept besides.", low=0, exact=False
+    )
+    best: bool = setting(True, "Save when the validation loss is the best so far.", exact=False)
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """All that decides a pretraining run. Order: preset, then file, then --set."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads."""
+        return self.train.grad_accum * self.data.batch_size * self.model.block_size
+
+    def __post_init__(self) -> None:
+        """Refuses combinations that no single range can."""
+        model = self.model
+        if model.n_embd % model.n_head:
+            fits = [heads for heads in range(1, model.n_embd + 1) if model.n_embd % heads == 0]
+            near = min(fits, key=lambda heads: abs(heads - model.n_head))
+            raise UsageError(
+                f"model.n_embd ({model.n_embd}) does not divide among model.n_head ({model.n_head}) heads.",
+                "Each head takes an equal share of the width.",
+                f"Try model.n_head={near}.",
+            )
+        if model.n_kv_head and model.n_head % model.n_kv_head:
+            raise UsageError(
+                f"model.n_head ({model.n_head}) is not a multiple of model.n_kv_head ({model.n_kv_head}).",
+                "Each key-value head serves an equal group of query heads.",
+            )
+        if model.position == "rotary" and (model.n_embd // model.n_head) % 2:
+            raise UsageError(
+                f"Rotary positions need an even head width, and {model.n_embd} / {model.n_head} is odd.",
+                "They rotate pairs of numbers.",
+                "Choose another model.n_head.",
+            )
+        if self.train.min_learning_rate > self.train.learning_rate and self.train.schedule != "constant":
+            raise UsageError(
+                f"train.min_learning_rate ({self.train.min_learning_rate:g}) is above "
+                f"train.learning_rate ({self.train.learning_rate:g}).",
+                "The schedule decays towards the minimum.",
+                f"Add train.min_learning_rate={self.train.learning_rate / 10:g}.",
+            )
+
+
+@dataclass(frozen=True)
+class Preset(Generic[S]):
+    """A named starting point, from resources/presets/<name>.toml."""
+
+    name: str
+    title: str
+    description: str
+    minutes: float  # expected minutes of training on the two-core machine where it was measured
+    settings: S
+
+
+def preset_names() -> list[str]:
+    """Names of all pretraining presets, smallest model first."""
+    presets = [load_preset(path.stem) for path in _PRESETS.glob("*.toml")]
+    return [preset.name for preset in sorted(presets, key=_size)]
+
+
+def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
+    model = preset.settings.model
+    # Characters come before a 50,257-piece vocabulary at equal width.
+    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
+
+
+def load_preset(name: str) -> Preset[PretrainSettings]:
+    """The pretraining preset of that name; UsageError naming the nearest when there is none."""
+    return read_preset(_PRESETS, name, PretrainSettings)
+
+
+def read_preset(folder: Path, name: str, kind: type[S]) -> Preset[S]:
+    """The preset of that name in a folder; UsageError naming the nearest when there is none."""
+    path = folder / f"{name}.toml"
+    if not path.is_file() or path.parent != folder:
+        names = sorted(file.stem for file in folder.glob("*.toml"))
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else ""
+        raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
+    values = read_toml(path)
+    about = values.pop("preset")
+    return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
+
+
+def resolve_settings(
+    preset: str = DEFAULT_PRESET,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+) -> PretrainSettings:
+    """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
+    return with_overrides(load_preset(preset).settings, file, overrides)
+
+
+def with_overrides(settings: S, file: Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> S:
+    """Settings with what a TOML file and then `overrides` (`section.field=value` or a mapping) say otherwise."""
+    if file is not None:
+        values = read_toml(file)
+        values.pop("preset", None)
+        settings = from_mapping(type(settings), values, settings)
+    return with_values(settings, parse_assignments(overrides) if not isinstance(overrides, Mapping) else overrides)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """`["section.field=value", ...]` as a mapping; UsageError for what has no `=`."""
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"{assignment!r} sets nothing.", "A setting is written section.field=value.")
+        values[key.strip()] = value
+    return values

@@ -1,1 +1,0 @@
-"""Texts, the tokenizers that cut them, and the windows that a model learns from."""

@@ -1,0 +1,38 @@
+"""The corpora by name, and a learner's own files by path."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from llmlab.core.errors import UsageError
+from llmlab.core.paths import expanded
+from llmlab.data.corpus import Corpus
+from llmlab.data.embedded_corpora import embedded_corpora
+from llmlab.data.fetched_corpora import fetch, fetched_corpora
+from llmlab.data.own_texts import own_corpus
+from llmlab.data.stories import stories_corpus
+
+__all__ = ["Corpus", "corpora", "fetch", "find_corpus"]
+
+
+def corpora() -> list[Corpus]:
+    """Every corpus that has a name, those that are always here first."""
+    return [*embedded_corpora(), stories_corpus(), *fetched_corpora()]
+
+
+def find_corpus(name_or_path: str) -> Corpus:
+    """The corpus of that name, else the text at that path. UsageError naming the nearest when there is neither."""
+    named = {corpus.name: corpus for corpus in corpora()}
+    if name_or_path in named:
+        return named[name_or_path]
+    path = expanded(name_or_path)
+    if name_or_path and os.path.exists(path):  # false, and no error, where it may not be looked at
+        return own_corpus(path)
+    nearest = difflib.get_close_matches(name_or_path, named, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
+    raise UsageError(
+        f"There is no corpus {name_or_path!r}, and no file or folder of that name.",
+        f"There are: {', '.join(named)}.",
+        hint,
+    )

@@ -1,0 +1,137 @@
+"""From settings to the two token arrays that training reads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmlab.core.errors import LabError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.settings import DataSettings
+from llmlab.data.build_tokenizer import build_tokenizer
+from llmlab.data.cache_lock import IsCancelled, Progress
+from llmlab.data.corpora import find_corpus
+from llmlab.data.corpus import Corpus
+from llmlab.data.token_cache import TokenCache, token_cache
+from llmlab.data.tokenizers import Tokenizer
+
+# Tokens counted at once: 32 MB of int64.
+_COUNT_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus in tokens, split in two that share no token.
+
+    train, val: read-only memory-mapped ids, uint16 or uint32.
+    unigram_loss: nats a token on `val` for someone who knows only how often each token stands in `train`.
+    floor_loss: nats a token that remain for someone who knows the corpus's generator; None for a real text.
+    key: hex sha256 of the tokens, the tokenizer and the split: what an exact resume depends on.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    tokenizer: Tokenizer
+    unigram_loss: float
+    floor_loss: float | None
+    key: str
+
+
+def load_dataset(data: DataSettings, block_size: int, progress: Progress, cancelled: IsCancelled) -> Dataset:
+    """The dataset that the settings describe; what is not cached yet is built, with progress(what, share 0..1).
+
+    Raises Cancelled, and LabError where the corpus is not here, cannot be read, or is too short for one window
+    of block_size + 1 tokens in each split.
+    """
+    corpus = find_corpus(data.corpus)
+    tokenizer = build_tokenizer(data, corpus, progress, cancelled)
+    cache = token_cache(corpus, tokenizer, data.max_tokens, progress, cancelled)
+    boundary, val_start = _split(cache, data, tokenizer)
+    train, val = cache.tokens[:boundary], cache.tokens[val_start:]
+    _check_length(corpus, train, val, block_size, data)
+    key = hashlib.sha256(f"{cache.sha256} {tokenizer.key()} {boundary} {val_start}".encode()).hexdigest()
+    return Dataset(
+        train,
+        val,
+        tokenizer,
+        _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size),
+        floor_loss(corpus, cache),
+        key,
+    )
+
+
+def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
+    """The lowest loss, in nats a token, that any model can reach on average; None for a text without a known source.
+
+    It is H / n. H: entropy of one document in nats under the corpus's generator, where the choice to end is one
+    of the choices. n: mean tokens from the start of one document to the start of the next, so with the
+    separator, over the cached corpus. The tokens of a document are a function of its text, so they carry the
+    same entropy. It holds for a model that sees each story from its beginning; one whose window starts in the
+    middle knows less.
+    """
+    entropy = corpus.document_entropy()
+    if entropy is None or len(cache.documents) < 2:
+        return None
+    return entropy * (len(cache.documents) - 1) / int(cache.documents[-1])
+
+
+def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Where the training tokens end and where the validation tokens start."""
+    total = len(cache.tokens)
+    position = total - max(1, round(total * data.val_fraction))
+    if data.split == "position":
+        return _limited(position, data), position
+    starts = cache.documents[1:]
+    starts = starts[starts <= position]
+    if not len(starts):
+        raise LabError(
+            f"{data.corpus} cannot be split by documents.",
+            f"It has {len(cache.documents)} document(s), and the held-out part needs whole ones at the end that make "
+            f"up {data.val_fraction:.1%} of the text while at least one is left to train on.",
+            "Use data.split=position.",
+        )
+    return _limited(int(starts[-1]), data), int(starts[-1])
+
+
+def _limited(boundary: int, data: DataSettings) -> int:
+    """Where training ends when it may read only so much: what is held out stays the same."""
+    return min(boundary, data.train_tokens) if data.train_tokens else boundary
+
+
+def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size: int, data: DataSettings) -> None:
+    shortest = min(len(train), len(val))
+    if shortest >= block_size + 1:
+        return
+    raise LabError(
+        f"{corpus.title} is too short for model.block_size={block_size}.",
+        f"Its {len(train) + len(val)} tokens are split in {len(train)} and {len(val)}, and one window "
+        f"needs {block_size + 1} of each.",
+        f"Lower model.block_size to {shortest - 1} or less, or change data.val_fraction ({data.val_fraction:g})."
+        if shortest > 2
+        else "Use a longer text.",
+    )
+
+
+def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: int) -> float:
+    """Cross-entropy of `val` under the frequencies in `train`, one added to each count; kept beside the tokens."""
+    path = cache.folder / f"unigram-{boundary}-{val_start}.json"
+    saved = (read_json(path) or {}).get("unigram_loss")
+    if isinstance(saved, float):
+        return saved
+    train = _counts(cache.tokens[:boundary], vocab_size) + 1
+    val = _counts(cache.tokens[val_start:], vocab_size)
+    loss = float(-(val * np.log(train / train.sum())).sum() / val.sum())
+    with contextlib.suppress(OSError):  # it is counted again the next time
+        write_json(path, {"unigram_loss": loss}, durable=False)
+    return loss
+
+
+def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """How often each id occurs, int64 [vocabulary], in constant memory."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for start in range(0, len(tokens), _COUNT_BLOCK):
+        counts += np.bincount(tokens[start : start + _COUNT_BLOCK], minlength=vocab_size)
+    return counts

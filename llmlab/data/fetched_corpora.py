@@ -1,0 +1,258 @@
+"""Corpora that are too large, or not ours, to come with the lab: fetched when someone asks for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.files import fsync_file, fsync_folder, sha256_of
+from llmlab.core.paths import cache_dir
+from llmlab.data.corpus import Corpus, Piece
+from llmlab.data.own_texts import files_key, text_files
+from llmlab.data.text_files import SUFFIXES, file_pieces
+
+ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all (0: not known)
+
+_VERDICT_URL = (
+    "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt"
+)
+_TIMEOUT_SECONDS = 20
+_BLOCK_BYTES = 1 << 16
+_ROWS_A_GROUP = 2000
+# The heading of a WikiText article: " = Title = "; its sections have more equals signs.
+_ARTICLE = re.compile(r"^ = [^=].* = \n?$")
+
+
+@dataclass(frozen=True)
+class FetchedCorpus(Corpus):
+    """Text files in cache_dir()/corpora/<name>/, fetched by `fetch` or put there by hand.
+
+    file: what `fetch` writes there. url and sha256: of a plain text; or dataset and config: on the Hugging Face
+    hub, whose train split is read. articles: its rows are lines, to be joined to articles.
+    """
+
+    file: str
+    url: str = ""
+    sha256: str = ""
+    dataset: str = ""
+    config: str | None = None
+    articles: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return cache_dir() / "corpora" / self.name
+
+    def here(self) -> bool:
+        return self.folder.is_dir() and any(
+            path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in self.folder.iterdir()
+        )
+
+    def pieces(self) -> Iterator[Piece]:
+        for path in self._files():
+            yield from file_pieces(path)
+
+    def content_key(self) -> str:
+        return files_key(self._files())
+
+    def _files(self) -> list[Path]:
+        if not self.here():
+            raise LabError(f"{self.title} is not on this machine.", f"It comes from {self.origin}.", self.where())
+        return text_files(self.folder, SUFFIXES)
+
+    def where(self) -> str:
+        """What to do to have it here."""
+        return (
+            f"Run `llmlab-run corpora fetch {self.name}` with a network, or put the text there yourself as "
+            f"{self.folder / self.file} (any .txt, .jsonl or .parquet in that folder is read)."
+        )
+
+
+def fetched_corpora() -> list[FetchedCorpus]:
+    """The corpora that can be fetched, smallest first."""
+    return [
+        FetchedCorpus(
+            name="verdict",
+            title="The Verdict",
+            description='A short story by Edith Wharton, 1908: the text that the book "Build a Large Language Model '
+            '(From Scratch)" trains on.',
+            kind="fetched",
+            licence="Public domain",
+            origin=_VERDICT_URL,
+            bytes=20_479,
+            file="the-verdict.txt",
+            url=_VERDICT_URL,
+            sha256="b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+        ),
+        FetchedCorpus(
+            name="wikitext2",
+            title="WikiText-2",
+            description="Some 600 good and featured articles of Wikipedia: the training split, article by article.",
+            kind="fetched",
+            licence="CC BY-SA 3.0 and GFDL",
+            origin="https://huggingface.co/datasets/Salesforce/wikitext (wikitext-2-raw-v1)",
+            bytes=10_900_000,
+            file="wikitext2.parquet",
+            dataset="Salesforce/wikitext",
+            config="wikitext-2-raw-v1",
+            articles=True,
+        ),
+        FetchedCorpus(
+            name="tinystories",
+            title="TinyStories",
+            description="2.1 million short stories in the words of a small child, written by GPT-3.5 and GPT-4.",
+            kind="fetched",
+            licence="CDLA-Sharing-1.0",
+            origin="https://huggingface.co/datasets/roneneldan/TinyStories",
+            bytes=1_900_000_000,
+            file="tinystories.parquet",
+            dataset="roneneldan/TinyStories",
+        ),
+    ]
+
+
+def fetch(corpus: Corpus, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+    """Brings a corpus to this machine, into cache_dir()/corpora/<name>/.
+
+    progress(bytes done, bytes in all). The file appears whole or not at all. Raises Cancelled; LabError without a
+    network or room on the disk; UsageError for a corpus that needs no fetching.
+    """
+    if not isinstance(corpus, FetchedCorpus):
+        raise UsageError(f"{corpus.title} needs no fetching.", "It is on this machine.")
+    target = corpus.folder / corpus.file
+    staging = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{corpus.file}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if corpus.url:
+            _download(corpus, staging, progress, cancelled)
+        else:
+            _from_hub(corpus, staging, progress, cancelled)
+        fsync_file(staging)
+        os.replace(staging, target)
+        fsync_folder(target.parent)
+    except OSError as error:
+        raise LabError(
+            f"{corpus.title} could not be written.",
+            f"{error.strerror or error} ({target.parent}).",
+            "Make room there, or set LLMLAB_CACHE to a folder on another disk.",
+        ) from error
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _download(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+    """Writes the text at the corpus's address to `path`, and checks that it is all there."""
+    done = 0
+    with path.open("wb") as file:
+        for block in _blocks(corpus):
+            if cancelled():
+                raise Cancelled
+            file.write(block)
+            done += len(block)
+            progress(done, corpus.bytes)
+    if sha256_of(path) != corpus.sha256:
+        raise LabError(
+            f"{corpus.title} is not complete, or was changed at its source.",
+            f"{done:,} bytes came from {corpus.url}, and they are not the {corpus.bytes:,} that were expected.",
+            "Try again later.",
+        )
+
+
+def _blocks(corpus: FetchedCorpus) -> Iterator[bytes]:
+    try:
+        with urllib.request.urlopen(corpus.url, timeout=_TIMEOUT_SECONDS) as answer:
+            while block := answer.read(_BLOCK_BYTES):
+                yield block
+    except OSError as error:  # urllib's errors, time-outs and broken connections alike
+        raise _no_network(corpus, error) from error
+
+
+def _from_hub(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+    """Streams the train split into one Parquet file with the column text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([("text", pyarrow.string())])
+    done = 0
+    group: list[str] = []
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for text in _articles(_rows(corpus)) if corpus.articles else _rows(corpus):
+            if cancelled():
+                raise Cancelled
+            group.append(text)
+            done += len(text.encode())
+            if len(group) == _ROWS_A_GROUP:
+                writer.write_table(pyarrow.table([group], schema=schema))
+                progress(done, max(done, corpus.bytes))
+                group = []
+        writer.write_table(pyarrow.table([group], schema=schema))
+    progress(done, done)
+
+
+def _rows(corpus: FetchedCorpus) -> Iterator[str]:
+    """The texts of the train split, as they come from the hub."""
+    _check_hub(corpus)
+    import datasets
+
+    try:
+        rows: Any = datasets.load_dataset(
+            corpus.dataset,
+            corpus.config,
+            split="train",
+            streaming=True,
+            trust_remote_code=False,  # `datasets` before 4 would ask in the terminal whether to run a set's program
+        )
+        for row in rows:
+            yield row["text"]
+    except Exception as error:  # whatever the hub's client and its transports raise
+        raise _no_network(corpus, error) from error
+
+
+def _check_hub(corpus: FetchedCorpus) -> None:
+    """Refuses at once without a network."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise LabError(f"{corpus.title} cannot be fetched.", "HF_HUB_OFFLINE is set.", f"Unset it. {corpus.where()}")
+    silence = hub_silence()
+    if silence is not None:
+        raise _no_network(corpus, silence) from silence
+
+
+def hub_silence() -> OSError | None:
+    """Why the hub does not answer; None when it does. The hub's own client would try again for half a minute."""
+    from huggingface_hub import constants
+
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_TIMEOUT_SECONDS
+        ):
+            return None
+    except urllib.error.HTTPError:  # it answers
+        return None
+    except OSError as error:
+        return error
+
+
+def _articles(lines: Iterator[str]) -> Iterator[str]:
+    """WikiText's rows, which are lines, joined to articles."""
+    article: list[str] = []
+    for line in lines:
+        if _ARTICLE.match(line) and "".join(article).strip():
+            yield "".join(article)
+            article = []
+        article.append(line)
+    if article:
+        yield "".join(article)
+
+
+def _no_network(corpus: FetchedCorpus, error: Exception) -> LabError:
+    reason = getattr(error, "reason", None) or error
+    return LabError(f"{corpus.title} could not be fetched from {corpus.origin}.", f"{reason}.", corpus.where())

@@ -1,0 +1,85 @@
+"""Random tokens, a segment of which is read twice: what an induction head is for, and nothing else.
+
+    before, s1 s2 ... sn, between, s1 s2 ... sn       T tokens in all, n from `shortest` to `longest`
+
+All tokens but the second reading are different, so nothing but the first reading says anything about it. Once a token
+stands there for the second time, what followed it the first time follows again: the posterior is one-hot from the
+second reading's first token to its last but one, and these are the places that count. How long the segment is, and how
+much stands between its two readings, is drawn for each sequence: a model that looks a fixed distance back finds little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator, one_hot
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """vocabulary: V tokens. shortest, longest: of a segment. time: tokens of a sequence, T >= 2 longest."""
+
+    vocabulary: int
+    shortest: int
+    longest: int
+    time: int
+
+    @property
+    def layout(self) -> Layout:
+        """Every token can be an answer; predictions are read where a second reading can stand."""
+        places = tuple(range(self.time - self.longest, self.time - 1))
+        return Layout(self.vocabulary, self.time, places, (0, self.vocabulary))
+
+    def batch(self, seed: int, part: int, index: int, size: int) -> TaskBatch:
+        """Sequences, with what came as target; where it is not scored, nobody can know it."""
+        random = generator(seed, part, index)
+        tokens = random.permuted(np.tile(np.arange(self.vocabulary), (size, 1)), axis=1)[:, : self.time]
+        lengths = random.integers(self.shortest, self.longest + 1, size=size)
+        between = random.integers(self.time - 2 * lengths + 1)
+        return self.read(tokens, lengths, between)
+
+    def read(self, tokens: np.ndarray, lengths: np.ndarray, between: np.ndarray) -> TaskBatch:
+        """Different tokens int [B, T], of which the last n are overwritten by the segment; n and the gap, int [B]."""
+        place = np.arange(self.time)
+        second = place >= self.time - lengths[:, None]  # [B, T]
+        source = np.where(second, place - (lengths + between)[:, None], place)
+        ids = np.take_along_axis(tokens, source, axis=1).astype(np.int64)
+        places = list(self.layout.places)
+        came = one_hot(ids[:, [one + 1 for one in places]], self.vocabulary)  # [B, P, V]
+        return TaskBatch(ids, second[:, places], came, came)
+
+    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+        """Knowing nothing of a sequence, how often tokens come; and `counts and places`, which compares no two places.
+
+        The latter knows how far back a first reading can be, and that no token comes three times.
+        """
+        belief = np.zeros_like(batch.posterior)
+        rows = np.arange(len(batch.ids))
+        distances = self.distances()
+        for number, place in enumerate(self.layout.places):
+            for distance in np.flatnonzero(distances[number]):
+                belief[rows, number, batch.ids[:, place + 1 - distance]] += distances[number, distance]
+            belief[:, number] *= one_hot(batch.ids[:, : place + 1], self.vocabulary).sum(1) < 2
+        known = belief.sum(-1, keepdims=True)  # none where the segment has not begun again
+        uniform = np.full_like(belief, 1 / self.vocabulary)
+        by_places = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), uniform)
+        return {"uniform": uniform, "counts and places": by_places}
+
+    def distances(self) -> np.ndarray:
+        """How likely the first reading is so far back, given that a place is in the second: [P, T].
+
+        All that can be known without comparing tokens: the lengths that reach the place, and the gaps that fit them.
+        """
+        weights = np.zeros((len(self.layout.places), self.time))
+        for number, place in enumerate(self.layout.places):
+            for length in range(max(self.shortest, self.time - place), self.longest + 1):
+                gaps = self.time - 2 * length + 1
+                weights[number, length : length + gaps] += 1 / gaps
+        normalised: np.ndarray = weights / weights.sum(1, keepdims=True)
+        return normalised
+
+    def token_text(self, id: int) -> str:
+        """t17."""
+        return f"t{id}"

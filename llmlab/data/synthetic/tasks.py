@@ -1,0 +1,100 @@
+"""What the tasks have in common: sequences in which something is to be predicted, and the exact posterior of it.
+
+A sequence is a pure function of (seed, part, index), so that nothing of the data needs saving. Letters in shapes: B
+sequences, T tokens, P places of a sequence where a prediction is asked for, C things that it can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llmlab.core.task_settings import HMM, MODULAR, REPEATS, TaskDataSettings
+
+TRAIN, HELD_OUT = 0, 1  # parts: training sequences, and those on which everything is measured
+# Held-out sequences are the same whatever a run's seed, so that runs can be compared.
+HELD_OUT_SEED = 20_251_222
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a task is written in tokens.
+
+    places: of the tokens [P] at which a prediction is read. answers: first and last + 1 of the C tokens that stand
+    for what is predicted. row_width: a token of an id from vocab_size on holds so many numbers (`row_ids`), if any.
+    """
+
+    vocab_size: int
+    time: int
+    places: tuple[int, ...]
+    answers: tuple[int, int]
+    row_width: int = 0
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Sequences with what a perfect reasoner would believe.
+
+    ids: int64 [B, T]. scored: bool [B, P], where a prediction counts. posterior: [B, P, C], exact. target: [B, P, C],
+    what the loss is taken against: what came (one-hot), or the posterior itself.
+    """
+
+    ids: np.ndarray
+    scored: np.ndarray
+    posterior: np.ndarray
+    target: np.ndarray
+
+    def first(self, count: int) -> TaskBatch:
+        """Its first `count` sequences, or all that there are."""
+        return TaskBatch(self.ids[:count], self.scored[:count], self.posterior[:count], self.target[:count])
+
+
+class Task(Protocol):
+    """A task of some size."""
+
+    @property
+    def layout(self) -> Layout:
+        """How it is written."""
+
+    def batch(self, seed: int, part: int, index: int, size: int) -> TaskBatch:
+        """Batch number `index`, of `size` sequences."""
+
+    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+        """By name, the predictions [B, P, C] of reasoners that see less than all."""
+
+    def token_text(self, id: int) -> str:
+        """A token as people read it."""
+
+
+def task_of(data: TaskDataSettings) -> Task:
+    """The task that settings describe."""
+    from llmlab.data.synthetic.bijection import Bijection
+    from llmlab.data.synthetic.hmm import HiddenMarkov
+    from llmlab.data.synthetic.modular import ModularSum
+    from llmlab.data.synthetic.repeats import Repeats
+
+    if data.task == MODULAR:
+        return ModularSum(data.modulus, data.train_sums, data.split_seed)
+    if data.task == REPEATS:
+        return Repeats(data.vocabulary, data.shortest, data.longest, data.context)
+    if data.task == HMM:
+        return HiddenMarkov(data.states, data.symbols, data.length, data.layout)
+    return Bijection(data.values, data.pairs, data.task != "bijection")
+
+
+def held_out(task: Task, count: int, size: int = 256) -> list[TaskBatch]:
+    """The first `count` held-out sequences, in batches of at most `size`."""
+    whole = [task.batch(HELD_OUT_SEED, HELD_OUT, index, size) for index in range(-(-count // size))]
+    return [batch.first(count - index * size) for index, batch in enumerate(whole)]
+
+
+def generator(seed: int, part: int, index: int) -> np.random.Generator:
+    """The random numbers of one batch."""
+    return np.random.default_rng([seed, part, index])
+
+
+def one_hot(values: np.ndarray, count: int) -> np.ndarray:
+    """int [...] -> float64 [..., count]."""
+    return np.eye(count)[values]

@@ -1,0 +1,173 @@
+"""The tokens of a corpus on disk: written once in constant memory, then memory-mapped by every run.
+
+A cache is a folder cache_dir()/tokens/<key>/ with tokens.bin (ids), documents.bin (where each document starts,
+int64) and meta.json. It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
+from llmlab.core.paths import cache_dir
+from llmlab.data.cache_lock import IsCancelled, Progress, cache_lock
+from llmlab.data.corpus import Corpus
+from llmlab.data.tokenizers import Tokenizer
+
+# What stands between documents where there is no id for the end of text: a blank line.
+TEXT_SEPARATOR = "\n\n"
+# Raised when the files' format or the way of cutting changes: older caches are then built again.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """A finished cache. tokens: read-only ids [tokens]; documents: start of each document, int64 [documents]."""
+
+    folder: Path
+    tokens: np.ndarray
+    documents: np.ndarray
+    sha256: str  # of tokens.bin
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """meta.json. The corpus's name is for people who look into the folder."""
+
+    format: int
+    corpus: str
+    tokenizer: str
+    count: int
+    dtype: str
+    documents: int
+    sha256: str
+    documents_sha256: str
+
+
+def token_cache(
+    corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress, cancelled: IsCancelled
+) -> TokenCache:
+    """The tokens of `corpus`, from the cache or built now.
+
+    Documents are joined by the end of text, or by a blank line where the tokenizer has none. max_tokens: read
+    no more than this many; 0 means all. progress(what, share). Two processes that want the same cache build it
+    once: the second waits. A damaged cache is built again. Raises Cancelled (nothing is left behind), and
+    LabError when the disk is full or the corpus is empty.
+    """
+    key = _cache_key(corpus, tokenizer, max_tokens)
+    folder = cache_dir() / "tokens" / key
+    with cache_lock(folder, progress, cancelled):
+        if (cache := _open(folder)) is not None:
+            return cache
+        for litter in folder.parent.glob(f".tmp-{key}-*"):  # of a process that was killed; the lock is ours
+            shutil.rmtree(litter, ignore_errors=True)
+        staging = folder.with_name(f".tmp-{key}-{uuid.uuid4().hex[:8]}")
+        staging.mkdir(parents=True)
+        try:
+            _write(staging, corpus, tokenizer, max_tokens, progress, cancelled)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(staging, folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        fsync_folder(folder.parent)
+        cache = _open(folder)
+        if cache is None:
+            raise LabError("The token cache could not be read back.", f"{folder} changed while it was written.")
+        return cache
+
+
+def token_stream(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, bool, int]]:
+    """The corpus as (ids, these ids start a document, characters read); separators come as parts of their own."""
+    first = True
+    for piece in corpus.pieces():
+        if piece.starts_document and not first:
+            yield separator(tokenizer), False, 0
+        yield tokenizer.encode_array(piece.text), piece.starts_document, len(piece.text)
+        first = False
+
+
+def separator(tokenizer: Tokenizer) -> np.ndarray:
+    """The ids that stand between two documents."""
+    if tokenizer.end_of_text is not None:
+        return np.array([tokenizer.end_of_text], dtype=np.int64)
+    return tokenizer.encode_array(TEXT_SEPARATOR)
+
+
+def _cache_key(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int) -> str:
+    parts = f"{_FORMAT} {corpus.name} {corpus.content_key()} {tokenizer.key()} {max_tokens}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def _write(
+    folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress, cancelled: IsCancelled
+) -> None:
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    digest, documents_digest = hashlib.sha256(), hashlib.sha256()
+    count = documents = characters = 0
+    what = f"Cutting {corpus.title} into tokens"
+    with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "documents.bin").open("wb") as documents_file:
+        for ids, starts_document, read in token_stream(corpus, tokenizer):
+            if cancelled():
+                raise Cancelled
+            if starts_document:
+                start = np.array([count], dtype="<i8").tobytes()
+                documents_file.write(start)
+                documents_digest.update(start)
+                documents += 1
+            if max_tokens:
+                ids = ids[: max_tokens - count]
+            data = ids.astype(dtype).tobytes()
+            tokens_file.write(data)
+            digest.update(data)
+            count += len(ids)
+            characters += read
+            shares = [count / max_tokens if max_tokens else 0.0, characters / corpus.bytes if corpus.bytes else 0.0]
+            progress(what, min(1.0, max(shares)))
+            if max_tokens and count >= max_tokens:
+                break
+    if not count:
+        raise LabError(f"{corpus.title} is empty.", "It holds no text.", "Choose another data.corpus.")
+    for name in ("tokens.bin", "documents.bin"):
+        fsync_file(folder / name)
+    meta = _Meta(
+        _FORMAT,
+        corpus.name,
+        tokenizer.kind,
+        count,
+        dtype.str,
+        documents,
+        digest.hexdigest(),
+        documents_digest.hexdigest(),
+    )
+    write_json(folder / "meta.json", asdict(meta))
+
+
+def _open(folder: Path) -> TokenCache | None:
+    """The cache in `folder`; None when there is none or when a byte of it is not as it was written."""
+    values = read_json(folder / "meta.json")
+    try:
+        meta = _Meta(**(values or {}))
+        if meta.format != _FORMAT or meta.dtype not in ("<u2", "<u4"):
+            return None
+        whole = (
+            sha256_of(folder / "tokens.bin") == meta.sha256
+            and sha256_of(folder / "documents.bin") == meta.documents_sha256
+        )
+        if not whole:
+            return None
+        # A plain array over the mapped file: indexing a memmap object itself is slower.
+        tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
+        documents = np.fromfile(folder / "documents.bin", dtype="<i8")
+    except (TypeError, OSError, ValueError):
+        return None
+    return TokenCache(folder, tokens, documents, meta.sha256)

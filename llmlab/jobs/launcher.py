@@ -1,0 +1,343 @@
+"""Making runs and starting their workers: the same way for the window and the command line. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmlab import __version__
+from llmlab.core.config import SettingInfo, describe, differences, with_values
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import new_folder
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.paths import expanded
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.data.hf_tokenizer import has_tokenizer
+from llmlab.jobs.worker_process import launch
+from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, lasting_name, parse
+from llmlab.models.weights import weight_shapes
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import Prediction
+from llmlab.notebook.quantities import RUN
+from llmlab.notebook.seals import seal_new
+from llmlab.store import requests
+from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, select, unreadable, verify
+from llmlab.store.registry import namesakes, short_name
+from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
+
+# glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
+# Keeping them, in huge pages, makes a step 1.4-1.8 times as fast on Linux (tests/benchmarks/). An address space
+# of 1 TiB as threshold means "never give back".
+_KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
+
+
+# What decides which id means which text. All kinds but gpt2 take their vocabulary from the text itself.
+_VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
+_TEXT_SETTINGS = ("data.corpus", "data.max_tokens")
+_TASK_SETTINGS = tuple(info.key for info in describe(TaskSettings) if info.section == "data")
+# What decides the shapes and the meaning of a fine-tuning run's weights.
+_ADAPTER_SETTINGS = ("model.base", "model.method", "lora.rank", "lora.alpha", "lora.targets")
+
+
+def create_run(
+    outputs: Path,
+    settings: RunSettings,
+    *,
+    name: str | None = None,
+    preset: str = "",
+    parent: tuple[RunFolder, Checkpoint] | None = None,
+    watched: bool = False,
+    predictions: Sequence[Prediction | Mapping[str, Any]] = (),
+    queued: str = "",
+) -> RunFolder:
+    """A new run folder with run.json, state `queued`. No worker yet.
+
+    name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
+    branch begins from. watched: a window looks on, so the worker leaves one core to it. predictions: of the learner,
+    locked with this. queued: the id of the queue's item that it is made from.
+    Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
+    the folder cannot be made.
+    """
+    track = track_of(settings)
+    if name is None:
+        name = free_name(outputs, settings, preset)
+    require_name(name, "a run", 100)
+    settings = lasting(settings, outputs)
+    if parent is not None:
+        _check_branch(*parent, settings)
+    run = RunFolder(outputs / track / name)
+    origin: dict[str, Any] | None = None
+    if parent is not None:
+        origin = {"run": parent[0].id, "folder": str(parent[0].path)}
+        origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
+    info = RunInfo(
+        id=name,
+        track=track,
+        created=time.time(),
+        settings=settings,
+        preset=preset,
+        parent=origin,
+        queued=queued,
+        watched=watched,
+        predictions=lock(RUN, predictions),
+        code_version=__version__,
+    )
+    claim_name(run)
+    try:
+        _make_folder(run, info, parent)
+    except OSError as error:
+        raise LabError(
+            f"The run's folder could not be made in {outputs / track}.", str(error), "Choose another --outputs folder."
+        ) from error
+    seal_new(run, RUN, info.created, info.predictions)
+    return run
+
+
+def require_name(name: str, what: str, longest: int) -> None:
+    """UsageError when `what` ("a run") cannot be called so: the name is a folder's, too."""
+    if len(name) > longest or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise UsageError(
+            f"{name!r} cannot be {what}'s name.",
+            f"Letters, digits and . _ + - are allowed, at most {longest} of them, the first a letter or a digit.",
+        )
+
+
+def require_free(run: RunFolder) -> None:
+    """UsageError when a run of any track has that id already: an id alone should say which run is meant.
+
+    A run of that very folder that came to nothing does not hold the name: see `came_to_nothing`.
+    """
+    for other in (run, *namesakes(run)):
+        if other.path.exists() and not (other is run and came_to_nothing(run)):
+            raise UsageError(
+                f"A run named {run.id!r} is already there.",
+                f"It is in {other.path}.",
+                f"Choose another name, or go on with it: llmlab-run resume {other.id}",
+            )
+
+
+def claim_name(run: RunFolder) -> None:
+    """`require_free`, and takes away a run of that name that came to nothing: out of sight in one rename, then its
+    files. LabError when that is impossible."""
+    require_free(run)
+    if run.path.exists():
+        aside = run.path.with_name(f".tmp-{run.id}-{uuid.uuid4().hex[:8]}")
+        try:
+            os.rename(run.path, aside)
+        except OSError as error:
+            raise LabError(f"The failed run {run.id} could not be taken away.", f"{error}.") from error
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def came_to_nothing(run: RunFolder) -> bool:
+    """Whether a run failed, or never began, before its first step, with nothing saved of its own: its name can be used
+    again, and until then its log and its error can be read."""
+    if not run.run_json.is_file() or run.status().state not in ("failed", "interrupted"):
+        return False
+    saved = list_checkpoints(run.checkpoints)
+    if unreadable(run.checkpoints) or any(checkpoint.labels != ("branch",) for checkpoint in saved):
+        return False
+    try:
+        with run.events.open("rb") as file:
+            return not any(line.startswith(b'{"event": "step"') for line in file)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:
+    """A new run's id: when, from which preset, on which text."""
+    track = outputs / track_of(settings)
+    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(learns_from(settings)).stem).strip("-") or "text"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
+    name, number = stem, 1
+    while (track / name).exists() or namesakes(RunFolder(track / name)):
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
+    """With names that mean the same tomorrow and in another working directory: the worker, and whoever resumes the
+    run some day, may be elsewhere, and a base that goes on learning has other weights then.
+
+    UsageError when no base is named, or none bears its name; LabError when it lacks weights or a tokenizer.
+    """
+    if isinstance(settings, PretrainSettings):
+        from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
+
+        path = expanded(settings.data.corpus)
+        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
+            return with_values(settings, {"data.corpus": str(path.resolve())})
+        return settings
+    if isinstance(settings, TaskSettings):
+        return settings
+    if not settings.model.base:
+        raise UsageError("No model was named.", "Fine-tuning begins from one.", "`llmlab-run models` lists them.")
+    base = parse(settings.model.base, outputs)
+    if isinstance(base, ModelFolder):
+        _require_whole(base.path)
+    if isinstance(base, SavedRun):
+        base = _fixed(base)
+    if isinstance(base, AdaptedModel) and isinstance(base.base, SavedRun):
+        base = replace(base, base=_fixed(base.base))
+    path = expanded(settings.data.source)
+    source = str(path.resolve()) if path.is_file() else settings.data.source
+    return with_values(settings, {"model.base": str(base), "data.source": source})
+
+
+def _fixed(saved: SavedRun) -> SavedRun:
+    """The same checkpoint by its step, of a run by a name that stays its own."""
+    named = lasting_name(saved.run) if saved.named == saved.run.id else saved.named
+    return replace(saved, named=named, which=str(select(saved.run.checkpoints, saved.which).step))
+
+
+def _require_whole(folder: Path) -> None:
+    """LabError when a folder lacks weights or a tokenizer."""
+    weight_shapes(folder, folder.name)
+    if not has_tokenizer(folder):
+        raise LabError(
+            f"{folder.name} cannot be fine-tuned.",
+            "It came without a tokenizer, so no example can be written in its tokens.",
+            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+        )
+
+
+def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
+    """All of a new run's folder, or nothing. Raises OSError."""
+    with new_folder(run.path) as path:
+        made = RunFolder(path)
+        made.requests.mkdir()
+        made.checkpoints.mkdir()
+        if parent is not None:  # its own copies, so that the branch outlives its parent
+            copy_into(made.checkpoints, parent[1], labels=("branch",))
+            with contextlib.suppress(FileNotFoundError):  # its worker writes it too; with it, the branch can write now
+                shutil.copyfile(parent[0].tokenizer_json, made.tokenizer_json)
+        made.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
+        made.write_info(info)
+
+
+def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: RunSettings) -> None:
+    before = parent.info().settings
+    if type(before) is not type(settings):
+        raise UsageError(
+            f"A branch of {parent.id} does what {parent.id} does.",
+            "It either trains from scratch or fine-tunes.",
+            f"Fine-tune it: llmlab-run finetune --model {parent.id}@{checkpoint.step}",
+        )
+    _refuse_unfit(differences(before, settings), settings)
+    problem = verify(checkpoint)
+    if problem is not None:
+        raise LabError(f"A branch cannot begin from {parent.id}@{checkpoint.step}.", problem)
+    if checkpoint.step >= settings.train.steps:
+        raise UsageError(
+            f"A branch from {parent.id}@{checkpoint.step} has nothing to do.",
+            f"Its train.steps is {settings.train.steps}, and it begins at step {checkpoint.step}.",
+            f"Give it more: --steps {2 * checkpoint.step}",
+        )
+
+
+def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
+    """Changes a run's settings for its next worker; returns what changes, as sentences. Writes nothing if nothing does.
+
+    Raises UsageError for what a run cannot change (its model and vocabulary: a checkpoint would not fit), and when
+    all planned steps are done.
+    """
+    info = run.info()
+    settings = with_values(info.settings, overrides)
+    rows = differences(info.settings, settings)
+    _refuse_unfit(rows, settings)
+    done = run.recorded_status()
+    if done.state == "finished" and done.step >= settings.train.steps:
+        raise UsageError(
+            f"{run.id} is finished: all {settings.train.steps} steps are done.",
+            "",
+            f"Train it longer (--steps {2 * settings.train.steps}), or branch from one of its checkpoints.",
+        )
+    if rows:
+        try:
+            run.change_info(lambda now: replace(now, settings=settings))
+        except OSError as error:
+            raise LabError(f"The settings of {run.id} could not be changed.", f"{error}.") from error
+    return [
+        f"{changed.key}: {before} -> {after}"
+        + ("; from here on the run differs from one left alone." if changed.exact else ".")
+        for changed, before, after in rows
+    ]
+
+
+def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: RunSettings) -> None:
+    """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
+    scratch = not isinstance(settings, FinetuneSettings)
+    if isinstance(settings, FinetuneSettings):
+        unfit: tuple[str, ...] = _ADAPTER_SETTINGS
+    elif isinstance(settings, TaskSettings):
+        unfit = _TASK_SETTINGS
+    elif settings.data.tokenizer == "gpt2":
+        unfit = _VOCABULARY_SETTINGS
+    else:
+        unfit = _VOCABULARY_SETTINGS + _TEXT_SETTINGS
+    for changed, before, after in changes:
+        if (scratch and changed.section == "model" and changed.name != "dropout") or changed.key in unfit:
+            raise UsageError(
+                f"{changed.key} cannot change from {before} to {after} in a run that exists, or in a branch of it.",
+                "Its checkpoints would not fit.",
+                "Start a new run with it.",
+            )
+
+
+def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Starts the process that trains `run`, from its newest checkpoint if it has one.
+
+    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
+    window). Raises LabError when a worker is already there.
+    """
+
+    def begin(held: bool) -> RunStatus:
+        status = run.recorded_status()
+        if status.live and run.has_worker(status, held=held):
+            raise LabError(
+                f"{run.id} is already being trained.",
+                f"Process {status.pid} holds it.",
+                f"Watch it in the window, or stop it first: llmlab-run request {short_name(run, run.outputs)} stop",
+            )
+        if status.attempt:  # an earlier worker may have left requests that nobody means any more
+            requests.clear(run.requests)
+        return replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
+
+    environment = {}
+    if sys.platform == "linux":
+        earlier = os.environ.get("GLIBC_TUNABLES")
+        environment["GLIBC_TUNABLES"] = f"{earlier}:{_KEEP_PAGES}" if earlier else _KEEP_PAGES
+    # OpenMP threads wait for each other by spinning. As soon as another process wants a core, a spinning thread
+    # holds it while the one it waits for cannot run: steps became 10-30 times slower than with threads that sleep
+    # at once. A short spin costs next to nothing on a quiet machine, and keeps nearly all of that on a busy one.
+    environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
+    return launch("llmlab.jobs.worker", run, begin, environment, die_with_parent=follow_parent)
+
+
+def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
+    """Asks whoever trains `run`. Raises LabError when nobody does, or the request cannot be written."""
+    status = run.status()
+    if not status.live:
+        raise LabError(
+            f"{run.id} is not running (it is {status.state}).",
+            "Only a live run answers requests.",
+            f"Go on with it: llmlab-run resume {short_name(run, run.outputs)}",
+        )
+    try:
+        requests.send(run.requests, name, **options)
+    except OSError as error:
+        raise LabError(f"The request to {run.id} could not be written.", str(error)) from error

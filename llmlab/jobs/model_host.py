@@ -1,0 +1,330 @@
+"""The model host: `python -m llmlab.jobs.model_host`, a process that holds a model and answers the window.
+
+The window never imports torch and must survive a crash here. Requests come as JSON lines on stdin, answers go as
+JSON lines to stdout; each answer carries its request's id. REF is a reference (llmlab.models.reference).
+
+    {"id": 1, "do": "open", "model": REF}                         -> opened (about: see llmlab.models.about)
+    {"id": 2, "do": "tokenize", "model": REF, "text": TEXT, "beginning": BOOL}
+                                                                  -> tokens (ids, texts, beginning: id or null)
+     or, to learn what tokens read like, "ids": [...] in place of the text
+    {"id": 3, "do": "ask", "model": REF, "question": NAME, "values": {...}, "out": PATH}
+                                                                  -> answered (path, seconds)
+    {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
+    {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
+    {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
+    {"id": 6, "do": "models"}                                     -> models (rows of reference, name, kind, detail)
+    {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
+     "top": N, "chat": BOOL}         -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
+    {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
+                                                                  -> loading, next (top, entropy in nats)
+    {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
+                                                  -> previewed (preview: see llmlab.data.example_preview)
+     settings: of the section `data` of a fine-tuning run; place: which example, from 0
+    {"do": "cancel", "id": 1}                                     -> cancelled
+
+Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
+why, do) instead. One model is in memory: the last one asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.memory import give_back
+from llmlab.core.paths import outputs_dir
+from llmlab.models.available import available_models
+from llmlab.models.live import ask_live
+from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.open import fingerprint, open_model
+from llmlab.models.reference import LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.models.tuned import base_of
+
+if TYPE_CHECKING:
+    from llmlab.training.finetuning.preview import Previewer
+
+# News between two frames of the window would only be drawn over.
+_TELL_SECONDS = 0.1
+# The time left is a guess; sooner than this it is none worth saying.
+_ETA_AFTER_SECONDS = 0.5
+
+
+class Host:
+    """Answers one request after the other; keeps the model of the last one open."""
+
+    def __init__(self, output: TextIO, outputs: Path | None = None) -> None:
+        """outputs: where runs are found by their ids; the usual place if not given."""
+        self._output = output
+        self._outputs = outputs or outputs_dir()
+        self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._cancelled: set[int] = set()
+        self._open: OpenModel | None = None
+        self._opened_from: object = None
+        self._previewer: Previewer | None = None
+        self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
+
+    def listen(self, lines: Iterable[str | bytes]) -> None:
+        """Reads requests until the input ends; meant for a thread, so that a cancel is heard during an answer.
+
+        Whatever a line holds, the next one is heard.
+        """
+        for line in lines:
+            try:
+                request = json.loads(line)
+                if request["do"] == "cancel":
+                    self._cancelled.add(int(request["id"]))
+                else:
+                    self._requests.put(request | {"id": int(request["id"])})
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                print(f"Not a request: {line[:200]!r}", file=sys.stderr)
+        self._requests.put(None)
+
+    def answer_all(self) -> None:
+        """Answers until the input has ended."""
+        while (request := self._requests.get()) is not None:
+            number = request["id"]
+            try:
+                self.stop_if_cancelled(number)
+                self._answer(number, request)
+            except Cancelled:
+                self.send(number, "cancelled")
+            except LabError as error:
+                self.send(number, "error", **error.as_dict())
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
+                traceback.print_exc()
+                self.send(number, "error", what="The model could not answer.", why=f"{error}", do="")
+            self._cancelled.discard(number)
+
+    def _answer(self, number: int, request: dict[str, Any]) -> None:
+        match request["do"]:
+            case "open":
+                self._describe(number, request)
+            case "tokenize":
+                self._tokenize(number, request)
+            case "ask" | "compare" | "evolve" | "change":
+                begin = time.perf_counter()
+                out = Path(request["out"])
+                getattr(self, f"_{request['do']}")(number, request, out)
+                self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
+            case "models":
+                self.send(number, "models", rows=[vars(row) for row in available_models(self._outputs)])
+            case "generate":
+                self._generate(number, request)
+            case "next":
+                self._next(number, request)
+            case "preview":
+                self._preview(number, request)
+            case unknown:
+                raise LabError(f"The model host cannot {unknown!r}.")
+
+    def _describe(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.models.about import about, about_live
+
+        reference = self._parse(request["model"])
+        if isinstance(reference, LiveRun):
+            described = about_live(reference, self._reporter(number))
+        else:
+            opened = self._model(number, reference)
+            self._reporter(number)("Finding its parts", 0, 0)
+            described = about(opened)
+        self.send(number, "opened", about=described.as_dict())
+
+    def _tokenize(self, number: int, request: dict[str, Any]) -> None:
+        tokenizer = self._tokenizer(number, self._parse(request["model"]))
+        if "ids" in request:
+            ids = [int(id) for id in request["ids"]]
+        else:
+            ids = tokenizer.encode(str(request["text"]).encode(errors="replace").decode())
+            if request.get("beginning") and tokenizer.beginning is not None:
+                ids = [tokenizer.beginning, *ids]
+        texts = [_text(tokenizer, id) for id in ids]
+        self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
+
+    def _tokenizer(self, number: int, reference: Reference) -> TextTokenizer:
+        """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
+        from llmlab.models.scratch import read_tokenizer
+        from llmlab.models.tokenizers import tokenizer_of
+
+        if isinstance(reference, (LiveRun, SavedRun)) and not is_tuned(reference.run):
+            return read_tokenizer(reference.run)
+        if not isinstance(reference, LiveRun):
+            return self._model(number, reference).tokenizer
+        if self._live_tokenizer is None or self._live_tokenizer[0] != reference.run.path:
+            self._live_tokenizer = reference.run.path, tokenizer_of(base_of(reference.run))
+        return self._live_tokenizer[1]
+
+    def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.answers import answer
+
+        use_free_cores(self._outputs)
+        reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
+        if isinstance(reference, LiveRun):
+            ask_live(reference, question, values, out, self._reporter(number))
+        else:
+            answer(self._model(number, reference), question, values, out, self._reporter(number))
+
+    def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.compare import compare
+
+        first, second = request["models"]
+        use_free_cores(self._outputs)
+        self._close()
+        compare(str(first), str(second), self._outputs, dict(request["values"]), out, self._reporter(number))
+
+    def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
+        from llmlab.inspection.evolve import evolve
+
+        use_free_cores(self._outputs)
+        self._close()
+        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, self._reporter(number))
+
+    def _change(self, number: int, request: dict[str, Any], out: Path) -> None:
+        """Reads files alone: the model that is open stays."""
+        from llmlab.inspection.weight_change import write_change
+
+        write_change(str(request["model"]), self._outputs, out, self._reporter(number))
+
+    def _generate(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.models.generation import write
+
+        begin = time.perf_counter()
+        written = write(
+            self._model(number, self._parse(request["model"]), announce=True),
+            str(request["prompt"]),
+            int(request["tokens"]),
+            temperature=float(request["temperature"]),
+            top_k=int(request["top_k"]),
+            seed=int(request["seed"]),
+            top=int(request["top"]),
+            chat=bool(request.get("chat")),
+        )
+        for token in written:
+            self.stop_if_cancelled(number)
+            self.send(number, "token", text=token.text, probability=token.probability, top=token.top)
+        self.send(number, "done", seconds=time.perf_counter() - begin)
+
+    def _next(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.models.generation import next_tokens
+
+        opened = self._model(number, self._parse(request["model"]), announce=True)
+        likeliest, entropy = next_tokens(
+            opened, str(request["prompt"]), int(request["top"]), chat=bool(request.get("chat"))
+        )
+        self.send(number, "next", top=likeliest, entropy=entropy)
+
+    def _preview(self, number: int, request: dict[str, Any]) -> None:
+        """Examples as a model will read them; needs no weights, and leaves the open model where it is."""
+        from llmlab.core.config import with_values
+        from llmlab.core.finetuning_settings import FinetuneSettings
+        from llmlab.training.finetuning.preview import Previewer
+
+        if self._previewer is None:
+            self._previewer = Previewer(self._outputs)
+        values = {f"data.{name}": value for name, value in dict(request["settings"]).items()}
+        preview = self._previewer.preview(
+            str(request["model"]),
+            with_values(FinetuneSettings(), values).data,
+            int(request["seed"]),
+            int(request["place"]),
+            self._reporter(number),
+            lambda: number in self._cancelled,
+        )
+        self.send(number, "previewed", preview=preview.as_dict())
+
+    def _parse(self, text: Any) -> Reference:
+        return parse(str(text), self._outputs)
+
+    def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
+        """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
+        wanted = fingerprint(reference)
+        if self._open is None or self._opened_from != wanted:
+            if announce:
+                self.send(number, "loading")
+            self._close()
+            self._open = open_model(reference, self._outputs, self._reporter(number))
+            self._opened_from = wanted
+        return self._open
+
+    def _close(self) -> None:
+        """One model in memory, not two."""
+        if self._open is not None:
+            self._open = self._opened_from = None
+            give_back()
+
+    def _reporter(self, number: int) -> _Reporter:
+        return _Reporter(self, number)
+
+    def stop_if_cancelled(self, number: int) -> None:
+        """Raises Cancelled when the request is no longer wanted."""
+        if number in self._cancelled:
+            raise Cancelled()
+
+    def send(self, number: int, event: str, **values: Any) -> None:
+        """One line to the window."""
+        self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
+        self._output.flush()
+
+
+def use_free_cores(outputs: Path) -> None:
+    """Gives torch every core, or half of them while a run trains here: threads that compete wait by spinning."""
+    import torch
+
+    from llmlab.core.device import available_cores
+    from llmlab.store.registry import list_runs
+
+    cores = available_cores()
+    training = any(run.status().live for run in list_runs(outputs))
+    torch.set_num_threads(max(1, cores // 2) if training else cores)
+
+
+def _text(tokenizer: TextTokenizer, id: int) -> str:
+    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
+    try:
+        return tokenizer.token_text(id)
+    except (LookupError, ValueError, OverflowError):
+        return f"[{id}]"
+
+
+class _Reporter:
+    """Progress of one request, at most ten times a second, with the time left as far as it can be guessed."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self._host, self._number = host, number
+        self._stage: tuple[str, float] | None = None
+        self._began = self._first = self._told = 0.0
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        self._host.stop_if_cancelled(self._number)
+        now = time.monotonic()
+        if (what, total) != self._stage:
+            self._stage, self._began, self._first = (what, total), now, done
+        if now - self._told < _TELL_SECONDS:
+            return
+        self._told = now
+        spent, gone = now - self._began, done - self._first
+        eta = spent * (total - done) / gone if gone > 0 and done <= total and spent > _ETA_AFTER_SECONDS else None
+        self._host.send(self._number, "progress", what=what, done=done, total=total, eta_seconds=eta)
+
+
+def main() -> None:
+    """Serves stdin until it ends. What libraries print goes to stderr: stdout is for answers alone."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    host = Host(output)
+    threading.Thread(target=host.listen, args=(sys.stdin.buffer,), daemon=True).start()
+    host.answer_all()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""The process that trains a run: `python -m llmlab.jobs.worker <run folder>`.
+
+It takes the run's lock, reads what was asked, finds its place in the newest good checkpoint, trains, and turns
+every error into a sentence. Exit codes: llmlab.jobs.worker_process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+
+from llmlab.core.config import differences, from_mapping, with_values
+from llmlab.core.device import choose_device, choose_threads, is_out_of_memory, peak_flops
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import clear_litter, write_json
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.memory import available_bytes
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.tokenizers import Tokenizer
+from llmlab.gpt.estimate import estimate
+from llmlab.jobs.worker_process import gone, listen_to_sigterm, log, work_as
+from llmlab.store import checkpoints
+from llmlab.store.events import Failed, Started, Stopped, Warned
+from llmlab.store.recorder import Recorder
+from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
+from llmlab.training.control import Control, disk_advice
+from llmlab.training.loop import Trainer
+from llmlab.training.room import ran_out, require_room
+from llmlab.training.run import TrainingRun, Workplace
+from llmlab.training.state import LoadedState, Origin, load_state, restore
+
+# Whoever sends SIGTERM kills soon after (Docker after 10 seconds, Slurm after 30). A step that takes longer is not
+# waited for.
+SIGTERM_SECONDS = 8.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of the worker process."""
+    return work_as("llmlab.jobs.worker", "run", lambda path: train_run(RunFolder(path), handle_signals=True), argv)
+
+
+def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
+    """Trains `run` in this process until it is finished, stopped or failed; all of it is in its folder.
+
+    handle_signals: SIGTERM asks for a stop that saves, and ends this process when a step does not end in time (only
+    possible in a process's main thread).
+    Raises filelock.Timeout when another worker holds the run, and LabError with what was recorded as `failed`.
+    """
+    info = run.info()
+    try:
+        with run.held():
+            checkpoints.clean_staging(run.checkpoints)
+            for folder in (run.path, run.requests, run.inspections):
+                clear_litter(folder)
+            recorder = Recorder(run)
+            control = Control(run, recorder, watched=info.watched)
+            if handle_signals:
+                _listen_to_sigterm(run, recorder, control)
+            _train_or_fail(run, info, recorder, control)
+    except filelock.Timeout:
+        raise
+    except OSError as error:  # a folder that may not be written: nothing can be recorded there
+        raise explain(error, info.settings, run.outputs) from error
+
+
+def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> None:
+    def ask() -> None:
+        control.stop_signal.set()
+        recorder.stopping()
+
+    listen_to_sigterm(
+        ask,
+        lambda: control.stop_heard.is_set() or control.saving,
+        lambda: _give_up(run, recorder),
+        SIGTERM_SECONDS,
+    )
+
+
+def _give_up(run: RunFolder, recorder: Recorder) -> None:
+    """The last words of a worker that ends in the middle of a step."""
+    if not recorder.seize():
+        return
+    step, seconds = recorder.status.step, recorder.reached()[1]
+    saved = checkpoints.list_checkpoints(run.checkpoints)
+    newest = saved[-1] if saved else None
+    with contextlib.suppress(OSError):
+        if recorder.begun:
+            if newest is None or newest.step < step:
+                lost = "what it learned" if newest is None else f"what it learned after step {newest.step}"
+                recorder.record(
+                    Warned(step, time.time(), f"It was ended (SIGTERM) in the middle of a step: {lost} is not saved.")
+                )
+            recorder.record(Stopped(step, time.time(), seconds, newest.name if newest else None))
+        recorder.update(state="stopped", doing="")
+    recorder.close()
+
+
+def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
+    try:
+        _train(run, info, recorder, control)
+    except Exception as error:
+        if not run.path.is_dir():  # nothing can be recorded, and nothing is to be made again
+            raise gone(run) from error
+        failure = explain(error, info.settings, run.outputs)
+        _record_failure(run, info, recorder, failure)
+        log(traceback.format_exc())
+        raise failure from error
+    finally:
+        recorder.close()
+
+
+def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
+    settings = info.settings
+    device = choose_device(settings.train)
+    threads = choose_threads(settings.train, info.threads, info.watched)
+    torch.set_num_threads(threads)
+    versions = _versions()
+    # Read anew: what was predicted since this worker began stays in it.
+    run.change_info(lambda now: dataclasses.replace(now, threads=threads, device=device.kind, versions=versions))
+    recorder.update(steps=settings.train.steps, doing="Measuring the device")
+    place = Workplace(run, device, recorder, control, threads, versions, peak_flops(device))
+    try:
+        trainer = _prepared(place, settings)
+    except Cancelled:
+        control.stop_heard.set()
+        begun = _started_early(run, info, recorder, device.kind, device.precision)
+        recorder.begin_early(begun)
+        recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
+        recorder.update(state="stopped", doing="")
+        return
+    loaded, skipped = _load_newest(run, trainer)
+    if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
+        write_json(run.tokenizer_json, trainer.tokenizer.to_json())
+    changed = changes_since(loaded, trainer.origin) if loaded is not None else []
+    if loaded is not None:
+        trainer.progress = loaded.progress
+        restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
+        damaged = recorder.begin(loaded.progress.step, loaded.events_bytes)
+        if damaged:
+            skipped.append(_set_aside(run, damaged))
+    else:
+        recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
+    recorder.update(state="running", doing="")
+    origin = trainer.origin
+    recorder.record(dataclasses.replace(trainer.started(changed), settings=origin.settings, data_key=origin.data_key))
+    for sentence in skipped:
+        recorder.record(Warned(trainer.progress.step, time.time(), sentence))
+    trainer.choose_prompts()
+    trainer.train()
+
+
+def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
+    """A training with its model and data, before it looks for a checkpoint. Raises Cancelled when a stop is asked."""
+    control, recorder = place.control, place.recorder
+    if isinstance(settings, FinetuneSettings):
+        from llmlab.training.finetuning.loop import Finetuner
+
+        def tell(what: str, done: float, total: float) -> None:
+            if control.stop_wanted():
+                raise Cancelled()
+            recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
+
+        return Finetuner(place, settings, tell)
+    if isinstance(settings, TaskSettings):
+        from llmlab.training.task_run import TaskRun
+
+        return TaskRun(place, settings)
+    data = load_dataset(
+        settings.data,
+        settings.model.block_size,
+        lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
+        control.stop_wanted,
+    )
+    _require_room(place, settings, data.tokenizer.vocab_size)
+    return Trainer(place, settings, data)
+
+
+def _require_room(place: Workplace, settings: PretrainSettings, vocab_size: int) -> None:
+    """LabError when the run cannot fit into the memory of its device."""
+    device = place.device
+    if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
+        settings = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
+    require_room(settings, estimate(settings, vocab_size).memory, device.free_bytes(), place.run.outputs)
+
+
+def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
+    """For a worker that ends before it trains. device and precision: as far as they were chosen."""
+    settings = info.settings
+    step, active_seconds = recorder.reached()
+    return Started(
+        step=step,
+        time=time.time(),
+        run=run.id,
+        attempt=recorder.status.attempt + 1,
+        steps=settings.train.steps,
+        parameters=None,
+        vocab_size=None,
+        train_tokens=None,
+        val_tokens=None,
+        tokens_per_step=settings.tokens_per_step,
+        uniform_loss=None,
+        unigram_loss=None,
+        floor_loss=None,
+        device=device,
+        precision=precision,
+        threads=torch.get_num_threads(),
+        peak_flops=None,
+        tokenizer=settings.data.tokenizer if isinstance(settings, PretrainSettings) else "",
+        comparable=isinstance(settings, PretrainSettings) and settings.data.tokenizer == "gpt2",
+        active_seconds=active_seconds,
+        pid=os.getpid(),
+    )
+
+
+def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | None, list[str]]:
+    """The newest checkpoint that verifies and loads, its weights in the model; and what was passed over, and why.
+
+    Raises LabError when there are checkpoints and none is good: starting over would hide the loss.
+    """
+    skipped: list[str] = []
+    readable = {checkpoint.name: checkpoint for checkpoint in checkpoints.list_checkpoints(run.checkpoints)}
+    names = [*readable, *checkpoints.unreadable(run.checkpoints)]
+    for name in sorted(names, key=lambda name: (len(name), name), reverse=True):  # newest first
+        checkpoint = readable.get(name)
+        if checkpoint is None:
+            skipped.append(f"{name} has no manifest that can be read. It is passed over.")
+            continue
+        problem = checkpoints.verify(checkpoint)
+        if problem is None:
+            trainer.require_same_text(checkpoint)
+            try:
+                loaded = load_state(checkpoint.path)
+                trainer.load_weights(checkpoint)
+                if checkpoint.about.get("run") != run.id:  # a branch's first: its place is in the parent's events
+                    loaded.events_bytes = 0
+                return loaded, skipped
+            except LabError as error:
+                problem = str(error)
+        skipped.append(f"{problem} It is passed over.")
+    if skipped:
+        raise LabError(
+            f"No checkpoint of {run.id} can be used.", " ".join(skipped), "Delete them to train from the start again."
+        )
+    return None, []
+
+
+def _set_aside(run: RunFolder, damaged: int) -> str:
+    lines = "A line" if damaged == 1 else f"{damaged} lines"
+    return (
+        f"{lines} of {run.events.name} could not be read, and {'is' if damaged == 1 else 'are'} set aside in "
+        f"{run.damaged_events.name}. What happened then is missing from the record; training is not affected."
+    )
+
+
+def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
+    """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
+    kind = _kind_of(now.settings)
+    old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
+    sentences = []
+    for info, before, after in differences(old, new):
+        if info.key == "model.base":  # a name, which `rename` changes; whether it is the same model was looked at
+            continue
+        effect = "the run is no longer what one uninterrupted run would be" if info.exact else "training is not touched"
+        sentences.append(f"{info.key}: {before} -> {after}; {effect}.")
+    for name, before, after in (
+        ("The token file", loaded.origin.data_key, now.data_key),
+        ("The number of threads", loaded.origin.threads, now.threads),
+        ("The device", loaded.origin.device, now.device),
+        ("The precision", loaded.origin.precision, now.precision),
+        ("The torch version", loaded.origin.versions.get("torch"), now.versions.get("torch")),
+    ):
+        if before != after:
+            shown = "" if name == "The token file" else f" ({before} -> {after})"
+            sentences.append(f"{name} changed{shown}; rounding or data differ from an uninterrupted run.")
+    return sentences
+
+
+def _kind_of(settings: dict[str, Any]) -> type[RunSettings]:
+    """Whose plain values these are: each kind has a section, or a setting, that no other has."""
+    if "lora" in settings:
+        return FinetuneSettings
+    return TaskSettings if "task" in settings["data"] else PretrainSettings
+
+
+def explain(error: Exception, settings: RunSettings, outputs: Path) -> LabError:
+    """Any error of training as what happened, why, and what to do; the traceback is in worker.log."""
+    if isinstance(error, LabError):
+        return error
+    if is_out_of_memory(error):
+        return ran_out(settings, outputs, available_bytes())
+    if isinstance(error, OSError):
+        return LabError("The run's folder could not be written.", disk_advice(error))
+    return LabError(
+        f"Training ended by an error that the lab did not expect: {type(error).__name__}.",
+        str(error).strip().split("\n")[0],
+        "The whole of it is in worker.log.",
+    )
+
+
+def _record_failure(run: RunFolder, info: RunInfo, recorder: Recorder, failure: LabError) -> None:
+    """As far as the disk allows."""
+    if not recorder.begun:
+        with contextlib.suppress(OSError):  # what is said below matters more
+            recorder.begin_early(_started_early(run, info, recorder))
+    try:
+        failed = Failed(recorder.status.step, time.time(), **failure.as_dict())
+        recorder.announce(failed, state="failed", error=failure.as_dict(), doing="")
+    except OSError as error:
+        log(f"This could not be recorded: {failure} ({error})")
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

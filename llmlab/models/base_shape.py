@@ -1,0 +1,332 @@
+"""The sizes of a base, from what its files say of themselves: config.json, a header, run.json. No torch, no weights.
+
+Families whose settings say all of it are in `_FAMILIES`; of another one the header of its weight files is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmlab.core.config import from_mapping
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json
+from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
+from llmlab.models.available import CONFIG_FILE, cached_settings
+from llmlab.models.gguf_header import read_gguf_header
+from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
+from llmlab.models.weights import weight_shapes
+from llmlab.store.checkpoints import select
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer inside of a block. part: attention or feed_forward."""
+
+    part: str
+    width_in: int
+    width_out: int
+
+    @property
+    def numbers(self) -> int:
+        """Of its matrix."""
+        return self.width_in * self.width_out
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """What decides the cost of training a model.
+
+    own: the lab's own GPT. vocab_size: rows of the embedding. layers: the linear layers of all blocks. parameters: all
+    of them; a tied head counts once. heads, kv_heads: side by side, their widths summed. hidden: width of the
+    feed-forward. gated: it has three matrices. rms: its norms are RMSNorms. composed: its non-linearity is written out
+    in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them.
+    load_copies: how often its weights are in memory in fp32 while it is opened.
+    """
+
+    own: bool
+    vocab_size: int
+    width: int
+    n_layer: int
+    context: int
+    layers: tuple[Layer, ...]
+    parameters: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    gated: bool
+    rms: bool = True
+    composed: bool = False
+    dropout_heads: int = 0
+    load_copies: float = 1.0
+
+    def targeted(self, targets: str) -> tuple[Layer, ...]:
+        """The layers that get an adapter."""
+        return tuple(layer for layer in self.layers if targets in ("all", layer.part))
+
+
+def base_shape(base: str, outputs: Path) -> BaseShape:
+    """The sizes of what `base` names. LabError when they cannot be told without downloading or loading it."""
+    if not base:
+        raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
+    return _shape(parse(base, outputs), outputs)
+
+
+def _shape(named: Reference, outputs: Path) -> BaseShape:
+    match named:
+        case SavedRun(run, _, which):
+            settings = run.info().settings
+            if isinstance(settings, FinetuneSettings):
+                return base_shape(settings.model.base, outputs)
+            return _scratch(select(run.checkpoints, which).about, run.id)
+        case ModelFolder(path):
+            return _folder(path, path.name)
+        case HubModel(name):
+            folder = cached_settings(name)
+            if folder is None:
+                raise LabError(
+                    f"{name} is not on this machine yet.", "Its size is known once its settings were downloaded."
+                )
+            return _folder(folder, name)
+        case GgufFile(path):
+            return _gguf(path)
+        case AdaptedModel(base, _):
+            return _shape(base, outputs)
+        case _:
+            raise UsageError(f"{named} still trains.", "", f"Name {named.named}@latest, its newest checkpoint.")
+
+
+def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
+    try:
+        model = from_mapping(PretrainSettings, {"model": about["model"]}).model
+        vocab_size = int(about["vocab_size"])
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        raise LabError(f"The description of {name} is damaged.", f"{error}") from error
+    one = [
+        Layer(ATTENTION if attention else FEED_FORWARD, rows, columns)
+        for attention, rows, columns in block_layers(model)
+    ]
+    return BaseShape(
+        own=True,
+        vocab_size=padded_vocab_size(model, vocab_size),
+        width=model.n_embd,
+        n_layer=model.n_layer,
+        context=model.block_size,
+        layers=tuple(one) * model.n_layer,
+        parameters=parameter_count(model, vocab_size),
+        heads=model.n_embd,
+        kv_heads=(model.n_kv_head or model.n_head) * (model.n_embd // model.n_head),
+        hidden=one[-1].width_in,
+        gated=model.activation == "swiglu",
+        rms=model.norm == "rmsnorm",
+        dropout_heads=model.n_head if model.dropout else 0,
+        load_copies=2.0,  # the file's and the model's
+    )
+
+
+# Hugging Face folders -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Where a family departs from Llama. Names as in its settings.
+
+    tied: whether the head is the embedding, where the settings do not say. bias: which layers have one: a setting's
+    name, or a set of layers. norms: vectors of the stream's width in a block. head_norms: norms of queries and keys,
+    of one head or of all heads. fused: query, key and value are one matrix, as are gate and up.
+    """
+
+    tied: bool = False
+    attention_bias: str | tuple[str, ...] = ()
+    mlp_bias: str = ""
+    norms: int = 2
+    head_norms: str = ""  # "", "head" or "all"
+    fused: bool = False
+
+
+# transformers, models/<family>/configuration_<family>.py and modeling_<family>.py
+_FAMILIES = {
+    "llama": _Family(attention_bias="attention_bias", mlp_bias="mlp_bias"),
+    "mistral": _Family(),
+    "qwen2": _Family(attention_bias=("q", "k", "v")),
+    "qwen3": _Family(attention_bias="attention_bias", head_norms="head"),
+    "smollm3": _Family(tied=True, attention_bias="attention_bias", mlp_bias="mlp_bias"),
+    "granite": _Family(attention_bias="attention_bias", mlp_bias="mlp_bias"),
+    "gemma": _Family(tied=True, attention_bias="attention_bias"),
+    "gemma2": _Family(tied=True, attention_bias="attention_bias", norms=4),
+    "gemma3_text": _Family(tied=True, attention_bias="attention_bias", norms=4, head_norms="head"),
+    "olmo2": _Family(attention_bias="attention_bias", head_norms="all"),
+    "phi3": _Family(fused=True),
+}
+
+
+def _folder(folder: Path, name: str) -> BaseShape:
+    config = read_json(folder / CONFIG_FILE)
+    if config is None:
+        raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
+    try:
+        family = config.get("model_type")
+        if family == "gpt2":
+            return _gpt2(config)
+        if family in _FAMILIES:
+            return _llama_like(config, _FAMILIES[family])
+        return _from_header(config, weight_shapes(folder, name), _is_block_weight)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise LabError(f"{name} cannot be estimated.", f"Its {CONFIG_FILE} lacks {error}.") from error
+
+
+def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
+    width, hidden, n_layer = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    n_head = config["num_attention_heads"]
+    head = config.get("head_dim") or width // n_head
+    heads, kv_heads = n_head * head, (config.get("num_key_value_heads") or n_head) * head
+    if family.fused:
+        one = [Layer(ATTENTION, width, heads + 2 * kv_heads), Layer(ATTENTION, heads, width)]
+        one += [Layer(FEED_FORWARD, width, 2 * hidden), Layer(FEED_FORWARD, hidden, width)]
+    else:
+        one = [Layer(ATTENTION, width, size) for size in (heads, kv_heads, kv_heads)]
+        one += [Layer(ATTENTION, heads, width)]
+        one += [Layer(FEED_FORWARD, width, hidden)] * 2 + [Layer(FEED_FORWARD, hidden, width)]
+    biases = 0
+    bias: Any = family.attention_bias
+    if isinstance(bias, str):
+        bias = ("q", "k", "v", "o") if config.get(bias) else ()
+    biases += sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": width}[part] for part in bias)
+    if family.mlp_bias and config.get(family.mlp_bias):
+        biases += 2 * hidden + width
+    norms = family.norms * width + {"": 0, "head": 2 * head, "all": heads + kv_heads}[family.head_norms]
+    vocab_size = config["vocab_size"]
+    embeddings = vocab_size * width * (1 if config.get("tie_word_embeddings", family.tied) else 2)
+    return BaseShape(
+        own=False,
+        vocab_size=vocab_size,
+        width=width,
+        n_layer=n_layer,
+        context=config.get("max_position_embeddings", 2048),
+        layers=tuple(one) * n_layer,
+        parameters=embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + width,
+        heads=heads,
+        kv_heads=kv_heads,
+        hidden=hidden,
+        gated=True,
+    )
+
+
+def _gpt2(config: Mapping[str, Any]) -> BaseShape:
+    width, n_layer, vocab_size = config["n_embd"], config["n_layer"], config["vocab_size"]
+    hidden, positions = config.get("n_inner") or 4 * width, config["n_positions"]
+    one = [Layer(ATTENTION, width, 3 * width), Layer(ATTENTION, width, width)]
+    one += [Layer(FEED_FORWARD, width, hidden), Layer(FEED_FORWARD, hidden, width)]
+    block = sum(layer.numbers + layer.width_out for layer in one) + 4 * width
+    heads = 1 if config.get("tie_word_embeddings", True) else 2
+    return BaseShape(
+        own=False,
+        vocab_size=vocab_size,
+        width=width,
+        n_layer=n_layer,
+        context=positions,
+        layers=tuple(one) * n_layer,
+        parameters=(heads * vocab_size + positions) * width + n_layer * block + 2 * width,
+        heads=width,
+        kv_heads=width,
+        hidden=hidden,
+        gated=False,
+        rms=False,
+        composed=config.get("activation_function", "gelu_new") == "gelu_new",
+        dropout_heads=config["n_head"] if config.get("attn_pdrop", 0.1) > 0 else 0,
+    )
+
+
+# Headers ------------------------------------------------------------------------------------------------------------
+
+# The peak while transformers turns a file's weights back to fp32, measured on SmolLM2-135M in 4 bits.
+_GGUF_COPIES = 1.6
+_Part = Callable[[str], str | None]
+# Sizes by the names that other families have for them: GPT-2's kin, GPT-Neo, BLOOM and MPT.
+_OTHER_NAMES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
+}
+
+
+def _is_block_weight(name: str) -> str | None:
+    """The part that a weight of a safetensors file belongs to; None when it is no linear layer's of a block."""
+    if not re.search(r"\.\d+\..*weight$", name) or "norm" in name:
+        return None
+    return ATTENTION if "attn" in name or "attention" in name else FEED_FORWARD
+
+
+def _is_gguf_block_weight(name: str) -> str | None:
+    """The same for the names of a GGUF file (gguf, `constants.TENSOR_NAMES`)."""
+    match = re.fullmatch(r"blk\.\d+\.(attn|ffn)_(?!norm).*weight", name)
+    return None if match is None else {"attn": ATTENTION, "ffn": FEED_FORWARD}[match[1]]
+
+
+def _from_header(
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], part: _Part, *, flipped: bool = False
+) -> BaseShape:
+    """config: sizes by transformers' names. shapes: of all weights, [out, in]; flipped: [in, out]."""
+    found = {ours: config[name] for ours, names in _OTHER_NAMES.items() for name in names if name in config}
+    config = {**found, **config}
+    layers = tuple(_layers(shapes, part, flipped))
+    n_layer, width = config["num_hidden_layers"], config["hidden_size"]
+    n_head = config["num_attention_heads"]
+    head = config.get("head_dim") or width // n_head
+    forward = [layer for layer in layers if layer.part == FEED_FORWARD]
+    hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * width)
+    return BaseShape(
+        own=False,
+        vocab_size=config["vocab_size"],
+        width=width,
+        n_layer=n_layer,
+        context=config.get("max_position_embeddings", 2048),
+        layers=layers,
+        parameters=sum(_product(shape) for name, shape in shapes.items() if not name.startswith("rope_")),
+        heads=n_head * head,
+        kv_heads=(config.get("num_key_value_heads") or n_head) * head,
+        hidden=hidden,
+        gated=len(forward) >= 3 * n_layer,
+        rms=not any("norm" in name and name.endswith("bias") for name in shapes),
+    )
+
+
+def _layers(shapes: Mapping[str, tuple[int, ...]], part: _Part, flipped: bool) -> Iterator[Layer]:
+    for name, shape in shapes.items():
+        found = part(name)
+        if found is not None and len(shape) == 2:
+            yield Layer(found, *(shape if flipped else shape[::-1]))
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    numbers = 1
+    for extent in shape:
+        numbers *= extent
+    return numbers
+
+
+def _gguf(path: Path) -> BaseShape:
+    header = read_gguf_header(path, path.stem)
+    family = header.values.get("general.architecture")
+    names = {
+        "num_hidden_layers": "block_count",
+        "hidden_size": "embedding_length",
+        "num_attention_heads": "attention.head_count",
+        "num_key_value_heads": "attention.head_count_kv",
+        "head_dim": "attention.key_length",
+        "max_position_embeddings": "context_length",
+    }
+    config = {ours: header.values.get(f"{family}.{theirs}") for ours, theirs in names.items()}
+    config = {name: value for name, value in config.items() if value is not None}
+    try:
+        config["vocab_size"] = header.shapes["token_embd.weight"][1]
+        found = _from_header(config, header.shapes, _is_gguf_block_weight, flipped=True)
+        return replace(found, load_copies=_GGUF_COPIES)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise LabError(f"{path.stem} cannot be estimated.", f"Its header lacks {error}.") from error

@@ -1,0 +1,1 @@
+"""Models and adapters in the formats of other programs."""

@@ -1,0 +1,145 @@
+"""An adapter as a folder that PEFT opens on its base, with the tokenizer and the ends that it learned.
+
+One on the lab's own GPT is written for the GPT-2 that `llmlab-run export` makes of that base: the same factors under
+its names, on matrices that lie on their side. Where the base is no GPT-2 (rotary positions, say) there is no such
+folder to sit on, and the lab's own names stay.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.numpy import save_file
+
+from llmlab.core.errors import LabError
+from llmlab.core.files import write_json
+from llmlab.core.settings import ModelSettings
+from llmlab.gpt.hf import refusal
+from llmlab.models.adapter_file import (
+    ADAPTER_WEIGHTS_FILE,
+    PEFT_PREFIX,
+    Factors,
+    has_own_names,
+    other_form,
+    read_factors,
+    read_settings,
+)
+from llmlab.models.available import ADAPTER_FILE
+from llmlab.models.export.chat import set_ends, write_generation, write_tokenizer
+from llmlab.models.hub import hub_settings
+from llmlab.models.huggingface import GENERATION_FILE, read_config, translated
+from llmlab.models.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    is_task,
+    is_tuned,
+)
+from llmlab.models.scratch import described_model
+from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.tuned import base_of
+from llmlab.models.weights import weight_shapes
+from llmlab.store.checkpoints import select
+
+
+def write_adapter(adapter: Path, base: Reference, out: Path) -> None:
+    """Writes the adapter in the folder `adapter` to `out`, an empty folder. base: what it sits on.
+
+    LabError when it is damaged, its base is not here, or it changes what a GPT-2's adapter cannot.
+    """
+    own = own_settings(base)
+    names = weight_shapes(adapter, f"The adapter {adapter.name}", ADAPTER_WEIGHTS_FILE)
+    if own is not None and refusal(own) is None and has_own_names(names):
+        settings = _write_as_gpt2(adapter, own.n_layer, out)
+    else:
+        settings = read_settings(adapter)
+        shutil.copyfile(adapter / ADAPTER_WEIGHTS_FILE, out / ADAPTER_WEIGHTS_FILE)
+    write_json(out / ADAPTER_FILE, settings | {"base_model_name_or_path": str(base), "inference_mode": True})
+    tokenizer = tokenizer_of(base)
+    generation = _generation_config(base)
+    set_ends(generation, tokenizer, tuned=True)
+    write_generation(generation, out)
+    write_tokenizer(tokenizer, out, tuned=True)
+
+
+def _write_as_gpt2(adapter: Path, layers: int, out: Path) -> dict[str, Any]:
+    """The factors under a GPT-2's names; the settings that go with them."""
+    before, pairs = read_settings(adapter), list[Factors]()
+    for pair in read_factors(adapter):
+        theirs = other_form(pair)
+        if theirs is None:
+            raise LabError(
+                f"The adapter {adapter.name} cannot be written for PEFT.",
+                f"It changes {pair.module}, which is no layer of a block and shares its numbers in a GPT-2.",
+                "Use --to hf for the merged model.",
+            )
+        pairs.append(theirs)
+    weights = {f"{PEFT_PREFIX}{pair.module}.lora_{which}.weight": value for pair in pairs for which, value in _ab(pair)}
+    with safetensors.safe_open(adapter / ADAPTER_WEIGHTS_FILE, framework="np") as file:
+        about = file.metadata()
+    save_file(weights, out / ADAPTER_WEIGHTS_FILE, about or {"format": "pt"})
+    rank, alpha = pairs[0].rank, _alpha(pairs[0])
+    parts = dict.fromkeys(pair.module.split(".", 3)[3] for pair in pairs)  # transformer.h.3.attn.c_attn
+    everywhere = len(pairs) == layers * len(parts)
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": before.get("lora_dropout", 0.0),
+        "target_modules": list(parts) if everywhere else [pair.module for pair in pairs],
+        "rank_pattern": {pair.module: pair.rank for pair in pairs if pair.rank != rank},
+        "alpha_pattern": {pair.module: _alpha(pair) for pair in pairs if _alpha(pair) != alpha},
+        "fan_in_fan_out": True,
+        "bias": "none",
+    }
+
+
+def _ab(pair: Factors) -> tuple[tuple[str, Any], ...]:
+    return ("A", pair.a), ("B", pair.b)
+
+
+def _alpha(pair: Factors) -> float:
+    """What PEFT divides by the rank; whole where it is."""
+    alpha = round(pair.scale * pair.rank, 9)
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def own_settings(base: Reference) -> ModelSettings | None:
+    """The shape of the lab's own GPT at the bottom of `base`; None for other models."""
+    if isinstance(base, AdaptedModel):
+        return own_settings(base.base)
+    if not isinstance(base, SavedRun) or is_task(base.run):
+        return None
+    if is_tuned(base.run):
+        return own_settings(base_of(base.run))
+    return described_model(base.run, select(base.run.checkpoints, base.which))[0]
+
+
+def _generation_config(base: Reference) -> Any:
+    """transformers' GenerationConfig of a base, as its files have it. LabError when they cannot be read."""
+    from transformers import GenerationConfig
+
+    match base:
+        case AdaptedModel(below):
+            return _generation_config(below)
+        case SavedRun(run) if is_tuned(run):
+            return _generation_config(base_of(run))
+        case ModelFolder(folder) | GgufFile(folder):
+            pass
+        case HubModel(name):
+            folder = hub_settings(name)
+        case _:
+            return GenerationConfig()
+    file = folder.name if folder.is_file() else None
+    config = read_config(folder.parent if file else folder, folder.stem, file)
+    with translated(folder.name):
+        if not file and (folder / GENERATION_FILE).is_file():
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return GenerationConfig.from_model_config(config)

@@ -1,0 +1,99 @@
+"""An open model: what every panel and every command works on, whatever it was opened from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.core.errors import LabError
+from llmlab.gpt.model import GPT
+
+ModelKind: TypeAlias = Literal["scratch", "huggingface", "gguf", "adapter", "finetuned", "live"]
+
+
+class TextTokenizer(Protocol):
+    """What inspection needs of a tokenizer; the lab's own and wrapped ones of transformers have it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, without special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids -> text."""
+
+    def token_text(self, id: int) -> str:
+        """One token as people read it: its spaces kept, bytes that are no character as U+FFFD."""
+
+    @property
+    def beginning(self) -> int | None:
+        """The id that texts began with in training; None when they began with none."""
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model in eval mode with its tokenizer.
+
+    reference: the text that opens exactly this model again ("bar@150"). name: for people. step: of a run.
+    """
+
+    reference: str
+    name: str
+    kind: ModelKind
+    model: nn.Module
+    tokenizer: TextTokenizer
+    step: int | None = None
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers it has; tied ones count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def bytes(self) -> int:
+        """Memory of its weights."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that can come next; an embedding may have more rows than that, for padding."""
+        return self.model.vocab_size if isinstance(self.model, GPT) else self.anatomy.vocab_size
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Where its parts are, and which panels are refused. LabError when nothing of it could be trusted."""
+        return anatomy_of(self.model)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hex digest over the names, shapes and bytes of all weights, by name: equal models have equal digests."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.named_parameters()):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+            flat = weight.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def require_finite(model: nn.Module, name: str) -> None:
+    """LabError when a weight is NaN or infinite: so would be everything that is computed with it.
+
+    Packed weights of a quantized model are whole numbers, and left out, like those of a model without memory (meta).
+    """
+    for key, parameter in model.named_parameters():
+        weight = parameter.detach()
+        # A sum is finite only where each number is; only one that overflowed has to be looked at more closely.
+        if weight.is_meta or not weight.is_floating_point() or math.isfinite(weight.sum()):
+            continue
+        if not torch.isfinite(weight).all():
+            raise LabError(
+                f"{name} cannot be used.",
+                f"Its weight {key} holds numbers that are not finite, and so would be all that is computed with it.",
+                "Take another copy or an earlier checkpoint: the file is damaged, or its training diverged.",
+            )

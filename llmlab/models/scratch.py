@@ -1,0 +1,117 @@
+"""Opening a checkpoint of a run: the lab's own GPT and its tokenizer."""
+
+from __future__ import annotations
+
+from llmlab.core.config import from_mapping
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json
+from llmlab.core.memory import require_memory
+from llmlab.core.progress import Progress, quiet
+from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
+from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import parameter_count
+from llmlab.models.model import OpenModel, require_finite
+from llmlab.models.reference import SavedRun, is_task, is_tuned
+from llmlab.store.checkpoints import Checkpoint, select, verify
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.state import load_weights
+
+_FLOAT = 4  # bytes of a weight
+
+
+def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+    """A checkpoint of any run: of one that fine-tunes, its base with what it learned. LabError as `open_checkpoint`.
+
+    with_bytes: memory that is needed besides, for an adapter.
+    """
+    run = reference.run
+    checkpoint = select(run.checkpoints, reference.which)
+    if is_tuned(run):
+        from llmlab.models.adapter import open_tuned
+
+        return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+    if is_task(run):
+        from llmlab.training.task_run import TaskTokenizer, open_task
+
+        model, task = open_task(run, checkpoint)
+        return OpenModel(
+            reference=f"{reference.named or run.id}@{checkpoint.step}",
+            name=f"{run.id}, step {checkpoint.step:,}",
+            kind="scratch",
+            model=model,
+            tokenizer=TaskTokenizer(task),
+            step=checkpoint.step,
+        )
+    return open_checkpoint(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+
+
+def open_checkpoint(
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    named: str | None = None,
+    progress: Progress = quiet,
+    *,
+    with_bytes: int = 0,
+) -> OpenModel:
+    """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given.
+
+    LabError when it or its run is damaged, or when it does not fit into memory.
+    """
+    model = load_checkpoint(run, checkpoint, progress, with_bytes=with_bytes)
+    return OpenModel(
+        reference=f"{named or run.id}@{checkpoint.step}",
+        name=f"{run.id}, step {checkpoint.step:,}",
+        kind="scratch",
+        model=model,
+        tokenizer=read_tokenizer(run),
+        step=checkpoint.step,
+    )
+
+
+def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
+    """The model alone, in eval mode. LabError like `open_checkpoint`."""
+    progress(f"Checking {run.id}@{checkpoint.step}", 0, 3)
+    if problem := verify(checkpoint):
+        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    tokenizer = read_tokenizer(run)
+    settings, vocab_size = described_model(run, checkpoint)
+    size = parameter_count(settings, vocab_size) * _FLOAT
+    if tokenizer.key() != checkpoint.about.get("tokenizer"):
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.",
+            f"{run.tokenizer_json.name} is not the tokenizer that it was trained with.",
+        )
+    require_memory(
+        2 * size + with_bytes, f"{run.id}@{checkpoint.step}"
+    )  # the file's weights and the model's, for a moment
+    progress("Loading the weights", 1, 3)
+    model = GPT(settings, vocab_size)
+    load_weights(checkpoint.path, model)
+    require_finite(model, f"{run.id}@{checkpoint.step}")
+    progress("Loading the weights", 3, 3)
+    return model.eval()
+
+
+def described_model(run: RunFolder, checkpoint: Checkpoint) -> tuple[ModelSettings, int]:
+    """The settings and the vocabulary's size of a checkpoint's model, as its manifest says. LabError when damaged."""
+    try:
+        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]}).model
+        vocab_size = int(checkpoint.about["vocab_size"])
+        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
+        size = parameter_count(settings, vocab_size) * _FLOAT
+        if vocab_size < 1 or size > checkpoint.bytes:
+            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings}")
+        return settings, vocab_size
+    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
+        ) from error
+
+
+def read_tokenizer(run: RunFolder) -> Tokenizer:
+    """A run's own tokenizer. LabError when it is missing or damaged."""
+    values = read_json(run.tokenizer_json)
+    if values is None:
+        raise LabError(f"The tokenizer of {run.id} is missing or damaged.", f"It should be {run.tokenizer_json}.")
+    return tokenizer_from_json(values)

@@ -1,0 +1,267 @@
+"""The events of a run: what happened, one JSON object a line in events.jsonl.
+
+Every event has `event`, `time` (Unix seconds, float, taken when it happened) and `step`. `event` comes first,
+so that a reader can tell the kinds apart without parsing whole lines. The fields of each kind are below; they
+are the contract between whatever trains and whatever watches, and change only with a migration.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from llmlab.core.records import field_types, fits
+
+
+@dataclass
+class Event:
+    """What all events share. `step`: optimizer steps done when it happened."""
+
+    step: int
+    time: float
+
+    @property
+    def name(self) -> str:
+        """The word in the `event` field: StepEvent -> step, CheckpointSaved -> checkpoint_saved."""
+        return EVENT_NAMES[type(self)]
+
+
+@dataclass
+class Started(Event):
+    """A worker begins. `step` is 0, or the checkpoint's step when it resumes: later steps are void.
+
+    uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
+    training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
+    All losses are in nats a token.
+
+    settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
+
+    A worker that ends before it trains (its text could not be read, say) begins all the same: what it had not found
+    out is null then, or empty, `reached_training` is false, `step` is the newest there is, and nothing is void.
+    """
+
+    run: str
+    attempt: int  # 1 for the first worker on this run
+    steps: int  # planned steps in all
+    parameters: int | None
+    vocab_size: int | None
+    train_tokens: int | None
+    val_tokens: int | None
+    tokens_per_step: int
+    uniform_loss: float | None
+    unigram_loss: float | None
+    floor_loss: float | None
+    device: str
+    precision: str
+    threads: int
+    peak_flops: float | None  # measured rate of matrix products, FLOP/s; what `mfu` is a share of
+    tokenizer: str
+    comparable: bool  # losses can be compared with other runs of the same vocabulary
+    active_seconds: float  # training time of earlier workers
+    pid: int
+    changed: list[str] = field(default_factory=list)  # settings changed on resume, as sentences
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # section -> name -> value, as in run.json
+    data_key: str = ""  # changes with the tokens that are read
+
+    @property
+    def reached_training(self) -> bool:
+        """Whether the worker read its text and made its model."""
+        return self.parameters is not None
+
+
+@dataclass
+class StepEvent(Event):
+    """One optimizer step. loss: mean over its tokens, nats. grad_norm: before clipping."""
+
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int  # training tokens seen in all
+    tokens_per_second: float  # over the last steps, pauses and evaluations left out
+    active_seconds: float  # time spent training, over all workers of this run
+    eta_seconds: float
+    memory_bytes: int  # resident memory of the worker, or allocated memory of the GPU
+    mfu: float  # share of `peak_flops`
+
+
+@dataclass
+class Evaluated(Event):
+    """Losses on fixed windows of both splits, nats a token."""
+
+    train_loss: float
+    val_loss: float
+    best: bool  # the lowest val_loss so far
+    seconds: float
+
+
+@dataclass
+class Sampled(Event):
+    """The model's writing. Each sample: {"prompt": str, "text": str (the continuation)}."""
+
+    samples: list[dict[str, str]]
+
+
+@dataclass
+class Scored(Event):
+    """Held-out items that the model answered, checked by a program; fine-tuning, before the first step and at the end.
+
+    items: {"prompt": str, "expected": str, "answer": str, "right": bool} each.
+    """
+
+    correct: int
+    total: int
+    items: list[dict[str, str | bool]]
+    seconds: float
+
+
+@dataclass
+class CheckpointSaved(Event):
+    """A checkpoint folder is complete. labels: of periodic, best, final, requested, stopped."""
+
+    checkpoint: str  # folder name under checkpoints/
+    labels: list[str]
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class Paused(Event):
+    """The worker waits, its state in memory. reason: `requested`, or why it paused by itself."""
+
+    reason: str
+
+
+@dataclass
+class Resumed(Event):
+    """The worker goes on after a pause (a restart from a checkpoint is `started`)."""
+
+    paused_seconds: float
+
+
+@dataclass
+class Warned(Event):
+    """Something that the learner should know and that does not stop the run."""
+
+    message: str
+
+
+@dataclass
+class Inspected(Event):
+    """An inspection was answered; path: its result, relative to the run folder."""
+
+    path: str
+
+
+@dataclass
+class Finished(Event):
+    """All planned steps are done, or early stopping ended them; the final checkpoint is saved."""
+
+    reason: str  # `steps` or `early_stop`
+    train_loss: float | None
+    val_loss: float | None
+    best_val_loss: float | None
+    best_step: int | None
+    active_seconds: float
+    checkpoint: str
+
+
+@dataclass
+class Stopped(Event):
+    """Ended on request before the planned steps; a checkpoint is saved."""
+
+    active_seconds: float
+    checkpoint: str | None
+
+
+@dataclass
+class Failed(Event):
+    """Ended by an error. what happened, why, what to do next; saved checkpoints are intact."""
+
+    what: str
+    why: str
+    do: str
+
+
+EVENT_NAMES: dict[type[Event], str] = {
+    Started: "started",
+    StepEvent: "step",
+    Evaluated: "evaluated",
+    Sampled: "sampled",
+    Scored: "scored",
+    CheckpointSaved: "checkpoint_saved",
+    Paused: "paused",
+    Resumed: "resumed",
+    Warned: "warned",
+    Inspected: "inspected",
+    Finished: "finished",
+    Stopped: "stopped",
+    Failed: "failed",
+}
+EVENT_TYPES: dict[str, type[Event]] = {name: kind for kind, name in EVENT_NAMES.items()}
+FINAL_EVENTS = ("finished", "stopped", "failed")
+# What numbers in a file may be at most: 64 bits, and a time that every system can show (the year 5138).
+_LARGEST = 2**63 - 1
+_LATEST = 1e11
+
+
+def to_line(event: Event) -> str:
+    """One line of events.jsonl, without the line break; NaN and infinity become null."""
+    values: dict[str, Any] = {"event": event.name, "time": event.time, "step": event.step}
+    values |= {name: _finite(value) for name, value in vars(event).items() if name not in values}
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_line(line: str | bytes) -> Event | None:
+    """The event on a line; None when it is damaged, of a kind not known here, or a field is not of its type.
+
+    A null number of a `step` or `evaluated` (it was not finite) reads as NaN.
+    """
+    try:
+        values = json.loads(line)
+        kind = values.pop("event")
+        readers = _readers(kind)
+        event = EVENT_TYPES[kind](**{name: readers[name](value) for name, value in values.items() if name in readers})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return event if event.step >= 0 and 0 <= event.time <= _LATEST else None
+
+
+@functools.cache
+def _readers(event: str) -> dict[str, Callable[[Any], Any]]:
+    """What checks each field's value, and raises ValueError; the frequent types without a look at their annotation."""
+    frequent = {int: _whole, float: _number}
+    hints = field_types(cast(type, EVENT_TYPES[event]))
+    return {name: frequent.get(hint) or _reader(hint) for name, hint in hints.items()}
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError
+    return value
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if type(value) is float:
+        return value
+    if type(value) is not int:
+        raise ValueError
+    return value if abs(value) <= _LARGEST else float(value)
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not fits(value, hint) or (type(value) is int and abs(value) > _LARGEST):
+            raise ValueError
+        return value
+
+    return read

@@ -1,0 +1,247 @@
+"""One run's folder: the interface between whatever trains and whatever watches.
+
+run.json        what was asked: settings, seed, parent, versions, device, threads
+status.json     where it stands: state, step, process, heartbeat, last error; replaced atomically
+events.jsonl    what happened, append-only
+events.damaged.jsonl  lines of it that could not be read when a worker went on, append-only
+worker.log      stdout and stderr of the worker
+requests/       one JSON file a request
+inspections/    answers to `inspect` requests, until whoever asked fetches them
+checkpoints/    step-00000500/ and so on
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmlab.core.config import from_mapping, to_mapping
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.records import from_plain, require_time
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder, process_stopped
+
+RUN_FORMAT = 1
+# The folder under outputs/ that a run is in, and what it does.
+PRETRAINING = "pretraining"
+FINETUNING = "finetuning"
+PAPERS = "papers"  # runs on tasks with a known posterior; checks of papers lie beside them
+RunSettings: TypeAlias = PretrainSettings | FinetuneSettings | TaskSettings
+SETTINGS: dict[str, type[RunSettings]] = {
+    PRETRAINING: PretrainSettings,
+    FINETUNING: FinetuneSettings,
+    PAPERS: TaskSettings,
+}
+_LOCK_SECONDS = 30.0  # whoever changes run.json writes one small file
+LIVE_STATES = ("queued", "running", "paused", "stopping")
+# What a silent worker may be, and what to do about it.
+SILENT = (
+    "Its process is stopped, or it hangs. A stopped one goes on with `kill -CONT` and its process id; Stop, or "
+    "`kill`, ends it, and a resume goes on from the newest checkpoint."
+)
+ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands, as status.json says it.
+
+    state: queued running paused stopping stopped finished failed. `RunFolder.status()` adds `interrupted`.
+    pid_start: the process's start time (Unix seconds), since process ids are used again.
+    events_start: bytes of events.jsonl when this worker began, after it cut what came after its checkpoint.
+    heartbeat: when its worker last got on with something. patience: seconds after it in which to hear nothing means
+    nothing; 0: unknown. silent_since: `RunFolder.status()` adds it for a worker that is stopped, or quiet for longer
+    than that; None on disk.
+    """
+
+    state: str = "queued"
+    step: int = 0
+    steps: int = 0
+    pid: int | None = None
+    pid_start: float | None = None
+    heartbeat: float = 0.0
+    patience: float = 0.0
+    silent_since: float | None = None
+    attempt: int = 0
+    events_start: int = 0
+    loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    doing: str = ""  # what keeps it before the first step: "Reading shakespeare (40 %)"
+    error: dict[str, str] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a process trains, waits or is about to."""
+        return self.state in LIVE_STATES
+
+    @property
+    def words(self) -> str:
+        """The state as people read it, with since when its worker is silent."""
+        if self.silent_since is None:
+            return self.state
+        today = time.time() - self.silent_since < 12 * 3600
+        since = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", time.localtime(self.silent_since))
+        return f"{self.state}, silent since {since}"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What was asked of a run, as run.json says it; written once, before the worker starts.
+
+    parent: {"run": id, "checkpoint": folder name, "step": int} for a branch.
+    """
+
+    id: str
+    track: str
+    created: float
+    settings: RunSettings
+    preset: str = ""
+    parent: dict[str, Any] | None = None
+    queued: str = ""  # id of the queue's item that it was made from
+    watched: bool = False  # started by the window: leave it one core
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    code_version: str = ""
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries, filled in by the worker
+    device: str = ""
+    threads: int = 0
+    format: int = RUN_FORMAT
+
+    @property
+    def pretraining(self) -> PretrainSettings:
+        """The settings of a run from scratch on text. LabError when it is of another kind."""
+        if isinstance(self.settings, PretrainSettings):
+            return self.settings
+        if isinstance(self.settings, FinetuneSettings):
+            raise LabError(f"{self.id} is a fine-tuning run.", f"It changes {self.settings.model.base}.")
+        raise LabError(f"{self.id} is a run on a task of a paper.", "It reads no text.")
+
+    @property
+    def finetuning(self) -> FinetuneSettings:
+        """The settings of a fine-tuning run. LabError when it trains from scratch."""
+        if isinstance(self.settings, FinetuneSettings):
+            return self.settings
+        raise LabError(f"{self.id} is not a fine-tuning run.", "It trains from scratch: it has no base.")
+
+    @property
+    def task(self) -> TaskSettings:
+        """The settings of a run on a task. LabError when it is of another kind."""
+        if isinstance(self.settings, TaskSettings):
+            return self.settings
+        raise LabError(f"{self.id} is not a run on a task of a paper.", f"It learns from {self.reads}.")
+
+    @property
+    def reads(self) -> str:
+        """What it learns from: a corpus, examples, or a task."""
+        return learns_from(self.settings)
+
+
+def learns_from(settings: RunSettings) -> str:
+    """A corpus, examples, or a task, as the settings name it."""
+    if isinstance(settings, TaskSettings):
+        return settings.data.task
+    return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
+
+
+def track_of(settings: RunSettings) -> str:
+    """The track of runs with such settings."""
+    return next(track for track, kind in SETTINGS.items() if isinstance(settings, kind))
+
+
+@dataclass(frozen=True)
+class RunFolder(WorkerFolder):
+    """A run by its folder. Cheap to make; reads nothing until asked."""
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it fine-tunes, as its place says."""
+        return self.path.parent.name == FINETUNING
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def damaged_events(self) -> Path:
+        return self.path / "events.damaged.jsonl"
+
+    @property
+    def tokenizer_json(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def inspections(self) -> Path:
+        return self.path / "inspections"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def info(self) -> RunInfo:
+        """run.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
+        values = read_json(self.run_json)
+        if values is None:
+            raise LabError(
+                f"{self.path} is not a run that can be read.",
+                "Its run.json is missing or damaged." if self.path.is_dir() else "There is no such folder.",
+                "`llmlab-run runs` lists the runs that are here.",
+            )
+        version = values.get("format")
+        if isinstance(version, int) and version > RUN_FORMAT:
+            raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
+        try:
+            settings = from_mapping(SETTINGS.get(values.get("track", ""), PretrainSettings), values["settings"])
+            info = from_plain(RunInfo, values | {"id": self.id, "settings": settings})
+            require_time("created", info.created)
+            return info
+        except (UsageError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise LabError(f"The run.json of {self.id} is damaged.", f"{error}") from error
+
+    def write_info(self, info: RunInfo) -> None:
+        """Replaces run.json."""
+        values = {f.name: getattr(info, f.name) for f in dataclasses.fields(RunInfo)}
+        write_json(self.run_json, values | {"settings": to_mapping(info.settings)})
+
+    def change_info(self, change: Callable[[RunInfo], RunInfo]) -> None:
+        """Replaces run.json by what `change` makes of it, while nobody else does. Raises LabError and OSError."""
+        import filelock  # seldom needed, and 25 ms of every start
+
+        try:
+            with filelock.FileLock(self.path / "run.lock", timeout=_LOCK_SECONDS):
+                self.write_info(change(self.info()))
+        except filelock.Timeout as error:
+            why = "Another program is changing it and does not end."
+            raise LabError(f"The run.json of {self.id} cannot be changed now.", why, "Try again.") from error
+
+    def recorded_status(self) -> RunStatus:
+        """status.json as it stands, whether or not its process still lives; the default when it is damaged."""
+        return self._read_status(RunStatus)
+
+    def status(self) -> RunStatus:
+        """Where the run stands; `interrupted` when its process is gone although it says that it lives."""
+        status = dataclasses.replace(self.recorded_status(), silent_since=None)
+        if not status.live:
+            return status
+        if not self.has_worker(status):
+            # A queued run has no process yet.
+            if status.state == "queued" and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
+                return status
+            return dataclasses.replace(status, state="interrupted")
+        # A pause is quiet for as long as it likes.
+        quiet = status.state != "paused" and 0 < status.patience < time.time() - status.heartbeat
+        if quiet or process_stopped(status.pid):
+            return dataclasses.replace(status, silent_since=status.heartbeat)
+        return status

@@ -1,0 +1,1 @@
+"""Experiments and papers: groups of runs and models that answer a question."""

@@ -1,0 +1,344 @@
+"""What each kind of experiment makes of its runs: its charts and its numbers, from finished runs only. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.studies.experiments.fits import Parabola, PowerLaw, basin_range, fit_basin, fit_power_law
+from llmlab.studies.experiments.forecast import law_of_others
+from llmlab.studies.experiments.forgetting import forgetting
+from llmlab.studies.experiments.measure import read_measurement
+from llmlab.studies.experiments.outcomes import ArmResult, Chart, Curve, Finding, Fit, Mark, Point, read_forecast
+from llmlab.studies.experiments.records import Axis
+from llmlab.studies.experiments.results import Gathered, mean_points
+
+Analysis = tuple[list[Chart], list[Finding], list[str]]
+
+_DRAWN = 80  # places at which a fitted curve is drawn
+_PARAMETERS = Axis("parameters", log=True)
+_SECONDS = Axis("time spent training", "seconds", log=True)
+
+
+def analyse(gathered: Gathered) -> Analysis:
+    """Charts (the chief one first), findings, and remarks on what could not be said."""
+    kinds: dict[str, Callable[[Gathered], Analysis]] = {
+        "learning-rate": _learning_rate,
+        "lora-rank": _lora_rank,
+        "forgetting": forgetting,
+        "batch-size": _batch_size,
+        "data-size": _data_size,
+        "scaling": _scaling,
+        "width": _size,
+        "depth": _size,
+    }
+    return kinds[gathered.kind.name](gathered)
+
+
+def _learning_rate(gathered: Gathered) -> Analysis:
+    curves, fits, marks, findings, notes = [], [], [], [], []
+    lowest_rates: dict[str, float] = {}
+    bottoms: dict[str, float] = {}
+    for group in gathered.groups:
+        arms = gathered.finished(group)
+        points = mean_points(arms, gathered.loss)
+        if points:
+            curves.append(Curve(group or "validation loss", points))
+        cut = sorted({arm.x for arm in gathered.arms if arm.group == group and arm.state == "diverged"})
+        marks += [Mark(rate, f"{group} diverged".strip()) for rate in cut]
+        if not points:
+            continue
+        lowest = min(points, key=lambda point: point.y)
+        lowest_rates[group] = lowest.x
+        after = f" ({group})" if group else ""
+        suffix = f"_{group}" if group and group != gathered.groups[0] else ""
+        findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
+        steady = [point for point in points if point.x not in cut]  # the wall is no part of the basin
+        basin, spread = _basin(gathered, arms, steady)
+        if basin is None:
+            notes.append(
+                f"The basin{after} has no bottom inside the grid: the lowest loss is at {lowest.x:g}, "
+                "at an end of what finished without diverging. A finer or wider grid there would tell."
+                if steady and lowest.x in (steady[0].x, steady[-1].x)
+                else f"Too few runs finished{after} to fit the basin."
+            )
+            continue
+        bottoms[group] = basin.x0
+        low, high = spread or (None, None)
+        shape = f"parabola through {len(basin.used)} points"
+        if len(basin.used) == 3:
+            shape += ", which it meets whatever the shape: a finer grid would tell"
+        findings.append(
+            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", basin.x0, low, high, "", shape)
+        )
+        # Where the parabola has risen by a hundredth of a nat: how exactly the rate must be met.
+        width = float(np.exp(np.sqrt(0.01 / basin.curvature)))
+        findings.append(
+            Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text=shape)
+        )
+        used = np.array([steady[i].x for i in basin.used])
+        x = np.geomspace(used[0], used[-1], _DRAWN)
+        fits.append(
+            Fit(
+                f"parabola{after}",
+                "y0 + k (ln x - ln x0)^2",
+                {"x0": basin.x0, "y0": basin.y0, "k": basin.curvature},
+                x.tolist(),
+                basin(x).tolist(),
+            )
+        )
+    if {"lora", "full"} <= set(lowest_rates):
+        # Like is compared with like: a bottom between the grid's rates with another, or a rate of the grid with one.
+        both_fitted = {"lora", "full"} <= set(bottoms)
+        best = bottoms if both_fitted else lowest_rates
+        fitted, of_the_grid = "bottoms of the fitted basins", "rates of the grid, since not both basins have a bottom"
+        text = fitted if both_fitted else of_the_grid
+        findings.append(
+            Finding("lora_to_full", "best LoRA rate over best full rate", best["lora"] / best["full"], text=text)
+        )
+    return [_chart(gathered, "loss-by-rate", "Validation loss by learning rate", curves, fits, marks)], findings, notes
+
+
+def _basin(
+    gathered: Gathered, arms: list[ArmResult], points: list[Point]
+) -> tuple[Parabola | None, tuple[float, float] | None]:
+    x = np.array([point.x for point in points])
+    basin = fit_basin(x, np.array([point.y for point in points]))
+    runs = [np.array([gathered.loss(arm) for arm in arms if arm.x == at], dtype=float) for at in x]
+    return basin, basin_range(x, runs) if basin is not None else None
+
+
+def _lora_rank(gathered: Gathered) -> Analysis:
+    curves = _curves(gathered, lambda arm: arm.x)
+    charts = [
+        _chart(gathered, "loss-by-rank", "Validation loss by rank", curves),
+        replace(
+            _chart(gathered, "loss-by-parameters", "Validation loss by trained parameters", []),
+            x_axis=Axis("trained parameters", log=True),
+            curves=_curves(gathered, lambda arm: _trained(gathered, arm)),
+        ),
+    ]
+    findings = []
+    for group in gathered.groups:
+        points = mean_points(gathered.finished(group), gathered.loss)
+        if points:
+            lowest = min(points, key=lambda point: point.y)
+            suffix = "" if group == gathered.groups[-1] else f"_{group}"
+            findings.append(Finding(f"best_rank{suffix}", f"rank with the lowest loss ({group})", lowest.x))
+    spread = _spread_over_time(gathered)
+    if spread is not None:
+        (first, early), (last, late) = spread
+        findings.append(
+            Finding("early_spread", f"largest difference between ranks at step {first}", early, unit="nats a token")
+        )
+        findings.append(
+            Finding("late_spread", f"largest difference between ranks at step {last}", late, unit="nats a token")
+        )
+    measured = {arm.name: read_measurement(gathered.folder, arm.name) for arm in gathered.finished()}
+    notes = sorted({one.note for one in measured.values() if one is not None and one.note})
+
+    def used(arm: ArmResult) -> float | None:
+        one = measured[arm.name]
+        return one.effective_rank if one is not None else None
+
+    ranks = replace(
+        _chart(gathered, "effective-rank", "Effective rank that the adapters use, mean over matrices", []),
+        y_axis=Axis("effective rank", log=True),
+        curves=[Curve(group, mean_points(gathered.finished(group), used)) for group in gathered.groups],
+    )
+    if used_points := mean_points(gathered.finished(gathered.groups[-1]), used):
+        largest = used_points[-1]
+        label = f"effective rank used at rank {largest.x:g} ({gathered.groups[-1]})"
+        findings.append(Finding("effective_rank", label, largest.y, largest.low, largest.high))
+    return [*charts, ranks], findings, notes
+
+
+def _trained(gathered: Gathered, arm: ArmResult) -> float | None:
+    """Trained parameters, as the run's checkpoints say."""
+    record = gathered.record
+    saved = list_checkpoints(gathered.folder.run_of(record.arm(arm.name), record.track).checkpoints)
+    count = saved[-1].about.get("parameters") if saved else None
+    return float(count) if isinstance(count, int) else None
+
+
+def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int, float]] | None:
+    """How far the ranks of the last group lie apart, each the mean over its seeds, at the first evaluation after the
+    start, and at the last."""
+    arms = gathered.finished(gathered.groups[-1])
+    by_step: dict[int, dict[float, list[float]]] = {}
+    for arm in arms:
+        for row in gathered.histories[arm.name].evaluations:
+            by_step.setdefault(row.step, {}).setdefault(arm.x, []).append(row.val_loss)
+    whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(arms)]
+    if len({arm.x for arm in arms}) < 2 or len(whole) < 2:
+        return None
+    (first, early), (last, late) = (
+        (step, float(np.ptp([np.mean(losses) for losses in by_step[step].values()]))) for step in (whole[0], whole[-1])
+    )
+    return (first, early), (last, late)
+
+
+def _size(gathered: Gathered) -> Analysis:
+    name = gathered.kind.name
+    charts = [
+        _chart(gathered, f"loss-by-{name}", f"Validation loss by {name}", _curves(gathered, lambda arm: arm.x)),
+        replace(
+            _chart(gathered, "loss-by-parameters", "Validation loss by parameters", []),
+            x_axis=_PARAMETERS,
+            curves=_curves(gathered, lambda arm: float(arm.parameters) if arm.parameters else None),
+        ),
+        _by_time(gathered),
+    ]
+    points = mean_points(gathered.finished(), gathered.loss)
+    findings = []
+    for before, after in pairwise(points):
+        findings.append(
+            Finding(
+                f"gain_{after.x:g}",
+                f"gained from {before.x:g} to {after.x:g}",
+                before.y - after.y,
+                unit="nats a token",
+            )
+        )
+    return charts, findings, []
+
+
+def _batch_size(gathered: Gathered) -> Analysis:
+    charts = [
+        _chart(gathered, "loss-by-batch", "Validation loss by batch size", _curves(gathered, lambda arm: arm.x)),
+        _by_time(gathered),
+    ]
+    points = mean_points(gathered.finished(), gathered.loss)
+    if not points:
+        return charts, [], []
+    lowest = min(points, key=lambda point: point.y)
+    # The largest batch that costs less than 0.02 nats against the best: about what a seed changes in a small model.
+    largest = max(point.x for point in points if point.y <= lowest.y + 0.02)
+    finding = Finding("largest_batch", "largest batch within 0.02 nats of the best", largest, unit="windows")
+    return charts, [finding], []
+
+
+def _data_size(gathered: Gathered) -> Analysis:
+    def read(arm: ArmResult) -> float | None:
+        started = gathered.histories[arm.name].started
+        return float(started.train_tokens) if started and started.train_tokens else None
+
+    finished = gathered.finished()
+    best = mean_points(finished, gathered.loss, read)
+    last = mean_points(finished, lambda arm: arm.val_loss, read)
+    train = mean_points(finished, lambda arm: arm.train_loss, read)
+    curves = [Curve("lowest validation loss", best)]
+    curves += [
+        Curve("validation loss at the end", last, faint=True),
+        Curve("training loss at the end", train, faint=True),
+    ]
+    pairs = [(at, loss) for arm in finished if (at := read(arm)) and (loss := gathered.loss(arm))]
+    law = fit_power_law(*np.array(pairs, dtype=float).reshape(-1, 2).T)
+    fits, findings, notes = _law(law, [point.x for point in best], "tokens")
+    sized = [(size, arm) for arm in finished if (size := read(arm))]
+    if sized:  # by what was read: 0 on the x axis is all of the text
+        size, smallest = min(sized, key=lambda pair: pair[0])
+        history = gathered.histories[smallest.name]
+        if history.steps.shape[1]:
+            findings.append(
+                Finding(
+                    "repetitions", "how often the smallest text was read", float(history.column("tokens")[-1] / size)
+                )
+            )
+    if best and last:
+        findings.append(
+            Finding(
+                "overfitting",
+                "loss at the end above the lowest, smallest text",
+                last[0].y - best[0].y,
+                unit="nats a token",
+            )
+        )
+    chart = _chart(gathered, "loss-by-data", "Loss by training text", [curve for curve in curves if curve.points], fits)
+    return [chart], findings, notes
+
+
+def _scaling(gathered: Gathered) -> Analysis:
+    record = gathered.record
+    fitted = [arm for arm in gathered.finished() if not record.arm(arm.name).forecast]
+    target = [arm for arm in gathered.finished() if record.arm(arm.name).forecast]
+    curves = [Curve("measured, fitted", mean_points(fitted, gathered.loss), line=False)]
+    curves.append(Curve("measured afterwards", mean_points(target, gathered.loss), line=False))
+    forecast = read_forecast(gathered.folder)
+    if forecast is not None:
+        predicted = Point(forecast.x, forecast.value, forecast.low, forecast.high)
+        curves.append(Curve("predicted before (90 %)", [predicted], line=False))
+    law = law_of_others(gathered)
+    reach = [point.x for curve in curves for point in curve.points]
+    fits, findings, notes = _law(law, reach, "parameters")
+    measured = mean_points(target, gathered.loss)
+    if measured:
+        point = measured[0]
+        findings.insert(
+            0, Finding("next_loss", "loss of the largest model", point.y, point.low, point.high, "nats a token")
+        )
+    if forecast is not None:
+        findings.append(
+            Finding("forecast", "its predicted loss", forecast.value, forecast.low, forecast.high, "nats a token")
+        )
+        if measured:
+            error = measured[0].y - forecast.value
+            findings.append(Finding("forecast_error", "measured minus predicted", error, unit="nats a token"))
+    elif measured:
+        notes.append("No prediction had been written when the largest model was trained.")
+    chart = _chart(gathered, "scaling-law", "Validation loss by size", [one for one in curves if one.points], fits)
+    return [chart], findings, notes
+
+
+def _law(law: PowerLaw | None, places: list[float], of: str) -> tuple[list[Fit], list[Finding], list[str]]:
+    """A power law as a fit to draw, its exponent, and what to say where there is none."""
+    if law is None or not places:
+        return [], [], [f"No power law fits: it takes three sizes or more, and a loss that falls with {of}."]
+    x = np.geomspace(min(places), max(places), _DRAWN)
+    band = law.band(x)
+    low, high = (band[0].tolist(), band[1].tolist()) if band is not None else ([], [])
+    fit = Fit("power law", "a x^-b + c", {"a": law.a, "b": law.b, "c": law.c}, x.tolist(), law(x).tolist(), low, high)
+    spread = law.exponent_range() or (None, None)
+    findings = [
+        Finding("exponent", "exponent b of the power law", law.b, *spread),
+        Finding("constant", "what no size can go below by this fit", law.c, unit="nats a token"),
+    ]
+    if law.noise is not None:
+        findings.append(Finding("noise", "scatter of a run about the fit", law.noise, unit="nats a token"))
+    return [fit], findings, []
+
+
+def _curves(gathered: Gathered, x: Callable[[ArmResult], float | None]) -> list[Curve]:
+    """Each group's loss by `x`."""
+    curves = [
+        Curve(group or "validation loss", mean_points(gathered.finished(group), gathered.loss, x))
+        for group in gathered.groups
+    ]
+    return [curve for curve in curves if curve.points]
+
+
+def _by_time(gathered: Gathered) -> Chart:
+    """Loss against the time that training took: what a machine pays for it."""
+    points = []
+    for point in mean_points(gathered.finished(), gathered.loss):
+        arms = [arm for arm in gathered.finished() if arm.x == point.x]
+        seconds = float(np.mean([arm.seconds for arm in arms]))
+        points.append(replace(point, x=seconds, label=f"{point.x:g}"))
+    chart = _chart(gathered, "loss-by-time", "Validation loss by training time", [])
+    return replace(chart, x_axis=_SECONDS, curves=[Curve("validation loss", points)] if points else [])
+
+
+def _chart(
+    gathered: Gathered,
+    name: str,
+    title: str,
+    curves: list[Curve],
+    fits: list[Fit] | None = None,
+    marks: list[Mark] | None = None,
+) -> Chart:
+    kind = gathered.kind
+    return Chart(name, title, kind.x_axis, kind.y_axis, curves, fits or [], marks or [])

@@ -1,0 +1,113 @@
+"""Making experiments and starting their workers: the same way for the window and the command line. No torch."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import new_folder
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.launcher import claim_name, require_free
+from llmlab.jobs.worker_process import launch
+from llmlab.notebook.locked import lock
+from llmlab.notebook.seals import seal_new
+from llmlab.store import requests
+from llmlab.studies.experiments.plan import settings_of
+from llmlab.studies.experiments.records import (
+    EXPERIMENTS,
+    ArmStatus,
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
+)
+
+
+def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFolder:
+    """A new experiment's folder with experiment.json, state `planned`. No worker yet. Predictions are locked.
+
+    Raises UsageError when the name is taken, or a run has one of the names that its arms need; LabError when its
+    text is not here or the folder cannot be made.
+    """
+    folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
+    make_folder(folder, record)
+    return folder
+
+
+def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
+    """`create_experiment` at a given place."""
+    if folder.path.exists():
+        raise UsageError(
+            f"{record.id!r} is already there.",
+            f"It is in {folder.path}.",
+            f"Choose another --name, or go on with it: {folder.resume_command}",
+        )
+    runs = [folder.run_of(arm, record.track) for arm in record.arms]
+    for run in runs:
+        require_free(run)
+    _require_text(record)
+    for run in runs:  # only now, when nothing is refused any more
+        claim_name(run)
+    record = replace(record, predictions=lock(folder.subject, record.predictions))
+    try:
+        with new_folder(folder.path) as path:
+            made = replace(folder, path=path)
+            arms = {arm.name: ArmStatus() for arm in record.arms}
+            made.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
+            made.write_record(record)
+    except OSError as error:
+        raise LabError(
+            f"The experiment's folder could not be made in {folder.path.parent}.",
+            f"{error}.",
+            "Choose another --outputs folder.",
+        ) from error
+    seal_new(folder, folder.subject, record.created, record.predictions)
+
+
+def _require_text(record: ExperimentRecord) -> None:
+    """Refuses a corpus that is not here, in the words of the corpus."""
+    from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
+
+    settings = settings_of(record)
+    if record.arms and isinstance(settings, PretrainSettings):
+        corpus = find_corpus(settings.data.corpus)
+        if not corpus.here():
+            next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
+
+
+def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Starts the worker that runs what is left of the plan; finished runs stay as they are.
+
+    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
+    window). Raises LabError when a worker is already there.
+    """
+
+    def begin(held: bool) -> ExperimentStatus:
+        status = folder.recorded_status()
+        if status.live and folder.has_worker(status, held=held):
+            raise LabError(
+                f"{folder.id} is already running.",
+                f"Process {status.pid} is at it.",
+                f"Watch it in the window, or stop it first: {folder.cancel_command}",
+            )
+        requests.clear(folder.requests)
+        return replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
+
+    return launch(folder.worker, folder, begin, {}, die_with_parent=follow_parent)
+
+
+def stop_experiment(folder: ExperimentFolder) -> None:
+    """Asks the worker to stop: the run that trains saves, the rest of the plan waits. LabError when none is there."""
+    status = folder.status()
+    if not status.live:
+        raise LabError(
+            f"{folder.id} is not running (it is {status.state}).",
+            "",
+            "" if status.state == "finished" else f"Go on with it: {folder.resume_command}",
+        )
+    try:
+        requests.send(folder.requests, "stop")
+    except OSError as error:
+        raise LabError(f"The request to {folder.id} could not be written.", str(error)) from error

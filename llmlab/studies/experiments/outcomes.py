@@ -1,0 +1,199 @@
+"""What came out of an experiment: results.json, typed and ready to draw. No torch.
+
+The window, the figures and the report all read this file, so they show the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from llmlab.core.files import write_json
+from llmlab.core.records import read_record, to_plain
+from llmlab.studies.experiments.records import Axis, ExperimentFolder
+
+STEP_AXIS = Axis("step", "steps")
+LOSS_AXIS = Axis("validation loss", "nats a token")
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One run, from its own events. state: as ArmStatus. Losses in nats a token, of the last evaluation.
+
+    diverged_at: the step at which the rule found it diverged. tokens: read in training. seconds: of training.
+    """
+
+    name: str
+    run: str
+    group: str
+    x: float
+    seed: int
+    state: str
+    steps: int = 0
+    parameters: int | None = None
+    tokens: int | None = None
+    start_loss: float | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    diverged_at: int | None = None
+    seconds: float = 0.0
+    score: float | None = None  # share of items answered rightly after fine-tuning
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve: the mean of `runs` runs. low, high: one standard error to each side, where runs > 1."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    runs: int = 1
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Measured points that belong together, in order. line: whether they are joined. faint: background."""
+
+    name: str
+    points: list[Point]
+    line: bool = True
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted function: its parameters, and what to draw. low, high: a 90 % band, empty where there is none."""
+
+    name: str
+    formula: str
+    parameters: dict[str, float]
+    x: list[float]
+    y: list[float]
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the x axis that the chart names."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure. name: of its files."""
+
+    name: str
+    title: str
+    x_axis: Axis
+    y_axis: Axis
+    curves: list[Curve]
+    fits: list[Fit] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number that came out; name: what a prediction calls it. text: what it means.
+
+    low, high: its 90 % range where a fit gives one; of a mean over seeds one standard error to each side.
+
+    choice: the answer where it is a name and no number ("best_arm").
+    """
+
+    name: str
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    text: str = ""
+    choice: str = ""
+
+
+@dataclass(frozen=True)
+class BatchText:
+    """A row of a batch. loss: nats a token under the checkpoint nearest to the spike; None where there is none."""
+
+    text: str
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A step whose loss stands out. expected: the median around it. sigmas: its height in robust deviations."""
+
+    step: int
+    loss: float
+    expected: float
+    sigmas: float
+    grad_norm: float
+    lr: float
+    batch: list[BatchText] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExperimentResults:
+    """All of it. complete: every arm has ended, and was measured where its kind asks for it.
+    seconds: of training, all runs together.
+
+    charts: the first is the main one. hardware, versions: as the runs recorded them;
+    processor, cores and system are those of the machine that wrote the results.
+    """
+
+    id: str
+    kind: str
+    complete: bool
+    arms: list[ArmResult]
+    charts: list[Chart]
+    findings: list[Finding]
+    spikes: list[Spike] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    hardware: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """What was found for a quantity of the kind, for scoring a prediction; None when it was not found."""
+        return next((finding.value for finding in self.findings if finding.name == name), None)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a fit to the arms before it predicts for an arm: written before its run begins, and never again.
+
+    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. arms: those it was fitted to.
+    """
+
+    arm: str
+    x: float
+    value: float
+    low: float | None
+    high: float | None
+    a: float
+    b: float
+    c: float
+    arms: list[str]
+    written: float
+
+
+def read_forecast(folder: ExperimentFolder) -> Forecast | None:
+    """forecast.json; None when there is none, or it is damaged."""
+    return read_record(Forecast, folder.forecast_json)
+
+
+def read_results(folder: ExperimentFolder) -> ExperimentResults | None:
+    """results.json; None when there is none yet, or it is damaged."""
+    return read_record(ExperimentResults, folder.results_json)
+
+
+def write_results(folder: ExperimentFolder, results: ExperimentResults) -> None:
+    """Replaces results.json. Raises OSError."""
+    write_json(folder.results_json, to_plain(dataclasses.asdict(results)))

@@ -1,0 +1,333 @@
+"""From a kind and its settings to a plan: the runs, their order, and the time that they will take. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmlab import __version__
+from llmlab.core.config import from_mapping, to_mapping, with_values
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
+from llmlab.gpt.estimate import estimate
+from llmlab.jobs.launcher import lasting, require_name
+from llmlab.store.run_folder import SETTINGS, RunSettings, track_of
+from llmlab.studies.experiments.kinds import Kind
+from llmlab.studies.experiments.records import Arm, ArmStatus, ExperimentRecord
+from llmlab.training.task_estimate import task_seconds
+
+Settings: TypeAlias = RunSettings
+
+# What an experiment changes in a preset before the learner does: no samples, and no more checkpoints than going on
+# after an interruption takes.
+LEAN: dict[str, Any] = {
+    "train.sample_interval": 0,
+    "checkpoints.keep_last": 1,
+    "checkpoints.best": False,
+}
+# A worker's start: interpreter, torch, reading the text, measuring the device; fine-tuning also reads transformers,
+# peft and a base. Processor time measured on two cores, with a small GPT.
+_START_SECONDS, _TUNING_START_SECONDS = 6.0, 10.0
+# The best rate of LoRA is about ten times that of full fine-tuning ("LoRA Without Regret").
+_FULL_SHARE = 0.1
+# Checkpoints along a run at which what was forgotten is measured.
+_MEASUREMENTS = 5
+_MOST_ARMS = 200
+LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is made from. grid: values of the kind's setting, its default ones when empty.
+
+    groups: of the kind's. seeds: runs a value. subject: the run to look at, for kinds that train nothing.
+    """
+
+    kind: Kind
+    settings: Settings
+    outputs: Path
+    id: str = ""
+    preset: str = ""
+    grid: Sequence[float | str] = ()
+    groups: Sequence[str] = ()
+    seeds: int = 0
+    subject: str = ""
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    watched: bool = False
+
+
+def make_plan(request: Request) -> ExperimentRecord:
+    """The whole experiment, with nothing written yet. Raises UsageError for what cannot be varied like that,
+    and LabError for a base that cannot be fine-tuned."""
+    kind = request.kind
+    if kind.trains:
+        request = dataclasses.replace(request, settings=lasting(request.settings, request.outputs))
+    settings, track = request.settings, track_of(request.settings)
+    identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
+    require_name(identifier, "an experiment", LONGEST_NAME)
+    seeds = _seeds(request)
+    arms = [] if not kind.trains else _arms(request, identifier, seeds)
+    return ExperimentRecord(
+        id=identifier,
+        kind=kind.name,
+        title=kind.title,
+        question=kind.question,
+        hypothesis=kind.hypothesis,
+        source=kind.source,
+        track=track,
+        created=time.time(),
+        base=to_mapping(settings),
+        arms=arms,
+        seeds=seeds,
+        x_axis=kind.x_axis,
+        y_axis=kind.y_axis,
+        varies=kind.varies,
+        preset=request.preset,
+        subject=request.subject,
+        estimated_seconds=sum(arm.estimated_seconds for arm in arms),
+        predictions=request.predictions,
+        options=request.options,
+        command=request.command,
+        watched=request.watched,
+        code_version=__version__,
+    )
+
+
+def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
+    """Settings with what an experiment wants otherwise, except where the learner said so (`given`: their keys)."""
+    steps = settings.train.steps
+    changes = LEAN | {"checkpoints.interval": max(1, -(-steps // 4))}
+    if kind.name == "forgetting":  # every one of them is measured afterwards
+        changes |= {"checkpoints.interval": max(1, -(-steps // _MEASUREMENTS)), "checkpoints.keep_last": 1000}
+    return with_values(settings, {key: value for key, value in changes.items() if key not in given})
+
+
+def settings_of(record: ExperimentRecord, arm: Arm | None = None) -> Settings:
+    """The settings of an arm, or of the base. Raises UsageError when the file names a setting that there is none of."""
+    base: Settings = from_mapping(SETTINGS[record.track], record.base)
+    return base if arm is None else with_values(base, arm.settings)
+
+
+def seconds_left(record: ExperimentRecord, arms: Mapping[str, ArmStatus]) -> float:
+    """Time until every arm has ended: the estimates, corrected by what the ended ones really took.
+
+    The correction is the median of taken / estimated over finished arms; the one that runs counts by its steps.
+    """
+    ratios = [
+        status.wall_seconds / arm.estimated_seconds
+        for arm in record.arms
+        if (status := arms.get(arm.name)) and status.state == "finished" and arm.estimated_seconds > 0
+    ]
+    ratio = statistics.median(ratios) if ratios else 1.0
+    left = 0.0
+    for arm in record.arms:
+        status = arms.get(arm.name, ArmStatus())
+        if not status.ended:
+            done = status.step / status.steps if status.steps else 0.0
+            left += arm.estimated_seconds * ratio * (1 - done)
+    return left
+
+
+def expected_seconds(settings: Settings, outputs: Path) -> float:
+    """A run's time on this machine, with starting and measuring. LabError when a base is not what it must be."""
+    train = settings.train
+    if isinstance(settings, TaskSettings):
+        return task_seconds(settings)
+    if isinstance(settings, FinetuneSettings):
+        from llmlab.training.finetuning.estimate import estimate as estimate_tuning
+
+        step, start = estimate_tuning(settings, outputs).step_seconds, _TUNING_START_SECONDS
+    else:
+        step, start = estimate(settings).seconds_per_step, _START_SECONDS
+    evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
+    # Both splits; a forward pass is a third of a step.
+    windows = 2 * evaluations * train.eval_windows
+    return start + step * (train.steps + windows / (settings.data.batch_size * train.grad_accum) / 3)
+
+
+def _seeds(request: Request) -> list[int]:
+    count = request.seeds or request.kind.seeds
+    if not 1 <= count <= 100:
+        raise UsageError(f"{count} seeds cannot be planned.", "1 to 100 can.")
+    first = request.settings.train.seed
+    return [first + i for i in range(count)]
+
+
+def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
+    if not request.settings.train.eval_interval:
+        raise UsageError(
+            "An experiment compares validation losses, and train.eval_interval is 0.",
+            "",
+            "Set train.eval_interval to a tenth of train.steps.",
+        )
+    variants = _variants(request)
+    if len(variants) * len(seeds) > _MOST_ARMS:
+        raise UsageError(f"{len(variants)} values and {len(seeds)} seeds are more than {_MOST_ARMS} runs.")
+    arms = []
+    # The first seed of everything comes first, so that a picture is there early; a forecast needs all others before.
+    ordered = sorted(
+        ((variant, i) for i in range(len(seeds)) for variant in variants), key=lambda pair: pair[0].forecast
+    )
+    for variant, i in ordered:
+        name = variant.name + (f"-s{i + 1}" if len(seeds) > 1 else "")
+        changed = variant.settings | {"train.seed": seeds[i]}
+        settings = with_values(request.settings, changed)
+        arms.append(
+            Arm(
+                name=name,
+                run=f"{identifier}-{name}",
+                settings=changed,
+                varied=variant.varied,
+                seed=seeds[i],
+                x=_place(request.kind, settings, variant.x),
+                group=variant.group,
+                forecast=variant.forecast,
+                estimated_seconds=expected_seconds(settings, request.outputs),
+            )
+        )
+    return arms
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One value of one group; `settings` is all that changes with it."""
+
+    name: str
+    settings: dict[str, Any]
+    varied: dict[str, Any]
+    x: float
+    group: str = ""
+    forecast: bool = False
+
+
+def _variants(request: Request) -> list[_Variant]:
+    kind, settings = request.kind, request.settings
+    values = _values(request)
+    match kind.name:
+        case "learning-rate":
+            return [_learning_rate(settings, value, group) for group in _groups(request, settings) for value in values]
+        case "lora-rank":
+            return [_rank(settings, int(value), group) for group in _groups(request, settings) for value in values]
+        case "forgetting":
+            return [_rank(settings, int(value)) for value in values] + [_full(settings)]
+        case "batch-size":
+            return [_batch_size(settings, int(value)) for value in values]
+        case "scaling":
+            if len(values) < 4:
+                raise UsageError("A scaling law needs three sizes to fit and one to predict.", "", "Give four values.")
+            return [dataclasses.replace(_plain(kind, value), forecast=value == values[-1]) for value in sorted(values)]
+        case _:
+            return [_plain(kind, value) for value in values]
+
+
+def _values(request: Request) -> list[float]:
+    """The grid, checked, ascending, each value once."""
+    kind, settings = request.kind, request.settings
+    grid: Sequence[float | str] = request.grid or kind.grids[track_of(settings)]
+    section, _, name = kind.setting.partition(".")
+    values = sorted({getattr(getattr(_with_value(settings, kind, value), section), name) for value in grid})
+    if len(values) < 2 and kind.name != "forgetting":
+        raise UsageError(f"{kind.title} compares at least two values of {kind.setting}.", "", "Give --grid A,B,...")
+    return values
+
+
+def _with_value(settings: Settings, kind: Kind, value: float | str) -> Settings:
+    changes: dict[str, float | str] = {kind.setting: value}
+    if kind.setting == "train.learning_rate":
+        changes["train.min_learning_rate"] = 0.0  # it follows
+    return with_values(settings, changes)
+
+
+def _groups(request: Request, settings: Settings) -> list[str]:
+    """The curves of the plan."""
+    known = request.kind.groups
+    if not isinstance(settings, FinetuneSettings):
+        if request.groups:
+            raise UsageError(f"Pretraining has nothing to compare by {', '.join(request.groups)}.")
+        return [""]
+    for group in request.groups:
+        if group not in known:
+            raise UsageError(f"There is no {group!r} to compare.", f"There are: {', '.join(known)}.")
+    return list(request.groups or known)
+
+
+def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:
+    changed: dict[str, Any] = {"train.learning_rate": value, "train.min_learning_rate": _low(settings, value)}
+    if group and isinstance(settings, FinetuneSettings):
+        method = settings.model.method
+        changed["model.method"] = group if group == FULL or method == FULL else method
+    name = f"lr{_short(value)}"
+    return _Variant(f"{group}-{name}" if group else name, changed, {"train.learning_rate": value}, value, group)
+
+
+def _rank(settings: Settings, rank: int, targets: str = "") -> _Variant:
+    assert isinstance(settings, FinetuneSettings)
+    # lora.alpha stays: the adapter's output is scaled by alpha / rank, so that ranks can share a learning rate.
+    changed: dict[str, Any] = {"lora.rank": rank}
+    if targets:
+        changed["lora.targets"] = targets
+    if settings.model.method == FULL:
+        changed["model.method"] = "lora"
+    name = f"{targets}-r{rank}".replace("_", "-") if targets else f"r{rank}"
+    return _Variant(name, changed, {"lora.rank": rank}, rank, targets or f"rank {rank}")
+
+
+def _full(settings: Settings) -> _Variant:
+    value = settings.train.learning_rate * _FULL_SHARE
+    changed = {"model.method": FULL, "train.learning_rate": value, "train.min_learning_rate": _low(settings, value)}
+    return _Variant("full", changed, {"model.method": FULL}, 0.0, "full")
+
+
+def _batch_size(settings: Settings, value: int) -> _Variant:
+    train = settings.train
+    share = settings.data.batch_size / value
+    rate = train.learning_rate / math.sqrt(share)
+    changed = {
+        "data.batch_size": value,
+        "train.learning_rate": rate,
+        "train.min_learning_rate": _low(settings, rate),
+    }
+    for key, number in (
+        ("train.steps", train.steps),
+        ("train.warmup_steps", train.warmup_steps),
+        ("train.eval_interval", train.eval_interval),
+        ("checkpoints.interval", settings.checkpoints.interval),
+    ):
+        changed[key] = max(1, round(number * share)) if number else 0
+    return _Variant(f"b{value}", changed, {"data.batch_size": value}, value)
+
+
+def _plain(kind: Kind, value: float) -> _Variant:
+    letter = {"model.n_embd": "w", "model.n_layer": "l", "data.train_tokens": "t"}[kind.setting]
+    return _Variant(f"{letter}{value}", {kind.setting: value}, {kind.setting: value}, value)
+
+
+def _place(kind: Kind, settings: Settings, x: float) -> float:
+    """Where a run stands on the x axis."""
+    if kind.name == "scaling" and isinstance(settings, PretrainSettings):
+        needed = estimate(settings)
+        return float(needed.parameters - needed.embedding_parameters)
+    return float(x)
+
+
+def _low(settings: Settings, rate: float) -> float:
+    """The lowest learning rate of the schedule, at the same share of the peak as in the base."""
+    train = settings.train
+    return rate * train.min_learning_rate / train.learning_rate if train.learning_rate else 0.0
+
+
+def _short(value: float) -> str:
+    """0.003 -> 3e-3, with all digits that make it another number: two arms have two names."""
+    mantissa, _, exponent = f"{Decimal(repr(float(value))).normalize():e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -1,0 +1,331 @@
+"""An experiment on disk: what the core, the command line and the window read and write alike. No torch.
+
+outputs/experiments/<id>/
+    experiment.json    what was asked: question, hypothesis, base settings, arms, seeds, predictions
+    status.json        where it stands: state, the arm that runs, time left; replaced atomically
+    results.json       what came out, from the runs' own events (llmlab.studies.experiments.outcomes)
+    report.md          the same for people; figures/ holds its PNG and SVG files
+    forecast.json      what a fit predicts for a run, written before that run begins
+    measurements/      what was measured on a run's checkpoints after it: one JSON file an arm
+    worker.log, worker.lock, requests/
+
+Each arm is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.records import from_plain, require_time
+from llmlab.notebook.quantities import EXPERIMENT
+from llmlab.store.run_folder import SETTINGS, RunFolder
+from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
+
+EXPERIMENTS = "experiments"  # the folder beside the tracks
+EXPERIMENT_FORMAT = 1
+LIVE_STATES = ("running", "stopping")
+# Of an arm. `stopped`: it waits to go on. `diverged`: cut by the rule, or its loss was no number.
+ARM_STATES = ("planned", "running", "stopped", "finished", "diverged", "failed", "skipped")
+ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
+_LONGEST_WINDOW = 1_000_000  # of a divergence rule, in steps: more than anyone waits for
+
+
+@dataclass(frozen=True)
+class DivergenceRule:
+    """When a run is cut early: nothing is learned from the rest of it.
+
+    Cut when the median of the last `window` step losses is more than `above_start` nats above the loss at the
+    start, or more than `above_best` above the lowest such median before. A loss that is not finite ends a run anyway.
+    """
+
+    window: int = 10
+    above_start: float = 0.5
+    above_best: float = 1.0
+
+    def text(self) -> str:
+        """The rule as a sentence."""
+        return (
+            f"A run is cut as diverged when the median loss of {self.window} steps is {self.above_start:g} nats above "
+            f"its start or {self.above_best:g} above its best, or when a loss is no finite number."
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the result chart."""
+
+    label: str
+    unit: str = ""
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of the plan.
+
+    name: unique in the experiment, ends the run's id. settings: what differs from the base, `section.field` keys.
+    varied: the part of it that the experiment is about, for labels. x: its place on the x axis. group: the curve
+    that it belongs to ("lora", "attention"), "" where there is one. forecast: predicted from the arms before it.
+    """
+
+    name: str
+    run: str
+    settings: dict[str, Any]
+    varied: dict[str, Any]
+    seed: int
+    x: float
+    group: str = ""
+    forecast: bool = False
+    estimated_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """Where an arm stands. note: why it failed or was cut, as a sentence."""
+
+    state: str = "planned"
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    val_loss: float | None = None
+    active_seconds: float = 0.0  # training time
+    wall_seconds: float = 0.0  # with starting, measuring and saving, over all sessions
+    note: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ARM_ENDED_STATES
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """What was asked of an experiment; written once, before anything runs.
+
+    kind: of llmlab.studies.experiments.kinds. base: all settings that the arms share, as in run.json. arms: in the
+    order in which they run. subject: the run that is looked at, where nothing new is trained. source: of the
+    hypothesis. estimated_seconds: of the whole plan. options: what only this kind knows (the general text, a target
+    loss).
+    """
+
+    id: str
+    kind: str
+    title: str
+    question: str
+    hypothesis: str
+    source: str
+    track: str
+    created: float
+    base: dict[str, Any]
+    arms: list[Arm]
+    seeds: list[int]
+    x_axis: Axis
+    y_axis: Axis
+    varies: str = ""
+    preset: str = ""
+    subject: str = ""
+    estimated_seconds: float = 0.0
+    rule: DivergenceRule = field(default_factory=DivergenceRule)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    watched: bool = False  # a window looks on: its runs leave one core free
+    code_version: str = ""
+    format: int = EXPERIMENT_FORMAT
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name. KeyError when there is none."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class ExperimentStatus:
+    """Where an experiment stands.
+
+    state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
+    arm: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
+    """
+
+    state: str = "planned"
+    arm: str = ""
+    doing: str = ""
+    arms: dict[str, ArmStatus] = field(default_factory=dict)
+    eta_seconds: float | None = None
+    active_seconds: float = 0.0  # time spent by its workers so far
+    pid: int | None = None
+    pid_start: float | None = None
+    heartbeat: float = 0.0
+    attempt: int = 0
+    error: dict[str, str] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a worker is at it."""
+        return self.state in LIVE_STATES
+
+    @property
+    def ended_arms(self) -> int:
+        """Arms to which nothing more will happen."""
+        return sum(arm.ended for arm in self.arms.values())
+
+
+@dataclass(frozen=True)
+class ExperimentFolder(WorkerFolder):
+    """An experiment by its folder. Cheap to make; reads nothing until asked."""
+
+    @property
+    def subject(self) -> str:
+        """What it is to whoever predicts its outcome (llmlab.notebook.quantities)."""
+        return EXPERIMENT
+
+    @property
+    def worker(self) -> str:
+        """The module that runs its plan."""
+        return "llmlab.studies.experiments.worker"
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it in a terminal."""
+        return f"llmlab-run experiment resume {self.id}"
+
+    @property
+    def cancel_command(self) -> str:
+        """What stops it in a terminal."""
+        return f"llmlab-run experiment cancel {self.id}"
+
+    @property
+    def list_command(self) -> str:
+        """What lists all of its kind in a terminal."""
+        return "llmlab-run experiment list"
+
+    @property
+    def experiment_json(self) -> Path:
+        return self.path / "experiment.json"
+
+    @property
+    def results_json(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def forecast_json(self) -> Path:
+        return self.path / "forecast.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def measurements(self) -> Path:
+        return self.path / "measurements"
+
+    def record(self) -> ExperimentRecord:
+        """experiment.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
+        values = read_json(self.experiment_json)
+        if values is None:
+            raise LabError(
+                f"{self.path} is no {self.subject} that can be read.",
+                f"Its {self.experiment_json.name} is missing or damaged." if self.path.is_dir() else "It is not there.",
+                f"`{self.list_command}` lists those that are here.",
+            )
+        version = values.get("format")
+        if isinstance(version, int) and version > EXPERIMENT_FORMAT:
+            raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
+        try:
+            record = from_plain(ExperimentRecord, values | {"id": self.id})
+            _check(record)
+            return record
+        except (ValueError, TypeError) as error:
+            raise LabError(f"The {self.experiment_json.name} of {self.id} is damaged.", f"{error}") from error
+
+    def write_record(self, record: ExperimentRecord) -> None:
+        """Replaces experiment.json."""
+        write_json(self.experiment_json, dataclasses.asdict(record))
+
+    def recorded_status(self) -> ExperimentStatus:
+        """status.json as it stands; the default when it is missing or damaged."""
+        return self._read_status(ExperimentStatus)
+
+    def status(self) -> ExperimentStatus:
+        """Where it stands; `interrupted` when its worker is gone although it says that it works."""
+        status = self.recorded_status()
+        if not status.live or self.has_worker(status):
+            return status
+        if status.pid is None and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
+            return status
+        return dataclasses.replace(status, state="interrupted")
+
+    def run_of(self, arm: Arm, track: str) -> RunFolder:
+        """The run of an arm, whether or not it has begun."""
+        return RunFolder(self.outputs / track / arm.run)
+
+
+def _check(record: ExperimentRecord) -> None:
+    """ValueError for what no plan says: names that lead out of the folders in which runs and files are, among them."""
+    require_time("created", record.created)
+    if record.track not in SETTINGS:
+        raise ValueError(f"track is {record.track!r:.100}")
+    for arm in record.arms:
+        for name in (arm.name, arm.run):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+                raise ValueError(f"{name!r:.100} is no name of a run")
+    if not 1 <= record.rule.window <= _LONGEST_WINDOW:
+        raise ValueError(f"window is {record.rule.window!r:.100}")
+
+
+Folder = TypeVar("Folder", bound=ExperimentFolder)
+
+
+def list_experiments(outputs: Path) -> list[ExperimentFolder]:
+    """Every experiment, newest first; folders without experiment.json are left out."""
+    return list_in(outputs / EXPERIMENTS, ExperimentFolder)
+
+
+def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
+    """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
+    return find_in(outputs / EXPERIMENTS, ExperimentFolder, text, "experiment", "llmlab-run experiment list")
+
+
+def list_in(parent: Path, kind: type[Folder]) -> list[Folder]:
+    """Every folder of a kind in `parent`, newest first; what holds no record of that kind is left out."""
+    found: list[tuple[float, Folder]] = []
+    with contextlib.suppress(OSError):  # none yet
+        for path in parent.iterdir():
+            folder = kind(path)
+            if path.name.startswith("."):  # half-made
+                continue
+            with contextlib.suppress(OSError):  # a folder that may not be read, or went away
+                found.append((folder.experiment_json.stat().st_mtime, folder))
+    return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def find_in(parent: Path, kind: type[Folder], text: str, what: str, listing: str) -> Folder:
+    """The one that an id in `parent`, or a path, names. what: the kind in words. listing: the command that lists all.
+
+    UsageError with the nearest ids otherwise.
+    """
+    known = {folder.id: folder for folder in list_in(parent, kind)}
+    if text in known:
+        return known[text]
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
+        folder = kind(Path(text).expanduser().resolve())
+        if folder.experiment_json.is_file():
+            return folder
+    nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"`{listing}` lists them."
+    raise UsageError(f"There is no {what} {text!r}.", f"Looked in {parent}.", hint)

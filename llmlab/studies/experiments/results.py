@@ -1,0 +1,257 @@
+"""From the runs of an experiment to its results: each run's numbers, and what its kind makes of them. No torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmlab.core.errors import LabError
+from llmlab.core.machine import processor
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.history import RunHistory, divergence, read_history
+from llmlab.studies.experiments.kinds import Kind, find_kind
+from llmlab.studies.experiments.measure import awaits_measurement
+from llmlab.studies.experiments.outcomes import (
+    LOSS_AXIS,
+    STEP_AXIS,
+    ArmResult,
+    Chart,
+    Curve,
+    ExperimentResults,
+    Finding,
+    Point,
+)
+from llmlab.studies.experiments.records import ARM_ENDED_STATES, Arm, ExperimentFolder, ExperimentRecord
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the analysis of a kind works on. histories: by arm name, of the runs that have begun."""
+
+    folder: ExperimentFolder
+    record: ExperimentRecord
+    kind: Kind
+    arms: list[ArmResult]
+    histories: dict[str, RunHistory]
+
+    def finished(self, group: str | None = None) -> list[ArmResult]:
+        """Arms whose loss counts, in the order of x; of one curve, or all."""
+        chosen = [arm for arm in self.arms if arm.state == "finished" and group in (None, arm.group)]
+        return sorted((arm for arm in chosen if self.loss(arm) is not None), key=lambda arm: arm.x)
+
+    def loss(self, arm: ArmResult) -> float | None:
+        """The loss by which the kind judges a run."""
+        value = getattr(arm, self.kind.metric)
+        return value if value is not None and np.isfinite(value) else None
+
+    @property
+    def groups(self) -> list[str]:
+        """The curves, in the order of the plan."""
+        return list(dict.fromkeys(arm.group for arm in self.record.arms))
+
+
+def build_results(
+    folder: ExperimentFolder, record: ExperimentRecord, *, look_closely: bool = False
+) -> ExperimentResults:
+    """All that can be said now, from the runs' events and what was measured on their checkpoints.
+
+    look_closely: also what takes seconds (bootstraps are always there; a batch's text and gradient noise are not).
+    """
+    from llmlab.studies.experiments import analyses
+
+    kind = find_kind(record.kind)
+    if not kind.trains:
+        from llmlab.studies.experiments.curves import look_at_run
+
+        return look_at_run(folder, record, look_closely=look_closely)
+    gathered = gather(folder, record)
+    charts, findings, notes = analyses.analyse(gathered)
+    histories = [history for history in gathered.histories.values() if history.started is not None]
+    return ExperimentResults(
+        id=record.id,
+        kind=record.kind,
+        complete=all(
+            arm.state in ARM_ENDED_STATES
+            and not (arm.state == "finished" and awaits_measurement(folder, record, arm.name))
+            for arm in gathered.arms
+        ),
+        arms=gathered.arms,
+        charts=[*charts, *_over_steps(gathered)],
+        findings=[*findings, *_common(gathered)],
+        notes=notes,
+        seconds=sum(arm.seconds for arm in gathered.arms),
+        hardware=hardware(histories),
+        versions=versions(folder, record),
+    )
+
+
+def gather(folder: ExperimentFolder, record: ExperimentRecord) -> Gathered:
+    """Reads every run of the plan that has begun."""
+    known = folder.recorded_status().arms
+    arms, histories = [], {}
+    for arm in record.arms:
+        run = folder.run_of(arm, record.track)
+        if not run.run_json.is_file():
+            state = known[arm.name].state if arm.name in known else "planned"
+            note = known[arm.name].note if arm.name in known else ""
+            state = state if state in ("failed", "skipped") else "planned"
+            arms.append(ArmResult(arm.name, arm.run, arm.group, arm.x, arm.seed, state, note=note))
+            continue
+        history = histories[arm.name] = read_history(run)
+        arms.append(arm_result(record, arm, run, history))
+    return Gathered(folder, record, find_kind(record.kind), arms, histories)
+
+
+def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunHistory) -> ArmResult:
+    """One run's numbers. history: its events, as they were read."""
+    watch = divergence(run, record.rule)
+    status = run.recorded_status()
+    if history.finished is not None:
+        state, note = "finished", ""
+    elif watch.note:
+        state, note = "diverged", watch.note
+    elif status.state == "failed":
+        state, note = "failed", " ".join(part for part in (status.error or {}).values() if part)
+    else:
+        state, note = ("running" if run.status().live else "stopped"), ""
+    evaluations = [row for row in history.evaluations if np.isfinite(row.val_loss)]
+    best = min(evaluations, key=lambda row: row.val_loss, default=None)
+    last = evaluations[-1] if evaluations else None
+    started = history.started
+    scored = [row for row in history.scores if row[0] > 0 and row[2]]
+    return ArmResult(
+        name=arm.name,
+        run=arm.run,
+        group=arm.group,
+        x=arm.x,
+        seed=arm.seed,
+        state=state,
+        steps=history.last_step,
+        parameters=started.parameters if started else None,
+        tokens=int(history.column("tokens")[-1]) if history.last_step else None,
+        start_loss=evaluations[0].val_loss if evaluations and evaluations[0].step == 0 else None,
+        train_loss=last.train_loss if last else None,
+        val_loss=last.val_loss if last else None,
+        best_val_loss=best.val_loss if best else None,
+        best_step=best.step if best else None,
+        diverged_at=watch.step if state == "diverged" else None,
+        seconds=history.active_seconds,
+        score=scored[-1][1] / scored[-1][2] if scored else None,
+        note=note,
+    )
+
+
+def mean_points(
+    arms: Sequence[ArmResult],
+    y: Callable[[ArmResult], float | None],
+    x: Callable[[ArmResult], float | None] = lambda arm: arm.x,
+) -> list[Point]:
+    """One point a place on the x axis: the mean over seeds, with one standard error where there are several."""
+    places: dict[float, list[float]] = defaultdict(list)
+    for arm in arms:
+        at, value = x(arm), y(arm)
+        if at is not None and value is not None and np.isfinite(value):
+            places[at].append(value)
+    return [point_of(at, values) for at, values in sorted(places.items())]
+
+
+def point_of(at: float, values: Sequence[float], label: str = "") -> Point:
+    """The mean of some runs at one place."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Point(at, mean, label=label)
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Point(at, mean, mean - error, mean + error, len(values), label)
+
+
+def value_text(arm: Arm) -> str:
+    """What distinguishes an arm but for its seed, as a curve's name: `0.003`, `full 0.003`, `rank 8`."""
+    parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in arm.varied.values()]
+    named = arm.group.split()
+    return " ".join([*named, *(part for part in parts if part not in named)])
+
+
+def varied_value(record: ExperimentRecord, name: str) -> float:
+    """The value of the varied setting of an arm; its place on the x axis where that is no number."""
+    arm = record.arm(name)
+    value = next(iter(arm.varied.values()), None)
+    return float(value) if isinstance(value, (int, float)) else arm.x
+
+
+def _over_steps(gathered: Gathered) -> list[Chart]:
+    """Validation loss along training, one curve a value, the mean over its seeds."""
+    by_value: dict[str, list[RunHistory]] = {}
+    for arm in gathered.record.arms:
+        history = gathered.histories.get(arm.name)
+        if history is not None:
+            by_value.setdefault(value_text(arm), []).append(history)
+    curves = []
+    for name, histories in by_value.items():
+        steps: dict[int, list[float]] = defaultdict(list)
+        for history in histories:
+            for row in history.evaluations:
+                if np.isfinite(row.val_loss):
+                    steps[row.step].append(row.val_loss)
+        points = [point_of(step, values) for step, values in sorted(steps.items())]
+        if points:
+            curves.append(Curve(name, points))
+    if not curves:
+        return []
+    return [Chart("over-steps", "Validation loss along training", STEP_AXIS, LOSS_AXIS, curves)]
+
+
+def _common(gathered: Gathered) -> list[Finding]:
+    """What every experiment can say: the best arm, its loss, the spread, how many diverged."""
+    finished = gathered.finished()
+    diverged = sum(arm.state == "diverged" for arm in gathered.arms)
+    findings = [Finding("diverged", "runs that diverged", float(diverged), unit="runs")]
+    if not finished:
+        return findings
+    record = gathered.record
+    values: dict[str, list[ArmResult]] = defaultdict(list)
+    for arm in finished:
+        values[value_text(record.arm(arm.name))].append(arm)
+    means = {name: point_of(0.0, [gathered.loss(arm) or 0.0 for arm in arms]) for name, arms in values.items()}
+    best = min(means, key=lambda name: means[name].y)
+    worst = max(means, key=lambda name: means[name].y)
+    first, point = values[best][0], means[best]
+    lowest = min(finished, key=lambda arm: gathered.loss(arm) or 0.0)
+    of_lowest = value_text(record.arm(lowest.name))
+    findings += [
+        Finding("best_arm", "arm with the lowest loss", None, choice=lowest.name, text=of_lowest),
+        Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
+        Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
+        Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),
+    ]
+    return findings
+
+
+def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
+    """What the runs computed on, as they recorded it, and the machine."""
+    started = [history.started for history in histories if history.started is not None]
+    facts = {
+        "device": ", ".join(sorted({f"{one.device} {one.precision}" for one in started})),
+        "threads": ", ".join(sorted({str(one.threads) for one in started})),
+        "processor": processor(),
+        "cores": str(os.cpu_count() or 0),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, str]:
+    """Of the lab and of the libraries that the first run that began recorded."""
+    found = {"llmlab": record.code_version}
+    for run in (folder.run_of(arm, record.track) for arm in record.arms):
+        try:
+            recorded = run.info().versions
+        except LabError:
+            continue
+        if recorded:
+            return found | recorded
+    return found

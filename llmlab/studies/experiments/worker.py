@@ -1,0 +1,298 @@
+"""The process that runs an experiment: `python -m llmlab.studies.experiments.worker <experiment folder>`.
+
+It takes the experiment's lock and runs the arms one after the other, each in a worker of its own like any run. What
+has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
+where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
+Exit codes: llmlab.jobs.worker_process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import clear_litter
+from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.jobs.worker_process import work_as
+from llmlab.store import requests
+from llmlab.store.follow import EventFollower
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.worker_folder import process_start
+from llmlab.studies.experiments.forecast import forecast_next
+from llmlab.studies.experiments.history import DivergenceWatch, read_history
+from llmlab.studies.experiments.measure import measure_arm
+from llmlab.studies.experiments.outcomes import write_results
+from llmlab.studies.experiments.plan import seconds_left, settings_of
+from llmlab.studies.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, ExperimentFolder, ExperimentStatus
+from llmlab.studies.experiments.report import write_report
+from llmlab.studies.experiments.results import arm_result, build_results
+
+_POLL_SECONDS = 0.2
+_STATUS_SECONDS = 1.0
+# A run whose worker is killed again and again has a reason that starting it anew does not mend.
+_ATTEMPTS = 3
+# A run saves and ends within this time of being asked, or is killed: its last checkpoint counts then.
+_STOP_SECONDS = 120.0
+
+
+class Stop(Cancelled):
+    """The experiment was asked to stop; what was begun is saved."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of the worker process."""
+    return serve(
+        "llmlab.studies.experiments.worker", "experiment", lambda path: ExperimentWorker(ExperimentFolder(path)), argv
+    )
+
+
+def serve(module: str, what: str, make: Callable[[Path], ExperimentWorker], argv: list[str] | None) -> int:
+    """Runs the plan in the folder that the words name, as `work_as` does; returns the exit code."""
+
+    def work(path: Path) -> None:
+        worker = make(path)
+
+        def end(*_: object) -> None:
+            worker.terminated = True
+            worker.stop_signal.set()
+
+        signal.signal(signal.SIGTERM, end)
+        worker.run()
+
+    return work_as(module, what, work, argv)
+
+
+class ExperimentWorker:
+    """Runs the plan of one experiment from where it stands."""
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        """LabError when there is no such experiment."""
+        self.folder = folder
+        self.record = folder.record()
+        self.stop_signal = threading.Event()
+        self.terminated = False  # by SIGTERM, whose sender waits for seconds only
+        self.status = folder.recorded_status()
+        self._began = time.monotonic()
+        self._seconds_before = self.status.active_seconds
+        self._last_status = 0.0
+
+    def run(self) -> None:
+        """Until the plan is done, a stop, or an error. filelock.Timeout when another worker is at it; LabError."""
+        with self.folder.held():
+            for path in (self.folder.path, self.folder.requests):
+                clear_litter(path)
+            self.status = self.folder.recorded_status()
+            pid = os.getpid()
+            attempt = self.status.attempt + 1
+            self._update(state="running", attempt=attempt, pid=pid, pid_start=process_start(pid), error=None)
+            try:
+                self._run_or_stop()
+            except Exception as error:
+                failure = _explained(error)
+                print(traceback.format_exc(), file=sys.stderr)
+                self._update(state="failed", doing="", error=failure.as_dict())
+                raise failure from error
+
+    def _run_or_stop(self) -> None:
+        try:
+            self._run_plan()
+        except Stop:
+            self._update(state="stopping")
+            self._conclude("stopped")
+
+    def _run_plan(self) -> None:
+        # Where each arm stands is asked of its run: it may have ended after this worker's forerunner was killed.
+        # What failed is tried again, since someone has started the experiment anew.
+        standing = {arm.name: self._standing(arm) for arm in self.record.arms}
+        again = {name: replace(one, state="stopped") for name, one in standing.items() if one.state == "failed"}
+        self._update(arms=standing | again)
+        for arm in self.record.arms:
+            self._require_go()
+            if not self.status.arms[arm.name].ended:
+                self._run_arm(arm)
+                self._write_results()
+            if self.status.arms[arm.name].state == "finished":
+                self._update(arm=arm.name, doing=f"Measuring {arm.name}")
+                self._measure(arm)
+        whole = all(self.status.arms[arm.name].ended for arm in self.record.arms)
+        self._conclude("finished" if whole else "stopped")
+
+    def _run_arm(self, arm: Arm) -> None:
+        before, began = self.status.arms[arm.name], time.monotonic()
+        self._update(arm=arm.name, doing="")
+        try:
+            if arm.forecast:
+                forecast_next(self.folder, self.record, arm)  # written down before the run begins
+            self._train(arm, self._ready(arm))
+            ended = self._standing(arm)
+        except LabError as error:  # this one cannot be made or started; the others can
+            ended = replace(before, state="failed", note=str(error))
+        except Stop:
+            self._set(arm, self._standing(arm), before, began)
+            raise
+        self._set(arm, ended, before, began)
+
+    def _set(self, arm: Arm, standing: ArmStatus, before: ArmStatus, began: float) -> None:
+        seconds = before.wall_seconds + time.monotonic() - began
+        self._update(arms=self.status.arms | {arm.name: replace(standing, wall_seconds=seconds)})
+
+    def _ready(self, arm: Arm) -> RunFolder:
+        """The arm's run, made if it is not there yet. LabError when it cannot be made."""
+        run = self.folder.run_of(arm, self.record.track)
+        if run.run_json.is_file():
+            return run
+        settings, record = settings_of(self.record, arm), self.record
+        return create_run(self.folder.outputs, settings, name=arm.run, preset=record.preset, watched=record.watched)
+
+    def _train(self, arm: Arm, run: RunFolder) -> None:
+        """Until the run has ended by itself or was cut by the rule. Raises Stop when one is wanted and it has saved.
+
+        A run that someone else trains already is followed; one whose worker was killed is started again.
+        """
+        for _ in range(_ATTEMPTS):
+            if run.status().state == "finished":
+                return
+            status = run.recorded_status()
+            foreign = status.live and run.has_worker(status)
+            watch = self._follow(arm, run, None if foreign else start_worker(run, follow_parent=True))
+            if self._stop_wanted():
+                raise Stop
+            if watch.note or run.status().state != "interrupted":
+                return
+        raise LabError(f"The worker of {run.id} was killed {_ATTEMPTS} times.", f"Its log: {run.log}.")
+
+    def _follow(self, arm: Arm, run: RunFolder, worker: subprocess.Popen[bytes] | None) -> DivergenceWatch:
+        """Watches one worker of a run until it is gone; asks it to stop when it must."""
+        watch, follower = DivergenceWatch(self.record.rule), EventFollower(run)
+        asked: float | None = None
+        while True:
+            # Asked before reading, so that its last words are read.
+            gone = worker.poll() is not None if worker is not None else not run.status().live
+            while events := follower.poll():
+                for event in events:
+                    watch.add(event)
+            if gone:
+                return watch
+            self._show(arm, run)
+            if asked is None and (watch.note or self._stop_wanted()):
+                asked = time.monotonic()
+                if self.terminated and worker is not None:
+                    worker.terminate()
+                else:
+                    requests.send(run.requests, "stop")
+            if self._stop_wanted() and self.status.state != "stopping":
+                self._update(state="stopping")
+            if worker is not None and asked is not None and time.monotonic() - asked > _STOP_SECONDS:
+                worker.kill()
+            time.sleep(_POLL_SECONDS)
+
+    def _show(self, arm: Arm, run: RunFolder) -> None:
+        """Where the run that trains stands, about once a second."""
+        if time.monotonic() - self._last_status < _STATUS_SECONDS:
+            return
+        now = run.recorded_status()
+        standing = replace(
+            self.status.arms[arm.name],
+            state="running",
+            step=now.step,
+            steps=now.steps,
+            loss=now.loss,
+            val_loss=now.val_loss,
+            note="",
+        )
+        self._update(arms=self.status.arms | {arm.name: standing}, doing=now.doing)
+
+    def _standing(self, arm: Arm) -> ArmStatus:
+        """Where an arm stands, from its run's folder alone; only the time it took is kept."""
+        known = self.status.arms.get(arm.name, ArmStatus())
+        run = self.folder.run_of(arm, self.record.track)
+        if not run.run_json.is_file():
+            return known if known.state == "failed" else ArmStatus(wall_seconds=known.wall_seconds)
+        result = arm_result(self.record, arm, run, read_history(run))
+        state = result.state if result.state in ARM_ENDED_STATES else ("stopped" if result.steps else "planned")
+        status = run.recorded_status()
+        return ArmStatus(
+            state=state,
+            step=result.steps,
+            steps=status.steps,
+            loss=status.loss,
+            val_loss=result.val_loss,
+            active_seconds=result.seconds,
+            wall_seconds=known.wall_seconds,
+            note=result.note,
+        )
+
+    def _conclude(self, state: str) -> None:
+        """Results, figures and report of what is there, then the last word."""
+        self._update(arm="", doing="Writing the report")
+        self._write_report()
+        self._update(state=state, doing="")
+
+    def _seconds_left(self, status: ExperimentStatus) -> float:
+        """Of the whole plan."""
+        return seconds_left(self.record, status.arms)
+
+    # What a kind of plan does with its runs ----------------------------------------------------------------------
+
+    def _measure(self, arm: Arm) -> None:
+        """What is to be measured on a finished run's checkpoints, unless that was done."""
+        measure_arm(self.folder, self.record, arm, self._require_go)
+
+    def _write_results(self) -> None:
+        """What the runs that have ended say."""
+        write_results(self.folder, build_results(self.folder, self.record))
+
+    def _write_report(self) -> None:
+        """All that came out, for people."""
+        results = build_results(self.folder, self.record, look_closely=True)
+        write_results(self.folder, results)
+        write_report(self.folder, self.record, results, seconds=self._seconds())
+
+    def _stop_wanted(self) -> bool:
+        if not self.stop_signal.is_set():
+            asked = requests.take(self.folder.requests)
+            if any(request.name == "stop" for request in asked):
+                self.stop_signal.set()
+        return self.stop_signal.is_set()
+
+    def _require_go(self) -> None:
+        """Raises Stop when one is wanted."""
+        if self._stop_wanted():
+            raise Stop
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _update(self, **changes: Any) -> None:
+        """Changes the status and writes it."""
+        changed = replace(self.status, **changes)
+        left = self._seconds_left(changed)
+        self.status = replace(changed, heartbeat=time.time(), active_seconds=self._seconds(), eta_seconds=left)
+        self._last_status = time.monotonic()
+        self.folder.write_status(self.status)
+
+
+def _explained(error: Exception) -> LabError:
+    if isinstance(error, LabError):
+        return error
+    if isinstance(error, OSError):
+        return LabError("The experiment's folder could not be written.", f"{error}.", "Free some space, then resume.")
+    return LabError(
+        f"The experiment ended by an error that the lab did not expect: {type(error).__name__}.",
+        str(error).strip().split("\n")[0],
+        "The whole of it is in worker.log.",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

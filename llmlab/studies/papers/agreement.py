@@ -1,0 +1,50 @@
+"""From what each seed or model says to one word, for all papers alike. No torch.
+
+A claim about trained models is judged seed by seed, and one about pretrained ones model by model; enough of them must
+say the same, or it is inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+
+# All three are choices of this lab, made before any run was judged.
+# At least four seeds, and four in five of them, must say the same.
+SEEDS_AGREEING = 4
+SHARE_OF_SEEDS = 0.8
+# So many of the models that were asked must say the same.
+SHARE_OF_MODELS = 0.8
+
+
+def by_seeds(outcomes: Sequence[str]) -> str:
+    """One word from those of the seeds."""
+    word, count = _most(outcomes)
+    return word if count >= _seeds_needed(len(outcomes)) else INCONCLUSIVE
+
+
+def by_models(outcomes: Sequence[str]) -> str:
+    """One word from those of the models."""
+    word, count = _most(outcomes)
+    return word if count >= SHARE_OF_MODELS * len(outcomes) else INCONCLUSIVE
+
+
+def seeds_sentence(outcomes: Sequence[str]) -> str:
+    """How the seeds are divided, and whether there are enough of them."""
+    counts, seeds = Counter(outcomes), len(outcomes)
+    said = ", ".join(f"{counts[word]} {word}" for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE) if counts[word])
+    few = "" if seeds >= SEEDS_AGREEING else " Too few seeds were trained for any other verdict."
+    named = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return f"Of {named}: {said or 'none judged'}; a verdict needs {_seeds_needed(seeds)}.{few}"
+
+
+def _most(outcomes: Sequence[str]) -> tuple[str, int]:
+    """The word that is said most often, and how often."""
+    return Counter(outcomes).most_common(1)[0] if outcomes else (INCONCLUSIVE, 0)
+
+
+def _seeds_needed(seeds: int) -> int:
+    return max(SEEDS_AGREEING, math.ceil(SHARE_OF_SEEDS * seeds))

@@ -1,0 +1,127 @@
+"""Measures models and judges the claims about attention sinks and norms on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from llmlab.core.errors import LabError
+from llmlab.core.memory import give_back
+from llmlab.core.progress import Progress
+from llmlab.core.records import from_plain
+from llmlab.models.model import OpenModel
+from llmlab.models.open import open_model
+from llmlab.models.untrained import untrained_like
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.records import Arm
+from llmlab.studies.papers.attention_sinks.findings import Found
+from llmlab.studies.papers.attention_sinks.first_tokens import FirstTokens, candidates, put_first
+from llmlab.studies.papers.attention_sinks.plan import NORMS, POSITION, SINK, SIZES, Size
+from llmlab.studies.papers.attention_sinks.reading import Reading, read
+from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
+from llmlab.studies.papers.attention_sinks.verdicts import norms_verdict, position_verdict, sink_verdict
+from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.prompts import Prompts, draw_prompts
+from llmlab.studies.papers.records import Verdict
+
+# Fewer tokens leave the first one little to stand out from.
+_LEAST_TOKENS = 16
+
+
+def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+    """Nothing: this paper's plan has no runs."""
+    return {}
+
+
+def early(check: Check) -> list[Verdict]:
+    """None: models are opened once all is ready."""
+    return []
+
+
+def late(check: Check) -> Iterator[Verdict]:
+    """Each model is measured once, for all claims; then they are judged."""
+    found: dict[str, list[Found]] = {claim: [] for claim in check.claims}
+    refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
+    for reference in check.models:
+        _measure_all(_Model(check, reference), found, refused)
+        give_back()
+    for claim, judge in {SINK: sink_verdict, POSITION: position_verdict, NORMS: norms_verdict}.items():
+        if claim in check.claims:
+            yield judge(found[claim], refused[claim])
+
+
+def _measure_all(model: _Model, found: dict[str, list[Found]], refused: dict[str, dict[str, str]]) -> None:
+    """What cannot be asked for one claim, as where random weights do not fit into memory, leaves the others alone."""
+    for claims, measured in (((SINK, NORMS), model.on_texts), ((POSITION,), model.with_first_tokens)):
+        asked = [claim for claim in claims if claim in found]
+        if not asked:
+            continue
+        try:
+            one = measured()
+        except LabError as error:
+            for claim in asked:
+                refused[claim][model.reference] = " ".join(part for part in (error.what, error.why) if part)
+        else:
+            for claim in asked:
+                found[claim].append(one)
+
+
+class _Model:
+    """One model of a check: opened when the first thing about it is not known yet."""
+
+    def __init__(self, check: Check, reference: str) -> None:
+        self._check, self.reference = check, reference
+        self._size: Size = SIZES[check.size]
+
+    def on_texts(self) -> Found:
+        """Beside models with random weights. LabError when it cannot be opened or watched, or they do not fit."""
+        parameters = self._parameters
+        text = from_plain(Reading, self._kept("text", self._text))
+        untrained = [
+            from_plain(Reading, self._kept(f"random weights {seed}", lambda seed=seed: self._untrained(seed)))
+            for seed in range(UNTRAINED_MODELS)
+        ]
+        return Found(self.reference, parameters, text, tuple(untrained))
+
+    def with_first_tokens(self) -> Found:
+        """LabError when it cannot be opened, or its attention cannot be watched."""
+        parameters = self._parameters
+        return Found(self.reference, parameters, first=from_plain(FirstTokens, self._kept("first tokens", self._first)))
+
+    @property
+    def _parameters(self) -> int:
+        count: int = self._kept("about", lambda: {"parameters": self._opened.parameters})["parameters"]
+        return count
+
+    @cached_property
+    def _opened(self) -> OpenModel:
+        return open_model(self.reference, self._check.outputs, self._progress("opening"))
+
+    def _text(self) -> dict[str, Any]:
+        return asdict(read(self._opened.model, self._prompts(self._size.texts), self._progress("reading prompts")))
+
+    def _untrained(self, seed: int) -> dict[str, Any]:
+        say = self._progress(f"random weights, {seed + 1} of {UNTRAINED_MODELS}")
+        say("", 0, 0)
+        fresh = untrained_like(self._opened.model, seed)
+        return asdict(read(fresh, self._prompts(self._size.untrained), say))
+
+    def _first(self) -> dict[str, Any]:
+        tokens = candidates(self._opened.tokenizer)
+        say = self._progress("other first tokens")
+        return asdict(put_first(self._opened.model, self._prompts(self._size.first), tokens, say))
+
+    def _prompts(self, each: int) -> Prompts:
+        """As long as the size says, or as the model can read."""
+        tokens = min(self._size.tokens, self._opened.anatomy.context)
+        if tokens < _LEAST_TOKENS:
+            raise LabError(f"It reads at most {tokens} tokens.", f"The test needs {_LEAST_TOKENS}.")
+        return draw_prompts(self._opened.tokenizer, tokens, each)
+
+    def _kept(self, part: str, make: Any) -> dict[str, Any]:
+        return self._check.kept(f"{self.reference} {part}", make)
+
+    def _progress(self, what: str) -> Progress:
+        return lambda _, done, total: self._check.progress(f"{self.reference}: {what}", done, total)

@@ -1,0 +1,58 @@
+"""How much is read to test the claims about attention sinks and norms, at each size of a check. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
+from llmlab.studies.papers.plan import PaperPlan, no_runs
+
+SINK, POSITION, NORMS = TESTED = ("sink", "position", "norms")
+# Domains of the prompts (`prompts.DOMAINS`) and words that are put first (`first_tokens.WORDS` and the text's own).
+_DOMAINS, _WORDS = 5, 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """tokens: length of a prompt, less where a model reads less. The others count prompts of each domain.
+
+    texts: for shares and norms. untrained: for each model with random weights. first: for each word that is put first.
+    """
+
+    tokens: int
+    texts: int
+    untrained: int
+    first: int
+
+    def passes(self, claims: Collection[str]) -> int:
+        """How many prompts a model reads for these claims, those with random weights included."""
+        reading = (self.texts + UNTRAINED_MODELS * self.untrained) * bool({SINK, NORMS} & {*claims})
+        return _DOMAINS * (reading + 2 * _WORDS * self.first * (POSITION in claims))
+
+
+# 64 tokens as in Gu et al. 2024.
+SIZES = {
+    "minutes": Size(tokens=64, texts=12, untrained=1, first=3),
+    "hour": Size(tokens=128, texts=40, untrained=4, first=10),
+    "paper": Size(tokens=128, texts=100, untrained=10, first=25),
+}
+# A model of 135 million parameters on two cores: a pass over 64 tokens; opening it and drawing random weights.
+_PASS_SECONDS = 0.4
+_OPEN_SECONDS = 40.0
+
+
+def _judging_seconds(size: str, claims: Collection[str], models: int) -> float:
+    """Of models with about 135 million parameters: larger ones take longer in proportion."""
+    chosen = SIZES[size]
+    return models * (_OPEN_SECONDS + _PASS_SECONDS * chosen.tokens / 64 * chosen.passes(claims))
+
+
+PLAN = PaperPlan(
+    "attention-sinks",
+    TESTED,
+    "llmlab.studies.papers.attention_sinks.judge",
+    no_runs,
+    _judging_seconds,
+    of_models=TESTED,
+)

@@ -1,0 +1,273 @@
+"""Do queries find the keys that matter, and more so from layer to layer?
+
+What matters is defined on the bijection with repeated keys. At a scored place t a new key asks for its value, and what
+can be known of it are the values that are taken: the relevant keys are those of the value tokens before t, each value
+at its first occurrence. There it rules out one hypothesis; a repeat rules out nothing more. All other tokens that t
+sees, itself among them, are the others. With a the attention of a head at t and R the relevant ones of t + 1 tokens:
+
+    mass = sum of a over R / (|R| / (t + 1))        gap = mean over R of cos(q, k) - mean over the others of cos(q, k)
+
+mass is 1 where attention does not tell them apart, and at most (t + 1) / |R|, on average 3.2 for 12 pairs of 8 values.
+Places before which nothing was shown are left out. Letters in shapes: S sequences, P places of one, L layers, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmlab.anatomy.anatomy import anatomy_of, require
+from llmlab.anatomy.capture import AttentionCall, Observer, run
+from llmlab.core.charts import DASHED, Chart, Series, Table
+from llmlab.core.progress import Progress, quiet
+from llmlab.studies.experiments.records import Axis
+from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.corrected import agreed
+from llmlab.studies.papers.bayesian_geometry.geometry import Samples
+from llmlab.studies.papers.bayesian_geometry.geometry_verdicts import random_bound
+from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import bootstrap_interval, rising_p, spearman
+
+Array = np.ndarray
+
+
+@dataclass
+class Alignment:
+    """What the queries of one model attend to.
+
+    mass: of each sequence and layer [S, L], mean over its places and the heads. heads: mass [L, H]. gap: [L]. most:
+    the mass if all attention were on relevant keys, mean over places. In sequences, places are weighed alike.
+    """
+
+    mass: Array
+    heads: Array
+    gap: Array
+    most: float
+
+    @property
+    def by_layer(self) -> Array:
+        """Mass of each layer [L]."""
+        means: Array = self.mass.mean(0)
+        return means
+
+    @property
+    def rho(self) -> float:
+        """Spearman of mass and layer."""
+        return spearman(np.arange(self.mass.shape[1]), self.by_layer)
+
+    @property
+    def p(self) -> float:
+        """Of so large a rho, over all orders of the layers; uncorrected."""
+        return rising_p(self.by_layer)
+
+    @property
+    def rise(self) -> float:
+        """From the first layer to the last, in uniform masses."""
+        return float(self.by_layer[-1] - self.by_layer[0])
+
+
+def relevant_keys(ids: list[int], places: list[int]) -> Array:
+    """Which tokens are relevant to the query at each place of `k v k v ... k`: bool [P, T]."""
+    values = ids[1::2]
+    first = [2 * pair + 1 for pair, value in enumerate(values) if value not in values[:pair]]
+    relevant = np.zeros((len(places), len(ids)), dtype=bool)
+    for row, place in enumerate(places):
+        relevant[row, [at for at in first if at < place]] = True
+    return relevant
+
+
+def alignment(model: nn.Module, samples: Samples, progress: Progress = quiet) -> Alignment:
+    """Measure 4, one watched pass a sequence. samples: of the bijection with repeats.
+
+    LabError where the model's attention cannot be watched; ValueError where no sequence has a relevant key.
+    """
+    anatomy = anatomy_of(model)
+    require(anatomy.refusals.attention, "Attention")
+    watchers = []
+    for done, (ids, places) in enumerate(zip(samples.ids, samples.places, strict=True)):
+        progress("Following queries", done, len(samples.ids))
+        asked = [place for place in places if place > 0]
+        if asked:
+            watchers.append(_Watcher(asked, relevant_keys(ids, asked)))
+            run(model, anatomy, ids, [watchers[-1]], last=True)
+    if not watchers:
+        raise ValueError("no sequence has a place with something before it")
+    layers = sorted(watchers[0].mass)
+    mass = np.array([[one.mass[layer].mean() for layer in layers] for one in watchers])  # [S, L]
+    heads = np.array([np.mean([one.mass[layer].mean(1) for one in watchers], axis=0) for layer in layers])  # [L, H]
+    gap = np.array([np.mean([one.gap[layer] for one in watchers]) for layer in layers])
+    return Alignment(mass, heads, gap, float(np.mean([one.most for one in watchers])))
+
+
+class _Watcher(Observer):
+    """Mass and gap at some places of one prompt, by layer. relevant: bool [P, T]."""
+
+    def __init__(self, places: list[int], relevant: Array) -> None:
+        seen = np.arange(relevant.shape[1]) <= np.array(places)[:, None]  # [P, T]
+        self._places = places
+        self._relevant = torch.from_numpy(relevant)
+        self._other = torch.from_numpy(seen & ~relevant)
+        self._uniform = torch.from_numpy(relevant.sum(1) / seen.sum(1))  # [P]
+        self.most = float((1 / self._uniform).mean())
+        self.mass: dict[int, Array] = {}  # [H, P]
+        self.gap: dict[int, float] = {}
+
+    def attention(self, layer: int, call: AttentionCall) -> None:
+        last = max(self._places) + 1
+        pattern = torch.cat([rows for _, rows, _ in call.chunks()], dim=1)[:, self._places]  # [H, P, T]
+        self.mass[layer] = ((pattern.double() * self._relevant).sum(-1) / self._uniform).numpy()
+        group = call.query.shape[0] // call.key.shape[0]
+        query = nn.functional.normalize(call.query[:, self._places].double(), dim=-1)
+        key = nn.functional.normalize(call.key[:, :last].double(), dim=-1).repeat_interleave(group, 0)
+        cosine = query @ key.mT  # [H, P, last]
+        near, far = (_mean(cosine, chosen[:, :last]) for chosen in (self._relevant, self._other))
+        self.gap[layer] = float((near - far).mean())
+
+
+def _mean(x: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of x [H, P, T] where chosen [P, T], over T: [H, P]."""
+    return (x * chosen).sum(-1) / chosen.sum(-1)
+
+
+# Verdict -----------------------------------------------------------------------------------------------------------
+
+
+def judge_alignment(found: Alignment, p: float, random: Sequence[Alignment]) -> str:
+    """One trained model. p: of its rho, corrected. random: models with random weights."""
+    if found.rho <= 0:
+        return NOT_SUPPORTED
+    if len(random) < bounds.RANDOM_MODELS:
+        return INCONCLUSIVE
+    if found.rise <= random_bound([one.rise for one in random]):
+        return NOT_SUPPORTED
+    supported = (
+        found.rho >= bounds.ALIGNMENT_RHO
+        and p < bounds.ALIGNMENT_P
+        and found.by_layer[-1] >= bounds.ALIGNMENT_FINAL
+        and found.by_layer[-1] > random_bound([float(one.by_layer[-1]) for one in random])
+    )
+    return SUPPORTED if supported else INCONCLUSIVE
+
+
+def alignment_verdict(
+    trained: dict[int, Alignment],
+    random: Sequence[Alignment],
+    p: Mapping[int, tuple[float, ...] | None],
+    claim: str = "alignment",
+) -> Verdict:
+    """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed.
+
+    ValueError without any model.
+    """
+    if not trained:
+        raise ValueError("there is no model to judge")
+    seeds = sorted(trained)
+    found = [trained[seed] for seed in seeds]
+    tested = [(p[seed] or (1.0,))[0] for seed in seeds]
+    outcomes = [judge_alignment(one, value, random) for one, value in zip(found, tested, strict=True)]
+    rhos = np.array([one.rho for one in found])
+    return Verdict(
+        claim=claim,
+        verdict=by_seeds(outcomes),
+        statistic=Statistic("Spearman of the mass on relevant keys with the layer", float(np.median(rhos))),
+        interval=list(bootstrap_interval(rhos, np.median)) if len(rhos) > 1 else None,
+        p=agreed(tested),
+        threshold=(
+            f"rank correlation with the layer at least {bounds.ALIGNMENT_RHO:g}, p below {bounds.ALIGNMENT_P:g} over "
+            f"all orders of the layers, and in the last layer at least {bounds.ALIGNMENT_FINAL:g} times the mass of "
+            "uniform attention, above random weights. Not supported where it does not rise, or random weights rise as "
+            "much"
+        ),
+        n=found[0].mass.shape[0],
+        seeds=seeds,
+        papers_criterion=PapersCriterion(None, "They show patterns of single sequences and name no bound."),
+        reason=" ".join([_words(found, random), seeds_sentence(outcomes)]),
+        charts=_charts(seeds, found, random),
+        tables=[_table(seeds, found, tested, outcomes, random)],
+    )
+
+
+def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
+    mass = np.median([one.by_layer for one in found], axis=0)
+    said = (
+        f"In {len(found[0].mass)} sequences the attention of new keys on values that rule something out is, layer by "
+        f"layer, {', '.join(f'{value:.2f}' for value in mass)} times that of uniform attention (medians of seeds; all "
+        f"of it would be {found[0].most:.2f})."
+    )
+    if len(random) < bounds.RANDOM_MODELS:
+        return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
+    rises = [round(one.rise, 2) + 0.0 for one in random]  # without the sign of what rounds to 0
+    return f"{said} From the first layer to the last, random weights change it by {min(rises):.2f} to {max(rises):.2f}."
+
+
+def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[Alignment]) -> list[Chart]:
+    layers = [float(layer) for layer in range(found[0].mass.shape[1])]
+    named = [str(layer) for layer in range(len(layers))]
+    mass, gap = [], []
+    for seed, one in zip(seeds, found, strict=True):
+        ends = [bootstrap_interval(column) for column in one.mass.T]
+        low, high = [end[0] for end in ends], [end[1] for end in ends]
+        mass.append(Series(f"seed {seed}", layers, one.by_layer.tolist(), low=low, high=high))
+        gap.append(Series(f"seed {seed}", layers, one.gap.tolist()))
+    mass.append(Series("uniform", layers, [1.0] * len(layers), DASHED))
+    mass.append(Series("all attention on relevant keys", layers, [found[0].most] * len(layers), DASHED))
+    if random:
+        means = (np.mean([one.by_layer for one in random], axis=0), np.mean([one.gap for one in random], axis=0))
+        for series, mean in zip((mass, gap), means, strict=True):
+            series.append(Series("random weights", layers, mean.tolist(), DASHED))
+    return [
+        Chart(
+            "alignment",
+            "Attention on the keys that matter",
+            Axis("layer"),
+            Axis("mass over that of uniform attention"),
+            mass,
+            categories=named,
+            caption="At a new key, the keys that matter are the values shown before, each where it came first. The "
+            "claim is a line that rises with the layer.",
+        ),
+        Chart(
+            "alignment-cosine",
+            "Direction of queries and keys",
+            Axis("layer"),
+            Axis("cosine with relevant keys less that with others"),
+            gap,
+            categories=named,
+            caption="Above 0, a query points more to the keys that matter than to the other tokens that it sees.",
+        ),
+    ]
+
+
+def _table(
+    seeds: Sequence[int],
+    found: Sequence[Alignment],
+    p: Sequence[float],
+    outcomes: Sequence[str],
+    random: Sequence[Alignment],
+) -> Table:
+    def row(name: str, one: Alignment, value: str, outcome: str) -> list[str]:
+        layer, head = np.unravel_index(one.heads.argmax(), one.heads.shape)
+        first, last = one.by_layer[0], one.by_layer[-1]
+        best = f"{one.heads.max():.2f} (head {layer}.{head})"
+        return [name, f"{one.rho:.2f}", value, f"{first:.2f}", f"{last:.2f}", best, f"{one.gap[-1]:.3f}", outcome]
+
+    rows = [
+        row(f"seed {seed}", one, f"{value:.2g}", outcome)
+        for seed, one, value, outcome in zip(seeds, found, p, outcomes, strict=True)
+    ]
+    rows += [row(f"random weights {number}", one, "-", "-") for number, one in enumerate(random, 1)]
+    columns = [
+        "model",
+        "rho",
+        "p, corrected",
+        "first layer",
+        "last layer",
+        "largest of a head",
+        "cosine gap, last layer",
+    ]
+    return Table("Mass on relevant keys over that of uniform attention", [*columns, "outcome"], rows)

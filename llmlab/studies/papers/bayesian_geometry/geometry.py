@@ -1,0 +1,298 @@
+"""Where beliefs lie: the shape of value vectors, of the residual stream, and of keys, at places with a known posterior.
+
+Activations come from the same watched pass as everything else in the lab (`llmlab.anatomy.capture`), so the
+measures take any model that it can watch: the lab's GPT, trained or with random weights, and models of transformers.
+Letters in shapes: S sequences, N samples (a sequence at a scored place), L layers, H heads of keys, D their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of, require
+from llmlab.anatomy.capture import AttentionCall, Observer, Point, run
+from llmlab.core.progress import Progress, quiet
+from llmlab.data.synthetic.metrics import entropy
+from llmlab.data.synthetic.tasks import Task, held_out
+from llmlab.gpt.model import CausalSelfAttention
+from llmlab.inspection.spectra import principal_components
+from llmlab.studies.papers.statistics import (
+    heldout_ridge_r2,
+    one_of_each,
+    overall_permutation_p,
+    participation_ratio,
+    r2_beyond_strata,
+    random_cosine_floor,
+    spearman,
+    stratified_permutation_p,
+    stratified_spearman,
+)
+
+Array = np.ndarray
+# Columns that vary less than this share of the largest one's spread are rounding, not signal.
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sequences with the places at which something is known.
+
+    ids: token ids of each sequence. places: of each, where samples are taken. Over all samples, in that order [N]:
+    entropy in bits of the exact posterior (of a real model: of its own prediction), stratum (what could give it away:
+    position, length, number of examples), sequence.
+    """
+
+    ids: list[list[int]]
+    places: list[list[int]]
+    entropy: Array
+    stratum: Array
+    sequence: Array
+
+
+def samples_of(task: Task, count: int) -> Samples:
+    """The first `count` held-out sequences of a task, its scored places as samples, strata by position."""
+    ids: list[list[int]] = []
+    places: list[list[int]] = []
+    entropies, strata, sequences = [], [], []
+    at = np.array(task.layout.places)
+    for batch in held_out(task, count):
+        found = entropy(batch.posterior)  # [B, P]
+        for row, scored in enumerate(batch.scored):
+            ids.append(batch.ids[row].tolist())
+            places.append(at[scored].tolist())
+            entropies.append(found[row, scored])
+            strata.append(at[scored])
+            sequences.append(np.full(int(scored.sum()), len(ids) - 1))
+    # Sums of one posterior in another order differ by rounding, and no rank may hang on that.
+    return Samples(ids, places, np.concatenate(entropies).round(9), np.concatenate(strata), np.concatenate(sequences))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a model has at the samples, by layer: values [N, H D] and residuals (post_ffn) [N, C], keys [N, H, D]."""
+
+    values: list[Array]
+    residuals: list[Array]
+    keys: list[Array]
+
+
+class _Taker(Observer):
+    """Copies of keys, values and the stream at some places of one prompt, in some layers."""
+
+    def __init__(self, places: list[int], layers: Collection[int]) -> None:
+        self._places, self._layers = places, layers
+        self.values: dict[int, Tensor] = {}
+        self.keys: dict[int, Tensor] = {}
+        self.residuals: dict[int, Tensor] = {}
+
+    def attention(self, layer: int, call: AttentionCall) -> None:
+        if layer not in self._layers:
+            return
+        self.values[layer] = call.value[:, self._places].transpose(0, 1).flatten(1).float().cpu()  # [P, H D]
+        self.keys[layer] = call.key[:, self._places].transpose(0, 1).float().cpu()  # [P, H, D]
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> None:
+        if point == "post_ffn" and layer in self._layers:
+            self.residuals[layer] = x[self._places].float().cpu()
+
+
+def take(
+    model: nn.Module, samples: Samples, progress: Progress = quiet, layers: Collection[int] | None = None
+) -> Activations:
+    """The activations of a model at the samples, one watched pass a sequence. layers: all with attention unless given.
+
+    LabError where the model's attention cannot be watched.
+    """
+    anatomy = anatomy_of(model)
+    require(anatomy.refusals.attention, "Keys and values")
+    chosen = [layer for layer in _watched(anatomy) if layers is None or layer in layers]
+    takers = []
+    for done, (ids, places) in enumerate(zip(samples.ids, samples.places, strict=True)):
+        progress("Reading sequences", done, len(samples.ids))
+        takers.append(_Taker(places, chosen))
+        run(model, anatomy, ids, [takers[-1]], last=True)
+
+    def joined(of: Callable[[_Taker], dict[int, Tensor]]) -> list[Array]:
+        # Each layer's parts are let go of as they are joined: of a large model, all of them take gigabytes.
+        return [torch.cat([of(taker).pop(layer) for taker in takers]).numpy() for layer in chosen]
+
+    return Activations(joined(lambda t: t.values), joined(lambda t: t.residuals), joined(lambda t: t.keys))
+
+
+def _watched(anatomy: Anatomy) -> list[int]:
+    return [layer for layer, block in enumerate(anatomy.blocks) if block.attention is not None]
+
+
+# Manifold ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Manifold:
+    """How samples of one layer lie, and whether their first principal component is entropy.
+
+    pc1, pc12: shares of the variance of z-scored columns along one and two components; participation: how many carry
+    it; raw_pc1: without z-scoring. rho: |Spearman(PC1, H)|; within: the same within strata, None where H is constant
+    in each of them. p, p_within: by permuting H within strata, on one sample of each sequence; uncorrected.
+    r2_alone, r2_strata, r2: held-out R^2 of H from the activations alone, from the stratum alone, and from both; gain:
+    what the activations add to the stratum.
+    scores: PC1 of each sample, its sign such that it rises with H.
+    """
+
+    pc1: float
+    pc12: float
+    participation: float
+    raw_pc1: float
+    rho: float
+    within: float | None
+    p: float | None
+    p_within: float | None
+    r2_alone: float
+    r2_strata: float
+    r2: float
+    scores: Array = field(repr=False)
+
+    @property
+    def gain(self) -> float:
+        """R^2 beyond the strata."""
+        return self.r2 - self.r2_strata
+
+
+def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
+    """Measures 1 and 2 of activations [N, C] of one layer."""
+    h, strata = samples.entropy, samples.stratum
+    standard = z_scored(x)
+    found = principal_components(torch.from_numpy(standard), 2)
+    raw = principal_components(torch.from_numpy(x), 1)
+    shares = (found.variance / found.total).numpy() if found.total else np.zeros(2)
+    scores = ((torch.from_numpy(standard).double() - found.mean) @ found.components[0]).numpy()
+    rho = spearman(scores, h)
+    varies = any(np.ptp(h[strata == stratum]) > 0 for stratum in np.unique(strata))
+    some = one_of_each(samples.sequence, seed)
+    r2_strata, r2 = r2_beyond_strata(x, h, strata, samples.sequence, seed)
+    return Manifold(
+        pc1=float(shares[0]),
+        pc12=float(shares[:2].sum()),
+        participation=participation_ratio(standard),
+        raw_pc1=float(raw.variance[0] / raw.total) if raw.total else 0.0,
+        rho=abs(rho),
+        within=abs(stratified_spearman(scores, h, strata)) if varies else None,
+        p=overall_permutation_p(scores[some], h[some], strata[some], seed=seed),
+        p_within=stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
+        r2_alone=heldout_ridge_r2(x, h, samples.sequence, seed),
+        r2_strata=r2_strata,
+        r2=r2,
+        scores=scores * (-1 if rho < 0 else 1),
+    )
+
+
+def standard(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of the columns of x [N, C]; infinite where one is constant, so that z is 0 there."""
+    mean = x.mean(0)
+    spread = (x - mean).std(0)
+    return mean, np.where(spread <= _CONSTANT * spread.max(initial=0), np.inf, spread)
+
+
+def z_scored(x: Array) -> Array:
+    """Columns less their mean, over their standard deviation; constant ones become 0."""
+    mean, spread = standard(x)
+    scaled: Array = (x - mean) / spread
+    return scaled
+
+
+# Keys --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Keys:
+    """How near to orthogonal keys are.
+
+    cosine: mean |cos| of pairs of scored keys of one sequence, averaged over heads [S', L], for the S' sequences
+    with at least two. gaussian: what Gaussian vectors of their width have. weights: mean |cos| of the columns of W_K
+    (x W_K, each of the model's width), a layer; empty where they are not at hand. weights_gaussian: theirs.
+    """
+
+    cosine: Array
+    gaussian: float
+    weights: list[float]
+    weights_gaussian: float
+
+
+def keys_of(model: nn.Module, activations: Activations, samples: Samples) -> Keys:
+    """Measure 3."""
+    layers = []
+    for keys in activations.keys:
+        unit = keys / np.maximum(np.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)  # [N, H, D]
+        found = []
+        for sequence in np.unique(samples.sequence):
+            own = unit[samples.sequence == sequence].transpose(1, 0, 2)  # [H, P, D]
+            if own.shape[1] > 1:
+                found.append(float(_off_diagonal(own).mean()))
+        layers.append(found)
+    width = activations.keys[0].shape[-1]
+    weights = key_weights(model)
+    return Keys(
+        cosine=np.array(layers).T,
+        gaussian=random_cosine_floor(width),
+        weights=[float(_off_diagonal(_unit_rows(weight)[None]).mean()) for weight in weights],
+        weights_gaussian=random_cosine_floor(weights[0].shape[1]) if weights else 0.0,
+    )
+
+
+def _off_diagonal(unit: Array) -> Array:
+    """|cos| of all pairs of different rows of unit vectors [H, P, D] -> [H, pairs]."""
+    upper = np.triu_indices(unit.shape[1], 1)
+    cosines: Array = np.abs(unit @ unit.transpose(0, 2, 1))[:, upper[0], upper[1]]
+    return cosines
+
+
+def _unit_rows(x: Array) -> Array:
+    scaled: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def key_weights(model: nn.Module) -> list[Array]:
+    """The columns of each layer's key projection, as rows [H D, C]; none for models that are not the lab's GPT."""
+    found = []
+    for block in anatomy_of(model).blocks:
+        if isinstance(block.attention, CausalSelfAttention):
+            query, key, _ = block.attention.widths
+            found.append(block.attention.qkv.weight.detach()[query : query + key].float().cpu().numpy())
+    return found
+
+
+# A whole model -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelGeometry:
+    """All measures of one model, by layer."""
+
+    values: list[Manifold]
+    residuals: list[Manifold]
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Population:
+    """Trained models of one shape by seed, ones with random weights, and the samples that all were measured on."""
+
+    trained: Mapping[int, ModelGeometry]
+    random: Sequence[ModelGeometry]
+    samples: Samples
+
+
+def measure(model: nn.Module, samples: Samples, seed: int = 0, progress: Progress = quiet) -> ModelGeometry:
+    """Measures 1 to 3 of a model in eval mode. seed: of what is drawn for the tests. Errors as in `take`."""
+    activations = take(model, samples, progress)
+
+    def all_layers(layers: Sequence[Array]) -> list[Manifold]:
+        return [manifold(x, samples, seed) for x in layers]
+
+    return ModelGeometry(
+        all_layers(activations.values), all_layers(activations.residuals), keys_of(model, activations, samples)
+    )

@@ -1,0 +1,114 @@
+"""Measures and judges the claims about induction heads on the runs of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llmlab.core.progress import Progress, quiet
+from llmlab.core.records import from_plain
+from llmlab.data.synthetic.tasks import Task, TaskBatch, held_out, task_of
+from llmlab.models.task_models import make_model
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.records import Arm
+from llmlab.studies.papers.induction_heads.found import Found, Removed
+from llmlab.studies.papers.induction_heads.measures import Head, HeadScores, head_scores, second_reading_loss
+from llmlab.studies.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
+from llmlab.studies.papers.induction_heads.shown import show_change, show_composition, show_layers
+from llmlab.studies.papers.induction_heads.verdicts import BySeed, change_verdict, composition_verdict, layers_verdict
+from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.records import Verdict
+from llmlab.training.task_run import open_task
+
+
+def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+    """Loss and scores at every checkpoint, and the last one's without each head of the layers before the best."""
+    return asdict(follow(run, check.progress))
+
+
+def early(check: Check) -> list[Verdict]:
+    """All of them: what takes long was measured run by run."""
+    two, one = _by_seed(check, TWO), _by_seed(check, ONE)
+    verdicts = []
+    if LAYERS in check.claims and two.keys() & one.keys():
+        verdicts.append(show_layers(layers_verdict(two, one, LAYERS), two, one))
+    if CHANGE in check.claims and two:
+        verdicts.append(show_change(change_verdict(two, CHANGE), two))
+    if COMPOSITION in check.claims and two:
+        verdicts.append(show_composition(composition_verdict(two, COMPOSITION), two))
+    return verdicts
+
+
+def late(check: Check) -> Iterator[Verdict]:
+    """Nothing is left."""
+    yield from ()
+
+
+def follow(run: RunFolder, progress: Progress = quiet) -> Found:
+    """What is to be known of a run on repeated tokens. LabError where a checkpoint is damaged."""
+    settings = run.info().task
+    task = task_of(settings.data)
+    batches = held_out(task, SEQUENCES)
+    torch.manual_seed(settings.train.seed)  # as the run begins
+    model = make_model(settings.model, task.layout).eval()
+    steps, losses, scores = [0], [_loss(model, task, batches)], [_scores(model, task)]
+    checkpoints = list_checkpoints(run.checkpoints)
+    for done, checkpoint in enumerate(checkpoints):
+        progress(f"Reading {run.id}", done, len(checkpoints))
+        model, _ = open_task(run, checkpoint)
+        steps.append(checkpoint.step)
+        losses.append(_loss(model, task, batches))
+        scores.append(_scores(model, task))
+    found = Found(
+        steps=steps,
+        loss=losses,
+        induction=[one.induction.tolist() for one in scores],
+        previous=[one.previous.tolist() for one in scores],
+        floors=_floors(task, batches),
+        n=int(sum(batch.scored.sum() for batch in batches)),
+    )
+    _remove_heads(model, task, batches, scores[-1], found)
+    return found
+
+
+def _remove_heads(model: nn.Module, task: Task, batches: list[TaskBatch], before: HeadScores, found: Found) -> None:
+    """Zeroes the heads of the layers before that of the best induction head, one at a time and together."""
+    best = np.unravel_index(int(before.induction.argmax()), before.induction.shape)
+
+    def left(*zeroed: Head) -> float:
+        return float(head_scores(model, task.layout.vocab_size, zeroed).induction[best])
+
+    for head in np.ndindex(int(best[0]), before.induction.shape[1]):
+        one = (head[0], head[1])
+        loss = second_reading_loss(model, task.layout, batches, [one])
+        found.removed.append(Removed(*one, previous=float(before.previous[one]), induction=left(one), loss=loss))
+    order = [(head.layer, head.head) for head in found.by_previous]
+    found.together = [left(*order[:count]) for count in range(1, len(order) + 1)]
+    found.others_first = [left(*order[::-1][:count]) for count in range(1, len(order) + 1)]
+
+
+def _loss(model: nn.Module, task: Task, batches: list[TaskBatch]) -> float:
+    return second_reading_loss(model, task.layout, batches)
+
+
+def _scores(model: nn.Module, task: Task) -> HeadScores:
+    return head_scores(model, task.layout.vocab_size)
+
+
+def _floors(task: Task, batches: list[TaskBatch]) -> dict[str, float]:
+    """What those pay who know less, nats."""
+    paid: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        for name, belief in task.floors(batch).items():
+            paid.setdefault(name, []).append(-np.log((belief * batch.target).sum(-1)[batch.scored]))
+    return {name: float(np.concatenate(parts).mean()) for name, parts in paid.items()}
+
+
+def _by_seed(check: Check, group: str) -> BySeed:
+    return {one.arm.seed: from_plain(Found, one.values) for one in check.measured(group)}

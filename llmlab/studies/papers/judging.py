@@ -1,0 +1,83 @@
+"""What judges a paper's claims, and what it is given: the parts that every paper's test shares. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmlab.core.errors import LabError
+from llmlab.core.files import read_json, write_json
+from llmlab.core.progress import Progress, quiet
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.records import Arm
+from llmlab.studies.papers.records import Verdict
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run of a check, with what `Judge.measure` found on it."""
+
+    arm: Arm
+    run: RunFolder
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check as its judge sees it.
+
+    claims: asked for, in the paper's order. size: of records.SIZES. models: references, for claims about models that
+    are there. outputs: where references are looked up. finished: the runs that have ended, in the plan's order.
+    measurements: the folder of what was measured. progress: raises the worker's Stop when the check is to stop.
+    """
+
+    claims: list[str]
+    size: str
+    models: list[str]
+    outputs: Path
+    measurements: Path
+    finished: list[Measured] = field(default_factory=list)
+    progress: Progress = quiet
+
+    def measured(self, group: str = "") -> list[Measured]:
+        """The finished runs of a group, or all."""
+        return [one for one in self.finished if group in ("", one.arm.group)]
+
+    def kept(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What was measured before under this name, or what `make` finds now: plain values, finite numbers.
+
+        An interrupted check measures nothing twice. name: any text, as a model's reference. LabError where a number is
+        not finite, as those of a model whose weights are not.
+        """
+        path = self.measurements / f"{_file_name(name)}.json"
+        if (found := read_json(path)) is None:
+            path.parent.mkdir(exist_ok=True)
+            found = dict(make())
+            try:
+                write_json(path, found)
+            except ValueError as error:
+                raise LabError(f"{name} gives no numbers to judge.", "One of them is infinite, or none.") from error
+        return found
+
+
+class Judge(Protocol):
+    """The functions of a judging module (`PaperPlan.judge`)."""
+
+    def measure(self, check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+        """What is to be known of a finished run's checkpoints: plain values, kept in measurements/<arm>.json."""
+
+    def early(self, check: Check) -> list[Verdict]:
+        """Verdicts from what was measured so far, quickly: it is asked after every run."""
+
+    def late(self, check: Check) -> Iterator[Verdict]:
+        """Verdicts that take long, once all runs have ended; each is written down when it comes."""
+
+
+def _file_name(name: str) -> str:
+    """Readable, and different for different names."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,357 @@
+"""A base made ready to be trained: its adapters inserted, or all of its weights set free.
+
+The lab's own GPT gets the adapters of `llmlab.training.finetuning.lora`, models of transformers those of PEFT or
+Unsloth. What comes out is the same for all: logits for a batch, the weights that a checkpoint holds, and a plain copy
+to look into.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.anatomy.modules import base_model
+from llmlab.core.device import Device
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
+from llmlab.core.progress import Progress
+from llmlab.data.hf_tokenizer import IdTokenizer, has_tokenizer
+from llmlab.gpt.model import GPT
+from llmlab.models.adapter_file import PEFT_PREFIX
+from llmlab.models.available import ADAPTER_FILE
+from llmlab.models.hub import hub_snapshot
+from llmlab.models.huggingface import open_folder, translated
+from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.open import open_model
+from llmlab.models.reference import HubModel, LiveRun, ModelFolder, Reference, parse
+from llmlab.training.finetuning.lora import insert, merge
+from llmlab.training.finetuning.quantise import (
+    forget_quantisation,
+    full_weight,
+    is_quantised,
+    number_count,
+    open_quantised,
+    quantise_layers,
+    require_four_bits,
+)
+from llmlab.training.finetuning.targets import layer_size, lies_on_its_side, require_rank, short_names, target_layers
+from llmlab.training.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
+from llmlab.training.room import need_of, require_room
+
+if TYPE_CHECKING:
+    from llmlab.data.tuning_data import Batch
+
+__all__ = ["Prepared", "prepare", "probe_unsloth"]
+
+_ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
+
+
+@dataclass
+class Prepared:
+    """A model that is ready to be trained, on its device; what learns requires grad, all else is frozen.
+
+    base: the reference that opens the base again. context: the longest row of tokens. adapter_config: what PEFT
+    reads as adapter_config.json; None when all weights learn. trainable, total: how many numbers; adapters belong to
+    the total, and a number in 4 bits counts as one. patched: Unsloth rewrote the model's modules for training.
+    """
+
+    model: nn.Module
+    base: str
+    tokenizer: TextTokenizer
+    context: int
+    adapter_config: dict[str, Any] | None
+    trainable: int
+    total: int
+    patched: bool = False
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, T] tokens -> [B, T, V]; a row's examples (packing) do not see each other."""
+        device = next(self.model.parameters()).device
+        ids = batch.ids.to(device)
+        positions = None if batch.position_ids is None else batch.position_ids.to(device)
+        if isinstance(self.model, GPT):
+            return self.model(ids) if positions is None else _one_by_one(self.model, ids, positions)
+        # Without a mask, transformers takes places that begin anew for a new example, and keeps them apart.
+        mask = batch.attention_mask.to(device) if positions is None else None
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        logits: Tensor = unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
+        return logits
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """What learned, by the names of files: PEFT's, or the model's own. The tensors themselves, no copies."""
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self.adapter_config is None:
+            return {name: p.detach() for name, p in named.items()}
+        return {_peft_name(name): p.detach() for name, p in named.items()}
+
+    @torch.no_grad()
+    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes what `trained_weights` gave, in place. LabError when names or shapes differ."""
+        mine = self.trained_weights()
+        if strange := sorted(mine.keys() ^ weights.keys()):
+            side = "lacks" if strange[0] in mine else "holds"
+            raise LabError(
+                "The trained weights do not fit this model.",
+                f"Their file {side} {strange[0]} ({len(strange)} names differ).",
+                "Is it a checkpoint of this run?",
+            )
+        for name, weight in mine.items():
+            if weight.shape != weights[name].shape:
+                raise LabError(
+                    "The trained weights do not fit this model.",
+                    f"{name} has the shape {list(weights[name].shape)}, and {list(weight.shape)} is needed.",
+                )
+        for name, weight in mine.items():
+            weight.copy_(weights[name])
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """An independent copy in fp32 on the CPU, in eval mode, in which adapters are part of plain linear layers.
+
+        LabError when the model is patched: what such a copy does inside is not what it would do elsewhere.
+        """
+        if self.patched:
+            raise LabError(
+                "This run cannot be looked into while it trains.",
+                "Unsloth has rewritten its model's modules for training.",
+                "Open its newest checkpoint (RUN@latest).",
+            )
+        plain: dict[int, Any] = {}  # for `deepcopy`: layers that are already copied, by their ids
+        for module in self.model.modules():
+            if _is_peft_layer(module):
+                plain[id(module)] = _plain_layer(module.base_layer, _peft_change(module))
+            elif is_quantised(module):
+                plain[id(module)] = _plain_layer(module)
+        copied: nn.Module = copy.deepcopy(base_model(self.model), plain)
+        forget_quantisation(copied)
+        copied = copied.float().cpu()
+        merge(copied)
+        return copied.eval().requires_grad_(False)
+
+
+def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress, seed: int) -> Prepared:
+    """Opens settings.model.base and makes it ready for its method. seed: of the adapters' first weights.
+
+    torch's global generators are seeded with it. LabError in sentences when the base cannot be opened, has no
+    tokenizer, has no layer for an adapter, or does not fit into memory.
+    """
+    named = _base(settings, outputs)
+    if settings.model.method == QLORA:
+        require_four_bits(device)
+    _require_room(settings, outputs, device)
+    if settings.model.backend == "unsloth":
+        return _with_unsloth(named, settings, progress, seed)
+    opened = _open(named, settings.model.method, outputs, device, progress)
+    torch.manual_seed(seed)
+    model, adapter_config = opened.model, None
+    if settings.model.method == FULL:
+        model.requires_grad_(True)
+    else:
+        targets = target_layers(model, settings.lora.targets)
+        require_rank(model, targets, settings.lora.rank)
+        adapter_config = _adapter_config(model, targets, settings.lora, opened.reference)
+        if settings.model.method == QLORA and not any(is_quantised(module) for module in model.modules()):
+            quantise_layers(model, target_layers(model, ALL), device, progress)
+        if isinstance(model, GPT):
+            insert(model, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, targets)
+        else:
+            model = _with_peft(model, adapter_config, targets)
+    return _prepared(model.to(device.kind), opened.reference, opened.tokenizer, adapter_config)
+
+
+def _base(settings: FinetuneSettings, outputs: Path) -> Reference:
+    """What is named as the base. UsageError when nothing is, or what still changes; LabError without a tokenizer."""
+    if not settings.model.base:
+        raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
+    named = parse(settings.model.base, outputs)
+    if isinstance(named, LiveRun):
+        raise UsageError(
+            f"{named} still trains.",
+            "A base must not change while it is fine-tuned.",
+            f"Name {named.named}@latest, its newest checkpoint.",
+        )
+    if isinstance(named, ModelFolder) and not has_tokenizer(named.path):
+        raise _no_tokenizer(named.path.name)
+    return named
+
+
+def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> None:
+    """LabError when weights, gradients and optimizer do not fit, whatever the examples; UsageError for the rank."""
+    try:
+        need = need_of(settings, outputs)
+    except UsageError:
+        raise
+    except LabError:  # no sizes without downloading it, or damaged files: who opens them says which
+        return
+    if need is not None:
+        require_room(settings, need, device.free_bytes(), outputs)
+
+
+def _open(named: Reference, method: str, outputs: Path, device: Device, progress: Progress) -> OpenModel:
+    in_folder = _in_folder(named, progress) if method == QLORA else None
+    if in_folder is None:
+        opened = open_model(named, outputs, progress)
+    else:
+        opened = open_quantised(in_folder[0], str(named), in_folder[1], device, progress)
+    if isinstance(opened.tokenizer, IdTokenizer):
+        raise _no_tokenizer(opened.name)
+    return opened
+
+
+def _in_folder(named: Reference, progress: Progress) -> tuple[Path, str] | None:
+    """Folder and name of a Hugging Face model, downloaded where it has to be; None for other kinds."""
+    match named:
+        case ModelFolder(path):
+            return path, path.name
+        case HubModel(name):
+            return hub_snapshot(name, progress), name
+        case _:
+            return None
+
+
+def _no_tokenizer(name: str) -> LabError:
+    return LabError(
+        f"{name} cannot be fine-tuned.",
+        "It came without a tokenizer, so no example can be written in its tokens.",
+        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+    )
+
+
+def _prepared(
+    model: nn.Module, base: str, tokenizer: TextTokenizer, adapter_config: dict[str, Any] | None, patched: bool = False
+) -> Prepared:
+    parameters = list(model.parameters())
+    return Prepared(
+        model=model,
+        base=base,
+        tokenizer=tokenizer,
+        context=_context(model),
+        adapter_config=adapter_config,
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        total=sum(number_count(p) for p in parameters),
+        patched=patched,
+    )
+
+
+def _with_unsloth(named: Reference, settings: FinetuneSettings, progress: Progress, seed: int) -> Prepared:
+    require_unsloth()
+    in_folder = _in_folder(named, progress)
+    if in_folder is None:
+        raise UsageError(
+            f"Unsloth cannot open {named}.",
+            "It takes a Hugging Face folder or a model of the hub.",
+            "Set model.backend=peft.",
+        )
+    folder, name = in_folder
+    tokenizer = _require_openable(folder, name, progress)
+    with translated(name):
+        model = open_with_unsloth(folder, settings, seed)
+    plain = base_model(model)
+    targets = [path for path, module in plain.named_modules() if _is_peft_layer(module)]
+    return _prepared(model, str(named), tokenizer, _adapter_config(plain, targets, settings.lora, str(named)), True)
+
+
+def _require_openable(folder: Path, name: str, progress: Progress) -> TextTokenizer:
+    """Holds a folder that another library will open to the checks of `open_folder`; no weights are taken into memory.
+
+    LabError as there, and for an adapter in it, which such a library would follow to a base that nobody named.
+    """
+    if (folder / ADAPTER_FILE).is_file():
+        raise LabError(
+            f"{name} cannot be fine-tuned by Unsloth.",
+            f"It holds an adapter ({ADAPTER_FILE}), which Unsloth would open on the base that its settings name.",
+            "Name the base itself, or set model.backend=peft and name BASE+ADAPTER.",
+        )
+    return open_folder(folder, str(folder), progress, name=name, loading={"device_map": "meta"}).tokenizer
+
+
+def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, base: str) -> dict[str, Any]:
+    """What adapter_config.json says; what is not here is PEFT's default."""
+    return {
+        "peft_type": "LORA",
+        "task_type": None if isinstance(model, GPT) else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": short_names(model, targets),
+        "fan_in_fan_out": any(lies_on_its_side(model.get_submodule(name)) for name in targets),
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _with_peft(model: nn.Module, adapter_config: dict[str, Any], targets: list[str]) -> nn.Module:
+    """LabError when PEFT would put adapters elsewhere: in some families it takes layers' names for their experts'."""
+    from peft import LoraConfig, get_peft_model
+
+    values = {name: value for name, value in adapter_config.items() if name != "peft_type"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # between the versions of peft and transformers; none is about this adapter
+        wrapped: nn.Module = get_peft_model(model, LoraConfig(**(values | {"inference_mode": False})))
+    adapted = {name for name, module in base_model(wrapped).named_modules() if _is_peft_layer(module)}
+    if adapted != set(targets):
+        strange = min(adapted ^ set(targets))
+        raise LabError(
+            "These layers cannot get adapters.",
+            f"PEFT treats {strange} in a way of its own: the model has experts.",
+            "Set lora.targets=attention.",
+        )
+    return wrapped
+
+
+def _is_peft_layer(module: nn.Module) -> bool:
+    return hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")
+
+
+def _plain_layer(base: Any, change: Tensor | None = None) -> nn.Linear:
+    """A linear layer, in 4 bits or not, with what an adapter adds to it: as a plain one in fp32, on the CPU."""
+    width_in, width_out = layer_size(base)
+    plain = nn.Linear(width_in, width_out, bias=base.bias is not None)
+    plain.weight.copy_(full_weight(base))
+    if change is not None:
+        plain.weight += change.to("cpu", torch.float32)
+    if base.bias is not None:
+        plain.bias.copy_(base.bias)
+    return plain
+
+
+def _peft_change(layer: Any) -> Tensor:
+    """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix lies on its side."""
+    change: Tensor = layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
+    return change
+
+
+def _peft_name(name: str) -> str:
+    name = name.replace(f".{_ADAPTER}.", ".")
+    return name if name.startswith(PEFT_PREFIX) else f"{PEFT_PREFIX}{name}"
+
+
+def _context(model: nn.Module) -> int:
+    if isinstance(model, GPT):
+        return model.settings.block_size
+    from llmlab.anatomy.families import context
+
+    plain: Any = base_model(model)
+    return context(plain.config.get_text_config())
+
+
+def _one_by_one(model: GPT, ids: Tensor, positions: Tensor) -> Tensor:
+    """The lab's GPT sees all that is before a token: examples that share a row go through it in rows of their own.
+
+    ids, positions [B, T]; an example begins wherever positions say 0. -> [B, T, V]
+    """
+    time = ids.shape[1]
+    example = (positions == 0).flatten().cumsum(0) - 1  # [B * T] number of the example; each row begins one
+    places = positions.flatten()
+    rows = ids.new_zeros(int(example[-1]) + 1, min(time, int(places.max()) + 1))
+    rows[example, places] = ids.flatten()
+    logits: Tensor = model(rows)[example, places]
+    return logits.view(*ids.shape, -1)

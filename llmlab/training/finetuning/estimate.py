@@ -1,0 +1,153 @@
+"""What a fine-tuning run will need: numbers that learn, memory, disk, time. From what the base's files say. No torch.
+
+Memory is what a worker holds at its peak, when the backward pass begins (or, in small runs, when the base is opened):
+
+    weights         4 bytes a number; in 4 bits 4.127 / 8 bytes for linear layers of blocks
+    what learns     its gradient and AdamW's two moments, and for adapters themselves: 12 or 16 bytes a number
+    activations     what each layer keeps for the backward pass, for every token of a batch
+    logits          [tokens, vocabulary] in fp32: their own copy and their gradient's; for 49,152 tokens, 0.2 MB a token
+
+Rows are taken to be full (`data.max_length`), which is what a machine must be able to hold; shorter examples need less.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
+from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS, Memory
+from llmlab.models.base_shape import BaseShape, base_shape
+from llmlab.training.finetuning.packing import packing_refusal
+
+# Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (`quantise` beside this).
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+# Resident memory of a worker before its first step: interpreter, torch, transformers' Trainer and PEFT, on Linux.
+_WORKER_BYTES = 560_000_000
+# Copies of a batch's logits that are held at once: they, their gradient, that of their slice; and of those rows that
+# are trained on: the log-softmax (`Finetuner.loss_sum`). Fitted to peaks of runs with a tenth and all of their tokens
+# trained on: blocks that are freed and blocks that are needed next are not always of one size.
+_LOGITS = 3.2
+_TRAINED_LOGITS = 1.0
+# Holes that the allocator leaves among activations.
+_SCATTER = 1.05
+# Seconds a number, measured on one core: AdamW's step, and turning a weight back from 4 bits.
+_ADAM_SECONDS = 2e-9
+_NF4_SECONDS = 1.5e-9
+# Share of a row that is trained on where answers are: a guess, the examples are not read.
+_ANSWERS = 0.5
+
+
+@dataclass(frozen=True)
+class FinetuneEstimate:
+    """What a run is expected to need on this machine's processor.
+
+    row_tokens: how long rows were taken to be. step_seconds: one optimizer step; seconds: all of them, evaluations,
+    samples and scoring left out.
+    """
+
+    trainable: int
+    total: int
+    memory: Memory
+    memory_bytes: int
+    checkpoint_bytes: int
+    row_tokens: int
+    step_seconds: float
+    seconds: float
+
+
+def estimate(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> FinetuneEstimate:
+    """Estimates a run; nothing is loaded. row_tokens: tokens in a row, where they are known; 0 means full rows.
+
+    UsageError when the base is not named, not here, too narrow for the rank, or reads packed examples as one text.
+    """
+    if settings.data.packing and (refusal := packing_refusal(settings.model.base, outputs)):
+        raise refusal
+    return estimate_for(base_shape(settings.model.base, outputs), settings, row_tokens)
+
+
+def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 0) -> FinetuneEstimate:
+    """Estimates a run on a base of these sizes."""
+    method, data, train = settings.model.method, settings.data, settings.train
+    targeted = () if method == FULL else base.targeted(settings.lora.targets)
+    _require_rank(base, targeted, settings.lora.rank)
+    adapters = sum(settings.lora.rank * (layer.width_in + layer.width_out) for layer in targeted)
+    trainable = base.parameters if method == FULL else adapters
+    row = min(row_tokens or data.max_length, data.max_length, base.context)
+    tokens = row * data.batch_size
+    seconds = _step_seconds(base, settings, tokens, row, adapters)
+    learning = _weights(base, method) + (3 if method == FULL else 4) * FLOAT * trainable
+    kept = FLOAT * _SCATTER * tokens * activations(base, settings, row)
+    memory = Memory(_WORKER_BYTES, round(learning), round(kept), round(_logits(base, settings, tokens)))
+    opening = round(base.load_copies * FLOAT * base.parameters)
+    if memory.total < _WORKER_BYTES + opening:
+        memory = Memory(_WORKER_BYTES, opening, 0, 0)
+    return FinetuneEstimate(
+        trainable=trainable,
+        total=base.parameters + adapters,
+        memory=memory,
+        memory_bytes=memory.total,
+        checkpoint_bytes=3 * FLOAT * trainable,  # weights and AdamW's two moments
+        row_tokens=row,
+        step_seconds=seconds,
+        seconds=train.steps * seconds,
+    )
+
+
+def _require_rank(base: BaseShape, targeted: tuple[object, ...], rank: int) -> None:
+    narrowest = min((min(layer.width_in, layer.width_out) for layer in base.layers), default=rank)
+    if targeted and rank > narrowest:
+        raise UsageError(
+            f"lora.rank={rank} is more than the model has room for.",
+            f"Its narrowest layer is {narrowest} wide: no change of it has a higher rank than that.",
+            f"Set lora.rank to {narrowest} or less.",
+        )
+
+
+def _weights(base: BaseShape, method: str) -> float:
+    """Bytes of the weights in memory."""
+    in_blocks = sum(layer.numbers for layer in base.layers)
+    if method == QLORA:
+        return FLOAT * (base.parameters - in_blocks) + NF4_BYTES * in_blocks
+    return float(FLOAT * base.parameters)
+
+
+def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
+    """Numbers that the blocks keep for one token until the backward pass, as autograd saves them.
+
+    The stream twice and each norm's output (4 C); queries, keys, values and attention's answer (4 times the heads'
+    width); what the non-linearity multiplies; the inputs of the layers that learn.
+    """
+    width, heads, hidden, method = base.width, base.heads, base.hidden, settings.model.method
+    floats: float = 4 * width + 4 * heads + (base.kv_heads if base.kv_heads < heads else 0)
+    floats += (4 if base.gated else 5 if base.composed else 2) * hidden
+    # With dropout on patterns, attention is taken apart: the pattern, what was drawn for it, and their product. What
+    # was drawn for the outputs of both parts is kept as well.
+    floats += 3 * base.dropout_heads * row + (2 * width if base.dropout_heads else 0)
+    if method == FULL:
+        return base.n_layer * (floats + (2 * width if base.rms else 0))  # what a norm multiplies by its weight
+    targets = settings.lora.targets
+    floats -= width if targets == FEED_FORWARD else hidden + width if targets == ATTENTION else 0
+    return base.n_layer * floats + settings.lora.rank * len(base.targeted(targets))
+
+
+def _logits(base: BaseShape, settings: FinetuneSettings, tokens: int) -> float:
+    trained = 1.0 if settings.data.train_on == "all" else _ANSWERS
+    return FLOAT * tokens * base.vocab_size * (_LOGITS + _TRAINED_LOGITS * trained)
+
+
+def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row: int, adapters: int) -> float:
+    """2 FLOP a weight and token forward, 2 for the gradient of its input, and 2 for its own where it learns."""
+    method = settings.model.method
+    multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.width
+    flops = tokens * ((6 if method == FULL else 4) * multiplied + 6 * adapters)
+    flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
+    cores = settings.train.threads or os.cpu_count() or 1
+    seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
+    seconds += STEP_SECONDS + base.n_layer * LAYER_SECONDS
+    if method == QLORA:  # once forward, once backward
+        seconds += 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
+    learning = base.parameters if method == FULL else adapters
+    return settings.train.grad_accum * seconds + _ADAM_SECONDS * learning

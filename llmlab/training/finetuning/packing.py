@@ -1,0 +1,149 @@
+"""Several examples in one row: which of them share one, and which models read them as if each stood alone.
+
+transformers keeps the examples of a row apart by positions that begin anew (`llmlab.data.tuning_data.Batch`) where a
+family hands them to its attention mask. Some do not, and what mixes tokens without attention (convolutions, linear
+attention) knows no mask: there an example would be read as going on from the one before it, and packing is refused.
+No torch is needed until a model is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.files import read_json
+from llmlab.core.progress import Progress
+from llmlab.models.available import CONFIG_FILE, cached_settings
+from llmlab.models.gguf_header import read_gguf_header
+from llmlab.models.reference import (
+    AdaptedModel,
+    GgufFile,
+    HubModel,
+    LiveRun,
+    ModelFolder,
+    Reference,
+    SavedRun,
+    is_tuned,
+    parse,
+)
+from llmlab.models.tuned import base_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llmlab.data.chat import Encoded
+    from llmlab.data.tuning_data import TuningData
+    from llmlab.training.finetuning.backends import Prepared
+
+# Families of transformers 5.24 that read a row of several examples as one text, by `model_type`: tiny models of every
+# family that the lab knows were tried. Of others a run finds out when it starts.
+MIXED = frozenset({"opt", "bloom", "mpt", "gpt_oss", "qwen3_next", "qwen3_5_text", "lfm2"})
+# Tokens of each of the two examples that a model is tried on.
+_TRIED = 32
+# Deviations of logits that rounding alone may move them by. Measured on SmolLM2-135M: 1.3e-5 in fp32, 0.15 in bf16.
+# An example before it moves logits by 4.5 there, and by 0.9 to 4 in tiny models of the families above.
+_ROUNDING = {"fp32": 0.01, "bf16": 0.3}
+# Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
+_BETWEEN_LOOKS = 1000
+
+
+def packed(
+    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
+) -> list[tuple[int, ...]]:
+    """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
+
+    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
+
+    Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
+    binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
+    """
+    leaves = 1 << (len(lengths) - 1).bit_length()
+    left = [room] * (2 * leaves)  # node n has the children 2 n and 2 n + 1; row r is leaf `leaves` + r
+    rows: list[list[int]] = []
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    for done, place in enumerate(order):
+        if done % _BETWEEN_LOOKS == 0:
+            if stop_wanted():
+                raise Cancelled
+            progress("Packing examples into rows", done, len(order))
+        node = 1
+        while node < leaves:
+            node = 2 * node if lengths[place] <= left[2 * node] else 2 * node + 1
+        row = node - leaves
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(place)
+        left[node] -= lengths[place]
+        while node > 1:
+            node //= 2
+            left[node] = max(left[2 * node], left[2 * node + 1])
+    return [tuple(row) for row in rows]
+
+
+def packing_refusal(base: str, outputs: Path) -> UsageError | None:
+    """Why examples cannot be packed for this base, as far as its family says; None also where that is unknown."""
+    try:
+        mixed = _families(parse(base, outputs)) & MIXED
+    except LabError:  # whoever opens it says what is wrong
+        return None
+    return _refusal(base, f"Models of its family ({min(mixed)}) read a row of examples as one text.") if mixed else None
+
+
+def require_apart(prepared: Prepared, data: TuningData, precision: str) -> None:
+    """UsageError when the model reads an example otherwise because another stands before it in its row.
+
+    The first two that share a row are read, which the model should do in eval mode and in the run's precision.
+    """
+    shared = next((row for row in data.rows if len(row) > 1), None)
+    if shared is None:
+        return
+    first, second = (data.train[place] for place in shared[:2])
+    if (moved := influence(prepared, first, second, data.chat.pad_id)) > _ROUNDING[precision]:
+        why = f"Another example before it in its row moves an example's logits by {moved:.2g} of their deviations."
+        raise _refusal(prepared.base, why)
+
+
+def influence(prepared: Prepared, before: Encoded, example: Encoded, pad_id: int) -> float:
+    """How far an example's logits are from those that it has alone, when `before` shares its row.
+
+    The largest difference, in standard deviations of the logits that it has alone; both without their mean, which
+    decides nothing. At most 32 tokens of each are read.
+    """
+    import torch
+
+    from llmlab.data.tuning_data import padded
+
+    first, second = (one.cut_to(_TRIED) for one in (before, example))
+    with torch.no_grad():
+        alone = prepared.logits(padded([[second]], pad_id))[0]  # [T, vocab_size]
+        together = prepared.logits(padded([[first, second]], pad_id, positions=True))[0, len(first.ids) :]
+    alone, together = _centred(alone), _centred(together)
+    return float((together - alone).abs().max() / alone.std())
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits.float() - logits.float().mean(-1, keepdim=True)
+
+
+def _refusal(base: str, why: str) -> UsageError:
+    return UsageError(f"{base} cannot be fine-tuned on packed examples.", why, "Set data.packing=false.")
+
+
+def _families(named: Reference) -> set[str]:
+    """What a base's files call its family: transformers' `model_type`, or a GGUF file's architecture."""
+    match named:
+        case SavedRun(run) | LiveRun(run):
+            return _families(base_of(run)) if is_tuned(run) else set()
+        case AdaptedModel(base):
+            return _families(base)
+        case GgufFile(path):
+            return {str(read_gguf_header(path, path.stem).values.get("general.architecture"))}
+        case ModelFolder(path):
+            folder: Path | None = path
+        case HubModel(name):
+            folder = cached_settings(name)
+    config = (read_json(folder / CONFIG_FILE) if folder else None) or {}
+    text = config.get("text_config")
+    return {str(part.get("model_type")) for part in (config, text) if isinstance(part, dict)}

@@ -1,0 +1,215 @@
+"""A run on a task: the lab's own loop, on sequences whose exact posterior is known.
+
+The validation loss is the cross-entropy of the model's belief against the posterior, and `floor_loss` the entropy of
+the posterior on the same sequences: what lies between the two is exactly KL(Bayes || model), in nats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmlab.core.config import from_mapping, to_mapping
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.task_settings import TaskDataSettings, TaskSettings
+from llmlab.data.synthetic.metrics import Calibration, calibration, entropy
+from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, held_out, task_of
+from llmlab.models.task_models import Answering, make_model
+from llmlab.store.checkpoints import Checkpoint, verify
+from llmlab.store.events import Started
+from llmlab.store.run_folder import RunFolder
+from llmlab.training import state
+from llmlab.training.loop import FromScratch
+from llmlab.training.optimizer import make_optimizer
+from llmlab.training.run import Workplace
+
+_LN2 = math.log(2)
+
+
+class TaskRun(FromScratch):
+    """A model and the task that it learns."""
+
+    settings: TaskSettings
+
+    def __init__(self, place: Workplace, settings: TaskSettings) -> None:
+        super().__init__(place, settings, task_key(settings))
+        train = settings.train
+        torch.manual_seed(train.seed)
+        self.task = task_of(settings.data)
+        self.layout = self.task.layout
+        self.tokenizer = TaskTokenizer(self.task)
+        self.model = make_model(settings.model, self.layout).to(place.device.kind)
+        self.optimizer = make_optimizer(self.model, train)
+        self.scaler = torch.amp.GradScaler(place.device.kind, enabled=place.device.precision == "fp16")
+        # 2 FLOPs a weight forward, twice that backward (Kaplan et al. 2020, section 2.1).
+        self.flops_per_token = 6.0 * self._parameters()
+        self._held_out = held_out(self.task, train.eval_windows)
+
+    def loss_of_batch(self, index: int) -> Tensor:
+        """Mean over scored predictions of -sum target ln p, nats."""
+        batch = self.task.batch(self.settings.train.seed, TRAIN, index, self.settings.data.batch_size)
+        return cross_entropy(self.model, batch, batch.target, self.device.kind)
+
+    def choose_prompts(self) -> None:
+        """None: nothing is written on a task."""
+
+    def losses(self) -> tuple[float, float]:
+        """Against the posterior: on the first sequences of training, and on held-out ones."""
+        seed, size = self.settings.train.seed, self.settings.data.batch_size
+        begun = [
+            self.task.batch(seed, TRAIN, index, size) for index in range(-(-self.settings.train.eval_windows // size))
+        ]
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.device.autocast():
+            found = [self._mean_loss(batches) for batches in (begun, self._held_out)]
+        self.model.train(was_training)
+        return found[0], found[1]
+
+    def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
+        """None: LabError when one is asked for."""
+        if prompts:
+            raise LabError(f"{self.run.id} writes no text.", "It learns a task of a paper.")
+        return []
+
+    def about(self) -> dict[str, Any]:
+        """Task, kind and size."""
+        settings = to_mapping(self.settings)
+        return {"task": settings["data"], "task_model": settings["model"], "parameters": self._parameters()}
+
+    def require_same_text(self, checkpoint: Checkpoint) -> None:
+        """LabError when the checkpoint was trained on another task."""
+        if _task_of(checkpoint) != self.settings.data:
+            raise LabError(f"{self.run.id} cannot go on.", f"{checkpoint.name} was trained on another task.")
+
+    def started(self, changed: list[str]) -> Started:
+        """With the loss of knowing nothing, and the lowest loss that there is."""
+        train, size = self.settings.train, self.layout.answers[1] - self.layout.answers[0]
+        return Started(
+            step=self.progress.step,
+            time=time.time(),
+            run=self.run.id,
+            attempt=self.recorder.status.attempt,
+            steps=train.steps,
+            parameters=self._parameters(),
+            vocab_size=self.layout.vocab_size,
+            train_tokens=self.settings.train_tokens,
+            val_tokens=train.eval_windows * self.layout.time,
+            tokens_per_step=self.tokens_per_step,
+            uniform_loss=math.log(size),
+            unigram_loss=None,
+            floor_loss=_floor_loss(self._held_out),
+            device=self.device.kind,
+            precision=self.device.precision,
+            threads=torch.get_num_threads(),
+            peak_flops=self.peak_flops,
+            tokenizer=self.settings.data.task,
+            comparable=False,
+            active_seconds=self.progress.active_seconds,
+            pid=os.getpid(),
+            changed=changed,
+        )
+
+    def _parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def _mean_loss(self, batches: list[TaskBatch]) -> float:
+        total, count = 0.0, 0
+        for batch in batches:
+            scored = int(batch.scored.sum())
+            total += float(cross_entropy(self.model, batch, batch.posterior, self.device.kind)) * scored
+            count += scored
+        return total / count
+
+
+class TaskTokenizer:
+    """A task's tokens as people read them: `k3 v5 k1`."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._ids = {task.token_text(id): id for id in range(task.layout.vocab_size)}
+
+    def encode(self, text: str) -> list[int]:
+        """Words between spaces -> ids. LabError for a word that is no token."""
+        words = text.split()
+        if wrong := [word for word in words if word not in self._ids]:
+            raise LabError(f"{wrong[0]!r} is no token of this task.", f"Its tokens are {', '.join(self._ids)}.")
+        return [self._ids[word] for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids -> words."""
+        return " ".join(map(self._task.token_text, ids))
+
+    def token_text(self, id: int) -> str:
+        """One token."""
+        return self._task.token_text(id)
+
+    @property
+    def beginning(self) -> int | None:
+        """None: sequences begin with their first pair, or their matrices."""
+        return None
+
+
+def task_key(settings: TaskSettings) -> str:
+    """Changes when the sequences do, on which an exact resume depends: they follow from task, batches and seed.
+
+    Settings of other tasks have no part in it, so it stays as it is when the lab learns a new one.
+    """
+    what = f"{task_of(settings.data)!r} {settings.data.batch_size} {settings.train.seed}"
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
+def cross_entropy(model: nn.Module, batch: TaskBatch, target: np.ndarray, device: str) -> Tensor:
+    """Mean over the scored predictions of -sum target ln p: a scalar, in nats. target: [B, P, C]."""
+    logits = cast(Answering, model).answers(torch.from_numpy(batch.ids).to(device))  # [B, P, C]
+    scored = torch.from_numpy(batch.scored).to(device)
+    wanted = torch.from_numpy(target).to(device, torch.float32)
+    return -(wanted * logits.float().log_softmax(-1)).sum(-1)[scored].mean()
+
+
+@torch.no_grad()
+def beliefs_of(model: nn.Module, batches: Sequence[TaskBatch]) -> np.ndarray:
+    """What the model believes at each place of all batches together: float64 [B, P, C]."""
+    answers = cast(Answering, model).answers
+    found = [answers(torch.from_numpy(batch.ids)).double().softmax(-1).numpy() for batch in batches]
+    return np.concatenate(found)
+
+
+def measure(model: nn.Module, task: Task, count: int) -> Calibration:
+    """How well a model, on the CPU, agrees with the posterior on the first `count` held-out sequences."""
+    batches = held_out(task, count)
+    posterior = np.concatenate([batch.posterior for batch in batches])
+    scored = np.concatenate([batch.scored for batch in batches])
+    return calibration(beliefs_of(model, batches), posterior, scored)
+
+
+def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
+    """A checkpoint's model in eval mode, on the CPU, and its task. LabError when either is damaged."""
+    settings = run.info().task
+    if problem := verify(checkpoint):
+        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    task = task_of(settings.data)
+    model = make_model(settings.model, task.layout)
+    state.load_weights(checkpoint.path, model)
+    return model.eval(), task
+
+
+def _task_of(checkpoint: Checkpoint) -> TaskDataSettings | None:
+    """What a checkpoint was trained on, settings newer than it at their defaults; None where that is unknown."""
+    try:
+        return from_mapping(TaskSettings, {"data": checkpoint.about["task"]}).data
+    except (KeyError, UsageError):
+        return None
+
+
+def _floor_loss(batches: Sequence[TaskBatch]) -> float:
+    """Mean entropy of the posterior, nats."""
+    return _LN2 * float(np.concatenate([entropy(batch.posterior)[batch.scored] for batch in batches]).mean())
