@@ -154,7 +154,7 @@ class Answered:
         return DONE
 
     def _draw(self, archive: Archive) -> list[Path]:
-        from llmlab.inspection.plots import plot
+        from llmlab.inspection.figures import plot
 
         folder = self.path.parent
         try:

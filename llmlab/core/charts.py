@@ -1,12 +1,19 @@
-"""What a verdict shows: charts and tables as plain data, which the report and the window draw alike. No torch."""
+"""Charts and tables as plain data, which reports (`llmlab.core.figures`) and the window draw. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llmlab.studies.experiments.records import Axis
-
 LINE, DASHED, POINTS, BARS = KINDS = ("line", "dashed", "points", "bars")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart."""
+
+    label: str
+    unit: str = ""
+    log: bool = False
 
 
 @dataclass

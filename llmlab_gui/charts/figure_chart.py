@@ -12,7 +12,7 @@ from PySide6.QtCore import QPointF, QSize
 from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import Axis
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.charts.legend_corner import REACH, emptiest_corner

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.charts import Chart, Series, Table
+from llmlab.core.charts import Axis, Chart, Series, Table
 from llmlab.store.run_folder import PAPERS
 from llmlab.store.worker_folder import process_start
 from llmlab.studies.experiments.launcher import make_folder
-from llmlab.studies.experiments.records import ArmStatus, Axis
+from llmlab.studies.experiments.records import ArmStatus
 from llmlab.studies.papers.checks import CheckFolder, CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import (
     INCONCLUSIVE,

@@ -13,6 +13,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QBuffer, QIODevice
 from PySide6.QtGui import QColor, QImage
 
+from llmlab.core.charts import Axis
 from llmlab.core.settings import resolve_settings
 from llmlab.store.worker_folder import process_start
 from llmlab.studies.experiments.kinds import find_kind
@@ -31,7 +32,7 @@ from llmlab.studies.experiments.outcomes import (
     write_results,
 )
 from llmlab.studies.experiments.plan import Request, lean, make_plan
-from llmlab.studies.experiments.records import ArmStatus, Axis, ExperimentFolder, ExperimentRecord
+from llmlab.studies.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 100

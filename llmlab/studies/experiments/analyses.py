@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 
+from llmlab.core.charts import Axis
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.studies.experiments.fits import Parabola, PowerLaw, basin_range, fit_basin, fit_power_law
 from llmlab.studies.experiments.forecast import law_of_others
 from llmlab.studies.experiments.forgetting import forgetting
 from llmlab.studies.experiments.measure import read_measurement
 from llmlab.studies.experiments.outcomes import ArmResult, Chart, Curve, Finding, Fit, Mark, Point, read_forecast
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.experiments.results import Gathered, mean_points
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]

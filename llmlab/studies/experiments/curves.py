@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError
 from llmlab.store.registry import resolve_run
 from llmlab.studies.experiments.history import RunHistory, read_history
@@ -21,7 +22,7 @@ from llmlab.studies.experiments.outcomes import (
     Point,
     Spike,
 )
-from llmlab.studies.experiments.records import Axis, ExperimentFolder, ExperimentRecord
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.studies.experiments.results import hardware
 
 Array = np.ndarray

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmlab.inspection.plots import figure_of
-from llmlab.studies.experiments.outcomes import Axis, Chart, Curve, ExperimentResults, Fit
+from llmlab.core.figures import COLOURS, axis_text, figure_of, save_figure
+from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Colours that stay apart for most colour-blind readers (Okabe and Ito), then matplotlib's own.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#666666")
 _SEQUENCE = 4  # more curves than this are a series, and are coloured along a scale
-_ENDINGS = ("png", "svg")
 
 
 def draw_figures(results: ExperimentResults, folder: Path) -> list[Path]:
@@ -39,17 +36,12 @@ def _draw(chart: Chart, results: ExperimentResults, folder: Path) -> Path:
     _scale(axis, chart, results)
     _marks(axis, chart)
     axis.set_title(chart.title, fontsize=10)
-    axis.set_xlabel(_label(chart.x_axis))
-    axis.set_ylabel(_label(chart.y_axis))
+    axis.set_xlabel(axis_text(chart.x_axis))
+    axis.set_ylabel(axis_text(chart.y_axis))
     axis.grid(alpha=0.25, linewidth=0.6)
     if len(chart.curves) > 1 or chart.fits:
         axis.legend(frameon=False, fontsize=7, ncols=1 + len(chart.curves) // 9)
-    figure.suptitle(results.id, fontsize=7, color="#666666")
-    for ending in _ENDINGS:
-        # Without a date, the same results give the same file.
-        metadata = {"Date": None} if ending == "svg" else None
-        figure.savefig(folder / f"{chart.name}.{ending}", dpi=140, metadata=metadata)
-    return folder / f"{chart.name}.png"
+    return save_figure(figure, folder, chart.name, results.id)[0]
 
 
 def _colour(chart: Chart, number: int) -> str | tuple[float, ...]:
@@ -58,7 +50,7 @@ def _colour(chart: Chart, number: int) -> str | tuple[float, ...]:
         import matplotlib
 
         return tuple(matplotlib.colormaps["viridis"](0.92 * number / (count - 1)))
-    return _COLOURS[number % len(_COLOURS)]
+    return COLOURS[number % len(COLOURS)]
 
 
 def _curve(axis: Axes, curve: Curve, colour: str | tuple[float, ...]) -> None:
@@ -124,10 +116,6 @@ def _marks(axis: Axes, chart: Chart) -> None:
             va="top",
             color="#555555",
         )
-
-
-def _label(axis: Axis) -> str:
-    return f"{axis.label} ({axis.unit})" if axis.unit and axis.unit != axis.label + "s" else axis.label
 
 
 def _short(value: float) -> str:

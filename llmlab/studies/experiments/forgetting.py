@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmlab.core.charts import Axis
 from llmlab.studies.experiments.measure import BASE, Measurement, read_measurement
 from llmlab.studies.experiments.outcomes import STEP_AXIS, ArmResult, Chart, Curve, Finding, Point
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.experiments.results import Gathered, point_of
 
 _GENERAL = Axis("loss on general text", "nats a token")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from llmlab.core.charts import Axis
 from llmlab.core.errors import UsageError
-from llmlab.studies.experiments.records import Axis
 
 # The tracks, as llmlab.store.run_folder names them.
 PRETRAINING, FINETUNING = "pretraining", "finetuning"

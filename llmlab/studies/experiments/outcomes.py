@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from llmlab.core.charts import Axis
 from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
-from llmlab.studies.experiments.records import Axis, ExperimentFolder
+from llmlab.studies.experiments.records import ExperimentFolder
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", "nats a token")

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.records import from_plain, require_time
@@ -57,15 +58,6 @@ class DivergenceRule:
             f"A run is cut as diverged when the median loss of {self.window} steps is {self.above_start:g} nats above "
             f"its start or {self.above_best:g} above its best, or when a loss is no finite number."
         )
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of the result chart."""
-
-    label: str
-    unit: str = ""
-    log: bool = False
 
 
 @dataclass(frozen=True)

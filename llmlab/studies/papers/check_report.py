@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmlab.core.charts import Table
+from llmlab.core.figures import draw_charts
 from llmlab.core.files import write_atomic
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.quantities import CLAIM
@@ -13,7 +14,6 @@ from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, said
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.studies.experiments.report import entry_of
-from llmlab.studies.papers.figures import draw_charts
 from llmlab.studies.papers.records import CheckResult, Verdict, read_paper
 
 

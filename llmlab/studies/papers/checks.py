@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
+from llmlab.core.charts import Axis
 from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import from_plain
@@ -26,7 +27,7 @@ from llmlab.jobs.launcher import require_name
 from llmlab.notebook.quantities import CHECK
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME, expected_seconds
-from llmlab.studies.experiments.records import Arm, Axis, ExperimentFolder, ExperimentRecord, find_in, list_in
+from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord, find_in, list_in
 from llmlab.studies.papers.catalogue import plan_of
 from llmlab.studies.papers.models_here import models_here
 from llmlab.studies.papers.plan import PaperPlan, PlannedRun

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, LINE, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import BARS, DASHED, LINE, Axis, Chart, Series, Table
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.findings import Found
 from llmlab.studies.papers.attention_sinks.growth import LINEAR, ROOT, Growth

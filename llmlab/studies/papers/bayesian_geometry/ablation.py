@@ -13,11 +13,10 @@ import numpy as np
 from torch import nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
-from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
+from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import entropy
 from llmlab.inspection.edits import Change, Changes
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.causal import beliefs

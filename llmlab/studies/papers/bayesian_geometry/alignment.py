@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import AttentionCall, Observer, run
-from llmlab.core.charts import DASHED, Chart, Series, Table
+from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.corrected import agreed

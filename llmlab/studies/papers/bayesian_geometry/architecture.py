@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
+from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.task_settings import BIJECTION, HMM, LSTM, MLP_POSITION, TRANSFORMER
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.calibration_shown import KINDS, TITLES, Calibrated

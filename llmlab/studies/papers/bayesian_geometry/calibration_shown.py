@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmlab.core.charts import DASHED, Chart, Series, Table
+from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.synthetic.metrics import Calibration
-from llmlab.studies.experiments.records import Axis
 
 _LEAST = 1e-4  # bits
 

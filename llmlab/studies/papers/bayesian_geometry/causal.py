@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Edit, Point, run
-from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
+from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.inspection.spectra import principal_components
-from llmlab.studies.experiments.records import Axis
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.corrected import agreed

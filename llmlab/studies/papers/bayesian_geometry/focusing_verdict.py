@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured

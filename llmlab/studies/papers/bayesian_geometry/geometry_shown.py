@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, POINTS, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.studies.papers.bayesian_geometry.thresholds import RHO_WITHIN
 
 if TYPE_CHECKING:

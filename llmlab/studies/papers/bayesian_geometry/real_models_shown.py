@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, posterior
 from llmlab.studies.papers.statistics import bootstrap_interval
 

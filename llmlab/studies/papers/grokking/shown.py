@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import BARS, DASHED, Axis, Chart, Series, Table
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
 
 _STEPS = Axis("step", log=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, LINE, POINTS, Chart, Series, Table
-from llmlab.studies.experiments.records import Axis
+from llmlab.core.charts import BARS, DASHED, LINE, POINTS, Axis, Chart, Series, Table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.curves import fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.found import Found
