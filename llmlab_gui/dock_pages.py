@@ -1,11 +1,14 @@
-"""Which pages explain a panel, and so in which panels a page's idea is seen: one table for both directions."""
+"""The panels and workspaces that pages lead to, and which pages explain a panel: one table for both directions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from llmlab_gui.concepts import CONCEPTS, Page
+from llmlab_gui.pages.page import CONCEPTS, Page
 
+TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
+PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens")),
@@ -74,6 +77,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "check_report": ("Check report", ("statistics-of-claims", "experiments")),
 }
+DOCK_IDS = (*DOCK_PAGES, "learn")
 
 
 def pages_of(dock_id: str) -> tuple[str, ...]:

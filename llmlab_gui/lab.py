@@ -59,7 +59,7 @@ class Lab(QObject):
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
     finetune_requested = Signal(dict)  # the same, of a fine-tuning run
     dock_requested = Signal(str)  # dock id
-    workspace_requested = Signal(str)  # one of llmlab_gui.workspaces.WORKSPACES; the page that asked stays in sight
+    workspace_requested = Signal(str)  # one of llmlab_gui.dock_pages.WORKSPACES; the page that asked stays in sight
     paper_requested = Signal(str, str)  # a paper's name, and the id of a claim or ""
     start_requested = Signal(object)  # llmlab_gui.docks.run_setup.Plan
     queue_requested = Signal(object)  # the same, to start when its turn comes

@@ -23,6 +23,7 @@ from llmlab.core.errors import LabError
 from llmlab_gui import closing, drops
 from llmlab_gui.about import debug_information
 from llmlab_gui.closing import CloseChoice, StoppingDialog
+from llmlab_gui.dock_pages import LOOK_INSIDE, PAPER, TRAIN
 from llmlab_gui.docks.base import LabDock, is_seen
 from llmlab_gui.errors import WindowError, log_path
 from llmlab_gui.icons import app_icon
@@ -39,7 +40,7 @@ from llmlab_gui.theme import apply_theme
 from llmlab_gui.tool_bars import MessagesBar, TrainBar
 from llmlab_gui.tour import Tour, stops
 from llmlab_gui.welcome import WelcomePanel
-from llmlab_gui.workspaces import LOOK_INSIDE, PAPER, TRAIN, arrange
+from llmlab_gui.workspaces import arrange
 
 if TYPE_CHECKING:
     from llmlab_gui.docks.finetune_setup import FinetuneSetupDock

@@ -16,11 +16,12 @@ from llmlab.core.settings import load_preset, preset_names
 from llmlab.store.run_folder import FINETUNING
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.about import ShortcutsDialog, show_about
-from llmlab_gui.concepts import PAPERS, load_all
+from llmlab_gui.dock_pages import PAPER, WORKSPACES
 from llmlab_gui.icons import state_icon
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import PAPERS
 from llmlab_gui.palette import Command, CommandPalette
 from llmlab_gui.theme import THEME_CHOICES
-from llmlab_gui.workspaces import PAPER, WORKSPACES
 
 if TYPE_CHECKING:
     from llmlab_gui.main_window import MainWindow

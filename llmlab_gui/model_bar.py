@@ -12,9 +12,9 @@ from llmlab_gui.icons import icon
 from llmlab_gui.inspection.progress_strip import ProgressStrip
 from llmlab_gui.lab import Lab
 from llmlab_gui.model_dialog import ModelDialog
-from llmlab_gui.numbers_text import bytes_text, count_text
 from llmlab_gui.settings import WindowSettings
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 _MOST_RECENT = 8
 _STRIP_WIDTH = 380

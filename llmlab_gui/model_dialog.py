@@ -24,8 +24,8 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.background import Background
-from llmlab_gui.docks.base import PrimaryButton, QuietLabel
 from llmlab_gui.inspection.recent import Recent
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 
 _REFERENCE = int(Qt.ItemDataRole.UserRole)
 _KINDS = {"run": "run", "live": "training now", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}

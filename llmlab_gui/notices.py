@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
 from llmlab_gui.icons import app_icon
-from llmlab_gui.numbers_text import minutes_text
+from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.experiments.desk import ExperimentDesk

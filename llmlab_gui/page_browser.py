@@ -8,8 +8,8 @@ from PySide6.QtCore import Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QImage, QPixmap, QResizeEvent, QTextDocument
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
-from llmlab_gui.concepts import Page
 from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.pages.page import Page
 
 _MARGIN = 14
 _FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
-from llmlab_gui.concepts import CONCEPTS, FIRST_HOUR, HOW_TO, Page, markdown
 from llmlab_gui.page_links import FILE, PAGE, read_link
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, markdown
 from llmlab_gui.source_code import find_source
 
 _PARTS = {"code": "lines of our own code", "question": "question", "run": "run that answers"}

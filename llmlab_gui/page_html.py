@@ -10,7 +10,7 @@ from PySide6.QtGui import QColor, QFontDatabase
 
 from llmlab.core.errors import LabError
 from llmlab_gui.colors import mix
-from llmlab_gui.concepts import Block, Page, markdown
+from llmlab_gui.pages.page import Block, Page, markdown
 from llmlab_gui.source_code import colored_html, find_source
 from llmlab_gui.theme import current_theme
 

@@ -26,8 +26,7 @@ from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.core.settings import DEFAULT_PRESET, resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.papers.records import read_paper
-from llmlab_gui.concepts import DOCK_IDS
-from llmlab_gui.workspaces import WORKSPACES
+from llmlab_gui.dock_pages import DOCK_IDS, WORKSPACES
 
 PAGE, FILE, DOCK, WORKSPACE, RUN, FINETUNE, EXPERIMENT, PAPER, WEB = (
     "page",

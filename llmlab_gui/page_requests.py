@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
 
-from llmlab_gui.concepts import FIRST_PAGE
-from llmlab_gui.workspaces import LEARN
+from llmlab_gui.dock_pages import LEARN
+from llmlab_gui.pages.page import FIRST_PAGE
 
 if TYPE_CHECKING:
     from llmlab_gui.main_window import MainWindow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmlab.studies.papers.records import Claim, Paper, papers_dir, readable_papers
-from llmlab_gui.concepts import PAPERS, Page
+from llmlab_gui.pages.page import PAPERS, Page
 
 
 def load_paper_pages(results: Sequence[Page]) -> list[Page]:

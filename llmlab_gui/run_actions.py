@@ -13,7 +13,7 @@ from llmlab.core.settings import DEFAULT_PRESET, load_preset
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.icons import icon
-from llmlab_gui.notebook.questions import question_about
+from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import current_theme, theme_notifier
 
@@ -91,7 +91,7 @@ class RunActions(QObject):
 
     def ask_prediction(self, plan: Plan) -> list[Prediction] | None:
         """What the learner expects of it; empty for nothing, None when it is not to start after all."""
-        return self._lab.notebook.ask(self._window, *question_about(plan.settings))
+        return ask_of_run(self._window, self._lab.notebook, plan.settings)
 
     def _enqueue(self, plan: Plan, predictions: list[Prediction]) -> None:
         queue = self._lab.queue

@@ -7,8 +7,8 @@ from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
 
 from llmlab_gui.icons import state_color, state_icon
 from llmlab_gui.lab import Lab
-from llmlab_gui.numbers_text import count_text, time_left_text
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.numbers import count_text, time_left_text
 
 _SAID_MS = 8000
 # Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.

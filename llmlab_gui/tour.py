@@ -9,8 +9,8 @@ from PySide6.QtCore import QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from llmlab_gui.docks.base import PrimaryButton
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.labels import PrimaryButton
 
 _CARD_WIDTH = 330
 _GAP = 14

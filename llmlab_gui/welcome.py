@@ -6,8 +6,8 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter, QPainterPath, QPaintEvent, QPen
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from llmlab_gui.docks.base import PrimaryButton, QuietLabel
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 
 _WORDS = (
     "A small GPT reads Shakespeare letter by letter. At first it knows nothing; within a minute you see its loss fall, "

@@ -22,10 +22,11 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy
 from llmlab.gpt.shapes import parameter_count
-from llmlab_gui.concepts import CONCEPTS, DOCK_IDS, FIRST_HOUR, PAPERS, READING_ORDER, load_all, markdown
-from llmlab_gui.dock_pages import DOCK_PAGES, panels_of, with_panels
+from llmlab_gui.dock_pages import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 from llmlab_gui.page_checks import figures_of, links_of
 from llmlab_gui.page_links import read_link
+from llmlab_gui.pages.library import READING_ORDER, load_all
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PAPERS, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyqtgraph as pg
 
-from llmlab_gui.charts.numbers import tick
+from llmlab_gui.widgets.numbers import tick
 
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
@@ -21,7 +21,7 @@ Ticks = list[tuple[float, list[float]]]
 
 
 class NumberAxis(pg.AxisItem):
-    """An axis of one kind of number; charts/numbers.py names the kinds."""
+    """An axis of one kind of number; widgets/numbers.py names the kinds."""
 
     def __init__(self, orientation: str, kind: str = "value") -> None:
         super().__init__(orientation, maxTickLength=-5)

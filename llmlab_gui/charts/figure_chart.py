@@ -233,7 +233,7 @@ def axis_text(axis: Axis) -> str:
 
 
 def axis_kind(axis: Axis) -> str:
-    """The kind of its numbers, of charts/numbers.py."""
+    """The kind of its numbers, of widgets/numbers.py."""
     return "count" if axis.unit in _COUNTED or "parameters" in axis.label else "value"
 
 

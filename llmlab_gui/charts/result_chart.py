@@ -14,10 +14,10 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
-from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.charts.picture import Cell
 from llmlab_gui.charts.series_colors import sequence_colors, series_color
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import read_out
 
 _FEW = 4  # curves that are told apart by hue; more have an order, and its colours
 _SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")

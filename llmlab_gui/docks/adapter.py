@@ -12,9 +12,9 @@ from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
 from llmlab_gui.docks.adapter_views import VIEWS, AdapterTable, read_table
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
 
 _OPEN = "Open a checkpoint of a run that fine-tunes, or a base with an adapter: BASE+ADAPTER."
 

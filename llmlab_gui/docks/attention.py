@@ -24,12 +24,12 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.color_scale import Values
 from llmlab_gui.charts.heatmap import Heat, Heatmap
-from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.docks.alternatives import visible
 from llmlab_gui.docks.attention_heads import HeadsPane
 from llmlab_gui.docks.attention_stages import StagesPane
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.inspection.selection import Selection
+from llmlab_gui.widgets.numbers import read_out
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

@@ -10,8 +10,8 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
-from llmlab_gui.charts.numbers import read_out
 from llmlab_gui.docks.alternatives import visible
+from llmlab_gui.widgets.numbers import read_out
 
 # Name in the archive, title, unit, whether it is centred at zero.
 _STAGES = (

@@ -14,8 +14,8 @@ from llmlab.core.files import read_json
 from llmlab.store.checkpoints import MANIFEST_FILE
 from llmlab_gui.docks.checkpoint_rows import CheckpointRow
 from llmlab_gui.docks.checkpoints_table import state_words
-from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.numbers import bytes_text
 
 
 class CheckpointDetails(QTextBrowser):

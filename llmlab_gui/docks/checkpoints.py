@@ -40,7 +40,7 @@ from llmlab_gui.docks.checkpoint_rows import (
 from llmlab_gui.docks.checkpoints_table import STEP, CheckpointsModel, sorted_proxy
 from llmlab_gui.docks.deletion_box import confirm_deletion
 from llmlab_gui.docks.exporter import Exporter
-from llmlab_gui.notebook.questions import question_about
+from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class CheckpointsDock(LabDock):
         if not accepted:
             return
         try:
-            predictions = self.lab.notebook.ask(self, *question_about(with_values(run.info.settings, overrides)))
+            predictions = ask_of_run(self, self.lab.notebook, with_values(run.info.settings, overrides))
             if predictions is not None:
                 self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name or None, predictions)
         except LabError as error:

@@ -9,10 +9,9 @@ from typing import Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
 from PySide6.QtGui import QColor
 
-from llmlab_gui.charts.numbers import duration
 from llmlab_gui.docks.checkpoint_rows import CheckpointRow
-from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import bytes_text, duration
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()

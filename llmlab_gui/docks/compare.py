@@ -14,7 +14,6 @@ from llmlab.models.tuned import base_and_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks import comparison
-from llmlab_gui.docks.base import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.docks.comparison import POINTS, Names
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.ranked_tokens import RankedTokens
@@ -22,6 +21,7 @@ from llmlab_gui.docks.reference_box import ReferenceBox
 from llmlab_gui.docks.reference_offers import offers
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 
 PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
 _VIEWS = (

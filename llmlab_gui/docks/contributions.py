@@ -9,11 +9,11 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.docks import contribution_bars as bars_of
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
-from llmlab_gui.docks.edit_menu import edits_of_part, offer_edits
+from llmlab_gui.docks.edits import edits_of_part, offer_edits
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {

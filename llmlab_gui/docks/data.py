@@ -17,7 +17,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.data.example_files import SUFFIXES
 from llmlab.data.example_preview import Preview
 from llmlab_gui import drops
-from llmlab_gui.docks.base import EmptyState, LabDock, scrolled
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.data_view import PreviewView
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.forms.examples_editor import ExamplesEditor
@@ -25,6 +25,7 @@ from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.inspection.previews import Previews, Question
 from llmlab_gui.inspection.progress_strip import ProgressStrip
 from llmlab_gui.model_host import ModelHost
+from llmlab_gui.widgets.labels import EmptyState, scrolled
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

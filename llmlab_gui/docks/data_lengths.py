@@ -11,9 +11,9 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.axes import round_step
-from llmlab_gui.charts.numbers import tick
 from llmlab_gui.charts.picture import Cell
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.numbers import tick
 
 _LEFT, _RIGHT, _GAP = 52, 14, 6  # pixels beside the plot, and between lines of text
 _X_LABEL, _Y_LABEL = 60, 30  # pixels that a number beside an axis takes, with room around it

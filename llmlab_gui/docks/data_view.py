@@ -22,13 +22,13 @@ from llmlab.data.example_preview import Preview
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
-from llmlab_gui.docks.base import ProblemLabel
 from llmlab_gui.docks.data_bad_lines import BadLinesTable
 from llmlab_gui.docks.data_chips import ExampleChips, StateLegend
 from llmlab_gui.docks.data_lengths import LengthHistogram
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.inspection.one_line import OneLine
 from llmlab_gui.saving import ask_where
+from llmlab_gui.widgets.labels import ProblemLabel
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
 # What can be exported: its name in the menus, and whether there is a picture of it.

@@ -18,11 +18,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab_gui.docks.edit_words import HOWS, PARTS, words
+from llmlab_gui.docks.edits import HOWS, PARTS, words
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.inspection.selection import ChosenEdit
 from llmlab_gui.inspection.session import InspectionSession
-from llmlab_gui.numbers_text import count_text
+from llmlab_gui.widgets.numbers import count_text
 
 _ROWS_SHOWN = 4
 _ALIGNMENTS = (("", "token by token"), ("start", "aligned at the start"), ("end", "aligned at the end"))

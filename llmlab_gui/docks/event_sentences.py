@@ -21,10 +21,9 @@ from llmlab.store.events import (
     Stopped,
     Warned,
 )
-from llmlab_gui.charts.numbers import duration
 from llmlab_gui.docks.checkpoint_rows import LABEL_WORDS
-from llmlab_gui.numbers_text import bytes_text
 from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.widgets.numbers import bytes_text, duration
 
 _TOKENIZERS = next(info.choices for info in describe(PretrainSettings) if info.key == "data.tokenizer")
 

@@ -15,7 +15,6 @@ from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.docks import evolution_views as views
-from llmlab_gui.docks.base import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.docks.contribution_bars import LOGIT, Target, layer_bars
 from llmlab_gui.docks.contribution_bars import rows as bar_rows
 from llmlab_gui.docks.film_strip import FilmStrip
@@ -25,6 +24,7 @@ from llmlab_gui.inspection.film import Film, Frame, film_of
 from llmlab_gui.inspection.head_scores import SCORES
 from llmlab_gui.inspection.token_texts import texts_of
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
 _VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")

@@ -17,11 +17,13 @@ from llmlab.studies.experiments.plan import make_plan
 from llmlab.studies.experiments.records import Arm, ExperimentRecord
 from llmlab.studies.experiments.results import value_text
 from llmlab_gui.background import Background
-from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.busy import ask_to_start, busy_with
 from llmlab_gui.docks.experiment_form import Asked, ExperimentForm
 from llmlab_gui.docks.experiment_tables import PLAN_COLUMNS, PlanModel, rows_table
-from llmlab_gui.numbers_text import minutes_text
+from llmlab_gui.notebook.asking import ask
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
+from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -79,7 +81,7 @@ class ExperimentDock(LabDock):
             return
         if not self._may_start():
             return
-        predictions = self.lab.notebook.ask(self, asked_about(record), questions(record))
+        predictions = ask(self, self.lab.notebook, asked_about(record), questions(record))
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made

@@ -11,11 +11,11 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from llmlab.core.config import describe
 from llmlab.core.settings import Preset
 from llmlab.store.run_folder import RunSettings
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.widgets.labels import QuietLabel
 
 S = TypeVar("S", bound=RunSettings)
 

@@ -28,12 +28,12 @@ from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, 
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
 from llmlab.studies.experiments.records import EXPERIMENTS, ExperimentRecord
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.experiment_base import BaseForm
 from llmlab_gui.experiments.command import command_line
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.widgets.labels import QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

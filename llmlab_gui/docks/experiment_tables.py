@@ -13,11 +13,10 @@ from PySide6.QtWidgets import QAbstractItemView, QTableView
 from llmlab.studies.experiments.records import Arm, ArmStatus, ExperimentStatus
 from llmlab.studies.experiments.results import value_text
 from llmlab_gui.docks.row_tables import header_data, show_whole_rows
-from llmlab_gui.docks.runs_table import created_text
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.icons import state_color, state_icon, swatch
-from llmlab_gui.numbers_text import count_text, time_left_text
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import count_text, created_text, time_left_text
 
 R = TypeVar("R")
 Index = QModelIndex | QPersistentModelIndex

@@ -25,7 +25,7 @@ from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv
-from llmlab_gui.docks.base import LabDock, ProblemLabel, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.experiment_tables import (
     ARM_COLUMNS,
     EXPERIMENT_COLUMNS,
@@ -41,6 +41,7 @@ from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

@@ -27,7 +27,7 @@ from llmlab_gui.docks.run_setup import Costs, RunSetupDock
 from llmlab_gui.docks.setup import OTHER_CHECKPOINTS
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
-from llmlab_gui.numbers_text import bytes_text, count_text, minutes_text
+from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

@@ -22,10 +22,9 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.docks.alternatives import visible
-from llmlab_gui.docks.asking_dock import AskingDock
-from llmlab_gui.docks.base import QuietLabel
-from llmlab_gui.docks.inspection_dock import Table
+from llmlab_gui.docks.inspection_dock import AskingDock, Table
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
 _PAIRS = ((0, 1), (0, 2), (1, 2))

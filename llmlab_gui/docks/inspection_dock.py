@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,12 @@ from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.inspection.archive import Archive
+from llmlab.inspection.archive import Archive, ArchiveWriter
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.flow import FlowRow
-from llmlab_gui.inspection.archive_parts import save_part
 from llmlab_gui.inspection.plan import refusal_of
 from llmlab_gui.inspection.progress_strip import ProgressStrip
 from llmlab_gui.saving import ask_where
@@ -193,7 +192,7 @@ class InspectionDock(LabDock):
             if tensors is None:
                 raise nothing
             archive, names = tensors
-            return lambda: save_part(archive, names, path)
+            return lambda: _save_part(archive, names, path)
         table = self.table()
         if table is None:
             raise nothing
@@ -256,3 +255,67 @@ class InspectionDock(LabDock):
 
     def _prompt(self) -> None:
         self.lab.dock_requested.emit("prompt")
+
+
+class AskingDock(InspectionDock):
+    """Subclasses write `_ask`, which remembers in `_asked` what it asks for, and `_forget`. `archive` is the answer."""
+
+    needs_inspection = False
+    needs_prompt = True
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(lab, dock_id, title, parent)
+        self.archive: Archive | None = None
+        self._asked: tuple[object, ...] = ()
+        self.session.tokens_changed.connect(self._ask)
+        self.session.about_changed.connect(self._forget)
+        self.session.inspection_changed.connect(self._look_again)
+
+    def ready(self) -> bool:
+        """Whether there is an answer."""
+        return self.archive is not None
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """All of it."""
+        return (self.archive, list(self.archive)) if self.archive is not None else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
+            self._asked = ()
+        self._ask()
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Another model is open."""
+        raise NotImplementedError
+
+    def _look_again(self) -> None:
+        """A live model has learned since."""
+        about = self.session.about
+        if about is not None and about.live and self.session.inspection is not None:
+            self._asked = ()
+            self._ask()
+
+
+def _save_part(archive: Archive, wanted: Iterable[str], path: Path) -> None:
+    """Writes the wanted tensors with the archive's metadata. LabError when there is none, or no room."""
+    names = _names_of(archive, wanted)
+    if not names:
+        raise LabError("There are no tensors to save.", "What is shown is not in the archive.")
+    try:
+        shapes = {name: (archive[name].dtype, archive.shape(name)) for name in names}
+        with ArchiveWriter(path, shapes, archive.metadata) as writer:
+            for name in names:
+                writer.write(name, archive[name])
+    except OSError as error:
+        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+
+
+def _names_of(archive: Archive, wanted: Iterable[str]) -> list[str]:
+    """Names in the archive: those wanted, and all below those that end with "/"."""
+    chosen = list(wanted)
+    return [name for name in archive if any(name == w or (w.endswith("/") and name.startswith(w)) for w in chosen)]

@@ -7,15 +7,15 @@ from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.docks.base import EmptyState
 from llmlab_gui.docks.edit_form import EditForm
-from llmlab_gui.docks.edit_words import written
+from llmlab_gui.docks.edits import written
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.intervention_effect import InterventionEffect
 from llmlab_gui.docks.sweep_view import SweepView
 from llmlab_gui.inspection.selection import ChosenEdit
 from llmlab_gui.inspection.token_texts import texts_of
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import EmptyState
 
 # Several clicks and keys are one question.
 _SETTLE_MS = 250

@@ -29,13 +29,14 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
-from llmlab_gui.concepts import Page, load_all
 from llmlab_gui.dock_pages import with_panels
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.page_list import PageList, fill_combo
 from llmlab_gui.docks.page_opener import PageOpener
 from llmlab_gui.page_browser import PageBrowser
 from llmlab_gui.page_checks import figures_of
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import Page
 from llmlab_gui.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QToolButton, QWid
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
-from llmlab_gui.docks.edit_menu import edits_of_cell, offer_edits
+from llmlab_gui.docks.edits import edits_of_cell, offer_edits
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.lens_data import (
     ENTROPY,

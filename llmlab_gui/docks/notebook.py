@@ -32,7 +32,7 @@ from llmlab.store.events import Evaluated
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.docks.base import LabDock, QuietLabel, scrolled
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.notebook_charts import BrierChart, CalibrationChart
 from llmlab_gui.docks.notebook_detail import NotebookDetail
 from llmlab_gui.docks.notebook_table import COLUMNS, ID_ROLE, MADE, SHOWN, NotebookFilter, NotebookModel
@@ -41,6 +41,7 @@ from llmlab_gui.flow import FlowRow
 from llmlab_gui.lab import Lab
 from llmlab_gui.saving import ask_where, save_rows
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import QuietLabel, scrolled
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (

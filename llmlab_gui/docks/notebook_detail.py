@@ -12,9 +12,9 @@ from llmlab.notebook.entries import OPEN, Line
 from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, surprise_text
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.docks.base import EmptyState, QuietLabel
 from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 
 
 class NotebookDetail(QWidget):

@@ -12,8 +12,8 @@ from PySide6.QtGui import QColor, QFont
 from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Entry, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab_gui.docks.row_tables import header_data
-from llmlab_gui.docks.runs_table import created_text
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import created_text
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()

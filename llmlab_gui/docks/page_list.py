@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
 
-from llmlab_gui.concepts import Page
+from llmlab_gui.pages.page import Page
 
 _NAME = int(Qt.ItemDataRole.UserRole)
 

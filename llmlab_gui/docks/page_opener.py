@@ -10,9 +10,9 @@ from PySide6.QtGui import QDesktopServices
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
-from llmlab_gui.concepts import Page, page_at
+from llmlab_gui.dock_pages import PAPER as PAPER_WORKSPACE
 from llmlab_gui.page_links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
-from llmlab_gui.workspaces import PAPER as PAPER_WORKSPACE
+from llmlab_gui.pages.page import Page, page_at
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

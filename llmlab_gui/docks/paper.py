@@ -9,10 +9,10 @@ from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from llmlab.studies.papers.records import Paper
-from llmlab_gui.concepts import Page
 from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.page_opener import PageOpener
 from llmlab_gui.page_browser import PageBrowser
+from llmlab_gui.pages.page import Page
 from llmlab_gui.paper_pages import title_and_notes
 from llmlab_gui.papers.page import notes_page
 from llmlab_gui.theme import theme_notifier

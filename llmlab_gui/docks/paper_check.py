@@ -24,17 +24,19 @@ from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.records import SIZES
 from llmlab_gui.background import Background
-from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, is_seen, scrolled
+from llmlab_gui.docks.base import LabDock, is_seen
 from llmlab_gui.docks.busy import ask_to_start, busy_with
 from llmlab_gui.docks.experiment_tables import ARM_COLUMNS, ArmRow, ArmsModel, Column, rows_table, selected_key
 from llmlab_gui.docks.experiments import can_go_on
 from llmlab_gui.docks.reference_offers import offers
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.flow import FlowRow
-from llmlab_gui.numbers_text import minutes_text
+from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.papers.check_form import CheckForm
 from llmlab_gui.papers.claim_rows import check_options
 from llmlab_gui.papers.runs import share_done, standing_text
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -125,7 +127,7 @@ class CheckDock(LabDock):
         busy = busy_with(self.lab)
         if busy and not self.ask_about_others(busy):
             return
-        predictions = self.lab.notebook.ask_of_check(self, record)
+        predictions = ask_of_check(self, self.lab.notebook, record)
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made

@@ -15,12 +15,13 @@ from llmlab.studies.papers.records import VERDICTS
 from llmlab_gui.background import Background
 from llmlab_gui.buttons import menu_button
 from llmlab_gui.charts.picture import save_csv
-from llmlab_gui.docks.base import LabDock, ProblemLabel, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.experiment_tables import rows_table, select_row, selected_key
 from llmlab_gui.papers.badge import BadgeDelegate
 from llmlab_gui.papers.claims_model import CLAIM_COLUMNS, VERDICT_COLUMN, ClaimsModel
 from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

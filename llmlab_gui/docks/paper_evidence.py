@@ -26,7 +26,7 @@ from llmlab_gui.background import Background
 from llmlab_gui.buttons import chart_export_button, menu_button, toggle_button
 from llmlab_gui.charts.claim_chart import ClaimChart
 from llmlab_gui.charts.picture import save_csv, save_picture
-from llmlab_gui.docks.base import EmptyState, LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.page_opener import PageOpener
 from llmlab_gui.docks.paper import NotesBrowser
 from llmlab_gui.flow import FlowRow
@@ -36,6 +36,7 @@ from llmlab_gui.papers.page import claim_page
 from llmlab_gui.papers.runs import finished_arms, opens_in_panels
 from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

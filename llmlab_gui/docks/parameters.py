@@ -21,11 +21,10 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
-from llmlab_gui.charts.numbers import read_out
-from llmlab_gui.docks.asking_dock import AskingDock
-from llmlab_gui.docks.base import QuietLabel
-from llmlab_gui.docks.inspection_dock import Table
+from llmlab_gui.docks.inspection_dock import AskingDock, Table
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.numbers import read_out
 
 LAYERS, NEURONS, TENSORS = range(3)
 _VIEWS = ("Norms by layer", "Neurons by layer", "All tensors")

@@ -20,7 +20,7 @@ from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.inspection.examples import ExamplePrompt, examples_for
 from llmlab_gui.inspection.one_line import OneLine
 from llmlab_gui.inspection.token_chips import TokenChips
-from llmlab_gui.numbers_text import bytes_text
+from llmlab_gui.widgets.numbers import bytes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

@@ -17,12 +17,13 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.jobs.queue import QueuedRun
-from llmlab_gui.docks.base import LabDock, ProblemLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.queue_table import QueueModel, waits
 from llmlab_gui.docks.row_tables import show_whole_rows
-from llmlab_gui.numbers_text import time_left_text
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.numbers import time_left_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

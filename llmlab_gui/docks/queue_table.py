@@ -14,8 +14,8 @@ from llmlab.jobs.queue import QueuedRun
 from llmlab.store.run_folder import learns_from
 from llmlab_gui.docks.runs_table import base_of, kind_text
 from llmlab_gui.icons import state_icon
-from llmlab_gui.numbers_text import minutes_text
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import minutes_text
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()

@@ -12,12 +12,13 @@ from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.files import write_atomic
 from llmlab_gui.background import Background
-from llmlab_gui.concepts import Page
-from llmlab_gui.docks.base import LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.page_browser import PageBrowser
+from llmlab_gui.pages.page import Page
 from llmlab_gui.saving import ask_where
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

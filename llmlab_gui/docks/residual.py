@@ -9,10 +9,10 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.docks.alternatives import visible
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.inspection_dock import InspectionDock, Table
 from llmlab_gui.docks.residual_lines import QUANTITIES, Columns, cosine_lines, norm_lines, virtual
 from llmlab_gui.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
 _VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))

@@ -18,13 +18,14 @@ from llmlab.core.settings import Preset
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.store.run_folder import RunFolder, RunSettings
 from llmlab.training.room import certainly_above, computes_in_main_memory, need_of, require_room
-from llmlab_gui.docks.base import LabDock, PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
-from llmlab_gui.numbers_text import bytes_text, minutes_text
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.numbers import bytes_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

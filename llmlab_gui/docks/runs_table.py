@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,9 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import SILENT, RunSettings, RunStatus
 from llmlab_gui.docks.row_tables import header_data
 from llmlab_gui.icons import state_color, state_icon, swatch
-from llmlab_gui.numbers_text import count_text
 from llmlab_gui.runs.poller import RunRow
 from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.numbers import count_text, created_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab
@@ -208,16 +207,6 @@ class RunsModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return f"{row.name}: {'shown' if shown else 'not shown'} in the charts"
         return None
-
-
-def created_text(seconds: float) -> str:
-    """`14:05` today, `23 Nov 14:05` this year, `2025-11-23` before."""
-    when, now = time.localtime(seconds), time.localtime()
-    if (when.tm_year, when.tm_yday) == (now.tm_year, now.tm_yday):
-        return time.strftime("%H:%M", when)
-    if when.tm_year == now.tm_year:
-        return time.strftime("%d %b %H:%M", when)
-    return time.strftime("%Y-%m-%d", when)
 
 
 def kind_text(settings: RunSettings) -> str:

@@ -12,7 +12,7 @@ from llmlab.gpt.estimate import estimate
 from llmlab.store.run_folder import PRETRAINING
 from llmlab_gui.docks.run_setup import Costs, RunSetupDock
 from llmlab_gui.forms.corpus_editor import CorpusEditor
-from llmlab_gui.numbers_text import bytes_text, count_text, minutes_text
+from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

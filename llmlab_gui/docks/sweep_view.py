@@ -12,9 +12,9 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.docks.alternatives import visible
-from llmlab_gui.docks.base import PrimaryButton, QuietLabel
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))

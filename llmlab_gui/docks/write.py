@@ -26,7 +26,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings
 from llmlab_gui.background import Background
 from llmlab_gui.docks.alternatives import AlternativeList, percent, visible
-from llmlab_gui.docks.base import LabDock, QuietLabel
+from llmlab_gui.docks.base import LabDock
 from llmlab_gui.docks.generation_form import GenerationForm
 from llmlab_gui.docks.model_picker import ModelPicker
 from llmlab_gui.docks.token_view import TintLegend, TokenView
@@ -34,6 +34,7 @@ from llmlab_gui.docks.write_second import SecondAnswer
 from llmlab_gui.docks.writer import Writer
 from llmlab_gui.host_messages import NextToken
 from llmlab_gui.model_host import ModelHost
+from llmlab_gui.widgets.labels import QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

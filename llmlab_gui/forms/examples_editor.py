@@ -13,7 +13,7 @@ from llmlab.data.example_files import SUFFIXES, is_hub_name
 from llmlab.data.examples import TASKS
 from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.forms.named_editor import NamedEditor
-from llmlab_gui.numbers_text import bytes_text
+from llmlab_gui.widgets.numbers import bytes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

@@ -10,10 +10,10 @@ from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
 from llmlab.core.config import SettingInfo, parse_value
 from llmlab.core.errors import UsageError
-from llmlab_gui.docks.base import ProblemLabel, QuietLabel
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
 from llmlab_gui.icons import icon
 from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 
 
 class Field(QObject):

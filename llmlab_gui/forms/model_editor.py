@@ -25,7 +25,7 @@ from llmlab.models.reference import (
 from llmlab.store.checkpoints import select
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.model_dialog import ModelDialog
-from llmlab_gui.numbers_text import bytes_text, count_text
+from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab import Lab

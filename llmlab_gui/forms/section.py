@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.forms.field import Field
 from llmlab_gui.icons import icon
 from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.labels import QuietLabel
 
 
 class Section(QWidget):

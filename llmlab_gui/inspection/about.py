@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmlab_gui.numbers_text import bytes_text, count_text
+from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 # The kinds of models as people call them.
 KIND_NAMES = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from llmlab.core.errors import LabError
 from llmlab_gui.inspection.about import ModelAbout
-from llmlab_gui.numbers_text import bytes_text
+from llmlab_gui.widgets.numbers import bytes_text
 
 # The order in which the core writes them (llmlab.inspection.questions.ASPECTS, which needs torch to import).
 ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")

@@ -8,7 +8,7 @@ from PySide6.QtCore import QTimer, SignalInstance
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
 from llmlab_gui.inspection.selection import Working
-from llmlab_gui.numbers_text import time_left_text
+from llmlab_gui.widgets.numbers import time_left_text
 
 _WHOLE = 1000
 # Work that is done sooner is not spoken of: the panels would only twitch.

@@ -1,20 +1,16 @@
-"""The window's notebook: its entries, kept up to date in the background, and the question before a run."""
+"""The window's notebook: its entries, kept up to date in the background."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
-from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents, Notebook
-from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import Quantity
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.background import Background
@@ -29,14 +25,6 @@ class Asking:
     """Whether the learner is asked for a prediction before a run starts."""
 
     before_runs: bool = True
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a chart to draw on has to show. steps: of the run; start_loss: nats a token, where it begins."""
-
-    steps: int
-    start_loss: float
 
 
 class Book(QObject):
@@ -61,7 +49,7 @@ class Book(QObject):
 
     @property
     def asks(self) -> bool:
-        """Whether `ask` asks."""
+        """Whether the learner is asked for a prediction before a run."""
         return self._asking.before_runs
 
     def set_asks(self, on: bool) -> None:
@@ -78,28 +66,6 @@ class Book(QObject):
         self._settings = settings
         self._asking = settings.choices("notebook/asking", Asking) or Asking()
         self.asking_changed.emit(self.asks)
-
-    def ask(
-        self, parent: QWidget, about: str, quantities: Sequence[Quantity], expected: Expected | None = None
-    ) -> list[Prediction] | None:
-        """What the learner expects of a run or experiment that is about to start; None: it is not to start.
-
-        Empty when nothing was predicted, and at once when the question is switched off. about: a few words on what
-        starts. quantities: the first is the one that is asked for at first. expected: to draw a curve on.
-        """
-        if not self.asks:
-            return []
-        from llmlab_gui.notebook.prediction_dialog import ask_prediction  # pyqtgraph: half the time of a first window
-
-        return ask_prediction(parent, self, about, quantities, expected)
-
-    def ask_of_check(self, parent: QWidget, record: ExperimentRecord) -> list[Prediction] | None:
-        """What the learner expects of each claim that a check is about to test; the answers are as those of `ask`."""
-        if not self.asks:
-            return []
-        from llmlab_gui.notebook.verdicts_dialog import ask_verdicts
-
-        return ask_verdicts(parent, self, record.title, quantities_of_check(record))
 
     # Entries ---------------------------------------------------------------------------------------------------
 

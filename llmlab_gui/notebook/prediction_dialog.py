@@ -13,7 +13,8 @@ from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
 
 if TYPE_CHECKING:
-    from llmlab_gui.notebook.book import Book, Expected
+    from llmlab_gui.notebook.asking import Expected
+    from llmlab_gui.notebook.book import Book
 
 _WIDTH = 560
 # As many things as anyone thinks about before one run.
@@ -90,10 +91,3 @@ class PredictionDialog(StartQuestion):
         if not on:
             self.adjustSize()
         self.check()
-
-
-def ask_prediction(
-    parent: QWidget, book: Book, about: str, quantities: Sequence[Quantity], expected: Expected | None = None
-) -> list[Prediction] | None:
-    """Asks, and waits for the answer: see `Book.ask`."""
-    return PredictionDialog(book, about, quantities, expected, parent).ask()

@@ -23,7 +23,7 @@ from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, Quantity
 from llmlab_gui.charts.drawn_curve import DrawnCurve
-from llmlab_gui.docks.base import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel
 
 # In steps of five, as people state them; nobody is 100 % sure.
 _CONFIDENCES = (*range(10, 100, 5), 99)

@@ -11,8 +11,8 @@ from PySide6.QtWidgets import QCheckBox, QDialog, QHBoxLayout, QLabel, QLayout, 
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
-from llmlab_gui.docks.base import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.notebook.prediction_form import SentenceRow
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.notebook.book import Book

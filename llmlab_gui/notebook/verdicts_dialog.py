@@ -10,9 +10,9 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidg
 
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
-from llmlab_gui.docks.base import scrolled
 from llmlab_gui.notebook.prediction_form import ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
+from llmlab_gui.widgets.labels import scrolled
 
 if TYPE_CHECKING:
     from llmlab_gui.notebook.book import Book
@@ -94,8 +94,3 @@ class VerdictsDialog(StartQuestion):
         area = scrolled(claims)
         area.setMinimumHeight(min(_TALLEST, claims.sizeHint().height() + 8))
         return area
-
-
-def ask_verdicts(parent: QWidget, book: Book, paper: str, claims: Sequence[Quantity]) -> list[Prediction] | None:
-    """Asks, and waits for the answer: see `Book.ask_of_check`."""
-    return VerdictsDialog(book, paper, claims, parent).ask()

@@ -12,12 +12,12 @@ from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.checks import CheckRequest
 from llmlab.studies.papers.records import SIZES
-from llmlab_gui.docks.base import QuietLabel
 from llmlab_gui.docks.reference_box import ReferenceBox
 from llmlab_gui.flow import FlowRow
 from llmlab_gui.lab import Lab
 from llmlab_gui.papers.command import command_line
 from llmlab_gui.papers.desk import PaperDesk
+from llmlab_gui.widgets.labels import QuietLabel
 
 _SEVERAL = ";"  # between references
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from llmlab.core.charts import Table
 from llmlab.notebook.words import altered_sentence
 from llmlab.studies.papers.records import Paper, Verdict, papers_dir
-from llmlab_gui.concepts import PAPERS, Page
+from llmlab_gui.pages.page import PAPERS, Page
 from llmlab_gui.paper_pages import title_and_notes
 from llmlab_gui.papers.claim_rows import (
     NO_CHECK,

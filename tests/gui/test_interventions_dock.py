@@ -14,8 +14,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks.edit_menu import edit_menu, edits_of_part
-from llmlab_gui.docks.edit_words import words, written
+from llmlab_gui.docks.edits import edit_menu, edits_of_part, words, written
 from llmlab_gui.docks.interventions import InterventionsDock
 from llmlab_gui.inspection.selection import ChosenEdit
 

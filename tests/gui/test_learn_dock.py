@@ -13,10 +13,11 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui import page_browser
-from llmlab_gui.concepts import RESULTS, Page, load_pages, load_tree
 from llmlab_gui.docks import learn, page_opener
 from llmlab_gui.docks.learn import LearnDock
 from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.pages.library import load_pages, load_tree
+from llmlab_gui.pages.page import RESULTS, Page
 from llmlab_gui.theme import theme_notifier
 
 

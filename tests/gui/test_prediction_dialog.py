@@ -18,10 +18,10 @@ from llmlab.core.settings import resolve_settings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab_gui.charts.drawn_curve import DrawnCurve
 from llmlab_gui.main_window import MainWindow
-from llmlab_gui.notebook.book import Asking, Book, Expected
+from llmlab_gui.notebook.asking import Expected, ask, question_about
+from llmlab_gui.notebook.book import Asking, Book
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
-from llmlab_gui.notebook.questions import question_about
 from llmlab_gui.settings import WindowSettings
 
 MakeWindow = Callable[..., MainWindow]
@@ -207,7 +207,7 @@ def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp
     qtbot.addWidget(dialog)
     dialog.ask_again.setChecked(False)
     assert not book.asks
-    assert book.ask(dialog, "a run", quantities_of_runs()) == []  # at once
+    assert ask(dialog, book, "a run", quantities_of_runs()) == []  # at once
     assert settings.choices("notebook/asking", Asking) == Asking(before_runs=False)
 
 

@@ -1,4 +1,4 @@
-"""Numbers as charts write them: few digits, and units that people read.
+"""Numbers, sizes and times as people read them: few digits, and units.
 
 Kinds: `count` (whole numbers, shortened to k and M beside an axis), `large` (the same for numbers with a fraction),
 `seconds`, `percent`, and `value` for anything else.
@@ -7,6 +7,7 @@ Kinds: `count` (whole numbers, shortened to k and M beside an axis), `large` (th
 from __future__ import annotations
 
 import math
+import time
 
 _COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -55,6 +56,55 @@ def duration(seconds: float) -> str:
             rest = whole % size // smaller
             return f"{sign}{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
     return f"{sign}{whole} s"
+
+
+def bytes_text(count: float) -> str:
+    """`4.8 MB`: three digits at most."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
+            digits = 0 if unit == "bytes" or count >= 99.95 else 1
+            return f"{count:.{digits}f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def count_text(count: float) -> str:
+    """`64`, `12.3k`, `0.81M`, `124M`: as the field writes numbers of parameters and tokens."""
+    if count < 10_000:
+        return f"{count:,.0f}"
+    if count < 100_000:
+        return f"{count / 1e3:.1f}k"
+    for size, sign in ((1e9, "B"), (1e6, "M")):
+        if count >= size or (sign == "M" and count >= 1e5):
+            share = count / size
+            return f"{share:.{0 if share >= 100 else 1 if share >= 10 else 2}f}{sign}"
+    return f"{count:,.0f}"
+
+
+def minutes_text(minutes: float) -> str:
+    """`40 s`, `3 min`, `2 h 5 min`: rounded as an estimate should be."""
+    seconds = minutes * 60
+    if seconds < 55:
+        return duration(max(5, round(seconds / 5) * 5))
+    if seconds < 3600:
+        return duration(round(minutes) * 60)
+    return duration(round(minutes / 5) * 300)
+
+
+def time_left_text(seconds: float) -> str:
+    """A live estimate that does not flicker: whole seconds, then half minutes, then minutes."""
+    grid = 1 if seconds < 60 else 5 if seconds < 600 else 60
+    return duration(max(0, round(seconds / grid) * grid))
+
+
+def created_text(seconds: float) -> str:
+    """`14:05` today, `23 Nov 14:05` this year, `2025-11-23` before."""
+    when, now = time.localtime(seconds), time.localtime()
+    if (when.tm_year, when.tm_yday) == (now.tm_year, now.tm_yday):
+        return time.strftime("%H:%M", when)
+    if when.tm_year == now.tm_year:
+        return time.strftime("%d %b %H:%M", when)
+    return time.strftime("%Y-%m-%d", when)
 
 
 def _decimals(spacing: float) -> int:

@@ -1,4 +1,4 @@
-"""The pages of Learn, read into blocks, in groups:
+"""A page of Learn, read into blocks. There are groups of them:
 
     First hour   resources/first-hour/*.md    named first-hour/1-train
     Concepts     resources/concepts/*.md      named attention
@@ -23,82 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmlab.core.paths import resources_dir
-
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 FIRST_HOUR, CONCEPTS, PAPERS, RESULTS, HOW_TO = GROUPS = ("First hour", "Concepts", "Papers", "Results", "How to")
 FIRST_PAGE = "first-hour/1-train"
-# Results that are read before the others.
-_FIRST_RESULTS = ("learnings",)
-# The order in which they are best read; a page that is not named here follows, by name.
-READING_ORDER = (
-    "tokens",
-    "embeddings",
-    "attention",
-    "feed-forward",
-    "residual-stream",
-    "loss",
-    "optimisation",
-    "loss-curves",
-    "checkpoints",
-    "attention-patterns",
-    "logit-lens",
-    "direct-attribution",
-    "ablation-and-patching",
-    "induction-heads",
-    "comparing-models",
-    "fine-tuning",
-    "lora",
-    "quantisation",
-    "chat-templates",
-    "learning-rate",
-    "forgetting",
-    "predicting",
-    "experiments",
-    "scaling-laws",
-    "statistics-of-claims",
-    "bayesian-reasoning",
-    "grokking",
-)
-DOCK_IDS = (
-    "runs",
-    "setup",
-    "loss",
-    "learning_rate",
-    "throughput",
-    "samples",
-    "checkpoints",
-    "write",
-    "log",
-    "learn",
-    "prompt",
-    "attention",
-    "contributions",
-    "residual",
-    "lens",
-    "interventions",
-    "compare",
-    "evolution",
-    "geometry",
-    "parameters",
-    "finetune_setup",
-    "data",
-    "adapter",
-    "queue",
-    "experiment",
-    "experiment_losses",
-    "experiment_result",
-    "experiment_report",
-    "experiments",
-    "notebook",
-    "paper",
-    "check",
-    "claims",
-    "evidence",
-    "check_report",
-)
 _MARKS = {"@code ": "code", "? ": "question", "! ": "run"}
 
 
@@ -124,40 +53,6 @@ class Page:
     def blocks(self) -> list[Block]:
         """The page cut at its own kinds of lines; fenced code is left alone."""
         return list(_blocks(self.text))
-
-
-def load_all() -> list[Page]:
-    """Every page that comes with the lab, group by group."""
-    from llmlab_gui.paper_pages import load_paper_pages  # it makes pages of this module
-
-    root = resources_dir()
-    results = load_tree(root / "results", "results", RESULTS)
-    return [
-        *load_tree(root / "first-hour", "first-hour", FIRST_HOUR),
-        *load_pages(),
-        *load_paper_pages(results),
-        *results,
-        *load_tree(root / "guides", "guides", HOW_TO),
-    ]
-
-
-def load_pages(folder: Path | None = None) -> list[Page]:
-    """The concept pages of a folder, the lab's own if None, in reading order; an unreadable file is left out."""
-    order = {name: place for place, name in enumerate(READING_ORDER)}
-    paths = (folder or resources_dir() / "concepts").glob("*.md")
-    in_order = sorted(paths, key=lambda path: (order.get(path.stem, len(order)), path.stem))
-    return [page for path in in_order if (page := read_page(path, path.stem, CONCEPTS))]
-
-
-def load_tree(folder: Path, name: str, group: str) -> list[Page]:
-    """The pages of a folder and of those in it, each named by its way from there: those of the folder itself first."""
-
-    def place(path: Path) -> tuple[bool, int, str]:
-        return path.stem not in _FIRST_RESULTS, len(path.relative_to(folder).parts), str(path)
-
-    found = ((path, f"{name}/{path.relative_to(folder).with_suffix('').as_posix()}") for path in folder.rglob("*.md"))
-    in_order = sorted(found, key=lambda one: place(one[0]))
-    return [page for path, full_name in in_order if (page := read_page(path, full_name, group))]
 
 
 def read_page(path: Path, name: str, group: str) -> Page | None:

@@ -1,0 +1,68 @@
+"""Asking the learner, before a run, an experiment or a check starts, what they expect of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PySide6.QtWidgets import QWidget
+
+from llmlab.core.settings import PretrainSettings
+from llmlab.gpt.estimate import expected_vocab_size
+from llmlab.notebook.claims import quantities_of_check
+from llmlab.notebook.notebook import title_of
+from llmlab.notebook.predictions import Prediction
+from llmlab.notebook.quantities import Quantity, quantities_of_runs
+from llmlab.store.run_folder import RunSettings
+from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab_gui.notebook.book import Book
+
+# Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.
+_FINE_TUNING_START = 5.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a chart to draw on has to show. steps: of the run; start_loss: nats a token, where it begins."""
+
+    steps: int
+    start_loss: float
+
+
+def ask(
+    parent: QWidget, book: Book, about: str, quantities: Sequence[Quantity], expected: Expected | None = None
+) -> list[Prediction] | None:
+    """What the learner expects of a run or experiment that is about to start; None: it is not to start.
+
+    Empty when nothing was predicted, and at once when the question is switched off. about: a few words on what
+    starts. quantities: the first is the one that is asked for at first. expected: to draw a curve on.
+    """
+    if not book.asks:
+        return []
+    from llmlab_gui.notebook.prediction_dialog import PredictionDialog  # pyqtgraph: half the time of a first window
+
+    return PredictionDialog(book, about, quantities, expected, parent).ask()
+
+
+def ask_of_run(parent: QWidget, book: Book, settings: RunSettings) -> list[Prediction] | None:
+    """What the learner expects of a run with these settings; the answers are as those of `ask`."""
+    return ask(parent, book, *question_about(settings))
+
+
+def ask_of_check(parent: QWidget, book: Book, record: ExperimentRecord) -> list[Prediction] | None:
+    """What the learner expects of each claim that a check is about to test; the answers are as those of `ask`."""
+    if not book.asks:
+        return []
+    from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
+
+    return VerdictsDialog(book, record.title, quantities_of_check(record), parent).ask()
+
+
+def question_about(settings: RunSettings) -> tuple[str, list[Quantity], Expected]:
+    """What starts, in a few words; what can be predicted of it, the chief quantity first; and what to draw on."""
+    start, scratch = _FINE_TUNING_START, isinstance(settings, PretrainSettings)
+    if isinstance(settings, PretrainSettings):
+        # A model that has learned nothing gives all tokens the same probability.
+        start = math.log(expected_vocab_size(settings.data))
+    return title_of(settings), quantities_of_runs(fine_tuned=not scratch), Expected(settings.train.steps, start)

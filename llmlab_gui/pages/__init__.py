@@ -1,0 +1,1 @@
+"""The pages of Learn: found, read, linked, checked and turned to HTML."""

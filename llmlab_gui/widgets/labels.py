@@ -1,0 +1,123 @@
+"""Labels, buttons and empty states in the window's look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
+from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from llmlab_gui.theme import current_theme, theme_notifier
+
+
+def scrolled(widget: QWidget) -> QScrollArea:
+    """A widget that is scrolled up and down where there is less room than it needs."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area
+
+
+class EmptyState(QWidget):
+    """A title, a hint, and at most one button, in the middle."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._slot: Callable[[], object] | None = None
+        self._title, self._hint, self._button = QLabel(), QuietLabel(), QPushButton()
+        font = QFont(self._title.font())
+        font.setPointSizeF(font.pointSizeF() * 1.15)
+        font.setWeight(QFont.Weight.DemiBold)
+        self._title.setFont(font)
+        for label in (self._title, self._hint):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            label.setWordWrap(True)
+        self._button.clicked.connect(self._act)
+        layout = QVBoxLayout(self)
+        layout.addStretch(1)
+        layout.addWidget(self._title)
+        layout.addWidget(self._hint)
+        layout.addWidget(self._button, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(2)
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return f"{self._title.text()} {self._hint.text()}".strip()
+
+    def say(self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
+        """Replaces all of it."""
+        self._title.setText(title)
+        self._hint.setText(hint)
+        self._button.setText(action_text)
+        self._button.setVisible(bool(action_text) and slot is not None)
+        self._slot = slot
+
+    def _act(self) -> None:
+        if self._slot is not None:
+            self._slot()
+
+
+class PrimaryButton(QPushButton):
+    """The one button of a place that it is all about, in the accent colour. Enter presses it, too."""
+
+    def __init__(self, text: str, parent: QWidget | None = None) -> None:
+        super().__init__(text, parent)
+        self.setProperty("primary", True)
+        font = self.font()
+        font.setWeight(QFont.Weight.DemiBold)
+        self.setFont(font)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.click()
+        else:
+            super().keyPressEvent(event)
+
+
+class ProblemLabel(QLabel):
+    """What is wrong, in the theme's colour for it; gone while nothing is."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+        self.hide()
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def say(self, text: str) -> None:
+        """Shows what is wrong; nothing with an empty text."""
+        self.setText(text)
+        self.setVisible(bool(text))
+
+    def _restyle(self) -> None:
+        palette = QPalette(self.palette())
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(current_theme().bad))
+        self.setPalette(palette)
+
+
+class QuietLabel(QLabel):
+    """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard."""
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(text, parent)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(
+            Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
+        )
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def _restyle(self) -> None:
+        palette = QPalette(self.palette())
+        theme = current_theme()
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.quiet))
+        palette.setColor(QPalette.ColorRole.Link, QColor(theme.accent))
+        self.setPalette(palette)
+        text = self.text()  # a link has the colour of when its text was set
+        self.clear()
+        self.setText(text)
