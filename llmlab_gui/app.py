@@ -16,12 +16,12 @@ from llmlab import __version__
 from llmlab.core.errors import LabError
 from llmlab.core.paths import expanded, outputs_dir
 from llmlab.store.registry import resolve_run
-from llmlab_gui.display import missing_library, why_no_window
+from llmlab_gui.window.display import missing_library, why_no_window
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
 
-    from llmlab_gui.main_window import MainWindow
+    from llmlab_gui.window.main_window import MainWindow
 
 _TWIN = "Without a window, train with: llmlab-run pretrain"
 
@@ -73,11 +73,11 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     from PySide6.QtCore import QTimer
     from PySide6.QtWidgets import QApplication
 
-    from llmlab_gui import errors
-    from llmlab_gui.garbage import GarbageTimer
-    from llmlab_gui.main_window import MainWindow
-    from llmlab_gui.settings import WindowSettings
-    from llmlab_gui.theme import apply_theme
+    from llmlab_gui.lab.window_settings import WindowSettings
+    from llmlab_gui.widgets.theme import apply_theme
+    from llmlab_gui.window import uncaught as errors
+    from llmlab_gui.window.garbage import GarbageTimer
+    from llmlab_gui.window.main_window import MainWindow
 
     app = QApplication(sys.argv[:1])
     app.setApplicationName("LLM Learning Lab")

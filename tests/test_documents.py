@@ -22,11 +22,11 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy
 from llmlab.gpt.shapes import parameter_count
-from llmlab_gui.dock_pages import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
-from llmlab_gui.page_checks import figures_of, links_of
-from llmlab_gui.page_links import read_link
+from llmlab_gui.pages.checks import figures_of, links_of
 from llmlab_gui.pages.library import READING_ORDER, load_all
+from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PAPERS, markdown
+from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -170,9 +170,9 @@ def _pages_of(call: ast.Call, tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("dock", [dock for dock in DOCK_IDS if dock != "learn"])
 def test_the_caption_of_a_dock_links_to_its_pages(dock: str) -> None:
-    folder = ROOT / "llmlab_gui" / "docks"
-    (path,) = [path for name in (dock, f"paper_{dock}") if (path := folder / f"{name}.py").exists()]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "llmlab_gui").rglob("*.py")]
+    (text,) = [text for text in texts if re.search(rf'super\(\).__init__\(\s*lab,\s*"{dock}",', text)]
+    tree = ast.parse(text)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
     pages = [page for call in captions for page in _pages_of(call, tree)]

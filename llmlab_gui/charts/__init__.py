@@ -1,1 +1,1 @@
-"""The pyqtgraph pieces that the docks draw with."""
+"""The pyqtgraph pieces that panels draw with."""

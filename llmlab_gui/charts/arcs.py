@@ -21,7 +21,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QAbstractScrollArea, QWidget
 
 from llmlab_gui.charts.color_scale import Values
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Thinner arcs are noise, and a long prompt has millions of them.
 _LEAST_WEIGHT = 0.03

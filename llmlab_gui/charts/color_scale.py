@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtGui import QColor
 
-from llmlab_gui.colors import mix
-from llmlab_gui.theme import Theme, current_theme
+from llmlab_gui.widgets.colors import mix
+from llmlab_gui.widgets.theme import Theme, current_theme
 
 Colors = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating]

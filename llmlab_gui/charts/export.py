@@ -13,7 +13,7 @@ from PySide6.QtSvg import QSvgGenerator
 
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.picture import quoted
-from llmlab_gui.saving import save
+from llmlab_gui.widgets.saving import save
 
 _SCALE = 2  # a chart for print or a slide, from a window on an ordinary screen
 

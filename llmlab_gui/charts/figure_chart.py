@@ -16,7 +16,7 @@ from llmlab.core.charts import Axis
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.charts.legend_corner import REACH, emptiest_corner
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it

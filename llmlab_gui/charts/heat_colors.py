@@ -13,7 +13,7 @@ import numpy as np
 from PySide6.QtGui import QColor
 
 from llmlab_gui.charts.color_scale import Colors, ColorScale
-from llmlab_gui.theme import Theme, current_theme
+from llmlab_gui.widgets.theme import Theme, current_theme
 
 _STEPS = 256
 # Lightness at the far end, the hues on the way in degrees, and the strongest chroma.

@@ -33,8 +33,8 @@ from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
 from llmlab_gui.charts.scale_bar import paint_scale
 from llmlab_gui.charts.shrink import MISSING, indexed, shrink
 from llmlab_gui.charts.side_labels import paint_columns, paint_rows, room_for
-from llmlab_gui.theme import current_theme, theme_notifier
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Decades that a logarithmic scale shows below its top.
 LOG_DECADES = 4.0

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.theme import Theme, current_theme, theme_notifier
+from llmlab_gui.widgets.theme import Theme, current_theme, theme_notifier
 
 _BESIDE_LEGEND, _SIGN = 90, 24  # pixels: the left axis and some air; a piece of line and the gap after its words
 

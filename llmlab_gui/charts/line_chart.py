@@ -15,7 +15,7 @@ from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
 from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
-from llmlab_gui.theme import Theme, current_theme
+from llmlab_gui.widgets.theme import Theme, current_theme
 
 # Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
 _LEFT_AXIS_WIDTH = 66

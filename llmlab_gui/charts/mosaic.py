@@ -23,7 +23,7 @@ from PySide6.QtWidgets import QWidget
 from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.shrink import Indices, indexed
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Decades of a logarithmic scale: a thumbnail of 64 tokens has a hundredth everywhere.
 _DECADES = 3.0

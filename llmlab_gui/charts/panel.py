@@ -17,15 +17,15 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError
-from llmlab_gui.background import Background
-from llmlab_gui.buttons import chart_export_button, toggle_button
 from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
-from llmlab_gui.flow import FlowRow
-from llmlab_gui.saving import ask_where
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # What x can be: the history's name for it, what the axis is called, the kind of its numbers, and the choice's text.
 X_AXES = (

@@ -13,8 +13,8 @@ from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainte
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QGraphicsView, QWidget
 
-from llmlab_gui.saving import save
-from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.saving import save
+from llmlab_gui.widgets.theme import current_theme
 
 Cell: TypeAlias = str | int | float | np.integer | np.floating
 

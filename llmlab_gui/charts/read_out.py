@@ -9,8 +9,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
-from llmlab_gui.theme import Theme
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.theme import Theme
 
 _GAP = 14  # pixels between the cross-hair and the box
 

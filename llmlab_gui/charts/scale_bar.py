@@ -9,8 +9,8 @@ from PySide6.QtGui import QColor, QFontMetricsF, QLinearGradient, QPainter, QPen
 
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.charts.color_scale import ColorScale
-from llmlab_gui.theme import current_theme
 from llmlab_gui.widgets.numbers import read_out, tick
+from llmlab_gui.widgets.theme import current_theme
 
 WIDTH = 74.0  # with its numbers
 _BAR = 11.0

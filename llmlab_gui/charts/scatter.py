@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab_gui.charts.axes import NumberAxis
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 12.0  # pixels: how close the mouse has to come to a point
 _LABEL_ROW, _LABEL_STEP, _LABEL_LENGTH = 4, 8, 14  # pixels of a cell down and across; characters of a long name

@@ -8,7 +8,7 @@ import numpy as np
 from PySide6.QtGui import QColor
 
 from llmlab_gui.charts.color_scale import ColorScale, one_sided
-from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme
 
 # The part of viridis that a thin line is seen in: its yellow end is too near to white, its violet one to black.
 _ON_LIGHT, _ON_DARK = (0.0, 0.82), (0.32, 1.0)

@@ -8,7 +8,7 @@ from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter
 
 from llmlab_gui.charts.heat_view import HeatView
-from llmlab_gui.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme
 
 _GAP = 5.0
 _LEAST_ROOM = 26.0

@@ -29,8 +29,8 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QAbstractScrollArea, QFrame, QToolTip, QWidget
 
 from llmlab_gui.charts.color_scale import Colors, ColorScale, Values, ink, one_sided
-from llmlab_gui.theme import current_theme, theme_notifier
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _PAD = 4
 _CELL_WIDTH, _CELL_PAD = 76, 7  # of cells with words: pixels across, and above and below the line together

@@ -1,1 +1,1 @@
-"""Experiments as the window sees them: found, followed, planned, started, asked."""
+"""Experiments: found, followed, planned, started, and their results as charts and reports."""

@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
 from llmlab_gui.experiments.arm_curves import ArmCurves
 from llmlab_gui.experiments.source import R, Source
-from llmlab_gui.polling import FolderPoller, Seen, Stamp, file_stamp, read_changed
+from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
 # No file of someone else's fills the memory: of a report more than anyone reads, of its figures a picture for print,
 # and of both together what a window can spare.

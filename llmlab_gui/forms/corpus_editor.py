@@ -22,12 +22,12 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
-from llmlab_gui.background import Background
 from llmlab_gui.forms.editors import Editor
-from llmlab_gui.icons import icon
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.numbers import bytes_text
+from llmlab_gui.widgets.theme import theme_notifier
 
 # Blocks arrive by the thousand in a second.
 _TELL_SECONDS = 0.1

@@ -16,7 +16,7 @@ from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.widgets.numbers import bytes_text
 
 if TYPE_CHECKING:
-    from llmlab_gui.lab import Lab
+    from llmlab_gui.lab.lab import Lab
 
 _FILES = f"Examples ({' '.join(f'*{suffix}' for suffix in SUFFIXES)});;All files (*)"
 _MOST_RECENT = 8

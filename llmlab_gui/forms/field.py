@@ -11,9 +11,9 @@ from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 from llmlab.core.config import SettingInfo, parse_value
 from llmlab.core.errors import UsageError
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
-from llmlab_gui.icons import icon
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
 class Field(QObject):

@@ -23,12 +23,12 @@ from llmlab.models.reference import (
     parse,
 )
 from llmlab.store.checkpoints import select
+from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.forms.named_editor import NamedEditor
-from llmlab_gui.model_dialog import ModelDialog
 from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 if TYPE_CHECKING:
-    from llmlab_gui.lab import Lab
+    from llmlab_gui.lab.lab import Lab
 
 _OFFERED = ("run", "huggingface", "gguf")
 

@@ -9,12 +9,12 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.background import Background
-from llmlab_gui.docks.reference_box import ReferenceBox
 from llmlab_gui.forms.editors import Editor
-from llmlab_gui.icons import icon
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.forms.reference_box import ReferenceBox
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.theme import theme_notifier
 
 # After the last key, before the disk is asked what the name means.
 _SETTLE_MS = 250

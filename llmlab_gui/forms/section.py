@@ -8,9 +8,9 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from llmlab_gui.forms.field import Field
-from llmlab_gui.icons import icon
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.theme import theme_notifier
 
 
 class Section(QWidget):

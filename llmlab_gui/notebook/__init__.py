@@ -1,1 +1,1 @@
-"""The notebook in the window: what was predicted, asked for and scored. No torch."""
+"""The notebook of predictions: its dock, and the question before a run. No torch."""

@@ -16,7 +16,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.store.run_folder import RunSettings
 from llmlab.studies.experiments.records import ExperimentRecord
-from llmlab_gui.notebook.book import Book
+from llmlab_gui.lab.book import Book
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.
 _FINE_TUNING_START = 5.0

@@ -13,8 +13,8 @@ from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
 
 if TYPE_CHECKING:
+    from llmlab_gui.lab.book import Book
     from llmlab_gui.notebook.asking import Expected
-    from llmlab_gui.notebook.book import Book
 
 _WIDTH = 560
 # As many things as anyone thinks about before one run.

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, Quantity
-from llmlab_gui.charts.drawn_curve import DrawnCurve
+from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.widgets.labels import QuietLabel
 
 # In steps of five, as people state them; nobody is 100 % sure.

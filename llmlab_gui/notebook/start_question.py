@@ -15,7 +15,7 @@ from llmlab_gui.notebook.prediction_form import SentenceRow
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 
 if TYPE_CHECKING:
-    from llmlab_gui.notebook.book import Book
+    from llmlab_gui.lab.book import Book
 
 
 class StartQuestion(QDialog):

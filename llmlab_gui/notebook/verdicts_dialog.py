@@ -15,7 +15,7 @@ from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.labels import scrolled
 
 if TYPE_CHECKING:
-    from llmlab_gui.notebook.book import Book
+    from llmlab_gui.lab.book import Book
 
 _WIDTH = 640
 _TALLEST = 460  # of the claims; more are scrolled

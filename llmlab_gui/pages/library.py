@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, RESULTS, Page, read_page
-from llmlab_gui.paper_pages import load_paper_pages
+from llmlab_gui.pages.papers import load_paper_pages
 
 # Results that are read before the others.
 _FIRST_RESULTS = ("learnings",)

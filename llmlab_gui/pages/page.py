@@ -2,7 +2,7 @@
 
     First hour   resources/first-hour/*.md    named first-hour/1-train
     Concepts     resources/concepts/*.md      named attention
-    Papers       resources/papers/*/notes.md  named papers/grokking (paper_pages.py)
+    Papers       resources/papers/*/notes.md  named papers/grokking (papers.py)
     Results      resources/results/**/*.md    named results/experiments, results/experiments/forgetting/report
     How to       resources/guides/*.md        named guides/corpus
 
@@ -12,7 +12,7 @@ A page is Markdown, with three kinds of lines of its own, each a paragraph:
     ? What happens to the loss when ...         a question to predict first
     ! [Train it](lab:run?preset=baby&...)       the run that answers it
 
-Where links can lead is in page_links.py. Formulas are plain text in block quotes or code spans.
+Where links can lead is in links.py. Formulas are plain text in block quotes or code spans.
 """
 
 from __future__ import annotations

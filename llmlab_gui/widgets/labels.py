@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from llmlab_gui.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
 def scrolled(widget: QWidget) -> QScrollArea:

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import QApplication
 from window import Window
 
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.dock_pages import TRAIN
+from llmlab_gui.pages.places import TRAIN
 
 SPIKE_STEP, SPIKE = 123_456, 60.0
 

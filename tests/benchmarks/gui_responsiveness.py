@@ -28,7 +28,7 @@ from window import Window
 from llmlab.core.settings import resolve_settings
 from llmlab.jobs.launcher import create_run, request, start_worker
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.dock_pages import TRAIN, WORKSPACES
+from llmlab_gui.pages.places import TRAIN, WORKSPACES
 
 KEPT_BAR = 0.97  # of the headless tokens/s
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from PySide6.QtWidgets import QApplication
 
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.docks.chart_dock import ChartDock
-from llmlab_gui.garbage import GarbageTimer
-from llmlab_gui.main_window import MainWindow
-from llmlab_gui.runs.history import RunHistory
-from llmlab_gui.settings import WindowSettings
-from llmlab_gui.theme import apply_theme
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.train.chart_dock import ChartDock
+from llmlab_gui.widgets.theme import apply_theme
+from llmlab_gui.window.garbage import GarbageTimer
+from llmlab_gui.window.main_window import MainWindow
 
 
 class Window:

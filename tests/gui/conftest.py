@@ -16,13 +16,13 @@ from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTime
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui import polling
-from llmlab_gui.docks.base import LabDock
-from llmlab_gui.lab import Lab
-from llmlab_gui.main_window import MainWindow
-from llmlab_gui.notebook.book import Asking
-from llmlab_gui.settings import WindowSettings
-from llmlab_gui.theme import apply_theme
+from llmlab_gui.lab import folder_poller
+from llmlab_gui.lab.book import Asking
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets.theme import apply_theme
+from llmlab_gui.window.main_window import MainWindow
 
 # A process that answers as a model's does, at once.
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
@@ -43,7 +43,7 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs and experiments are looked for ten times a second."""
-    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(folder_poller, "INTERVAL_SECONDS", 0.1)
 
 
 @pytest.fixture

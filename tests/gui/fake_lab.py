@@ -14,9 +14,9 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import Event
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
-from llmlab_gui.inspection.session import InspectionSession
-from llmlab_gui.notebook.book import Book
-from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.run_history import RunHistory
 
 
 @dataclass

@@ -12,9 +12,9 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Metadata, write_archive
-from llmlab_gui.host_messages import CutPrompt, HostProgress
-from llmlab_gui.inspection.about import ModelAbout
-from llmlab_gui.inspection.selection import TokenCut
+from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import CutPrompt, HostProgress
+from llmlab_gui.host.selection import TokenCut
 
 LAYERS, HEADS, WIDTH, TOP = 4, 3, 8, 5
 Tensors = dict[str, np.ndarray]

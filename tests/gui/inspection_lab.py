@@ -11,8 +11,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.docks.inspection_dock import InspectionDock
-from llmlab_gui.inspection.session import InspectionSession
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.inside.inspection_dock import InspectionDock
 
 PROMPT = "the king said to the queen that"
 

@@ -18,9 +18,9 @@ from test_compare_and_evolution import make_comparison
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks.adapter import AdapterDock
-from llmlab_gui.docks.adapter_views import short_names
-from llmlab_gui.docks.compare import CompareDock
+from llmlab_gui.finetune.adapter import AdapterDock
+from llmlab_gui.finetune.adapter_views import short_names
+from llmlab_gui.inside.compare import CompareDock
 
 MODULES = [
     "model.layers.0.mlp.up_proj",

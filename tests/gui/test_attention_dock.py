@@ -19,13 +19,13 @@ from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.docks.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
-from llmlab_gui.docks.inspection_dock import InspectionDock
-from llmlab_gui.docks.prompt import PromptDock
-from llmlab_gui.inspection.examples import GENERAL, SCRATCH
-from llmlab_gui.inspection.session import InspectionSession
-from llmlab_gui.model_host import ModelHost
-from llmlab_gui.theme import apply_theme, theme_notifier
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
+from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH
+from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 PROMPT = "When Mary and John went"
 
@@ -231,7 +231,7 @@ def test_rollout_is_asked_for_only_when_it_is_looked_at(qtbot: QtBot, lab: Looki
 def test_a_head_of_a_long_prompt_is_asked_for_by_itself(
     qtbot: QtBot, lab: LookingLab, dock: AttentionDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab_gui.inspection.plan.PATTERNS_LIMIT", 100)
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan.PATTERNS_LIMIT", 100)
     looked(qtbot, lab)
     assert "attention/0" not in lab.inspection.inspection  # type: ignore[operator]
     qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)

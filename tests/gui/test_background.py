@@ -10,7 +10,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.background import Background
+from llmlab_gui.widgets.background import Background
 
 
 @pytest.fixture

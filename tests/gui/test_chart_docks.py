@@ -23,13 +23,13 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import MovingAverage
-from llmlab_gui.docks.chart_dock import ChartDock
-from llmlab_gui.docks.learning_rate import LearningRateDock
-from llmlab_gui.docks.loss import LossDock, gap_note
-from llmlab_gui.docks.throughput import ThroughputDock
-from llmlab_gui.runs.history import RunHistory
-from llmlab_gui.settings import WindowSettings
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.train.chart_dock import ChartDock
+from llmlab_gui.train.learning_rate import LearningRateDock
+from llmlab_gui.train.loss import LossDock, gap_note
+from llmlab_gui.train.throughput import ThroughputDock
+from llmlab_gui.widgets.theme import theme_notifier
 
 COLORS = ("#0072b2", "#d55e00", "#009e73")
 

@@ -14,10 +14,10 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.studies.papers.check_report import write_check_report
-from llmlab_gui.docks.check_report import CheckReportDock
-from llmlab_gui.docks.paper_check import CheckDock
 from llmlab_gui.experiments import poller
-from llmlab_gui.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.paper.check_report import CheckReportDock
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 

@@ -17,11 +17,11 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
-from llmlab_gui.docks.branch_dialog import BranchDialog
-from llmlab_gui.docks.checkpoint_rows import plan_deletion, read_rows
-from llmlab_gui.docks.checkpoints import CheckpointsDock
-from llmlab_gui.docks.checkpoints_table import LOSS, STATE, WHY
-from llmlab_gui.docks.exporter import Exporter
+from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.checkpoints_table import LOSS, STATE, WHY
+from llmlab_gui.train.exporter import Exporter
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks import compare as views
-from llmlab_gui.docks.compare import CompareDock
-from llmlab_gui.docks.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock
+from llmlab_gui.inside import compare as views
+from llmlab_gui.inside.compare import CompareDock
+from llmlab_gui.inside.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock
 
 COUNT = len(PROMPT.split())
 STEPS = [0, 50, 100, 150]

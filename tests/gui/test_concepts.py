@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from llmlab.core.errors import LabError
-from llmlab_gui.page_checks import check_pages, figures_of
-from llmlab_gui.page_links import read_link
+from llmlab_gui.pages.checks import check_pages, figures_of
 from llmlab_gui.pages.library import load_all, load_pages, load_tree
+from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GROUPS, HOW_TO, RESULTS, Block, Page, page_at
-from llmlab_gui.source_code import colored_html, find_source
+from llmlab_gui.pages.source_code import colored_html, find_source
 
 GOOD = """# Title
 

@@ -16,10 +16,10 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import read_archive
-from llmlab_gui.docks.contributions import ContributionsDock
-from llmlab_gui.docks.inspection_dock import InspectionDock
-from llmlab_gui.docks.lens import LensDock
-from llmlab_gui.docks.residual import ResidualDock
+from llmlab_gui.inside.contributions import ContributionsDock
+from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.residual import ResidualDock
 
 WORDS = PROMPT.split()
 

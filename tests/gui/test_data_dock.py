@@ -19,11 +19,11 @@ from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.data.example_preview import CUT, MASKED, TRAINED
-from llmlab_gui.docks.data import DataDock
-from llmlab_gui.docks.data_chips import state_colors
-from llmlab_gui.docks.data_view import BAD_LINES, EXAMPLE, LENGTHS
-from llmlab_gui.model_host import ModelHost
-from llmlab_gui.theme import DARK, LIGHT, apply_theme
+from llmlab_gui.finetune.data import DataDock
+from llmlab_gui.finetune.example_chips import state_colors
+from llmlab_gui.finetune.preview_view import BAD_LINES, EXAMPLE, LENGTHS
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
 
 @pytest.fixture

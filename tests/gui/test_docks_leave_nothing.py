@@ -17,15 +17,15 @@ from PySide6.QtCore import QCoreApplication, QEvent
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.checkpoints import CheckpointsDock
-from llmlab_gui.docks.data import DataDock
-from llmlab_gui.docks.learn import LearnDock
-from llmlab_gui.docks.log import LogDock
-from llmlab_gui.docks.samples import SamplesDock
-from llmlab_gui.docks.write import WriteDock
-from llmlab_gui.model_host import ModelHost
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.finetune.data import DataDock
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.log import LogDock
+from llmlab_gui.train.samples import SamplesDock
+from llmlab_gui.widgets.theme import theme_notifier
+from llmlab_gui.write.dock import WriteDock
 
 
 def write_dock(lab: FakeLab) -> WriteDock:

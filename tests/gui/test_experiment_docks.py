@@ -22,17 +22,17 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.studies.experiments.records import ExperimentFolder
-from llmlab_gui.charts.result_chart import Expected, ResultChart
-from llmlab_gui.docks import experiments as experiments_module
-from llmlab_gui.docks.base import LabDock
-from llmlab_gui.docks.experiment import ExperimentDock
-from llmlab_gui.docks.experiment_losses import ExperimentLossesDock
-from llmlab_gui.docks.experiment_report import ExperimentReportDock
-from llmlab_gui.docks.experiment_result import ExperimentResultDock, expectations, finding_text, spikes_html
-from llmlab_gui.docks.experiments import ExperimentsDock, progress, standing_text
+from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import arm_colors
-from llmlab_gui.lab import Lab
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.experiments.list_dock import ExperimentsDock, progress, standing_text
+from llmlab_gui.experiments.losses import ExperimentLossesDock
+from llmlab_gui.experiments.report import ExperimentReportDock
+from llmlab_gui.experiments.result import ExperimentResultDock, expectations, finding_text, spikes_html
+from llmlab_gui.experiments.result_chart import Expected, ResultChart
+from llmlab_gui.experiments.setup import ExperimentDock
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.theme import theme_notifier
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 

@@ -11,10 +11,10 @@ from waits import WAIT
 from llmlab.core.settings import resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, lean, make_plan
-from llmlab_gui.docks.experiment_report import ExperimentReportDock
-from llmlab_gui.docks.experiment_result import ExperimentResultDock
-from llmlab_gui.docks.experiments import ExperimentsDock
-from llmlab_gui.lab import Lab
+from llmlab_gui.experiments.list_dock import ExperimentsDock
+from llmlab_gui.experiments.report import ExperimentReportDock
+from llmlab_gui.experiments.result import ExperimentResultDock
+from llmlab_gui.lab.lab import Lab
 
 # torch's import alone takes seconds on a busy machine.
 SMALL = {

@@ -22,9 +22,9 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.records import ExperimentRecord
-from llmlab_gui.docks.experiment import ExperimentDock, plan_text, questions
-from llmlab_gui.docks.experiment_form import parse_values
-from llmlab_gui.lab import Lab
+from llmlab_gui.experiments.form import parse_values
+from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
+from llmlab_gui.lab.lab import Lab
 
 
 @pytest.fixture

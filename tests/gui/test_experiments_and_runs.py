@@ -12,9 +12,9 @@ from waits import WAIT
 
 from llmlab.core.settings import resolve_settings
 from llmlab.jobs.queue import QueuedRun
-from llmlab_gui import closing
-from llmlab_gui.closing import CloseChoice
-from llmlab_gui.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(

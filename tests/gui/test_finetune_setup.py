@@ -21,11 +21,11 @@ from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.docks import finetune_setup
-from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
-from llmlab_gui.docks.run_setup import Plan
+from llmlab_gui.finetune import setup as finetune_setup
+from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms.editors import NumberEditor
-from llmlab_gui.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.run_setup import Plan
 
 
 @pytest.fixture(scope="module")

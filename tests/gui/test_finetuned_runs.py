@@ -17,17 +17,17 @@ from waits import WAIT
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.store.events import Sampled, Scored, Started
 from llmlab.store.run_folder import FINETUNING
-from llmlab_gui.docks.branch_dialog import BranchDialog
-from llmlab_gui.docks.checkpoints import CheckpointsDock
-from llmlab_gui.docks.event_sentences import history_sentences, sentence
-from llmlab_gui.docks.loss import reference_lines
-from llmlab_gui.docks.runs import RunsDock
-from llmlab_gui.docks.runs_table import COLUMNS, base_of, kind_text
-from llmlab_gui.docks.samples import COMPARE, SCORED, SPREAD, SamplesDock
-from llmlab_gui.docks.samples_data import score_note
-from llmlab_gui.docks.samples_view import TEXT_ROLE
-from llmlab_gui.lab import Lab
-from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.event_sentences import history_sentences, sentence
+from llmlab_gui.train.loss import reference_lines
+from llmlab_gui.train.runs import RunsDock
+from llmlab_gui.train.runs_table import COLUMNS, base_of, kind_text
+from llmlab_gui.train.samples import COMPARE, SCORED, SPREAD, SamplesDock
+from llmlab_gui.train.samples_data import score_note
+from llmlab_gui.train.samples_view import TEXT_ROLE
 
 QUESTION, OTHER = "Repeat: moon cat", "What is one plus one?"
 

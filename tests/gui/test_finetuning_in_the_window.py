@@ -12,11 +12,11 @@ from waits import WAIT
 
 from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab.store.run_folder import FINETUNING, RunFolder
-from llmlab_gui.docks.checkpoints import CheckpointsDock
-from llmlab_gui.docks.finetune_setup import FinetuneSetupDock
-from llmlab_gui.docks.loss import LossDock
-from llmlab_gui.docks.samples import COMPARE, SCORED, SamplesDock
-from llmlab_gui.main_window import MainWindow
+from llmlab_gui.finetune.setup import FinetuneSetupDock
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.loss import LossDock
+from llmlab_gui.train.samples import COMPARE, SCORED, SamplesDock
+from llmlab_gui.window.main_window import MainWindow
 
 # transformers' import alone takes many seconds on a busy machine.
 STEPS = 12

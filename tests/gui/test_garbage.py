@@ -7,7 +7,7 @@ import weakref
 
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui.garbage import GarbageTimer
+from llmlab_gui.window.garbage import GarbageTimer
 
 
 class _Knot:

@@ -17,9 +17,9 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.docks.geometry import GeometryDock
-from llmlab_gui.docks.parameters import LAYERS as BY_LAYER
-from llmlab_gui.docks.parameters import NEURONS, TENSORS, ParametersDock
+from llmlab_gui.inside.geometry import GeometryDock
+from llmlab_gui.inside.parameters import LAYERS as BY_LAYER
+from llmlab_gui.inside.parameters import NEURONS, TENSORS, ParametersDock
 
 NAMES = ["wte.weight", "blocks.0.mlp.weight", "blocks.0.mlp.bias"]
 

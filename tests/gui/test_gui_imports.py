@@ -50,8 +50,8 @@ def test_an_open_window_has_not_imported_torch(tmp_path: Path) -> None:
     loaded = loaded_after(
         "from pathlib import Path\n"
         "from PySide6.QtWidgets import QApplication\n"
-        "from llmlab_gui.main_window import MainWindow\n"
-        "from llmlab_gui.settings import WindowSettings\n"
+        "from llmlab_gui.window.main_window import MainWindow\n"
+        "from llmlab_gui.lab.window_settings import WindowSettings\n"
         "app = QApplication([])\n"
         f"window = MainWindow(Path({str(tmp_path)!r}), WindowSettings(Path({str(tmp_path / 'w.ini')!r})))\n"
         "window.show()\n"

@@ -21,7 +21,7 @@ from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.mosaic import Mosaic, grid, resized
 from llmlab_gui.charts.shrink import MISSING, indexed, shrink
-from llmlab_gui.theme import DARK, LIGHT, apply_theme, current_theme
+from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, current_theme
 
 FRAME_MS = 50
 

@@ -13,9 +13,9 @@ from fakes import FakeRun
 from llmlab.store.columns import STEP_FIELDS
 from llmlab.store.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
 from llmlab.store.overview import read_overview
-from llmlab_gui.docks.event_sentences import history_sentences
-from llmlab_gui.docks.loss import reference_lines
-from llmlab_gui.runs.history import RunHistory
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.train.event_sentences import history_sentences
+from llmlab_gui.train.loss import reference_lines
 
 
 def _steps(fake: FakeRun) -> list[StepEvent]:

@@ -16,7 +16,7 @@ from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
 from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.charts.value_grid import Grid, ValueGrid
-from llmlab_gui.theme import LIGHT, apply_theme
+from llmlab_gui.widgets.theme import LIGHT, apply_theme
 
 
 @pytest.fixture(autouse=True)

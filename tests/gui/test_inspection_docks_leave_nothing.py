@@ -23,18 +23,18 @@ from test_interventions_dock import make_intervention, make_sweep
 from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
-from llmlab_gui.docks.adapter import AdapterDock
-from llmlab_gui.docks.compare import CompareDock
-from llmlab_gui.docks.contributions import ContributionsDock
-from llmlab_gui.docks.evolution import EvolutionDock
-from llmlab_gui.docks.geometry import GeometryDock
-from llmlab_gui.docks.inspection_dock import InspectionDock
-from llmlab_gui.docks.interventions import InterventionsDock
-from llmlab_gui.docks.lens import LensDock
-from llmlab_gui.docks.parameters import ParametersDock
-from llmlab_gui.docks.residual import ResidualDock
-from llmlab_gui.inspection.selection import ChosenEdit
-from llmlab_gui.theme import apply_theme, theme_notifier
+from llmlab_gui.finetune.adapter import AdapterDock
+from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.inside.compare import CompareDock
+from llmlab_gui.inside.contributions import ContributionsDock
+from llmlab_gui.inside.evolution import EvolutionDock
+from llmlab_gui.inside.geometry import GeometryDock
+from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.interventions import InterventionsDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.parameters import ParametersDock
+from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 DOCKS = (
     AdapterDock,

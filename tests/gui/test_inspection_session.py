@@ -17,10 +17,10 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.inspection.archive_folder import ArchiveFolder
-from llmlab_gui.inspection.plan import PATTERNS_LIMIT, what_to_ask
-from llmlab_gui.inspection.session import InspectionSession
-from llmlab_gui.model_host import ModelHost
+from llmlab_gui.host.archive_folder import ArchiveFolder
+from llmlab_gui.host.inspection_plan import PATTERNS_LIMIT, what_to_ask
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.session import InspectionSession
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_what_a_model_refuses_is_not_asked(qtbot: QtBot, session: InspectionSess
 def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
     qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab_gui.inspection.plan._QUICK_LENS", 0)
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     session.need("lens", ("lens",))
     opened(qtbot, session)
     parts: list[set[str]] = []
@@ -318,7 +318,7 @@ def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
 def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
     qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab_gui.inspection.plan._QUICK_LENS", 0)
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     opened(qtbot, session)
     inspected(qtbot, session)
     session.need("lens", ("lens",))

@@ -14,9 +14,9 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks.edits import edit_menu, edits_of_part, words, written
-from llmlab_gui.docks.interventions import InterventionsDock
-from llmlab_gui.inspection.selection import ChosenEdit
+from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.inside.edits import edit_menu, edits_of_part, words, written
+from llmlab_gui.inside.interventions import InterventionsDock
 
 COUNT = len(PROMPT.split())
 

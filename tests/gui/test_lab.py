@@ -13,9 +13,9 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.lab import Lab
-from llmlab_gui.runs import poller as poller_module
-from llmlab_gui.runs.poller import RunsPoller
+from llmlab_gui.lab import runs_poller as poller_module
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.runs_poller import RunsPoller
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:

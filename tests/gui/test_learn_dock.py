@@ -12,13 +12,14 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui import page_browser
-from llmlab_gui.docks import learn, page_opener
-from llmlab_gui.docks.learn import LearnDock
-from llmlab_gui.page_html import page_colors, page_html
+from llmlab_gui.learn import dock as learn
+from llmlab_gui.learn import page_opener
+from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.pages import browser as page_browser
+from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.library import load_pages, load_tree
 from llmlab_gui.pages.page import RESULTS, Page
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.widgets.theme import theme_notifier
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui.docks.log import OUTPUT, LogDock
-from llmlab_gui.docks.log_tail import TAIL_BYTES, LogTail
+from llmlab_gui.train.log import OUTPUT, LogDock
+from llmlab_gui.train.log_tail import TAIL_BYTES, LogTail
 
 
 @pytest.fixture

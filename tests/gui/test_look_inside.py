@@ -21,11 +21,11 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import read_archive
-from llmlab_gui.dock_pages import LOOK_INSIDE
-from llmlab_gui.docks.attention import STAGES, AttentionDock
-from llmlab_gui.docks.prompt import PromptDock
-from llmlab_gui.main_window import MainWindow
-from llmlab_gui.model_dialog import ModelDialog
+from llmlab_gui.forms.model_dialog import ModelDialog
+from llmlab_gui.inside.attention import STAGES, AttentionDock
+from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.pages.places import LOOK_INSIDE
+from llmlab_gui.window.main_window import MainWindow
 
 PROMPT = "the king and the queen"
 

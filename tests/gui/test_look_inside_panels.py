@@ -14,15 +14,15 @@ from small_runs import new_run, train_here
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks.compare import PREDICTIONS, CompareDock
-from llmlab_gui.docks.contributions import ContributionsDock
-from llmlab_gui.docks.evolution import EvolutionDock
-from llmlab_gui.docks.geometry import GeometryDock
-from llmlab_gui.docks.interventions import InterventionsDock
-from llmlab_gui.docks.lens import LensDock
-from llmlab_gui.docks.parameters import ParametersDock
-from llmlab_gui.docks.residual import ResidualDock
-from llmlab_gui.main_window import MainWindow
+from llmlab_gui.inside.compare import PREDICTIONS, CompareDock
+from llmlab_gui.inside.contributions import ContributionsDock
+from llmlab_gui.inside.evolution import EvolutionDock
+from llmlab_gui.inside.geometry import GeometryDock
+from llmlab_gui.inside.interventions import InterventionsDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.parameters import ParametersDock
+from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.window.main_window import MainWindow
 
 PROMPT = "the king"
 

@@ -17,11 +17,11 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.store import requests
-from llmlab_gui import closing
-from llmlab_gui.closing import CloseChoice, StoppingDialog
-from llmlab_gui.dock_pages import DOCK_IDS, WORKSPACES
-from llmlab_gui.main_window import MainWindow
-from llmlab_gui.tour import Tour
+from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice, StoppingDialog
+from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.tour import Tour
 
 
 def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:

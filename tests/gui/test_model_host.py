@@ -12,8 +12,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host_messages import Generation, Token
-from llmlab_gui.model_host import ModelHost
+from llmlab_gui.host.messages import Generation, Token
+from llmlab_gui.host.process import ModelHost
 
 MODEL = "fake@100"
 
@@ -128,7 +128,7 @@ def test_a_host_that_cannot_start_is_an_error_not_a_silence(qtbot: QtBot) -> Non
 def test_a_host_deaf_to_a_cancellation_is_killed(
     qtbot: QtBot, host: ModelHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab_gui.model_host._CANCEL_PATIENCE_MS", 50)
+    monkeypatch.setattr("llmlab_gui.host.process._CANCEL_PATIENCE_MS", 50)
     heard = Heard(host)
     request = host.generate(MODEL, "deaf", Generation())
     host.cancel(request)

@@ -13,16 +13,16 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui import drops
-from llmlab_gui.docks.write import WriteDock
-from llmlab_gui.inspection.about import about_from
-from llmlab_gui.inspection.recent import Recent, RecentModel, recent_from_json
-from llmlab_gui.inspection.session import InspectionSession
-from llmlab_gui.lab import Lab
-from llmlab_gui.model_bar import ModelBar
-from llmlab_gui.model_dialog import ModelDialog
-from llmlab_gui.model_host import ModelHost
-from llmlab_gui.settings import WindowSettings
+from llmlab_gui.forms.model_dialog import ModelDialog
+from llmlab_gui.host.about import about_from
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.recent import Recent, RecentModel, recent_from_json
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets import drops
+from llmlab_gui.window.model_bar import ModelBar
+from llmlab_gui.write.dock import WriteDock
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from waits import SECONDS
 
-from llmlab_gui.display import missing_library, why_no_window
+from llmlab_gui.window.display import missing_library, why_no_window
 
 ROOT = Path(__file__).resolve().parents[2]
 linux_only = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these always have a display")

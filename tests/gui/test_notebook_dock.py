@@ -25,12 +25,12 @@ from llmlab.notebook.scoring import Score, score_choice
 from llmlab.store.events import Evaluated
 from llmlab.studies.papers.records import read_paper
 from llmlab_gui.charts.marks import Span
-from llmlab_gui.docks.notebook import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
-from llmlab_gui.docks.notebook_charts import ResultChart, StatedChart, belongs_to_loss
-from llmlab_gui.docks.notebook_detail import NotebookDetail
-from llmlab_gui.docks.notebook_table import COLUMNS, VERDICT
-from llmlab_gui.lab import Lab
-from llmlab_gui.theme import apply_theme, current_theme
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
+from llmlab_gui.notebook.detail import NotebookDetail
+from llmlab_gui.notebook.dock import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
+from llmlab_gui.notebook.table import COLUMNS, VERDICT
+from llmlab_gui.widgets.theme import apply_theme, current_theme
 
 LINES = (
     "val_loss=1.9..2.2@80%",

@@ -15,9 +15,9 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.settings import resolve_settings
-from llmlab_gui.main_window import MainWindow
-from llmlab_gui.notices import sentence
-from llmlab_gui.runs.poller import RunRow
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.notices import sentence
 
 
 def live_run(outputs: Path, seconds: float) -> FakeRun:

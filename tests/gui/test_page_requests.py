@@ -12,14 +12,14 @@ from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui.dock_pages import DOCK_PAGES
-from llmlab_gui.docks.base import is_seen
-from llmlab_gui.docks.learn import LearnDock
-from llmlab_gui.docks.paper_check import CheckDock
-from llmlab_gui.docks.setup import SetupDock
-from llmlab_gui.main_window import MainWindow
+from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.pages.library import load_pages
 from llmlab_gui.pages.page import FIRST_PAGE
+from llmlab_gui.pages.places import DOCK_PAGES
+from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.train.setup import SetupDock
+from llmlab_gui.window.main_window import MainWindow
 
 
 def settled(window: MainWindow) -> MainWindow:

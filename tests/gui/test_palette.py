@@ -7,7 +7,7 @@ from conftest import MakeWindow
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui.palette import Command, CommandPalette, best, score
+from llmlab_gui.window.palette import Command, CommandPalette, best, score
 
 TEXTS = ("Train", "Pause", "Reset layout", "Learning rate & gradient norm", "Loss", "Open run 20261124-baby", "Log")
 

@@ -22,16 +22,16 @@ from llmlab.core.errors import LabError
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.papers.checks import CheckFolder
 from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
-from llmlab_gui.dock_pages import PAPER as WORKSPACE
-from llmlab_gui.docks.paper import PaperDock
-from llmlab_gui.docks.paper_check import CheckDock
-from llmlab_gui.docks.paper_claims import ClaimsDock
-from llmlab_gui.docks.paper_evidence import EvidenceDock
 from llmlab_gui.experiments import controller
-from llmlab_gui.lab import Lab
-from llmlab_gui.papers.claim_rows import NO_TEST, NOT_ASKED, number
-from llmlab_gui.papers.claims_model import VERDICT_COLUMN
-from llmlab_gui.theme import theme_notifier
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.pages.places import PAPER as WORKSPACE
+from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number
+from llmlab_gui.paper.claims import ClaimsDock
+from llmlab_gui.paper.claims_table import VERDICT_COLUMN
+from llmlab_gui.paper.evidence import EvidenceDock
+from llmlab_gui.paper.notes import PaperDock
+from llmlab_gui.widgets.theme import theme_notifier
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 

@@ -16,13 +16,13 @@ from waits import WAIT
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import resolve_settings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
-from llmlab_gui.charts.drawn_curve import DrawnCurve
-from llmlab_gui.main_window import MainWindow
+from llmlab_gui.lab.book import Asking, Book
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import Expected, ask, question_about
-from llmlab_gui.notebook.book import Asking, Book
+from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
-from llmlab_gui.settings import WindowSettings
+from llmlab_gui.window.main_window import MainWindow
 
 MakeWindow = Callable[..., MainWindow]
 

@@ -20,12 +20,12 @@ from llmlab.core.settings import resolve_settings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui import closing
-from llmlab_gui.closing import CloseChoice
-from llmlab_gui.docks.queue import QueueDock
-from llmlab_gui.docks.queue_table import BEGINS, NAME, waits
-from llmlab_gui.docks.run_setup import Plan
-from llmlab_gui.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.queue import QueueDock
+from llmlab_gui.train.queue_table import BEGINS, NAME, waits
+from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
 
 
 class Worker:

@@ -22,8 +22,8 @@ from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import process_start
-from llmlab_gui.runs import controller as module
-from llmlab_gui.runs.controller import RunController
+from llmlab_gui.lab import run_controller as module
+from llmlab_gui.lab.run_controller import RunController
 
 # A worker that waits to be killed, and one that ignores SIGTERM.
 SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"

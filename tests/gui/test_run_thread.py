@@ -20,8 +20,8 @@ from llmlab.store import overview
 from llmlab.store.events import Event, Finished, StepEvent, Stopped
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunStatus
-from llmlab_gui.runs.history import RunHistory
-from llmlab_gui.runs.run_thread import RunThread
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.lab.run_thread import RunThread
 
 
 class Watcher:

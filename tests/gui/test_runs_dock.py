@@ -17,13 +17,13 @@ from pytestqt.qtbot import QtBot
 
 from llmlab.store.registry import list_runs
 from llmlab.studies import upkeep
-from llmlab_gui.docks import runs as runs_dock
-from llmlab_gui.docks.runs import RunsDock
-from llmlab_gui.docks.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE
-from llmlab_gui.inspection.about import about_from
-from llmlab_gui.lab import Lab
-from llmlab_gui.status_bar import StatusBar
+from llmlab_gui.host.about import about_from
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train import runs as runs_dock
+from llmlab_gui.train.runs import RunsDock
+from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE
 from llmlab_gui.widgets.numbers import created_text
+from llmlab_gui.window.status_bar import StatusBar
 
 WAIT = 30_000
 

@@ -18,9 +18,9 @@ from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import request
 from llmlab.store import requests
 from llmlab.store.events import Sampled
-from llmlab_gui.docks.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
-from llmlab_gui.docks.samples_data import spread
-from llmlab_gui.docks.samples_view import SHOWN_CHARACTERS
+from llmlab_gui.train.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
+from llmlab_gui.train.samples_data import spread
+from llmlab_gui.train.samples_view import SHOWN_CHARACTERS
 
 
 @pytest.fixture

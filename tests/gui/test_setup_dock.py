@@ -18,11 +18,11 @@ from waits import WAIT
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.settings import PretrainSettings, load_preset, preset_names
-from llmlab_gui.docks.run_setup import Plan
-from llmlab_gui.docks.setup import SetupDock
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
-from llmlab_gui.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.setup import SetupDock
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +172,7 @@ def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
     asked: list[object] = []
     lab.start_requested.connect(asked.append)
     monkeypatch.setattr("llmlab.training.room.shutil.which", lambda name: None)
-    monkeypatch.setattr("llmlab_gui.docks.run_setup.available_bytes", lambda: 500_000_000)
+    monkeypatch.setattr("llmlab_gui.train.run_setup.available_bytes", lambda: 500_000_000)
     dock.form.set_values({"data.batch_size": 1024})
     dock.update_all()
     assert "does not fit into memory" in dock.estimate.text()
@@ -182,7 +182,7 @@ def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
     dock.train()
     assert asked == []
     with monkeypatch.context() as others_ended:
-        others_ended.setattr("llmlab_gui.docks.run_setup.available_bytes", lambda: 500_000_000_000)
+        others_ended.setattr("llmlab_gui.train.run_setup.available_bytes", lambda: 500_000_000_000)
         qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
     dock.form.set_values({"data.batch_size": 1, "model.n_layer": 200, "model.n_embd": 16384, "model.n_head": 128})
     dock.update_all()

@@ -12,8 +12,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.paths import resources_dir
-from llmlab_gui.icons import icon, state_color, state_icon
-from llmlab_gui.theme import DARK, LIGHT, Theme, apply_theme, current_theme, theme_notifier
+from llmlab_gui.widgets.icons import icon, state_color, state_icon
+from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, theme_notifier
 
 BOTH = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 STATES = ("queued", "running", "paused", "stopping", "stopped", "finished", "failed", "interrupted")

@@ -13,10 +13,10 @@ from waits import WAIT
 from llmlab.jobs.launcher import request
 from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui import closing
-from llmlab_gui.closing import CloseChoice
-from llmlab_gui.docks.loss import LossDock
-from llmlab_gui.main_window import MainWindow
+from llmlab_gui.train.loss import LossDock
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
+from llmlab_gui.window.main_window import MainWindow
 
 # torch's import alone takes seconds on a busy machine.
 # A few seconds: long enough to be paused on the way.

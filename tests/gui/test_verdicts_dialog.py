@@ -17,13 +17,13 @@ from llmlab.notebook.claims import quantities_of_check
 from llmlab.notebook.notebook import Contents
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
-from llmlab_gui.docks.notebook_table import COLUMNS, NotebookModel
-from llmlab_gui.docks.paper_claims import ClaimsDock
-from llmlab_gui.lab import Lab
-from llmlab_gui.notebook.book import Book
+from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.notebook.table import COLUMNS, NotebookModel
 from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
-from llmlab_gui.papers.claim_rows import ClaimRow, prediction_text
-from llmlab_gui.papers.page import claim_page
+from llmlab_gui.paper.claim_rows import ClaimRow, prediction_text
+from llmlab_gui.paper.claims import ClaimsDock
+from llmlab_gui.paper.pages import claim_page
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 

@@ -16,11 +16,11 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.docks.alternatives import percent, visible
-from llmlab_gui.docks.token_view import TokenView, tint
-from llmlab_gui.docks.write import NEXT_TAB, TOKEN_TAB, WriteDock
-from llmlab_gui.host_messages import Generation, NextToken, Token
-from llmlab_gui.model_host import ModelHost
+from llmlab_gui.host.messages import Generation, NextToken, Token
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.widgets.alternatives import percent, visible
+from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
+from llmlab_gui.write.token_view import TokenView, tint
 
 
 @pytest.fixture

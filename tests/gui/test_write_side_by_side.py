@@ -14,9 +14,9 @@ from finetuning_run import tuned_run
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui.docks.write import NEXT_TAB, WriteDock
-from llmlab_gui.host_messages import Generation
-from llmlab_gui.model_host import ModelHost
+from llmlab_gui.host.messages import Generation
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.write.dock import NEXT_TAB, WriteDock
 
 
 class Listening(ModelHost):

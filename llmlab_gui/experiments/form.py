@@ -1,0 +1,393 @@
+"""The form of an experiment: the kind and what it asks, what is varied, and what the runs have in common."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QSizePolicy,
+    QSpinBox,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
+from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
+from llmlab.studies.experiments.records import EXPERIMENTS, ExperimentRecord
+from llmlab_gui.experiments.command import command_line
+from llmlab_gui.experiments.common_settings import BaseForm
+from llmlab_gui.forms.corpus_editor import CorpusEditor
+from llmlab_gui.forms.examples_editor import ExamplesEditor
+from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.widgets.labels import QuietLabel
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_TITLES = {
+    "model": "Model",
+    "lora": "Adapters",
+    "data": "Data",
+    "train": "Training",
+    "samples": "Samples",
+    "checkpoints": "Checkpoints",
+}
+_TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
+_GROUP_NAMES = {"lora": "LoRA", "full": "full", "attention": "attention", "feed_forward": "feed-forward", "all": "all"}
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One thing more that a kind can be told: its name in ExperimentRecord.options, and in words."""
+
+    name: str
+    title: str
+    hint: str
+    is_number: bool = False
+
+
+_OPTIONS = {
+    "forgetting": _Option("general", "general text", "what the base learned from, where that is known"),
+    "loss-curves": _Option("target", "target loss", "none: a validation loss whose time is told", is_number=True),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form says, read on the window's thread; the plan is made from it elsewhere.
+
+    subject: the run that is looked at, whose settings take the place of the request's.
+    """
+
+    request: Request
+    subject: str = ""
+
+
+class ExperimentForm(QWidget):
+    """Everything that decides an experiment. `read()` gives what is in it, checked as far as a form can."""
+
+    edited = Signal()
+    kind_changed = Signal()
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._lab = lab
+        self.kinds = _combo("What to find out", "What the experiment finds out")
+        for kind in KINDS.values():
+            self.kinds.addItem(kind.title, kind.name)
+            self.kinds.setItemData(self.kinds.count() - 1, kind.question, Qt.ItemDataRole.ToolTipRole)
+        self.tracks = _combo("Which runs", "Whether its runs train from scratch or fine-tune a model")
+        self.question, self.hypothesis, self.varies = QLabel(), QuietLabel(), QuietLabel()
+        self.question.setWordWrap(True)
+        self.question.setAccessibleName("Question")
+        self.hypothesis.setAccessibleName("Hypothesis")
+        font = self.question.font()
+        font.setBold(True)
+        self.question.setFont(font)
+        self.grid = QLineEdit()
+        self.grid.setAccessibleName("Values")
+        self.seeds = QSpinBox()
+        self.seeds.setRange(1, 100)
+        self.seeds.setAccessibleName("Seeds")
+        self.seeds.setToolTip("Runs of each value that differ in their seed only: they show how much is chance")
+        self.groups: dict[str, QCheckBox] = {}
+        self.group_row = QWidget()
+        self.subject = _combo("Which run", "The run that is looked at: any that has made steps")
+        self.option = QLineEdit()
+        self.option.setAccessibleName("Option of the experiment")
+        self.name = QLineEdit()
+        self.name.setAccessibleName("Name of the experiment")
+        self.name.setMaxLength(LONGEST_NAME)
+        self.name.setPlaceholderText("made from date and kind")
+        self.name.setToolTip("The experiment's folder: letters, digits and . _ + -")
+        self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)
+        self.scratch = BaseForm(
+            PretrainSettings,
+            _TITLES,
+            {"data.corpus": self.corpus, "train.steps": None, "train.learning_rate": None, "train.seed": None},
+            [load_preset(name) for name in preset_names()],
+            DEFAULT_PRESET,
+        )
+        self.finetune = BaseForm(
+            FinetuneSettings,
+            _TITLES,
+            {"model.base": self.model, "data.source": self.examples}
+            | dict.fromkeys(("model.method", "train.steps", "train.learning_rate", "train.seed")),
+            [load_finetune_preset(name) for name in finetune_preset_names()],
+            FINETUNE_PRESET,
+        )
+        self._lay_out()
+        self._connect()
+        self._use_kind()
+
+    @property
+    def kind(self) -> Kind:
+        """What is to be found out."""
+        return KINDS[self.kinds.currentData()]
+
+    @property
+    def track(self) -> str:
+        """pretraining or finetuning."""
+        return str(self.tracks.currentData())
+
+    @property
+    def base(self) -> BaseForm[PretrainSettings] | BaseForm[FinetuneSettings]:
+        """The form of the runs' settings."""
+        return self.finetune if self.track == FINETUNING else self.scratch
+
+    def set_kind(self, name: str) -> None:
+        """Shows what a kind of experiment asks and needs."""
+        self.kinds.setCurrentIndex(max(0, self.kinds.findData(name)))
+
+    def read(self) -> Asked:
+        """What is in it. LabError naming the first thing that is wrong."""
+        kind, name, outputs = self.kind, self.name.text().strip(), self._lab.outputs
+        if name and (outputs / EXPERIMENTS / name).exists():
+            raise LabError(f"An experiment named {name!r} is already there.", "", "Choose another name.")
+        if not kind.trains:
+            subject = str(self.subject.currentData() or "")
+            if not subject:
+                raise LabError("There is no run to look at.", "", "Train one first; it may still be running.")
+            asked = Request(kind, PretrainSettings(), outputs, id=name, options=self._options(), watched=True)
+            return Asked(replace(asked, command=command_line(asked, {}, subject)), subject)
+        self._check_base()
+        groups = [group for group, box in self.groups.items() if box.isChecked()]
+        if self.groups and not groups:
+            raise UsageError("Nothing is chosen to be compared.", "", f"Tick {' or '.join(self.groups)}.")
+        base, given = self.base, self.base.given()
+        asked = Request(
+            kind,
+            lean(base.settings(), kind, given),
+            outputs,
+            id=name,
+            preset=base.preset,
+            grid=parse_values(self.grid.text()),
+            groups=groups,
+            seeds=self.seeds.value(),
+            options=self._options(),
+            watched=True,
+        )
+        return Asked(replace(asked, command=command_line(asked, given)))
+
+    def fill(self, record: ExperimentRecord) -> None:
+        """Shows what an experiment was made from. UsageError when its settings are none any more."""
+        self.set_kind(record.kind)
+        kind = self.kind
+        self.tracks.setCurrentIndex(max(0, self.tracks.findData(record.track)))
+        self.option.setText(str(record.options.get(_OPTIONS[kind.name].name, "")) if kind.name in _OPTIONS else "")
+        if not kind.trains:
+            self.list_subjects()
+            self.subject.setCurrentIndex(max(0, self.subject.findData(record.subject)))
+            return
+        values = {arm.varied[kind.setting] for arm in record.arms if kind.setting in arm.varied}
+        self.grid.setText(", ".join(f"{value:g}" for value in sorted(values)))
+        self.seeds.setValue(len(record.seeds))
+        compared = {arm.group for arm in record.arms}
+        for name, box in self.groups.items():
+            box.setChecked(name in compared)
+        sections = record.base.items()
+        self.base.fill(
+            record.preset, {f"{section}.{key}": value for section, items in sections for key, value in items.items()}
+        )
+
+    def complain(self) -> None:
+        """Says under a field what is wrong with it."""
+        self.base.form.complain()
+
+    def list_offers(self) -> None:
+        """Finds out anew which runs, models and examples are here."""
+        for editor in (self.model, self.examples):
+            editor.list_offers()
+        self.list_subjects()
+        self._suggest_model()
+
+    def list_subjects(self) -> None:
+        """The runs that can be looked at."""
+        rows = [row for row in self._lab.runs() if row.status.step > 1]
+        ids = [row.name for row in rows]
+        if ids == [self.subject.itemData(i) for i in range(self.subject.count())]:
+            return
+        current = self._lab.current()
+        wanted = self.subject.currentData() or (current.name if current is not None else "")
+        self.subject.blockSignals(True)
+        self.subject.clear()
+        for row in rows:
+            self.subject.addItem(f"{row.name} ({row.status.state}, {row.status.step:,} steps)", row.name)
+        self.subject.setCurrentIndex(max(0, self.subject.findData(wanted)) if ids else -1)
+        self.subject.blockSignals(False)
+        self.edited.emit()
+
+    def shutdown(self) -> None:
+        """Waits for what is being looked at."""
+        for editor in (self.corpus, self.model, self.examples):
+            editor.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _options(self) -> dict[str, Any]:
+        """What only this kind knows. UsageError when it cannot be."""
+        option, text = _OPTIONS.get(self.kind.name), self.option.text().strip()
+        if option is None or not text:
+            return {}
+        if not option.is_number:
+            return {option.name: text}
+        try:
+            return {option.name: float(text)}
+        except ValueError:
+            raise UsageError(f"The {option.title} cannot be {text!r}.", "It takes a number.") from None
+
+    def _suggest_model(self) -> None:
+        """The newest model that was trained here, where none is named: most learners mean that one."""
+        rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
+        newest = next(rows, None)
+        if newest is not None and not self.model.value():
+            self.model.set_value(f"{newest.name}@latest")
+
+    def _connect(self) -> None:
+        self.kinds.currentIndexChanged.connect(self._use_kind)
+        self.tracks.currentIndexChanged.connect(self._use_track)
+        for box in (self.grid, self.option, self.name):
+            box.textChanged.connect(lambda _: self.edited.emit())
+        self.subject.currentIndexChanged.connect(lambda _: self.edited.emit())
+        self.seeds.valueChanged.connect(lambda _: self.edited.emit())
+        for form in (self.scratch, self.finetune):
+            form.edited.connect(self.edited)
+        for editor in (self.corpus, self.model, self.examples):
+            editor.state_changed.connect(self.edited)
+        self.corpus.failed.connect(self._lab.error_raised)
+
+    def _check_base(self) -> None:
+        """What no form can know: a text that is not on this machine, a model that is none."""
+        if self.track == PRETRAINING:
+            if self.corpus.problem is not None:
+                raise self.corpus.problem
+            if self.corpus.missing and self.corpus.corpus is not None:
+                raise LabError(
+                    f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another."
+                )
+            return
+        if not self.model.value():
+            raise LabError("No model was named.", "Fine-tuning begins at one.", "Choose a run of yours, or any model.")
+        for editor in (self.model, self.examples):
+            if editor.problem is not None:
+                raise editor.problem
+
+    def _use_kind(self) -> None:
+        kind = self.kind
+        self.question.setText(kind.question)
+        self.hypothesis.setText(f"<b>Hypothesis.</b> {kind.hypothesis}")
+        self.hypothesis.setToolTip(f"From {kind.source}")
+        self.varies.setText(f"<b>Varied:</b> {kind.varies}")
+        before = self.tracks.currentData()
+        self.tracks.blockSignals(True)
+        self.tracks.clear()
+        for track in kind.tracks:
+            self.tracks.addItem(_TRACK_NAMES[track], track)
+        self.tracks.setCurrentIndex(max(0, self.tracks.findData(before)))
+        self.tracks.blockSignals(False)
+        self.tracks.setVisible(kind.trains and len(kind.tracks) > 1)
+        self.seeds.setValue(kind.seeds)
+        option = _OPTIONS.get(kind.name)
+        self.option.setVisible(option is not None)
+        self.option_label.setVisible(option is not None)
+        self.option.clear()
+        if option is not None:
+            self.option_label.setText(option.title)
+            self.option.setAccessibleName(option.title)
+            self.option.setPlaceholderText(option.hint)
+        for widget in (*self._training_parts, self.forms):
+            widget.setVisible(kind.trains)
+        for widget in self._looking_parts:
+            widget.setVisible(not kind.trains)
+        self._use_track()
+        self.kind_changed.emit()
+
+    def _use_track(self) -> None:
+        kind = self.kind
+        values = kind.grids.get(self.track, ())
+        self.grid.setText(", ".join(f"{value:g}" for value in values))
+        self.grid.setToolTip(f"Values of {kind.setting}, separated by commas")
+        self.forms.setCurrentWidget(self.base)
+        self.base.leave_out(kind.setting)
+        for form in (self.scratch, self.finetune):  # the other one takes no room
+            policy = QSizePolicy.Policy.Preferred if form is self.base else QSizePolicy.Policy.Ignored
+            form.setSizePolicy(QSizePolicy.Policy.Preferred, policy)
+        self._offer_groups(kind.groups if self.track == FINETUNING else ())
+        self.edited.emit()
+
+    def _offer_groups(self, names: tuple[str, ...]) -> None:
+        for box in self.groups.values():
+            box.deleteLater()
+        self.groups = {}
+        for name in names:
+            box = QCheckBox(_GROUP_NAMES.get(name, name))
+            box.setChecked(True)
+            box.toggled.connect(lambda _: self.edited.emit())
+            self._group_layout.addWidget(box)
+            self.groups[name] = box
+        for widget in (self.group_row, self.group_label):
+            widget.setVisible(bool(names))
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        boxes = QHBoxLayout(self.group_row)
+        boxes.setContentsMargins(0, 0, 0, 0)
+        self._group_layout = boxes
+        below = (
+            ("values", self.grid),
+            ("compared", self.group_row),
+            ("seeds", self.seeds),
+            ("run", self.subject),
+            ("option", self.option),
+            ("name", self.name),
+        )
+        for row, widget in enumerate((self.kinds, self.question, self.hypothesis, self.varies, self.tracks)):
+            grid.addWidget(widget, row, 0, 1, 2)
+        labels: dict[str, QLabel] = {}
+        for place, (text, editor) in enumerate(below):
+            labels[text] = QLabel(text)
+            labels[text].setBuddy(editor)
+            grid.addWidget(labels[text], 5 + place, 0)
+            grid.addWidget(editor, 5 + place, 1)
+        self.group_label, self.option_label = labels["compared"], labels["option"]
+        self._training_parts: tuple[QWidget, ...] = (labels["values"], self.grid, labels["seeds"], self.seeds)
+        self._looking_parts: tuple[QWidget, ...] = (labels["run"], self.subject)
+        self.forms = QStackedWidget()
+        self.forms.addWidget(self.scratch)
+        self.forms.addWidget(self.finetune)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 6, 0)
+        column.addLayout(grid)
+        column.addWidget(self.forms)
+        column.addStretch(1)
+
+
+def parse_values(text: str) -> list[str]:
+    """The values of a grid as someone typed them; none for the kind's own. UsageError for no text of values."""
+    return [part for part in re.split(r"[,;\s]+", text.strip()) if part]
+
+
+def _combo(name: str, tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    combo.setToolTip(tip)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(12)
+    return combo

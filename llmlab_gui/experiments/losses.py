@@ -1,0 +1,244 @@
+"""Losses of an experiment's runs, all in one chart: coloured by the varied value, seeds thin with their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QComboBox, QWidget
+
+from llmlab.studies.experiments.records import Arm, ExperimentRecord
+from llmlab.studies.experiments.results import value_text
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.panel import ChartChoices, ChartPanel
+from llmlab_gui.charts.smoothing import MovingAverage
+from llmlab_gui.experiments.arm_curves import ArmCurve
+from llmlab_gui.experiments.colors import arm_colors, cell_of
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets.theme import current_theme
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_SMOOTHING_STEPS = 20
+_TRAINING, _VALIDATION = "training loss", "validation loss"
+_SEED_ALPHA, _SEED_WIDTH, _MEAN_WIDTH = 90, 1.0, 2.2
+# A mean needs its runs at the same places: so many of them, more than a screen shows.
+_MEAN_POINTS = 600
+_CAPTION = "Every run of the experiment. Thin: one seed; thick: the mean of a value's seeds; ×: cut as diverged."
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The runs of one varied value."""
+
+    label: str
+    color: QColor
+    arms: list[Arm]
+
+
+class ExperimentLossesDock(LabDock):
+    """Follows the current experiment while its runs train."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
+        self.desk = lab.experiments
+        self._smoothed: dict[str, tuple[ArmCurve, int, np.ndarray]] = {}
+        self.chart = LineChart("loss", "nats a token")
+        self.which = QComboBox()
+        self.which.addItems([_TRAINING, _VALIDATION])
+        self.which.setAccessibleName("Which loss")
+        self.which.setToolTip("Training loss step by step, or validation loss where it was measured")
+        self.panel = ChartPanel(
+            [(self.chart, 1)], self._fill, lab.redraw, smoothing=_SMOOTHING_STEPS, controls=[self.which]
+        )
+        self.set_body(self.panel)
+        self.caption(_CAPTION, "experiments")
+        self.panel.failed.connect(lab.error_raised)
+        self.panel.exported.connect(lambda path: lab.said.emit(f"Saved {Path(path)}."))
+        self.which.currentIndexChanged.connect(self._which_chosen)
+        self.desk.curves_changed.connect(self._changed)
+        self.desk.current_changed.connect(self._current_changed)
+        self.desk.changed.connect(self._changed)
+        self._current_changed("")
+
+    def remember(self, settings: WindowSettings) -> None:
+        choices = settings.choices("charts/experiment_losses", ChartChoices)
+        if choices is not None:
+            self.panel.set_choices(choices)
+        self.panel.choices_changed.connect(lambda chosen: settings.save_choices("charts/experiment_losses", chosen))
+
+    def shutdown(self) -> None:
+        self.panel.shutdown()
+
+    def _which_chosen(self) -> None:
+        self.panel.set_follow(True)
+        self._changed()
+
+    def _current_changed(self, _experiment: str) -> None:
+        self._smoothed.clear()
+        row = self.desk.current()
+        self.panel.export_name = f"{row.id if row else 'experiment'}-losses"
+        self.panel.set_follow(True)
+        self._changed()
+
+    def _changed(self) -> None:
+        row = self.desk.current()
+        if row is None:
+            hint = "Plan one, or choose one in Experiments: the losses of its runs appear here while they train."
+            self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
+        elif not row.record.arms:
+            self.show_empty("This experiment trains nothing", f"It looks at {row.record.subject}.")
+        elif not self.desk.curves:
+            self.show_empty("No step is done yet", "The first appears here as soon as a run has made it.")
+        else:
+            self.show_body()
+        self.panel.mark_dirty()
+
+    def _plan_one(self) -> None:
+        self.lab.dock_requested.emit("experiment")
+
+    # Drawing ---------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        curves, diverged = self.desk.curves, self._diverged()
+        lines = {name: self._line(curve) for name, curve in curves.items()}
+        self.chart.ceiling = _ceiling(lines, diverged)
+        keys: set[str] = set()
+        legend: list[CurveStyle] = []
+        for place, cell in enumerate(self._cells()):
+            there = [arm.name for arm in cell.arms if arm.name in lines]
+            if not there:
+                continue
+            legend.append(CurveStyle(cell.color, cell.label, width=2.0))
+            seeds = {arm.name: arm.seed for arm in cell.arms}
+            for name in there:
+                style = self._style(cell, f"seed {seeds[name]}", thin=len(there) > 1, z=float(place))
+                keys.add(self._set(name, *lines[name], style))
+                if name in diverged:
+                    keys.add(self._mark_diverged(name, cell, *lines[name]))
+            if len(there) > 1:
+                style = self._style(cell, f"mean of {len(there)} seeds", thin=False, z=place + 100.0)
+                keys.add(self._set(f"mean/{place}", *_mean([lines[name] for name in there]), style))
+        self.chart.keep_only(keys)
+        shown = diverged & set(lines)
+        if shown:
+            legend.append(CurveStyle(QColor(current_theme().bad), "cut as diverged", markers="x", width=1.5))
+        self.chart.set_legend(legend)
+        self.panel.set_note(self._note_text(len(shown)))
+
+    def _diverged(self) -> set[str]:
+        """Names of the arms that were cut."""
+        row = self.desk.current()
+        arms = row.record.arms if row is not None else []
+        return {arm.name for arm in arms if row is not None and self.desk.standing(row, arm.name).state == "diverged"}
+
+    def _cells(self) -> list[_Cell]:
+        row = self.desk.current()
+        if row is None:
+            return []
+        colors = arm_colors(row.record)
+        found: dict[Hashable, _Cell] = {}
+        groups = list(dict.fromkeys(arm.group for arm in row.record.arms))
+        for arm in sorted(row.record.arms, key=lambda arm: (groups.index(arm.group), arm.x, arm.seed)):
+            cell = found.setdefault(cell_of(arm), _Cell(value_text(arm), colors[arm.name], []))
+            cell.arms.append(arm)
+        return list(found.values())
+
+    def _line(self, curve: ArmCurve) -> tuple[np.ndarray, np.ndarray]:
+        axis = self.panel.x_axis
+        if self.which.currentIndex() == 1:
+            values = curve.evaluated("val_loss")
+            finite = np.isfinite(values)
+            return curve.x(axis, curve.evaluated("step")[finite]), values[finite]
+        memory = self.panel.memory
+        return curve.x(axis), self._average(curve, memory) if memory else curve.column("loss")
+
+    def _average(self, curve: ArmCurve, memory: int) -> np.ndarray:
+        """The moving average; computed once a curve."""
+        known = self._smoothed.get(curve.name)
+        if known is not None and known[0] is curve and known[1] == memory:
+            return known[2]
+        counted = curve.column("loss_count") > 0
+        means = np.where(counted, curve.column("loss_mean"), np.nan)
+        values = MovingAverage(memory).extend(curve.column("step"), means)
+        self._smoothed[curve.name] = (curve, memory, values)
+        return values
+
+    def _style(self, cell: _Cell, label: str, *, thin: bool, z: float) -> CurveStyle:
+        measured = self.which.currentIndex() == 1
+        return CurveStyle(
+            cell.color,
+            label,
+            cell.label,
+            width=_SEED_WIDTH if thin else _MEAN_WIDTH,
+            alpha=_SEED_ALPHA if thin else 255,
+            markers="o" if measured and not thin else None,
+            marker_size=6,
+            z=z,
+            minor=thin,
+        )
+
+    def _set(self, key: str, x: np.ndarray, y: np.ndarray, style: CurveStyle) -> str:
+        key = f"{self.which.currentIndex()}/{key}"  # markers stay what they were
+        known = self.chart.curves().get(key)
+        if known is not None and bool(known.style.markers) != bool(style.markers):
+            style = replace(style, markers=known.style.markers)
+        self.chart.set_curve(key, x, y, style)
+        return key
+
+    def _mark_diverged(self, name: str, cell: _Cell, x: np.ndarray, y: np.ndarray) -> str:
+        last = np.flatnonzero(np.isfinite(y))[-1:]
+        # Where it left the view, if it did: a mark that nobody sees says nothing.
+        at = y[last] if self.chart.ceiling is None else np.minimum(y[last], self.chart.ceiling)
+        style = CurveStyle(
+            QColor(current_theme().bad), "cut as diverged", cell.label, markers="x", marker_size=12, z=300.0, minor=True
+        )
+        return self._set(f"diverged/{name}", x[last], at, style)
+
+    def _note_text(self, diverged: int) -> str:
+        row = self.desk.current()
+        if row is None:
+            return ""
+        cut = f" · {diverged} diverged" if diverged else ""
+        return f"colour: {_varied(row.record)}{cut}"
+
+
+def _varied(record: ExperimentRecord) -> str:
+    """What tells the curves apart, in words."""
+    names = list(dict.fromkeys(key.rpartition(".")[2] for arm in record.arms for key in arm.varied))
+    return " and ".join(names)
+
+
+def _ceiling(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], diverged: set[str]) -> float | None:
+    """The largest loss of the runs that did not diverge, and of the start: what lies above tells nothing more."""
+    kept = [y[np.isfinite(y)] for name, (_, y) in lines.items() if name not in diverged]
+    kept += [y[np.isfinite(y)][:1] for name, (_, y) in lines.items() if name in diverged]
+    if not diverged or not any(len(y) for y in kept):
+        return None
+    return float(max(y.max() for y in kept if len(y)))
+
+
+def _mean(lines: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of curves where all of them are: between the last first place and the first last one."""
+    lines = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in lines]
+    lines = [(x, y) for x, y in lines if len(x)]
+    if not lines:
+        return np.empty(0), np.empty(0)
+    low, high = max(float(x[0]) for x, _ in lines), min(float(x[-1]) for x, _ in lines)
+    first = lines[0][0]
+    if all(len(x) == len(first) and np.array_equal(x, first) for x, _ in lines):
+        return first, np.mean([y for _, y in lines], axis=0)
+    if high < low:
+        return np.empty(0), np.empty(0)
+    places = np.unique(np.concatenate([x for x, _ in lines]))
+    places = places[(places >= low) & (places <= high)]
+    if len(places) > _MEAN_POINTS:
+        places = places[np.linspace(0, len(places) - 1, _MEAN_POINTS).round().astype(int)]
+    return places, np.mean([np.interp(places, x, y) for x, y in lines], axis=0)

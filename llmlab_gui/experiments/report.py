@@ -1,0 +1,39 @@
+"""The Report dock: report.md of the current experiment with its figures, in the look of the Learn pages."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.experiments.poller import ExperimentRow, Report
+from llmlab_gui.experiments.report_dock import ReportDock
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_CAPTION = "Written by the experiment from what its runs recorded; nothing in it comes from elsewhere."
+
+
+class ExperimentReportDock(ReportDock):
+    """Follows the experiment that its desk looks at."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "experiment_report", "Report", parent)
+        self.desk = lab.experiments
+        self.caption(_CAPTION, "experiments")
+        self.desk.outcome_changed.connect(self.refresh)
+        self.desk.changed.connect(self.update_empty)
+        self.refresh()
+
+    def row(self) -> ExperimentRow | None:
+        return self.desk.current()
+
+    def report(self) -> Report | None:
+        return self.desk.outcome.report
+
+    def say_nothing(self) -> None:
+        hint = "Plan one, or choose one in Experiments: its report is shown here."
+        plan_one = partial(self.lab.dock_requested.emit, "experiment")
+        self.show_empty("No experiment is shown", hint, "Plan one", plan_one)

@@ -1,0 +1,172 @@
+"""What the docks that show a report.md share: it is rendered with its figures, kept up to date, and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from llmlab.core.files import write_atomic
+from llmlab_gui.experiments.poller import ExperimentRow, Report
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+
+class ReportBrowser(PageBrowser):
+    """Shows a report; its figures are handed over as bytes, and it reaches for no others."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("Report", parent)
+        self._images: dict[str, QImage] = {}
+
+    def show_report(self, title: str, report: Report, scroll: int) -> None:
+        """Renders it anew in the theme's colours, scrolled to that place."""
+        self._images = {name: QImage.fromData(data) for name, data in report.images.items()}
+        self.show_page(Page("report", title, report.text), scroll)
+
+    def figure(self, name: str) -> QImage | None:
+        return self._images.get(name)
+
+
+class ReportDock(LabDock):
+    """Kept up to date while a worker writes it. Subclasses say whose report it is, and call `refresh` when it changes.
+
+    The report that is shown is `report` of `row`; without a row there is `say_nothing`.
+    """
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(lab, dock_id, title, parent)
+        self._background = Background(self)
+        self._drawn: Report | None = None
+        self._drawn_of = ""  # whose it is
+        self.browser = ReportBrowser()
+        self.browser.anchorClicked.connect(self.open_link)
+        self.where = QuietLabel()
+        self.where.setAccessibleName("Whose report")
+        self.save_button = QPushButton("Save as…")
+        self.save_button.setToolTip("Save the report as Markdown, with its figures beside it")
+        self.folder_button = QPushButton("Open its folder")
+        self.folder_button.setToolTip("report.md, the numbers as JSON, and the figures")
+        top = QHBoxLayout()
+        top.addWidget(self.where, 1)
+        top.addWidget(self.save_button)
+        top.addWidget(self.folder_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(top)
+        layout.addWidget(self.browser, 1)
+        self.set_body(body)
+        self.browser.width_changed.connect(self._restyle)
+        self.save_button.clicked.connect(self._ask_where)
+        self.folder_button.clicked.connect(self.open_folder)
+        theme_notifier.changed.connect(self._restyle)
+
+    # What subclasses say ---------------------------------------------------------------------------------------
+
+    def row(self) -> ExperimentRow | None:
+        """The experiment or check that is looked at."""
+        raise NotImplementedError
+
+    def report(self) -> Report | None:
+        """Its report, as far as there is one."""
+        raise NotImplementedError
+
+    def say_nothing(self) -> None:
+        """What is shown while nothing is looked at (`show_empty`)."""
+        raise NotImplementedError
+
+    # What can be done ------------------------------------------------------------------------------------------
+
+    def open_link(self, url: QUrl) -> None:
+        """A concept page, a panel, a run, or the web."""
+        parts = urlsplit(url.toString(QUrl.ComponentFormattingOption.FullyEncoded))
+        if parts.scheme == "concept":
+            self.lab.open_concept(parts.path)
+        elif parts.scheme == "dock":
+            self.lab.dock_requested.emit(parts.path)
+        elif parts.scheme in ("http", "https"):
+            QDesktopServices.openUrl(url)
+        elif parts.scheme == "run" and (run := self.lab.row_called(parts.path)) is not None:
+            self.lab.set_current(run.id)
+        elif parts.scheme == "" and (row := self.row()) is not None:
+            path = (row.folder.path / parts.path).resolve()
+            if path.is_relative_to(row.folder.outputs.resolve()) and path.exists():
+                QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+
+    def open_folder(self) -> None:
+        """The folder that the report is in, in the system's file manager."""
+        row = self.row()
+        if row is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(row.folder.path)))
+
+    def save(self, path: Path) -> None:
+        """Writes the report as Markdown, and its figures where it looks for them; in the background."""
+        report = self.report()
+        if report is None:
+            return
+
+        def work() -> None:
+            for name, data in report.images.items():
+                figure = path.parent / name
+                figure.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(figure, data)
+            write_atomic(path, report.text.encode())
+
+        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+
+    def shutdown(self) -> None:
+        self._background.shutdown()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what there is; the page itself only when it is another, and somebody looks."""
+        self.update_empty()
+        row, report = self.row(), self.report()
+        if row is None or report is None:
+            self._drawn = None
+        elif report is not self._drawn and self.isVisible():
+            scroll = self.browser.verticalScrollBar().value() if row.id == self._drawn_of else 0
+            self._drawn, self._drawn_of = report, row.id
+            self.browser.show_report(row.id, report, scroll)
+
+    def update_empty(self) -> None:
+        """Says what there is a report of, or why there is none."""
+        row = self.row()
+        self.where.setText(f"{row.record.title}: {row.id}" if row is not None else "")
+        if row is None:
+            self.say_nothing()
+        elif self.report() is None:
+            self.show_empty("No report yet", "It is written at the end, or when it is stopped before.")
+        else:
+            self.show_body()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _restyle(self) -> None:
+        self._drawn = None
+        self.refresh()
+
+    def _ask_where(self) -> None:
+        row = self.row()
+        if row is None:
+            return
+        path = ask_where(self, "Save the report", Path.home() / f"{row.id}.md", "Markdown")
+        if path is not None:
+            self.save(path)

@@ -1,0 +1,246 @@
+"""The Result dock: what an experiment's results say so far, as its charts and as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.notebook.entries import Line
+from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
+from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab_gui.charts.picture import save_csv, save_picture
+from llmlab_gui.experiments.result_chart import Expected, ResultChart
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+# What a prediction can be about (llmlab.notebook.quantities) that the main chart has an axis for.
+_ON_X, _ON_Y = ("best_lr", "best_rank", "best"), ("best_loss", "next_loss")
+_MOST_SPIKES, _SHOWN_CHARACTERS = 5, 120
+_CHART_SHARE = 70  # per cent of the height
+_CAPTION = "Points are runs, or means over seeds with one standard error; dashed: the fit, with its 90 % band."
+
+
+class ExperimentResultDock(LabDock):
+    """Drawn from results.json, and anew whenever another run has ended."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "experiment_result", "Result", parent)
+        self.desk = lab.experiments
+        self._background = Background(self)
+        self._shown = ""  # the experiment whose charts the choice offers
+        self.chart = ResultChart("Result of the experiment")
+        self.charts = QComboBox()
+        self.charts.setAccessibleName("Which chart")
+        self.charts.setToolTip("Which chart of the results")
+        self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
+        self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        self.export_button = chart_export_button(self._choose_file)
+        self.findings = QLabel()
+        self.findings.setWordWrap(True)
+        self.findings.setAccessibleName("What was found")
+        self.findings.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        self.findings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        scroll = QScrollArea()
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(self.findings)
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.addWidget(self.chart)
+        splitter.addWidget(scroll)
+        splitter.setStretchFactor(0, 5)
+        splitter.setStretchFactor(1, 2)
+        splitter.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
+        splitter.setChildrenCollapsible(False)
+        self._below = scroll
+        row = QWidget()
+        controls = FlowRow(row)
+        for widget in (self.charts, self.log_x, self.log_y):
+            controls.addWidget(widget)
+        controls.addStretch(1)
+        controls.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(row)
+        layout.addWidget(splitter, 1)
+        self.set_body(body)
+        self.caption(_CAPTION, "experiments")
+        self.charts.currentIndexChanged.connect(self._draw)
+        for button in (self.log_x, self.log_y):
+            button.clicked.connect(self._logs_chosen)
+        self.desk.outcome_changed.connect(self._refresh)
+        self.desk.changed.connect(self._update_empty)
+        self.lab.notebook.changed.connect(self._draw)
+        theme_notifier.changed.connect(self._refresh)
+        self._refresh()
+        self.lab.notebook.refresh()
+
+    def export(self, path: Path) -> None:
+        """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
+        if path.suffix == ".csv":
+            header, rows = self.chart.table()
+            work = lambda: save_csv(header, rows, path)  # noqa: E731
+        else:
+            work = save_picture([self.chart], path)
+        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+
+    def shutdown(self) -> None:
+        self._background.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    @property
+    def _results(self) -> ExperimentResults | None:
+        return self.desk.outcome.results
+
+    def _refresh(self) -> None:
+        results = self._results
+        charts = results.charts if results is not None else []
+        self._offer(charts)
+        told = findings_html(results.findings) + spikes_html(results.spikes) if results is not None else ""
+        self.findings.setText(told)
+        self._below.setVisible(bool(told))
+        self._draw()
+        self._update_empty()
+
+    def _offer(self, charts: list[Chart]) -> None:
+        """The charts by their titles; the chosen one stays chosen while it is there."""
+        names = [chart.name for chart in charts]
+        chosen = self.charts.currentData() if self._shown == self.desk.outcome.id else None
+        self._shown = self.desk.outcome.id
+        if names != [self.charts.itemData(i) for i in range(self.charts.count())] or chosen is None:
+            self.charts.blockSignals(True)
+            self.charts.clear()
+            for chart in charts:
+                self.charts.addItem(chart.title, chart.name)
+            self.charts.setCurrentIndex(max(0, names.index(chosen) if chosen in names else 0) if names else -1)
+            self.charts.blockSignals(False)
+        self.charts.setVisible(len(charts) > 0)
+
+    def _draw(self) -> None:
+        results = self._results
+        wanted = self.charts.currentData()
+        charts = results.charts if results is not None else []
+        chart = next((chart for chart in charts if chart.name == wanted), None)
+        row = self.desk.current()
+        first = chart is not None and chart is charts[0]
+        lines = self.lab.notebook.lines(row.folder, row.record) if first and row is not None else []
+        self.chart.show_chart(chart, expectations(row.record, lines) if row is not None else ())
+        self.log_x.setChecked(self.chart.log_x)
+        self.log_y.setChecked(self.chart.log_y)
+
+    def _logs_chosen(self) -> None:
+        self.chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked())
+
+    def _update_empty(self) -> None:
+        row, results = self.desk.current(), self._results
+        if row is None:
+            hint = "Plan one, or choose one in Experiments: its result is drawn here, point by point."
+            self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
+        elif results is None or not results.charts:
+            hint = "The first point appears when a run has ended." if row.record.arms else "It is being looked at."
+            if not row.status.live:
+                hint = "None of its runs has ended. Continue it in Experiments."
+            self.show_empty("No result yet", hint)
+        else:
+            self.show_body()
+
+    def _plan_one(self) -> None:
+        self.lab.dock_requested.emit("experiment")
+
+    def _choose_file(self, kind: str) -> None:
+        name = f"{self.desk.outcome.id or 'experiment'}-{self.charts.currentData() or 'result'}"
+        path = ask_where(self, "Export", Path.home() / f"{name}.{kind}", kind.upper())
+        if path is not None:
+            try:
+                self.export(path)
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+
+
+def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:
+    """What was predicted of the main chart's axes: where its lowest point lies, and how low that is."""
+    found = []
+    varied = all(next(iter(arm.varied.values()), None) == arm.x for arm in record.arms)  # x is what is varied
+    for line in lines:
+        stated = line.locked.prediction
+        on_x, on_y = stated.quantity in _ON_X and varied, stated.quantity in _ON_Y
+        low, high = stated.low, stated.high
+        if stated.choice:
+            low = high = _as_number(stated.choice)
+        if (on_x or on_y) and low is not None and high is not None:
+            sure = "" if stated.confidence is None else f", {100 * stated.confidence:.0f} % sure"
+            altered = " (altered since)" if line.altered else ""
+            found.append(Expected(on_x, low, high, f"you expected{sure}{altered}"))
+    return found
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def findings_html(findings: list[Finding]) -> str:
+    """A table: what, how much with its range, and what it means."""
+    theme = current_theme()
+    rows = []
+    for finding in findings:
+        value = finding_text(finding)
+        if value:
+            said = "" if finding.text == value else escape(finding.text)
+            text = f'<td style="color:{theme.quiet}">{said}</td>'
+            label = f'<td style="color:{theme.quiet}">{escape(finding.label)}&nbsp;&nbsp;</td>'
+            rows.append(f"<tr>{label}<td><b>{escape(value)}</b>&nbsp;&nbsp;</td>{text}</tr>")
+    return f'<table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
+
+
+def spikes_html(spikes: list[Spike]) -> str:
+    """The highest spikes, each with the row of its batch that had the largest loss."""
+    theme = current_theme()
+    rows = []
+    for spike in sorted(spikes, key=lambda spike: -spike.sigmas)[:_MOST_SPIKES]:
+        numbers = f"loss {spike.loss:.3f} where {spike.expected:.3f} was expected, gradient norm {spike.grad_norm:.3g}"
+        worst = max(spike.batch, key=lambda row: row.loss if row.loss is not None else -1.0, default=None)
+        text = " ".join(worst.text.split())[:_SHOWN_CHARACTERS] if worst is not None else ""
+        rows.append(
+            f"<tr><td><b>step {spike.step:,}</b>&nbsp;&nbsp;</td><td>{numbers}<br>"
+            f'<span style="color:{theme.quiet}">{escape(text)}</span></td></tr>'
+        )
+    return f'<p>Spikes</p><table cellspacing="0" cellpadding="1">{"".join(rows)}</table>' if rows else ""
+
+
+def finding_text(finding: Finding) -> str:
+    """`0.0031 (0.0022 to 0.0044)`, with the unit; the choice where it is no number; empty when nothing was found."""
+    if finding.value is None:
+        return finding.choice
+    unit = f" {finding.unit}" if finding.unit else ""
+    between = ""
+    if finding.low is not None and finding.high is not None:
+        between = f" ({finding.low:.4g} to {finding.high:.4g})"
+    number = f"{finding.value:g}" if finding.value == round(finding.value) else f"{finding.value:.4g}"
+    return f"{number}{between}{unit}"

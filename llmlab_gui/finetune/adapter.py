@@ -1,0 +1,170 @@
+"""Adapter: what fine-tuning changed in each matrix of the active model, and in how many directions."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QComboBox, QPushButton, QSplitter, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab.store.run_folder import FINETUNING
+from llmlab_gui.charts.bars import BarChart
+from llmlab_gui.charts.heatmap import Heatmap
+from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
+
+_OPEN = "Open a checkpoint of a run that fine-tunes, or a base with an adapter: BASE+ADAPTER."
+
+
+class AdapterDock(InspectionDock):
+    """A map, layer by module, and below it the singular values of the cell that was clicked."""
+
+    needs_inspection = False
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "adapter", "Adapter", parent)
+        self.archive: Archive | None = None
+        self.found: AdapterTable | None = None
+        self._asked = ""
+        self.view = QComboBox()
+        self.view.setAccessibleName("What is shown of each matrix")
+        for view in VIEWS:
+            self.view.addItem(view.title)
+        self.compare = QPushButton("Compare with its base")
+        self.compare.setToolTip("Both read the prompt, one after the other: where they differ, and what each would say")
+        self.note = QuietLabel()
+        self.map = Heatmap("What changed, layer by module", square=False)
+        self.spectrum = BarChart("Singular values of the change")
+        self._lay_out()
+        self.view.currentIndexChanged.connect(self._redraw)
+        self.compare.clicked.connect(self._compare)
+        self.map.clicked.connect(self._choose)
+        self.session.about_changed.connect(self._forget)
+        self.lab.current_changed.connect(self.update_state)
+        self._redraw()
+
+    def ready(self) -> bool:
+        """Whether something was measured."""
+        return self.archive is not None
+
+    def pictures(self) -> list[QWidget]:
+        """The map, and the bars below it."""
+        return [self.map, self.spectrum] if self.archive is not None else []
+
+    def table(self) -> Table | None:
+        """Every matrix with all its numbers."""
+        return self.found.rows() if self.found is not None else None
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """All of it."""
+        return (self.archive, list(self.archive)) if self.archive is not None else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
+            self._asked = ""
+        self._ask()
+
+    def update_state(self) -> None:
+        """As every panel; a model that was not fine-tuned has nothing to show here, and the panel says what has."""
+        super().update_state()
+        about = self.session.about
+        if about is not None and about.tuned:
+            return
+        row = self.lab.current()
+        tuned = row is not None and row.info.track == FINETUNING
+        if about is not None and about.live and tuned:
+            hint = "A checkpoint is measured, not a run while it trains."
+            self.show_empty("This run trains", hint, "Open its newest checkpoint", self._open_current)
+        elif tuned and row is not None:
+            self.show_empty("What did fine-tuning change?", f"{row.name} can tell.", "Open it", self._open_current)
+        elif about is None and self.session.working is None:
+            choose = self.session.choose_requested.emit
+            self.show_empty("Nothing is open that was fine-tuned", _OPEN, "Choose a model", choose)
+        elif about is not None:
+            choose = self.session.choose_requested.emit
+            self.show_empty(f"{about.name} was not fine-tuned", _OPEN, "Choose a model", choose)
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        about = self.session.about
+        if about is None or not about.tuned or not self._shown or about.reference == self._asked:
+            return
+        self._asked = about.reference
+        self.note.setText("")
+        self.session.change(about.reference, self._take, self._refuse)
+
+    def _take(self, archive: Archive) -> None:
+        if not self._asked:  # another model has become the active one
+            return
+        self.archive, self.found = archive, read_table(archive)
+        self.update_state()
+        self._redraw()
+        largest = self.found.largest()
+        if largest is not None:
+            self._choose(*largest)
+
+    def _refuse(self, error: LabError) -> None:
+        self.show_empty(error.what, f"{error.why} {error.do}".strip(), "Measure again", self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asked = ""
+        self.update_state()
+        self._ask()
+
+    def _forget(self) -> None:
+        """Another model."""
+        self.archive = self.found = None
+        self._asked = ""
+        self.note.setText("")
+        self._redraw()
+        self.update_state()
+        self._ask()
+
+    def _open_current(self) -> None:
+        row = self.lab.current()
+        if row is not None:
+            self.session.open(f"{row.run.path}@latest")
+
+    def _compare(self) -> None:
+        about = self.session.about
+        if about is not None:
+            self.lab.compare_requested.emit(about.reference)
+
+    # Drawing -----------------------------------------------------------------------------------------------------
+
+    def _redraw(self) -> None:
+        view, found = VIEWS[self.view.currentIndex()], self.found
+        self.caption(view.caption, "lora")
+        self._both.setVisible(found is not None)
+        if found is None:
+            return
+        self.map.describe = found.words
+        self.map.show_heat(found.heat(view))
+        self.note.setText(found.totals())
+
+    def _choose(self, row: int, column: int) -> None:
+        """The singular values of a matrix."""
+        if self.found is not None:
+            self.map.choose(row, column)
+            self.spectrum.show_bars(self.found.bars(row, column))
+
+    def _lay_out(self) -> None:
+        self.controls.addWidget(self.view)
+        self.controls.addWidget(self.compare)
+        self._both = QSplitter(Qt.Orientation.Vertical)
+        self._both.addWidget(self.map)
+        self._both.addWidget(self.spectrum)
+        self._both.setSizes([320, 150])
+        self._both.setChildrenCollapsible(False)
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.note)
+        layout.addWidget(self._both, 1)
+        self.set_body(whole)

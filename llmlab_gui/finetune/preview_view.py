@@ -1,0 +1,250 @@
+"""A preview of examples: one of them token by token, how long all are, and the lines that are of no use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtGui import QGuiApplication, QResizeEvent
+from PySide6.QtWidgets import (
+    QLabel,
+    QSpinBox,
+    QSplitter,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.data.example_preview import Preview
+from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
+from llmlab_gui.finetune.bad_lines import BadLinesTable
+from llmlab_gui.finetune.example_chips import ExampleChips, StateLegend
+from llmlab_gui.finetune.lengths import LengthHistogram
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.one_line import OneLine
+from llmlab_gui.widgets.saving import ask_where
+
+EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
+# What can be exported: its name in the menus, and whether there is a picture of it.
+_PARTS = ((EXAMPLE, "Example", True), (LENGTHS, "Lengths", True), (BAD_LINES, "Lines of no use", False))
+_KINDS = {"png": "picture (PNG)", "svg": "drawing (SVG)", "csv": "numbers (CSV)"}
+# Below this height the example is a tab beside the lengths instead of above them.
+_SHORT = 400
+_HINT = "Point at a token, or choose one with the arrow keys."
+
+
+class PreviewView(QWidget):
+    """place_wanted(n): another example is asked for, counted from 0. saved(path), failed(LabError): of exports."""
+
+    place_wanted = Signal(int)
+    saved = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.preview: Preview | None = None
+        self._waiting = False
+        self._background = Background(self)
+        self.template, self.sizes, self.about_token = OneLine(), OneLine(quiet=True), OneLine(quiet=True)
+        self.template.setAccessibleName("Chat template")
+        self.sizes.setAccessibleName("Sizes")
+        self.about_token.setAccessibleName("The chosen token")
+        self.trouble = ProblemLabel()
+        self.trouble.setAccessibleName("Why nothing can be trained with these examples")
+        self.previous_button = _arrow(Qt.ArrowType.LeftArrow, "The example before")
+        self.next_button = _arrow(Qt.ArrowType.RightArrow, "The next example")
+        self.number = QSpinBox()
+        self.number.setAccessibleName("Number of the example")
+        self.number.setToolTip("Which example is shown")
+        self.number.setKeyboardTracking(False)
+        self.of, self.about_example = QLabel(), QLabel()
+        self.about_example.setToolTip("Its line in the file, and in which part of the examples it is")
+        self.chips, self.legend = ExampleChips(), StateLegend()
+        self.lengths, self.bad_lines = LengthHistogram(), BadLinesTable()
+        self.tabs, self._halves = QTabWidget(), QSplitter()
+        self.tabs.setDocumentMode(True)
+        self.export_button = menu_button("Export", "Save what is shown to a file")
+        self.copy_button = menu_button("Copy", "Copy what is shown to the clipboard")
+        self._fill_menus()
+        self._lay_out()
+        self.previous_button.clicked.connect(lambda: self._step(-1))
+        self.next_button.clicked.connect(lambda: self._step(1))
+        self.number.valueChanged.connect(lambda number: self.place_wanted.emit(number - 1))
+        self.chips.clicked.connect(self._choose)
+        self.chips.pointed.connect(self._point)
+
+    def show_preview(self, preview: Preview) -> None:
+        """Replaces everything."""
+        self.preview = preview
+        self.template.say(f"Template: {preview.template}")
+        self.sizes.say(_sizes(preview))
+        self.trouble.say(" ".join(part for part in preview.trouble if part) if preview.trouble is not None else "")
+        self.lengths.show_preview(preview)
+        self.bad_lines.lines.show(preview.bad)
+        bad_tab = self.tabs.indexOf(self.bad_lines)
+        self.tabs.setTabText(bad_tab, f"Lines of no use ({preview.bad_total:,})")
+        listed = f"The first {len(preview.bad):,} are listed" if preview.bad_total > len(preview.bad) else ""
+        self.tabs.setTabToolTip(bad_tab, listed)
+        self._show_example()
+        self.set_waiting(False)
+
+    def set_waiting(self, waiting: bool) -> None:
+        """While another answer is waited for, no further example can be asked for."""
+        self._waiting = waiting
+        there = self.preview is not None and self.preview.example is not None and not waiting
+        self.previous_button.setEnabled(there and self.number.value() > 1)
+        self.next_button.setEnabled(there and self.number.value() < self.number.maximum())
+
+    def table(self, what: str) -> tuple[Sequence[str], list[list[Cell]]]:
+        """Header and rows of the example's tokens, the lengths, or the bad lines."""
+        if what == LENGTHS:
+            return self.lengths.table()
+        if what == BAD_LINES:
+            return self.bad_lines.table()
+        tokens = zip(self.chips.tokens, self.chips.states, strict=True)
+        rows: list[list[Cell]] = [[place, cut.id, cut.text, state] for place, (cut, state) in enumerate(tokens)]
+        return ("position", "id", "text", "state"), rows
+
+    def picture(self, what: str) -> QWidget:
+        """What a picture of the example or of the lengths is of."""
+        return self.lengths if what == LENGTHS else self.chips
+
+    def export(self, what: str, path: Path) -> None:
+        """Writes the example or the lengths to a .png or .svg, or any of the three to a .csv; `saved` or `failed`."""
+        work: Callable[[], None]
+        if path.suffix == ".csv":
+            work = partial(save_csv, *self.table(what), path)
+        else:
+            work = save_picture([self.picture(what)], path)
+        self._background.run(work, lambda _: self.saved.emit(path), self.failed.emit)
+
+    def shutdown(self) -> None:
+        """Waits for a file that is being written."""
+        self._background.shutdown()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        short, in_tab = self.height() < _SHORT, self.tabs.indexOf(self._upper) >= 0
+        if short and not in_tab:
+            self.tabs.insertTab(0, self._upper, "Example")
+            self.tabs.setCurrentIndex(0)
+        elif in_tab and not short:
+            self._halves.insertWidget(0, self._upper)
+            self._upper.show()
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        row = QWidget()
+        across = FlowRow(row)
+        left: list[QWidget] = [self.previous_button, self.number, self.of, self.next_button, self.about_example]
+        for widget in left:
+            across.addWidget(widget)
+        across.addStretch(1)
+        right: list[QWidget] = [self.legend, self.copy_button, self.export_button]
+        for widget in right:
+            across.addWidget(widget)
+        upper = QWidget()
+        column = QVBoxLayout(upper)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(3)
+        column.addWidget(row)
+        column.addWidget(self.chips, 1)
+        column.addWidget(self.about_token)
+        self.tabs.addTab(self.lengths, "Lengths")
+        self.tabs.addTab(self.bad_lines, "Lines of no use")
+        halves = self._halves
+        halves.setOrientation(Qt.Orientation.Vertical)
+        halves.addWidget(upper)
+        halves.addWidget(self.tabs)
+        halves.setStretchFactor(0, 3)
+        halves.setStretchFactor(1, 2)
+        halves.setChildrenCollapsible(False)
+        self._upper = upper
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.template)
+        layout.addWidget(self.sizes)
+        layout.addWidget(self.trouble)
+        layout.addWidget(halves, 1)
+
+    def _fill_menus(self) -> None:
+        exports, copies = self.export_button.menu(), self.copy_button.menu()
+        for what, words, pictured in _PARTS:
+            kinds = ("png", "svg", "csv") if pictured else ("csv",)
+            for kind in kinds:
+                exports.addAction(f"{words}: {_KINDS[kind]}…").triggered.connect(partial(self._ask_file, what, kind))
+            if pictured:
+                copies.addAction(f"{words}: picture").triggered.connect(partial(self._copy_picture, what))
+            copies.addAction(f"{words}: {_KINDS['csv']}").triggered.connect(partial(self._copy_table, what))
+
+    def _ask_file(self, what: str, kind: str) -> None:
+        path = ask_where(self, "Export", Path.home() / f"{what.replace(' ', '-')}.{kind}", kind)
+        if path is not None:
+            self.export(what, path)
+
+    def _copy_picture(self, what: str) -> None:
+        copy_picture([self.picture(what)])
+
+    def _copy_table(self, what: str) -> None:
+        QGuiApplication.clipboard().setText(csv_text(*self.table(what)))
+
+    def _show_example(self) -> None:
+        preview = self.preview
+        example = preview.example if preview is not None else None
+        self.about_token.say(_HINT if example is not None else "")
+        if preview is None or example is None:
+            self.number.setEnabled(False)
+            self.of.setText("")
+            self.about_example.setText("No example can be shown")
+            self.chips.show_example(())
+            return
+        with QSignalBlocker(self.number):
+            self.number.setEnabled(True)
+            self.number.setRange(1, preview.examples)
+            self.number.setValue(example.place + 1)
+        self.of.setText(f"of {preview.examples:,}")
+        shown = f" ({len(example.tokens):,} shown)" if example.length > len(example.tokens) else ""
+        self.about_example.setText(f"line {example.number:,} · {example.part} · {example.length:,} tokens{shown}")
+        self.chips.show_example(example.tokens)
+
+    def _step(self, by: int) -> None:
+        self.number.setValue(self.number.value() + by)
+
+    def _choose(self, token: int) -> None:
+        self.chips.choose(token)
+        self._point(token)
+
+    def _point(self, token: int) -> None:
+        """Says what the token under the pointer is, or else the chosen one."""
+        token = token if token >= 0 else self.chips.chosen
+        self.about_token.say(self.chips.words(token) if 0 <= token < len(self.chips.tokens) else _HINT)
+
+
+def _sizes(preview: Preview) -> str:
+    share = f", of which {100 * preview.trained / preview.tokens:.0f} % are trained on" if preview.tokens else ""
+    cut = f"{preview.cut:,} examples are cut" if preview.cut != 1 else "1 example is cut"
+    later = f"{preview.left_out:,} left out: their answers begin too late"
+    shortened = [cut] * bool(preview.cut) + [later] * bool(preview.left_out)
+    words = [
+        f"{preview.train:,} to train on, {preview.held_out:,} held out",
+        f"{preview.tokens:,} tokens{share}",
+        *(shortened or ["no example is cut"]),
+        f"{100 * preview.filling:.0f} % of the batches is filling",
+    ]
+    return " · ".join(words)
+
+
+def _arrow(kind: Qt.ArrowType, tip: str) -> QToolButton:
+    button = QToolButton()
+    button.setArrowType(kind)
+    button.setToolTip(tip)
+    button.setAccessibleName(tip)
+    return button

@@ -1,0 +1,231 @@
+"""The Fine-tune set-up dock: which model learns what, how, and what it will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
+from PySide6.QtWidgets import QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import (
+    DEFAULT_PRESET,
+    FULL,
+    FinetuneSettings,
+    finetune_preset_names,
+    load_finetune_preset,
+)
+from llmlab.models.reference import parse
+from llmlab.store.run_folder import FINETUNING, PRETRAINING
+from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
+from llmlab.training.finetuning.unsloth import probe_unsloth
+from llmlab_gui.forms.examples_editor import ExamplesEditor
+from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
+from llmlab_gui.train.run_setup import Costs, RunSetupDock
+from llmlab_gui.train.setup import OTHER_CHECKPOINTS
+from llmlab_gui.widgets import drops
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_TITLES = {
+    "model": "Backend",
+    "lora": "Adapters",
+    "data": "Examples",
+    "train": "Training",
+    "samples": "Samples",
+    "checkpoints": "Checkpoints",
+}
+_ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
+
+
+class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
+    """A model or a file of examples that is dropped onto it is taken."""
+
+    settings_changed = Signal(object)  # FinetuneSettings that can be started, or None
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        self.model = ModelEditor(lab)
+        self.examples = ExamplesEditor(lab)
+        super().__init__(
+            lab,
+            "finetune_setup",
+            "Fine-tune set-up",
+            settings_type=FinetuneSettings,
+            titles=_TITLES,
+            essentials={"model.base": self.model, "data.source": self.examples} | dict.fromkeys(_ESSENTIAL),
+            presets=[load_finetune_preset(name) for name in finetune_preset_names()],
+            first_preset=DEFAULT_PRESET,
+            track=FINETUNING,
+            parent=parent,
+        )
+        self._background = Background(self)
+        self._probing = Background(self)
+        self._probed = False  # whether Unsloth was tried, or is being tried
+        self._no_unsloth = ""  # why it cannot be used
+        self._estimated: FinetuneSettings | None = None
+        self._refused: tuple[FinetuneSettings, LabError] | None = None  # what cannot work, and why
+        self.setAcceptDrops(True)
+        self.train_button.setText("Fine-tune")
+        self.caption("Which model learns what, and how. Bold settings differ from the preset.", "fine-tuning")
+        self._listing = QTimer(self)
+        self._listing.setSingleShot(True)
+        self._listing.setInterval(0)
+        self._listing.timeout.connect(self._list_offers)
+        for editor in (self.model, self.examples):
+            editor.state_changed.connect(self.update_all)
+        lab.finetune_requested.connect(self.fill)
+        lab.runs_changed.connect(self._runs_changed)
+        self._offered: set[str] = set()
+        self.update_all()
+
+    def set_base(self, reference: str) -> None:
+        """Starts from this model, all else as it is."""
+        self.model.set_value(reference)
+        self.show()
+        self.raise_()
+
+    def set_examples(self, source: str) -> None:
+        """Learns from these examples, all else as it is."""
+        self.examples.set_value(source)
+        self.show()
+        self.raise_()
+
+    def check(self) -> None:
+        if not self.model.value():
+            raise LabError(
+                "No model was named.", "Fine-tuning begins at one.", "Choose a run of yours, or any model above."
+            )
+        for editor in (self.model, self.examples):
+            if editor.problem is not None:
+                raise editor.problem
+        if self._wants_unsloth and self._no_unsloth:
+            raise LabError("Unsloth cannot be used here.", self._no_unsloth, "Set backend to peft: it works anywhere.")
+
+        if self._refused is not None and self.form.problem() is None and self.form.settings() == self._refused[0]:
+            raise self._refused[1]
+
+    def work_out(self, settings: FinetuneSettings) -> None:
+        self.settings_changed.emit(settings)
+        if self._wants_unsloth and not self._probed:
+            self._probe()
+        if not self.isVisible() or settings == self._estimated:
+            return
+        outputs = self.lab.outputs
+
+        def find() -> FinetuneEstimate | str:
+            try:
+                return estimate(settings, outputs)
+            except LabError as error:
+                if must_be_fetched(parse(settings.model.base, outputs)):
+                    return str(error)
+                raise
+
+        def done(needed: FinetuneEstimate | str) -> None:
+            if self._estimated != settings:
+                return
+            if isinstance(needed, str):
+                self.show_costs(None, needed)
+            else:
+                self._show_estimate(settings, needed)
+
+        def failed(error: LabError) -> None:
+            if self._estimated == settings:
+                self._refused = (settings, error)
+                self.update_all()
+
+        self._estimated = settings
+        self._background.run(find, done, failed)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._listing.start()
+        self._suggest()
+        self._settle.start()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if drops.local_paths(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        event.acceptProposedAction()
+        for path in drops.local_paths(event.mimeData()):
+            self.take(path)
+
+    def take(self, path: Path) -> None:
+        """A file of examples, a run, a checkpoint or a model, by its file or folder."""
+        if drops.holds_examples(path, asked_for=True):
+            self.set_examples(str(path))
+            return
+        try:
+            reference = drops.model_reference(path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self.set_base(reference)
+
+    def shutdown(self) -> None:
+        for editor in (self.model, self.examples):
+            editor.shutdown()
+        self._background.shutdown()
+        self._probing.shutdown()
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _wants_unsloth(self) -> bool:
+        return bool(self.form.fields["model.backend"].editor.value() == "unsloth")
+
+    def _use_preset(self) -> None:
+        """As its base says; a preset that names none keeps the one that was chosen."""
+        chosen = self.model.value()
+        super()._use_preset()
+        if not self.model.value():
+            self.model.set_value(chosen)
+
+    def _probe(self) -> None:
+        """Tries Unsloth in a process of its own, once."""
+        self._probed = True
+
+        def done(reason: str | None) -> None:
+            self._no_unsloth = reason or ""
+            self.update_all()
+
+        self._probing.run(probe_unsloth, done, lambda error: done(str(error)))
+
+    def _show_estimate(self, settings: FinetuneSettings, needed: FinetuneEstimate) -> None:
+        method = settings.model.method
+        share = needed.trainable / needed.total if needed.total else 0.0
+        learned = f"{count_text(needed.trainable)} of {count_text(needed.total)} parameters learn"
+        parts = [
+            f"About {minutes_text(needed.seconds / 60)} here",
+            learned if method == FULL else f"{learned} ({100 * share:.2g} %)",
+            f"{bytes_text(needed.memory_bytes)} of memory",
+            f"{bytes_text(needed.checkpoint_bytes)} a checkpoint",
+        ]
+        disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, needed.seconds))
+
+    def _runs_changed(self) -> None:
+        known = {row.id for row in self.lab.runs()}
+        if known != self._offered and self.isVisible():
+            self._offered = known
+            self._listing.start()
+            self._suggest()
+
+    def _list_offers(self) -> None:
+        for editor in (self.model, self.examples):
+            editor.list_offers()
+
+    def _suggest(self) -> None:
+        """The newest model that was trained here, where none is named: most learners mean that one."""
+        if self.model.value():
+            return
+        own = (row for row in self.lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
+        newest = next(own, None)
+        if newest is not None:
+            self.model.set_value(f"{newest.name}@latest")

@@ -1,0 +1,171 @@
+"""Choosing the active model: runs and what is training, models on this machine, a name on the hub, an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QSortFilterProxyModel, Qt, Signal
+from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.models.available import AvailableModel, available_models
+from llmlab_gui.host.recent import Recent
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+
+_REFERENCE = int(Qt.ItemDataRole.UserRole)
+_KINDS = {"run": "run", "live": "training now", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
+_HINT = (
+    "A run (bar, bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face hub, or BASE+ADAPTER."
+)
+
+
+class ModelDialog(QDialog):
+    """`chosen(reference)` when one was; the list is read off the window's thread."""
+
+    chosen = Signal(str)
+    failed = Signal(object)  # LabError
+
+    def __init__(self, outputs: Path, recent: Recent, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Choose a model")
+        self.resize(720, 520)
+        self._background = Background(self)
+        self.rows = QStandardItemModel(0, 3, self)
+        self.rows.setHorizontalHeaderLabels(["Model", "Kind", "What it is"])
+        self._shown = QSortFilterProxyModel(self)
+        self._shown.setSourceModel(self.rows)
+        self._shown.setFilterKeyColumn(-1)
+        self._shown.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.search = _line("Find a model", "Find")
+        self.table = QTableView()
+        self.reference = _line("Model to open", "What to open")
+        self.adapter = _line("Adapter's folder", "None")
+        self.note = QuietLabel(_HINT)
+        self.open_button = PrimaryButton("Open")
+        self._lay_out()
+        self._connect()
+        for model in recent.models:
+            self._add(model.reference, model.name, "recent", model.detail)
+        self._background.run(lambda: available_models(outputs), self._take_models, self._complain)
+        self._update()
+
+    def whole_reference(self) -> str:
+        """What Open would open."""
+        base, adapter = self.reference.text().strip(), self.adapter.text().strip()
+        return f"{base}+{adapter}" if base and adapter else base or adapter
+
+    def accept(self) -> None:
+        reference = self.whole_reference()
+        if reference:
+            self.chosen.emit(reference)
+            super().accept()
+
+    def done(self, result: int) -> None:
+        self._background.shutdown()
+        super().done(result)
+
+    def _lay_out(self) -> None:
+        table = self.table
+        table.setAccessibleName("Models that can be opened")
+        table.setModel(self._shown)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setShowGrid(False)
+        table.setTabKeyNavigation(False)
+        table.verticalHeader().hide()
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        header.resizeSection(0, 250)
+        self.folder_button, self.file_button = QPushButton("Folder…"), QPushButton("GGUF file…")
+        self.adapter_button = QPushButton("Folder…")
+        form = QFormLayout()
+        form.addRow("Open", _beside(self.reference, self.folder_button, self.file_button))
+        form.addRow("With adapter", _beside(self.adapter, self.adapter_button))
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        buttons.addButton(self.open_button, QDialogButtonBox.ButtonRole.AcceptRole)
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.search)
+        layout.addWidget(table, 1)
+        layout.addLayout(form)
+        layout.addWidget(self.note)
+        layout.addWidget(buttons)
+
+    def _connect(self) -> None:
+        self.search.textChanged.connect(self._shown.setFilterFixedString)
+        self.table.selectionModel().currentRowChanged.connect(self._row_chosen)
+        self.table.doubleClicked.connect(lambda _: self.accept())
+        self.reference.textChanged.connect(self._update)
+        self.adapter.textChanged.connect(self._update)
+        self.folder_button.clicked.connect(lambda: self._choose_folder(self.reference, "A model's folder"))
+        self.adapter_button.clicked.connect(lambda: self._choose_folder(self.adapter, "An adapter's folder"))
+        self.file_button.clicked.connect(self._choose_file)
+
+    def _take_models(self, models: list[AvailableModel]) -> None:
+        for model in models:
+            self._add(model.reference, model.name, _KINDS.get(model.kind, model.kind), model.detail)
+        if not self.rows.rowCount():
+            self.note.setText(f"Nothing is here yet: train a run first. {_HINT}")
+
+    def _add(self, reference: str, name: str, kind: str, detail: str) -> None:
+        items = [QStandardItem(text) for text in (name, kind, detail)]
+        for item in items:
+            item.setData(reference, _REFERENCE)
+            item.setToolTip(reference)
+        self.rows.appendRow(items)
+
+    def _row_chosen(self) -> None:
+        index = self.table.currentIndex()
+        if index.isValid():
+            self.reference.setText(index.data(_REFERENCE))
+
+    def _choose_folder(self, line: QLineEdit, title: str) -> None:
+        name = QFileDialog.getExistingDirectory(self, title, line.text())
+        if name:
+            line.setText(name)
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "A GGUF file", "", "GGUF (*.gguf)")
+        if name:
+            self.reference.setText(name)
+
+    def _complain(self, error: LabError) -> None:
+        self.note.setText(str(error))
+
+    def _update(self) -> None:
+        self.open_button.setEnabled(bool(self.whole_reference()))
+
+
+def _line(name: str, hint: str) -> QLineEdit:
+    line = QLineEdit()
+    line.setAccessibleName(name)
+    line.setPlaceholderText(hint)
+    line.setClearButtonEnabled(True)
+    return line
+
+
+def _beside(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for place, widget in enumerate(widgets):
+        row.addWidget(widget, 0 if place else 1)
+    return row

@@ -1,0 +1,69 @@
+"""What an inspection asks for at once, so that a long prompt stays cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.widgets.numbers import bytes_text
+
+# The order in which the core writes them (llmlab.inspection.questions.ASPECTS, which needs torch to import).
+ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
+# Which field of `llmlab.anatomy.anatomy.Refusals` speaks about an aspect.
+REFUSED_BY = {
+    "attention": "attention",
+    "heads": "attention",
+    "rollout": "attention",
+    "residual": "contributions",
+    "contributions": "contributions",
+    "attribution": "attribution",
+    "lens": "attribution",
+}
+# Beyond this the patterns of all heads are not kept; a head that someone looks at is asked for by itself.
+PATTERNS_LIMIT = 64_000_000
+# The same for the rollout, which is one pattern a layer.
+_ROLLOUT_LIMIT = 2_000_000_000
+_FLOAT = 4
+# Multiplications and additions of a lens beyond which it comes after everything else: about a second of one core.
+_QUICK_LENS = 5e10
+
+
+def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The aspects to ask for, of those wanted, and sentences that say what is left out and why.
+
+    Aspects that the model refuses are never asked for: the panels say why by themselves.
+    """
+    if about is None:
+        return (), []
+    asked = {aspect for aspect in wanted if refusal_of(about, aspect) is None}
+    said = []
+    size = about.pattern_bytes(tokens)
+    if "attention" in asked and size > PATTERNS_LIMIT:
+        asked.discard("attention")
+        said.append(f"All patterns would take {bytes_text(size)}: each head is read when you choose it.")
+    rollout = about.n_layer * tokens * tokens * _FLOAT
+    if "rollout" in asked and rollout > _ROLLOUT_LIMIT:
+        asked.discard("rollout")
+        said.append(f"The rollout would take {bytes_text(rollout)} and is left out.")
+    return tuple(aspect for aspect in ASPECTS if aspect in asked), said
+
+
+def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
+    """What would keep the other panels waiting: the lens unembeds every token at 2 L + 1 places."""
+    cost = 2.0 * (2 * about.n_layer + 1) * tokens * about.width * about.vocab_size
+    return ("lens",) if cost > _QUICK_LENS else ()
+
+
+def refusal_of(about: ModelAbout, aspect: str) -> str | None:
+    """Why the model cannot be asked for an aspect; None when it can."""
+    return about.refusals.get(REFUSED_BY.get(aspect, aspect)) or None
+
+
+def too_long(about: ModelAbout, tokens: int) -> LabError:
+    """What is said of a prompt beyond the model's context."""
+    return LabError(
+        f"The prompt is longer than {about.name} can read.",
+        f"It has {tokens:,} tokens; the model reads {about.context:,}.",
+        "Shorten it.",
+    )

@@ -1,0 +1,69 @@
+"""The thin row over a panel while the model's process works: what it does, how far it is, and its end."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from PySide6.QtCore import QTimer, SignalInstance
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
+
+from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.numbers import time_left_text
+
+_WHOLE = 1000
+# Work that is done sooner is not spoken of: the panels would only twitch.
+_PATIENCE_MS = 300
+
+
+class Works(Protocol):
+    """Whoever asks the model's process: the inspection session, or a panel that asks by itself."""
+
+    @property
+    def working(self) -> Working | None: ...
+    @property
+    def working_changed(self) -> SignalInstance: ...
+    def cancel(self) -> None: ...
+
+
+class ProgressStrip(QWidget):
+    """Follows someone's work; hidden while there is none, and at first."""
+
+    def __init__(self, session: Works, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self.what, self.left = QLabel(), QLabel()
+        self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(8)
+        self.bar.setAccessibleName("Progress of the inspection")
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setAccessibleName("Cancel the inspection")
+        self.cancel_button.clicked.connect(lambda: session.cancel())
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.what, 2)
+        layout.addWidget(self.bar, 1)
+        layout.addWidget(self.left)
+        layout.addWidget(self.cancel_button)
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(_PATIENCE_MS)
+        self._patience.timeout.connect(self.show)
+        session.working_changed.connect(self._draw)
+        self.hide()
+        self._draw()
+
+    def _draw(self) -> None:
+        working = self._session.working
+        if working is None:
+            self._patience.stop()
+            self.hide()
+            return
+        if self.isHidden() and not self._patience.isActive():
+            self._patience.start()
+        self.what.setText(working.what)
+        self.bar.setRange(0, 0 if working.share is None else _WHOLE)
+        if working.share is not None:
+            self.bar.setValue(round(_WHOLE * working.share))
+        self.left.setText("" if working.eta is None else f"{time_left_text(working.eta)} left")

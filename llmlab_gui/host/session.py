@@ -1,0 +1,393 @@
+"""The one thing that every inspection panel talks to: the active model, its prompt, and what was found in it.
+
+Panels set the prompt, the selection and the token under the pointer here and hear of it from here; none knows
+another. Questions go to the model's process and come back as archives, which are mapped from a private folder.
+What a new model or prompt makes pointless is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.findings import Findings
+from llmlab_gui.host.inspection_plan import slow_aspects, too_long, what_to_ask
+from llmlab_gui.host.messages import CutPrompt
+from llmlab_gui.host.pointed_at import PointedAt
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.recent import Recent, RecentModel
+from llmlab_gui.host.requests import Failed, Pending, Requests, Then
+from llmlab_gui.host.selection import TokenCut, Working
+
+# After so long without a key, the prompt is looked at.
+_TYPING_PAUSE_MS = 300
+# How often a model that trains is looked at again, at first.
+FOLLOW_SECONDS = 5.0
+
+
+class InspectionSession(PointedAt):
+    """The store of the inspection panels; one per lab."""
+
+    about_changed = Signal()  # another active model, or none
+    tokens_changed = Signal()  # the prompt as it is cut
+    inspection_changed = Signal()  # the latest answer to `inspect`, or none
+    working_changed = Signal()
+    trouble_changed = Signal()  # why there is no inspection
+    prompt_changed = Signal()  # its text or its beginning, whoever changed it
+    follow_changed = Signal()
+    needs_changed = Signal()  # what the panels in sight ask for
+    recent_changed = Signal()  # models and prompts that were used lately
+    failed = Signal(object)  # LabError that no panel shows by itself
+    choose_requested = Signal()  # someone wants to choose a model
+
+    def __init__(
+        self,
+        outputs: Path,
+        parent: QObject | None = None,
+        host: ModelHost | None = None,
+        step_of: Callable[[str], int | None] = lambda run: None,
+    ) -> None:
+        """step_of: the step that a live run, named by its reference without `@live`, has reached; None if unknown."""
+        super().__init__(parent)
+        self.host = host or ModelHost(self, outputs=outputs)
+        self.about: ModelAbout | None = None
+        self.text, self.beginning = "", False
+        self.tokens: list[TokenCut] = []
+        self.beginning_id: int | None = None  # what the model's texts begin with, if anything
+        self.inspection: Archive | None = None
+        self.trouble: LabError | None = None
+        self.recent = Recent()
+        self.follow = True  # look again while a live model trains
+        self._step_of = step_of
+        self._requests = Requests(self.host, self)
+        self._requests.working_changed.connect(self._working_changed)
+        self._needs: dict[str, tuple[str, ...]] = {}
+        self._findings = Findings()
+        self._cut = False  # whether `tokens` are those of the prompt
+        self._step_seen: int | None = None
+        self._again = False  # the next look is one of many at a live model: nobody is told
+        self._typing = QTimer(self)
+        self._typing.setSingleShot(True)
+        self._typing.timeout.connect(self._cut_prompt)
+        self._look = QTimer(self)  # several panels that open at once ask once
+        self._look.setSingleShot(True)
+        self._look.setInterval(0)
+        self._look.timeout.connect(self._inspect_if_needed)
+        self._follow_timer = QTimer(self)
+        self._follow_timer.setInterval(round(FOLLOW_SECONDS * 1000))
+        self._follow_timer.timeout.connect(self._look_again)
+
+    # The model ---------------------------------------------------------------------------------------------------
+
+    def open(self, reference: str) -> None:
+        """Makes a model the active one. While it loads, and when that fails, the one before stays."""
+        self._requests.supersede("open")
+        request = self.host.open(reference)
+        pending = Pending(f"Opening {reference}", self._take_about, self.failed.emit, bound=False, key="open")
+        self._requests.wait(request, pending)
+
+    def close(self) -> None:
+        """No model is active any more."""
+        self._typing.stop()
+        self._follow_timer.stop()
+        self._drop_bound()
+        self.about = None
+        self._forget()
+        self.about_changed.emit()
+
+    # The prompt --------------------------------------------------------------------------------------------------
+
+    def set_prompt(self, text: str, beginning: bool, *, at_once: bool = False) -> None:
+        """What the model reads. It is looked at when typing pauses, or `at_once`."""
+        if (text, beginning) == (self.text, self.beginning):
+            return
+        self.text, self.beginning = text, beginning
+        self._cut = False
+        self._drop_bound()
+        self._typing.start(0 if at_once else _TYPING_PAUSE_MS)
+        self.prompt_changed.emit()
+
+    def refresh(self) -> None:
+        """Looks again, after a failure or a cancellation, or because a live model has learned since."""
+        self._set_trouble(None)
+        self._findings.clear()
+        if self._cut:
+            self._look.start()
+        else:
+            self._cut_prompt()
+
+    def need(self, panel: str, aspects: Sequence[str]) -> None:
+        """What a panel needs of inspections from now on (`plan.ASPECTS`); nothing while it is hidden."""
+        if self._needs.get(panel, ()) == tuple(aspects):
+            return
+        self._needs[panel] = tuple(aspects)
+        self.needs_changed.emit()
+        if aspects:
+            self._look.start()
+
+    # Questions ---------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: str,
+        values: Mapping[str, Any],
+        then: Then,
+        failed: Failed | None = None,
+        key: str = "",
+        model: str = "",
+    ) -> int:
+        """Asks the active model about the prompt; `then(archive)` unless model or prompt have changed by then.
+
+        key: an unanswered question with the same one is no longer wanted. failed: told instead of the message bar.
+        model: another one to ask, by its reference.
+        Returns the request's id, 0 when nothing can be asked (and `failed` has been told why).
+        """
+        about, told = self.about, failed or self.failed.emit
+        problem = self._why_not()
+        if problem is not None or about is None:
+            told(problem or LabError("No model is open."))
+            return 0
+        if key != "inspect" and self._findings.found:
+            self._requests.supersede("inspect")  # what is slow comes after what someone waits for
+        asked = model or about.reference
+        everything = {**self._prompt(), **values}
+        return self._requests.ask(
+            question, lambda path: self.host.ask(asked, question, everything, path), then, told, key
+        )
+
+    def compare(
+        self, first: str, second: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None
+    ) -> int:
+        """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
+        everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        return self._requests.ask(
+            "compare", lambda path: self.host.compare(first, second, everything, path), then, told, "compare"
+        )
+
+    def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> int:
+        """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
+        everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
+
+    def change(self, model: str, then: Then, failed: Failed) -> int:
+        """What fine-tuning changed in a model's base, whatever the prompt is. One at a time, as above."""
+        return self._requests.ask(
+            "change", lambda path: self.host.change(model, path), then, failed, "change", bound=False
+        )
+
+    def cancel(self, request: int = 0) -> None:
+        """Ends one request early, or all of them. Nobody is told."""
+        if request:
+            self._requests.drop(request)
+            return
+        inspecting = self._requests.running("inspect")
+        alone = inspecting and not self._findings.decline()
+        self._requests.drop_all()
+        if alone:
+            self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
+
+    # Following a live model -------------------------------------------------------------------------------------------
+
+    def set_follow(self, follow: bool, seconds: float | None = None) -> None:
+        """Whether a live model is looked at again, and how often."""
+        if seconds is not None:
+            self._follow_timer.setInterval(max(200, round(seconds * 1000)))
+        self.follow = follow
+        self._update_follow()
+        self.follow_changed.emit()
+
+    @property
+    def follow_seconds(self) -> float:
+        """How often a live model is looked at again."""
+        return self._follow_timer.interval() / 1000
+
+    @property
+    def opening(self) -> bool:
+        """Whether another model is being loaded."""
+        return self._requests.running("open")
+
+    @property
+    def working(self) -> Working | None:
+        """What the model's process is doing for the panels; None when it rests."""
+        return self._requests.working
+
+    @property
+    def restrictions(self) -> list[str]:
+        """What is left out because the prompt is long, in sentences."""
+        return what_to_ask(self.about, len(self.tokens), self._wanted())[1]
+
+    def shutdown(self) -> None:
+        """Ends the model's process and deletes the archives."""
+        for timer in (self._typing, self._look, self._follow_timer):
+            timer.stop()
+        self.host.shutdown()
+        self.inspection = None
+        self._requests.shutdown()
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _working_changed(self) -> None:
+        self.working_changed.emit()
+        if self.working is None and self._cut:
+            self._look.start()
+
+    def _prompt(self) -> dict[str, Any]:
+        return {"text": self.text, "beginning": self.beginning}
+
+    def _wanted(self) -> set[str]:
+        return {aspect for aspects in self._needs.values() for aspect in aspects}
+
+    def _why_not(self) -> LabError | None:
+        """Why the prompt cannot be asked about."""
+        if self.about is None:
+            return LabError("No model is open.", "", "Choose one in the toolbar.")
+        if not self.text and not self.beginning:
+            return LabError("The prompt is empty.", "A model needs at least one token to read.", "Type one in Prompt.")
+        return None
+
+    def _drop_bound(self) -> None:
+        """Ends what another prompt or model makes pointless."""
+        self._requests.drop_bound()
+        self._findings.clear()
+        self._again = False
+
+    def _set_trouble(self, trouble: LabError | None) -> None:
+        if trouble is not self.trouble:
+            self.trouble = trouble
+            self.trouble_changed.emit()
+
+    def _take_about(self, about: ModelAbout) -> None:
+        self._drop_bound()
+        self.about = about
+        self._forget()
+        count = (about.n_layer, about.n_head)
+        layer, head = (
+            min(chosen, max(most - 1, 0))
+            for chosen, most in zip((self.selection.layer, self.selection.head), count, strict=True)
+        )
+        self.recent.add_model(RecentModel(about.reference, about.name, f"{about.kind_name} · {about.size_text}"))
+        self.recent_changed.emit()
+        self.about_changed.emit()
+        self.select(layer=layer, head=head)
+        self._update_follow()
+        self._cut_prompt()
+
+    def _forget(self) -> None:
+        """What was found in another model."""
+        self._cut, self.beginning_id = False, None
+        self._findings.clear()
+        self._set_trouble(None)
+        self._set_inspection(None)
+        self.set_edits([])
+        if self.tokens:
+            self.tokens = []
+            self.tokens_changed.emit()
+
+    def _cut_prompt(self) -> None:
+        self._typing.stop()
+        if self.about is None:
+            return
+        self._set_trouble(None)
+        self._findings.clear()
+        with_beginning = self.beginning and self.beginning_id is not None
+        request = self.host.tokenize(self.about.reference, self.text, with_beginning)
+        self._requests.supersede("tokenize")
+        self._requests.wait(request, Pending("Cutting", self._take_cut, self._take_trouble, key="tokenize", quiet=True))
+
+    def _take_cut(self, cut: CutPrompt) -> None:
+        known, self.beginning_id = self.beginning_id, cut.beginning
+        if self.beginning and cut.beginning is None:  # a model that knows none
+            self.beginning = False
+            self.prompt_changed.emit()
+        elif self.beginning and known is None:
+            self._cut_prompt()
+            return
+        self._cut = True
+        self.tokens = list(cut.tokens)
+        self.hover(-1)
+        self.tokens_changed.emit()
+        self._look.start()
+
+    def _inspect_if_needed(self) -> None:
+        """Asks for what the panels in sight need and nobody has found yet."""
+        about = self.about
+        if about is None or not self._cut or self.trouble is not None:
+            return
+        if not self.tokens:
+            self._set_inspection(None)
+            return
+        if about.context and len(self.tokens) > about.context:
+            self._take_trouble(too_long(about, len(self.tokens)))
+            return
+        if self._requests.busy or self._requests.running(
+            "inspect"
+        ):  # what someone clicked goes first; the news that it is done leads here again
+            return
+        what = what_to_ask(about, len(self.tokens), self._wanted())[0]
+        what = self._findings.next(what, slow_aspects(about, len(self.tokens)), whole=about.live)
+        if what:
+            self._findings.ask(what, whole=about.live)
+            values = {**self._prompt(), "what": list(what)}
+            again, self._again = self._again, False
+            failed = self._stop_looking if again else self._take_trouble
+            self._requests.ask(
+                "inspect",
+                lambda path: self.host.ask(about.reference, "inspect", values, path),
+                self._take_inspection,
+                failed,
+                "inspect",
+                quiet=again,
+            )
+        else:
+            self._again = False
+
+    def _take_inspection(self, archive: Archive) -> None:
+        if self.about is not None and self.about.live:
+            self._step_seen = self._live_step()
+        self.recent.add_prompt(self.text)
+        self.recent_changed.emit()
+        self._set_inspection(self._findings.take(archive))
+        self._look.start()  # what is slow, or a panel that was opened in the meantime
+
+    def _take_trouble(self, error: LabError) -> None:
+        if self._findings.decline():  # the rest is shown all the same
+            self.failed.emit(error)
+            return
+        self._set_trouble(error)
+        self._set_inspection(None)
+
+    def _set_inspection(self, archive: Archive | None) -> None:
+        if archive is not self.inspection:
+            self.inspection = archive
+            self.inspection_changed.emit()
+
+    def _update_follow(self) -> None:
+        if self.follow and self.about is not None and self.about.live:
+            self._follow_timer.start()
+        else:
+            self._follow_timer.stop()
+
+    def _live_step(self) -> int | None:
+        return self._step_of(self.about.reference.removesuffix("@live")) if self.about is not None else None
+
+    def _look_again(self) -> None:
+        """A live model may have learned since."""
+        step = self._live_step()
+        found = self._findings.found
+        if self._requests.running("inspect") or not found or (step is not None and step == self._step_seen):
+            return
+        self._findings.clear()
+        self._again = True
+        self._look.start()
+
+    def _stop_looking(self, error: LabError) -> None:
+        """A live model answers no more: what was seen last stays."""
+        self._follow_timer.stop()
+        self._findings.give_up(self._wanted())
+        self.failed.emit(error)

@@ -1,0 +1,73 @@
+"""What token ids of an archive read like: asked of the model's own tokenizer when somebody looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab_gui.host.messages import CutPrompt
+from llmlab_gui.host.session import InspectionSession
+
+UNKNOWN = "…"  # until the tokenizer has answered
+_MOST_MODELS = 4  # whose vocabularies are remembered
+
+
+class TokenTexts(QObject):
+    """A memory of token texts by model. `arrived`: texts that were asked for are here."""
+
+    arrived = Signal()
+
+    def __init__(self, session: InspectionSession) -> None:
+        super().__init__(session)
+        self._host = session.host
+        self._known: dict[str, dict[int, str]] = {}
+        self._wanted: dict[str, set[int]] = {}
+        self._asked: dict[int, tuple[str, list[int]]] = {}
+        self._ask = QTimer(self)  # all cells of a frame ask together
+        self._ask.setSingleShot(True)
+        self._ask.setInterval(0)
+        self._ask.timeout.connect(self._send)
+        self._host.tokens.connect(self._take)
+        self._host.failed.connect(lambda request, _error: self._asked.pop(request, None))
+        self._host.cancelled.connect(lambda request: self._asked.pop(request, None))
+
+    def text(self, model: str, token: int) -> str:
+        """One token's text; UNKNOWN at first, and `arrived` then tells when to look again."""
+        known = self._vocabulary(model).get(token)
+        if known is not None:
+            return known
+        pending = self._wanted.setdefault(model, set())
+        if token >= 0 and token not in pending:
+            pending.add(token)
+            self._ask.start()
+        return UNKNOWN
+
+    def remember(self, model: str, pairs: Iterable[tuple[int, str]]) -> None:
+        """Texts that came with something else."""
+        self._vocabulary(model).update(pairs)
+
+    def _vocabulary(self, model: str) -> dict[int, str]:
+        if model not in self._known and len(self._known) >= _MOST_MODELS:
+            self._known.pop(next(iter(self._known)))
+        return self._known.setdefault(model, {})
+
+    def _send(self) -> None:
+        under_way = {(model, token) for model, tokens in self._asked.values() for token in tokens}
+        for model, tokens in self._wanted.items():
+            fresh = sorted(token for token in tokens if (model, token) not in under_way)
+            if fresh:
+                self._asked[self._host.texts(model, fresh)] = (model, fresh)
+        self._wanted = {}
+
+    def _take(self, request: int, cut: CutPrompt) -> None:
+        asked = self._asked.pop(request, None)
+        if asked is not None:
+            self.remember(asked[0], ((token.id, token.text) for token in cut.tokens))
+            self.arrived.emit()
+
+
+def texts_of(session: InspectionSession) -> TokenTexts:
+    """The session's one memory."""
+    found = session.findChild(TokenTexts)
+    return found if isinstance(found, TokenTexts) else TokenTexts(session)

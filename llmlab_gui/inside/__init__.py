@@ -1,0 +1,1 @@
+"""Looking inside the active model: one module a panel, and what they compute from an archive."""

@@ -1,0 +1,305 @@
+"""Attention: all heads as a mosaic, and the chosen one as a heatmap, as arcs, rolled out, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QLabel,
+    QSpinBox,
+    QSplitter,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.arcs import Arcs
+from llmlab_gui.charts.color_scale import Values
+from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.host.selection import Selection
+from llmlab_gui.inside.attention_heads import HeadsPane
+from llmlab_gui.inside.attention_stages import StagesPane
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.numbers import read_out
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+HEATMAP, ARCS, ROLLOUT, STAGES = "heatmap", "arcs", "rollout", "stages"
+_VIEWS = (
+    (HEATMAP, "Heatmap", "Rows look at columns: the darker, the more weight"),
+    (ARCS, "Arcs", "From each token to those that it looks at"),
+    (ROLLOUT, "Rollout", "Where attention could carry each token from, through all layers up to the chosen one"),
+    (STAGES, "Stages", "From queries and keys to the pattern, step by step"),
+)
+_CAPTIONS = {
+    HEATMAP: "Each row is a token that looks back; its weights on the tokens before it sum to one.",
+    ARCS: "An arc leads from a token to one that it looks at; the thicker, the more weight.",
+    ROLLOUT: "Patterns averaged over heads, half of each kept for the residual stream, multiplied from layer to layer.",
+    STAGES: "Queries times keys, scaled, masked, and made into shares by softmax.",
+}
+_BASE = ("heads", "attention")
+
+
+class AttentionDock(InspectionDock):
+    """Mosaic and scores to the left, the chosen head to the right."""
+
+    aspects: tuple[str, ...] = _BASE
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "attention", "Attention", parent)
+        self.view = HEATMAP
+        self.heads = HeadsPane()
+        self.heatmap = Heatmap("Attention pattern of the chosen head")
+        self.rollout = Heatmap("Attention rollout")
+        self.arcs = Arcs()
+        self.stages = StagesPane()
+        self._views: dict[str, QWidget] = {
+            HEATMAP: self.heatmap,
+            ARCS: self.arcs,
+            ROLLOUT: self.rollout,
+            STAGES: self.stages,
+        }
+        self.layer, self.head = QSpinBox(), QSpinBox()
+        self.note = QLabel()
+        self.pattern: Values | None = None  # [T, T] of the chosen head, as mapped
+        self._source: tuple[Archive, str] | None = None  # where it is from
+        self._asked: tuple[object, ...] = ()  # what is shown, or being asked for
+        self._key = -1  # the key of the chosen cell
+        self._build_controls()
+        self._lay_out()
+        self.caption(_CAPTIONS[HEATMAP], "attention-patterns")
+        self._connect()
+
+    # What the frame asks for -------------------------------------------------------------------------------------
+
+    def draw(self, archive: Archive) -> None:
+        """Another inspection: the same head again."""
+        self.heads.show_heads(archive)
+        layers, heads = self.heads.mosaic.shape
+        for box, most in ((self.layer, layers), (self.head, heads)):
+            box.setRange(0, max(0, most - 1))
+        self._asked = ()
+        self._key = -1
+        self._follow_selection()
+
+    def pictures(self) -> Sequence[QWidget]:
+        if self.view == STAGES:
+            return (self.stages,)
+        return (self._views[self.view].viewport() if self.view == ARCS else self._views[self.view],)  # type: ignore[attr-defined]
+
+    def table(self) -> Table | None:
+        if self.view == STAGES and self.stages.archive is not None:
+            return self._stages_table(self.stages.archive)
+        shown = self.rollout if self.view == ROLLOUT else self.heatmap
+        return shown.table() if shown.heat is not None else None
+
+    def tensors(self) -> tuple[Archive, Sequence[str]] | None:
+        inspection = self.session.inspection
+        if self.view == STAGES and self.stages.archive is not None:
+            return self.stages.archive, ("stages/",)
+        if self.view == ROLLOUT and inspection is not None and "attention/rollout" in inspection:
+            return inspection, ("attention/rollout",)
+        if inspection is not None and "attention/0" in inspection:
+            return inspection, ("attention/", "heads/")
+        return (self._source[0], (self._source[1],)) if self._source is not None else None
+
+    # Views -------------------------------------------------------------------------------------------------------
+
+    def show_view(self, view: str) -> None:
+        """One of the four ways to look at a head."""
+        self.view = view
+        for button, (name, _, _) in zip(self._buttons.buttons(), _VIEWS, strict=True):
+            button.setChecked(name == view)
+        self._pages.setCurrentWidget(self._views[view])
+        self.caption(_CAPTIONS[view], "attention-patterns")
+        self.aspects = (*_BASE, "rollout") if view == ROLLOUT else _BASE
+        if self._shown:
+            self.session.need(self.objectName(), self.aspects)
+        self.log.setEnabled(True)
+        self._asked = ()
+        self._follow_selection()
+
+    def _build_controls(self) -> None:
+        self._buttons = QButtonGroup(self)
+        for name, text, tip in _VIEWS:
+            button = QToolButton()
+            button.setText(text)
+            button.setToolTip(tip)
+            button.setCheckable(True)
+            button.setChecked(name == HEATMAP)
+            button.clicked.connect(partial(self.show_view, name))
+            self._buttons.addButton(button)
+            self.controls.addWidget(button)
+        for box, name in ((self.layer, "Layer"), (self.head, "Head")):
+            label = QLabel(name)
+            label.setBuddy(box)
+            box.setAccessibleName(f"{name} that is shown")
+            box.setKeyboardTracking(False)
+            self.controls.addWidget(label)
+            self.controls.addWidget(box)
+        self.log = QToolButton()
+        self.log.setText("Log colours")
+        self.log.setCheckable(True)
+        self.log.setToolTip("Colours by powers of ten: small weights can be seen, too")
+        self.controls.addWidget(self.log)
+
+    def _lay_out(self) -> None:
+        self._pages = QStackedWidget()
+        for widget in self._views.values():
+            self._pages.addWidget(widget)
+        right = QWidget()
+        layout = QVBoxLayout(right)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.note)
+        layout.addWidget(self._pages, 1)
+        self.note.setWordWrap(True)
+        halves = QSplitter(Qt.Orientation.Horizontal)
+        halves.addWidget(self.heads)
+        halves.addWidget(right)
+        halves.setStretchFactor(1, 1)
+        halves.setSizes([360, 500])
+        halves.setChildrenCollapsible(False)
+        self.set_body(halves)
+
+    def _connect(self) -> None:
+        session = self.session
+        self.heads.chosen.connect(lambda layer, head: session.select(layer=layer, head=head))
+        self.layer.valueChanged.connect(lambda layer: session.select(layer=layer))
+        self.head.valueChanged.connect(lambda head: session.select(head=head))
+        self.log.toggled.connect(self._set_log)
+        for heatmap in (self.heatmap, self.rollout):
+            heatmap.describe = partial(self._describe, heatmap)
+            heatmap.pointed.connect(self._point)
+            heatmap.clicked.connect(self._choose_cell)
+        self.stages.pointed.connect(self._point)
+        self.stages.clicked.connect(self._choose_cell)
+        self.arcs.pointed.connect(session.hover)
+        self.arcs.clicked.connect(lambda token: session.select(token=token))
+        session.selection_changed.connect(self._follow_selection)
+        session.hover_changed.connect(self._follow_hover)
+
+    # The chosen head ---------------------------------------------------------------------------------------------
+
+    def _follow_selection(self) -> None:
+        archive, chosen = self._drawn, self.session.selection
+        if archive is None or not self._shown:
+            self._asked = ()
+            return
+        for box, value in ((self.layer, chosen.layer), (self.head, chosen.head)):
+            box.blockSignals(True)
+            box.setValue(value)
+            box.blockSignals(False)
+        self.heads.choose(chosen.layer, chosen.head)
+        self.head.setEnabled(self.view != ROLLOUT)
+        if self.view == ROLLOUT:
+            self.note.setText(f"All heads of layers 0 to {chosen.layer}")
+        else:
+            self.note.setText(self.heads.scores.words(chosen.layer, chosen.head))
+        self._show_head(archive, chosen)
+        self._mark()
+
+    def _show_head(self, archive: Archive, chosen: Selection) -> None:
+        """What the view needs of the chosen head, from the inspection or from the model."""
+        wanted = (archive, self.view, chosen.layer, chosen.head)
+        if wanted == self._asked:
+            return
+        self._asked = wanted
+        place = {"layer": chosen.layer, "head": chosen.head}
+        if self.view == ROLLOUT:
+            if "attention/rollout" in archive:
+                self._show_map(self.rollout, archive["attention/rollout"][chosen.layer])
+        elif self.view == STAGES:
+            self.session.ask("stages", place, self._take_stages, self._refused, "attention")
+        elif f"attention/{chosen.layer}" in archive:
+            name = f"attention/{chosen.layer}"
+            self._take_pattern(archive, name, archive[name][chosen.head])
+        else:
+            self.session.ask("pattern", place, self._take_answer, self._refused, "attention")
+
+    def _take_answer(self, archive: Archive) -> None:
+        self._take_pattern(archive, "pattern", archive["pattern"])
+
+    def _take_pattern(self, source: Archive, name: str, pattern: Values) -> None:
+        self._source, self.pattern = (source, name), pattern
+        self._show_map(self.heatmap, pattern)
+        self.arcs.show_pattern(pattern, self._names())
+        self._mark()
+
+    def _take_stages(self, archive: Archive) -> None:
+        self.stages.show_stages(archive)
+        self._mark()
+
+    def _refused(self, error: LabError) -> None:
+        """Said where the head would be; the next click asks again."""
+        self._asked = ()
+        self.note.setText(str(error))
+
+    def _show_map(self, heatmap: Heatmap, values: Values) -> None:
+        names = self._names()
+        heatmap.show_heat(Heat(values, names, names, "query", "key", high=1.0, unit="share"))
+
+    def _names(self) -> list[str]:
+        archive = self._drawn
+        return [visible(text) for text in archive.metadata.tokens] if archive is not None else []
+
+    def _describe(self, heatmap: Heatmap, query: int, key: int) -> str:
+        names = self._names()
+        if query >= len(names) or key >= len(names):
+            return ""
+        value = read_out(heatmap.value(query, key), "value")
+        verb = "gets from" if heatmap is self.rollout else "looks at"
+        return f"{names[query]} ({query}) {verb} {names[key]} ({key}): {value}"
+
+    # Pointing ----------------------------------------------------------------------------------------------------
+
+    def _point(self, query: int, _key: int) -> None:
+        self.session.hover(query)
+
+    def _choose_cell(self, query: int, key: int) -> None:
+        self._key = key
+        self.session.select(token=query)
+        self._mark()
+
+    def _follow_hover(self, token: int) -> None:
+        if not self._shown:
+            return
+        if token >= len(self._names()):
+            token = -1
+        self.arcs.point_at(token)
+        for heatmap in (self.heatmap, self.rollout):
+            heatmap.point_at(token, token)
+
+    def _mark(self) -> None:
+        """The chosen token's row, and the cell in it that was clicked."""
+        names = self._names()
+        if not names:
+            return
+        token = self.session.selection.token_at(len(names))
+        for heatmap in (self.heatmap, self.rollout, self.stages):
+            heatmap.choose(token, self._key)
+        self.arcs.choose(token)
+
+    def _set_log(self, log: bool) -> None:
+        for view in (self.heatmap, self.rollout, self.stages, self.heads.mosaic):
+            view.set_log(log)
+
+    def _stages_table(self, archive: Archive) -> Table:
+        names = [name.removeprefix("stages/") for name in archive if archive[name].ndim == 2]
+        count = len(archive.metadata.tokens)
+        shown = [name for name in names if archive.shape(f"stages/{name}") == (count, count)]
+        columns = [np.asarray(archive[f"stages/{name}"]) for name in shown]
+        rows = [
+            [query, key, *(values[query, key] for values in columns)] for query in range(count) for key in range(count)
+        ]
+        return ["query", "key", *shown], rows

@@ -1,0 +1,174 @@
+"""The left part of the Attention dock: all heads as a mosaic, and under it their scores to sort and filter by."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtCore import QItemSelectionModel, QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QDoubleSpinBox,
+    QHeaderView,
+    QScrollArea,
+    QSplitter,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.mosaic import Mosaic
+from llmlab_gui.inside.head_scores import SORT_ROLE, HeadScores
+from llmlab_gui.widgets.flow import FlowRow
+
+
+class HeadsPane(QWidget):
+    """chosen(layer, head): by a click, a row or a key."""
+
+    chosen = Signal(int, int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.mosaic = Mosaic()
+        self.scores = HeadScores(self)
+        self.mosaic.describe = self._words
+        self.by = QComboBox()
+        self.by.setAccessibleName("Score to filter the heads by")
+        self.by.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.least = QDoubleSpinBox()
+        self.least.setAccessibleName("Smallest score of a head that is shown")
+        self.least.setDecimals(2)
+        self.least.setRange(0, 10_000)
+        self.least.setSingleStep(0.05)
+        self._rows = _Rows(self.scores, self)
+        self.table = QTableView()
+        self.table.setAccessibleName("Heads and their scores")
+        self.table.setModel(self._rows)
+        self._lay_out()
+        self.mosaic.clicked.connect(self.chosen)
+        self.table.selectionModel().currentRowChanged.connect(self._row_chosen)
+        self.by.currentIndexChanged.connect(self._sort)
+        self.by.currentIndexChanged.connect(self._filter)
+        self.least.valueChanged.connect(self._filter)
+
+    def show_heads(self, archive: Archive) -> None:
+        """Another inspection."""
+        self.scores.show(archive)
+        if "heads/mosaic" in archive:
+            self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
+            self._arrange()
+        wanted = self.by.currentData()
+        self.by.blockSignals(True)
+        self.by.clear()
+        self.by.addItem("All heads", "")
+        for score in self.scores.scores:
+            self.by.addItem(f"{score.title} at least", score.key)
+        self.by.setCurrentIndex(max(0, self.by.findData(wanted)))
+        self.by.blockSignals(False)
+        self._filter()
+
+    def choose(self, layer: int, head: int) -> None:
+        """Marks a head in both."""
+        self.mosaic.choose(layer, head)
+        index = self._rows.mapFromSource(self.scores.index(self.scores.row_of(layer, head), 0))
+        model = self.table.selectionModel()
+        if index.isValid():
+            flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
+            model.blockSignals(True)
+            model.setCurrentIndex(index, flags)
+            model.blockSignals(False)
+            self.table.scrollTo(index)
+            self.table.viewport().update()
+        else:
+            model.blockSignals(True)
+            model.clear()
+            model.blockSignals(False)
+            self.table.viewport().update()
+
+    def _lay_out(self) -> None:
+        table = self.table
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setSortingEnabled(True)
+        table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
+        table.setShowGrid(False)
+        table.setTabKeyNavigation(False)
+        table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        table.horizontalHeader().setResizeContentsPrecision(50)
+        lower = QWidget()
+        layout = QVBoxLayout(lower)
+        layout.setContentsMargins(0, 0, 0, 0)
+        row = FlowRow()
+        row.addWidget(self.by)
+        row.addWidget(self.least)
+        layout.addLayout(row)
+        layout.addWidget(table, 1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(self.mosaic)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setMinimumSize(60, 80)
+        self._halves = QSplitter(Qt.Orientation.Vertical)
+        self._halves.addWidget(area)
+        self._halves.addWidget(lower)
+        self._halves.setStretchFactor(0, 1)
+        self._halves.setSizes([300, 150])
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._halves)
+
+    def _arrange(self) -> None:
+        """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
+        layers, heads = self.mosaic.shape
+        tall = layers > 1.5 * heads
+        wanted = Qt.Orientation.Horizontal if tall else Qt.Orientation.Vertical
+        if wanted != self._halves.orientation():
+            self._halves.setOrientation(wanted)
+            self._halves.setSizes([180, 170] if tall else [300, 150])
+
+    def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
+        if current.isValid():
+            self.chosen.emit(*self.scores.head_of(self._rows.mapToSource(current).row()))
+
+    def _words(self, layer: int, head: int) -> str:
+        """A head, with the score that the heads are filtered by."""
+        key = self.by.currentData()
+        score = f": {self.by.currentText().split()[0].lower()} {self.scores.value(key, layer, head):.3f}" if key else ""
+        return f"Layer {layer}, head {head}{score}"
+
+    def _sort(self) -> None:
+        """The chosen score beside the names, the highest first."""
+        column, header = self.scores.column_of(self.by.currentData() or ""), self.table.horizontalHeader()
+        if column:
+            header.moveSection(header.visualIndex(column), 1)
+        order = Qt.SortOrder.DescendingOrder if column else Qt.SortOrder.AscendingOrder
+        self.table.sortByColumn(column, order)
+
+    def _filter(self) -> None:
+        key = self.by.currentData() or ""
+        self.least.setVisible(bool(key))
+        self._rows.set_filter(key, self.least.value())
+        if self.mosaic.chosen[0] >= 0:
+            self.choose(*self.mosaic.chosen)
+        self.mosaic.dim(self.scores.below(key, self.least.value()) if key else None)
+
+
+class _Rows(QSortFilterProxyModel):
+    """Sorts by the numbers themselves, highest first where a score is; hides heads below a score."""
+
+    def __init__(self, scores: HeadScores, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._scores, self._key, self._least = scores, "", 0.0
+        self.setSourceModel(scores)
+        self.setSortRole(SORT_ROLE)
+
+    def set_filter(self, key: str, least: float) -> None:
+        self._key, self._least = key, least
+        self.invalidate()  # not row by row: the chosen head stays chosen, also while its row is hidden
+
+    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
+        if not self._key:
+            return True
+        return self._scores.value(self._key, *self._scores.head_of(source_row)) >= self._least

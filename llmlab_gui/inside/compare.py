@@ -1,0 +1,321 @@
+"""Compare: two models or checkpoints on one prompt, where they differ and what both would say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToolButton, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab.models.reference import parse
+from llmlab.models.tuned import base_and_tuned
+from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.charts.layer_chart import LayerChart
+from llmlab_gui.forms.reference_box import ReferenceBox
+from llmlab_gui.forms.reference_offers import offers
+from llmlab_gui.inside import comparison
+from llmlab_gui.inside.comparison import POINTS, Names
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.ranked_tokens import RankedTokens
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
+
+PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
+_VIEWS = (
+    "Pattern of one head",
+    "All heads",
+    "Stream, layer by token",
+    "One point, token by channel",
+    "Similarity by layer",
+    "Predictions",
+)
+_CAPTIONS = (
+    "A − B of the selected head's attention pattern: orange where A attends more, blue where B does.",
+    "How much of each head's attention goes elsewhere in B; click a head to see its pattern's difference.",
+    "How far the two streams point apart (1 − cosine); click to choose layer and token.",
+    "A − B of one vector for each token, at the selected layer: orange where A is larger, blue where B is.",
+    "Mean cosine over tokens, and CKA, which is also 1 where one stream is the other rotated or scaled.",
+    "How far apart the predictions are at each token, and what both would say next.",
+)
+_WHAT = ("attention", "residual")
+
+
+class CompareDock(InspectionDock):
+    """Two boxes, a button, and one view at a time of what differs."""
+
+    needs_inspection = False
+    needs_prompt = True
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "compare", "Compare", parent)
+        self.archive: Archive | None = None
+        self._asked: tuple[str, str] = ("", "")
+        self._prompt_then = ("", False)
+        self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
+        self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
+        self.swap = QToolButton()
+        self.swap.setText("⇄")
+        self.swap.setToolTip("Swap A and B")
+        self.swap.setAccessibleName("Swap A and B")
+        self.align = QCheckBox("align tokens")
+        self.align.setToolTip("Compare the tokens that end at the same character, where both cut the prompt otherwise")
+        self.compare = PrimaryButton("Compare")
+        self.view, self.point = QComboBox(), QComboBox()
+        self.view.setAccessibleName("What is compared")
+        self.view.addItems(_VIEWS)
+        self.point.setAccessibleName("Point of the residual stream")
+        for key, text in POINTS:
+            self.point.addItem(text, key)
+        self.note = QuietLabel()
+        self.empty = EmptyState()
+        self.map = Heatmap("Difference of A and B", square=False)
+        self.chart = LayerChart("similarity")
+        self.tokens = RankedTokens("Likeliest next tokens of A and B")
+        self._views = QStackedWidget()
+        self._lay_out()
+        self.compare.clicked.connect(self.start)
+        self.swap.clicked.connect(self._swap)
+        self.view.currentIndexChanged.connect(self._redraw)
+        self.point.currentIndexChanged.connect(self._redraw)
+        self.map.clicked.connect(self._choose)
+        self.session.selection_changed.connect(self._redraw)
+        self.session.hover_changed.connect(self._point_at)
+        self.session.about_changed.connect(self._follow_model)
+        self.session.tokens_changed.connect(self._forget)
+        self.session.tokens_changed.connect(self._start_wanted)
+        lab.compare_requested.connect(self.compare_with_base)
+        self._say_nothing_yet()
+        self._follow_model()
+        self._redraw()
+
+    def start(self) -> None:
+        """Asks for the comparison of what is in the boxes."""
+        a, b = self.a.reference, self.b.reference
+        if not a or not b:
+            self._refuse(LabError("Two models are needed.", "", "Choose both A and B."))
+            return
+        self._asked = (a, b)
+        self.note.setText(f"Comparing {a} with {b}…")
+        self.note.show()
+        values = {"what": list(_WHAT), "align": self.align.isChecked()}
+        self.session.compare(a, b, values, self._take, self._refuse)
+
+    def compare_with_base(self, reference: str) -> None:
+        """What was fine-tuned against its base, on the prompt; a model is opened first where none is active."""
+        outputs = self.lab.outputs
+        self._background.run(
+            lambda: base_and_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
+        )
+
+    def pictures(self) -> list[QWidget]:
+        """The map or chart; the predictions with their lists."""
+        if self.archive is None:
+            return []
+        if self._view == PREDICTIONS:
+            return [self.chart, self.tokens]
+        return [self.chart] if self._view == LAYERS else [self.map]
+
+    def table(self) -> Table | None:
+        """The cells of the map, or the points of the lines."""
+        if self.archive is None:
+            return None
+        if self._view < LAYERS:
+            return self.map.table()
+        rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
+        return ("line", self.chart.x_label, self.chart.y_label), rows
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """The whole comparison."""
+        return (self.archive, list(self.archive)) if self.archive is not None else None
+
+    def ready(self) -> bool:
+        """Whether two models were compared."""
+        return self.archive is not None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._offer()
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> int:
+        return self.view.currentIndex()
+
+    @property
+    def _names(self) -> Names:
+        return Names(*self._asked)
+
+    def _lay_out(self) -> None:
+        row = FlowRow()
+        for widget in (QLabel("A"), self.a, self.swap, QLabel("B"), self.b, self.align, self.compare):
+            row.addWidget(widget)
+        self.controls.addWidget(self.view)
+        self.controls.addWidget(self.point)
+        lines = QWidget()
+        layout = QVBoxLayout(lines)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.chart, 1)
+        layout.addWidget(self.tokens)
+        for page in (self.map, lines, self.empty):
+            self._views.addWidget(page)
+        body = QWidget()
+        whole = QVBoxLayout(body)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.setSpacing(4)
+        whole.addLayout(row)
+        whole.addWidget(self.note)
+        whole.addWidget(self._views, 1)
+        self.set_body(body)
+
+    def _offer(self) -> None:
+        """What is here, read off the window's thread."""
+        runs = [row.run for row in self.lab.runs()]
+        recent = [self.session.about.reference] if self.session.about is not None else []
+        recent += [model.reference for model in self.session.recent.models]
+        outputs = self.lab.outputs
+        self._background.run(lambda: offers(outputs, runs, recent), self._take_offers, self.lab.error_raised.emit)
+
+    def _take_offers(self, found: list[tuple[str, str]]) -> None:
+        for box in (self.a, self.b):
+            box.offer(found)
+        self._propose()
+
+    def _propose(self) -> None:
+        """A: the active model. B: the first checkpoint of its run, what else there is otherwise."""
+        about = self.session.about
+        if about is not None and not self.a.reference:
+            self.a.choose(about.reference)
+        if self.b.reference:
+            return
+        others = [str(self.b.itemData(place)) for place in range(self.b.count())]
+        others = [other for other in others if other != self.a.reference]
+        run = self.a.reference.partition("@")[0]
+        same = [other for other in others if other.partition("@")[0] == run]
+        if same or others:
+            self.b.choose((same or others)[-1] if same else others[0])
+
+    def _follow_model(self) -> None:
+        about = self.session.about
+        if about is not None:
+            self.a.choose(about.reference)
+        self._forget()
+
+    def _compare_both(self, both: tuple[str, str]) -> None:
+        self._wanted = both
+        if self.session.about is None:
+            self.session.open(both[1])  # its prompt is what both read
+        else:
+            self._start_wanted()
+
+    def _start_wanted(self) -> None:
+        if self._wanted is None or not self.session.tokens:
+            return
+        for box, reference in zip((self.a, self.b), self._wanted, strict=True):
+            box.choose(reference)
+        self._wanted = None
+        self.start()
+
+    def _forget(self) -> None:
+        """A comparison of another prompt is about nothing here."""
+        if self.archive is not None and self._prompt_then != (self.session.text, self.session.beginning):
+            self.archive = None
+            self._say_nothing_yet()
+            self._redraw()
+            self.update_state()
+
+    def _say_nothing_yet(self) -> None:
+        hint = "Choose two models or checkpoints and press Compare: each reads the prompt, one after the other."
+        self.empty.say("Nothing is compared yet", hint)
+
+    def _take(self, archive: Archive) -> None:
+        self.archive = archive
+        self._prompt_then = (self.session.text, self.session.beginning)
+        self.update_state()
+        self._redraw()
+
+    def _refuse(self, error: LabError) -> None:
+        self.archive = None
+        self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        self._redraw()
+        self.update_state()
+
+    def _swap(self) -> None:
+        a, b = self.a.reference, self.b.reference
+        self.a.choose(b)
+        self.b.choose(a)
+
+    def _redraw(self) -> None:
+        view, archive = self._view, self.archive
+        self.caption(_CAPTIONS[view], "comparing-models")
+        self.point.setVisible(view in (STREAM, POINT))
+        self.tokens.setVisible(view == PREDICTIONS)
+        self.note.setVisible(archive is not None)
+        if archive is None:
+            self._views.setCurrentWidget(self.empty)
+            return
+        self._views.setCurrentIndex(0 if view < LAYERS else 1)
+        selection = self.session.selection
+        place = selection.token_at(len(archive.metadata.tokens))
+        self.note.setText(comparison.summary(archive, place))
+        makers: dict[int, Callable[[], Heat | None]] = {
+            PATTERN: lambda: comparison.pattern_heat(archive, selection.layer, selection.head),
+            HEADS: lambda: comparison.heads_heat(archive),
+            STREAM: lambda: comparison.stream_heat(archive, str(self.point.currentData())),
+            POINT: lambda: comparison.point_heat(archive, str(self.point.currentData()), selection.layer),
+        }
+        if view in makers:
+            self._show_heat(makers[view](), place)
+        elif view == LAYERS:
+            self.chart.name_y("similarity")
+            self.chart.set_x_axis("layer", "count")
+            self.chart.show_lines(comparison.layer_lines(archive))
+        else:
+            self.chart.name_y("KL(A ‖ B)", "nats")
+            self.chart.set_x_axis("token", "count")
+            self.chart.show_lines(comparison.kl_lines(archive))
+            self.tokens.show_columns(comparison.top_columns(archive, self._names, place))
+
+    def _show_heat(self, heat: Heat | None, place: int) -> None:
+        if heat is None:
+            self.empty.say("There is no difference to draw", "One lacks this part, or both have it in other sizes.")
+            self._views.setCurrentWidget(self.empty)
+            return
+        self.map.describe = lambda row, column: self._words(heat, row, column)
+        self.map.show_heat(heat)
+        selection = self.session.selection
+        chosen = {HEADS: (selection.layer, selection.head), STREAM: (selection.layer, place)}
+        self.map.choose(*chosen.get(self._view, (place, -1)))
+
+    def _words(self, heat: Heat, row: int, column: int) -> str:
+        """One cell of the map, exactly."""
+        value, selection = f"{float(heat.values[row, column]):.6g}", self.session.selection
+        match self._view:
+            case 0:
+                head = f"Layer {selection.layer}, head {selection.head}"
+                return f"{head}, from {row} “{heat.rows[row]}” to {column} “{heat.columns[column]}”: A − B = {value}"
+            case 1:
+                return f"Layer {row}, head {column}: {value} of its attention goes elsewhere"
+            case 2:
+                return f"Layer {row}, token {column} “{heat.columns[column]}”: 1 − cosine = {value}"
+            case _:
+                return f"Layer {selection.layer}, token {row} “{heat.rows[row]}”, channel {column}: A − B = {value}"
+
+    def _choose(self, row: int, column: int) -> None:
+        match self._view:
+            case 1:
+                self.session.select(layer=row, head=column)
+                self.view.setCurrentIndex(PATTERN)
+            case 2:
+                self.session.select(layer=row, token=column)
+            case _:
+                self.session.select(token=row)
+
+    def _point_at(self, token: int) -> None:
+        if self._view == STREAM:
+            self.map.point_at(-1, token)
+        elif self._view in (PATTERN, POINT):
+            self.map.point_at(token, -1)

@@ -1,0 +1,284 @@
+"""Layer contributions: what attention and feed-forward of each layer add, and how that makes one logit."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QSplitter, QToolButton, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.bars import BarChart, Bars
+from llmlab_gui.inside import contribution_bars as bars_of
+from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
+from llmlab_gui.inside.edits import edits_of_part, offer_edits
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
+
+_MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
+_CAPTIONS = {
+    LOGIT: "Which parts of the model speak for a token, and which against: the bars add up to its logit.",
+    SHARE: "How much of the last residual each part made, along its direction: the shares add up to 1.",
+    NORM: "How long the vectors are that each part adds to the residual stream of the selected token.",
+}
+# After so long without a key or another selection, the model is asked.
+_SETTLE_MS = 200
+
+
+class ContributionsDock(InspectionDock):
+    """Bars by layer, and under them the heads or neurons of the layer that was clicked."""
+
+    aspects = ("contributions",)
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "contributions", "Layer contributions", parent)
+        self._inspected: Archive | None = None
+        self.attribution: Archive | None = None
+        self._neurons: Archive | None = None
+        self._detail = ATTENTION  # what the lower chart shows
+        self._asked: tuple[object, ...] = ()
+        self.mode = QComboBox()
+        self.mode.setAccessibleName("What the bars are")
+        for key, text in _MODES:
+            self.mode.addItem(text, key)
+        self.answer = _token_field("the likeliest", "Token that the bars speak for; a leading space counts")
+        self.against = _token_field("none", "Token whose logit is subtracted; empty for none")
+        self._target_labels = (QLabel("for"), QLabel("against"))
+        self.chart = BarChart("What each layer adds")
+        self.detail = BarChart("Heads or neurons of one layer")
+        self.note = QuietLabel()
+        self.close_detail = QToolButton()
+        self.close_detail.setText("Layers only")
+        self.close_detail.setToolTip("Close the heads or neurons below")
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self._ask)
+        self._lay_out()
+        self._set_mode()
+        self.mode.currentIndexChanged.connect(self._set_mode)
+        for field in (self.answer, self.against):
+            field.textChanged.connect(lambda _text: self._settle.start())
+        self.chart.clicked.connect(self._choose_layer)
+        self.detail.clicked.connect(self._choose_part)
+        self.chart.asked.connect(self._offer_layer)
+        self.detail.asked.connect(self._offer_head)
+        self.close_detail.clicked.connect(self._hide_detail)
+        self.session.selection_changed.connect(self._follow_selection)
+
+    # What it shows -----------------------------------------------------------------------------------------------
+
+    def draw(self, archive: Archive) -> None:
+        """The bars of a new inspection; an attribution is asked for anew."""
+        if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
+            return
+        self._inspected = archive
+        self._asked = ()
+        self._redraw()
+        self._ask()
+
+    def pictures(self) -> list[QWidget]:
+        """The layers' bars, and the lower chart when it is open."""
+        return [self.chart, self.detail] if self._lower.isVisibleTo(self) else [self.chart]
+
+    def table(self) -> Table | None:
+        """group, part, value: the layers' bars, then those of the lower chart."""
+        found = bars_of.rows(self.chart.bars)
+        if self._lower.isVisibleTo(self):
+            found += bars_of.rows(self.detail.bars)
+        return (("place", "part", self.chart.bars.unit), found) if found else None
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """Those of the mode."""
+        if self._mode == LOGIT:
+            return (self.attribution, ["attribution/"]) if self.attribution is not None else None
+        return (self._inspected, ["contributions/"]) if self._inspected is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _mode(self) -> str:
+        return str(self.mode.currentData())
+
+    @property
+    def _token(self) -> int:
+        tokens = self._inspected.metadata.tokens if self._inspected is not None else []
+        return self.session.selection.token_at(len(tokens))
+
+    def _lay_out(self) -> None:
+        for widget in (self.mode, self._target_labels[0], self.answer, self._target_labels[1], self.against):
+            self.controls.addWidget(widget)
+        self.controls.addWidget(self.close_detail)
+        self._lower = QWidget()
+        lower = QVBoxLayout(self._lower)
+        lower.setContentsMargins(0, 0, 0, 0)
+        lower.addWidget(self.note)
+        lower.addWidget(self.detail, 1)
+        self._splitter = QSplitter(Qt.Orientation.Vertical)
+        self._splitter.addWidget(self.chart)
+        self._splitter.addWidget(self._lower)
+        self._splitter.setSizes([300, 200])
+        self._hide_detail()
+        self.set_body(self._splitter)
+
+    def _set_mode(self) -> None:
+        mode = self._mode
+        for widget in (*self._target_labels, self.answer, self.against):
+            widget.setVisible(mode == LOGIT)
+        if self._detail == FEED_FORWARD and mode != LOGIT:
+            self._hide_detail()
+        self.caption(_CAPTIONS[mode], "direct-attribution" if mode == LOGIT else "residual-stream")
+        self._redraw()
+        self._ask()
+
+    def _redraw(self) -> None:
+        """The upper chart, and the lower one when it is open."""
+        archive = self.attribution if self._mode == LOGIT else self._inspected
+        if archive is None:
+            self.chart.show_bars(Bars())
+            return
+        bars = bars_of.layer_bars(archive, self._mode, self._token, self._target())
+        self.chart.show_bars(bars, self._group_of(self.session.selection.layer))
+        if self._lower.isVisibleTo(self):
+            self._redraw_detail()
+
+    def _redraw_detail(self) -> None:
+        layer = self.session.selection.layer
+        self.note.setVisible(False)
+        if self._detail == FEED_FORWARD:
+            if self._neurons is not None:
+                self.detail.show_bars(bars_of.neuron_bars(self._neurons, layer, self._target()))
+            return
+        archive = self.attribution if self._mode == LOGIT else self._inspected
+        if archive is None:
+            return
+        try:
+            bars = bars_of.head_bars(archive, self._mode, layer, self._token, self._target())
+        except KeyError:
+            self._say("This model's heads cannot be told apart.")
+            return
+        self.detail.show_bars(bars, self.session.selection.head)
+
+    def _target(self) -> Target:
+        if self.attribution is None:
+            return Target(self.answer.text(), self.against.text())
+        more = self.attribution.metadata.more
+        return Target(more.get("answer_text", self.answer.text()), more.get("against_text", self.against.text()))
+
+    def _question(self) -> dict[str, object]:
+        return {"position": self._token, "answer": self.answer.text(), "against": self.against.text()}
+
+    def _ask(self) -> None:
+        """Asks for the attribution of the chosen token, unless that is what is shown or asked for."""
+        about = self.session.about
+        if self._mode != LOGIT or self._inspected is None or about is None:
+            return
+        question = self._question()
+        asked = (self._inspected, *question.values())
+        if asked == self._asked or not self._shown:
+            return
+        self._asked = asked
+        if "attribution" in about.refusals:
+            self._refuse(LabError("", about.refusals["attribution"]))
+            return
+        self.session.ask(
+            "inspect", {"what": ["attribution"], **question}, self._take, self._refuse, "contributions.attribution"
+        )
+
+    def _take(self, archive: Archive) -> None:
+        self.attribution = archive
+        if not self._detail_asks():
+            self.note.setVisible(False)
+        self._redraw()
+        if self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD:
+            self._ask_neurons()
+
+    def _refuse(self, error: LabError) -> None:
+        self.attribution = None
+        self.chart.show_bars(Bars())
+        self._lower.setVisible(True)
+        self.detail.setVisible(False)
+        self._say(f"{error.what} {error.why} {error.do}".strip())
+
+    def _say(self, text: str) -> None:
+        self.note.setText(text)
+        self.note.setVisible(True)
+        self.detail.show_bars(Bars())
+
+    # Clicks ------------------------------------------------------------------------------------------------------
+
+    def _group_of(self, layer: int) -> int:
+        labels = [group.label for group in self.chart.bars.groups]
+        return labels.index(str(layer)) if str(layer) in labels else -1
+
+    def _choose_layer(self, group: int, bar: int) -> None:
+        label = self.chart.bars.groups[group].label
+        if not label.isdecimal():
+            return
+        self._detail = self.chart.bars.groups[group].bars[bar].series
+        self._lower.setVisible(True)
+        self.detail.setVisible(True)
+        self.close_detail.setVisible(True)
+        self.session.select(layer=int(label))
+        self.chart.choose(group)
+        if self._detail == FEED_FORWARD:
+            self._ask_neurons()
+        else:
+            self._redraw_detail()
+
+    def _choose_part(self, group: int, _bar: int) -> None:
+        if self._detail == ATTENTION and self.detail.bars.groups[group].label.isdecimal():
+            self.session.select(head=int(self.detail.bars.groups[group].label))
+
+    def _offer_layer(self, group: int, bar: int, where: QPoint) -> None:
+        label = self.chart.bars.groups[group].label
+        if label.isdecimal():
+            part = "feed_forward" if self.chart.bars.groups[group].bars[bar].series == FEED_FORWARD else "attention"
+            offer_edits(self.lab, edits_of_part(part, int(label)), self, where)
+
+    def _offer_head(self, group: int, _bar: int, where: QPoint) -> None:
+        label = self.detail.bars.groups[group].label
+        if self._detail == ATTENTION and label.isdecimal():
+            offer_edits(self.lab, edits_of_part("head", self.session.selection.layer, int(label)), self, where)
+
+    def _detail_asks(self) -> bool:
+        return self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD
+
+    def _ask_neurons(self) -> None:
+        layer = self.session.selection.layer
+        self._neurons = None
+        self.detail.show_bars(Bars())
+        self.session.ask(
+            "neurons", {"layer": layer, **self._question()}, self._take_neurons, self._refuse_neurons, "neurons"
+        )
+
+    def _take_neurons(self, archive: Archive) -> None:
+        self._neurons = archive
+        self._redraw_detail()
+
+    def _refuse_neurons(self, error: LabError) -> None:
+        self._say(f"{error.what} {error.why} {error.do}".strip())
+
+    def _hide_detail(self) -> None:
+        self._lower.setVisible(False)
+        self.close_detail.setVisible(False)
+
+    def _follow_selection(self) -> None:
+        if self._inspected is None:
+            return
+        if self._mode == LOGIT:
+            self._settle.start()
+        before = self.chart.chosen
+        self._redraw()
+        if self._detail_asks() and before != self.chart.chosen:
+            self._ask_neurons()
+
+
+def _token_field(placeholder: str, tip: str) -> QLineEdit:
+    field = QLineEdit()
+    field.setPlaceholderText(placeholder)
+    field.setToolTip(tip)
+    field.setAccessibleName(tip)
+    field.setMaximumWidth(130)
+    field.setClearButtonEnabled(True)
+    return field

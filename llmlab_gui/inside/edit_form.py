@@ -1,0 +1,196 @@
+"""Choosing what is changed inside the model: a row that adds an edit, and the list of those chosen in any panel."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.inside.edits import HOWS, PARTS, words
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.numbers import count_text
+
+_ROWS_SHOWN = 4
+_ALIGNMENTS = (("", "token by token"), ("start", "aligned at the start"), ("end", "aligned at the end"))
+
+
+class EditForm(QWidget):
+    """Follows the session's selection and edits. `changed`: the question is another one now."""
+
+    changed = Signal()
+
+    def __init__(self, session: InspectionSession, row: FlowRow, parent: QWidget | None = None) -> None:
+        """row: where the fields of a new edit go."""
+        super().__init__(parent)
+        self._session, self.row = session, row
+        self.part, self.how = _combo("What is changed", PARTS), _combo("How it is changed", HOWS)
+        self.layer, self.head = _spin("Layer"), _spin("Head")
+        self.factor = QDoubleSpinBox()
+        self.factor.setAccessibleName("Factor")
+        self.factor.setRange(-100, 100)
+        self.factor.setSingleStep(0.5)
+        self.factor.setValue(0.5)
+        self.only_token = QCheckBox("at the selected token only")
+        self.add = QToolButton()
+        self.add.setText("Add")
+        self.add.setToolTip("Change this, too")
+        self.list = QListWidget()
+        self.list.setAccessibleName("What is changed")
+        self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
+        self.remove, self.clear = QToolButton(), QToolButton()
+        self.remove.setText("Remove")
+        self.clear.setText("Remove all")
+        self.source = QLineEdit()
+        self.source.setPlaceholderText("source prompt, where patches come from")
+        self.source.setAccessibleName("Source prompt")
+        self.align = _combo("How the source's places go with the prompt's", _ALIGNMENTS)
+        self.answer, self.against = QLineEdit(), QLineEdit()
+        for field, name, hint in (
+            (self.answer, "Token that is watched", "likeliest"),
+            (self.against, "Token that it is held against", "none"),
+        ):
+            field.setAccessibleName(name)
+            field.setToolTip(f"{name}; a leading space counts")
+            field.setPlaceholderText(hint)
+            field.setMaximumWidth(120)
+        self._head_label, self._layer_label = QLabel("head"), QLabel("layer")
+        self._lay_out()
+        self._connect()
+        self._follow_model()
+        self._show_fields()
+        self._show_edits()
+
+    def edit(self) -> ChosenEdit:
+        """The edit that the row describes."""
+        part = str(self.part.currentData())
+        selected = self._session.selection.token_at(len(self._session.tokens))
+        return ChosenEdit(
+            part,  # type: ignore[arg-type]
+            self.layer.value() if part != "token" else 0,
+            self.head.value() if part == "head" else -1,
+            selected if part == "token" or self.only_token.isChecked() else -1,
+            str(self.how.currentData()),  # type: ignore[arg-type]
+            self.factor.value() if self.how.currentData() == "scale" else 0.0,
+        )
+
+    def target(self) -> dict[str, str]:
+        """The fields of the question that are not the edits."""
+        return {
+            "answer": self.answer.text(),
+            "against": self.against.text(),
+            "source": self.source.text(),
+            "align": str(self.align.currentData()),
+        }
+
+    def _lay_out(self) -> None:
+        row = self.row
+        _fill(row, self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
+        _fill(row, self.only_token, self.add)
+        below = FlowRow()
+        self.source.setMinimumWidth(200)
+        _fill(below, QLabel("watch"), self.answer, QLabel("against"), self.against)
+        _fill(below, QLabel("source"), self.source, self.align)
+        buttons = QVBoxLayout()
+        buttons.addWidget(self.remove)
+        buttons.addWidget(self.clear)
+        buttons.addStretch(1)
+        chosen = QHBoxLayout()
+        chosen.addWidget(self.list, 1)
+        chosen.addLayout(buttons)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(chosen)
+        layout.addLayout(below)
+
+    def _connect(self) -> None:
+        session = self._session
+        session.about_changed.connect(self._follow_model)
+        session.selection_changed.connect(self._follow_selection)
+        session.edits_changed.connect(self._show_edits)
+        session.tokens_changed.connect(self._show_edits)
+        self.part.currentIndexChanged.connect(self._show_fields)
+        self.how.currentIndexChanged.connect(self._show_fields)
+        self.add.clicked.connect(lambda: session.add_edit(self.edit()))
+        self.remove.clicked.connect(self._remove)
+        self.clear.clicked.connect(lambda: session.set_edits([]))
+        self.list.itemSelectionChanged.connect(self._show_buttons)
+        for field in (self.source, self.answer, self.against):
+            field.textChanged.connect(lambda _text: self.changed.emit())
+        self.align.currentIndexChanged.connect(lambda _index: self.changed.emit())
+
+    def _follow_model(self) -> None:
+        about = self._session.about
+        self.layer.setMaximum(max(0, about.n_layer - 1) if about is not None else 0)
+        self.head.setMaximum(max(0, about.n_head - 1) if about is not None else 0)
+        size = f" ({count_text(about.parameters)} parameters stay as they are)" if about is not None else ""
+        self.add.setToolTip(f"Change this, too{size}")
+        self._follow_selection()
+
+    def _follow_selection(self) -> None:
+        self.layer.setValue(self._session.selection.layer)
+        self.head.setValue(self._session.selection.head)
+
+    def _show_fields(self) -> None:
+        part = self.part.currentData()
+        for widget in (self._head_label, self.head):
+            widget.setVisible(part == "head")
+        self._layer_label.setVisible(part != "token")
+        self.layer.setVisible(part != "token")
+        self.only_token.setVisible(part != "token")
+        self.factor.setVisible(self.how.currentData() == "scale")
+
+    def _show_edits(self) -> None:
+        self.list.clear()
+        tokens = [token.text for token in self._session.tokens]
+        for edit in self._session.edits:
+            self.list.addItem(words(edit, tokens))
+        rows = min(max(1, self.list.count()), _ROWS_SHOWN)
+        height = max(self.list.sizeHintForRow(0), self.fontMetrics().height() + 4)
+        self.list.setFixedHeight(rows * height + 2 * self.list.frameWidth() + 2)
+        self.list.setVisible(self.list.count() > 0)
+        self._show_buttons()
+
+    def _show_buttons(self) -> None:
+        self.remove.setVisible(self.list.count() > 1)
+        self.remove.setEnabled(bool(self.list.selectedItems()))
+        self.clear.setVisible(self.list.count() > 0)
+        self.clear.setText("Remove all" if self.list.count() > 1 else "Remove")
+
+    def _remove(self) -> None:
+        gone = self.list.currentRow()
+        self._session.set_edits([edit for row, edit in enumerate(self._session.edits) if row != gone])
+
+
+def _fill(row: FlowRow, *widgets: QWidget) -> None:
+    for widget in widgets:
+        row.addWidget(widget)
+
+
+def _combo(name: str, choices: tuple[tuple[str, str], ...]) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    for key, text in choices:
+        combo.addItem(text, key)
+    return combo
+
+
+def _spin(name: str) -> QSpinBox:
+    spin = QSpinBox()
+    spin.setAccessibleName(name)
+    spin.setAlignment(Qt.AlignmentFlag.AlignRight)
+    return spin

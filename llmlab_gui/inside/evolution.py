@@ -1,0 +1,347 @@
+"""Evolution: one prompt at every checkpoint of a run, as a film; or a live run, looked at again while it trains."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.bars import BarChart, Bars
+from llmlab_gui.charts.heatmap import Heatmap
+from llmlab_gui.charts.layer_chart import LayerChart
+from llmlab_gui.charts.marks import Span
+from llmlab_gui.charts.mosaic import Mosaic
+from llmlab_gui.charts.value_grid import ValueGrid
+from llmlab_gui.host.token_texts import texts_of
+from llmlab_gui.inside import evolution_views as views
+from llmlab_gui.inside.contribution_bars import LOGIT, Target, layer_bars
+from llmlab_gui.inside.contribution_bars import rows as bar_rows
+from llmlab_gui.inside.film import Film, Frame, film_of
+from llmlab_gui.inside.film_strip import FilmStrip
+from llmlab_gui.inside.head_scores import SCORES
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
+
+HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
+_VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")
+_CAPTIONS = (
+    ("A score of every head at one step, and of the selected head at all: when did it learn that?", "induction-heads"),
+    ("The attention pattern of every head, step by step.", "attention-patterns"),
+    ("What the model would say after each layer, step by step; below, how likely the right token is.", "logit-lens"),
+    ("Which parts speak for the last answer's logit, step by step.", "direct-attribution"),
+)
+_WHAT = ("heads", "lens", "attribution")
+_STRIDES = ((1, "every checkpoint"), (2, "every 2nd"), (5, "every 5th"), (10, "every 10th"))
+
+
+class EvolutionDock(InspectionDock):
+    """A film strip below one of four views."""
+
+    needs_inspection = False
+    needs_prompt = True
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "evolution", "Evolution", parent)
+        self.film = Film("")
+        self._prompt_then = ("", False)  # what the film is about
+        self._archives: list[Archive] = []  # frames are views of them
+        self._waiting = False  # for a live answer
+        self._texts = texts_of(self.session)
+        self.run_box, self.stride, self.view, self.score = QComboBox(), QComboBox(), QComboBox(), QComboBox()
+        self.watch = PrimaryButton("Read checkpoints")
+        self.live = QCheckBox("follow live")
+        self.live.setToolTip("Look again every few seconds while the run trains, and add a frame")
+        self.note = QuietLabel()
+        self.empty = EmptyState()
+        self.map = Heatmap("Score of every head", square=False)
+        self.mosaic = Mosaic()
+        self.grid = ValueGrid("Logit lens at one step")
+        self.bars = BarChart("Contributions at one step")
+        self.chart = LayerChart("score", x_label="step")
+        self.strip_of_steps = FilmStrip()
+        self._views = QStackedWidget()
+        self._lay_out()
+        self._follow = QTimer(self)
+        self._follow.timeout.connect(self._look)
+        self._connect()
+        self._list_runs()
+        self._show_view()
+        self._say_nothing_yet()
+
+    # What it shows -----------------------------------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether there is a frame."""
+        return bool(self.film.frames)
+
+    def pictures(self) -> list[QWidget]:
+        """The view of this step, and the line over all steps."""
+        return [self._views.currentWidget() or self.map, self.chart] if self.film.frames else []
+
+    def table(self) -> Table | None:
+        """Head scores and patterns: score by step, layer and head. Others: the lines over all steps."""
+        frames, score = self.film.frames, str(self.score.currentData())
+        if not frames:
+            return None
+        if self._view in (HEADS, MOSAIC):
+            rows = [
+                (frame.step, layer, head, value)
+                for frame in frames
+                for layer, heads in enumerate(frame[f"heads/{score}"])
+                for head, value in enumerate(heads)
+            ]
+            return ("step", "layer", "head", score), rows
+        if self._view == CONTRIBUTIONS:
+            bars = [(frame.step, *row) for frame in frames for row in bar_rows(layer_bars(frame, LOGIT, 0))]
+            return ("step", "place", "part", "logit"), bars
+        lines = [(line.label, x, y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
+        return ("token", "step", "probability"), lines
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """The newest archive: the whole evolution, or the last live frame."""
+        return (self._archives[-1], list(self._archives[-1])) if self._archives else None
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """The chosen run, "" for none."""
+        return str(self.run_box.currentData() or "")
+
+    def start(self) -> None:
+        """Asks for the film of the chosen run's checkpoints."""
+        row = self.lab.row(self.run_id)
+        if row is None:
+            self._refuse(LabError("No run is chosen.", "", "Train one first: Set-up."))
+            return
+        self.note.setText(f"Reading the checkpoints of {self.run_box.currentText()}, one after the other…")
+        values = {"what": list(_WHAT), "every": self.stride.currentData()}
+        self.session.evolve(str(row.run.path), values, self._take, self._refuse)
+
+    def _take(self, archive: Archive) -> None:
+        try:
+            film = film_of(archive)
+        except (KeyError, ValueError, TypeError) as error:
+            self._refuse(LabError("The answer is no evolution.", str(error)))
+            return
+        self._archives = [archive]
+        self.note.setText(" ".join(archive.metadata.notes))
+        self._show_film(film)
+
+    def _refuse(self, error: LabError) -> None:
+        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+
+    def _set_live(self, on: bool) -> None:
+        if on:
+            self._follow.start(round(1000 * self.session.follow_seconds))
+            self._look()
+        else:
+            self._follow.stop()
+
+    def _look(self) -> None:
+        """One more frame of a run that trains."""
+        row = self.lab.row(self.run_id)
+        if row is None or not row.status.live:
+            self.live.setChecked(False)
+            self.note.setText("The run trains no more: read its checkpoints.")
+            return
+        newest = self.film.steps[-1] if self.film.frames else None
+        waiting = self._waiting and self.session.working is not None  # a cancelled question is never answered
+        if waiting or not self._shown or (newest is not None and row.status.step == newest):
+            return
+        self._waiting = True
+        asked = {"what": list(_WHAT), "answer": self._answer()}
+        model = f"{row.run.path}@live"
+        sent = self.session.ask("inspect", asked, self._take_live, self._refuse_live, "evolution.live", model)
+        self._waiting = bool(sent)
+
+    def _answer(self) -> str:
+        """The token that the film's attributions speak of, so that frames compare; "" before there is one."""
+        return self.film.frames[-1].metadata.more.get("answer_text", "") if self.film.frames else ""
+
+    def _take_live(self, archive: Archive) -> None:
+        self._waiting = False
+        row = self.lab.row(self.run_id)
+        step = archive.metadata.more.get("step") or (row.status.step if row is not None else 0)
+        shown = self.lab.row_called(self.film.run)
+        film = self.film if shown is not None and shown.id == self.run_id else Film(self.run_id)
+        self._archives.append(archive)
+        self._show_film(film.with_frame(Frame(archive, int(step))))
+
+    def _refuse_live(self, error: LabError) -> None:
+        self._waiting = False
+        self.live.setChecked(False)
+        self._refuse(error)
+
+    # Drawing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> int:
+        return self.view.currentIndex()
+
+    @property
+    def _frame(self) -> Frame:
+        return self.film.frames[min(self.strip_of_steps.place, len(self.film.frames) - 1)]
+
+    def _show_film(self, film: Film) -> None:
+        self.film = film
+        self._prompt_then = (self.session.text, self.session.beginning)
+        self.strip_of_steps.show_film(film)
+        self._pane.setVisible(bool(film.frames))
+        self.empty.setVisible(not film.frames)
+        self.strip_of_steps.setVisible(bool(film.frames))
+        self.update_state()
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """This step's view and the line over all steps."""
+        if not self.film.frames:
+            return
+        frame, selection = self._frame, self.session.selection
+        token = selection.token_at(len(frame.metadata.tokens))
+        score = next(score for score in SCORES if score.key == self.score.currentData())
+        if self._view in (HEADS, MOSAIC):
+            self.chart.name_y(score.title.lower(), score.unit)
+            self.chart.show_lines(views.score_lines(self.film, score.key, selection.layer, selection.head))
+            if self._view == HEADS:
+                heat = views.score_heat(self.film, frame, score.key, score.unit)
+                self.map.describe = lambda layer, head: (
+                    f"Layer {layer}, head {head}, step {frame.step:,}: {score.title.lower()} "
+                    f"{heat.values[layer, head]:.6g} {score.unit}".rstrip()
+                )
+                self.map.show_heat(heat)
+                self.map.choose(selection.layer, selection.head)
+            else:
+                self.mosaic.show_heads(frame["heads/mosaic"])
+                self.mosaic.choose(selection.layer, selection.head)
+        elif self._view == LENS:
+            self.grid.show_grid(lens_grid(frame, PROBABILITY, self._text, halves=False))
+            self.grid.mark(-1, token)
+            self.chart.name_y("probability")
+            self.chart.show_lines(views.lens_lines(self.film, token, self._text))
+        else:
+            more = frame.metadata.more
+            target = Target(more.get("answer_text", ""), more.get("against_text", ""))
+            self.bars.show_bars(layer_bars(frame, LOGIT, 0, target) if "attribution/sum" in frame else Bars())
+            self.chart.name_y("logit")
+            self.chart.show_lines(views.logit_lines(self.film))
+        self.chart.set_spans([Span(frame.step, frame.step)])
+
+    def _text(self, token: int) -> str:
+        return self._texts.text(self.film.text_model(), token)
+
+    def _show_view(self) -> None:
+        self._views.setCurrentIndex(self._view)
+        self.score.setVisible(self._view in (HEADS, MOSAIC))
+        self.caption(*_CAPTIONS[self._view])
+        self._redraw()
+
+    # The frame ---------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        for combo, name in (
+            (self.run_box, "Run whose checkpoints are read"),
+            (self.stride, "Which checkpoints"),
+            (self.view, "What the film shows"),
+            (self.score, "Score"),
+        ):
+            combo.setAccessibleName(name)
+        for number, words in _STRIDES:
+            self.stride.addItem(words, number)
+        self.view.addItems(_VIEWS)
+        for score in SCORES:
+            self.score.addItem(score.title, score.key)
+            self.score.setItemData(self.score.count() - 1, score.words, Qt.ItemDataRole.ToolTipRole)
+        for widget in (self.run_box, self.stride, self.watch, self.live, self.view, self.score):
+            self.controls.addWidget(widget)
+        for view in (self.map, self.mosaic, self.grid, self.bars):
+            self._views.addWidget(view)
+        self._pane = QSplitter(Qt.Orientation.Vertical)
+        self._pane.addWidget(self._views)
+        self._pane.addWidget(self.chart)
+        self._pane.setSizes([300, 180])
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.note)
+        layout.addWidget(self.empty, 1)
+        layout.addWidget(self._pane, 1)
+        layout.addWidget(self.strip_of_steps)
+        self.set_body(whole)
+
+    def _connect(self) -> None:
+        self.watch.clicked.connect(self.start)
+        self.live.toggled.connect(self._set_live)
+        self.view.currentIndexChanged.connect(self._show_view)
+        self.score.currentIndexChanged.connect(self._redraw)
+        self.run_box.activated.connect(self._forget)
+        self.strip_of_steps.moved.connect(self._redraw)
+        for chosen in (self.map.clicked, self.mosaic.clicked):
+            chosen.connect(lambda layer, head: self.session.select(layer=layer, head=head))
+        self.grid.clicked.connect(lambda _row, token: self.session.select(token=token))
+        self.session.selection_changed.connect(self._redraw)
+        self.session.tokens_changed.connect(self._follow_prompt)
+        self.session.about_changed.connect(self._follow_model)
+        self._texts.arrived.connect(self._redraw)
+        self.lab.runs_changed.connect(self._list_runs)
+
+    def _list_runs(self) -> None:
+        rows = self.lab.runs()
+        if [row.id for row in rows] != [self.run_box.itemData(n) for n in range(self.run_box.count())]:
+            chosen = self.run_id
+            self.run_box.clear()
+            for row in rows:
+                self.run_box.addItem(row.name, row.id)
+            self._choose_run(chosen)
+        chosen_row = self.lab.row(self.run_id)
+        self.live.setEnabled(chosen_row is not None and chosen_row.status.live)
+
+    def _choose_run(self, wanted: str) -> None:
+        about = self.session.about
+        active = about.reference.partition("@")[0] if about is not None else ""
+        opened = self.lab.row_called(active) if active else None
+        places = [self.run_box.findData(run_id) for run_id in (wanted, opened.id if opened else "") if run_id]
+        found = [place for place in places if place >= 0]
+        self.run_box.setCurrentIndex(found[0] if found else min(0, self.run_box.count() - 1))
+
+    def _follow_model(self) -> None:
+        before = self.run_id
+        self._choose_run("")
+        if self.run_id != before:
+            self._forget()
+        self._list_runs()
+
+    def _follow_prompt(self) -> None:
+        if self._prompt_then != (self.session.text, self.session.beginning):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Another run or prompt: the film is about neither."""
+        self.live.setChecked(False)
+        self._waiting = False
+        self._archives = []
+        self.strip_of_steps.stop()
+        self._say_nothing_yet()
+        self._show_film(Film(""))
+        self._list_runs()
+
+    def _say_nothing_yet(self) -> None:
+        hint = "Read the prompt in every checkpoint of a run, or follow a run while it trains."
+        self.empty.say("No film yet", hint)
+        self.empty.setVisible(True)
+        self.note.setText("")
+        self._pane.setVisible(False)
+        self.strip_of_steps.setVisible(False)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self.live.isChecked():
+            self._look()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.strip_of_steps.stop()

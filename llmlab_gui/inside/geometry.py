@@ -1,0 +1,204 @@
+"""Embedding geometry: tokens or positions on their principal components, and which are nearest to one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QSplitter,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.scatter import Scatter
+from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.labels import QuietLabel
+
+_MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
+_PAIRS = ((0, 1), (0, 2), (1, 2))
+_SAMPLES = (200, 500, 2000)
+_COMPONENTS = 3
+
+
+class GeometryDock(AskingDock):
+    """A scatter with names, and the list of neighbours of the token that was clicked."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "geometry", "Embedding geometry", parent)
+        self.matrix, self.pair, self.sample = QComboBox(), QComboBox(), QComboBox()
+        self.near = QLineEdit()
+        self.near.setPlaceholderText("a token")
+        self.near.setMaximumWidth(130)
+        self.near.setAccessibleName("Token whose neighbours are listed")
+        self.near.setToolTip("Press Enter; a leading space counts: “ king” is another token than “king”")
+        self.scatter = Scatter("Embeddings on two principal components")
+        self.neighbours = QTreeWidget()
+        self.note = QuietLabel()
+        self._lay_out()
+        self.caption(
+            "A flat shadow of many dimensions: what is far apart here is far apart, what touches may not be near.",
+            "embeddings",
+        )
+        for combo in (self.matrix, self.sample):
+            combo.currentIndexChanged.connect(self._ask_anew)
+        self.pair.currentIndexChanged.connect(self._redraw)
+        self.near.returnPressed.connect(self._ask)
+        self.scatter.clicked.connect(self._choose)
+        self.neighbours.itemActivated.connect(lambda item, _column: self._find(str(item.data(0, _TEXT))))
+
+    def pictures(self) -> list[QWidget]:
+        """The scatter."""
+        return [self.scatter] if self.archive is not None else []
+
+    def table(self) -> Table | None:
+        """id, text, coordinates and norm of every point shown."""
+        archive = self.archive
+        if archive is None:
+            return None
+        points, norms = archive["geometry/points"], archive["geometry/norm"]
+        header = ["id", "text", *(f"component {number + 1}" for number in range(points.shape[1])), "norm"]
+        ids, names = archive["geometry/ids"].tolist(), archive.metadata.tokens
+        rows = [(id, name, *point, norm) for id, name, point, norm in zip(ids, names, points, norms, strict=True)]
+        return header, rows
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    def _question(self) -> dict[str, object]:
+        return {
+            "matrix": self.matrix.currentData(),
+            "sample": self.sample.currentData(),
+            "components": _COMPONENTS,
+            "near": self.near.text(),
+        }
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        about = self.session.about
+        if about is None or not self._shown or not self.session.tokens:
+            return
+        question = self._question()
+        asked = (about.reference, self.session.text, *question.values())
+        if asked == self._asked:
+            return
+        self._asked = asked
+        self.session.ask("geometry", question, self._take, self._refuse, "geometry")
+
+    def _ask_anew(self) -> None:
+        self.near.clear()
+        self._ask()
+
+    def _forget(self) -> None:
+        self.archive, self._asked = None, ()
+        self.near.clear()
+        self.neighbours.clear()
+        self.scatter.show_points(np.zeros((0, 2)), [], [], ("", ""))
+        self.note.setText("")
+        self.update_state()
+
+    def _take(self, archive: Archive) -> None:
+        self.archive = archive
+        self.update_state()
+        self._redraw()
+
+    def _refuse(self, error: LabError) -> None:
+        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+
+    # Drawing -----------------------------------------------------------------------------------------------------
+
+    def _redraw(self) -> None:
+        archive = self.archive
+        if archive is None:
+            return
+        points = np.asarray(archive["geometry/points"], np.float64)
+        explained = archive["geometry/explained"].tolist()
+        first, second = self._pair(points.shape[1])
+        ids, norms = archive["geometry/ids"].tolist(), archive["geometry/norm"].tolist()
+        names = [visible(name) for name in archive.metadata.tokens]
+        tips = [f"{name}  id {id}, norm {norm:.4g}" for name, id, norm in zip(names, ids, norms, strict=True)]
+        axes = tuple(f"component {n + 1} ({100 * explained[n]:.1f} % of the variance)" for n in (first, second))
+        self.scatter.show_points(points[:, [first, second]], names, tips, (axes[0], axes[1]))
+        self._list_neighbours(archive)
+        self.note.setText(" ".join(archive.metadata.notes))
+
+    def _pair(self, components: int) -> tuple[int, int]:
+        first, second = self.pair.currentData()
+        return min(first, components - 1), min(second, components - 1)
+
+    def _list_neighbours(self, archive: Archive) -> None:
+        self.neighbours.clear()
+        listed = "neighbours/ids" in archive
+        self.neighbours.setVisible(listed)
+        if not listed:
+            return
+        texts = json.loads(archive.metadata.more.get("texts", "{}"))
+        places = {id: place for place, id in enumerate(archive["geometry/ids"].tolist())}
+        ids, cosines = archive["neighbours/ids"].tolist(), archive["neighbours/cosine"].tolist()
+        for id, cosine in zip(ids, cosines, strict=True):
+            text = texts.get(str(id), f"[{id}]")
+            item = QTreeWidgetItem([visible(text), f"{cosine:.4f}"])
+            item.setData(0, _TEXT, text)
+            item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            item.setToolTip(1, f"cosine {cosine:.7g}")
+            self.neighbours.addTopLevelItem(item)
+        self.neighbours.setHeaderLabels([f"near {visible(archive.metadata.more.get('near', ''))}", "cosine"])
+        chosen = int(archive.metadata.more.get("near_id", "-1"))
+        self.scatter.mark([places[id] for id in (chosen, *ids) if id in places])
+
+    def _choose(self, place: int) -> None:
+        if self.archive is not None:
+            self._find(self.archive.metadata.tokens[place])
+
+    def _find(self, text: str) -> None:
+        self.near.setText(text)
+        self._ask()
+
+    def _lay_out(self) -> None:
+        for key, text in _MATRICES:
+            self.matrix.addItem(text, key)
+        for first, second in _PAIRS:
+            self.pair.addItem(f"components {first + 1} and {second + 1}", (first, second))
+        for count in _SAMPLES:
+            self.sample.addItem(f"{count:,} shown", count)
+        self.sample.setCurrentIndex(1)
+        for combo, name in (
+            (self.matrix, "Which embedding"),
+            (self.pair, "Which components"),
+            (self.sample, "How many are shown"),
+        ):
+            combo.setAccessibleName(name)
+            self.controls.addWidget(combo)
+        self.controls.addWidget(QLabel("nearest to"))
+        self.controls.addWidget(self.near)
+        self.neighbours.setAccessibleName("Nearest tokens")
+        self.neighbours.setColumnCount(2)
+        self.neighbours.setRootIsDecorated(False)
+        self.neighbours.setUniformRowHeights(True)
+        self.neighbours.header().setStretchLastSection(False)
+        self.neighbours.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.neighbours.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.neighbours.hide()
+        splitter = QSplitter(Qt.Orientation.Horizontal)
+        splitter.addWidget(self.scatter)
+        splitter.addWidget(self.neighbours)
+        splitter.setSizes([520, 190])
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(splitter, 1)
+        layout.addWidget(self.note)
+        self.set_body(whole)
+
+
+_TEXT = int(Qt.ItemDataRole.UserRole)

@@ -1,0 +1,321 @@
+"""What every inspection panel has: the active model and prompt, their work with its cancel, and export and copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive, ArchiveWriter
+from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
+from llmlab_gui.host.inspection_plan import refusal_of
+from llmlab_gui.host.progress_strip import ProgressStrip
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.saving import ask_where
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+Table = tuple[Sequence[str], Sequence[Sequence[Cell]]]
+_KINDS = (
+    ("png", "Picture (PNG)…"),
+    ("svg", "Drawing (SVG)…"),
+    ("csv", "Numbers (CSV)…"),
+    ("safetensors", "Tensors (safetensors)…"),
+)
+
+
+class InspectionDock(LabDock):
+    """A dock about the active model and its prompt. Subclasses
+
+    - set `aspects`: what of `plan.ASPECTS` they need while they are in sight; and `refusals`: fields of
+      `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
+    - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
+    - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
+    - write `pictures()`, `table()` and `tensors()` for export and copy.
+
+    `needs_inspection = False`: the panel is about the model, or asks by itself; `draw` is not called. With
+    `needs_prompt = True` it still says so when there is no prompt to ask about.
+    """
+
+    aspects: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    needs_inspection = True
+    needs_prompt = False
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(lab, dock_id, title, parent)
+        self.session = lab.inspection
+        self._background = Background(self)
+        self._drawn: Archive | None = None
+        self._shown = False
+        self.strip = ProgressStrip(self.session)
+        self._row = QWidget()
+        self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
+        self.export_button, self.copy_button = self._export_button(), self._copy_button()
+        session = self.session
+        session.about_changed.connect(self.update_state)
+        session.tokens_changed.connect(self.update_state)
+        session.inspection_changed.connect(self.update_state)
+        session.trouble_changed.connect(self.update_state)
+        session.working_changed.connect(self.update_state)
+
+    # What subclasses write ---------------------------------------------------------------------------------------
+
+    def draw(self, archive: Archive) -> None:
+        """Shows what was found. archive.metadata.tokens are the tokens that it is about."""
+        raise NotImplementedError
+
+    def pictures(self) -> Sequence[QWidget]:
+        """The widgets that a picture or drawing consists of, below one another."""
+        return ()
+
+    def table(self) -> Table | None:
+        """Header and rows of what is shown, at full precision; None when there is nothing."""
+        return None
+
+    def tensors(self) -> tuple[Archive, Sequence[str]] | None:
+        """An archive, and the names in it that the panel shows (a name that ends with "/" means all below it)."""
+        return None
+
+    def ready(self) -> bool:
+        """Whether there is something to show."""
+        return not self.needs_inspection or self.session.inspection is not None
+
+    # The frame ---------------------------------------------------------------------------------------------------
+
+    def set_body(self, widget: QWidget) -> None:
+        """The panel's content, under a row of its controls with export and copy at the right end."""
+        self.controls.addStretch(1)
+        self.controls.addWidget(self.copy_button)
+        self.controls.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self._row)
+        layout.addWidget(self.strip)
+        layout.addWidget(widget, 1)
+        super().set_body(body)
+        self.update_state()
+
+    def update_state(self) -> None:
+        """Shows the content, or says why there is none and what to do."""
+        session, about = self.session, self.session.about
+        reason = self._refusal()
+        for button in (self.export_button, self.copy_button):
+            button.setEnabled(self.ready() and reason is None)
+        if about is None:
+            self._no_model()
+        elif reason is not None:
+            self.show_empty(f"{self.windowTitle()} cannot be shown for {about.name}", reason)
+        elif not self.needs_inspection and not (self.needs_prompt and self._no_prompt):
+            self.show_body()
+        elif self.needs_inspection and session.trouble is not None:
+            trouble = session.trouble
+            self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), "Inspect again", session.refresh)
+        elif self._no_prompt:
+            self.show_empty(
+                "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
+            )
+        elif session.inspection is None and session.working is None:
+            self.show_empty("Nothing was looked at yet", "The prompt is read as soon as a panel is in sight.")
+        else:
+            self.show_body()
+            self._draw_if_seen()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._shown = True
+        self.session.need(self.objectName(), self.aspects)
+        self._draw_if_seen()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._shown = False
+        self.session.need(self.objectName(), ())
+
+    def shutdown(self) -> None:
+        """Waits for a file that is being written."""
+        self.session.need(self.objectName(), ())
+        self._drawn = None
+        self._background.shutdown()
+
+    # Export ------------------------------------------------------------------------------------------------------
+
+    @property
+    def export_name(self) -> str:
+        """What a file is called at first: the model and the panel."""
+        name = self.session.about.name if self.session.about is not None else "model"
+        safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
+        return f"{safe}-{self.objectName().removeprefix('dock.')}"
+
+    def export(self, path: Path) -> None:
+        """Writes what is shown to a .png, .svg, .csv or .safetensors file; the lab hears how it ended."""
+        try:
+            work = self._export_work(path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+
+    def copy_picture(self) -> None:
+        """The picture to the clipboard."""
+        if self.pictures():
+            copy_picture(self.pictures())
+            self.lab.said.emit("The picture was copied.")
+
+    def copy_table(self) -> None:
+        """The numbers to the clipboard, as CSV."""
+        table = self.table()
+        if table is not None:
+            QGuiApplication.clipboard().setText(csv_text(*table))
+            self.lab.said.emit("The numbers were copied.")
+
+    def _export_work(self, path: Path) -> Callable[[], None]:
+        """What is left to do off the window's thread: pictures can only be painted on it."""
+        nothing = LabError(f"{self.windowTitle()} has nothing to save as {path.suffix[1:].upper()}.")
+        if path.suffix in (".png", ".svg"):
+            pictures = list(self.pictures())
+            if not pictures:
+                raise nothing
+            return save_picture(pictures, path)
+        if path.suffix == ".safetensors":
+            tensors = self.tensors()
+            if tensors is None:
+                raise nothing
+            archive, names = tensors
+            return lambda: _save_part(archive, names, path)
+        table = self.table()
+        if table is None:
+            raise nothing
+        header, rows = table
+        return lambda: save_csv(header, rows, path)
+
+    def _choose_file(self, kind: str) -> None:
+        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind)
+        if path is not None:
+            self.export(path)
+
+    def _export_button(self) -> QToolButton:
+        button = menu_button("Export", "Save what is shown: a picture, a drawing, its numbers, or its tensors")
+        for kind, text in _KINDS:
+            button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
+        button.menu().aboutToShow.connect(self._update_kinds)
+        return button
+
+    def _update_kinds(self) -> None:
+        """Only what there is something of can be chosen."""
+        picture, tensors = bool(self.pictures()), self.tensors() is not None
+        for action, (kind, _) in zip(self.export_button.menu().actions(), _KINDS, strict=True):
+            action.setEnabled(tensors if kind == "safetensors" else picture or kind == "csv")
+
+    def _copy_button(self) -> QToolButton:
+        button = menu_button("Copy", "Copy what is shown to the clipboard")
+        button.menu().addAction("Picture").triggered.connect(lambda _=False: self.copy_picture())
+        button.menu().addAction("Numbers (CSV)").triggered.connect(lambda _=False: self.copy_table())
+        return button
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _draw_if_seen(self) -> None:
+        archive = self.session.inspection
+        if archive is None:
+            self._drawn = None
+        elif self._shown and self.needs_inspection and archive is not self._drawn and self._refusal() is None:
+            self._drawn = archive
+            self.draw(archive)
+
+    def _refusal(self) -> str | None:
+        about = self.session.about
+        if about is None:
+            return None
+        reasons = [refusal_of(about, name) for name in self.aspects]
+        reasons += [about.refusals.get(name) for name in self.refusals]
+        return next((reason for reason in reasons if reason), None)
+
+    def _no_model(self) -> None:
+        working = self.session.working
+        if working is not None:
+            self.show_empty(f"{working.what}…", "The panels open with the model.", "Cancel", self.session.cancel)
+        else:
+            hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."
+            self.show_empty("No model is open", hint, "Choose a model", self.session.choose_requested.emit)
+
+    @property
+    def _no_prompt(self) -> bool:
+        return not self.session.text and not self.session.beginning
+
+    def _prompt(self) -> None:
+        self.lab.dock_requested.emit("prompt")
+
+
+class AskingDock(InspectionDock):
+    """Subclasses write `_ask`, which remembers in `_asked` what it asks for, and `_forget`. `archive` is the answer."""
+
+    needs_inspection = False
+    needs_prompt = True
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(lab, dock_id, title, parent)
+        self.archive: Archive | None = None
+        self._asked: tuple[object, ...] = ()
+        self.session.tokens_changed.connect(self._ask)
+        self.session.about_changed.connect(self._forget)
+        self.session.inspection_changed.connect(self._look_again)
+
+    def ready(self) -> bool:
+        """Whether there is an answer."""
+        return self.archive is not None
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """All of it."""
+        return (self.archive, list(self.archive)) if self.archive is not None else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
+            self._asked = ()
+        self._ask()
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Another model is open."""
+        raise NotImplementedError
+
+    def _look_again(self) -> None:
+        """A live model has learned since."""
+        about = self.session.about
+        if about is not None and about.live and self.session.inspection is not None:
+            self._asked = ()
+            self._ask()
+
+
+def _save_part(archive: Archive, wanted: Iterable[str], path: Path) -> None:
+    """Writes the wanted tensors with the archive's metadata. LabError when there is none, or no room."""
+    names = _names_of(archive, wanted)
+    if not names:
+        raise LabError("There are no tensors to save.", "What is shown is not in the archive.")
+    try:
+        shapes = {name: (archive[name].dtype, archive.shape(name)) for name in names}
+        with ArchiveWriter(path, shapes, archive.metadata) as writer:
+            for name in names:
+                writer.write(name, archive[name])
+    except OSError as error:
+        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
+
+
+def _names_of(archive: Archive, wanted: Iterable[str]) -> list[str]:
+    """Names in the archive: those wanted, and all below those that end with "/"."""
+    chosen = list(wanted)
+    return [name for name in archive if any(name == w or (w.endswith("/") and name.startswith(w)) for w in chosen)]

@@ -1,0 +1,180 @@
+"""Interventions: parts of the model changed while it reads, the predictions before and after, and sweeps."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.token_texts import texts_of
+from llmlab_gui.inside.edit_form import EditForm
+from llmlab_gui.inside.edits import written
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.intervention_effect import InterventionEffect
+from llmlab_gui.inside.sweep_view import SweepView
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import EmptyState
+
+# Several clicks and keys are one question.
+_SETTLE_MS = 250
+_MOVED_TAB = 1
+_HINT = (
+    "Add a part of the model above, or choose a head in another panel: the predictions before and after the change "
+    "appear here. The model itself stays as it is."
+)
+
+
+class InterventionsDock(InspectionDock):
+    """A form, and below it the effect of the chosen edits or a sweep over all places."""
+
+    needs_inspection = False
+    needs_prompt = True
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "interventions", "Interventions", parent)
+        session = self.session
+        self.form = EditForm(session, self.controls)
+        self.effect = InterventionEffect(texts_of(session))
+        self.sweep = SweepView(session, self._target)
+        self.empty = EmptyState()
+        self._before_after = QStackedWidget()
+        self._before_after.addWidget(self.empty)
+        self._before_after.addWidget(self.effect)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.addTab(self._before_after, "Before and after")
+        self.tabs.addTab(self.effect.moved, "Where it went")
+        self.tabs.addTab(self.sweep, "Sweep")
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.form)
+        layout.addWidget(self.tabs, 1)
+        self.set_body(body)
+        self.caption(
+            "What the model would say if a part of it were silent, average, or as in another prompt.",
+            "ablation-and-patching",
+        )
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self._ask)
+        self._read_at = -1  # the place that was asked about
+        self._say_nothing_yet()
+        self.form.changed.connect(self._settle.start)
+        session.edits_changed.connect(self._settle.start)
+        session.tokens_changed.connect(self._settle.start)
+        session.selection_changed.connect(self._follow_selection)
+        session.inspection_changed.connect(self._look_again)
+        self.effect.chosen.connect(lambda token: session.select(token=token))
+        self.sweep.chosen.connect(self._choose_cell)
+        self.sweep.drawn.connect(self.update_state)
+        self.tabs.currentChanged.connect(self.update_state)
+
+    def ready(self) -> bool:
+        """Whether the open tab shows something."""
+        return (self.sweep.archive if self._sweeping else self.effect.archive) is not None
+
+    def pictures(self) -> list[QWidget]:
+        """What the open tab shows."""
+        if self._sweeping:
+            return [self.sweep.map] if self.sweep.archive is not None else []
+        if self.effect.archive is None:
+            return []
+        if self.tabs.currentWidget() is self.effect.moved:
+            return [self.effect.moved]
+        return [self.effect.headline, self.effect.tokens, self.effect.kl]
+
+    def table(self) -> Table | None:
+        """Before and after: place, token, KL, and the likeliest tokens of both. Sweep: its cells."""
+        if self._sweeping:
+            return self.sweep.map.table() if self.sweep.archive is not None else None
+        archive = self.effect.archive
+        if archive is None:
+            return None
+        if self.tabs.currentWidget() is self.effect.moved:
+            return self.effect.moved.table()
+        texts, model = texts_of(self.session), archive.metadata.model
+        rows = []
+        for place, token in enumerate(archive.metadata.tokens):
+            for name in ("before", "after"):
+                ids, chances = archive[f"{name}/ids"][place], archive[f"{name}/probability"][place]
+                for rank, (id, chance) in enumerate(zip(ids, chances, strict=True), 1):
+                    rows.append((place, token, archive["kl"][place], name, rank, texts.text(model, int(id)), chance))
+        return ("position", "token", "kl", "when", "rank", "next", "probability"), rows
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """All of the intervention or of the sweep."""
+        archive = self.sweep.archive if self._sweeping else self.effect.archive
+        return (archive, list(archive)) if archive is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _sweeping(self) -> bool:
+        return self.tabs.currentWidget() is self.sweep
+
+    @property
+    def _token(self) -> int:
+        return self.session.selection.token_at(len(self.session.tokens))
+
+    def _target(self) -> dict[str, object]:
+        return {**self.form.target(), "position": self._token}
+
+    def _ask(self) -> None:
+        """The two passes, whenever there is something to change."""
+        session = self.session
+        self._read_at = self._token
+        if not session.edits or session.about is None:
+            self._say_nothing_yet()
+            return
+        edits = [written(edit) for edit in session.edits]
+        session.ask("intervene", {**self._target(), "edits": edits}, self._take, self._refuse, "intervene")
+
+    def _take(self, archive: Archive) -> None:
+        if not self.session.edits:
+            return
+        self.effect.show_effect(archive, self._token)
+        self._before_after.setCurrentWidget(self.effect)
+        self.tabs.setTabVisible(_MOVED_TAB, "change/post_ffn" in archive)
+        self.update_state()
+
+    def _refuse(self, error: LabError) -> None:
+        self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        self._show_empty_page()
+
+    def _say_nothing_yet(self) -> None:
+        selection = self.session.selection
+        head = ChosenEdit("head", selection.layer, selection.head)
+        words = f"Silence head {head.head} of layer {head.layer}"
+        self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_edit(head))
+        self._show_empty_page()
+
+    def _show_empty_page(self) -> None:
+        self.effect.archive = None
+        self.tabs.setTabVisible(_MOVED_TAB, False)
+        self._before_after.setCurrentWidget(self.empty)
+        self.update_state()
+
+    def _follow_selection(self) -> None:
+        """Another token: the lists at once, the watched logit when the model has answered."""
+        if not self.session.edits:
+            self._say_nothing_yet()
+        if self._token != self._read_at and self.session.edits:
+            self.effect.show_token(self._token)
+            self._settle.start()
+
+    def _look_again(self) -> None:
+        """A live model has learned since."""
+        about = self.session.about
+        if about is not None and about.live and self.session.edits and self._shown:
+            self._settle.start()
+
+    def _choose_cell(self, layer: int, column: int) -> None:
+        if self.sweep.over_heads:
+            self.session.select(layer=layer, head=column)
+        else:
+            self.session.select(layer=layer, token=column)
+        self.sweep.map.choose(layer, column)

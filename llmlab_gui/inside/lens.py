@@ -1,0 +1,172 @@
+"""Logit lens: what the model would say if it stopped after each layer, at every token of the prompt."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QToolButton, QWidget
+
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.layer_chart import LayerChart, Line
+from llmlab_gui.charts.value_grid import ValueGrid
+from llmlab_gui.host.token_texts import texts_of
+from llmlab_gui.inside.edits import edits_of_cell, offer_edits
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.lens_data import (
+    ENTROPY,
+    KL,
+    PROBABILITY,
+    RANK,
+    LensRow,
+    lens_grid,
+    lens_rows,
+    rank_line,
+    target_text,
+)
+from llmlab_gui.lab.lab import Lab
+
+_COLORINGS = (
+    (PROBABILITY, "Probability"),
+    (RANK, "Rank of the right token"),
+    (ENTROPY, "Entropy"),
+    (KL, "KL to the final"),
+)
+# More lines than these are a tangle, and the theme's colours run out.
+_MOST_PINS = 6
+
+
+class LensDock(InspectionDock):
+    """A table of top tokens; clicking a cell pins its token, whose rank by layer is drawn below."""
+
+    aspects = ("lens",)
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "lens", "Logit lens", parent)
+        self._archive: Archive | None = None
+        self._rows: list[LensRow] = []
+        self.pins: list[int] = []
+        self.coloring = QComboBox()
+        self.coloring.setAccessibleName("What colours the cells")
+        for key, text in _COLORINGS:
+            self.coloring.addItem(text, key)
+        self.halves = QCheckBox("after attention, too")
+        self.unpin = QToolButton()
+        self.unpin.setText("Unpin all")
+        self.unpin.setToolTip("Take the pinned tokens' lines away")
+        self.grid = ValueGrid("Top token by layer and place")
+        self.ranks = LayerChart("rank", x_label="layers passed")
+        self.ranks.set_log(x=False, y=True)
+        for widget in (self.coloring, self.halves, self.unpin):
+            self.controls.addWidget(widget)
+        self._splitter = QSplitter(Qt.Orientation.Vertical)
+        self._splitter.addWidget(self.grid)
+        self._splitter.addWidget(self.ranks)
+        self._splitter.setSizes([320, 160])
+        self.set_body(self._splitter)
+        self.caption(
+            "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
+            "unembedding. Click one to see the rank of the right token by layer.",
+            "logit-lens",
+        )
+        self._texts = texts_of(self.session)
+        self._texts.arrived.connect(self._texts_arrived)
+        self.coloring.currentIndexChanged.connect(self._redraw)
+        self.halves.toggled.connect(self._redraw)
+        self.unpin.clicked.connect(self._unpin)
+        self.grid.clicked.connect(self._choose)
+        self.grid.asked.connect(self._offer)
+        self.grid.pointed.connect(lambda _row, column: self.session.hover(column))
+        self.session.hover_changed.connect(self.grid.hover_column)
+        self.session.selection_changed.connect(self._mark)
+        self._draw_pins()
+
+    def draw(self, archive: Archive) -> None:
+        """The table of a new inspection; pins stay while the prompt has such places."""
+        if "lens/ids" not in archive:  # found for other panels, before this one was in sight
+            return
+        same = self._archive is not None and self._archive.metadata.token_ids == archive.metadata.token_ids
+        self._archive = archive
+        if not same:
+            self.pins = []
+        self._redraw()
+
+    def pictures(self) -> list[QWidget]:
+        """The table as far as it is in sight, and the chart of ranks."""
+        return [self.grid, self.ranks] if self.pins else [self.grid]
+
+    def table(self) -> Table | None:
+        """One row a cell: the shown rows, all tokens, with every number of the lens."""
+        archive = self._archive
+        if archive is None:
+            return None
+        header = ("row", "position", "token", "top", "top_id", "probability", "rank", "target_probability")
+        names = ("rank", "target_probability", "entropy", "kl")
+        found = []
+        for row in self._rows:
+            ids, chances = archive["lens/ids"][row.place, :, 0], archive["lens/probability"][row.place, :, 0]
+            rest = [archive[f"lens/{name}"][row.place] for name in names]
+            for place, token in enumerate(archive.metadata.tokens):
+                numbers = [values[place] for values in rest]
+                top = self._text(int(ids[place]))
+                found.append((row.label, place, token, top, int(ids[place]), chances[place], *numbers))
+        return (*header, "entropy", "kl"), found
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """The whole lens."""
+        return (self._archive, ["lens/"]) if self._archive is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _text(self, token: int) -> str:
+        return self._texts.text(self._archive.metadata.model, token) if self._archive is not None else ""
+
+    def _redraw(self) -> None:
+        archive = self._archive
+        if archive is None:
+            return
+        by = str(self.coloring.currentData())
+        halves = self.halves.isChecked()
+        self._rows = lens_rows(archive, halves=halves)
+        self.grid.show_grid(lens_grid(archive, by, self._text, halves=halves))
+        self._mark()
+        self._draw_pins()
+
+    def _mark(self) -> None:
+        if self._archive is None:
+            return
+        selection = self.session.selection
+        column = selection.token_at(len(self._archive.metadata.tokens))
+        after = 2 * (selection.layer + 1)
+        row = next((number for number, row in enumerate(self._rows) if row.place == after), -1)
+        self.grid.mark(row, column)
+
+    def _choose(self, row: int, column: int) -> None:
+        """Pins the clicked place, and selects it in all panels."""
+        self.session.select(token=column, layer=max(0, (self._rows[row].place - 1) // 2))
+        if column not in self.pins:
+            self.pins = [*self.pins, column][-_MOST_PINS:]
+            self._draw_pins()
+        self.grid.mark(row, column)
+
+    def _offer(self, row: int, column: int, where: QPoint) -> None:
+        layer = max(0, (self._rows[row].place - 1) // 2)
+        offer_edits(self.lab, edits_of_cell(layer, column), self, where)
+
+    def _unpin(self) -> None:
+        self.pins = []
+        self._draw_pins()
+
+    def _draw_pins(self) -> None:
+        self.ranks.setVisible(bool(self.pins))
+        self.unpin.setVisible(bool(self.pins))
+        archive = self._archive
+        if archive is None or not self.pins:
+            return
+        lines = []
+        for color, column in enumerate(self.pins):
+            label = f"{column}: “{target_text(archive, column, self._text)}”"
+            lines.append(Line(label, *rank_line(archive, column), color=color, markers=True))
+        self.ranks.show_lines(lines)
+
+    def _texts_arrived(self) -> None:
+        self.grid.viewport().update()
+        self._draw_pins()

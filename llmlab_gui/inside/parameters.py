@@ -1,0 +1,237 @@
+"""Parameters: how large weights and gradients are, how matrices spread, and which neurons a text leaves silent."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHeaderView,
+    QSplitter,
+    QStackedWidget,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.layer_chart import LayerChart, Line
+from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.numbers import read_out
+
+LAYERS, NEURONS, TENSORS = range(3)
+_VIEWS = ("Norms by layer", "Neurons by layer", "All tensors")
+_CAPTIONS = (
+    ("The length of all weights of a layer together, and of their gradient while the run trains.", "optimisation"),
+    ("How many neurons the prompt leaves silent: a short text leaves more silent than a long one.", "feed-forward"),
+    ("Every weight tensor; click a matrix to see its singular values, and how many of them matter.", "optimisation"),
+)
+# By the rule that the archive names (llmlab.inspection.parameters).
+_DEAD = {
+    "never positive": "A neuron counts as dead when it is never above zero on this prompt.",
+    "below threshold": "A neuron counts as dead when it never reaches a hundredth of what is usual in its layer.",
+}
+_COLUMNS = ("tensor", "shape", "numbers", "norm", "rms", "largest", "gradient")
+_ORDER = int(Qt.ItemDataRole.UserRole)
+
+
+class ParametersDock(AskingDock):
+    """One of three views; a matrix that was clicked shows its singular values below the table."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "parameters", "Parameters", parent)
+        self.view = QComboBox()
+        self.view.setAccessibleName("What is shown of the parameters")
+        self.view.addItems(_VIEWS)
+        self.note = QuietLabel()
+        self.chart = LayerChart("L2 norm")
+        self.list = QTreeWidget()
+        self.spectrum = LayerChart("singular value", x_label="place")
+        self.spectrum.set_log(x=False, y=True)
+        self._lay_out()
+        self.view.currentIndexChanged.connect(self._redraw)
+        self.list.itemSelectionChanged.connect(self._choose)
+        self._redraw()
+
+    def pictures(self) -> list[QWidget]:
+        """The chart, or the list and the spectrum below it."""
+        if self.archive is None:
+            return []
+        if self.view.currentIndex() != TENSORS:
+            return [self.chart]
+        return [self.list, self.spectrum] if self.spectrum.isVisibleTo(self) else [self.list]
+
+    def table(self) -> Table | None:
+        """All tensors with all their numbers, or the lines of the chart."""
+        archive = self.archive
+        if archive is None:
+            return None
+        if self.view.currentIndex() != TENSORS:
+            rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
+            return ("line", "layer", self.chart.y_label), rows
+        return _COLUMNS, [(name, "x".join(map(str, shape)), *numbers) for name, shape, *numbers in _tensors(archive)]
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        about = self.session.about
+        asked = (about.reference, self.session.text) if about is not None else ()
+        if not asked or asked == self._asked or not self._shown or not self.session.tokens:
+            return
+        self._asked = asked
+        self.session.ask("parameters", {}, self._take, self._refuse, "parameters")
+
+    def _take(self, archive: Archive) -> None:
+        self.archive = archive
+        self.update_state()
+        self._fill_list(archive)
+        self._redraw()
+
+    def _refuse(self, error: LabError) -> None:
+        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+        self.note.show()
+
+    def _forget(self) -> None:
+        self.archive, self._asked = None, ()
+        self.list.clear()
+        self.spectrum.hide()
+        self.chart.show_lines([])
+        self.note.hide()
+        self.update_state()
+
+    def _choose(self) -> None:
+        """The singular values of a matrix."""
+        items = self.list.selectedItems()
+        name = items[0].text(0) if items else ""
+        if not items or len(items[0].text(1).split(" × ")) != 2:
+            self.spectrum.hide()
+            return
+
+        def take(archive: Archive) -> None:
+            self._draw_spectrum(archive, name)
+
+        self.session.ask("parameters", {"singular": [name]}, take, self._refuse, "parameters.singular")
+
+    # Drawing -----------------------------------------------------------------------------------------------------
+
+    def _redraw(self) -> None:
+        view, archive = self.view.currentIndex(), self.archive
+        self.caption(*_CAPTIONS[view])
+        self._views.setCurrentIndex(1 if view == TENSORS else 0)
+        if archive is None:
+            return
+        notes = list(archive.metadata.notes)
+        if view == LAYERS:
+            self.chart.name_y("L2 norm")
+            self.chart.set_log(x=False, y="layers/gradient" in archive)  # gradients are far shorter than weights
+            self.chart.show_lines(layer_lines(archive))
+            if "layers/gradient" not in archive:
+                notes.append("Gradients are seen on a run while it trains.")
+        elif view == NEURONS:
+            self.chart.name_y("share of the layer's neurons")
+            self.chart.set_log(x=False, y=False)
+            self.chart.show_lines(neuron_lines(archive))
+            rule = archive.metadata.more.get("dead")
+            notes.append(_DEAD.get(rule or "", "The neurons of this model cannot be told."))
+        self.note.setText(" ".join(notes))
+        self.note.setVisible(bool(notes))
+
+    def _draw_spectrum(self, archive: Archive, name: str) -> None:
+        values = np.asarray(archive[f"singular/{name}"], np.float64)
+        places = np.arange(1, len(values) + 1, dtype=np.float64)
+        self.spectrum.show()
+        self.spectrum.show_lines([Line(name, places, values)])
+        notes = archive.metadata.notes  # of a large matrix: that only its first singular values are there
+        self.note.setText(" ".join(notes))
+        self.note.setVisible(bool(notes))
+
+    def _fill_list(self, archive: Archive) -> None:
+        self.list.clear()
+        for name, shape, count, *numbers in _tensors(archive):
+            texts = [name, " × ".join(map(str, shape)), f"{count:,}"]
+            texts += ["–" if math.isnan(number) else read_out(number, "value") for number in numbers]
+            item = _Row(texts)
+            for column, number in enumerate((count, *numbers), 2):
+                item.setData(column, _ORDER, float(number))
+                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                item.setToolTip(column, f"{number:.9g}")
+            self.list.addTopLevelItem(item)
+
+    def _lay_out(self) -> None:
+        self.controls.addWidget(self.view)
+        tree = self.list
+        tree.setAccessibleName("Weight tensors")
+        tree.setHeaderLabels(list(_COLUMNS))
+        tree.setRootIsDecorated(False)
+        tree.setUniformRowHeights(True)
+        tree.setSortingEnabled(True)
+        tree.sortByColumn(-1, Qt.SortOrder.AscendingOrder)  # the model's own order at first
+        tree.header().setStretchLastSection(False)
+        tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        both = QSplitter(Qt.Orientation.Vertical)
+        both.addWidget(tree)
+        both.addWidget(self.spectrum)
+        both.setSizes([260, 180])
+        self.spectrum.hide()
+        self._views = QStackedWidget()
+        self._views.addWidget(self.chart)
+        self._views.addWidget(both)
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._views, 1)
+        layout.addWidget(self.note)
+        self.note.hide()
+        self.set_body(whole)
+
+
+class _Row(QTreeWidgetItem):
+    """Sorts numbers as numbers."""
+
+    def __lt__(self, other: QTreeWidgetItem) -> bool:
+        tree = self.treeWidget()
+        column = tree.sortColumn() if tree is not None else 0
+        ours, theirs = self.data(column, _ORDER), other.data(column, _ORDER)
+        if ours is None or theirs is None:
+            return self.text(column) < other.text(column)
+        return float(ours) < float(theirs)
+
+
+def layer_lines(archive: Archive) -> list[Line]:
+    """Norms of weights and, where there are any, of gradients."""
+    lines = []
+    for color, (name, words) in enumerate((("layers/norm", "weights"), ("layers/gradient", "gradient"))):
+        if name in archive:
+            values = np.asarray(archive[name], np.float64)
+            lines.append(Line(words, np.arange(len(values), dtype=np.float64), values, color=color, markers=True))
+    return lines
+
+
+def neuron_lines(archive: Archive) -> list[Line]:
+    """Shares of dead and of positive neurons."""
+    lines = []
+    parts = (("neurons/dead", "dead on this prompt"), ("neurons/positive", "activations above zero"))
+    for color, (name, words) in enumerate(parts):
+        if name in archive:
+            values = np.asarray(archive[name], np.float64)
+            lines.append(Line(words, np.arange(len(values), dtype=np.float64), values, color=color, markers=True))
+    return lines
+
+
+def _tensors(archive: Archive) -> list[tuple]:
+    """name, shape, count, norm, rms, largest, gradient of each, in the model's order."""
+    more = archive.metadata.more
+    names, shapes = json.loads(more["names"]), json.loads(more["shapes"])
+    columns = [archive[f"parameters/{part}"].tolist() for part in ("count", "norm", "rms", "largest")]
+    gradient = "parameters/gradient"
+    columns.append(archive[gradient].tolist() if gradient in archive else [math.nan] * len(names))
+    return list(zip(names, shapes, *columns, strict=True))

@@ -1,0 +1,206 @@
+"""The Prompt dock: what the active model reads, and how its tokenizer cuts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QPlainTextEdit,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
+from llmlab_gui.inside.token_chips import TokenChips
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.numbers import bytes_text
+from llmlab_gui.widgets.one_line import OneLine
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_CAPTION = (
+    "A model reads tokens, not letters: the chips are what it sees. Click one to look at its place in every panel."
+)
+_LONGEST_IN_MENU = 60
+
+
+class PromptDock(InspectionDock):
+    """A text to edit; below it its tokens, how many they are, and what looking at them will cost."""
+
+    needs_inspection = False
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "prompt", "Prompt", parent)
+        self.text = QPlainTextEdit()
+        self.text.setAccessibleName("Prompt of the inspection")
+        self.text.setPlaceholderText("The text that the model reads")
+        self.text.setTabChangesFocus(True)
+        self.text.setMinimumHeight(self.text.fontMetrics().height() * 2 + 12)
+        self.chips = TokenChips()
+        self.count, self.look = OneLine(), OneLine(quiet=True)
+        self.count.setAccessibleName("Number of tokens, and what looking at them costs")
+        self.look.setAccessibleName("What the example shows")
+        self.look.hide()
+        self.examples_button = menu_button("Examples", "Prompts that show something")
+        self.history_button = menu_button("History", "Prompts that were looked at before")
+        self.beginning = QCheckBox("Beginning of text")
+        self.follow = QCheckBox("Look again every")
+        self.follow.setToolTip("The model trains: look again when it has learned")
+        self.seconds = QDoubleSpinBox()
+        self._lay_out()
+        self.caption(_CAPTION, "tokens")
+        self._connect()
+        self._show_prompt()
+        self._show_tokens()
+        self._show_model()
+
+    def pictures(self) -> Sequence[QWidget]:
+        return (self.chips,)
+
+    def table(self) -> Table | None:
+        tokens = self.session.tokens
+        return ("position", "id", "text"), [(place, cut.id, cut.text) for place, cut in enumerate(tokens)]
+
+    def ready(self) -> bool:
+        return bool(self.session.tokens)
+
+    def _lay_out(self) -> None:
+        self.seconds.setRange(0.5, 600)
+        self.seconds.setDecimals(1)
+        self.seconds.setSuffix(" s")
+        self.seconds.setValue(self.session.follow_seconds)
+        self.seconds.setAccessibleName("Seconds between two looks at a model that trains")
+        self.follow.setChecked(self.session.follow)
+        for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
+            self.controls.addWidget(widget)
+        lower = QWidget()
+        layout = QVBoxLayout(lower)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.count)
+        layout.addWidget(self.chips, 1)
+        layout.addWidget(self.look)
+        halves = QSplitter(Qt.Orientation.Vertical)
+        halves.addWidget(self.text)
+        halves.addWidget(lower)
+        halves.setStretchFactor(1, 1)
+        halves.setSizes([60, 120])
+        halves.setChildrenCollapsible(False)
+        self.set_body(halves)
+
+    def _connect(self) -> None:
+        session = self.session
+        self.text.textChanged.connect(self._edited)
+        self.beginning.toggled.connect(self._edited)
+        self.follow.toggled.connect(self._followed)
+        self.seconds.valueChanged.connect(self._followed)
+        self.chips.pointed.connect(session.hover)
+        self.chips.clicked.connect(lambda token: session.select(token=token))
+        self.examples_button.menu().aboutToShow.connect(self._fill_examples)
+        self.history_button.menu().aboutToShow.connect(self._fill_history)
+        session.prompt_changed.connect(self._show_prompt)
+        session.tokens_changed.connect(self._show_tokens)
+        session.about_changed.connect(self._show_model)
+        session.hover_changed.connect(self.chips.point_at)
+        session.selection_changed.connect(self._show_selection)
+        session.needs_changed.connect(self._show_estimate)
+        session.trouble_changed.connect(self._show_estimate)
+
+    def use(self, example: ExamplePrompt) -> None:
+        """Takes an example."""
+        self.session.set_prompt(example.text, self.session.beginning, at_once=True)
+        self.look.say(example.look)
+        self.look.setVisible(True)
+
+    # What the session says ---------------------------------------------------------------------------------------
+
+    def _show_model(self) -> None:
+        about = self.session.about
+        for widget in (self.follow, self.seconds):
+            widget.setVisible(about is not None and about.live)
+        if about is not None and not self.session.text and not self.text.toPlainText():
+            self.use(examples_for(about.kind)[0])
+        self._show_tokens()
+
+    def _show_prompt(self) -> None:
+        session = self.session
+        self.look.setVisible(False)  # it was about the prompt before; `use` shows it again
+        if self.text.toPlainText() != session.text:
+            with QSignalBlocker(self.text):
+                cursor = self.text.textCursor()
+                cursor.select(cursor.SelectionType.Document)
+                cursor.insertText(session.text)  # so that Ctrl+Z takes it back
+        with QSignalBlocker(self.beginning):
+            self.beginning.setChecked(session.beginning)
+
+    def _show_tokens(self) -> None:
+        session = self.session
+        self.chips.show_tokens(session.tokens)
+        self._show_selection()
+        has = session.beginning_id is not None
+        self.beginning.setEnabled(has)
+        self.beginning.setToolTip(
+            f"Begin with token {session.beginning_id}, as the texts did that the model learned from"
+            if has
+            else "This model's texts began with no token of their own"
+        )
+        self._show_estimate()
+
+    def _show_estimate(self) -> None:
+        about, number = self.session.about, len(self.session.tokens)
+        if about is None or self.session.trouble is not None:
+            self.count.say("" if self.session.trouble is None else str(self.session.trouble))
+            return
+        context = f" of {about.context:,} that the model can read" if about.context else ""
+        words = [f"{number:,} token{'' if number == 1 else 's'}{context}"]
+        if number:
+            words.append(f"all attention patterns: {bytes_text(about.pattern_bytes(number))}")
+        self.count.say(" · ".join([*words, *self.session.restrictions]))
+
+    def _show_selection(self) -> None:
+        tokens = self.session.tokens
+        self.chips.choose(self.session.selection.token_at(len(tokens)) if tokens else -1)
+
+    # What the person does ----------------------------------------------------------------------------------------
+
+    def _edited(self) -> None:
+        self.look.setVisible(False)
+        self.session.set_prompt(self.text.toPlainText(), self.beginning.isChecked())
+
+    def _followed(self) -> None:
+        self.session.set_follow(self.follow.isChecked(), self.seconds.value())
+
+    def _fill_examples(self) -> None:
+        menu = self.examples_button.menu()
+        menu.clear()
+        kind = self.session.about.kind if self.session.about is not None else ""
+        for example in examples_for(kind):
+            action = menu.addAction(f"{example.title}: {_one_line(example.text)}")
+            action.setToolTip(example.look)
+            action.triggered.connect(lambda _=False, example=example: self.use(example))
+
+    def _fill_history(self) -> None:
+        menu = self.history_button.menu()
+        menu.clear()
+        for text in self.session.recent.prompts:
+            take = menu.addAction(_one_line(text)).triggered
+            take.connect(lambda _=False, text=text: self._take(text))
+        if not self.session.recent.prompts:
+            menu.addAction("There are none yet").setEnabled(False)
+
+    def _take(self, text: str) -> None:
+        self.look.setVisible(False)
+        self.session.set_prompt(text, self.session.beginning, at_once=True)
+
+
+def _one_line(text: str) -> str:
+    """For a menu, in which & would underline a letter."""
+    line = text.strip().replace("\n", " ⏎ ").replace("&", "&&")
+    return line if len(line) <= _LONGEST_IN_MENU else line[: _LONGEST_IN_MENU - 1] + "…"

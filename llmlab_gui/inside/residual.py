@@ -1,0 +1,158 @@
+"""Residual stream: how long its vectors are, what is added to them, and where they turn, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QVBoxLayout, QWidget
+
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.charts.layer_chart import LayerChart
+from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.residual_lines import QUANTITIES, Columns, cosine_lines, norm_lines, virtual
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.labels import QuietLabel
+
+NORMS, COSINES, MAP = "norms", "cosines", "map"
+_VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))
+_CAPTIONS = {
+    NORMS: "The stream's length after each half of a layer, and the length of what is added to it.",
+    COSINES: "Whether a part turns the stream: the cosine between the stream before it and after it.",
+    MAP: "One number for each layer and token; hover for its value, click to choose the token in all panels.",
+}
+
+
+class ResidualDock(InspectionDock):
+    """Lines of the selected token and of the mean, or a map of all tokens."""
+
+    aspects = ("contributions",)
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "residual", "Residual stream", parent)
+        self._archive: Archive | None = None
+        self.view = QComboBox()
+        self.view.setAccessibleName("What is shown of the residual stream")
+        for key, text in _VIEWS:
+            self.view.addItem(text, key)
+        self.quantity = QComboBox()
+        self.quantity.setAccessibleName("Which number the map shows")
+        for key, text, unit in QUANTITIES:
+            self.quantity.addItem(f"{text} ({unit})", key)
+        self.mean = QCheckBox("mean of tokens")
+        self.mean.setChecked(True)
+        self.log = QCheckBox("log y")
+        self.chart = LayerChart("L2 norm", x_label="layers passed")
+        self.map = Heatmap("Residual stream, layer by token", square=False)
+        self.note = QuietLabel()
+        self.note.hide()
+        for widget in (self.view, self.quantity, self.mean, self.log):
+            self.controls.addWidget(widget)
+        self._views = QStackedWidget()
+        self._views.addWidget(self.chart)
+        self._views.addWidget(self.map)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._views, 1)
+        layout.addWidget(self.note)
+        self.set_body(body)
+        self.view.currentIndexChanged.connect(self._change_view)
+        self.quantity.currentIndexChanged.connect(self._redraw)
+        self.mean.toggled.connect(self._redraw)
+        self.log.toggled.connect(lambda on: self.chart.set_log(x=False, y=on))
+        self.map.clicked.connect(lambda row, column: self.session.select(layer=row, token=column))
+        self.map.pointed.connect(lambda _row, column: self.session.hover(column))
+        self.session.hover_changed.connect(self._point_at)
+        self.session.selection_changed.connect(self._redraw)
+        self._change_view()
+
+    def draw(self, archive: Archive) -> None:
+        """Lines and map of a new inspection."""
+        if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
+            return
+        self._archive, self._columns = archive, Columns(archive)
+        note = virtual(archive)
+        self.note.setText(note)
+        self.note.setVisible(bool(note))
+        self._redraw()
+
+    def pictures(self) -> list[QWidget]:
+        """The chart or the map."""
+        return [self.map if self._view == MAP else self.chart]
+
+    def table(self) -> Table | None:
+        """Lines: line, x, value. Map: layer, position, token, value."""
+        if self._archive is None:
+            return None
+        if self._view != MAP:
+            rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
+            return ("line", "layers passed", self.chart.y_label), rows
+        tokens, values = self._archive.metadata.tokens, self._archive[f"contributions/{self._quantity}"]
+        cells = [
+            (layer, place, tokens[place], value) for layer, row in enumerate(values) for place, value in enumerate(row)
+        ]
+        return ("layer", "position", "token", self._quantity), cells
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        """Norms and cosines."""
+        names = ["contributions/norm/", "contributions/cosine/"]
+        return (self._archive, names) if self._archive is not None else None
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> str:
+        return str(self.view.currentData())
+
+    @property
+    def _quantity(self) -> str:
+        return str(self.quantity.currentData())
+
+    def _point_at(self, token: int) -> None:
+        self.map.point_at(-1, token)
+
+    def _change_view(self) -> None:
+        view = self._view
+        self.quantity.setVisible(view == MAP)
+        self.mean.setVisible(view != MAP)
+        self.log.setVisible(view == NORMS)
+        self._views.setCurrentWidget(self.map if view == MAP else self.chart)
+        self.caption(_CAPTIONS[view], "residual-stream")
+        if view == COSINES:
+            self.log.setChecked(False)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        archive = self._archive
+        if archive is None:
+            return
+        tokens = archive.metadata.tokens
+        place = self.session.selection.token_at(len(tokens))
+        if self._view == MAP:
+            self._draw_map(archive, place)
+            return
+        name = f"“{visible(tokens[place])}”" if tokens else ""
+        if self._view == NORMS:
+            self.chart.name_y("L2 norm")
+            self.chart.set_x_axis("layers passed", "count")
+            self.chart.show_lines(norm_lines(self._columns, place, name, mean=self.mean.isChecked()))
+        else:
+            self.chart.name_y("cosine")
+            self.chart.set_x_axis("layer", "count")
+            self.chart.show_lines(cosine_lines(self._columns, place, name, mean=self.mean.isChecked()))
+
+    def _draw_map(self, archive: Archive, place: int) -> None:
+        values = np.asarray(archive[f"contributions/{self._quantity}"])
+        tokens = [visible(token) for token in archive.metadata.tokens]
+        unit = self.quantity.currentText()
+
+        signed = bool((values < 0).any())
+        inner = values[:, 1:] if values.shape[1] > 2 else values  # the first token's are far longer in most models
+        self.map.describe = lambda layer, column: (
+            f"{unit}, layer {layer}, token {column} “{tokens[column]}”: {values[layer, column]:.6g}"
+        )
+        rows = [str(layer) for layer in range(len(values))]
+        high = float(np.nanmax(np.abs(inner))) if inner.size else 1.0
+        self.map.show_heat(Heat(values, rows, tokens, "layer", "token", signed=signed, high=high))
+        self.map.choose(self.session.selection.layer, place)

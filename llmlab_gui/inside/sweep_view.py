@@ -1,0 +1,163 @@
+"""A sweep: one change at a time everywhere, as a map of what each did to the watched logit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+
+POSITIONS, HEADS = "layer,position", "layer,head"
+_OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
+_ACTIONS = (("patch", "patch from the source"), ("zero", "zero"), ("mean", "mean"))
+_POINTS = (
+    ("pre_attn", "stream before the layer"),
+    ("attn_out", "what attention adds"),
+    ("mlp_out", "what the feed-forward adds"),
+    ("post_ffn", "stream after the layer"),
+)
+_HINT = "Changes one thing at a time and reads the watched logit: one pass a cell."
+_EFFECTS = {
+    "normalised": "0: as in the prompt, 1: as in the source",
+    "change": "change of the watched logit",
+}
+
+
+class SweepView(QWidget):
+    """Runs sweeps and draws them. `target`: the fields that the form above it gives. `chosen`: layer, column.
+
+    `drawn`: another sweep is shown.
+    """
+
+    chosen = Signal(int, int)
+    drawn = Signal()
+
+    def __init__(
+        self, session: InspectionSession, target: Callable[[], dict[str, object]], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._session, self._target = session, target
+        self.archive: Archive | None = None
+        self.request = 0
+        self._about: tuple[object, ...] = ()  # model and prompt of what is shown
+        self.over, self.action, self.point = QComboBox(), QComboBox(), QComboBox()
+        for combo, name, choices in (
+            (self.over, "What the map is over", _OVER),
+            (self.action, "What is done in each cell", _ACTIONS),
+            (self.point, "Where the stream is changed", _POINTS),
+        ):
+            combo.setAccessibleName(name)
+            for key, text in choices:
+                combo.addItem(text, key)
+        self.run = PrimaryButton("Sweep")
+        self.cancel = QPushButton("Cancel")
+        self.note = QuietLabel(_HINT)
+        self.map = Heatmap("Effect of each change", square=False)
+        self.map.hide()
+        row = FlowRow()
+        for widget in (self.over, self.action, self.point):
+            row.addWidget(widget)
+        for button in (self.run, self.cancel):
+            row.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(row)
+        layout.addWidget(self.note)
+        layout.addWidget(self.map, 1)
+        layout.addStretch(0)
+        self.over.currentIndexChanged.connect(self._show_fields)
+        self.run.clicked.connect(self.start)
+        self.cancel.clicked.connect(self.stop)
+        self.map.clicked.connect(self.chosen)
+        session.tokens_changed.connect(self._forget)
+        session.about_changed.connect(self._forget)
+        self._show_fields()
+
+    @property
+    def over_heads(self) -> bool:
+        """Whether the columns of what is shown are heads."""
+        return self.archive is not None and self.archive.metadata.question.get("over") == HEADS
+
+    def start(self) -> None:
+        """Asks for the sweep that the fields describe."""
+        values: dict[str, object] = {"over": self.over.currentData(), "action": self.action.currentData()}
+        if self.over.currentData() == POSITIONS:
+            values["point"] = self.point.currentData()
+        self._show_busy(True)
+        self.request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
+        if not self.request:
+            self._show_busy(False)
+
+    def stop(self) -> None:
+        """Ends it; what was shown before stays."""
+        if self.request:
+            self._session.cancel(self.request)
+        self.request = 0
+        self.note.setText("The sweep was cancelled.")
+        self._show_busy(False)
+
+    def _take(self, archive: Archive) -> None:
+        self.archive, self.request, self._about = archive, 0, self._now()
+        self.map.show()
+        self._show_busy(False)
+        values = np.asarray(archive["sweep/effect"])
+        raw = np.asarray(archive["sweep/logit_difference"])
+        more = archive.metadata.more
+        heads = self.over_heads
+        tokens = [visible(token) for token in archive.metadata.tokens]
+        columns = [str(head) for head in range(values.shape[1])] if heads else tokens
+        unit = _EFFECTS.get(more.get("effect", ""), "effect")
+
+        def describe(layer: int, column: int) -> str:
+            where = f"head {column}" if heads else f"token {column} “{tokens[column]}”"
+            return (
+                f"Layer {layer}, {where}: effect {values[layer, column]:.6g}, logit {raw[layer, column]:.6g} ({unit})"
+            )
+
+        self.map.describe = describe
+        rows = [str(layer) for layer in range(len(values))]
+        self.map.show_heat(Heat(values, rows, columns, "layer", "head" if heads else "token", signed=True))
+        against = f" − “{visible(more['against_text'])}”" if more.get("against_text") else ""
+        before = float(archive["sweep/before"][0])
+        words = f"Watched: “{visible(more.get('answer_text', ''))}”{against} at token {more.get('position', '')}"
+        there = f", in the source {float(archive['sweep/source'][0]):.4f}" if "sweep/source" in archive else ""
+        notes = " ".join(archive.metadata.notes)
+        self.drawn.emit()
+        self.note.setText(f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip())
+
+    def _refuse(self, error: LabError) -> None:
+        self.request = 0
+        self._show_busy(False)
+        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+
+    def _show_busy(self, busy: bool) -> None:
+        self.run.setVisible(not busy)
+        self.cancel.setVisible(busy)
+
+    def _show_fields(self) -> None:
+        self.point.setVisible(self.over.currentData() == POSITIONS)
+
+    def _forget(self) -> None:
+        """A sweep of another prompt or model is no longer about anything here."""
+        if self.request:  # the session has dropped the question
+            self.request = 0
+            self._show_busy(False)
+        if self.archive is not None and self._about != self._now():
+            self.archive = None
+            self.map.hide()
+            self.note.setText(_HINT)
+            self.drawn.emit()
+
+    def _now(self) -> tuple[object, ...]:
+        session = self._session
+        return session.about.reference if session.about is not None else "", session.text, session.beginning

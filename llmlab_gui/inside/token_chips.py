@@ -1,0 +1,201 @@
+"""The prompt as the model reads it: one chip a token, to point at and to choose."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
+
+from llmlab_gui.host.selection import TokenCut
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.colors import mix
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+_INNER, _GAP, _LINE_GAP = 5.0, 3.0, 4.0
+_EDGE = 4.0
+
+
+class TokenChips(QAbstractScrollArea):
+    """pointed(i): the mouse is over token i, -1 for none. clicked(i): it was chosen by mouse or arrow keys."""
+
+    pointed = Signal(int)
+    clicked = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Tokens of the prompt")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.viewport().setMouseTracking(True)
+        self.tokens: Sequence[TokenCut] = ()
+        self.chosen = -1
+        self.under = -1  # the token under the mouse, here or in another panel
+        self._places: list[QRectF] = []
+        self._tops: list[float] = []
+        theme_notifier.changed.connect(self.viewport().update)
+
+    def show_tokens(self, tokens: Sequence[TokenCut]) -> None:
+        """Replaces all of them."""
+        self.tokens = list(tokens)
+        self.under = -1
+        self._lay_out()
+
+    def choose(self, token: int) -> None:
+        """Marks a token and brings it into sight."""
+        if token != self.chosen:
+            self.chosen = token
+            self._show(token)
+            self.viewport().update()
+
+    def point_at(self, token: int) -> None:
+        """Marks the token that is pointed at in any panel."""
+        if token != self.under:
+            self.under = token
+            self.viewport().update()
+
+    def place_of(self, token: int) -> QRectF:
+        """Where a chip is, in the viewport."""
+        return self._places[token].translated(0, -self.verticalScrollBar().value())
+
+    def token_at(self, point: QPoint | QPointF) -> int:
+        """The token there, -1 for none."""
+        where = QPointF(point) + QPointF(0, self.verticalScrollBar().value())
+        begin = bisect.bisect_left(self._tops, where.y() - self._line())
+        for token in range(begin, len(self._places)):
+            if self._places[token].top() > where.y():
+                break
+            if self._places[token].contains(where):
+                return token
+        return -1
+
+    def sizeHint(self) -> QSize:
+        return QSize(300, int(3 * (self._line() + _LINE_GAP) + 2 * _EDGE))
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(80, int(self._line() + 2 * _EDGE + 4))
+
+    def resizeEvent(self, event: QEvent) -> None:
+        self._lay_out()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._lay_out()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        theme = current_theme()
+        painter = QPainter(self.viewport())
+        painter.fillRect(self.viewport().rect(), QColor(theme.surface))
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        metrics = QFontMetricsF(self.font())
+        begin = bisect.bisect_left(self._tops, self.verticalScrollBar().value() - self._line())
+        for token in range(begin, len(self.tokens)):
+            place = self.place_of(token)
+            if place.top() > self.viewport().height():
+                break
+            self._paint_chip(painter, token, place, metrics)
+        painter.end()
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        self._point(self.token_at(event.position()))
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        token = self.token_at(event.position())
+        if event.button() == Qt.MouseButton.LeftButton and token >= 0:
+            self.clicked.emit(token)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        steps = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1, Qt.Key.Key_Home: -len(self.tokens)}
+        steps[Qt.Key.Key_End] = len(self.tokens)
+        step = steps.get(Qt.Key(event.key()))
+        if step is None or not self.tokens:
+            super().keyPressEvent(event)
+            return
+        self.clicked.emit(min(max(self.chosen + step, 0), len(self.tokens) - 1))
+
+    def viewportEvent(self, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Leave:
+            self._point(-1)
+        elif isinstance(event, QHelpEvent):
+            token = self.token_at(event.pos())
+            if token >= 0:
+                QToolTip.showText(event.globalPos(), self.words(token), self.viewport())
+            else:
+                QToolTip.hideText()
+            return True
+        return super().viewportEvent(event)
+
+    def colors_of(self, token: int) -> tuple[QColor, QColor]:
+        """Ground and text of a chip that is not chosen."""
+        theme = current_theme()
+        return mix(theme.surface, theme.quiet, (0.10, 0.18)[token % 2]), QColor(theme.text)
+
+    def font_of(self, token: int) -> QFont:
+        """In what a chip's text is written; as wide as the widget's own."""
+        return self.font()
+
+    def words(self, token: int) -> str:
+        """What the tool tip says."""
+        cut = self.tokens[token]
+        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text {cut.text!r}"
+
+    def _point(self, token: int) -> None:
+        if token != self.under:
+            self.point_at(token)
+            self.pointed.emit(token)
+
+    def _line(self) -> float:
+        return QFontMetricsF(self.font()).height() + _INNER
+
+    def _lay_out(self) -> None:
+        """Left to right, a new line where one is full or a token ends a line of the text."""
+        metrics, line = QFontMetricsF(self.font()), self._line()
+        width = max(1.0, self.viewport().width() - 2 * _EDGE)
+        left, top, widths = _EDGE, _EDGE, {}
+        self._places = []
+        for cut in self.tokens:
+            text = visible(cut.text)
+            if text not in widths:
+                widths[text] = min(metrics.horizontalAdvance(text) + 2 * _INNER, width)
+            if left + widths[text] > width + _EDGE and left > _EDGE:
+                left, top = _EDGE, top + line + _LINE_GAP
+            self._places.append(QRectF(left, top, widths[text], line))
+            left += widths[text] + _GAP
+            if cut.text.endswith("\n"):
+                left, top = _EDGE, top + line + _LINE_GAP
+        self._tops = [place.top() for place in self._places]
+        height = (self._places[-1].bottom() if self._places else 0) + _EDGE
+        bar = self.verticalScrollBar()
+        bar.setRange(0, max(0, int(height - self.viewport().height())))
+        bar.setSingleStep(int(line + _LINE_GAP))
+        bar.setPageStep(self.viewport().height())
+        self.viewport().update()
+
+    def _show(self, token: int) -> None:
+        if not 0 <= token < len(self._places):
+            return
+        place, bar = self._places[token], self.verticalScrollBar()
+        if place.top() < bar.value():
+            bar.setValue(int(place.top() - _EDGE))
+        elif place.bottom() > bar.value() + self.viewport().height():
+            bar.setValue(int(place.bottom() + _EDGE - self.viewport().height()))
+
+    def _paint_chip(self, painter: QPainter, token: int, place: QRectF, metrics: QFontMetricsF) -> None:
+        theme = current_theme()
+        (ground, text), edge = self.colors_of(token), None
+        if token == self.chosen:
+            ground, text = QColor(theme.accent), QColor(theme.on_accent)
+        if token == self.under:
+            edge = QColor(theme.text if token == self.chosen else theme.accent)
+        painter.setPen(QPen(edge, 2) if edge is not None else Qt.PenStyle.NoPen)
+        painter.setBrush(ground)
+        painter.drawRoundedRect(place.adjusted(1, 1, -1, -1) if edge is not None else place, 4, 4)
+        painter.setPen(text)
+        painter.setFont(self.font_of(token))
+        shown = metrics.elidedText(
+            visible(self.tokens[token].text), Qt.TextElideMode.ElideRight, place.width() - _INNER
+        )
+        painter.drawText(place, Qt.AlignmentFlag.AlignCenter, shown)

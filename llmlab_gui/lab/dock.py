@@ -1,0 +1,100 @@
+"""What every dock has: its name, a caption that says what it shows, and an empty state that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PySide6.QtGui import QCursor
+from PySide6.QtWidgets import QDockWidget, QMenu, QStackedWidget, QVBoxLayout, QWidget
+
+from llmlab_gui.pages.library import load_pages
+from llmlab_gui.pages.places import pages_of
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.lab.window_settings import WindowSettings
+
+_MORE = "more:"
+
+
+class LabDock(QDockWidget):
+    """A dock named `dock.<id>`. Subclasses call `set_body` once, then `show_body` and `show_empty` as they need."""
+
+    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(title, parent)
+        self.lab = lab
+        self.setObjectName(f"dock.{dock_id}")
+        self.setAccessibleName(title)
+        self._body: QWidget | None = None
+        self._empty = EmptyState()
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self._empty)
+        self._caption = QuietLabel()
+        self._caption.linkActivated.connect(self._follow_caption)
+        self._caption.hide()
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(8, 4, 8, 6)
+        layout.setSpacing(4)
+        layout.addWidget(self._stack, 1)
+        layout.addWidget(self._caption)
+        self.setWidget(content)
+
+    def set_body(self, widget: QWidget) -> None:
+        """The dock's content."""
+        self._body = widget
+        self._stack.addWidget(widget)
+        self.show_body()
+
+    def caption(self, text: str, concept: str) -> None:
+        """The quiet line under the content: what it shows, with links to the concept pages that explain it."""
+        links = f'<a href="concept:{concept}">Learn more</a>'
+        if self._other_pages(concept):
+            links += f' · <a href="{_MORE}{concept}">Other pages</a>'
+        self._caption.setText(f"{text} {links}")
+        self._caption.show()
+
+    def show_body(self) -> None:
+        """Shows the content again after `show_empty`."""
+        if self._body is not None:
+            self._stack.setCurrentWidget(self._body)
+
+    def show_empty(
+        self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None
+    ) -> None:
+        """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
+        self._empty.say(title, hint, action_text, slot)
+        self._stack.setCurrentWidget(self._empty)
+
+    def page_menu(self, shown: str) -> QMenu:
+        """The dock's concept pages by their titles, without the one that is linked already."""
+        menu = QMenu(self)
+        titles = {page.name: page.title for page in load_pages()}
+        for name in self._other_pages(shown):
+            menu.addAction(titles.get(name, name).replace("&", "&&"), partial(self.lab.open_concept, name))
+        return menu
+
+    def _other_pages(self, shown: str) -> list[str]:
+        return [name for name in pages_of(self.objectName().removeprefix("dock.")) if name != shown]
+
+    def _follow_caption(self, link: str) -> None:
+        if link.startswith(_MORE):
+            menu = self.page_menu(link.removeprefix(_MORE))
+            menu.aboutToHide.connect(menu.deleteLater)
+            menu.popup(QCursor.pos())
+        else:
+            self.lab.open_concept(link.removeprefix("concept:"))
+
+    def remember(self, settings: WindowSettings) -> None:
+        """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""
+
+    def shutdown(self) -> None:
+        """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
+
+
+def is_seen(dock: QDockWidget) -> bool:
+    """Whether a dock is shown, and not behind another in the same place."""
+    return dock.isVisible() and not dock.visibleRegion().isEmpty()

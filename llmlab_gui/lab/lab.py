@@ -1,0 +1,409 @@
+"""The window's one model of the world: which runs there are, which are shown, and what happens in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QColor
+
+from llmlab.core.config import to_mapping
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.worker_process import gone
+from llmlab.store.events import Event
+from llmlab.store.overview import Overview
+from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.source import EXPERIMENTS
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.followed_run import FollowedRun
+from llmlab_gui.lab.run_controller import RunController
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.lab.run_queue import QueueRunner
+from llmlab_gui.lab.run_thread import RunThread
+from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
+from llmlab_gui.paper.desk import PaperDesk
+from llmlab_gui.widgets.theme import current_theme
+
+__all__ = ["Lab", "RunRow"]
+
+# Several runs report at once; their news is told together.
+_COALESCE_MS = 100
+
+
+class Lab(QObject):
+    """Every dock gets it and nothing else. Owns all threads of the window; `shutdown()` waits for them.
+
+    The current run is what the docks are about; shown runs, the current one first, are overlaid in the charts. In
+    questions and signals a run's id is TRACK/ID: two tracks may hold one name.
+    """
+
+    runs_changed = Signal()  # the list, or some run's status
+    current_changed = Signal(str)  # id, "" for none
+    shown_changed = Signal()
+    events_arrived = Signal(str, list)  # run id, list[Event] in order
+    history_reset = Signal(str)  # what was there was cut back or read anew
+    error_raised = Signal(object)  # LabError
+    said = Signal(str)  # good news, one sentence
+    run_ended = Signal(str)  # a run that was live no longer is
+    run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
+    concept_requested = Signal(str)  # page
+    compare_requested = Signal(str)  # reference of what was fine-tuned, to be compared with its base
+    write_requested = Signal(str, str)  # run id, checkpoint's folder name
+    setup_requested = Signal(dict)  # `preset` and `section.field` keys
+    finetune_requested = Signal(dict)  # the same, of a fine-tuning run
+    dock_requested = Signal(str)  # dock id
+    workspace_requested = Signal(str)  # one of llmlab_gui.pages.places.WORKSPACES; the page that asked stays in sight
+    paper_requested = Signal(str, str)  # a paper's name, and the id of a claim or ""
+    start_requested = Signal(object)  # llmlab_gui.train.run_setup.Plan
+    queue_requested = Signal(object)  # the same, to start when its turn comes
+    resume_requested = Signal(str)  # run id; a finished one asks for more steps first
+    log_requested = Signal()  # the worker's output of the current run
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.outputs = outputs
+        self.redraw = RedrawTimer(self)
+        self.controller = RunController(outputs, self)
+        self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=self._plan_runs)
+        self.notebook = Book(outputs, self)
+        self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
+        self.inspection.failed.connect(self.error_raised)
+        self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
+        self.papers = PaperDesk(outputs, self.notebook, self)
+        self.papers.failed.connect(self.error_raised)
+        self.paper_requested.connect(self.papers.show)
+        self.experiments.failed.connect(self.error_raised)
+        for desk in self.desks:
+            desk.said.connect(self.said)
+            desk.controller.started.connect(lambda _: self.notebook.refresh())
+            desk.ended.connect(lambda _: self.notebook.refresh())
+        self.looked = False  # whether the outputs folder was read at least once
+        self._ended = False
+        self._rows: dict[str, RunRow] = {}
+        self._current = ""
+        self._by_hand = False  # the learner chose the current run: do not switch away from it
+        self._overlaid: list[str] = []
+        self._slots: dict[str, int] = {}
+        self._histories: dict[str, RunHistory] = {}
+        self._followed: dict[str, FollowedRun] = {}
+        self._ending: set[RunThread] = set()
+        self._news = QTimer(self)
+        self._news.setSingleShot(True)
+        self._news.setInterval(_COALESCE_MS)
+        self._news.timeout.connect(self.runs_changed)
+        self.controller.failed.connect(self.error_raised)
+        self.controller.said.connect(self.said)
+        self.controller.started.connect(self._run_started)
+        self.queue.failed.connect(self.error_raised)
+        self.notebook.failed.connect(self.error_raised)
+        self.notebook.said.connect(self.said)
+        self.controller.started.connect(lambda _: self.notebook.refresh())
+        self.run_ended.connect(lambda _: self.notebook.refresh())
+        self.runs_changed.connect(self.queue.runs_changed)
+        self._poller = RunsPoller(outputs, self)
+        self._poller.found.connect(self._take_rows)
+        self._poller.failed.connect(self.error_raised)
+        self._poller.start()
+
+    @property
+    def desks(self) -> tuple[ExperimentDesk[Any], ...]:
+        """Those that look after plans of several runs: experiments, and checks of papers."""
+        return self.experiments, self.papers.checks
+
+    # Runs ------------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunRow]:
+        """Every run in the outputs folder, newest first."""
+        return list(self._rows.values())
+
+    def row(self, run_id: str) -> RunRow | None:
+        """A run by its id in the window: see `RunRow.id`."""
+        return self._rows.get(run_id)
+
+    def row_called(self, name: str) -> RunRow | None:
+        """The run that a reference names: by its id where that is enough, by TRACK/ID, or by its folder."""
+        path = PurePath(name)
+        if path.is_absolute():  # perhaps of another outputs folder
+            row = self._rows.get("/".join(path.parts[-2:]))
+            return row if row is not None and row.run.path.resolve() == Path(path).resolve() else None
+        return self._rows.get(name) or next((row for row in self.runs() if row.name == name), None)
+
+    def current(self) -> RunRow | None:
+        """The run that the docks are about."""
+        return self._rows.get(self._current)
+
+    def set_current(self, run_id: str) -> None:
+        """Makes a run the one that the docks are about; "" for none."""
+        self._by_hand = bool(run_id)
+        self._make_current(run_id)
+
+    def shown(self) -> list[str]:
+        """Ids of the runs in the charts, the current one first."""
+        rest = [run_id for run_id in self._overlaid if run_id != self._current and run_id in self._rows]
+        return [self._current, *rest] if self._current else rest
+
+    def set_shown(self, ids: Iterable[str]) -> None:
+        """Overlays these runs; the current one is always shown."""
+        wanted = list(dict.fromkeys(ids))
+        if wanted != self._overlaid:
+            self._overlaid = wanted
+            self._follow_shown()
+            self.shown_changed.emit()
+
+    def history(self, run_id: str) -> RunHistory:
+        """What happened in a run so far; filled while it is shown."""
+        return self._histories.setdefault(run_id, RunHistory())
+
+    def color(self, run_id: str) -> QColor:
+        """The colour of a run in charts and lists; shown runs differ as long as there are colours."""
+        series = current_theme().series
+        return QColor(series[self._slots.get(run_id, 0) % len(series)])
+
+    def open_run(self, run: RunFolder) -> None:
+        """Shows a run, also one that lies elsewhere than in the outputs folder."""
+        try:
+            row = RunRow(run, run.info(), run.status())
+        except LabError as error:
+            self.error_raised.emit(error)
+            return
+        known = self._rows.get(row.id)
+        if known is not None and known.run.path.resolve() != run.path.resolve():
+            self.error_raised.emit(
+                LabError(
+                    f"{run.path} cannot be shown beside the other runs.",
+                    f"A run of the same name is in {known.run.path.parent}.",
+                    "Rename one of the two folders.",
+                )
+            )
+            return
+        if known is None:
+            self._poller.add(run)
+            self._insert(row)
+        self.set_current(row.id)
+
+    def refresh(self) -> None:
+        """Looks at the outputs folder at once."""
+        self._poller.poke()
+
+    def forget(self, run_id: str) -> None:
+        """Lets go of a run that is about to be deleted."""
+        self._take_rows([row for row in self.runs() if row.id != run_id])
+
+    def take_renamed(self, run_id: str, run: RunFolder) -> None:
+        """A run has another name now; it stays current and shown, and its open model open."""
+        renamed = run.full_name
+        current, shown = self._current, [renamed if shown == run_id else shown for shown in self._overlaid]
+        about = self.inspection.about
+        name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
+        opened = self.row_called(name) if name else None
+        self.forget(run_id)
+        self._insert(RunRow(run, run.info(), run.status()))
+        self.set_shown(shown)
+        if current == run_id:
+            self.set_current(renamed)
+        if opened is not None and opened.id == run_id:
+            self.inspection.open(f"{run.path.resolve()}@{which}")
+        self.refresh()
+
+    # Requests of one dock to another ---------------------------------------------------------------------------
+
+    def open_concept(self, page: str) -> None:
+        """Shows a concept page in Learn."""
+        self.concept_requested.emit(page)
+
+    def open_write(self, run_id: str, checkpoint_name: str) -> None:
+        """Prompts a checkpoint in Write."""
+        self.write_requested.emit(run_id, checkpoint_name)
+
+    def set_up_again(self, settings: RunSettings, preset: str) -> None:
+        """Puts a run's settings into the set-up panel of its kind."""
+        sections = to_mapping(settings).items()
+        values = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
+        scratch = isinstance(settings, PretrainSettings)
+        (self.setup_requested if scratch else self.finetune_requested).emit({"preset": preset, **values})
+
+    def shutdown(self) -> None:
+        """Ends every thread and waits for it. Workers train on."""
+        self._ended = True
+        self.queue.shutdown()
+        self.notebook.shutdown()
+        self.redraw.stop()
+        self._news.stop()
+        self._poller.stop()
+        for run_id in list(self._followed):
+            self._unfollow(run_id)
+        self._poller.wait()
+        for thread in list(self._ending):
+            thread.wait()
+        self._ending.clear()
+        self.inspection.shutdown()
+        self.experiments.shutdown()
+        self.papers.shutdown()
+        self.controller.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _plan_runs(self) -> bool:
+        return any(desk.live() for desk in self.desks)
+
+    def _step_of(self, run: str) -> int | None:
+        """How far a run is that a reference names."""
+        row = self.row_called(run)
+        return row.status.step if row is not None else None
+
+    def _take_rows(self, rows: list[RunRow]) -> None:
+        """The poller's news. A followed run's own thread knows its status sooner."""
+        if self._ended:  # sent before the poller stopped, delivered after
+            return
+        known = self._rows
+        fresh = [row for row in rows if row.id not in known and row.status.live]
+        self._rows = {row.id: row for row in told_apart([self._with_newer_status(row) for row in rows])}
+        for run_id, row in self._rows.items():
+            if run_id in known:
+                self._tell_end(known[run_id].status, row)
+        for run_id, row in known.items():
+            if run_id not in self._rows and row.status.live and not row.run.path.is_dir():
+                self.error_raised.emit(gone(row.run))
+        first, self.looked = not self.looked, True
+        if self._current and self._current not in self._rows:
+            self._by_hand = False
+            self._make_current("")
+        self._follow_shown()
+        self._choose(fresh)
+        if not first:
+            for row in fresh:
+                if row.id != self._current:
+                    self.run_appeared.emit(row.id)
+        self.runs_changed.emit()
+
+    def _choose(self, fresh: list[RunRow]) -> None:
+        """Turns to a run that just began, unless another is being watched; to any rather than to none."""
+        current = self.current()
+        if fresh and not self._by_hand and (current is None or not current.status.live):
+            self._make_current(fresh[0].id)
+        elif current is None and self._rows:
+            live = [row for row in self._rows.values() if row.status.live]
+            self._make_current((live or list(self._rows.values()))[0].id)
+
+    def _with_newer_status(self, row: RunRow) -> RunRow:
+        followed = self._followed.get(row.id)
+        if followed is None or followed.status is None:
+            return row
+        return replace(row, status=followed.status)
+
+    def _run_started(self, run: RunFolder) -> None:
+        """A run that this window started is what its user wants to see."""
+        try:
+            row = RunRow(run, run.info(), run.status())
+        except LabError as error:
+            self.error_raised.emit(error)
+            return
+        followed = self._followed.get(row.id)
+        if followed is not None:
+            followed.status = None  # it is from before the start
+        self._insert(row)
+        self.set_current(row.id)
+        self._by_hand = False  # the next one may take its place once it has ended
+        self.refresh()
+
+    def _insert(self, row: RunRow) -> None:
+        """A run that the poller will find, too, a little later."""
+        others = [other for other in self._rows.values() if other.id != row.id]
+        ordered = sorted([row, *others], key=lambda other: (other.info.created, other.id), reverse=True)
+        self._rows = {other.id: other for other in told_apart(ordered)}
+        self.looked = True
+        self.runs_changed.emit()
+
+    def _make_current(self, run_id: str) -> None:
+        if run_id == self._current:
+            return
+        self._current = run_id
+        self._follow_shown()
+        self.current_changed.emit(run_id)
+        self.shown_changed.emit()
+
+    def _follow_shown(self) -> None:
+        """One thread a shown run, and a colour of its own."""
+        shown = [run_id for run_id in self.shown() if run_id in self._rows]
+        taken: set[int] = set()
+        for run_id in shown:
+            slot = self._slots.get(run_id)
+            if slot is None or slot in taken:
+                slot = next(number for number in range(len(taken) + 1) if number not in taken)
+                self._slots[run_id] = slot
+            taken.add(slot)
+        for run_id in set(self._followed) - set(shown):
+            self._unfollow(run_id)
+        for run_id in shown:
+            if run_id not in self._followed:
+                self._follow(self._rows[run_id].run)
+
+    def _follow(self, run: RunFolder) -> None:
+        followed = FollowedRun(run, self)
+        self._histories[run.full_name] = RunHistory()
+        self._followed[run.full_name] = followed
+        followed.batch.connect(self._take_events)
+        followed.opened.connect(self._take_overview)
+        followed.status_changed.connect(self._take_status)
+        followed.failed.connect(self._follow_failed)
+        followed.follower.start()
+
+    def _unfollow(self, run_id: str) -> None:
+        followed = self._followed.pop(run_id)
+        self._histories.pop(run_id, None)
+        self._ending.add(followed.follower)
+        followed.follower.finished.connect(self._drop_ended)
+        followed.end()
+        followed.deleteLater()
+        self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        self._ending = {thread for thread in self._ending if not thread.isFinished()}
+
+    def _take_events(self, run_id: str, events: list[Event]) -> None:
+        if self.history(run_id).extend(events):
+            self.history_reset.emit(run_id)
+        self.events_arrived.emit(run_id, events)
+
+    def _take_overview(self, run_id: str, overview: Overview) -> None:
+        self.history(run_id).load(overview)
+        self.history_reset.emit(run_id)
+
+    def _take_status(self, run_id: str, status: RunStatus) -> None:
+        row = self._rows.get(run_id)
+        if row is None:
+            return
+        self._rows[run_id] = replace(row, status=status)
+        self._tell_end(row.status, self._rows[run_id])
+        if status.state != row.status.state:
+            self._news.stop()
+            self.runs_changed.emit()
+        elif not self._news.isActive():
+            self._news.start()
+
+    def _tell_end(self, before: RunStatus, row: RunRow) -> None:
+        """What a run that just ended has to say: its error, or its result."""
+        status = row.status
+        if not before.live or status.live:
+            return
+        if status.state == "failed" and status.error is not None:
+            parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
+            self.error_raised.emit(LabError(*parts))
+        elif status.state == "finished":
+            loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
+            self.said.emit(f"{row.name} has finished.{loss}")
+        self.run_ended.emit(row.id)
+
+    def _follow_failed(self, run_id: str, error: LabError) -> None:
+        row = self._rows.get(run_id)
+        if row is not None and row.run.path.is_dir():
+            self.error_raised.emit(error)
+        else:
+            self.refresh()  # deleted: the poller drops it

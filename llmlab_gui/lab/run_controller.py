@@ -1,0 +1,291 @@
+"""Starts runs and asks things of them, for all parts of the window."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.jobs import launcher
+from llmlab.jobs.queue import RunQueue
+from llmlab.notebook.predictions import Prediction
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.requests import RequestName
+from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
+from llmlab_gui.widgets.background import Background
+
+_TICK_MS = 500
+# The step that is being made, and the save after it, get time to end. SIGTERM does not wait for a step that is long, so
+# it is for a worker that was silent for longer than its own patience.
+ASK_AGAIN_SECONDS = 20.0
+# A worker that neither ended nor gave a sign of life for so long is stuck; only then is it killed unasked.
+STUCK_SECONDS = 120.0
+
+
+@dataclass
+class _Stopping:
+    """A stop under way: since when, and which rung was reached (0 asked, 1 signalled, 2 killed).
+
+    heard: when its heartbeat was last seen to change. By our own clock: the system's may be set meanwhile.
+    """
+
+    run: RunFolder
+    since: float  # time.monotonic()
+    rung: int = 0
+    heartbeat: float = 0.0
+    heard: float = 0.0  # time.monotonic()
+
+    def silence(self, heartbeat: float, now: float) -> float:
+        """Seconds without a sign of life, given the newest heartbeat."""
+        if heartbeat != self.heartbeat:
+            self.heartbeat, self.heard = heartbeat, now
+        return now - max(self.heard, self.since)
+
+
+class RunController(QObject):
+    """Nothing here blocks the window: what takes long runs in the background, errors come as signals.
+
+    Workers outlive the window. Those that it started are waited for when they end, so that none stays a zombie.
+    """
+
+    started = Signal(object)  # RunFolder whose worker was just started, or started again
+    said = Signal(str)  # what was done, one sentence
+    failed = Signal(object)  # LabError
+    queue_answered = Signal()  # what `start_queued` asked for was done, or could not be
+    stopping_changed = Signal()  # `stopping_text` of some run is different
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._outputs = outputs
+        self._background = Background(self)
+        self._workers: dict[Path, subprocess.Popen[bytes]] = {}
+        self._stopping: dict[Path, _Stopping] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._tick)
+
+    # Making and starting ---------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        settings: RunSettings,
+        name: str | None = None,
+        preset: str = "",
+        predictions: Sequence[Prediction] = (),
+    ) -> None:
+        """A new run, trained by a worker of its own. predictions: of the learner, locked with this."""
+        self._launch(
+            lambda: launcher.create_run(
+                self._outputs, settings, name=name, preset=preset, watched=True, predictions=predictions
+            ),
+            lambda run: f"{run.id} was started.",
+        )
+
+    def start_queued(self, queue: RunQueue, item_id: str = "") -> None:
+        """The next run of a queue, or a certain one. `queue_answered` tells that it was tried."""
+        self._launch(
+            lambda: queue.take(item_id, watched=True),
+            lambda run: f"{run.id} was started from the queue.",
+            self.queue_answered.emit,
+        )
+
+    def branch(
+        self,
+        run: RunFolder,
+        checkpoint: Checkpoint,
+        overrides: Mapping[str, Any],
+        name: str | None = None,
+        predictions: Sequence[Prediction] = (),
+    ) -> None:
+        """A new run that begins from a checkpoint of another. predictions: of the learner, locked with this."""
+
+        def make() -> RunFolder:
+            info = run.info()
+            settings = with_values(info.settings, overrides)
+            return launcher.create_run(
+                self._outputs,
+                settings,
+                name=name,
+                preset=info.preset,
+                parent=(run, checkpoint),
+                watched=True,
+                predictions=predictions,
+            )
+
+        self._launch(make, lambda made: f"{made.id} was started from {run.id}@{checkpoint.step}.")
+
+    def resume(self, run: RunFolder, overrides: Mapping[str, Any] | None = None) -> None:
+        """Trains a run that ended from its newest checkpoint on."""
+        changes: list[str] = []
+
+        def make() -> RunFolder:
+            changes.extend(launcher.prepare_resume(run, overrides or {}))
+            return run
+
+        self._launch(make, lambda _: " ".join([f"{run.id} goes on from its newest checkpoint.", *changes]))
+
+    def _launch(
+        self,
+        make: Callable[[], RunFolder | None],
+        sentence: Callable[[RunFolder], str],
+        answered: Callable[[], object] = lambda: None,
+    ) -> None:
+        """make: the run to start, None for none. answered: called when that is done, or could not be."""
+
+        def work() -> tuple[RunFolder, subprocess.Popen[bytes]] | None:
+            run = make()
+            return (run, launcher.start_worker(run)) if run is not None else None
+
+        def done(result: tuple[RunFolder, subprocess.Popen[bytes]] | None) -> None:
+            if result is None:
+                answered()
+                return
+            run, worker = result
+            self._workers[run.path] = worker
+            self._stopping.pop(run.path, None)
+            self._timer.start()
+            self.started.emit(run)
+            self.said.emit(sentence(run))
+            answered()
+
+        def failed(error: LabError) -> None:
+            self.failed.emit(error)
+            answered()
+
+        self._background.run(work, done, failed)
+
+    # Asking ----------------------------------------------------------------------------------------------------
+
+    def pause(self, run: RunFolder) -> None:
+        """Waits after the step that is being made, its state in memory."""
+        self._ask(run, "pause")
+
+    def unpause(self, run: RunFolder) -> None:
+        """Goes on after a pause."""
+        self._ask(run, "resume")
+
+    def save(self, run: RunFolder) -> None:
+        """Saves a checkpoint after the step that is being made."""
+        if self._ask(run, "save"):
+            self.said.emit(f"{run.id} saves a checkpoint after this step.")
+
+    def stop(self, run: RunFolder) -> None:
+        """Saves and ends. Asked again when there is no answer; killed only when it is stuck."""
+        if run.path not in self._stopping and self._ask(run, "stop"):
+            self._stopping[run.path] = _Stopping(run, time.monotonic())
+            self._timer.start()
+            self.stopping_changed.emit()
+
+    def kill(self, run: RunFolder) -> None:
+        """Ends the worker at once. What was saved before stays; later steps are lost."""
+        status = run.status()
+        if status.live:
+            _signal(run, status, psutil.Process.kill)
+            self._stopping.setdefault(run.path, _Stopping(run, time.monotonic())).rung = 2
+            self._timer.start()
+            self.stopping_changed.emit()
+
+    def stopping_text(self, run: RunFolder) -> str:
+        """How far a stop is, for people; empty when none is under way."""
+        stopping = self._stopping.get(run.path)
+        if stopping is None:
+            return ""
+        seconds = int(time.monotonic() - stopping.since)
+        words = ("Stopping: it saves after this step", "Stopping: asked again", "Killed: waiting for its end")
+        return f"{words[stopping.rung]} ({seconds} s)"
+
+    def _ask(self, run: RunFolder, name: RequestName) -> bool:
+        try:
+            launcher.request(run, name)
+        except LabError as error:
+            self.failed.emit(error)
+            return False
+        return True
+
+    # Watching --------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Lets go of every worker; they train on."""
+        self._timer.stop()
+        self._background.shutdown()
+        for worker in self._workers.values():
+            worker.poll()
+        self._workers.clear()
+
+    def _tick(self) -> None:
+        for path, worker in list(self._workers.items()):
+            code = worker.poll()
+            if code is not None:
+                del self._workers[path]
+                self._ended(RunFolder(path), code)
+        for stopping in list(self._stopping.values()):
+            self._climb(stopping)
+        if self._stopping:
+            self.stopping_changed.emit()
+        if not self._workers and not self._stopping:
+            self._timer.stop()
+
+    def _ended(self, run: RunFolder, code: int) -> None:
+        """A worker that died before it could say anything left its run `queued`; say it in its place."""
+        status = run.recorded_status()
+        if status.state != "queued" or not run.path.is_dir():
+            return
+        error = LabError(
+            f"The worker of {run.id} ended before it began.",
+            f"Its exit code is {code}. {_last_line(run.log)}".strip(),
+            "Its output is in the Log.",
+        )
+        with contextlib.suppress(OSError):  # the error is shown all the same
+            run.write_status(replace(status, state="failed", error=error.as_dict()))
+        self.failed.emit(error)
+
+    def _climb(self, stopping: _Stopping) -> None:
+        status = stopping.run.status()
+        if not status.live:
+            del self._stopping[stopping.run.path]
+            self.stopping_changed.emit()
+            return
+        now = time.monotonic()
+        waited, silence = now - stopping.since, stopping.silence(status.heartbeat, now)
+        patient = status.patience > 0 and silence <= status.patience
+        if stopping.rung == 0 and waited > ASK_AGAIN_SECONDS and not patient:
+            stopping.rung = 1
+            _signal(stopping.run, status, psutil.Process.terminate)  # it saves if its step ends in time
+        elif stopping.rung == 1 and waited > STUCK_SECONDS and silence > STUCK_SECONDS:
+            stopping.rung = 2
+            _signal(stopping.run, status, psutil.Process.kill)
+            self.failed.emit(
+                LabError(
+                    f"{stopping.run.id} was killed.",
+                    f"It gave no sign of life for {STUCK_SECONDS:.0f} seconds after it was asked to stop.",
+                    "Resume trains on from its newest checkpoint.",
+                )
+            )
+
+
+def _signal(run: RunFolder, status: RunStatus, send: Callable[[psutil.Process], None]) -> None:
+    """To the process that trains the run, if it still lives."""
+    if status.pid is not None and run.has_worker(status):
+        # It may have ended meanwhile, or belong to someone else; the next look at its status tells.
+        with contextlib.suppress(psutil.Error):
+            send(psutil.Process(status.pid))
+
+
+def _last_line(log: Path) -> str:
+    """The last line that the worker printed; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""

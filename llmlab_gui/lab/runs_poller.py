@@ -1,0 +1,104 @@
+"""Looks once a second for runs and for what changed about them, away from the window's thread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+
+from llmlab.store.events import Started, from_line
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
+from llmlab_gui.lab.folder_poller import FolderPoller, Seen, read_changed
+
+# Of events.jsonl: the first worker's `started`, and where that is damaged often a later one's.
+_BEGINNING_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run: where it is, what was asked of it, and where it stands."""
+
+    run: RunFolder
+    info: RunInfo
+    status: RunStatus
+    parameters: int | None = None  # as its first worker counted them
+    shares_name: bool = False  # with a run of another track
+
+    @property
+    def id(self) -> str:
+        """What tells it from all others: TRACK/ID."""
+        return self.run.full_name
+
+    @property
+    def name(self) -> str:
+        """How people read it, and references name it: with its track only where two tracks hold that id."""
+        return self.id if self.shares_name else self.run.id
+
+
+def told_apart(rows: Sequence[RunRow]) -> list[RunRow]:
+    """The same rows, with those marked that share their name."""
+    count = Counter(row.run.id for row in rows)
+    return [replace(row, shares_name=count[row.run.id] > 1) for row in rows]
+
+
+@dataclass
+class _SeenRun:
+    files: Seen[RunInfo, RunStatus]
+    parameters: int | None
+
+
+class RunsPoller(FolderPoller):
+    """`found` has every readable run, newest first, at the first look and whenever something is different."""
+
+    looked = Signal()  # after each look
+
+    def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._outputs = outputs
+        self._seen: dict[Path, _SeenRun] = {}
+        self._extra: tuple[RunFolder, ...] = ()
+
+    def add(self, run: RunFolder) -> None:
+        """Also looks at a run that lies elsewhere. From any thread."""
+        self._extra = (*self._extra, run)
+        self.poke()
+
+    def look(self) -> list[RunRow]:
+        looked_at = ((run.path, self._read(run)) for run in (*list_runs(self._outputs), *self._extra))
+        self._seen = {path: seen for path, seen in looked_at if seen is not None}
+        rows = [
+            RunRow(RunFolder(path), seen.files.asked, seen.files.status, seen.parameters)
+            for path, seen in self._seen.items()
+            if seen.files.asked is not None
+        ]
+        return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)
+
+    def _look_closely(self, rows: list[RunRow]) -> bool:
+        self.looked.emit()
+        return False
+
+    def _read(self, run: RunFolder) -> _SeenRun | None:
+        before = self._seen.get(run.path)
+        asked, status = (run.run_json, run.info), (run.status_json, run.status)
+        files = read_changed(before.files if before is not None else None, asked, status, self.failed.emit)
+        if files is None:
+            return None
+        parameters = before.parameters if before is not None else None
+        if parameters is None and files.status.attempt:
+            parameters = _parameters(run)
+        return _SeenRun(files, parameters)
+
+
+def _parameters(run: RunFolder) -> int | None:
+    """From the first `started` that can be read: the first line of events.jsonl, unless that is damaged."""
+    try:
+        with run.events.open("rb") as file:
+            lines = file.read(_BEGINNING_BYTES).splitlines()
+            events = (from_line(line) for line in lines if line.startswith(b'{"event": "started"'))
+            return next((event.parameters for event in events if isinstance(event, Started)), None)
+    except OSError:
+        return None

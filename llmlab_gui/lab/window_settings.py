@@ -1,0 +1,100 @@
+"""What the window remembers of itself between starts, in an INI file. Nothing about runs or training is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import platformdirs
+from PySide6.QtCore import QByteArray, QSettings
+from PySide6.QtWidgets import QMainWindow
+
+from llmlab.core.records import from_plain
+from llmlab_gui.host.recent import Recent, recent_from_json
+from llmlab_gui.widgets.theme import THEME_CHOICES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+
+# Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
+LAYOUT_VERSION = 3
+
+
+class WindowSettings:
+    """Size, arrangement, theme, what was chosen in docks, what was looked into lately, whether the tour
+    was seen."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """path: the INI file; the platform's place for settings when not given."""
+        file = path or Path(platformdirs.user_config_dir("llmlab", appauthor=False)) / "window.ini"
+        self._settings = QSettings(str(file), QSettings.Format.IniFormat)
+
+    def save_layout(self, window: QMainWindow) -> None:
+        """Remembers where everything is."""
+        self._settings.setValue("window/geometry", window.saveGeometry())
+        self._settings.setValue("window/state", window.saveState(LAYOUT_VERSION))
+        self._settings.sync()
+
+    def restore_geometry(self, window: QMainWindow) -> None:
+        """Size and place, if they were remembered."""
+        geometry = self._settings.value("window/geometry")
+        if isinstance(geometry, QByteArray):
+            window.restoreGeometry(geometry)
+
+    def restore_docks(self, window: QMainWindow) -> bool:
+        """Puts the docks back; False when nothing usable was remembered, and the window must arrange them."""
+        state = self._settings.value("window/state")
+        return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
+
+    @property
+    def recent(self) -> Recent:
+        """Models and prompts that were used lately."""
+        return recent_from_json(str(self._settings.value("inspection/recent", "")))
+
+    @recent.setter
+    def recent(self, recent: Recent) -> None:
+        self._settings.setValue("inspection/recent", recent.to_json())
+
+    def choices(self, name: str, kind: type[T]) -> T | None:
+        """What `save_choices` kept under a name; None when there is nothing, or nothing that fits the data class."""
+        try:
+            values = json.loads(str(self._settings.value(name, "null")))
+            return None if values is None else from_plain(kind, values)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def save_choices(self, name: str, choices: DataclassInstance) -> None:
+        """Keeps a data class of plain values."""
+        self._settings.setValue(name, json.dumps(dataclasses.asdict(choices)))
+
+    @property
+    def theme(self) -> str:
+        """light, dark or system."""
+        choice = self._settings.value("window/theme", "system")
+        return choice if choice in THEME_CHOICES else "system"
+
+    @theme.setter
+    def theme(self, choice: str) -> None:
+        self._settings.setValue("window/theme", choice)
+
+    @property
+    def notify(self) -> bool:
+        """Whether the end of a long run is announced while another window is in front."""
+        return str(self._settings.value("window/notify", "true")).lower() == "true"
+
+    @notify.setter
+    def notify(self, wanted: bool) -> None:
+        self._settings.setValue("window/notify", wanted)
+
+    @property
+    def tour_seen(self) -> bool:
+        """Whether the tour was taken or waved away."""
+        return str(self._settings.value("window/tour_seen", "false")).lower() == "true"
+
+    @tour_seen.setter
+    def tour_seen(self, seen: bool) -> None:
+        self._settings.setValue("window/tour_seen", seen)

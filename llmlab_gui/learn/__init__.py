@@ -1,0 +1,1 @@
+"""The Learn dock, and following the links of its pages."""

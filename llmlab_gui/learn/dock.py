@@ -1,0 +1,296 @@
+"""The Learn dock: all pages in their groups, with our own code in them and links into the rest of the lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer, QUrl
+from PySide6.QtGui import (
+    QColor,
+    QImage,
+    QKeySequence,
+    QResizeEvent,
+    QShortcut,
+    QShowEvent,
+    QTextCursor,
+    QTextDocument,
+)
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QSplitter,
+    QTextEdit,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.core.paths import resources_dir
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.learn.page_list import PageList, fill_combo
+from llmlab_gui.learn.page_opener import PageOpener
+from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.checks import figures_of
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import Page
+from llmlab_gui.pages.places import with_panels
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+# Below this width the list of pages would take the room of the text: a combo box replaces it.
+_NARROW = 620
+_MARKED_MATCHES = 500
+
+
+class _LearnBrowser(PageBrowser):
+    """Figures lie beside the page; only those that come with the lab are shown."""
+
+    def __init__(self) -> None:
+        super().__init__("Page")
+        self._page: Page | None = None
+
+    def show_page(self, page: Page, scroll: int) -> None:
+        self._page = page
+        super().show_page(page, scroll)
+
+    def figure(self, name: str) -> QImage | None:
+        if self._page is None:
+            return None
+        path = (self._page.folder / name).resolve()
+        return QImage(str(path)) if path.is_relative_to(resources_dir().resolve()) else None
+
+
+class LearnDock(LabDock):
+    """A small browser: pages on the left, back and forward, search over all pages."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "learn", "Learn", parent)
+        self._pages: list[Page] = []
+        self._page: Page | None = None
+        self._stale = False  # it was drawn in the colours of another theme
+        self._past: list[tuple[str, int]] = []  # page and scroll position
+        self._future: list[tuple[str, int]] = []
+
+        self.back_button = self._button("◀", "Back (Alt+Left)", self.back)
+        self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
+        self.previous_button = self._button("‹ Previous", "The page before this one", lambda: self._turn(-1))
+        self.next_button = self._button("Next ›", "The page after this one", lambda: self._turn(1))
+        self.combo = QComboBox()
+        self.combo.setAccessibleName("Pages")
+        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.combo.setMinimumContentsLength(8)
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Search all pages")
+        self.search.setAccessibleName("Search all pages")
+        self.search.setClearButtonEnabled(True)
+        self.search.setMinimumWidth(70)
+        self.list = PageList()
+        self.browser = _LearnBrowser()
+        self.nothing = QLabel()
+        self.nothing.setWordWrap(True)
+        self.nothing.hide()
+
+        top = QHBoxLayout()
+        for widget in (self.back_button, self.forward_button):
+            top.addWidget(widget)
+        top.addWidget(self.combo, 1)
+        top.addWidget(self.search, 1)
+        for widget in (self.previous_button, self.next_button):
+            top.addWidget(widget)
+        self._splitter = QSplitter(Qt.Orientation.Horizontal)
+        self._splitter.addWidget(self.list)
+        self._splitter.addWidget(self.browser)
+        self._splitter.setStretchFactor(1, 1)
+        self._splitter.setSizes([220, 600])
+        self._splitter.setChildrenCollapsible(False)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(top)
+        layout.addWidget(self.nothing)
+        layout.addWidget(self._splitter, 1)
+        self.set_body(body)
+
+        self.list.chosen.connect(self.go)
+        self.combo.activated.connect(lambda place: self.go(self.combo.itemData(place)))
+        self.search.textChanged.connect(self._filter)
+        self.search.returnPressed.connect(self.find_next)
+        self._opener = PageOpener(lab, self.go)
+        self.browser.anchorClicked.connect(self.open_link)
+        self.browser.width_changed.connect(self._width_changed)
+        for key, slot in (
+            (QKeySequence.StandardKey.Back, self.back),
+            (QKeySequence.StandardKey.Forward, self.forward),
+            (QKeySequence.StandardKey.Find, self._focus_search),
+        ):
+            shortcut = QShortcut(key, body)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(slot)
+        self._coming = QTimer(self)
+        self._coming.setSingleShot(True)
+        self._coming.setInterval(0)
+        self._coming.timeout.connect(self._shown)
+        self.visibilityChanged.connect(self._come_to_sight)  # its tab was chosen
+        lab.concept_requested.connect(self.go)  # the window brings the dock to the front
+        theme_notifier.changed.connect(self._restyle)
+
+    @property
+    def page_name(self) -> str:
+        """The page that is shown, "" before the first."""
+        return self._page.name if self._page else ""
+
+    def go(self, name: str) -> None:
+        """Shows a page; the one before can be gone back to."""
+        self._load()
+        if name == self.page_name:
+            return
+        if self._page is not None:
+            self._past.append(self._place())
+            self._future.clear()
+        self._show(name, 0)
+
+    def back(self) -> None:
+        """The page that was shown before."""
+        if self._past:
+            self._future.append(self._place())
+            self._show(*self._past.pop())
+
+    def forward(self) -> None:
+        """The page that was gone back from."""
+        if self._future:
+            self._past.append(self._place())
+            self._show(*self._future.pop())
+
+    def find_next(self) -> None:
+        """The next place on this page with the words of the search, from the start again after the last."""
+        wanted = self.search.text().strip()
+        if wanted and not self.browser.find(wanted):
+            self.browser.moveCursor(QTextCursor.MoveOperation.Start)
+            self.browser.find(wanted)
+
+    def open_link(self, url: QUrl) -> None:
+        """Follows a link of the page that is shown."""
+        self._opener.open(url, self._page, self._pages)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._come_to_sight(True)
+
+    def _come_to_sight(self, visible: bool) -> None:
+        """While docks are being arranged, each is shown for a moment: only what stays in sight is worth a page."""
+        if visible:
+            self._coming.start()
+
+    def _shown(self) -> None:
+        if not self.isVisible() or self.visibleRegion().isEmpty():
+            return
+        self._load()
+        if self._page is None and self._pages:
+            self._show(self._pages[0].name, 0)
+        elif self._stale:
+            self._render(self.browser.verticalScrollBar().value())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = event.size().width() < _NARROW
+        self.list.setVisible(not narrow)
+        self.combo.setVisible(narrow)
+        self.previous_button.setText("‹" if narrow else "‹ Previous")
+        self.next_button.setText("›" if narrow else "Next ›")
+
+    def _button(self, text: str, tip: str, slot) -> QToolButton:  # type: ignore[no-untyped-def]
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setAccessibleName(tip)
+        button.setAutoRaise(True)
+        button.clicked.connect(slot)
+        return button
+
+    def _load(self) -> None:
+        """Reads the pages when they are first needed: the window opens without them."""
+        if self._pages:
+            return
+        self._pages = load_all()
+        self.list.fill(self._pages, self.page_name)
+        fill_combo(self.combo, self._pages)
+        if not self._pages:
+            self.show_empty("There are no pages", "The folder resources is missing from this installation.")
+
+    def _filter(self) -> None:
+        """The pages that have all words; the words themselves are marked on the page that is shown."""
+        wanted = self.search.text().strip().lower()
+        words = wanted.split()
+        found = [page for page in self._pages if all(word in page.text.lower() for word in words)]
+        self.nothing.setText(f"No page has “{self.search.text().strip()}”.")
+        self.nothing.setVisible(not found and bool(self._pages))
+        counts = {page.name: sum(page.text.lower().count(word) for word in words) for page in found}
+        self.list.fill(found or self._pages, self.page_name, counts if words and found else None)
+        if words and found and self.page_name not in counts:
+            self.go(found[0].name)
+        self._mark_matches()
+
+    def _mark_matches(self) -> None:
+        marks: list[QTextEdit.ExtraSelection] = []
+        color = QColor(current_theme().warning)
+        color.setAlphaF(0.4)
+        for word in self.search.text().split():
+            cursor = QTextCursor(self.browser.document())
+            while len(marks) < _MARKED_MATCHES:
+                cursor = self.browser.document().find(word, cursor, QTextDocument.FindFlag(0))
+                if cursor.isNull():
+                    break
+                mark = QTextEdit.ExtraSelection()
+                mark.cursor = cursor
+                mark.format.setBackground(color)
+                marks.append(mark)
+        self.browser.setExtraSelections(marks)
+
+    def _turn(self, distance: int) -> None:
+        names = [page.name for page in self._pages]
+        place = names.index(self.page_name) + distance if self.page_name in names else 0
+        if 0 <= place < len(names):
+            self.go(names[place])
+
+    def _place(self) -> tuple[str, int]:
+        return self.page_name, self.browser.verticalScrollBar().value()
+
+    def _show(self, name: str, scroll: int) -> None:
+        page = next((page for page in self._pages if page.name == name), None)
+        if page is None:
+            self.lab.error_raised.emit(
+                LabError(f"There is no page {name!r}.", "This installation lacks it.", "Choose one from the list.")
+            )
+            return
+        self._page = page
+        self._render(scroll)
+        names = [page.name for page in self._pages]
+        self.previous_button.setEnabled(name != names[0])
+        self.next_button.setEnabled(name != names[-1])
+        self.back_button.setEnabled(bool(self._past))
+        self.forward_button.setEnabled(bool(self._future))
+        self.combo.setCurrentIndex(self.combo.findData(name))
+        self.list.mark(name)
+
+    def _render(self, scroll: int) -> None:
+        assert self._page is not None
+        self._stale = False
+        self.browser.show_page(with_panels(self._page), scroll)
+        self._mark_matches()
+
+    def _width_changed(self) -> None:
+        if self._page is not None and figures_of(self._page.text):
+            self._render(self.browser.verticalScrollBar().value())
+
+    def _restyle(self) -> None:
+        self._stale = self._page is not None
+        self._shown()
+
+    def _focus_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()

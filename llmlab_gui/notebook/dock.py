@@ -1,0 +1,322 @@
+"""Notebook: what was predicted, what came, how surprising it was, and how well calibrated the learner is."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QSplitter,
+    QTableView,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.notebook.calibration import calibration
+from llmlab.notebook.entries import OPEN, Line, statements
+from llmlab.notebook.markdown import save_markdown
+from llmlab.notebook.quantities import RUN
+from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
+from llmlab.store.events import Evaluated
+from llmlab_gui.charts import export
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
+from llmlab_gui.notebook.detail import NotebookDetail
+from llmlab_gui.notebook.table import COLUMNS, ID_ROLE, MADE, SHOWN, NotebookFilter, NotebookModel
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import QuietLabel, scrolled
+from llmlab_gui.widgets.row_tables import show_whole_rows
+from llmlab_gui.widgets.saving import ask_where, save_rows
+from llmlab_gui.widgets.theme import theme_notifier
+
+RESULT, CALIBRATION, SURPRISES, LIST = range(4)
+_CAPTIONS = (
+    ("What you expected, over what came: the tinted range, or the curve that you drew.", "predicting"),
+    ("Of what you state with 80 % confidence, four in five should come true.", "predicting"),
+    ("What was least expected, first: here is most to learn.", "predicting"),
+    ("What you expected of runs, experiments and checks, and what came. Enter shows it over its result.", "predicting"),
+)
+# In a lower place table and chart would have no room below each other: the table is then one more page.
+_ROOM_FOR_BOTH = 470
+_WIDTHS = (16, 34, 12, 9, 7, 10, 18, 30, 14)  # of the columns, in characters
+
+
+class NotebookDock(LabDock):
+    """A table of predictions above one of three views; beside them where the dock is low."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "notebook", "Notebook", parent)
+        self.book = lab.notebook
+        self._looked = False
+        self.model = NotebookModel(self)
+        self.proxy = NotebookFilter(self.model, self)
+        self.table = QTableView()
+        self.filter, self.shown = QLineEdit(), QComboBox()
+        self.ask = QCheckBox("Ask before every run")
+        self.ask.setToolTip("Before a run starts, ask what you expect of it; Escape skips the question")
+        self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
+        self.detail = NotebookDetail()
+        self.calibration, self.brier, self.verdict = CalibrationChart(), BrierChart(), QuietLabel()
+        self.surprises = QListWidget()
+        self.tabs = QTabWidget()
+        self._build()
+        self._connect()
+        self.ask.setChecked(self.book.asks)
+        self._fill()
+        self.book.refresh()
+
+    # What it shows -----------------------------------------------------------------------------------------------
+
+    def chosen(self) -> Line | None:
+        """The prediction that the lower part is about."""
+        rows = self.table.selectionModel().selectedRows()
+        return self.model.lines[self.proxy.mapToSource(rows[0]).row()] if rows else None
+
+    def choose(self, entry_id: str, place: int | None = None) -> None:
+        """Selects a prediction; the first of its entry when no place is named."""
+        for row in range(self.proxy.rowCount()):
+            found, at = self.proxy.index(row, 0).data(ID_ROLE)
+            if found == entry_id and place in (None, at):
+                self.table.selectRow(row)
+                self.table.scrollTo(self.proxy.index(row, 0))
+                return
+
+    @property
+    def page(self) -> int:
+        """Which view is in front: RESULT, CALIBRATION, SURPRISES or LIST."""
+        return self._pages.index(self.tabs.currentWidget()) if self.tabs.count() else RESULT
+
+    def show_page(self, page: int) -> None:
+        """Brings a view to the front."""
+        self.tabs.setCurrentIndex(max(0, self.tabs.indexOf(self._pages[page])))
+
+    def charts(self) -> list[LineChart]:
+        """What an export writes: the charts in sight."""
+        if self.page == CALIBRATION:
+            return [self.calibration, self.brier]
+        chart = self.detail.chart()
+        return [chart] if chart is not None and self.page == RESULT else []
+
+    def export_table(self, path: Path) -> None:
+        """The rows in sight, as CSV. LabError when it cannot be written."""
+        rows = [[*(column.title or "Verdict" for column in COLUMNS), "Sentence"]]
+        for row in range(self.proxy.rowCount()):
+            line = self.model.lines[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
+            rows.append([*(column.text(line) for column in COLUMNS), outcome_sentence(line)])
+        save_rows(rows, path)
+
+    def export(self, kind: str, path: Path) -> None:
+        """kind: markdown, table, png, svg or csv. What goes wrong is told by the lab."""
+        charts = self.charts()
+        try:
+            if kind == "table":
+                self.export_table(path)
+            elif kind == "markdown":
+                entries = list(self.book.entries)
+                self.book.in_background(lambda: save_markdown(entries, path), lambda _: self._saved(path))
+                return
+            elif not charts:
+                raise LabError("There is no chart to save.", "", "Choose a prediction of a loss, or Calibration.")
+            elif kind == "csv":
+                export.save_csv(export.tables(charts), charts[0].x_label, path)
+            else:
+                (export.save_png if kind == "png" else export.save_svg)(charts, path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self._saved(path)
+
+    def _saved(self, path: Path) -> None:
+        self.lab.said.emit(f"Saved {path}.")
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        low = self.height() < _ROOM_FOR_BOTH
+        if low == (self.tabs.indexOf(self.table) >= 0):
+            return
+        if low:
+            self.tabs.insertTab(0, self.table, "Predictions")
+            self.tabs.setCurrentIndex(0)
+        else:
+            self.tabs.removeTab(self.tabs.indexOf(self.table))
+            self._splitter.insertWidget(0, self.table)
+            self.table.show()
+
+    # Building ----------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.filter.setPlaceholderText("Filter")
+        self.filter.setAccessibleName("Filter the predictions")
+        self.filter.setClearButtonEnabled(True)
+        self.filter.setMinimumWidth(120)
+        self.shown.setAccessibleName("Which predictions")
+        for state, words in SHOWN:
+            self.shown.addItem(words, state)
+        for kind, words, suffix in (
+            ("markdown", "Notebook (Markdown)…", "md"),
+            ("table", "Table (CSV)…", "csv"),
+            ("png", "Charts as picture (PNG)…", "png"),
+            ("svg", "Charts as drawing (SVG)…", "svg"),
+            ("csv", "Numbers of the charts (CSV)…", "csv"),
+        ):
+            self.export_button.menu().addAction(words).triggered.connect(partial(self._ask_export, kind, suffix))
+        self._build_table()
+        tools = FlowRow()
+        tools.setSpacing(6)
+        for widget in (self.filter, self.shown, self.ask):
+            tools.addWidget(widget)
+        tools.addStretch(1)
+        tools.addWidget(self.export_button)
+        calibration_page = QWidget()
+        column = QVBoxLayout(calibration_page)
+        column.setContentsMargins(0, 4, 0, 0)
+        column.addWidget(self.calibration, 3)
+        column.addWidget(self.brier, 2)
+        column.addWidget(self.verdict)
+        self.surprises.setAccessibleName("Surprises, the greatest first")
+        self.surprises.setWordWrap(True)
+        self.surprises.setAlternatingRowColors(True)
+        self.surprises.setSpacing(3)
+        self._pages: list[QWidget] = [scrolled(self.detail), scrolled(calibration_page), self.surprises, self.table]
+        for page, title in zip(self._pages, ("Result", "Calibration", "Surprises"), strict=False):
+            self.tabs.addTab(page, title)
+        self.tabs.setDocumentMode(True)
+        self._splitter = splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.addWidget(self.table)
+        splitter.addWidget(self.tabs)
+        splitter.setStretchFactor(0, 2)
+        splitter.setStretchFactor(1, 3)
+        splitter.setChildrenCollapsible(False)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(tools)
+        layout.addWidget(splitter, 1)
+        self.set_body(body)
+        self.caption(*_CAPTIONS[RESULT])
+
+    def _build_table(self) -> None:
+        table = self.table
+        table.setModel(self.proxy)
+        table.setAccessibleName("Predictions")
+        table.setSortingEnabled(True)
+        table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setAlternatingRowColors(True)
+        table.setWordWrap(False)
+        show_whole_rows(table, _WIDTHS)
+
+    def _connect(self) -> None:
+        self.filter.textChanged.connect(self.proxy.setFilterFixedString)
+        self.shown.currentIndexChanged.connect(lambda: self.proxy.set_state(self.shown.currentData()))
+        self.ask.toggled.connect(self.book.set_asks)
+        self.book.asking_changed.connect(self.ask.setChecked)
+        self.book.changed.connect(self._fill)
+        self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_chosen())
+        self.detail.learned.connect(self.book.learn)
+        self.detail.judged.connect(self.book.judge)
+        self.detail.score_wanted.connect(self.book.score)
+        self.tabs.currentChanged.connect(lambda _: self.caption(*_CAPTIONS[self.page]))
+        self.table.activated.connect(lambda _: self.show_page(RESULT))
+        self.surprises.itemActivated.connect(self._open_surprise)
+        self.surprises.itemClicked.connect(self._open_surprise)
+        self.lab.events_arrived.connect(self._events_arrived)
+        theme_notifier.changed.connect(self.model.repaint_all)
+
+    # Filling -----------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        entries = self.book.entries
+        if not entries:
+            hint = (
+                "Before a run starts, you are asked what you expect of it. Write a range and how sure you are: "
+                "afterwards it is compared with what came."
+            )
+            self.show_empty("Nothing was predicted yet", hint, "Set up a run", lambda: self._open_setup())
+            return
+        chosen = self.chosen()
+        self.show_body()
+        self.model.show(entries)
+        if chosen is not None:
+            self.choose(chosen.entry.id, chosen.place)
+        if self.chosen() is None:
+            self.table.selectRow(0)
+        self._show_chosen()
+        found = calibration(statements(entries))
+        self.calibration.show_calibration(found)
+        self.brier.show_calibration(found)
+        self.verdict.setText(found.verdict)
+        self._fill_surprises()
+
+    def _open_setup(self) -> None:
+        self.book.set_asks(True)
+        self.lab.dock_requested.emit("setup")
+
+    def _fill_surprises(self) -> None:
+        lines = [line for line in self.model.lines if (line.surprise or 0.0) >= SURPRISING]
+        self.surprises.clear()
+        for line in sorted(lines, key=lambda line: -(line.surprise or 0.0)):
+            words = f"{surprise_text(line.surprise)} · {line.entry.about}\n{outcome_sentence(line)}"
+            words += f"\nLearned: {line.entry.learned}" if line.entry.learned else ""
+            item = QListWidgetItem(words)
+            item.setData(Qt.ItemDataRole.UserRole, (line.entry.id, line.place))
+            self.surprises.addItem(item)
+        if not lines:
+            item = QListWidgetItem("Nothing was a surprise yet: every outcome was at least as likely as one in four.")
+            item.setFlags(Qt.ItemFlag.NoItemFlags)
+            self.surprises.addItem(item)
+
+    def _show_chosen(self) -> None:
+        line = self.chosen()
+        if line is None:
+            return
+        row = self.lab.row(line.entry.full_name) if line.entry.subject == RUN else None
+        stopped = row is not None and row.status.state in ("stopped", "failed", "interrupted")
+        self.detail.show_line(line, self._actual(line), stopped=stopped)
+
+    def _actual(self, line: Line) -> list[list[float]]:
+        """[step, validation loss] of the run: as it was scored, or as far as it is, when the charts show it."""
+        entry = line.entry
+        if entry.state != OPEN or entry.subject != RUN or entry.full_name not in self.lab.shown():
+            return entry.curve
+        evaluations = self.lab.history(entry.full_name).evaluations
+        finite = np.isfinite(evaluations["val_loss"])
+        pairs = zip(evaluations["step"][finite].tolist(), evaluations["val_loss"][finite].tolist(), strict=True)
+        return [[step, loss] for step, loss in pairs]
+
+    def _events_arrived(self, run_id: str, events: list[object]) -> None:
+        line = self.detail.line
+        if (
+            line is not None
+            and line.entry.full_name == run_id
+            and any(isinstance(event, Evaluated) for event in events)
+        ):
+            self._show_chosen()
+
+    def _open_surprise(self, item: QListWidgetItem) -> None:
+        if item.data(Qt.ItemDataRole.UserRole) is None:
+            return
+        entry_id, place = item.data(Qt.ItemDataRole.UserRole)
+        self.shown.setCurrentIndex(0)
+        self.filter.clear()
+        self.choose(entry_id, place)
+        self.show_page(RESULT)
+
+    def _ask_export(self, kind: str, suffix: str) -> None:
+        path = ask_where(self, "Export", Path.home() / f"notebook.{suffix}", suffix.upper())
+        if path is not None:
+            self.export(kind, path)

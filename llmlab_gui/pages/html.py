@@ -1,0 +1,145 @@
+"""A concept page as the HTML that QTextBrowser shows: tables for call-outs, since it knows no CSS boxes."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+
+from PySide6.QtGui import QColor, QFontDatabase
+
+from llmlab.core.errors import LabError
+from llmlab_gui.pages.page import Block, Page, markdown
+from llmlab_gui.pages.source_code import colored_html, find_source
+from llmlab_gui.widgets.colors import mix
+from llmlab_gui.widgets.theme import current_theme
+
+
+@dataclass(frozen=True)
+class PageColors:
+    """CSS colours of a page, and the family of its code."""
+
+    text: str
+    quiet: str
+    accent: str
+    question: str
+    run: str
+    code_background: str
+    question_background: str
+    run_background: str
+    keyword: str
+    string: str
+    number: str
+    mono: str
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Colours of Python's parts."""
+        return {
+            "keyword": self.keyword,
+            "string": self.string,
+            "comment": self.quiet,
+            "number": self.number,
+            "name": self.accent,
+        }
+
+
+def page_colors() -> PageColors:
+    """The page's colours, from the window's theme."""
+    theme = current_theme()
+    return PageColors(
+        text=QColor(theme.text).name(),
+        quiet=QColor(theme.quiet).name(),
+        accent=QColor(theme.accent).name(),
+        question=QColor(theme.warning).name(),
+        run=QColor(theme.good).name(),
+        code_background=mix(theme.surface, theme.text, 0.06).name(),
+        question_background=mix(theme.surface, theme.warning, 0.10).name(),
+        run_background=mix(theme.surface, theme.good, 0.10).name(),
+        keyword=QColor(theme.accent).name(),
+        string=QColor(theme.good).name(),
+        number=QColor(theme.warning).name(),
+        mono=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
+    )
+
+
+_FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
+
+
+def page_html(page: Page, colors: PageColors) -> str:
+    """The whole page. Code that cannot be found is said in its place, and the page goes on."""
+    return f"<html><head><style>{_style(colors)}</style></head><body>{_body(page, colors)}</body></html>"
+
+
+def _body(page: Page, colors: PageColors) -> str:
+    return "".join(_block(block, colors) for block in page.blocks)
+
+
+def _block(block: Block, colors: PageColors) -> str:
+    if block.kind == "code":
+        return _code(block.text, colors)
+    content = markdown().render(block.text)
+    if block.kind == "question":
+        return _callout("Predict", content, colors.question, colors.question_background)
+    if block.kind == "run":
+        return _callout("Try it", content, colors.run, colors.run_background)
+    # Qt draws a quoted formula like any paragraph: a box of its own makes it stand out.
+    content = content.replace(
+        "<blockquote>",
+        f'<table width="100%" cellspacing="0" style="margin:6px 0"><tr>'
+        f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="formula" style="padding:4px 10px">',
+    ).replace("</blockquote>", "</td></tr></table>")
+    return _FENCE.sub(lambda fence: _fence(fence[1], colors), content)
+
+
+def _fence(text: str, colors: PageColors) -> str:
+    """Lines to copy, in a box: with a background of its own, each line would cut off the underscores above it."""
+    return (
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<td bgcolor="{colors.code_background}" style="padding:8px 10px">'
+        f'<pre style="font-family:{colors.mono};margin:0">{text.rstrip()}</pre></td></tr></table>'
+    )
+
+
+def _callout(label: str, content: str, edge: str, background: str) -> str:
+    return (
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<td width="4" bgcolor="{edge}" style="padding:0"></td>'
+        f'<td bgcolor="{background}" style="padding:8px 12px"><b style="color:{edge}">{label}</b>{content}</td>'
+        "</tr></table>"
+    )
+
+
+def _code(reference: str, colors: PageColors) -> str:
+    try:
+        source = find_source(reference)
+    except LabError as error:
+        return _callout("Missing", f"<p>{html.escape(str(error))}</p>", colors.quiet, colors.code_background)
+    width = len(str(source.last_line))
+    numbered = []
+    for number, line in enumerate(colored_html(source.code, colors.code).split("\n"), source.first_line):
+        numbered.append(f'<span style="color:{colors.quiet}">{number:>{width}}</span>  {line}')
+    head = html.escape(source.path + (f" · {source.symbol}" if source.symbol else ""))
+    lines = "\n".join(numbered)
+    return (
+        f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
+        f'<td bgcolor="{colors.code_background}" style="padding:8px 10px"><span style="color:{colors.quiet}">{head}, '
+        f"lines {source.first_line} to {source.last_line}</span>"
+        f'<pre style="font-family:{colors.mono};margin:4px 0 0 0">{lines}</pre></td></tr></table>'
+    )
+
+
+def _style(colors: PageColors) -> str:
+    """Sizes follow the window's font; a line is set a little wider than Qt's default."""
+    return f"""
+        body {{ color: {colors.text}; }}
+        p, li {{ line-height: 140%; margin-top: 6px; margin-bottom: 6px; }}
+        h1 {{ font-size: xx-large; font-weight: 600; margin-bottom: 4px; }}
+        h2 {{ font-size: x-large; font-weight: 600; margin-top: 18px; margin-bottom: 2px; }}
+        h3 {{ font-size: large; font-weight: 600; margin-top: 14px; margin-bottom: 2px; }}
+        a {{ color: {colors.accent}; text-decoration: none; }}
+        code {{ font-family: {colors.mono}; background-color: {colors.code_background}; }}
+        td.formula p {{ font-family: {colors.mono}; margin: 0; }}
+        th {{ text-align: left; padding: 3px 12px 3px 0; color: {colors.quiet}; }}
+        td {{ padding: 3px 12px 3px 0; }}
+    """

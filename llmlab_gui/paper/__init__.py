@@ -1,0 +1,1 @@
+"""Papers: their claims, the checks of them, and the evidence for each verdict."""

@@ -1,0 +1,125 @@
+"""The Claims dock: every claim of the paper, what a check found of it, and what the learner expected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QModelIndex
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+
+from llmlab.studies.papers.records import VERDICTS
+from llmlab_gui.charts.picture import save_csv
+from llmlab_gui.experiments.tables import rows_table, select_row, selected_key
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.paper.claims_table import CLAIM_COLUMNS, VERDICT_COLUMN, ClaimsModel
+from llmlab_gui.paper.verdict_badge import BadgeDelegate
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_CAPTION = "Bounds were fixed before anything was trained. Choose a claim: what its verdict rests on is in Evidence."
+
+
+class ClaimsDock(LabDock):
+    """Choosing a row makes that claim the one that Evidence is about."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "claims", "Claims", parent)
+        self.desk = lab.papers
+        self._background = Background(self)
+        self.model = ClaimsModel(self)
+        self.table = rows_table(self.model, "Claims of the paper", CLAIM_COLUMNS)
+        self._delegate = BadgeDelegate(self.table)
+        self.table.setItemDelegateForColumn(VERDICT_COLUMN, self._delegate)
+        self.standing = QuietLabel()
+        self.standing.setAccessibleName("What was found so far")
+        self.problem = ProblemLabel()
+        self.problem.setAccessibleName("What is wrong")
+        self.export_button = menu_button("Export", "Save the table as CSV")
+        self.export_button.menu().addAction("Claims and verdicts (CSV)…", self._ask_where)
+        top = QHBoxLayout()
+        top.addWidget(self.standing, 1)
+        top.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(top)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.table, 1)
+        self.set_body(body)
+        self.caption(_CAPTION, "predicting")
+        self.table.selectionModel().currentRowChanged.connect(self._moved)
+        self.table.clicked.connect(self._clicked)
+        self.table.activated.connect(self._clicked)
+        self.desk.paper_changed.connect(self._refresh)
+        self.desk.check_changed.connect(self._refresh)
+        self.desk.claim_changed.connect(self._select)
+        theme_notifier.changed.connect(self.model.repaint_all)
+        self._refresh()
+
+    def export(self, path: Path) -> None:
+        """The table as it is shown, as CSV, in the background."""
+        header, rows = self.model.table()
+        said = partial(self.lab.said.emit, f"Saved {path}.")
+        self._background.run(partial(save_csv, header, rows, path), lambda _: said(), self.lab.error_raised.emit)
+
+    def shutdown(self) -> None:
+        self._background.shutdown()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.desk.need()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        rows = self.desk.claims()
+        self.model.show(rows)
+        if not rows:
+            self.show_empty("No paper is read", "Choose one in Paper: its claims are listed here.")
+            return
+        self.show_body()
+        self._select()
+        problem = self.desk.problem
+        self.problem.say(str(problem) if problem is not None else "")
+        check = self.desk.check
+        found = Counter(row.state for row in rows if row.verdict is not None)
+        said = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        if check is None:
+            words = f"{len(self.desk.tested)} of {len(rows)} claims can be tested here; no check was run yet."
+        else:
+            more = " so far" if check.status.state != "finished" else ""
+            words = f"{check.id}: {said or 'no verdict'}{more}. {self._untested(len(rows))}".strip()
+        self.standing.setText(words)
+
+    def _untested(self, claims: int) -> str:
+        count = claims - len(self.desk.tested)
+        return f"{count} {'claim has' if count == 1 else 'claims have'} no test here." if count else ""
+
+    def _select(self) -> None:
+        claim = self.desk.claim
+        select_row(self.table, claim.claim.id if claim is not None else "")
+
+    def _moved(self) -> None:
+        if self.table.hasFocus():  # not when the table itself moves the selection
+            self.desk.set_claim(selected_key(self.table))
+
+    def _clicked(self, _index: QModelIndex) -> None:
+        self.desk.set_claim(selected_key(self.table))
+
+    def _ask_where(self) -> None:
+        check, paper = self.desk.check, self.desk.paper
+        name = check.id if check is not None else paper.name if paper is not None else "claims"
+        path = ask_where(self, "Export the table", f"{name}-claims.csv", "Table")
+        if path is not None:
+            self.export(path)

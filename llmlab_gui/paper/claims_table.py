@@ -1,0 +1,55 @@
+"""The table of a paper's claims."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QObject, Qt
+
+from llmlab_gui.experiments.tables import Column, Index, RowsModel
+from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
+
+CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
+    Column("Claim", lambda row: row.claim.title, "What the paper says", width=50),
+    Column("Verdict", lambda row: row.state, "What the check found, or why there is no verdict", width=21),
+    Column("You expected", prediction_text, "Said before the check began; ✓ and ✗ tell whether it came so", width=25),
+    Column(
+        "Statistic",
+        lambda row: statistic_text(row.verdict),
+        "The number that the verdict rests on most, with its 95 % interval",
+        width=50,
+    ),
+    Column(
+        "p", lambda row: p_text(row.verdict.p) if row.verdict else "", "After Holm's correction", right=True, width=7
+    ),
+    Column(
+        "Paper's own",
+        lambda row: criterion_text(row.verdict),
+        "Whether the same data pass the paper's own criterion, where it names one",
+        width=12,
+    ),
+)
+VERDICT_COLUMN = 1
+
+
+class ClaimsModel(RowsModel[ClaimRow]):
+    """All claims of one paper."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(CLAIM_COLUMNS, parent)
+
+    def key(self, row: ClaimRow) -> str:
+        return row.claim.id
+
+    def state(self, row: ClaimRow) -> str:
+        return row.state
+
+    def tip(self, row: ClaimRow) -> str:
+        said = row.verdict.reason[:500] if row.verdict is not None else row.claim.test
+        return f"{row.claim.id}: {row.claim.statement}\n\n{said}"
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if role == Qt.ItemDataRole.AccessibleTextRole and index.column() == VERDICT_COLUMN:
+            row = self.rows[index.row()]
+            return row.state if row.final or row.verdict is None else f"{row.state} so far"
+        return super().data(index, role)

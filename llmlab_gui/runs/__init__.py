@@ -1,1 +1,0 @@
-"""Runs as the window sees them: found, followed, started, asked."""

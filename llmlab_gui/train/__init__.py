@@ -1,0 +1,1 @@
+"""Training: setting a run up, starting and queueing it, its charts, samples, checkpoints and log."""

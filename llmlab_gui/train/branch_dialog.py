@@ -1,0 +1,105 @@
+"""The dialog that asks what a branch does differently."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from PySide6.QtGui import QPalette
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.core.settings import parse_assignments
+from llmlab.store.run_folder import RunSettings
+from llmlab_gui.widgets.theme import current_theme
+
+
+class BranchDialog(QDialog):
+    """A new run from a checkpoint: its name, steps, learning rate, and any other setting."""
+
+    def __init__(self, settings: RunSettings, run_id: str, step: int, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._settings = settings
+        self.setWindowTitle("Branch")
+        about = QLabel(
+            f"A new run begins from step {step:,} of {run_id}, with its weights and AdamW's state. "
+            "The old run stays as it is."
+        )
+        about.setWordWrap(True)
+        self.name = QLineEdit()
+        self.name.setPlaceholderText("made from date and text")
+        self.steps = QSpinBox()
+        self.steps.setRange(step + 1, 1_000_000_000)
+        self.steps.setGroupSeparatorShown(True)
+        self.steps.setValue(max(settings.train.steps, step + 1))
+        self.steps.setToolTip("Steps in all, those up to the checkpoint included")
+        self.rate = QDoubleSpinBox()
+        self.rate.setDecimals(7)
+        self.rate.setRange(0.0, 10.0)
+        self.rate.setSingleStep(settings.train.learning_rate / 10 or 1e-4)
+        self.rate.setValue(settings.train.learning_rate)
+        self.rate.setToolTip("Peak learning rate")
+        self.others = QPlainTextEdit()
+        self.others.setPlaceholderText("train.weight_decay=0.01\ndata.batch_size=24")
+        self.others.setToolTip("One section.field=value a line, as with --set")
+        self.others.setTabChangesFocus(True)
+        self.others.setFixedHeight(self.fontMetrics().height() * 5)
+        self.problem = QLabel()
+        self.problem.setWordWrap(True)
+        palette = self.problem.palette()
+        palette.setColor(QPalette.ColorRole.WindowText, current_theme().bad)
+        self.problem.setPalette(palette)
+        self.buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        self.start = self.buttons.addButton("Start branch", QDialogButtonBox.ButtonRole.AcceptRole)
+        form = QFormLayout()
+        for label, widget in (
+            ("Name", self.name),
+            ("Steps in all", self.steps),
+            ("Learning rate", self.rate),
+            ("Other settings", self.others),
+        ):
+            widget.setAccessibleName(label)
+            form.addRow(label, widget)
+        layout = QVBoxLayout(self)
+        layout.addWidget(about)
+        layout.addLayout(form)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.buttons)
+        self.setMinimumWidth(420)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        self.others.textChanged.connect(self._check)
+        self.rate.valueChanged.connect(self._check)
+
+    def overrides(self) -> dict[str, str]:
+        """What differs from the parent's settings, by `section.field`. UsageError when a line cannot be read."""
+        train = self._settings.train
+        values: dict[str, str] = {}
+        if self.steps.value() != train.steps:
+            values["train.steps"] = str(self.steps.value())
+        if abs(self.rate.value() - train.learning_rate) > 5e-8:  # half of the last digit shown
+            values["train.learning_rate"] = f"{self.rate.value():g}"
+            if self.rate.value() < train.min_learning_rate and train.schedule != "constant":
+                values["train.min_learning_rate"] = f"{self.rate.value() / 10:g}"
+        lines = [line.strip() for line in self.others.toPlainText().splitlines() if line.strip()]
+        return values | parse_assignments(lines)
+
+    def _check(self) -> None:
+        """Says at once what is wrong; a branch with a wrong setting cannot be started."""
+        try:
+            with_values(replace(self._settings), self.overrides())
+            self.problem.clear()
+        except LabError as error:
+            self.problem.setText(str(error))
+        self.start.setEnabled(not self.problem.text())

@@ -1,0 +1,151 @@
+"""What all docks with charts over a run's steps share: which runs are shown, and when to redraw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import numpy as np
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import Span
+from llmlab_gui.charts.panel import ChartChoices, ChartPanel
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets.theme import current_theme
+
+# More entries hide the curves; the Runs dock has every run's colour.
+_MOST_IN_LEGEND = 6
+# More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
+_LAYERS = 10.0
+# Pauses beyond these are shaded no more: the newest tell enough.
+_MOST_SPANS = 40
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run that the charts show; the first is the one that all docks are about."""
+
+    id: str  # of the window: TRACK/ID
+    name: str
+    color: QColor
+    history: RunHistory
+    behind: float  # subtracted from the curves' z: the current run is in front
+
+
+class ChartDock(LabDock):
+    """A dock around a ChartPanel. Subclasses write `fill`, which hands the charts their curves."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        dock_id: str,
+        title: str,
+        charts: Sequence[tuple[LineChart, int]],
+        *,
+        smoothing: int | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control."""
+        super().__init__(lab, dock_id, title, parent)
+        self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing)
+        self.set_body(self.panel)
+        self.panel.failed.connect(lab.error_raised)
+        self.panel.exported.connect(self._exported)
+        lab.events_arrived.connect(self._events_arrived)
+        lab.history_reset.connect(self._history_reset)
+        lab.shown_changed.connect(self._runs_changed)
+        lab.current_changed.connect(self._runs_changed)
+        self._runs_changed()
+
+    def fill(self, runs: list[ShownRun]) -> None:
+        """Sets the curves of the charts to what the histories hold now."""
+        raise NotImplementedError
+
+    def remember(self, settings: WindowSettings) -> None:
+        name = self.objectName().removeprefix("dock.")
+        choices = settings.choices(f"charts/{name}", ChartChoices)
+        if choices is not None:
+            self.panel.set_choices(choices)
+        self.panel.choices_changed.connect(lambda chosen: settings.save_choices(f"charts/{name}", chosen))
+
+    def shutdown(self) -> None:
+        """Ends what still writes a file."""
+        self.panel.shutdown()
+
+    def shown_runs(self) -> list[ShownRun]:
+        """The runs to draw, current first; those that were deleted are left out."""
+        rows = [row for run_id in self.lab.shown() if (row := self.lab.row(run_id)) is not None]
+        return [
+            ShownRun(row.id, row.name, self.lab.color(row.id), self.lab.history(row.id), behind=place * _LAYERS)
+            for place, row in enumerate(rows)
+        ]
+
+    def _exported(self, path: Path) -> None:
+        self.lab.said.emit(f"Saved {path}.")
+
+    def _fill(self) -> None:
+        self.fill(self.shown_runs())
+
+    def _events_arrived(self, run_id: str, _events: list[object]) -> None:
+        if run_id in self.lab.shown():
+            self._update_empty()
+            self.panel.mark_dirty()
+
+    def _history_reset(self, run_id: str) -> None:
+        if run_id in self.lab.shown():
+            self._update_empty()
+            self.panel.mark_dirty()
+
+    def _runs_changed(self) -> None:
+        self.panel.export_name = (
+            f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
+        )
+        self._update_empty()
+        self.panel.set_follow(True)
+        self.panel.mark_dirty()
+
+    def _update_empty(self) -> None:
+        runs = self.shown_runs()
+        if not runs:
+            hint = "Start one, or choose one in Runs: its curves appear here while it trains."
+            self.show_empty("No run is shown", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
+        elif not any(len(run.history.step_columns) for run in runs):
+            self.show_empty("No step is done yet", "The first appears here as soon as the run has made it.")
+        else:
+            self.show_body()
+
+
+def legend(runs: list[ShownRun], kinds: list[CurveStyle]) -> list[CurveStyle]:
+    """The runs by their colours, then what each kind of line is, in the colour of text where there are several runs."""
+    entries = [CurveStyle(run.color, run.name, width=2.0) for run in runs[:_MOST_IN_LEGEND]]
+    if len(runs) > _MOST_IN_LEGEND:
+        entries.append(CurveStyle(QColor(current_theme().quiet), f"and {len(runs) - _MOST_IN_LEGEND} more", alpha=0))
+    text = QColor(current_theme().text)
+    distinct = {kind.label: kind for kind in reversed(kinds)}
+    for kind in reversed(distinct.values()):
+        entries.append(replace(kind, color=kind.color if len(runs) == 1 else text, group=""))
+    return entries
+
+
+def pauses(run: ShownRun, x_axis: str) -> list[Span]:
+    """Where a run did not train: a stretch on the axis of elapsed time, single places on the others."""
+    history = run.history
+    interruptions = history.interruptions[-_MOST_SPANS:]
+    if x_axis == "elapsed":
+        origin = history.origin or 0.0
+        newest = float(history.x("elapsed")[-1]) if len(history.step_columns) else 0.0
+        return [
+            Span(pause.start - origin, max(newest, pause.start - origin) if pause.end is None else pause.end - origin)
+            for pause in interruptions
+        ]
+    if not len(history.step_columns):
+        return []
+    places = history.x(x_axis, np.array([float(pause.step) for pause in interruptions]))
+    return [Span(float(place), float(place)) for place in places]

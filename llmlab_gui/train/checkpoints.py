@@ -1,0 +1,388 @@
+"""The Checkpoints dock: what the current run has saved, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeySequence, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHeaderView,
+    QLabel,
+    QMenu,
+    QSplitter,
+    QTableView,
+    QToolBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import set_pinned
+from llmlab.store.events import CheckpointSaved, Event
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.checkpoint_details import CheckpointDetails
+from llmlab_gui.train.checkpoint_rows import (
+    CheckpointRow,
+    delete_rows,
+    keep_check,
+    plan_deletion,
+    read_rows,
+    verify_row,
+)
+from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel, sorted_proxy
+from llmlab_gui.train.deletion_box import confirm_deletion
+from llmlab_gui.train.exporter import Exporter
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab, RunRow
+
+# A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
+_LOOK_MS = 1500
+
+
+class CheckpointsDock(LabDock):
+    """A table of the current run's checkpoints, and the facts of the chosen one."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "checkpoints", "Checkpoints", parent)
+        self._run_id = ""
+        self._stamp = 0.0
+        self._verified: dict[str, CheckpointRow] = {}  # by folder, in this session
+        self._background = Background(self)
+        self._hashing = Background(self)  # hashing gigabytes must not hold up the list
+        self.exporter = Exporter(self)
+        self.model = CheckpointsModel(self)
+        self.table = QTableView()
+        self.details = CheckpointDetails()
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        self.said.hide()
+        self._build_actions()
+        self._build_table()
+        self._lay_out()
+        self.caption("The run's memory on disk: write with it, go on from it, or start a branch.", "checkpoints")
+
+        self._timer = QTimer(self)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self.exporter.progress.connect(self.say)
+        self.exporter.done.connect(self._exported)
+        self.exporter.failed.connect(self._failed)
+        lab.current_changed.connect(self._change_run)
+        lab.events_arrived.connect(self._take)
+        lab.runs_changed.connect(self._update_empty)
+        theme_notifier.changed.connect(self.model.refresh)
+        current = lab.current()
+        self._change_run(current.id if current else "")
+
+    @property
+    def row(self) -> RunRow | None:
+        """The run whose checkpoints are shown."""
+        return self.lab.row(self._run_id) if self._run_id else None
+
+    def selected(self) -> list[CheckpointRow]:
+        """The chosen checkpoints, oldest step first."""
+        rows = [self._proxy.mapToSource(index).row() for index in self.table.selectionModel().selectedRows()]
+        return [self.model.rows[place] for place in sorted(rows)]
+
+    def say(self, text: str) -> None:
+        """One quiet line under the table."""
+        self.said.setText(text)
+        self.said.setVisible(bool(text))
+
+    def shutdown(self) -> None:
+        """Ends what still works for this dock."""
+        self._timer.stop()
+        self.exporter.shutdown()
+        self._background.shutdown()
+        self._hashing.shutdown()
+
+    def reload(self) -> None:
+        """Reads the folder again, off the window's thread."""
+        row, run_id = self.row, self._run_id
+        if row is None:
+            self._show(run_id, [])
+            return
+        folder = row.run.checkpoints
+        self._background.run(lambda: read_rows(folder), lambda rows: self._show(run_id, rows), self._failed)
+
+    # Actions -----------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Opens Write with the chosen checkpoint."""
+        chosen = self.selected()
+        if len(chosen) == 1 and chosen[0].checkpoint is not None:
+            self.lab.open_write(self._run_id, chosen[0].name)
+
+    def pin(self) -> None:
+        """Pins the chosen checkpoints, or unpins them if all are pinned."""
+        chosen = [row.checkpoint for row in self.selected() if row.checkpoint is not None]
+        pinned = not all(checkpoint.pinned for checkpoint in chosen)
+        try:
+            for checkpoint in chosen:
+                set_pinned(checkpoint, pinned)
+        except OSError as error:
+            self._failed(LabError("The pin could not be changed.", str(error)))
+        self.reload()
+
+    def delete(self) -> None:
+        """Deletes the chosen checkpoints after a confirmation; says which stay, and why."""
+        run = self.row
+        chosen = self.selected()
+        if run is None or not chosen:
+            return
+        plan = plan_deletion(chosen, self.model.rows, run.status.live)
+        if not plan.rows:
+            self._failed(LabError("Nothing was deleted.", " ".join(plan.kept)))
+            return
+        if not confirm_deletion(self, plan, len(self.model.rows) - len(plan.rows)):
+            return
+        self.say("Deleting…")
+        names = f"{len(plan.rows)} checkpoints" if len(plan.rows) > 1 else plan.rows[0].name
+
+        def deleted(_: None) -> None:
+            self.say(f"Deleted {names}. {' '.join(plan.kept)}".strip())
+            self.reload()
+
+        def failed(error: LabError) -> None:
+            self._failed(error)
+            self.reload()
+
+        self._background.run(lambda: delete_rows(plan.rows), deleted, failed)
+
+    def branch(self) -> None:
+        """Starts a new run from the chosen checkpoint."""
+        run, chosen = self.row, self.selected()
+        if run is None or len(chosen) != 1 or chosen[0].checkpoint is None:
+            return
+        dialog = BranchDialog(run.info.settings, run.name, chosen[0].step, self)
+        accepted = dialog.exec()
+        name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
+        dialog.deleteLater()
+        if not accepted:
+            return
+        try:
+            predictions = ask_of_run(self, self.lab.notebook, with_values(run.info.settings, overrides))
+            if predictions is not None:
+                self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name or None, predictions)
+        except LabError as error:
+            self._failed(error)
+
+    def fine_tune(self) -> None:
+        """Sets up a fine-tuning run that begins from the chosen checkpoint."""
+        run, chosen = self.row, self.selected()
+        if run is not None and len(chosen) == 1:
+            self.lab.finetune_requested.emit({"model.base": f"{run.name}@{chosen[0].step}"})
+
+    def export(self) -> None:
+        """Asks for a folder, and exports the chosen checkpoint into it."""
+        chosen = self.selected()
+        if len(chosen) != 1:
+            return
+        name = QFileDialog.getExistingDirectory(self, "Export into a folder (made inside the one you choose)")
+        if name:
+            self.export_to(chosen[0], Path(name) / f"{Path(self._run_id).name}-{chosen[0].name}-hf")
+
+    def export_to(self, row: CheckpointRow, folder: Path) -> None:
+        """Exports a checkpoint as a Hugging Face folder."""
+        run = self.row
+        if run is None:
+            return
+        try:
+            self.exporter.start(run.run.path, row.step, folder)
+            self.say("Exporting…")
+            self._update_actions()
+        except LabError as error:
+            self._failed(error)
+
+    def verify(self) -> None:
+        """Compares the hashes of the chosen checkpoints (all, when none is chosen)."""
+        chosen = [row for row in self.selected() or self.model.rows if row.checkpoint is not None]
+        if not chosen:
+            return
+        self.say("Reading every byte…")
+        self._hashing.run(lambda: [verify_row(row) for row in chosen], self._checked, self._failed)
+
+    def open_folder(self) -> None:
+        """Shows the chosen checkpoint (or all of them) in the system's file manager."""
+        run, chosen = self.row, self.selected()
+        if run is not None:
+            path = chosen[0].path if len(chosen) == 1 else run.run.checkpoints
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+
+    # What happens ------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.reload()
+        self._timer.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._timer.stop()
+
+    def _change_run(self, run_id: str) -> None:
+        self._run_id = run_id if run_id and self.lab.row(run_id) else ""
+        self._stamp = 0.0
+        self.say("")
+        self.model.show([])
+        self.reload()
+        self._update_empty()
+
+    def _take(self, run_id: str, events: Sequence[Event]) -> None:
+        if run_id == self._run_id and any(isinstance(event, CheckpointSaved) for event in events):
+            self.reload()
+
+    def _look(self) -> None:
+        """Reads the folder when its time stamp moved; ages grow in any case."""
+        row = self.row
+        if row is None:
+            return
+        try:
+            stamp = row.run.checkpoints.stat().st_mtime
+        except OSError:
+            stamp = -1.0
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self.reload()
+        else:
+            self.model.refresh()
+
+    def _show(self, run_id: str, rows: list[CheckpointRow]) -> None:
+        if run_id != self._run_id:
+            return
+        checked = self._verified
+        rows = [keep_check(row, checked.get(str(row.path))) for row in rows]
+        first = not self.model.rows
+        self.model.show(rows)
+        if first and rows:
+            self._select_newest()
+        self._update_empty()
+        self._update_actions()
+
+    def _select_newest(self) -> None:
+        index = self._proxy.mapFromSource(self.model.index(len(self.model.rows) - 1, 0))
+        flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
+        self.table.selectionModel().setCurrentIndex(index, flags)
+
+    def _checked(self, rows: list[CheckpointRow]) -> None:
+        self._verified |= {str(row.path): row for row in rows}
+        damaged = [row.damage for row in rows if row.damage is not None]
+        count = "It is" if len(rows) == 1 else f"All {len(rows)} are"
+        self.say(" ".join(damaged) if damaged else f"{count} exactly what was saved.")
+        self._show(self._run_id, self.model.rows)
+
+    def _exported(self, folder: str) -> None:
+        self.say(f"Exported to {folder}. AutoModelForCausalLM and AutoTokenizer load it.")
+        self._update_actions()
+
+    def _failed(self, error: LabError) -> None:
+        self.say("")
+        self._update_actions()
+        self.lab.error_raised.emit(error)
+
+    # Widgets -----------------------------------------------------------------------------------------------------
+
+    def _build_actions(self) -> None:
+        words = (
+            ("write", "Write with it", "Prompt the model of this step", self.write, ""),
+            ("pin", "Pin", "A pinned checkpoint is kept until you unpin it", self.pin, "P"),
+            ("branch", "Branch…", "A new run that begins here", self.branch, ""),
+            ("tune", "Fine-tune…", "Let the model of this step learn something else", self.fine_tune, ""),
+            ("export", "Export…", "As a Hugging Face folder", self.export, ""),
+            ("verify", "Verify", "Compare every byte with the hashes of its manifest", self.verify, ""),
+            ("folder", "Open folder", "In the file manager", self.open_folder, ""),
+            ("delete", "Delete…", "Remove it from the disk", self.delete, "Del"),
+        )
+        self.actions_by_name: dict[str, QAction] = {}
+        for name, text, tip, slot, keys in words:
+            action = QAction(text, self)
+            action.setObjectName(f"action.checkpoint_{name}")
+            action.setIconText(text)  # Qt takes the dots off a button's text otherwise
+            action.setToolTip(f"{tip} ({keys})" if keys else tip)
+            action.triggered.connect(slot)
+            if keys:
+                action.setShortcut(QKeySequence(keys))
+                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            self.table.addAction(action)
+            self.actions_by_name[name] = action
+
+    def _build_table(self) -> None:
+        self._proxy = sorted_proxy(self.model, self)
+        self.table.setModel(self._proxy)
+        self.table.setAccessibleName("Checkpoints of the current run")
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.table.setSortingEnabled(True)
+        self.table.sortByColumn(STEP, Qt.SortOrder.DescendingOrder)
+        self.table.setShowGrid(False)
+        self.table.setTabKeyNavigation(False)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.horizontalHeader().setStretchLastSection(True)
+        self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.table.customContextMenuRequested.connect(self._open_menu)
+        self.table.doubleClicked.connect(self.write)
+        self.table.selectionModel().selectionChanged.connect(self._update_actions)
+
+    def _lay_out(self) -> None:
+        tools = QToolBar()  # in a narrow dock, what does not fit goes behind its » button
+        tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        tools.addActions(list(self.actions_by_name.values()))
+        halves = QSplitter(Qt.Orientation.Vertical)
+        halves.addWidget(self.table)
+        halves.addWidget(self.details)
+        halves.setStretchFactor(0, 1)
+        halves.setSizes([300, 150])
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(tools)
+        layout.addWidget(halves, 1)
+        layout.addWidget(self.said)
+        self.set_body(body)
+
+    def _open_menu(self, point: QPoint) -> None:
+        menu = QMenu(self.table)
+        menu.addActions(list(self.actions_by_name.values()))
+        menu.exec(self.table.viewport().mapToGlobal(point))
+        menu.deleteLater()
+
+    def _update_actions(self) -> None:
+        chosen = self.selected()
+        readable = [row for row in chosen if row.checkpoint is not None]
+        one_sound = len(chosen) == 1 and chosen[0].damage is None
+        actions = self.actions_by_name
+        for name in ("write", "branch", "tune"):
+            actions[name].setEnabled(one_sound)
+        actions["export"].setEnabled(one_sound and not self.exporter.busy)
+        actions["pin"].setEnabled(bool(readable))
+        pin = "Unpin" if readable and all(row.pinned for row in readable) else "Pin"
+        actions["pin"].setText(pin)
+        actions["pin"].setIconText(pin)
+        actions["verify"].setEnabled(bool(self.model.rows))
+        actions["delete"].setEnabled(bool(chosen))
+        self.details.show_row(chosen[0] if len(chosen) == 1 else None, len(chosen))
+
+    def _update_empty(self) -> None:
+        row = self.row
+        if row is None:
+            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+        elif self.model.rows:
+            self.show_body()
+        elif row.status.live:
+            hint = "The first comes at its interval, at the best measurement, or when you press Save."
+            self.show_empty("Nothing is saved yet", hint)
+        else:
+            self.show_empty("This run saved nothing", "It ended before its first checkpoint. Start it again in Set-up.")

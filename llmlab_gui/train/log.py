@@ -1,0 +1,250 @@
+"""The Log dock: what happened in a run, in sentences; and what its worker printed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer, QUrl
+from PySide6.QtGui import (
+    QColor,
+    QDesktopServices,
+    QFontDatabase,
+    QGuiApplication,
+    QHideEvent,
+    QShowEvent,
+    QTextCharFormat,
+    QTextCursor,
+)
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QHBoxLayout,
+    QPlainTextEdit,
+    QPushButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.store.events import Event, Started
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.train.event_sentences import Sentence, history_sentences, sentence
+from llmlab_gui.train.log_tail import LogTail
+from llmlab_gui.widgets.find_bar import FindBar
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+# Rows of each view; about the 2 MB that the tail begins with, at 100 characters a line.
+_MAX_LINES = 20_000
+_MAX_SENTENCES = 1_000
+_LONGEST_SENTENCE = 5_000
+_POLL_MS = 500
+EVENTS, OUTPUT = 0, 1
+
+
+class LogDock(LabDock):
+    """Two views of the current run, one at a time; both follow their end until scrolled away from it."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "log", "Log", parent)
+        self._run_id = ""
+        self._tail: LogTail | None = None
+        self._sentences: deque[Sentence] = deque(maxlen=_MAX_SENTENCES)
+
+        self.which = QComboBox()
+        self.which.addItems(["Events", "Worker output"])
+        self.which.setAccessibleName("What the log shows")
+        self.follow = QCheckBox("Follow")
+        self.follow.setChecked(True)
+        self.follow.setToolTip("Keep the newest line in view")
+        copy = QPushButton("Copy")
+        copy.setToolTip("Copy the selection, or all that is shown")
+        copy.clicked.connect(self.copy)
+        self.open_button = QPushButton("Open file")
+        self.open_button.setToolTip("Open worker.log in the editor of this system")
+        self.open_button.clicked.connect(self.open_file)
+        self.events_view, self.output_view = self._text_view(_MAX_SENTENCES), self._text_view(_MAX_LINES)
+        self.events_view.setAccessibleName("Events of the run")
+        self.output_view.setAccessibleName("Output of the worker")
+        self.output_view.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.output_view.setPlaceholderText("The worker has printed nothing.")
+        self.events_view.setPlaceholderText("Nothing has happened yet.")
+        self._views = QStackedWidget()
+        self._views.addWidget(self.events_view)
+        self._views.addWidget(self.output_view)
+
+        body = QWidget()
+        self.find_bar = FindBar(body)
+        self.find_bar.set_view(self.events_view)
+        row = QHBoxLayout()
+        row.addWidget(self.which)
+        row.addWidget(self.follow)
+        row.addStretch(1)
+        row.addWidget(copy)
+        row.addWidget(self.open_button)
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.find_bar)
+        layout.addWidget(self._views, 1)
+        self.set_body(body)
+        self.caption("What happened in this run, and what the process that trains it printed.", "checkpoints")
+
+        self.which.currentIndexChanged.connect(self._switch)
+        self.follow.toggled.connect(self._go_to_end)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_POLL_MS)
+        self._timer.timeout.connect(self.read_output)
+        lab.current_changed.connect(self._change_run)
+        lab.events_arrived.connect(self._take)
+        lab.history_reset.connect(self._reset)
+        theme_notifier.changed.connect(self._redraw)
+        row_now = lab.current()
+        self._change_run(row_now.id if row_now else "")
+        self._switch(EVENTS)
+
+    @property
+    def view(self) -> QPlainTextEdit:
+        """The view that is shown."""
+        return self.output_view if self.which.currentIndex() == OUTPUT else self.events_view
+
+    def show_output(self) -> None:
+        """Turns to the worker's output (where a traceback is)."""
+        self.which.setCurrentIndex(OUTPUT)
+
+    def copy(self) -> None:
+        """The selection, or everything that is shown, to the clipboard."""
+        selected = self.view.textCursor().selection().toPlainText()
+        QGuiApplication.clipboard().setText(selected or self.view.toPlainText())
+
+    def open_file(self) -> None:
+        """worker.log in the system's editor."""
+        if self._tail is None:
+            return
+        if not self._tail.path.exists():
+            self.lab.error_raised.emit(
+                LabError("There is no worker.log yet.", "The worker makes it when it starts.", "Start the run.")
+            )
+            return
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._tail.path)))
+
+    def read_output(self) -> None:
+        """Takes what the worker has printed since the last look."""
+        if self._tail is None:
+            return
+        lines, fresh = self._tail.read()
+        if fresh:
+            self.output_view.clear()
+        if not lines:
+            return
+        bar = self.output_view.verticalScrollBar()
+        before = bar.value()
+        self.output_view.appendPlainText("\n".join(lines))
+        bar.setValue(bar.maximum() if self.follow.isChecked() else before)
+        QTimer.singleShot(0, self, self.read_output)  # the rest of a long file, piece by piece
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._watch()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._timer.stop()
+
+    def _text_view(self, lines: int) -> QPlainTextEdit:
+        view = QPlainTextEdit()
+        view.setReadOnly(True)
+        view.setUndoRedoEnabled(False)
+        view.setMaximumBlockCount(lines)
+        view.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
+        )
+        return view
+
+    def _switch(self, index: int) -> None:
+        self._views.setCurrentIndex(index)
+        self.find_bar.set_view(self.view)
+        self.open_button.setVisible(index == OUTPUT)
+        self._watch()
+
+    def _watch(self) -> None:
+        """The file is looked at only while someone sees it."""
+        if self.which.currentIndex() == OUTPUT and self.isVisible() and self._tail is not None:
+            self.read_output()
+            self._timer.start()
+        else:
+            self._timer.stop()
+
+    def _change_run(self, run_id: str) -> None:
+        row = self.lab.row(run_id) if run_id else None
+        self._run_id = run_id if row else ""
+        self._tail = LogTail(row.run.log) if row else None
+        self.output_view.clear()
+        if row is None:
+            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+        else:
+            self.show_body()
+        self._rebuild()
+        self._watch()
+
+    def _reset(self, run_id: str) -> None:
+        if run_id == self._run_id:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._sentences.clear()
+        if self._run_id:
+            self._sentences += history_sentences(self.lab.history(self._run_id), _MAX_SENTENCES)
+        self._redraw()
+
+    def _take(self, run_id: str, events: list[Event]) -> None:
+        if run_id != self._run_id:
+            return
+        if any(isinstance(event, Started) and event.attempt > 1 for event in events):
+            self._rebuild()  # a resumed worker made later events void
+            return
+        told = [text for event in events if (text := sentence(event)) is not None]
+        self._sentences += told
+        self._append(told)
+
+    def _redraw(self) -> None:
+        self.events_view.clear()
+        self._append(list(self._sentences))
+
+    def _append(self, sentences: list[Sentence]) -> None:
+        if not sentences:
+            return
+        bar = self.events_view.verticalScrollBar()
+        before = bar.value()
+        cursor = QTextCursor(self.events_view.document())
+        cursor.beginEditBlock()
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        for told in sentences:
+            _write_line(cursor, told)
+        cursor.endEditBlock()
+        bar.setValue(bar.maximum() if self.follow.isChecked() else before)
+
+    def _go_to_end(self, follow: bool) -> None:
+        if follow:
+            bar = self.view.verticalScrollBar()
+            bar.setValue(bar.maximum())
+
+
+def _write_line(cursor: QTextCursor, told: Sentence) -> None:
+    """One event in a paragraph of its own: time and step quiet, the sentence in its colour."""
+    theme = current_theme()
+    colors = {"plain": theme.text, "good": theme.good, "warning": theme.warning, "bad": theme.bad}
+    quiet, loud = QTextCharFormat(), QTextCharFormat()
+    quiet.setForeground(QColor(theme.quiet))
+    loud.setForeground(QColor(colors[told.tone]))
+    if not cursor.atStart():
+        cursor.insertBlock()
+    at = time.strftime("%H:%M:%S", time.localtime(told.time))
+    cursor.insertText(f"{at}  step {told.step:,}  ", quiet)
+    # A line separator keeps a message of several lines in its paragraph.
+    cursor.insertText(told.text[:_LONGEST_SENTENCE].replace("\n", "\u2028"), loud)

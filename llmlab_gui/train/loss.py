@@ -1,0 +1,148 @@
+"""Loss: training loss as it is and smoothed, both splits as evaluated, and lines that say what a value means."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from llmlab.store.events import Finished
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import ReferenceLine
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_history import RunHistory
+from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
+from llmlab_gui.train.smoothed_column import SmoothedColumn
+from llmlab_gui.widgets.theme import current_theme
+
+# Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
+_SMOOTHING_STEPS = 20
+_CAPTION = (
+    "Nats a token, lower is better: training loss step by step, and both splits on the same fixed windows. "
+    "The tinted gap between them is overfitting. Dotted upright: a pause, or where a worker began anew."
+)
+
+
+class LossDock(ChartDock):
+    """The chart that a learner watches most."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        self.chart = LineChart("loss", "nats a token")
+        self._smoothed: dict[str, SmoothedColumn] = {}
+        super().__init__(lab, "loss", "Loss", [(self.chart, 1)], smoothing=_SMOOTHING_STEPS, parent=parent)
+        self.caption(_CAPTION, "loss-curves")
+
+    def fill(self, runs: list[ShownRun]) -> None:
+        keys: set[str] = set()
+        for run in runs:
+            keys |= self._fill_run(run)
+        self.chart.keep_only(keys)
+        self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
+        current = runs[0] if runs else None
+        self.chart.set_reference_lines(reference_lines(current.history) if current else [])
+        self.chart.set_spans(pauses(current, self.panel.x_axis) if current else [])
+        band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
+        self.chart.set_band(band, current.color if current else None)
+        kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
+        self.chart.set_legend(legend(runs, kinds))
+        self.panel.set_note(gap_note(current.history) if current else "")
+
+    def _fill_run(self, run: ShownRun) -> set[str]:
+        history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
+        x = history.x(axis)
+        raw = CurveStyle(
+            run.color, "train, each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+        )
+        points: dict[str, tuple[np.ndarray, np.ndarray, CurveStyle]] = {"train": (x, history.step_columns["loss"], raw)}
+        if memory:
+            smoothed = self._smoothed.get(run.id)
+            if smoothed is None or smoothed.history is not history:
+                smoothed = self._smoothed[run.id] = SmoothedColumn(history, "loss")
+            style = CurveStyle(run.color, "train, smoothed", run.name, width=2.0, z=3 - run.behind)
+            points["smoothed"] = (x, smoothed.values(memory), style)
+        evaluations = history.evaluations
+        shade = _towards(run.color, QColor(current_theme().text), 0.45)
+        for key, column, style in (
+            (
+                "evaluated",
+                "train_loss",
+                CurveStyle(shade, "train, evaluated", run.name, dotted=True, markers="s", z=4 - run.behind, minor=True),
+            ),
+            ("val", "val_loss", CurveStyle(shade, "validation", run.name, width=1.5, markers="o", z=5 - run.behind)),
+        ):
+            finite = np.isfinite(evaluations[column])
+            at = history.x(axis, evaluations["step"][finite])
+            points[key] = (at, evaluations[column][finite], style)
+        best = _best(history)
+        for key, label, marker, place in (
+            ("best", "best validation", "star", best),
+            ("final", "final validation", "d", _final(history)),
+        ):
+            if place is not None and (key == "best" or place != best):
+                mark = CurveStyle(
+                    QColor(current_theme().good),
+                    label,
+                    run.name,
+                    width=1.5,
+                    markers=marker,
+                    marker_size=13,
+                    z=6 - run.behind,
+                    minor=True,
+                )
+                points[key] = (history.x(axis, np.array([place[0]])), np.array([place[1]]), mark)
+        for key, (places, values, style) in points.items():
+            self.chart.set_curve(f"{run.id}/{key}", places, values, style)
+        return {f"{run.id}/{key}" for key in points}
+
+
+def reference_lines(history: RunHistory) -> list[ReferenceLine]:
+    """What a loss means: guessing blindly, knowing only how frequent tokens are, and (generated text) the least."""
+    started = history.started
+    if started is None or not started.reached_training:
+        return []
+    meanings = (
+        (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size or 0:,} tokens equally likely"),
+        (started.unigram_loss, "unigram {:.2f}: only how frequent each token is"),
+        (started.floor_loss, "floor {:.2f}: the entropy of the text itself"),
+    )
+    return [
+        ReferenceLine(value, text.format(value)) for value, text in meanings if value is not None and np.isfinite(value)
+    ]
+
+
+def gap_note(history: RunHistory) -> str:
+    """Validation minus training loss at the newest evaluation, in words; empty before the first."""
+    if not len(history.evaluations):
+        return ""
+    gap = float(history.evaluations["val_loss"][-1] - history.evaluations["train_loss"][-1])
+    return f"validation − train: {gap:+.3f}" if np.isfinite(gap) else ""
+
+
+def _best(history: RunHistory) -> tuple[float, float] | None:
+    losses = history.evaluations["val_loss"]
+    if len(losses) < 2 or not np.isfinite(losses).any():
+        return None
+    index = int(np.nanargmin(losses))
+    return float(history.evaluations["step"][index]), float(losses[index])
+
+
+def _final(history: RunHistory) -> tuple[float, float] | None:
+    """Where the checkpoint `final` stands, once the run is finished."""
+    ended = history.ended
+    if not isinstance(ended, Finished) or ended.val_loss is None or not np.isfinite(ended.val_loss):
+        return None
+    return float(ended.step), ended.val_loss
+
+
+def _towards(color: QColor, other: QColor, share: float) -> QColor:
+    """A mixture: darker where text is dark, lighter where it is light."""
+    mixed = (
+        (1 - share) * one + share * two
+        for one, two in (
+            (color.redF(), other.redF()),
+            (color.greenF(), other.greenF()),
+            (color.blueF(), other.blueF()),
+        )
+    )
+    return QColor.fromRgbF(*mixed)

@@ -1,0 +1,214 @@
+"""The Queue dock: the runs that wait, in which order they start, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtGui import QAction, QKeySequence, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QLabel,
+    QMenu,
+    QTableView,
+    QToolBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.jobs.queue import QueuedRun
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.train.queue_table import QueueModel, waits
+from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.numbers import time_left_text
+from llmlab_gui.widgets.row_tables import show_whole_rows
+from llmlab_gui.widgets.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_TICK_MS = 1000  # times left grow shorter
+_WIDTHS = (3, 20, 8, 11, 14, 14)  # of the columns, in characters
+
+
+class QueueDock(LabDock):
+    """Drag a run, or move it by keyboard. The next starts when no run lives any more."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "queue", "Queue", parent)
+        self.model = QueueModel(self)
+        self.table = QTableView()
+        self.now = QLabel()
+        self.now.setWordWrap(True)
+        self.now.setAccessibleName("What the queue waits for")
+        self.problem = ProblemLabel()
+        self._actions = self._build_actions()
+        self._build_table()
+        self.tools = QToolBar()
+        self.tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        self.tools.addActions(list(self._actions.values()))
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tools)
+        layout.addWidget(self.now)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.problem)
+        self.set_body(body)
+        self.caption("Runs that wait: each starts when the one before has ended.", "experiments")
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._refresh_if_seen)
+        self._timer.start()
+        lab.queue.changed.connect(self.refresh)
+        lab.runs_changed.connect(self._refresh_if_seen)
+        theme_notifier.changed.connect(self.refresh)
+        self.refresh()
+
+    def chosen(self) -> list[QueuedRun]:
+        """The selected runs, first in turn first."""
+        places = sorted(index.row() for index in self.table.selectionModel().selectedRows())
+        return [self.model.rows[place].item for place in places]
+
+    def refresh(self) -> None:
+        """Shows the queue as it is now."""
+        state, live = self.lab.queue.state, self.lab.queue.live
+        kept = {item.id for item in self.chosen()}
+        left = None if state.paused else _time_left(live)
+        self.model.show(waits(state.items, left))
+        if kept and not self.chosen():
+            self._select(kept)
+        self.now.setText(_now_text(live, state.paused))
+        pause = self._actions["pause"]
+        pause.setText("Go on" if state.paused else "Pause the queue")
+        pause.setIconText(pause.text())
+        self._update_actions()
+        if state.items:
+            self.show_body()
+        else:
+            self.show_empty(
+                "Nothing waits",
+                "Set up a run and press Add to queue: it starts when the one before has ended.",
+                "Set one up",
+                lambda: self.lab.dock_requested.emit("setup"),
+            )
+
+    def shutdown(self) -> None:
+        self._timer.stop()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.refresh()
+
+    # What the buttons do -------------------------------------------------------------------------------------------
+
+    def start_now(self) -> None:
+        """Starts the chosen run at once."""
+        chosen = self.chosen()
+        if len(chosen) == 1:
+            self.lab.queue.start_now(chosen[0].id)
+
+    def shift(self, distance: int) -> None:
+        """Moves the chosen run up (negative) or down."""
+        chosen = self.chosen()
+        if len(chosen) == 1:
+            place = [row.item.id for row in self.model.rows].index(chosen[0].id)
+            self.lab.queue.move(chosen[0].id, place + distance)
+
+    def remove(self) -> None:
+        """Takes the chosen runs out."""
+        self.lab.queue.remove([item.id for item in self.chosen()])
+
+    def edit(self) -> None:
+        """Takes the chosen run out and puts its settings into its set-up panel."""
+        chosen = self.chosen()
+        if len(chosen) == 1:
+            self.lab.queue.remove([chosen[0].id])
+            self.lab.set_up_again(chosen[0].settings, chosen[0].preset)
+
+    # Behind the scenes ---------------------------------------------------------------------------------------------
+
+    def _build_actions(self) -> dict[str, QAction]:
+        words = (
+            ("start", "Start now", "Start it at once, whatever else trains", self.start_now, ""),
+            ("up", "Up", "One place forward", lambda: self.shift(-1), "Alt+Up"),
+            ("down", "Down", "One place back", lambda: self.shift(1), "Alt+Down"),
+            ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
+            ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
+            ("pause", "Pause the queue", "Nothing is started; what trains goes on", self.lab.queue.toggle_paused, ""),
+        )
+        made: dict[str, QAction] = {}
+        for name, text, tip, slot, keys in words:
+            action = QAction(text, self)
+            action.setObjectName(f"action.queue_{name}")
+            action.setToolTip(f"{tip} ({keys})" if keys else tip)
+            action.triggered.connect(lambda _=False, do=slot: do())
+            if keys:
+                action.setShortcut(QKeySequence(keys))
+                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            self.table.addAction(action)
+            made[name] = action
+        return made
+
+    def _build_table(self) -> None:
+        table = self.table
+        table.setModel(self.model)
+        table.setAccessibleName("Runs that wait")
+        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        table.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
+        table.setDragDropOverwriteMode(False)
+        table.setDefaultDropAction(Qt.DropAction.MoveAction)
+        table.horizontalHeader().setStretchLastSection(True)
+        show_whole_rows(table, _WIDTHS)
+        table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        table.customContextMenuRequested.connect(self._open_menu)
+        table.selectionModel().selectionChanged.connect(self._update_actions)
+        self.model.moved.connect(self.lab.queue.move)
+
+    def _select(self, ids: set[str]) -> None:
+        for place, row in enumerate(self.model.rows):
+            if row.item.id in ids:
+                self.table.selectRow(place)
+
+    def _refresh_if_seen(self) -> None:
+        if self.isVisible():
+            self.refresh()
+
+    def _update_actions(self) -> None:
+        chosen = self.chosen()
+        one = chosen[0] if len(chosen) == 1 else None
+        place = [row.item.id for row in self.model.rows].index(one.id) if one is not None else -1
+        self._actions["start"].setEnabled(one is not None)
+        self._actions["edit"].setEnabled(one is not None)
+        self._actions["up"].setEnabled(place > 0)
+        self._actions["down"].setEnabled(0 <= place < len(self.model.rows) - 1)
+        self._actions["remove"].setEnabled(bool(chosen))
+        self.problem.say(one.problem if one is not None else "")
+
+    def _open_menu(self, point: QPoint) -> None:
+        menu = QMenu(self.table)
+        menu.addActions(list(self._actions.values()))
+        menu.exec(self.table.viewport().mapToGlobal(point))
+        menu.deleteLater()
+
+
+def _time_left(live: list[RunRow]) -> float | None:
+    """Seconds until all of these have ended; None where one does not say, or is paused."""
+    times = [row.status.eta_seconds if row.status.state == "running" else None for row in live]
+    known = [time for time in times if time is not None]
+    return max(known, default=0.0) if len(known) == len(times) else None
+
+
+def _now_text(live: list[RunRow], paused: bool) -> str:
+    """What the queue waits for."""
+    if paused:
+        return "The queue is paused: nothing is started."
+    if not live:
+        return "The first one starts at once."
+    row = live[0]
+    others = f" and {len(live) - 1} more" if len(live) > 1 else ""
+    if row.status.state == "paused":
+        return f"Waits for {row.name}{others}, which is paused."
+    left = row.status.eta_seconds
+    return f"Waits for {row.name}{others}" + (f": {time_left_text(left)} left." if left is not None else ".")

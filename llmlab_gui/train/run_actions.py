@@ -1,0 +1,195 @@
+"""Train, Pause, Resume, Stop, Save now: enabled exactly when they make sense for the current run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QInputDialog, QMessageBox, QWidget
+
+from llmlab.core.settings import DEFAULT_PRESET, load_preset
+from llmlab.jobs.queue import QueuedRun
+from llmlab.notebook.predictions import Prediction
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.train.run_setup import Plan
+
+# A signed 32-bit number is the most that the question for more steps can hold; the setting's own limit is below it.
+_MOST_STEPS = 1_000_000_000
+
+
+class RunActions(QObject):
+    """The actions by their ids, and what they do."""
+
+    def __init__(self, lab: Lab, train: Callable[[], None], window: QWidget) -> None:
+        """train: trains what Set-up describes."""
+        super().__init__(window)
+        self._lab, self._window = lab, window
+        self.train = self._make("train", "Train", "Train what Set-up describes", "Ctrl+T", train)
+        self.pause = self._make("pause", "Pause", "Wait after this step, with everything kept in memory", "Ctrl+P")
+        self.resume = self._make("resume", "Resume", "", "Ctrl+R")
+        self.stop = self._make("stop", "Stop", "Save and end; it can be resumed later", "Ctrl+.")
+        self.save = self._make("save", "Save now", "Save a checkpoint after this step", "Ctrl+S")
+        self.pause.triggered.connect(lambda: self._with_current(lab.controller.pause))
+        self.stop.triggered.connect(lambda: self._with_current(lab.controller.stop))
+        self.save.triggered.connect(lambda: self._with_current(lab.controller.save))
+        self.resume.triggered.connect(lambda: self._with_current(lambda run: self.resume_run(run.full_name)))
+        lab.runs_changed.connect(self.update)
+        lab.current_changed.connect(self.update)
+        lab.controller.stopping_changed.connect(self.update)
+        lab.start_requested.connect(self.start)
+        lab.queue_requested.connect(self.enqueue)
+        lab.resume_requested.connect(self.resume_run)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+        self.update()
+
+    def all(self) -> list[QAction]:
+        """In the order of the toolbar."""
+        return [self.train, self.pause, self.resume, self.stop, self.save]
+
+    def update(self) -> None:
+        """Fits the actions to the current run."""
+        row = self._lab.current()
+        state = row.status.state if row else ""
+        asked = bool(row and self._lab.controller.stopping_text(row.run))
+        self.pause.setEnabled(state == "running" and not asked)
+        self.save.setEnabled(state in ("running", "paused") and not asked)
+        self.stop.setEnabled(state in ("queued", "running", "paused") and not asked)
+        self.resume.setEnabled(row is not None and not asked and (state == "paused" or not row.status.live))
+        if state == "finished":
+            tip = "Train it longer, from its last checkpoint"
+        elif row is not None and not row.status.live:
+            tip = "Train on from its newest checkpoint"
+        else:
+            tip = "Go on after the pause"
+        self._explain(self.resume, tip)
+
+    def start(self, plan: Plan) -> None:
+        """Starts a run that someone set up."""
+        predictions = self.ask_prediction(plan)
+        if predictions is None:
+            return
+        answer = self._make_room("", may_wait=True)
+        if answer == "queue":
+            self._enqueue(plan, predictions)
+        elif answer != "cancel":
+            self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions)
+
+    def enqueue(self, plan: Plan) -> None:
+        """Puts a run that someone set up behind those that wait."""
+        predictions = self.ask_prediction(plan)
+        if predictions is not None:
+            self._enqueue(plan, predictions)
+
+    def ask_prediction(self, plan: Plan) -> list[Prediction] | None:
+        """What the learner expects of it; empty for nothing, None when it is not to start after all."""
+        return ask_of_run(self._window, self._lab.notebook, plan.settings)
+
+    def _enqueue(self, plan: Plan, predictions: list[Prediction]) -> None:
+        queue = self._lab.queue
+        before = len(queue.waiting())
+        stated = [prediction.as_dict() for prediction in predictions]
+        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated))
+        if before:
+            self._lab.said.emit(f"It waits in the queue, behind {before} other{'s' if before > 1 else ''}.")
+        else:
+            self._lab.said.emit("It waits in the queue.")
+
+    def start_first(self) -> None:
+        """The run that shows all of it within a minute."""
+        preset = load_preset(DEFAULT_PRESET)
+        self._lab.controller.start(preset.settings, None, preset.name)
+
+    def resume_run(self, run_id: str) -> None:
+        """After a pause, go on; after an end, from the newest checkpoint; after all its steps, ask for more."""
+        row = self._lab.row(run_id)
+        if row is None:
+            return
+        if row.status.state == "paused":
+            self._lab.controller.unpause(row.run)
+            return
+        overrides: dict[str, object] = {}
+        if row.status.state == "finished":
+            steps = self.ask_steps(row)
+            if steps is None:
+                return
+            overrides["train.steps"] = steps
+        if self._make_room(run_id) != "cancel":
+            self._lab.controller.resume(row.run, overrides)
+
+    def ask_steps(self, row: RunRow) -> int | None:
+        """How many steps a finished run should have in all; None for none."""
+        done = max(row.status.step, row.info.settings.train.steps)
+        steps, agreed = QInputDialog.getInt(
+            self._window,
+            "Train it longer",
+            f"{row.name} has done all its {done:,} steps. Steps in all:",
+            min(2 * done, _MOST_STEPS),
+            min(done + 1, _MOST_STEPS),
+            _MOST_STEPS,
+        )
+        return steps if agreed else None
+
+    def ask_about_others(self, others: list[RunRow], *, may_wait: bool = False) -> str:
+        """`pause` the runs that train now, train `both` at once, `queue` the new one (if it may wait), or `cancel`."""
+        box = QMessageBox(self._window)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle("Train")
+        box.setText(f"{', '.join(row.name for row in others)} is training now.")
+        box.setInformativeText("Two at once on one processor slow each other down several times over.")
+        queue = box.addButton("Add to the queue", QMessageBox.ButtonRole.AcceptRole) if may_wait else None
+        pause = box.addButton("Pause it and start", QMessageBox.ButtonRole.AcceptRole)
+        both = box.addButton("Train both", QMessageBox.ButtonRole.DestructiveRole)
+        box.addButton(QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(queue or pause)
+        box.exec()
+        chosen = box.clickedButton()
+        box.deleteLater()
+        if queue is not None and chosen is queue:
+            return "queue"
+        return "pause" if chosen is pause else "both" if chosen is both else "cancel"
+
+    def _make_room(self, for_run: str, *, may_wait: bool = False) -> str:
+        """What the learner wants who was asked about other runs on this machine: see `ask_about_others`."""
+        others = [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
+        if not others:
+            return "both"
+        answer = self.ask_about_others(others, may_wait=may_wait)
+        if answer == "pause":
+            for row in others:
+                self._lab.controller.pause(row.run)
+        return answer
+
+    def _with_current(self, act: Callable[..., object]) -> None:
+        row = self._lab.current()
+        if row is not None:
+            act(row.run)
+
+    def _make(self, name: str, text: str, tip: str, keys: str, slot: Callable[[], None] | None = None) -> QAction:
+        action = QAction(text, self._window)
+        action.setObjectName(f"action.{name}")
+        action.setShortcut(QKeySequence(keys))
+        action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)
+        if slot is not None:
+            action.triggered.connect(slot)
+        self._explain(action, tip)
+        return action
+
+    def _explain(self, action: QAction, tip: str) -> None:
+        keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+        action.setToolTip(f"{tip} ({keys})")
+        action.setStatusTip(tip)
+
+    def _restyle(self) -> None:
+        theme = current_theme()
+        for action in self.all():
+            name = action.objectName().removeprefix("action.")
+            action.setIcon(icon(name, theme.accent if name == "train" else theme.text))

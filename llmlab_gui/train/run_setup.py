@@ -1,0 +1,317 @@
+"""What both set-up docks are made of: presets, the form, the costs, what is wrong, and the buttons that start a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psutil
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from llmlab.core.config import describe
+from llmlab.core.errors import LabError
+from llmlab.core.memory import available_bytes
+from llmlab.core.settings import Preset
+from llmlab.jobs.launcher import require_free, require_name
+from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.training.room import certainly_above, computes_in_main_memory, need_of, require_room
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.essentials import PresetBox, essentials_grid
+from llmlab_gui.forms.field import Field
+from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.numbers import bytes_text, minutes_text
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+S = TypeVar("S", bound=RunSettings)
+_SETTLE_MS = 120
+_AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as a form describes it. seconds: how long it will take, as far as that is known."""
+
+    settings: RunSettings
+    name: str | None
+    preset: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What these settings will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds."""
+
+    settings: RunSettings
+    parts: Sequence[str]
+    memory: int
+    disk: int  # of all checkpoints that are kept at once
+    seconds: float
+
+
+class RunSetupDock(LabDock, Generic[S]):
+    """Subclasses name the settings and their presets, check what no form can, and work out the costs."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        dock_id: str,
+        title: str,
+        *,
+        settings_type: type[S],
+        titles: Mapping[str, str],
+        essentials: Mapping[str, Editor | None],
+        presets: Sequence[Preset[S]],
+        first_preset: str,
+        track: str,
+        parent: QWidget | None = None,
+    ) -> None:
+        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
+        where the usual one is not enough. track: the folder of such runs."""
+        super().__init__(lab, dock_id, title, parent)
+        self._presets = {preset.name: preset for preset in presets}
+        self._first_preset, self._track = first_preset, track
+        self._costs: Costs | None = None
+        self.presets = PresetBox(
+            "Preset", presets, first_preset, lambda preset: f"{preset.title} · {minutes_text(preset.minutes)}"
+        )
+        self.about = QuietLabel()
+        infos = {info.key: info for info in describe(settings_type)}
+        self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
+        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
+        self.name = QLineEdit()
+        self.name.setAccessibleName("Name of the run")
+        self.name.setPlaceholderText("made from date, preset and text")
+        self.name.setToolTip("The run's folder: letters, digits and . _ + -")
+        self.estimate = QLabel()
+        self.estimate.setWordWrap(True)
+        self.estimate.setAccessibleName("Estimate")
+        self.problem = ProblemLabel()
+        self.problem.setAccessibleName("What is wrong")
+        self.help = QuietLabel("Point at a setting to read what it means.")
+        self.help.setAccessibleName("Help")
+        self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 3)
+        self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        self.reset_button = QPushButton("Reset to preset")
+        self.queue_button = QPushButton("Add to queue")
+        self.queue_button.setToolTip("It starts when the runs before it have ended")
+        self.train_button = PrimaryButton("Train")
+        self._lay_out()
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self.update_all)
+        self._again = QTimer(self)
+        self._again.setInterval(_AGAIN_MS)
+        self._again.timeout.connect(self._look_again)
+        self.presets.currentIndexChanged.connect(self._use_preset)
+        self.form.edited.connect(self._settle.start)
+        self.form.entered.connect(self._show_help)
+        self.name.textChanged.connect(lambda _: self._settle.start())
+        self.reset_button.clicked.connect(lambda _=False: self._use_preset())
+        self.train_button.clicked.connect(self.train)
+        self.queue_button.clicked.connect(self.queue)
+        lab.runs_changed.connect(self._check_name)
+        lab.controller.started.connect(self._clear_used_name)
+        theme_notifier.changed.connect(self.update_all)
+        self._use_preset()
+
+    # What subclasses say -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises LabError for what no form can know: a text that is not on this machine, say."""
+
+    def work_out(self, settings: S) -> None:
+        """Finds out what a run will need, and calls `show_costs` then."""
+        raise NotImplementedError
+
+    # What it does ------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """The run that the form describes. LabError when it cannot be."""
+        self.check()
+        settings = self.form.settings()
+        seconds = self._costs.seconds if self._costs is not None else None
+        return Plan(settings, self._named(), self.presets.currentData(), seconds)
+
+    def train(self) -> None:
+        """Starts it."""
+        plan = self._planned()
+        if plan is not None and self.train_button.isEnabled():
+            self.lab.start_requested.emit(plan)
+
+    def queue(self) -> None:
+        """Puts it behind the runs that wait."""
+        plan = self._planned()
+        if plan is not None:
+            self.lab.queue_requested.emit(plan)
+            self.name.clear()
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Shows a preset and what differs from it, and comes to the front.
+
+        values: `preset`, `section.field`, and `name` where the run is to have a certain one.
+        """
+        others = {key: value for key, value in values.items() if key not in ("preset", "name")}
+        self.name.setText(str(values.get("name", "")))
+        self.presets.choose(values.get("preset") or self._first_preset)
+        self._use_preset()
+        try:
+            self.form.set_values(others)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+        self.show()
+        self.raise_()
+
+    def show_costs(self, costs: Costs | None, unknown: str = "") -> None:
+        """Shows what the run will need, and warns where that is more than there is. unknown: why it is not known."""
+        self._costs = costs
+        if costs is None:
+            self.estimate.setText(unknown)
+            return
+        warnings = []
+        free = available_bytes()
+        if costs.memory > free and computes_in_main_memory(costs.settings):
+            warnings.append(self._refuse_memory(costs, free) or f"Only {bytes_text(free)} of memory are free now.")
+        space = _free_space(self.lab)
+        if space is not None and costs.disk > space:
+            kept = bytes_text(costs.disk)
+            warnings.append(f"Only {bytes_text(space)} of disk are free for up to {kept} of checkpoints.")
+        color = current_theme().warning
+        told = "".join(f'<br><span style="color: {color}">{warning}</span>' for warning in warnings)
+        first, *rest = costs.parts
+        self.estimate.setText(" · ".join([f"<b>{first}</b>", *rest]) + "." + told)
+
+    def update_all(self) -> None:
+        """Says what is wrong, or else what the run will need."""
+        self.reset_button.setEnabled(len(self.form.changed()) > 0)
+        self.form.complain()
+        try:
+            plan = self.plan()
+        except LabError as error:
+            self.problem.say(str(error))
+            self._allow(False)
+            return
+        self.problem.say("")
+        self._allow(True)
+        self.work_out(plan.settings)  # type: ignore[arg-type]
+
+    # Behind the scenes -------------------------------------------------------------------------------------------
+
+    def _refuse_memory(self, costs: Costs, free: int) -> str:
+        """Why the run cannot be started now, with what could be; "" where it may fit. It may still wait in the queue,
+        unless the whole machine is too small for it."""
+        need = need_of(costs.settings, self.lab.outputs)
+        if need is None:
+            return ""
+        try:
+            require_room(costs.settings, need, free, self.lab.outputs)
+        except LabError as error:
+            self._again.start()
+            self.train_button.setEnabled(False)
+            self.queue_button.setEnabled(not certainly_above(need, psutil.virtual_memory().total))
+            return str(error)
+        return ""
+
+    def _look_again(self) -> None:
+        if self.isVisible():
+            self._again.stop()
+            self.update_all()
+
+    def _planned(self) -> Plan | None:
+        if self._settle.isActive():  # the costs are of what was there before
+            self._settle.stop()
+            self.update_all()
+        try:
+            return self.plan()
+        except LabError as error:
+            self._reveal_problem()
+            self.lab.error_raised.emit(error)
+            return None
+
+    def _allow(self, allowed: bool) -> None:
+        self.estimate.setVisible(allowed)
+        self.train_button.setEnabled(allowed)
+        self.queue_button.setEnabled(allowed)
+
+    def _lay_out(self) -> None:
+        grid = essentials_grid(self.presets, self.about, self.essentials.values())
+        name_label = QLabel("name")
+        name_label.setBuddy(self.name)
+        row = grid.rowCount()
+        grid.addWidget(name_label, row, 0)
+        grid.addWidget(self.name, row, 1, 1, 3)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 6, 0)
+        column.addLayout(grid)
+        column.addWidget(self.form, 1)
+        self._scroll = scrolled(inside)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.reset_button)
+        buttons.addStretch(1)
+        buttons.addWidget(self.queue_button)
+        buttons.addWidget(self.train_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._scroll, 1)
+        layout.addWidget(self.help)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.estimate)
+        layout.addLayout(buttons)
+        body.setMinimumWidth(300)
+        self.set_body(body)
+
+    def _use_preset(self) -> None:
+        preset = self._presets[self.presets.currentData()]
+        self.about.setText(preset.description)
+        self.form.set_baseline(preset.settings)
+
+    def _named(self) -> str | None:
+        """The name that was typed, checked; None for one made by the lab."""
+        name = self.name.text().strip()
+        if not name:
+            return None
+        require_name(name, "a run", 100)
+        require_free(RunFolder(self.lab.outputs / self._track / name))
+        return name
+
+    def _clear_used_name(self, run: RunFolder) -> None:
+        if self.name.text().strip() == run.id:
+            self.name.clear()
+
+    def _check_name(self) -> None:
+        if self.name.text():
+            self._settle.start()
+
+    def _reveal_problem(self) -> None:
+        found = self.form.problem()
+        field = found[1] if found else None
+        if field is None:
+            return
+        section = self.form.sections.get(field.info.section)
+        if section is not None and field in section.fields:
+            section.reveal(field)
+        self._scroll.ensureWidgetVisible(field.editor)
+        field.editor.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _show_help(self, field: Field) -> None:
+        self.help.setText(field.help_text())
+
+
+def _free_space(lab: Lab) -> int | None:
+    folder = lab.outputs
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None

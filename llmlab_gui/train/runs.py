@@ -1,0 +1,322 @@
+"""The Runs dock: every run, which of them the charts show, and what can be done with one."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QPoint, QSortFilterProxyModel, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QInputDialog,
+    QLineEdit,
+    QMenu,
+    QMessageBox,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.core.task_settings import TaskSettings
+from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
+from llmlab_gui.widgets.row_tables import show_whole_rows
+from llmlab_gui.widgets.saving import ask_where, save_rows
+from llmlab_gui.widgets.theme import theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+# Walking through the list by keyboard should not open every run on the way.
+_SETTLE_MS = 150
+# Of what else rests on runs that are to be deleted: more than these fill the question.
+_MOST_RESTING = 8
+_WIDTHS = (7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
+
+
+class RunsDock(LabDock):
+    """Choosing a row makes that run the current one; ticks overlay others in the charts."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "runs", "Runs", parent)
+        self.model = RunsModel(lab)
+        self.proxy = QSortFilterProxyModel(self)
+        self.proxy.setSourceModel(self.model)
+        self.proxy.setSortRole(SORT_ROLE)
+        self.proxy.setFilterKeyColumn(-1)
+        self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.table = QTableView()
+        self.filter = QLineEdit()
+        self.filter.setPlaceholderText("Filter by name, state, kind or text")
+        self.filter.setAccessibleName("Filter the runs")
+        self.filter.setClearButtonEnabled(True)
+        self.menu_button = QToolButton()
+        self.menu_button.setText("Export")
+        self.menu_button.setToolTip("Save the table as CSV")
+        self._actions = self._build_actions()
+        self._build_table()
+        row = QHBoxLayout()
+        row.addWidget(self.filter, 1)
+        row.addWidget(self.menu_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.table, 1)
+        self.set_body(body)
+        self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self._open_chosen)
+        self.filter.textChanged.connect(self.proxy.setFilterFixedString)
+        self.menu_button.clicked.connect(self._ask_export)
+        self.model.overlay_toggled.connect(self._toggle_overlay)
+        lab.runs_changed.connect(self._refresh)
+        lab.current_changed.connect(self._select_current)
+        lab.shown_changed.connect(self.model.repaint_all)
+        theme_notifier.changed.connect(self.model.repaint_all)
+        self._refresh()
+
+    def chosen(self) -> list[RunRow]:
+        """The selected runs, as the table is sorted."""
+        ids = [index.data(ID_ROLE) for index in self.table.selectionModel().selectedRows(NAME)]
+        rows = (self.lab.row(run_id) for run_id in ids)
+        return [row for row in rows if row is not None]
+
+    def export(self, path: Path) -> None:
+        """The table as it is shown, as CSV. LabError when it cannot be written."""
+        rows: list[list[object]] = [["Run", *(column.title for column in COLUMNS[2:])]]
+        for place in range(self.proxy.rowCount()):
+            row = self.lab.row(self.proxy.index(place, NAME).data(ID_ROLE))
+            if row is not None:
+                status = row.status
+                numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
+                settings = row.info.settings
+                words = (kind_text(settings), row.info.reads, base_of(settings), f"{row.info.created:.0f}")
+                rows.append([row.name, status.state, *numbers, *words])
+        save_rows(rows, path)
+
+    def delete(self, rows: list[RunRow]) -> None:
+        """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
+        live = [row.name for row in rows if row.status.live]
+        if live:
+            self.lab.error_raised.emit(
+                LabError(f"{', '.join(live)} still trains.", "A live run cannot be deleted.", "Stop it first.")
+            )
+            return
+        if not rows or not self.confirm_deletion(rows, for_good=False):
+            return
+        try:
+            kept = [row for row in rows if not self._delete(row)]
+            if kept and self.confirm_deletion(kept, for_good=True):
+                for row in kept:
+                    self._delete(row, for_good=True)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+        self.lab.refresh()
+
+    def _delete(self, row: RunRow, *, for_good: bool = False) -> bool:
+        gone = delete_run(row.run, for_good=for_good)
+        if gone:
+            self.lab.forget(row.id)
+        return gone
+
+    def rename(self, row: RunRow) -> None:
+        """Asks for another name, and gives it to the run and to all that names it."""
+        new = self.ask_name(row)
+        if not new or new == row.run.id:
+            return
+        try:
+            self.lab.take_renamed(row.id, rename_run(row.run, new))
+            self.lab.said.emit(f"{row.name} is {new} now.")
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+
+    def ask_name(self, row: RunRow) -> str:
+        """The name that was typed; "" for none."""
+        name, agreed = QInputDialog.getText(self, "Rename", f"New name of {row.name}:", text=row.run.id)
+        return name.strip() if agreed else ""
+
+    def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
+        """The question before runs are deleted. for_good: there is no trash that could hold them."""
+        names = ", ".join(row.name for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
+        what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setWindowTitle("Delete")
+        box.setText(f"Delete {what} for good?" if for_good else f"Move {what} to the trash?")
+        reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
+        rests = list(chain.from_iterable(what_rests_on([row.run for row in rows]))) if not for_good else []
+        more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
+        told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
+        box.setInformativeText(f"{names}, with all checkpoints.{reason}{told}")
+        words = "Delete for good" if for_good else "Move to trash"
+        delete = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
+        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
+        box.exec()
+        agreed = box.clickedButton() is delete
+        box.deleteLater()
+        return agreed
+
+    def _build_actions(self) -> dict[str, QAction]:
+        made = {}
+        for name, text, slot in (
+            ("open", "Open", self._open_chosen),
+            ("overlay", "Overlay in the charts", self._toggle_chosen),
+            ("pause", "Pause", lambda: self._ask("pause")),
+            ("resume", "Resume", lambda: self.lab.resume_requested.emit(self._first_id())),
+            ("stop", "Stop", lambda: self._ask("stop")),
+            ("branch", "Branch from a checkpoint…", self._branch),
+            ("again", "Set up another like it", self._set_up_again),
+            ("folder", "Open its folder", self._open_folder),
+            ("copy", "Copy its id", self._copy_id),
+            ("rename", "Rename…", lambda: self.rename(self.chosen()[0])),
+            ("delete", "Delete…", lambda: self.delete(self.chosen())),
+        ):
+            action = QAction(text, self)
+            action.triggered.connect(slot)
+            made[name] = action
+        made["copy"].setShortcut(QKeySequence.StandardKey.Copy)
+        made["delete"].setShortcut(QKeySequence.StandardKey.Delete)
+        for name in ("copy", "delete"):
+            made[name].setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            self.table.addAction(made[name])
+        return made
+
+    def _build_table(self) -> None:
+        table = self.table
+        table.setModel(self.proxy)
+        table.setAccessibleName("Runs")
+        table.setSortingEnabled(True)
+        table.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.DescendingOrder)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        table.setAlternatingRowColors(True)
+        table.setWordWrap(False)
+        show_whole_rows(table, _WIDTHS)
+        table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        table.customContextMenuRequested.connect(self._open_menu)
+        table.activated.connect(lambda _: self._open_chosen())
+        table.clicked.connect(lambda index: index.column() != SHOW and self._settle.start())
+        table.selectionModel().currentRowChanged.connect(self._row_changed)
+
+    def _refresh(self) -> None:
+        self.model.refresh()
+        if not self.lab.looked:
+            self.show_empty("Looking for runs", str(self.lab.outputs))
+        elif not self.model.rows:
+            self.show_empty(
+                "No runs yet",
+                "They appear here, also those that llmlab-run starts in a terminal.",
+                "Set one up",
+                lambda: self.lab.dock_requested.emit("setup"),
+            )
+        else:
+            self.show_body()
+        current = self.lab.current()
+        if current is not None and not self.table.selectionModel().hasSelection():
+            self._select_current(current.id)
+
+    def _row_changed(self) -> None:
+        if self.table.hasFocus():  # not when the table itself moves the selection
+            self._settle.start()
+
+    def _select_current(self, run_id: str) -> None:
+        if not any(row.id == run_id for row in self.chosen()):
+            for place in range(self.proxy.rowCount()):
+                if self.proxy.index(place, NAME).data(ID_ROLE) == run_id:
+                    self.table.selectRow(place)
+        self._settle.stop()
+        self.model.repaint_all()
+
+    def _open_chosen(self) -> None:
+        """The run of the selection that the keyboard is at."""
+        ids = [row.id for row in self.chosen()]
+        at = self.table.currentIndex().siblingAtColumn(NAME).data(ID_ROLE)
+        if ids:
+            self.lab.set_current(at if at in ids else ids[0])
+
+    def _toggle_overlay(self, run_id: str, on: bool) -> None:
+        current = self.lab.current()
+        if not on and current is not None and current.id == run_id:
+            self.lab.said.emit("The current run is always in the charts. Choose another run to let it go.")
+            return
+        others = [shown for shown in self.lab.shown() if shown != run_id]
+        self.lab.set_shown([*others, run_id] if on else others)
+
+    def _toggle_chosen(self) -> None:
+        ids = [row.id for row in self.chosen()]
+        shown = self.lab.shown()
+        if all(run_id in shown for run_id in ids):
+            self.lab.set_shown([run_id for run_id in shown if run_id not in ids])
+        else:
+            self.lab.set_shown([*shown, *ids])
+
+    def _open_menu(self, point: QPoint) -> None:
+        rows = self.chosen()
+        if not rows:
+            return
+        one = rows[0] if len(rows) == 1 else None
+        state = one.status.state if one else ""
+        actions = self._actions
+        for name in ("open", "branch", "again", "folder"):
+            actions[name].setEnabled(one is not None)
+        if one is not None and isinstance(one.info.settings, TaskSettings):  # `llmlab-run paper` sets those up
+            actions["again"].setEnabled(False)
+        actions["pause"].setEnabled(state == "running")
+        actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
+        actions["stop"].setEnabled(state in ("queued", "running", "paused"))
+        actions["rename"].setEnabled(one is not None and not one.status.live)
+        actions["delete"].setEnabled(not any(row.status.live for row in rows))
+        shown = self.lab.shown()
+        all_shown = all(row.id in shown for row in rows)
+        actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
+        menu = QMenu(self.table)
+        for name, action in actions.items():
+            if name in ("pause", "branch", "folder", "rename"):
+                menu.addSeparator()
+            menu.addAction(action)
+        menu.exec(self.table.viewport().mapToGlobal(point))
+        menu.deleteLater()
+        for action in actions.values():  # by their keys they are had without a menu: what cannot be is then said
+            action.setEnabled(True)
+
+    def _first_id(self) -> str:
+        rows = self.chosen()
+        return rows[0].id if rows else ""
+
+    def _ask(self, what: str) -> None:
+        for row in self.chosen():
+            (self.lab.controller.pause if what == "pause" else self.lab.controller.stop)(row.run)
+
+    def _branch(self) -> None:
+        self.lab.set_current(self._first_id())
+        self.lab.dock_requested.emit("checkpoints")
+
+    def _set_up_again(self) -> None:
+        rows = self.chosen()
+        if rows:
+            self.lab.set_up_again(rows[0].info.settings, rows[0].info.preset)
+
+    def _open_folder(self) -> None:
+        rows = self.chosen()
+        if rows:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(rows[0].run.path)))
+
+    def _copy_id(self) -> None:
+        QGuiApplication.clipboard().setText("\n".join(row.name for row in self.chosen()))
+
+    def _ask_export(self) -> None:
+        path = ask_where(self, "Export the table", "runs.csv", "Table")
+        if path is not None:
+            try:
+                self.export(path)
+            except LabError as error:
+                self.lab.error_raised.emit(error)

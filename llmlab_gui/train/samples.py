@@ -1,0 +1,308 @@
+"""The Samples dock: how the model's writing changed over the steps, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QResizeEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+    QWidgetAction,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.launcher import request
+from llmlab.store.events import Evaluated, Event, Sampled, Scored
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.train.samples_data import (
+    NO_SAMPLES,
+    read_answers,
+    read_table,
+    score_note,
+    spread,
+    to_csv,
+    to_markdown,
+)
+from llmlab_gui.train.samples_view import SamplesView
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.saving import ask_where, save
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+SPREAD, NEWEST, COMPARE, CHOSEN, SCORED = "spread", "newest", "compare", "chosen", "scored"
+_CHOICES = (
+    (SPREAD, "Spread over the run", "The first, the newest, and some evenly between"),
+    (NEWEST, "The newest few", "The last samples, side by side"),
+    (COMPARE, "One step and the newest", "Drag the slider through the run"),
+    (CHOSEN, "Chosen steps", "Tick steps in the list; the newest is always shown"),
+    (SCORED, "Checked answers", "Held-out items whose answers a program checked, before training and after"),
+)
+_WRITES = "The same prompts, continued at different steps of the training."
+_ANSWERS = "The same held-out requests, answered before the training and after."
+_SHOWN = (Sampled, Evaluated, Scored)  # what changes the table
+
+
+class SamplesDock(LabDock):
+    """Columns are steps, rows are prompts. The newest step is always the last column."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "samples", "Samples", parent)
+        self._run_id = ""
+        self._table = NO_SAMPLES
+        self._ticked: set[int] = set()
+        self._stale = False  # something came while nobody looked
+
+        self._answers = NO_SAMPLES  # those that a program checked
+        self._chosen_by_hand = False  # which steps are shown
+        self.view = SamplesView()
+        self.score = QLabel()
+        self.score.setWordWrap(True)
+        self.score.setAccessibleName("Score")
+        self.choice = QComboBox()
+        self.choice.setAccessibleName("Which steps are shown")
+        self.choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.choice.setMinimumContentsLength(10)
+        for place, (key, words, tip) in enumerate(_CHOICES[:-1]):  # the last one where it makes sense
+            self.choice.addItem(words, key)
+            self.choice.setItemData(place, tip, Qt.ItemDataRole.ToolTipRole)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setAccessibleName("Step to compare with the newest")
+        self.slider.setPageStep(1)
+        self.slider.setMinimumWidth(70)
+        self.steps_list = QListWidget()
+        self.steps_list.setAccessibleName("Steps to show")
+        self.steps_list.setMinimumSize(240, 260)
+        self.steps_button = menu_button("Steps…", "")
+        menu = self.steps_button.menu()
+        holder = QWidgetAction(menu)
+        holder.setDefaultWidget(self.steps_list)
+        menu.addAction(holder)
+        menu.aboutToShow.connect(self._fill_list)
+        self.ask_button = QPushButton("Sample now")
+        self.ask_button.setToolTip("The model writes at its next step")
+        self.export_button = menu_button("Export", "")
+        exports = self.export_button.menu()
+        exports.addAction("Copy the selection", self.view.copy_selection)
+        exports.addAction("As Markdown…", lambda: self._ask_export("md"))
+        exports.addAction("As CSV…", lambda: self._ask_export("csv"))
+
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Show"))
+        row.addWidget(self.choice, 3)
+        row.addWidget(self.slider, 2)
+        row.addWidget(self.steps_button)
+        row.addStretch(2)
+        row.addWidget(self.ask_button)
+        row.addWidget(self.export_button)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.score)
+        layout.addWidget(self.view, 1)
+        self.set_body(body)
+        self.caption(_WRITES, "loss-curves")
+
+        self.choice.activated.connect(self._choose)
+        self.choice.currentIndexChanged.connect(self._show_steps)
+        self.slider.valueChanged.connect(self._show_steps)
+        self.steps_list.itemChanged.connect(self._tick)
+        self.ask_button.clicked.connect(self._sample_now)
+        # A batch of events, a resize: one new layout for all of them.
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(0)
+        self._settle.timeout.connect(self._reload)
+        lab.current_changed.connect(self._change_run)
+        lab.events_arrived.connect(self._take)
+        lab.history_reset.connect(self._reset)
+        lab.runs_changed.connect(self._update_state)
+        current = lab.current()
+        self._change_run(current.id if current else "")
+
+    @property
+    def shown_steps(self) -> list[int]:
+        """The steps of the columns, left to right."""
+        return list(self.view.samples.steps)
+
+    def export(self, path: Path) -> None:
+        """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
+        row = self.lab.row(self._run_id)
+        title = f"Samples of {row.name}" if row is not None else "Samples"
+        text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(title, self._table)
+        save(path, text.encode("utf-8", "replace"))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._stale:
+            self._reload()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if self.choice.currentData() in (SPREAD, NEWEST):
+            self._settle.start()
+
+    def _change_run(self, run_id: str) -> None:
+        row = self.lab.row(run_id) if run_id else None
+        self._run_id = run_id if row else ""
+        self._ticked = set()
+        if row is not None:
+            settings = row.info.settings
+            scratch = not isinstance(settings, FinetuneSettings)
+            self.view.set_monospace(isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char")
+            self.caption(_WRITES if scratch else _ANSWERS, "loss-curves" if scratch else "fine-tuning")
+            if not self._chosen_by_hand:  # of a fine-tuning run, before and after
+                self.choice.setCurrentIndex(self.choice.findData(SPREAD if scratch else COMPARE))
+        self._reload()
+
+    def _take(self, run_id: str, events: Sequence[Event]) -> None:
+        if run_id == self._run_id and any(isinstance(event, _SHOWN) for event in events):
+            self._reload_soon()
+
+    def _reset(self, run_id: str) -> None:
+        if run_id == self._run_id:
+            self._reload_soon()
+
+    def _reload_soon(self) -> None:
+        self._stale = True
+        if self.isVisible():
+            self._settle.start()
+
+    def _reload(self) -> None:
+        self._table = self._answers = NO_SAMPLES
+        note = ""
+        if self._run_id:
+            history = self.lab.history(self._run_id)
+            self._table = read_table(history, answers=not self._is_scratch)
+            self._answers, note = read_answers(history), score_note(history)
+        self.score.setText(note)
+        self.score.setVisible(bool(note))
+        self._offer_answers()
+        steps = self._table.steps
+        self._ticked &= set(steps)
+        at_newest = self.slider.value() == self.slider.maximum()
+        self.slider.blockSignals(True)
+        self.slider.setRange(0, max(0, len(steps) - 1))
+        if at_newest and self.choice.currentData() != COMPARE:
+            self.slider.setValue(0)  # comparing begins with the first step
+        self.slider.blockSignals(False)
+        self._stale = False
+        self._update_state()
+        self._show_steps()
+
+    def _fill_list(self) -> None:
+        """The list of steps to tick, made when it is opened."""
+        steps = self._table.steps
+        self.steps_list.blockSignals(True)
+        self.steps_list.clear()
+        for step in steps:
+            item = QListWidgetItem(f"step {step:,}   {self._table.loss(step)}")
+            item.setData(Qt.ItemDataRole.UserRole, step)
+            newest = step == steps[-1]
+            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable)
+            if newest:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            on = newest or step in self._ticked
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+            self.steps_list.addItem(item)
+        self.steps_list.blockSignals(False)
+
+    def _tick(self, item: QListWidgetItem) -> None:
+        step = item.data(Qt.ItemDataRole.UserRole)
+        if item.checkState() == Qt.CheckState.Checked:
+            self._ticked.add(step)
+        else:
+            self._ticked.discard(step)
+        if self.choice.currentData() == CHOSEN:
+            self._show_steps()
+        else:
+            self.choice.setCurrentIndex(self.choice.findData(CHOSEN))
+
+    def _show_steps(self) -> None:
+        how = self.choice.currentData()
+        self.slider.setVisible(how == COMPARE)
+        self.steps_button.setVisible(how == CHOSEN)
+        if how == SCORED:
+            self.view.samples.show(self._answers, self._answers.steps)
+            return
+        steps = self._table.steps
+        if steps:
+            fit = self.view.columns_that_fit()
+            if how == SPREAD:
+                steps = spread(steps, fit)
+            elif how == NEWEST:
+                steps = steps[-fit:]
+            elif how == COMPARE:
+                steps = sorted({steps[self.slider.value()], steps[-1]})
+            else:
+                steps = sorted(self._ticked | {steps[-1]})
+        self.view.samples.show(self._table, steps)
+
+    @property
+    def _is_scratch(self) -> bool:
+        """Whether the run trains from scratch: it continues texts, and answers nothing."""
+        row = self.lab.row(self._run_id)
+        return row is None or not isinstance(row.info.settings, FinetuneSettings)
+
+    def _choose(self) -> None:
+        self._chosen_by_hand = True
+
+    def _offer_answers(self) -> None:
+        """The checked answers can be shown where there are some."""
+        place = self.choice.findData(SCORED)
+        if self._answers.steps and place < 0:
+            key, words, tip = _CHOICES[-1]
+            self.choice.addItem(words, key)
+            self.choice.setItemData(self.choice.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        elif not self._answers.steps and place >= 0:
+            self.choice.removeItem(place)
+
+    def _update_state(self) -> None:
+        row = self.lab.row(self._run_id) if self._run_id else None
+        live = row is not None and row.status.live
+        self.ask_button.setEnabled(live)
+        if row is None:
+            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+        elif not self._table.texts and not self._answers.texts:
+            never = row.info.settings.train.sample_interval == 0
+            when = "Its sample interval is 0, so it only writes when asked." if never else "It soon will."
+            if not live:
+                when = "It ended before its first sample. Prompt a checkpoint in Write instead."
+            action = "Sample now" if live else ""
+            self.show_empty("The model has written nothing yet", when, action, self._sample_now)
+        else:
+            self.show_body()
+
+    def _sample_now(self) -> None:
+        row = self.lab.row(self._run_id)
+        if row is None:
+            return
+        try:
+            prompts = list(row.info.settings.samples.prompts) or self._table.prompts(self._table.steps[:1])
+            request(row.run, "sample", prompts=prompts)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+
+    def _ask_export(self, kind: str) -> None:
+        words = "Markdown" if kind == "md" else "Table"
+        path = ask_where(self, "Export samples", f"{PurePath(self._run_id).name}-samples.{kind}", words)
+        if path is None:
+            return
+        try:
+            self.export(path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)

@@ -1,0 +1,137 @@
+"""The samples of a run by step and prompt, and how they are written to a file. No widgets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from llmlab_gui.lab.run_history import RunHistory
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """texts[step][prompt]: the continuation, steps ascending. loss(step): a loss at that step, in words."""
+
+    texts: Mapping[int, Mapping[str, str]]
+    loss: Callable[[int], str]
+
+    @property
+    def steps(self) -> list[int]:
+        return list(self.texts)
+
+    def prompts(self, steps: Iterable[int]) -> list[str]:
+        """The prompts of those steps, in the order in which they were first used."""
+        return list(dict.fromkeys(prompt for step in steps for prompt in self.texts[step]))
+
+
+NO_SAMPLES = SampleTable({}, lambda step: "")
+RIGHT, WRONG = "✓", "✗"
+_NOTHING = "(nothing)"  # the model ended its answer at once
+
+
+def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
+    """All samples that a history holds; two samplings at one step are one column.
+
+    answers: the texts answer their prompts, as of a run that fine-tunes, and begin in a line of their own.
+    """
+    texts: dict[int, dict[str, str]] = {}
+    for event in history.samples:
+        for sample in event.samples:
+            text = str(sample.get("text", ""))
+            shown = f"\n{text.strip() or _NOTHING}" if answers else text
+            texts.setdefault(event.step, {})[str(sample.get("prompt", ""))] = shown
+    return SampleTable(texts, partial(loss_at, history))
+
+
+def read_answers(history: RunHistory) -> SampleTable:
+    """What the model answered to the items that a program checks, before and after, and whether that is right.
+
+    Items that changed sides come first, then those that are wrong.
+    """
+    texts: dict[int, dict[str, str]] = {}
+    rights: dict[str, list[bool]] = {}
+    for event in history.scores:
+        for item in event.items:
+            prompt, right = str(item.get("prompt", "")), bool(item.get("right"))
+            mark = RIGHT if right else f"{WRONG} It should be: {item.get('expected', '')}"
+            answer = str(item.get("answer", "")).strip() or _NOTHING
+            texts.setdefault(event.step, {})[prompt] = f"\n{answer}\n{mark}"
+            rights.setdefault(prompt, []).append(right)
+    ordered = sorted(rights, key=lambda prompt: (len(set(rights[prompt])) == 1, all(rights[prompt])))
+    placed = {step: {prompt: given[prompt] for prompt in ordered if prompt in given} for step, given in texts.items()}
+    return SampleTable(placed, partial(score_at, history))
+
+
+def score_at(history: RunHistory, step: int) -> str:
+    """`12 of 32 right`, where the model was asked at that step."""
+    found = next((event for event in reversed(history.scores) if event.step == step), None)
+    return f"{found.correct} of {found.total} right" if found is not None else ""
+
+
+def score_note(history: RunHistory) -> str:
+    """The exact matches before and after, in a sentence; empty before the first."""
+    if not history.scores:
+        return ""
+    first, newest = history.scores[0], history.scores[-1]
+    before = f"{first.correct} of {first.total} held-out items were answered exactly right before training"
+    return f"{before}." if newest is first else f"{before}, {newest.correct} of {newest.total} at step {newest.step:,}."
+
+
+def loss_at(history: RunHistory, step: int) -> str:
+    """The validation loss measured at that step, else the training loss of the nearest step before it."""
+    evaluated = history.evaluations["step"]
+    place = int(np.searchsorted(evaluated, step))
+    if place < len(evaluated) and evaluated[place] == step:
+        return f"validation loss {history.evaluations['val_loss'][place]:.3f}"
+    trained = history.step_columns["step"]
+    place = int(np.searchsorted(trained, step, side="right")) - 1
+    if place >= 0:
+        return f"training loss {history.step_columns['loss'][place]:.3f}"
+    return "not trained yet" if step == 0 else ""
+
+
+def spread(steps: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the steps, the first and the newest among them, the others evenly between."""
+    if len(steps) <= count:
+        return list(steps)
+    if count <= 1:
+        return [steps[-1]]
+    return [steps[round(place * (len(steps) - 1) / (count - 1))] for place in range(count)]
+
+
+def to_markdown(title: str, table: SampleTable) -> str:
+    """All samples, a section a step; texts are fenced, so that nothing in them is read as Markdown."""
+    parts = [f"# {title}"]
+    for step in table.steps:
+        loss = f" ({words})" if (words := table.loss(step)) else ""
+        parts.append(f"## Step {step}{loss}")
+        for prompt, text in table.texts[step].items():
+            whole = prompt + text
+            longest = max((len(run) for run in _runs_of_ticks(whole)), default=0)
+            fence = "`" * max(3, longest + 1)
+            parts.append(f"Prompt: {_one_line(prompt)}\n\n{fence}text\n{whole}\n{fence}")
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(table: SampleTable) -> str:
+    """One row a sample: step, loss in words, prompt, continuation."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["step", "loss", "prompt", "text"])
+    for step in table.steps:
+        for prompt, text in table.texts[step].items():
+            writer.writerow([step, table.loss(step), prompt, text])
+    return buffer.getvalue()
+
+
+def _one_line(prompt: str) -> str:
+    return "`" + prompt.replace("\n", "⏎").replace("`", "'") + "`"
+
+
+def _runs_of_ticks(text: str) -> list[str]:
+    return [run for run in "".join(sign if sign == "`" else " " for sign in text).split(" ") if run]

@@ -1,0 +1,80 @@
+"""The Set-up dock: what the next pretraining run will be, what it will cost, and the button that starts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.gpt.estimate import estimate
+from llmlab.store.run_folder import PRETRAINING
+from llmlab_gui.forms.corpus_editor import CorpusEditor
+from llmlab_gui.train.run_setup import Costs, RunSetupDock
+from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_TITLES = {
+    "model": "Model",
+    "data": "Data",
+    "train": "Training",
+    "samples": "Samples",
+    "checkpoints": "Checkpoints",
+}
+# Kept besides the periodic checkpoints: best, final, and the one being written.
+OTHER_CHECKPOINTS = 3
+
+
+class SetupDock(RunSetupDock[PretrainSettings]):
+    """What learners change first: the text, the steps, the seed. All else is in the form."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        self.corpus = CorpusEditor()
+        super().__init__(
+            lab,
+            "setup",
+            "Set-up",
+            settings_type=PretrainSettings,
+            titles=_TITLES,
+            essentials={"data.corpus": self.corpus, "train.steps": None, "train.seed": None},
+            presets=[load_preset(name) for name in preset_names()],
+            first_preset=DEFAULT_PRESET,
+            track=PRETRAINING,
+            parent=parent,
+        )
+        self.caption("What decides a run. Bold settings differ from the preset.", "optimisation")
+        self.corpus.state_changed.connect(self.update_all)
+        self.corpus.failed.connect(lab.error_raised)
+        lab.setup_requested.connect(self.fill)
+        self.update_all()
+
+    def set_corpus(self, path: str) -> None:
+        """Reads this text, all else as it is."""
+        self.corpus.set_value(path)
+        self.show()
+        self.raise_()
+
+    def shutdown(self) -> None:
+        self.corpus.shutdown()
+
+    def check(self) -> None:
+        if self.corpus.problem is not None:
+            raise self.corpus.problem
+        if self.corpus.missing and self.corpus.corpus is not None:
+            raise LabError(f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
+
+    def work_out(self, settings: PretrainSettings) -> None:
+        needed = estimate(settings)
+        tokens = settings.train.steps * settings.data.batch_size * settings.model.block_size * settings.train.grad_accum
+        parts = [
+            f"About {minutes_text(needed.minutes)} here",
+            f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
+            f"{bytes_text(needed.memory_bytes)} of memory",
+            f"{bytes_text(needed.checkpoint_bytes)} a checkpoint",
+            f"{count_text(tokens)} tokens read",
+        ]
+        disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes))

@@ -1,0 +1,55 @@
+"""Throughput: how fast the run is, how much of the machine it uses, and how much memory it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
+
+_CAPTION = (
+    "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "
+    "Shaded: the run was paused or interrupted."
+)
+_MIB = 2.0**20
+
+
+class ThroughputDock(ChartDock):
+    """Three charts over one x axis."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        self.speed_chart = LineChart("speed", "tokens/s", "large", from_zero=True)
+        self.mfu_chart = LineChart("MFU", "%", "percent", from_zero=True)
+        self.memory_chart = LineChart("memory", "MiB", "large", from_zero=True)
+        # Each chart's column, and what one of its units is of the chart's.
+        self._columns = (
+            (self.speed_chart, "tokens_per_second", 1.0),
+            (self.mfu_chart, "mfu", 100.0),
+            (self.memory_chart, "memory_bytes", 1 / _MIB),
+        )
+        charts = [(self.speed_chart, 4), (self.mfu_chart, 3), (self.memory_chart, 4)]
+        super().__init__(lab, "throughput", "Throughput", charts, parent=parent)
+        self.caption(_CAPTION, "optimisation")
+
+    def fill(self, runs: list[ShownRun]) -> None:
+        axis = self.panel.x_axis
+        spans = pauses(runs[0], axis) if runs else []
+        for chart, column, factor in self._columns:
+            for run in runs:
+                x, y = run.history.x(axis), run.history.step_columns[column] * factor
+                if axis == "elapsed":
+                    x, y = broken(x, y, [span.low for span in pauses(run, axis)])
+                style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind)
+                chart.set_curve(run.id, x, y, style)
+            chart.keep_only({run.id for run in runs})
+            chart.set_spans(spans)
+        self.speed_chart.set_legend(legend(runs, []))
+
+
+def broken(x: np.ndarray, y: np.ndarray, places: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with a gap after each place, where nothing was trained."""
+    at = np.searchsorted(x, places, side="right")
+    return np.insert(x, at, places), np.insert(y, at, np.nan)

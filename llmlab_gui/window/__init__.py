@@ -1,0 +1,1 @@
+"""The window around the docks: menus, bars, workspaces, the palette, closing."""

@@ -1,0 +1,136 @@
+"""Closing the window while runs are live: the question, and the wait for a run that stops."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QMessageBox, QProgressBar, QVBoxLayout, QWidget
+
+from llmlab_gui.lab.lab import Lab, RunRow
+
+# How long a stop may take before ending it by force is offered.
+_PATIENCE_SECONDS = 15
+_LOOK_MS = 250
+
+
+class CloseChoice(enum.Enum):
+    """What becomes of the live runs."""
+
+    STOP = enum.auto()
+    KEEP = enum.auto()
+    CANCEL = enum.auto()
+
+
+def runs_to_ask_about(lab: Lab) -> list[RunRow]:
+    """The live runs that a window started. Those of a terminal belong to it, and closing changes nothing for them."""
+    return [row for row in lab.runs() if row.status.live and row.info.watched]
+
+
+def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:
+    """Asks what becomes of the live runs. waiting: how many are in the queue behind them."""
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Close")
+    if len(rows) == 1:
+        box.setText(f"{rows[0].name} is still training.")
+    else:
+        box.setText(f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}.")
+    box.setInformativeText(
+        "Stopping saves a checkpoint first, from which it can go on. "
+        "In the background it trains on, and the window finds it again when it next opens." + queue_words(waiting)
+    )
+    keep = box.addButton("Keep training in the background", QMessageBox.ButtonRole.AcceptRole)
+    stop = box.addButton("Stop training", QMessageBox.ButtonRole.DestructiveRole)
+    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(keep)
+    box.setEscapeButton(cancel)
+    box.exec()
+    chosen = box.clickedButton()
+    box.deleteLater()
+    return {keep: CloseChoice.KEEP, stop: CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)  # type: ignore[call-overload]
+
+
+def stop(lab: Lab, rows: Sequence[RunRow]) -> None:
+    """Stops these runs, and what would start others in their place: the queue, this window's experiments and checks."""
+    if lab.queue.waiting():
+        lab.queue.hold()
+    for desk in lab.desks:
+        for plan in desk.live():
+            if plan.record.watched:
+                desk.controller.stop(plan.folder)
+    for row in rows:
+        lab.controller.stop(row.run)
+
+
+def queue_words(waiting: int) -> str:
+    """What becomes of the queue; nothing where nobody waits."""
+    if not waiting:
+        return ""
+    runs = "The run that waits in the queue is" if waiting == 1 else f"The {waiting} runs that wait in the queue are"
+    return f"\n\n{runs} kept: the next starts when the window is open again, or, after Stop, when you say so."
+
+
+class StoppingDialog(QDialog):
+    """Waits for runs to stop. `ended`: all of them have. After a while, ending them by force is offered."""
+
+    ended = Signal()
+    kept = Signal()  # do not wait: the stop goes on without the window
+
+    def __init__(self, lab: Lab, ids: Sequence[str], parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowTitle("Stopping")
+        self.setModal(True)
+        self._lab, self._ids = lab, list(ids)
+        self._looks = 0
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.text.setAccessibleName("What is being waited for")
+        bar = QProgressBar()
+        bar.setRange(0, 0)
+        bar.setAccessibleName("Stopping")
+        self.buttons = QDialogButtonBox()
+        self.leave = self.buttons.addButton("Close without waiting", QDialogButtonBox.ButtonRole.AcceptRole)
+        self.leave.setToolTip("It still saves and stops, just without the window")
+        self.kill = self.buttons.addButton("End it now", QDialogButtonBox.ButtonRole.DestructiveRole)
+        self.kill.setToolTip("Loses the steps since the last checkpoint")
+        self.kill.hide()
+        back = self.buttons.addButton("Do not close", QDialogButtonBox.ButtonRole.RejectRole)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.text)
+        layout.addWidget(bar)
+        layout.addWidget(self.buttons)
+        self.setMinimumWidth(440)
+        self.leave.clicked.connect(self.kept)
+        self.kill.clicked.connect(self._kill)
+        back.clicked.connect(self.reject)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self._timer.start()
+        self._draw()
+
+    def _live(self) -> list[RunRow]:
+        rows = (self._lab.row(run_id) for run_id in self._ids)
+        return [row for row in rows if row is not None and row.status.live]
+
+    def _look(self) -> None:
+        self._looks += 1
+        self._lab.refresh()
+        if self._live():
+            self._draw()
+        else:
+            self._timer.stop()
+            self.ended.emit()
+
+    def _draw(self) -> None:
+        asked = self._lab.controller.stopping_text
+        lines = [f"{row.name}: {asked(row.run) or row.status.state}" for row in self._live()]
+        self.text.setText("\n".join(["Stopping…", *lines]))
+        self.kill.setVisible(self._looks * _LOOK_MS > _PATIENCE_SECONDS * 1000)
+
+    def _kill(self) -> None:
+        for row in self._live():
+            self._lab.controller.kill(row.run)

@@ -1,0 +1,406 @@
+"""The window: docks around one Lab, and what they ask of each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import (
+    QCloseEvent,
+    QDesktopServices,
+    QDragEnterEvent,
+    QDropEvent,
+    QGuiApplication,
+    QPaintEvent,
+    QResizeEvent,
+    QShowEvent,
+)
+from PySide6.QtWidgets import QApplication, QMainWindow
+
+from llmlab.core.errors import LabError
+from llmlab_gui.lab.dock import LabDock, is_seen
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN
+from llmlab_gui.train.run_actions import RunActions
+from llmlab_gui.widgets import drops
+from llmlab_gui.widgets.icons import app_icon
+from llmlab_gui.widgets.theme import apply_theme
+from llmlab_gui.window import closing
+from llmlab_gui.window.about import debug_information
+from llmlab_gui.window.closing import CloseChoice, StoppingDialog
+from llmlab_gui.window.menus import Menus
+from llmlab_gui.window.message_bar import MessageBar
+from llmlab_gui.window.model_bar import ModelBar
+from llmlab_gui.window.notices import Notices
+from llmlab_gui.window.page_requests import PageRequests
+from llmlab_gui.window.status_bar import StatusBar
+from llmlab_gui.window.tool_bars import MessagesBar, TrainBar
+from llmlab_gui.window.tour import Tour, stops
+from llmlab_gui.window.uncaught import WindowError, log_path
+from llmlab_gui.window.welcome import WelcomePanel
+from llmlab_gui.window.workspaces import arrange
+
+if TYPE_CHECKING:
+    from llmlab_gui.finetune.setup import FinetuneSetupDock
+    from llmlab_gui.train.log import LogDock
+    from llmlab_gui.train.setup import SetupDock
+
+_FIRST_SIZE = QSize(1440, 900)
+_FRAME = 40  # about what the title bar needs
+
+
+class MainWindow(QMainWindow):
+    """Owns the lab and the docks; `close()` asks what becomes of live runs, then ends every thread."""
+
+    furnished = Signal()  # the docks are there
+
+    def __init__(self, outputs: Path, settings: WindowSettings | None = None, *, later: bool = False) -> None:
+        """later: the docks are made after the window was first painted, so that it is there at once."""
+        super().__init__()
+        self.settings = settings or WindowSettings()
+        self.setWindowTitle("LLM Learning Lab")
+        self.setWindowIcon(app_icon())
+        self.setObjectName("window")
+        self.setAcceptDrops(True)
+        self.setDockNestingEnabled(True)
+        self.lab = Lab(outputs, self)
+        self.lab.notebook.remember(self.settings)
+        self.docks: dict[str, LabDock] = {}
+        self.run_actions = RunActions(self.lab, self.train, self)
+        self.messages = MessageBar()
+        self._build_toolbars()
+        self.status = StatusBar(self.lab, self)
+        self.setStatusBar(self.status)
+        self.menus = Menus(self)
+        self.welcome = WelcomePanel(self)
+        self.welcome.hide()
+        self._welcomed = False  # waved away, or no longer needed
+        self._tour: Tour | None = None
+        self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
+        self._may_close = False
+        self._furnish_when_seen = later
+        self._remembered = False  # the docks are where they were left
+        self._is_shut_down = False
+        self._connect()
+        self._place_window()
+        if not later:
+            self.furnish()
+
+    def furnish(self) -> None:
+        """Makes the docks and puts them where they were left."""
+        self._furnish_when_seen = False
+        if self.docks or self._is_shut_down:
+            return
+        from llmlab_gui.window.all_docks import (  # half of the time that the window takes to open
+            connect_docks,
+            make_docks,
+        )
+
+        self.docks = make_docks(self.lab, self)
+        self.menus.add_docks()
+        self._remembered = self.settings.restore_docks(self)
+        if not self._remembered:
+            arrange(self, self.docks, TRAIN)
+        self._show_bars()
+        connect_docks(self.docks, self.lab)
+        for name, tunes in (("setup", False), ("finetune_setup", True)):
+            self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
+        for dock in self.docks.values():
+            dock.remember(self.settings)
+            dock.setEnabled(self.welcome.isHidden())
+        if self.isVisible():
+            self._settle_docks()
+        self.furnished.emit()
+
+    # What the menus and the palette call -----------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Trains what the set-up panel in sight describes."""
+        self.shown_setup.train()
+
+    def queue(self) -> None:
+        """Puts what the set-up panel in sight describes behind the runs that wait."""
+        self.shown_setup.queue()
+
+    @property
+    def shown_setup(self) -> SetupDock | FinetuneSetupDock:
+        """The set-up panel that is in sight; of both, or of none, the one that was brought there last."""
+        tuning, setup = self._finetune_setup, self._setup
+        if is_seen(tuning) == is_seen(setup):
+            return tuning if self._tunes else setup
+        return tuning if is_seen(tuning) else setup
+
+    def show_dock(self, dock_id: str) -> None:
+        """Brings a dock to the front and gives it the keyboard."""
+        self.furnish()
+        dock = self.docks.get(dock_id)
+        if dock is None:
+            return
+        self._wave_welcome()
+        dock.show()
+        dock.raise_()
+        dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def use_workspace(self, name: str) -> None:
+        """Arranges the docks for one kind of work."""
+        self.furnish()
+        self._wave_welcome()
+        arrange(self, self.docks, name)
+
+    def reset_layout(self) -> None:
+        """As at the first start."""
+        arrange(self, self.docks, TRAIN)
+
+    def use_theme(self, choice: str) -> None:
+        """light, dark or system."""
+        self.settings.theme = choice
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        apply_theme(app, choice)
+
+    def open_path(self, path: Path) -> None:
+        """A run, a checkpoint, a text or examples, by its file or folder."""
+        if drops.holds_examples(path, asked_for=self.shown_setup is self._finetune_setup):
+            self.show_dock("finetune_setup")
+            self._finetune_setup.take(path)
+            return
+        try:
+            found = drops.meaning(path)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self._wave_welcome()
+        if isinstance(found, drops.DroppedText):
+            self._setup.set_corpus(str(found.path))
+            return
+        if isinstance(found, drops.DroppedModel):
+            self.look_inside(found.reference)
+            return
+        self.lab.open_run(found.run)
+        if found.checkpoint:
+            self.lab.open_write(found.run.full_name, found.checkpoint)
+
+    def look_inside(self, reference: str) -> None:
+        """Opens a model, with the panels that show it."""
+        if not any(self.docks[name].isVisible() for name in ("prompt", "attention") if name in self.docks):
+            self.use_workspace(LOOK_INSIDE)
+        self.lab.inspection.open(reference)
+
+    def copy_debug_information(self) -> None:
+        """What a bug report needs, to the clipboard."""
+        QGuiApplication.clipboard().setText(debug_information(self.lab.outputs))
+        self.lab.said.emit("Debug information was copied.")
+
+    def open_window_log(self) -> None:
+        """The window's own log in the system's editor."""
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(log_path())))
+
+    def show_log(self) -> None:
+        """What the worker of the current run printed."""
+        self.show_dock("log")
+        cast("LogDock", self.docks["log"]).show_output()
+
+    def _show_log_of(self, error: LabError) -> None:
+        if isinstance(error, WindowError):
+            self.open_window_log()
+        else:
+            self.show_log()
+
+    def start_tour(self) -> None:
+        """From the first stop."""
+        if self._tour is not None:
+            return
+        self.furnish()
+        self._wave_welcome()
+        arrange(self, self.docks, TRAIN)
+        QApplication.processEvents()  # so that every part has its place before it is outlined
+        self._tour = Tour(self, stops(self.docks, self.train_bar))
+        self._tour.ended.connect(self._tour_ended)
+        self._tour.start()
+
+    def close_quietly(self) -> None:
+        """Closes without a question (Ctrl-C in the terminal, the end of the session). Training goes on."""
+        self._may_close = True
+        self.close()
+
+    # Events ----------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self.docks:
+            QTimer.singleShot(0, self, self._settle_docks)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if self._furnish_when_seen:
+            self._furnish_when_seen = False
+            QTimer.singleShot(0, self, self.furnish)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._place_welcome()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if drops.local_paths(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        event.acceptProposedAction()
+        for path in drops.local_paths(event.mimeData()):
+            # Not within the drop: a slow look would hold up the program that it came from.
+            QTimer.singleShot(0, self, partial(self.open_path, path))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)
+        waiting = len(self.lab.queue.waiting())
+        choice = closing.ask(self, rows, waiting) if rows else CloseChoice.KEEP
+        if choice is CloseChoice.KEEP:
+            self._shut_down()
+            event.accept()
+            return
+        event.ignore()
+        if choice is CloseChoice.STOP:
+            closing.stop(self.lab, rows)
+            self._wait_for([row.id for row in rows])
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _setup_seen(self, tunes: bool, seen: bool) -> None:
+        if seen:
+            self._tunes = tunes
+
+    @property
+    def _setup(self) -> SetupDock:
+        self.furnish()
+        return cast("SetupDock", self.docks["setup"])
+
+    @property
+    def _finetune_setup(self) -> FinetuneSetupDock:
+        self.furnish()
+        return cast("FinetuneSetupDock", self.docks["finetune_setup"])
+
+    def _build_toolbars(self) -> None:
+        self.train_bar = TrainBar(self.run_actions, self)
+        self.palette_action = self.train_bar.palette_action
+        self.addToolBar(self.train_bar)
+        self.model_bar = ModelBar(self.lab, self.settings, self)
+        self.insertToolBar(self.train_bar, self.model_bar)
+        self.addToolBarBreak()
+        self.message_bar = MessagesBar(self.messages, self)
+        self.addToolBar(self.message_bar)
+
+    def _connect(self) -> None:
+        lab = self.lab
+        lab.error_raised.connect(self.messages.show_error)
+        self.messages.count_changed.connect(lambda count: self.message_bar.setVisible(count > 0))
+        self.messages.log_wanted.connect(self._show_log_of)
+        lab.dock_requested.connect(self.show_dock)
+        lab.setup_requested.connect(lambda _: self.show_dock("setup"))
+        lab.finetune_requested.connect(lambda _: self.show_dock("finetune_setup"))
+        lab.concept_requested.connect(lambda _: self.show_dock("learn"))
+        lab.compare_requested.connect(lambda _: self.show_dock("compare"))
+        lab.write_requested.connect(lambda *_: self.show_dock("write"))
+        lab.log_requested.connect(self.show_log)
+        lab.paper_requested.connect(lambda *_: self.use_workspace(PAPER))
+        self.page_requests = PageRequests(self)
+        self.notices = Notices(lab, self.settings, self)
+        lab.run_appeared.connect(self._run_appeared)
+        lab.runs_changed.connect(self._runs_changed)
+        lab.current_changed.connect(self._runs_changed)
+        self.welcome.train_wanted.connect(self.run_actions.start_first)
+        self.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
+        self.welcome.tour_wanted.connect(self.start_tour)
+
+    def _place_window(self) -> None:
+        self.resize(_FIRST_SIZE)
+        room = self.screen().availableSize()
+        if room.width() < _FIRST_SIZE.width() or room.height() < _FIRST_SIZE.height() + _FRAME:
+            self.setWindowState(Qt.WindowState.WindowMaximized)
+        self.settings.restore_geometry(self)
+        self._show_bars()
+
+    def _show_bars(self) -> None:
+        """Whatever an arrangement remembered: the tools always, messages while there are some."""
+        self.train_bar.show()
+        self.message_bar.setVisible(bool(self.messages.messages))
+
+    def _settle_docks(self) -> None:
+        """The docks' shares, once more now that the window has its real size."""
+        if not self._remembered:
+            self.reset_layout()
+        elif self.isMaximized() or self.isFullScreen():
+            self.settings.restore_docks(self)
+            self._show_bars()
+        if not self.welcome.isHidden():  # the docks were raised above it
+            self._raise_welcome()
+
+    def _run_appeared(self, run_id: str) -> None:
+        row = self.lab.row(run_id)
+        if row is not None:
+            self.lab.said.emit(f"{row.name} began to train; it is in Runs.")
+
+    def _runs_changed(self) -> None:
+        row = self.lab.current()
+        title = "LLM Learning Lab"
+        if row is not None:
+            status = row.status
+            share = f" {100 * status.step // status.steps} %" if status.live and status.steps else ""
+            title = f"{row.name}{share} – {title}"
+        self.setWindowTitle(title)
+        if self.lab.runs():
+            self._wave_welcome()
+        elif self.lab.looked and not self._welcomed:
+            self._show_welcome(True)
+
+    def _wave_welcome(self) -> None:
+        self._welcomed = True
+        self._show_welcome(False)
+
+    def _show_welcome(self, shown: bool) -> None:
+        if shown == self.welcome.isVisibleTo(self):
+            return
+        for dock in self.docks.values():
+            dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
+        self.welcome.setVisible(shown)
+        if shown:
+            self._raise_welcome()
+
+    def _raise_welcome(self) -> None:
+        self._place_welcome()
+        self.welcome.raise_()
+        self.welcome.train_button.setFocus()
+
+    def _place_welcome(self) -> None:
+        bars = [bar for bar in (self.train_bar, self.message_bar) if not bar.isHidden()]
+        top = max((bar.geometry().bottom() + 1 for bar in bars), default=self.menuBar().height())
+        self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
+
+    def _tour_ended(self) -> None:
+        self._tour = None
+        self.settings.tour_seen = True
+
+    def _wait_for(self, ids: list[str]) -> None:
+        dialog = StoppingDialog(self.lab, ids, self)
+
+        def close_now() -> None:
+            dialog.close()
+            self.close_quietly()
+
+        dialog.ended.connect(close_now)
+        dialog.kept.connect(close_now)
+        dialog.open()
+
+    def _shut_down(self) -> None:
+        """Ends every thread and process of the window. Training goes on."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        if self.docks:
+            self.settings.save_layout(self)
+        for dock in self.docks.values():
+            dock.shutdown()
+        self.notices.shutdown()
+        self.lab.shutdown()

@@ -1,0 +1,257 @@
+"""The menu bar, and the command palette that finds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QFileDialog, QMenu
+
+from llmlab.core.finetuning_settings import finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import load_preset, preset_names
+from llmlab.store.run_folder import FINETUNING
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import PAPERS
+from llmlab_gui.pages.places import PAPER, WORKSPACES
+from llmlab_gui.widgets.icons import state_icon
+from llmlab_gui.widgets.theme import THEME_CHOICES
+from llmlab_gui.window.about import ShortcutsDialog, show_about
+from llmlab_gui.window.palette import Command, CommandPalette
+
+if TYPE_CHECKING:
+    from llmlab_gui.window.main_window import MainWindow
+
+_RECENT_RUNS = 12
+_THEMES = {"light": "Light", "dark": "Dark", "system": "As the system"}
+_TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
+
+
+class Menus(QObject):
+    """Builds the menus of a window once; the recent runs are filled in when they are looked at."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._actions: list[QAction] = []
+        self._dock_actions: list[QAction] = []
+        self._build_file()
+        self._build_run()
+        self._build_view()
+        self._build_help()
+        window.palette_action.triggered.connect(self.open_palette)
+
+    def open_palette(self) -> None:
+        """Shows the command palette."""
+        palette = CommandPalette(self.commands(), self._window)
+        palette.show()
+
+    def commands(self) -> list[Command]:
+        """All that can be done now: enabled actions, panels, workspaces, runs, presets, papers, pages."""
+        window = self._window
+        made = [
+            Command(_plain(action), action.trigger, "Do", _keys(action))
+            for action in [*window.run_actions.all(), *self._actions]
+            if action.isEnabled()
+        ]
+        made += [
+            Command(dock.windowTitle().replace("&&", "&"), partial(window.show_dock, dock_id), "Show", _keys(action))
+            for (dock_id, dock), action in zip(window.docks.items(), self._dock_actions, strict=True)
+        ]
+        made += [Command(name, partial(window.use_workspace, name), "Workspace") for name in WORKSPACES]
+        made += [Command(_THEMES[choice], partial(window.use_theme, choice), "Theme") for choice in THEME_CHOICES]
+        for name in preset_names():
+            title = load_preset(name).title
+            made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
+        for name in finetune_preset_names():
+            title = load_finetune_preset(name).title
+            made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
+        asked = window.lab.experiments.setup_requested
+        made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
+        for page in load_all():
+            if page.group == PAPERS:
+                shown = partial(window.lab.paper_requested.emit, page.name.removeprefix("papers/"), "")
+                made.append(Command(page.title, shown, "Paper"))
+            made.append(Command(page.title, partial(window.lab.open_concept, page.name), "Learn"))
+        made += [
+            Command(f"{row.name} ({row.status.state})", partial(window.lab.set_current, row.id), "Open run")
+            for row in window.lab.runs()
+        ]
+        look = self._window.look_inside
+        made += [
+            Command(f"{row.name} while it trains", partial(look, f"{row.run.path}@live"), "Look inside")
+            for row in window.lab.runs()
+            if row.status.live
+        ]
+        made += [
+            Command(model.name, partial(look, model.reference), "Look inside")
+            for model in window.lab.inspection.recent.models
+        ]
+        return made
+
+    def add_docks(self) -> None:
+        """The docks in the View menu, once they are there."""
+        window = self._window
+        for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
+            self._view.insertAction(self._view_docks, dock.toggleViewAction())
+            show = partial(window.show_dock, dock_id)
+            action = self._make(f"show_{dock_id}", dock.windowTitle(), show, _dock_keys(number))
+            self._go_to.addAction(action)
+            self._dock_actions.append(action)
+
+    def shortcuts(self) -> list[QAction]:
+        """Every action with keys."""
+        window = self._window
+        return [*window.run_actions.all(), window.palette_action, *self._actions, *self._dock_actions]
+
+    def _build_file(self) -> None:
+        menu = self._menu("&File")
+        window = self._window
+        self._add(menu, "new", "New run…", lambda: window.show_dock("setup"), "Ctrl+N")
+        self._add(menu, "open", "Open a run's folder…", self._open_run, "Ctrl+O")
+        self._add(menu, "open_text", "Train on a text of your own…", self._open_text)
+        self.recent = menu.addMenu("Recent runs")
+        self.recent.aboutToShow.connect(self._fill_recent)
+        menu.addSeparator()
+        menu.addAction(window.model_bar.choose_action)
+        self._actions.append(window.model_bar.choose_action)
+        self.recent_models = menu.addMenu("Recent models")
+        self.recent_models.aboutToShow.connect(self._fill_recent_models)
+        menu.addSeparator()
+        self._add(menu, "quit", "Quit", window.close, "Ctrl+Q").setMenuRole(QAction.MenuRole.QuitRole)
+
+    def _build_run(self) -> None:
+        menu = self._menu("&Run")
+        menu.addActions(self._window.run_actions.all())
+        menu.addSeparator()
+        self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
+        self._add(menu, "queue", "Pause the queue, or go on", self._window.lab.queue.toggle_paused)
+        check = self._add(menu, "check", "Check a paper's claims", partial(self._window.use_workspace, PAPER))
+        check.setStatusTip("Its notes, its claims, and runs that put them to the test, in the workspace Paper")
+        self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
+        self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")
+        self._window.lab.current_changed.connect(self._fit_to_run)
+        self._fit_to_run()
+
+    def _build_view(self) -> None:
+        window = self._window
+        menu = self._view = self._menu("&View")
+        self._view_docks = menu.addSeparator()
+        self._go_to = menu.addMenu("Go to")
+        workspaces = menu.addMenu("Workspace")
+        for name in WORKSPACES:
+            workspaces.addAction(name, partial(window.use_workspace, name))
+        self._add(menu, "reset_layout", "Reset layout", window.reset_layout)
+        menu.addSeparator()
+        themes, group = menu.addMenu("Theme"), QActionGroup(self)
+        for choice in THEME_CHOICES:
+            action = themes.addAction(_THEMES[choice], partial(window.use_theme, choice))
+            action.setCheckable(True)
+            action.setChecked(choice == window.settings.theme)
+            group.addAction(action)
+        notify = self._add(menu, "notify", "Tell when a long run ends", self._toggle_notify)
+        notify.setStatusTip("Outside the window, while another program is in front")
+        notify.setCheckable(True)
+        notify.setChecked(window.settings.notify)
+        full = self._add(menu, "full_screen", "Full screen", self._toggle_full_screen, "F11")
+        full.setShortcutContext(Qt.ShortcutContext.ApplicationShortcut)
+
+    def _build_help(self) -> None:
+        menu, window = self._menu("&Help"), self._window
+        self._add(menu, "learn", "Learn", lambda: window.show_dock("learn"), "F1")
+        self._add(menu, "first_hour", "The first hour", lambda: window.page_requests.begin_first_hour())
+        self._add(menu, "tour", "Take the tour", window.start_tour)
+        menu.addAction(window.palette_action)
+        self._add(menu, "shortcuts", "Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
+        menu.addSeparator()
+        self._add(menu, "debug", "Copy debug information", window.copy_debug_information)
+        self._add(menu, "window_log", "Open the window's log", window.open_window_log)
+        menu.addSeparator()
+        about = self._add(menu, "about", "About LLM Learning Lab", partial(show_about, window))
+        about.setMenuRole(QAction.MenuRole.AboutRole)
+
+    def _menu(self, title: str) -> QMenu:
+        return self._window.menuBar().addMenu(title)
+
+    def _add(self, menu: QMenu, name: str, text: str, slot: Callable[[], object], keys: str = "") -> QAction:
+        action = self._make(name, text, slot, keys)
+        menu.addAction(action)
+        self._actions.append(action)
+        return action
+
+    def _make(self, name: str, text: str, slot: Callable[[], object], keys: str) -> QAction:
+        action = QAction(text, self._window)
+        action.setObjectName(f"action.{name}")
+        action.triggered.connect(lambda _checked=False: slot())
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+        return action
+
+    def _fill_recent(self) -> None:
+        self.recent.clear()
+        rows = self._window.lab.runs()[:_RECENT_RUNS]
+        for row in rows:
+            open_it = partial(self._window.lab.set_current, row.id)
+            self.recent.addAction(state_icon(row.status.state), row.name, open_it)
+        if not rows:
+            self.recent.addAction("There are none yet").setEnabled(False)
+
+    def _fill_recent_models(self) -> None:
+        self.recent_models.clear()
+        models = self._window.lab.inspection.recent.models
+        for model in models:
+            self.recent_models.addAction(
+                model.name.replace("&", "&&"), partial(self._window.look_inside, model.reference)
+            )
+        if not models:
+            self.recent_models.addAction("There are none yet").setEnabled(False)
+
+    def _open_run(self) -> None:
+        name = QFileDialog.getExistingDirectory(self._window, "A run's folder", str(self._window.lab.outputs))
+        if name:
+            self._window.open_path(Path(name))
+
+    def _open_text(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self._window, "A text of your own", "", _TEXTS)
+        if name:
+            self._window.open_path(Path(name))
+
+    def _fit_to_run(self) -> None:
+        row = self._window.lab.current()
+        self._compare.setEnabled(row is not None and row.info.track == FINETUNING)
+
+    def _compare_with_base(self) -> None:
+        row = self._window.lab.current()
+        if row is not None:
+            self._window.lab.compare_requested.emit(str(row.run.path))
+
+    def _toggle_notify(self) -> None:
+        self._window.settings.notify = not self._window.settings.notify
+
+    def _toggle_full_screen(self) -> None:
+        window = self._window
+        window.setWindowState(window.windowState() ^ Qt.WindowState.WindowFullScreen)
+
+    def _show_shortcuts(self) -> None:
+        dialog = ShortcutsDialog(self.shortcuts(), self._window)
+        dialog.exec()
+        dialog.deleteLater()
+
+
+def _dock_keys(number: int) -> str:
+    """Ctrl with a digit for the first ten docks, Alt with a digit for the next ten, both for ten more."""
+    modifiers = ("Ctrl", "Alt", "Ctrl+Alt")
+    tens = (number - 1) // 10
+    return f"{modifiers[tens]}+{number % 10}" if tens < len(modifiers) else ""
+
+
+def _plain(action: QAction) -> str:
+    return action.text().replace("&", "").rstrip("…")
+
+
+def _keys(action: QAction) -> str:
+    return action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)

@@ -1,0 +1,109 @@
+"""Errors where they are seen and stop nobody: a bar above the docks, one message at a time, until it is waved away."""
+
+from __future__ import annotations
+
+from html import escape
+
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab_gui.widgets.colors import mix
+from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+# Older ones are let go: nobody reads back further.
+_MOST = 20
+_PADDING = 5
+
+
+class MessageBar(QWidget):
+    """What happened, why, and what to do. The newest is shown; dismissing it shows the one before."""
+
+    log_wanted = Signal(object)  # the LabError that is shown
+    count_changed = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._messages: list[LabError] = []
+        self._sign = QLabel()
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.text.setAccessibleName("Message")
+        # The height comes from `_fit`: what a wrapped label asks for fits another width.
+        self.text.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
+        self._count = QLabel()
+        self.log_button = QPushButton("Show log")
+        self.log_button.setFlat(True)
+        self.close_button = QToolButton()
+        self.close_button.setAutoRaise(True)
+        self.close_button.setIconSize(QSize(14, 14))
+        self.close_button.setAccessibleName("Dismiss the message")
+        self.close_button.setToolTip("Dismiss")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(10, _PADDING, 6, _PADDING)
+        layout.addWidget(self._sign)
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self._count)
+        layout.addWidget(self.log_button)
+        layout.addWidget(self.close_button)
+        self.log_button.clicked.connect(self._want_log)
+        self.close_button.clicked.connect(self.dismiss)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    @property
+    def messages(self) -> list[LabError]:
+        """Oldest first; the last one is shown."""
+        return list(self._messages)
+
+    def show_error(self, error: LabError) -> None:
+        """Adds a message, or brings the same one to the front."""
+        said = error.as_dict()
+        self._messages = [other for other in self._messages if other.as_dict() != said][-_MOST + 1 :]
+        self._messages.append(error)
+        self._draw()
+
+    def dismiss(self) -> None:
+        """Waves the shown message away."""
+        if self._messages:
+            self._messages.pop()
+        self._draw()
+
+    def _want_log(self) -> None:
+        if self._messages:
+            self.log_wanted.emit(self._messages[-1])
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        # Later: the layout would answer a change of height in here with the height before.
+        QTimer.singleShot(0, self, self._fit)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        theme = current_theme()
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), mix(theme.surface, theme.bad, 0.12))
+        painter.fillRect(0, 0, 4, self.height(), QColor(theme.bad))
+
+    def _draw(self) -> None:
+        if self._messages:
+            error = self._messages[-1]
+            rest = " ".join(escape(part) for part in (error.why, error.do) if part)
+            self.text.setText(f"<b>{escape(error.what)}</b> {rest}")
+            others = len(self._messages) - 1
+            self._count.setText(f"{others} more" if others else "")
+            self._fit()
+        self.count_changed.emit(len(self._messages))
+
+    def _fit(self) -> None:
+        """A toolbar does not ask how high wrapped text becomes in the width that there is."""
+        wanted = max(self.log_button.sizeHint().height(), self.text.heightForWidth(self.text.width()))
+        self.setFixedHeight(wanted + 2 * _PADDING)
+
+    def _restyle(self) -> None:
+        self._sign.setPixmap(icon("warning", current_theme().bad).pixmap(20, 20))
+        self.close_button.setIcon(icon("close"))
+        self.update()

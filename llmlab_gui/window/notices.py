@@ -1,0 +1,104 @@
+"""Telling that a long run has ended to someone who looks at another window."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
+
+from llmlab_gui.widgets.icons import app_icon
+from llmlab_gui.widgets.numbers import minutes_text
+
+if TYPE_CHECKING:
+    from llmlab_gui.experiments.desk import ExperimentDesk
+    from llmlab_gui.lab.lab import Lab, RunRow
+    from llmlab_gui.lab.window_settings import WindowSettings
+
+# Whoever started a shorter run is still there.
+LONG_SECONDS = 60.0
+_SHOWN_MS = 10_000
+_WORDS = {
+    "finished": "has finished",
+    "failed": "has failed",
+    "stopped": "has stopped",
+    "interrupted": "was interrupted",
+}
+
+
+class Notices(QObject):
+    """The window's entry in the task bar asks for attention; where the system has a tray, a message says more.
+
+    What happened is also said in the window itself (`Lab.said`, `Lab.error_raised`).
+    """
+
+    def __init__(self, lab: Lab, settings: WindowSettings, window: QWidget) -> None:
+        super().__init__(window)
+        self._lab, self._settings, self._window = lab, settings, window
+        self._tray: QSystemTrayIcon | None = None
+        lab.run_ended.connect(self._run_ended)
+        for desk in lab.desks:
+            desk.ended.connect(partial(self._plan_ended, desk))
+
+    def tell(self, title: str, words: str) -> None:
+        """Says it outside the window."""
+        QApplication.alert(self._window)
+        if not QSystemTrayIcon.isSystemTrayAvailable() or not QSystemTrayIcon.supportsMessages():
+            return
+        if self._tray is None:  # it is in the tray only once it has something to say
+            self._tray = QSystemTrayIcon(app_icon(), self)
+            self._tray.setToolTip("LLM Learning Lab")
+            self._tray.messageClicked.connect(self._come_to_front)
+            self._tray.activated.connect(lambda _: self._come_to_front())
+        self._tray.show()
+        self._tray.showMessage(title, words, app_icon(), _SHOWN_MS)
+
+    def shutdown(self) -> None:
+        """Takes the sign out of the tray."""
+        if self._tray is not None:
+            self._tray.hide()
+
+    def _run_ended(self, run_id: str) -> None:
+        row = self._lab.row(run_id)
+        if row is None or not self._settings.notify or self._window.isActiveWindow():
+            return
+        seconds = lasted(row)
+        if seconds >= LONG_SECONDS:
+            self.tell(*sentence(row, seconds))
+
+    def _plan_ended(self, desk: ExperimentDesk[Any], id: str) -> None:
+        row = desk.row(id)
+        if row is None or not self._settings.notify or self._window.isActiveWindow():
+            return
+        seconds = row.status.active_seconds
+        if seconds >= LONG_SECONDS:
+            what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
+            ended, all_of_them = row.status.ended_arms, len(row.record.arms)
+            runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
+            self.tell(what, f"After {minutes_text(seconds / 60)}{runs}.")
+
+    def _come_to_front(self) -> None:
+        self._window.showNormal() if self._window.isMinimized() else self._window.show()
+        self._window.raise_()
+        self._window.activateWindow()
+        if self._tray is not None:
+            self._tray.hide()
+
+
+def lasted(row: RunRow) -> float:
+    """Seconds since the run was made; it may have waited and paused meanwhile."""
+    return max(0.0, time.time() - row.info.created)
+
+
+def sentence(row: RunRow, seconds: float) -> tuple[str, str]:
+    """Title and words of the message."""
+    status = row.status
+    what = f"{row.name} {_WORDS.get(status.state, 'has ended')}"
+    parts = [f"After {minutes_text(seconds / 60)}, at step {status.step:,} of {status.steps:,}."]
+    if status.val_loss is not None:
+        parts.append(f"Validation loss {status.val_loss:.3f}.")
+    if status.error is not None:
+        parts.append(status.error.get("what", ""))
+    return what, " ".join(parts).strip()

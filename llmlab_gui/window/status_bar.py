@@ -1,0 +1,82 @@
+"""The status bar: what the current run does, how far it is, how fast, and how long it still takes."""
+
+from __future__ import annotations
+
+from PySide6.QtGui import QColor, QPalette
+from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
+
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.icons import state_color, state_icon
+from llmlab_gui.widgets.numbers import count_text, time_left_text
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+_SAID_MS = 8000
+# Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.
+_WHOLE = 1000
+
+
+class StatusBar(QStatusBar):
+    """Follows the lab's current run."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._lab = lab
+        self._sign = QLabel()
+        self.state, self.steps, self.speed, self.left = QLabel(), QLabel(), QLabel(), QLabel()
+        self.waiting = QLabel()
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _WHOLE)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedWidth(160)
+        self.bar.setMaximumHeight(10)
+        for widget, name in (
+            (self.state, "State of the run"),
+            (self.bar, "Progress"),
+            (self.steps, "Steps done"),
+            (self.speed, "Speed"),
+            (self.left, "Time left"),
+            (self.waiting, "Runs in the queue"),
+        ):
+            widget.setAccessibleName(name)
+        for widget in (self._sign, self.state, self.bar, self.steps, self.speed, self.left, self.waiting):
+            self.addPermanentWidget(widget)
+        self.setSizeGripEnabled(False)
+        self.setContentsMargins(8, 0, 10, 0)
+        lab.runs_changed.connect(self._draw)
+        lab.current_changed.connect(self._draw)
+        lab.controller.stopping_changed.connect(self._draw)
+        lab.queue.changed.connect(self._draw_queue)
+        lab.said.connect(lambda sentence: self.showMessage(sentence, _SAID_MS))
+        theme_notifier.changed.connect(self._draw)
+        self._draw()
+        self._draw_queue()
+
+    def _draw_queue(self) -> None:
+        state = self._lab.queue.state
+        count = len(state.items)
+        self.waiting.setText(f"{count} in the queue{', paused' if state.paused else ''}" if count else "")
+        self.waiting.setVisible(count > 0)
+
+    def _draw(self) -> None:
+        row = self._lab.current()
+        for widget in (self._sign, self.bar, self.steps, self.speed, self.left):
+            widget.setVisible(row is not None)
+        if row is None:
+            self.state.setText("No run is shown" if self._lab.looked else "")
+            return
+        status = row.status
+        self._sign.setPixmap(state_icon(status.state).pixmap(16, 16))
+        word = self._lab.controller.stopping_text(row.run) or status.doing
+        if not word or status.silent_since is not None:
+            word = status.words.capitalize()
+        self.state.setText(f"{row.name} · {word}")
+        palette = QPalette(self.state.palette())
+        color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(color))
+        self.state.setPalette(palette)
+        self.bar.setValue(round(_WHOLE * status.step / status.steps) if status.steps else 0)
+        self.steps.setText(f"step {status.step:,} of {status.steps:,}")
+        going = status.state == "running" and status.silent_since is None and status.step > 0
+        speed, left = status.tokens_per_second, status.eta_seconds
+        self.speed.setText(f"{count_text(speed)} tokens/s" if going and speed else "")
+        self.left.setText(f"{time_left_text(left)} left" if going and left is not None else "")

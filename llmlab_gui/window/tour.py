@@ -1,0 +1,209 @@
+"""A short tour: one part of the window after the other, outlined, with a few words beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from PySide6.QtCore import QPoint, QRect, Qt, Signal
+from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from llmlab_gui.widgets.labels import PrimaryButton
+from llmlab_gui.widgets.theme import current_theme
+
+_CARD_WIDTH = 330
+_GAP = 14
+
+
+@dataclass(frozen=True)
+class Stop:
+    """target: the part that is shown, brought into sight by calling it."""
+
+    target: Callable[[], QWidget]
+    title: str
+    words: str
+
+
+class Tour(QWidget):
+    """An overlay that lets the mouse through everywhere but on its card. `ended` when it is over or skipped."""
+
+    ended = Signal()
+
+    def __init__(self, window: QWidget, stops: Sequence[Stop]) -> None:
+        super().__init__(window)
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.setAccessibleName("Tour")
+        self._window, self._stops, self._place = window, list(stops), 0
+        self._target: QWidget | None = None
+        self.card = QFrame(window)
+        self.card.setFrameShape(QFrame.Shape.StyledPanel)
+        self.card.setAutoFillBackground(True)
+        self.card.setFixedWidth(_CARD_WIDTH)
+        self.title, self.words, self._count = QLabel(), QLabel(), QLabel()
+        font = self.title.font()
+        font.setBold(True)
+        self.title.setFont(font)
+        for label in (self.title, self.words):
+            label.setWordWrap(True)
+        self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")
+        self.skip_button = QPushButton("Skip the tour")
+        self.skip_button.setFlat(True)
+        row = QHBoxLayout()
+        row.addWidget(self.skip_button)
+        row.addStretch(1)
+        row.addWidget(self._count)
+        row.addWidget(self.back_button)
+        row.addWidget(self.next_button)
+        layout = QVBoxLayout(self.card)
+        layout.setContentsMargins(14, 12, 14, 12)
+        layout.addWidget(self.title)
+        layout.addWidget(self.words)
+        layout.addLayout(row)
+        self.back_button.clicked.connect(lambda: self._go(self._place - 1))
+        self.next_button.clicked.connect(lambda: self._go(self._place + 1))
+        self.skip_button.clicked.connect(self.end)
+
+    def start(self) -> None:
+        """Shows the first stop."""
+        self.setGeometry(self._window.rect())
+        self.show()
+        self.raise_()
+        self.card.show()
+        self._go(0)
+
+    def end(self) -> None:
+        """Goes away."""
+        self.hide()
+        self.card.hide()
+        self.card.deleteLater()
+        self.deleteLater()
+        self.ended.emit()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Escape:
+            self.end()
+        else:
+            super().keyPressEvent(event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        if self._target is None:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(QColor(current_theme().accent), 3))
+        painter.drawRoundedRect(self._outline(), 6, 6)
+
+    def _go(self, place: int) -> None:
+        if place >= len(self._stops):
+            self.end()
+            return
+        self._place = max(0, place)
+        stop = self._stops[self._place]
+        self._target = stop.target()
+        self.title.setText(stop.title)
+        self.words.setText(stop.words)
+        self._count.setText(f"{self._place + 1} of {len(self._stops)}")
+        self.back_button.setEnabled(self._place > 0)
+        self.next_button.setText("Done" if self._place == len(self._stops) - 1 else "Next")
+        self.setGeometry(self._window.rect())
+        self.card.adjustSize()
+        self.card.move(self._beside(self._outline()))
+        self.raise_()
+        self.card.raise_()
+        self.next_button.setFocus()
+        self.update()
+
+    def _outline(self) -> QRect:
+        assert self._target is not None
+        corner = self._target.mapTo(self._window, QPoint(0, 0))
+        return QRect(corner, self._target.size()).adjusted(2, 2, -2, -2)
+
+    def _beside(self, rect: QRect) -> QPoint:
+        """Right of it, else left, else below, else in its middle; always inside the window."""
+        width, height = self.card.width(), self.card.height()
+        room = self._window.rect()
+        if rect.right() + _GAP + width < room.right():
+            point = QPoint(rect.right() + _GAP, rect.top())
+        elif rect.left() - _GAP - width > 0:
+            point = QPoint(rect.left() - _GAP - width, rect.top())
+        elif rect.bottom() + _GAP + height < room.bottom():
+            point = QPoint(rect.center().x() - width // 2, rect.bottom() + _GAP)
+        else:
+            point = QPoint(rect.center().x() - width // 2, rect.center().y() - height // 2)
+        x = min(max(_GAP, point.x()), room.width() - width - _GAP)
+        y = min(max(_GAP, point.y()), room.height() - height - _GAP)
+        return QPoint(x, y)
+
+
+def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
+    """The way through the window. docks: by id."""
+
+    def dock(dock_id: str) -> Callable[[], QWidget]:
+        def show() -> QWidget:
+            docks[dock_id].show()
+            docks[dock_id].raise_()
+            return docks[dock_id]
+
+        return show
+
+    return [
+        Stop(
+            dock("setup"),
+            "Set up",
+            "Choose a preset and a text. Every setting says what it means, and the estimate says what the run will "
+            "cost before it starts.",
+        ),
+        Stop(
+            lambda: toolbar,
+            "Train",
+            "Start, pause, resume and stop. Training happens in a process of its own: nothing is lost when this window "
+            "closes, and a stop always saves first.",
+        ),
+        Stop(
+            dock("loss"),
+            "Watch it learn",
+            "The loss falls from what blind guessing costs. The dashed lines say what its values mean. Point at a "
+            "curve to read it.",
+        ),
+        Stop(
+            dock("runs"),
+            "Compare",
+            "Every run is kept. Tick several to see their curves together: predict first, then look.",
+        ),
+        Stop(
+            dock("samples"),
+            "See what it writes",
+            "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
+        ),
+        Stop(
+            dock("prompt"),
+            "Look inside",
+            "Choose a model at the left of the toolbar: a run, also while it trains, or any other on this machine. The "
+            "workspace Look inside shows where it looks, what each layer adds, and what it would say at each.",
+        ),
+        Stop(
+            dock("finetune_setup"),
+            "Fine-tune",
+            "Let a model that exists learn something new: one of your own runs, or a real one. The workspace Fine-tune "
+            "shows what it reads, token by token, and what it answers before and after.",
+        ),
+        Stop(
+            dock("experiment"),
+            "Find out",
+            "An experiment trains several runs that differ in one setting. Say first what you expect; the notebook "
+            "keeps it, and compares it with what came.",
+        ),
+        Stop(
+            dock("claims"),
+            "Check a claim",
+            "What papers claim, claim by claim. The workspace Paper trains what a check needs, judges by bounds that "
+            "were fixed before, and shows the evidence; say first which verdict you expect.",
+        ),
+        Stop(
+            dock("learn"),
+            "Understand why",
+            "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "
+            "finds everything.",
+        ),
+    ]

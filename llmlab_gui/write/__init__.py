@@ -1,0 +1,1 @@
+"""Prompting a checkpoint, and seeing how likely it held each token that it wrote."""

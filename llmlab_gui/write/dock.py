@@ -1,0 +1,400 @@
+"""The Write dock: prompt any checkpoint, and see how likely it held each token that it wrote."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSplitter,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainSettings
+from llmlab_gui.host.messages import NextToken
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.write.generation_form import GenerationForm
+from llmlab_gui.write.model_picker import ModelPicker
+from llmlab_gui.write.second_column import SecondAnswer
+from llmlab_gui.write.token_view import TintLegend, TokenView
+from llmlab_gui.write.writer import Writer
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+# After so long without a key, the next token is asked for.
+_TYPING_PAUSE_MS = 250
+# Below this width the alternatives go under the text instead of beside it.
+_NARROW = 600
+NEXT_TAB, TOKEN_TAB = 0, 1
+
+
+class WriteDock(LabDock):
+    """Prompt above, text below, and beside it what else could have come."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None, host: ModelHost | None = None) -> None:
+        """host: a process of its own, which goes with the dock; that of the inspection panels if not given."""
+        super().__init__(lab, "write", "Write", parent)
+        self.host = host or lab.inspection.host  # one process for all models of the window
+        self._owned = host
+        self._background = Background(self)
+        self._asked_next: int | None = None
+        self.picker = ModelPicker(lab, self._background)
+        self.note = QuietLabel()
+        self.note.setTextFormat(Qt.TextFormat.RichText)
+        self.prompt = QPlainTextEdit("The king")
+        self.prompt.setAccessibleName("Prompt")
+        self.prompt.setPlaceholderText("The text that the model continues")
+        self.prompt.setTabChangesFocus(True)
+        self.prompt.setMinimumHeight(56)
+        self.form = GenerationForm()
+        self._build_buttons()
+        self.text = TokenView()
+        self.text.setAccessibleName("What the model wrote")
+        self.text.setPlaceholderText("Press Generate. Point at a token to see what else could have come.")
+        self.first_name = QLabel()
+        self.first_name.hide()
+        self.said = QLabel()
+        self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
+        self.said.setWordWrap(True)
+        self.writer = Writer(self.host, self.text, self)
+        self.second = SecondAnswer(lab, self.host, self._background)
+        self._how = self.form.how()  # of what is being written
+        self._prompt_then = ""
+        self._pointed_in = self.text
+        self.next_list, self.token_list = AlternativeList(), AlternativeList()
+        self.next_list.setAccessibleName("Next token after the prompt")
+        self.token_list.setAccessibleName("What else could have come at the chosen token")
+        self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
+        self.next_words.setTextFormat(Qt.TextFormat.PlainText)
+        self._lay_out()
+        self.caption("A model gives every possible next token a probability; the text is drawn from them.", "loss")
+
+        self._typing = self._single_shot(_TYPING_PAUSE_MS, self._ask_next)
+        self._connect()
+        self._model_changed()
+
+    def shutdown(self) -> None:
+        """Ends the reading thread, and a process of its own if it was given one."""
+        self._typing.stop()
+        for writer in (self.writer, self.second.writer):
+            writer.shutdown()
+        if self._owned is not None:
+            self._owned.shutdown()
+        self._background.shutdown()
+
+    def generate(self) -> None:
+        """Continues the prompt with the chosen model."""
+        if self._busy:
+            return
+        try:
+            model = self.picker.reference()
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self.tabs.setCurrentIndex(TOKEN_TAB)
+        self._how = replace(self.form.how(), chat=self.chat.isChecked())
+        self._prompt_then = self.prompt.toPlainText()
+        self.second.text.begin("")
+        self.second.said.clear()
+        self.writer.begin(model, self._prompt_then, self._how)
+        self._point(self.text, -1)
+        self._update_buttons()
+
+    def stop(self) -> None:
+        """Ends the generation; what is written stays."""
+        for writer in (self.writer, self.second.writer):
+            writer.stop()
+
+    def show_model(self, run_id: str, checkpoint: str) -> None:
+        """Chooses a model; the window brings the dock to the front."""
+        self.picker.select(run_id, checkpoint or "latest")
+        self.prompt.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if not self.next_list.pairs():
+            self._typing.start()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = event.size().width() < _NARROW
+        self._sides.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
+
+    def _build_buttons(self) -> None:
+        self.generate_button, self.stop_button = QPushButton("Generate"), QPushButton("Stop")
+        self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
+        self.stop_button.setToolTip("Stop writing (Esc)")
+        self.spaces = QCheckBox("Show spaces")
+        self.spaces.setToolTip("Draw spaces as · and tabs as ⇥")
+        self.chat = QCheckBox("Chat")
+        self.chat.setToolTip(
+            "The prompt is what a user says, in the model's chat template (the lab's own where it has none); "
+            "the text ends where the answer does"
+        )
+        self.beside = QCheckBox("Side by side")
+        self.beside.setToolTip("A second model answers the same prompt after the first: of a fine-tuned one, its base")
+        self.copy_button = QPushButton("Copy text")
+
+    def _lay_out(self) -> None:
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.generate_button)
+        buttons.addWidget(self.stop_button)
+        buttons.addWidget(self.chat)
+        buttons.addWidget(self.beside)
+        buttons.addWidget(self.said, 1)
+        written = QWidget()
+        writing = QVBoxLayout(written)
+        writing.setContentsMargins(0, 0, 0, 0)
+        self.first_name.setMinimumHeight(self.second.box.sizeHint().height())  # as high as B's: texts begin level
+        writing.addWidget(self.first_name)
+        writing.addWidget(self.text, 1)
+        writing.addWidget(TintLegend())
+        below = QHBoxLayout()
+        below.addWidget(self.spaces)
+        below.addStretch(1)
+        below.addWidget(self.copy_button)
+        writing.addLayout(below)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        for title, words, pairs in (
+            ("Next token", self.next_words, self.next_list),
+            ("At a token", self.token_words, self.token_list),
+        ):
+            page = QWidget()
+            words.setWordWrap(True)
+            layout = QVBoxLayout(page)
+            layout.setContentsMargins(0, 4, 0, 0)
+            layout.addWidget(words)
+            layout.addWidget(pairs, 1)
+            self.tabs.addTab(page, title)
+        self._sides = QSplitter(Qt.Orientation.Horizontal)
+        self._sides.addWidget(written)
+        self._sides.addWidget(self.second)
+        self.second.hide()
+        self._sides.addWidget(self.tabs)
+        self._sides.setSizes([560, 280, 280])
+        self._sides.setStretchFactor(0, 1)
+        above = QWidget()
+        top = QVBoxLayout(above)
+        top.setContentsMargins(0, 0, 0, 0)
+        top.addWidget(self.picker)
+        top.addWidget(self.note)
+        top.addWidget(self.prompt, 1)
+        top.addWidget(self.form)
+        top.addLayout(buttons)
+        self._halves = QSplitter(Qt.Orientation.Vertical)
+        self._halves.addWidget(above)
+        self._halves.addWidget(self._sides)
+        self._halves.setStretchFactor(1, 1)
+        self._halves.setSizes([170, 400])
+        self._halves.setChildrenCollapsible(False)
+        self.set_body(self._halves)
+
+    def _connect(self) -> None:
+        lab, host = self.lab, self.host
+        self.generate_button.clicked.connect(self.generate)
+        self.stop_button.clicked.connect(self.stop)
+        for view in (self.text, self.second.text):
+            self.spaces.toggled.connect(view.set_show_spaces)
+            view.pointed.connect(partial(self._point, view))
+            view.chosen.connect(partial(self._point, view))
+        self.chat.toggled.connect(lambda _: self._typing.start())
+        self.beside.toggled.connect(self._show_second)
+        self.writer.said.connect(self.said.setText)
+        self.writer.ended.connect(self._first_ended)
+        self.second.writer.ended.connect(self._update_buttons)
+        for writer in (self.writer, self.second.writer):
+            writer.failed.connect(self.lab.error_raised)
+        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.text()))
+        self.note.linkActivated.connect(self._save_now)
+        self.prompt.textChanged.connect(self._prompt_changed)
+        self.picker.changed.connect(self._model_changed)
+        self.next_list.picked.connect(self._append_to_prompt)
+        self.token_list.picked.connect(self._branch_text)
+        for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(slot)
+        host.next_token.connect(self._on_next)
+        host.failed.connect(self._on_failed)
+        lab.runs_changed.connect(self._update_note)
+        lab.write_requested.connect(self.show_model)
+
+    def _single_shot(self, milliseconds: int, slot) -> QTimer:  # type: ignore[no-untyped-def]
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.timeout.connect(slot)
+        return timer
+
+    # The model ---------------------------------------------------------------------------------------------------
+
+    def _model_changed(self) -> None:
+        row = self.picker.row
+        settings = row.info.settings if row is not None else None
+        characters = isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char"
+        fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+        fixed.setPointSizeF(self.font().pointSizeF())
+        for view in (self.prompt, self.text, self.second.text):
+            view.setFont(fixed if characters else QGuiApplication.font())  # the dock's own is its title's
+        self._update_note()
+        self.next_list.show_pairs(())
+        self.next_words.clear()
+        self._forget_next()
+        self._typing.start()
+        if self.beside.isChecked():
+            self._propose()
+
+    def _show_second(self, shown: bool) -> None:
+        self.second.setVisible(shown)
+        self.first_name.setVisible(shown)
+        if shown:
+            self._propose()
+
+    def _propose(self) -> None:
+        """A second model that suits the first."""
+        about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
+        active = about.name if self.picker.active and about is not None else ""
+        self.first_name.setText(
+            f"A  {active or self.picker.runs.currentText()}{f', step {checkpoint.step:,}' if checkpoint else ''}"
+        )
+        if self.picker.answers:
+            self.second.propose(self.picker.reference())
+
+    def _update_note(self) -> None:
+        row, checkpoint = self.picker.row, self.picker.checkpoint
+        if row is None and not self.picker.active:
+            self.show_empty("There is no model yet", "Train one in Set-up: the default is done in about a minute.")
+        else:
+            self.show_body()
+        words = ""
+        if row is not None and row.status.live:
+            answers = f"Step {checkpoint.step:,}, which is saved, answers." if checkpoint else "Nothing is saved yet."
+            words = f'Training is at step {row.status.step:,}. {answers} <a href="save">Save now</a>'
+        elif row is not None and checkpoint is None:
+            words = "This run has no checkpoint, so no model that could answer."
+        if words != self.note.text():
+            self.note.setText(words)
+        self.note.setVisible(bool(words))
+        self._update_buttons()
+
+    def _save_now(self) -> None:
+        row = self.picker.row
+        if row is not None:
+            try:
+                self.lab.controller.save(row.run)
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+
+    def _update_buttons(self) -> None:
+        self.generate_button.setEnabled(not self._busy and self.picker.answers)
+        self.stop_button.setEnabled(self._busy)
+
+    # Generating --------------------------------------------------------------------------------------------------
+
+    @property
+    def _busy(self) -> bool:
+        return self.writer.busy or self.second.writer.busy
+
+    def _first_ended(self, whole: bool) -> None:
+        """The second model's turn, since one is in memory at a time."""
+        if whole and self.beside.isChecked():
+            try:
+                self.second.begin(self._prompt_then, self._how)
+            except LabError as error:
+                self.lab.error_raised.emit(error)
+        self._update_buttons()
+
+    def _on_failed(self, request: int, error: LabError) -> None:
+        if request == self._asked_next:  # typing goes on; a message bar at each key would not help
+            self._asked_next = None
+            self.next_list.show_pairs(())
+            self.next_words.setText(str(error))
+
+    def _point(self, view: TokenView, index: int) -> None:
+        """Shows what else could have come at token `index` of a text; -1: at the chosen one, if any."""
+        index = index if index >= 0 else view.current
+        self._pointed_in = view
+        if index < 0 or index >= len(view.tokens):
+            self.token_list.show_pairs(())
+            self.token_words.setText("Point at a token in the text, or use the arrow keys.")
+            return
+        token = view.tokens[index]
+        self.tabs.setCurrentIndex(TOKEN_TAB)
+        self.token_list.show_pairs(token.alternatives, token.text)
+        shown = html.escape(visible(token.text))
+        on = "" if self._how.chat else " Click another to write on with it from here."
+        self.token_words.setText(
+            f"Token {index + 1}: <b>{shown}</b> was drawn; its probability was {percent(token.probability)}.{on}"
+        )
+
+    def _branch_text(self, text: str) -> None:
+        """The prompt becomes the text up to the chosen token, then the alternative; no answer of a chat is a prompt."""
+        index = self._pointed_in.current
+        if index >= 0 and not self._how.chat:
+            self._set_prompt(self._pointed_in.text_before(index) + text)
+
+    # The next token ----------------------------------------------------------------------------------------------
+
+    def _append_to_prompt(self, text: str) -> None:
+        if not self.chat.isChecked():  # there it is the answer's first token
+            self._set_prompt(self.prompt.toPlainText() + text)
+
+    def _set_prompt(self, text: str) -> None:
+        cursor = self.prompt.textCursor()
+        cursor.select(cursor.SelectionType.Document)
+        cursor.insertText(text)  # so that Ctrl+Z takes it back
+        self.prompt.setTextCursor(cursor)
+        self.prompt.ensureCursorVisible()
+        self.tabs.setCurrentIndex(NEXT_TAB)
+
+    def _prompt_changed(self) -> None:
+        self.tabs.setCurrentIndex(NEXT_TAB)
+        self._forget_next()
+        self._typing.start()
+
+    def _forget_next(self) -> None:
+        """An answer to an earlier prompt, or of an earlier model, is not waited for."""
+        if self._asked_next is not None:
+            self.host.cancel(self._asked_next)
+            self._asked_next = None
+
+    def _ask_next(self) -> None:
+        """Asks while someone looks."""
+        if not self.isVisible() or not self.picker.answers:
+            return
+        self._forget_next()
+        self._asked_next = self.host.ask_next(
+            self.picker.reference(), self.prompt.toPlainText(), chat=self.chat.isChecked()
+        )
+
+    def _on_next(self, request: int, answer: NextToken) -> None:
+        if request != self._asked_next:
+            return
+        self._asked_next = None
+        self.next_list.show_pairs(answer.alternatives)
+        bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
+        chat = self.chat.isChecked()
+        self.next_words.setText(
+            f"{'The answer would begin so' if chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats = "
+            f"{bits:.2f} bits: as unsure as among {equal:,.1f} equally likely tokens."
+            f"{'' if chat else ' Click one to append it.'}"
+        )

@@ -1,0 +1,204 @@
+"""Choosing who answers: a run and one of its checkpoints, or the active model when that is no run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
+from llmlab.store.events import CheckpointSaved, Event
+from llmlab_gui.widgets.background import Background
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab, RunRow
+
+LATEST, BEST, FINAL = "latest", "best", "final"
+# Among the runs' ids, none of which may begin so.
+_ACTIVE = "*active"
+_OF_RUNS = ("scratch", "finetuned", "live")  # kinds of models
+
+
+class ModelPicker(QWidget):
+    """Two combo boxes. It follows the current run and the active model. `changed`: another model would answer now."""
+
+    changed = Signal()
+
+    def __init__(self, lab: Lab, background: Background, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._lab, self._background = lab, background
+        self._checkpoints: list[Checkpoint] = []
+        self._wanted = LATEST  # kept while the list of checkpoints is read
+        self._answering: tuple[str, str | None] = ("", None)
+        self.runs = QComboBox()
+        self.runs.setAccessibleName("Run whose model answers")
+        self.which = QComboBox()
+        self.which.setAccessibleName("Checkpoint that answers")
+        for combo in (self.runs, self.which):
+            combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            combo.setMinimumContentsLength(6)
+            combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(QLabel("Run"))
+        layout.addWidget(self.runs, 3)
+        layout.addWidget(QLabel("Checkpoint"))
+        layout.addWidget(self.which, 2)
+        self.runs.activated.connect(self._choose_run)
+        self.which.activated.connect(self._choose_checkpoint)
+        lab.runs_changed.connect(self._list_runs)
+        lab.current_changed.connect(self._follow)
+        lab.events_arrived.connect(self._take)
+        lab.inspection.about_changed.connect(self._follow_active)
+        self._list_runs()
+        current = lab.current()
+        if current is not None:
+            self.select(current.id, LATEST)
+
+    @property
+    def run_id(self) -> str:
+        """The chosen run, "" for none."""
+        return "" if self.active else self.runs.currentData() or ""
+
+    @property
+    def active(self) -> bool:
+        """Whether the active model answers, which is not a run's."""
+        return self.runs.currentData() == _ACTIVE
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a model that can answer."""
+        return self.active or self.checkpoint is not None
+
+    @property
+    def row(self) -> RunRow | None:
+        """The chosen run, as the lab sees it."""
+        return self._lab.row(self.run_id) if self.run_id else None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that would answer, as far as is known."""
+        wanted = self._wanted
+        if wanted == LATEST:
+            return self._checkpoints[-1] if self._checkpoints else None
+        if wanted == BEST:
+            return best_of(self._checkpoints)
+        if wanted == FINAL:
+            return final_of(self._checkpoints)
+        return next((checkpoint for checkpoint in self._checkpoints if checkpoint.name == wanted), None)
+
+    def select(self, run_id: str, which: str) -> None:
+        """Chooses a run and `latest`, `best`, `final` or a checkpoint's folder name."""
+        place = self.runs.findData(run_id)
+        if place < 0:
+            self._list_runs()
+            place = self.runs.findData(run_id)
+        self.runs.setCurrentIndex(place)
+        self._wanted = which
+        self._checkpoints = []
+        self._fill()
+        self.reload()
+
+    def reference(self) -> str:
+        """What to ask the model host for. LabError when there is nothing to ask."""
+        row, checkpoint, about = self.row, self.checkpoint, self._lab.inspection.about
+        if self.active and about is not None:
+            return about.reference
+        if row is None:
+            raise LabError("No run is chosen.", "A text needs a model.", "Train one first: Set-up.")
+        if checkpoint is None:
+            raise LabError(
+                f"{row.name} has no such checkpoint.",
+                "Only what is saved can answer.",
+                "Press Save, or wait for the next checkpoint." if row.status.live else "Choose another run.",
+            )
+        return f"{row.run.path}@{checkpoint.step}"
+
+    def reload(self) -> None:
+        """Reads which checkpoints are there, off the window's thread."""
+        row, run_id = self.row, self.run_id
+        if row is None:
+            self._show(run_id, [])
+            return
+        folder = row.run.checkpoints
+        self._background.run(
+            lambda: list_checkpoints(folder),
+            lambda found: self._show(run_id, found),
+            self._lab.error_raised.emit,
+        )
+
+    def _show(self, run_id: str, found: list[Checkpoint]) -> None:
+        if run_id != self.run_id:
+            return
+        self._checkpoints = found
+        self._fill()
+        about = self._lab.inspection.about
+        active = about.reference if self.active and about is not None else ""
+        answering = (run_id or active, self.checkpoint.name if self.checkpoint else None)
+        if answering != self._answering:
+            self._answering = answering
+            self.changed.emit()
+
+    def _fill(self) -> None:
+        """The combo box of checkpoints: the three words first, then every step."""
+        self.which.clear()
+        self.which.setEnabled(not self.active)
+        newest = self._checkpoints[-1] if self._checkpoints else None
+        words = ((LATEST, "Latest", newest), (BEST, "Best", best_of(self._checkpoints)))
+        for key, word, checkpoint in (*words, (FINAL, "Final", final_of(self._checkpoints))):
+            if checkpoint is not None or key == LATEST:
+                self.which.addItem(f"{word} (step {checkpoint.step:,})" if checkpoint else word, key)
+        for checkpoint in reversed(self._checkpoints):
+            loss = f" · {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
+            self.which.addItem(f"Step {checkpoint.step:,}{loss}", checkpoint.name)
+        place = self.which.findData(self._wanted)
+        if place < 0 and self._checkpoints:  # it was deleted, or the run has no final one
+            self._wanted, place = LATEST, 0
+        self.which.setCurrentIndex(place)
+
+    def _list_runs(self) -> None:
+        about = self._lab.inspection.about
+        names = {row.id: row.name for row in self._lab.runs()}
+        if about is not None and about.kind not in _OF_RUNS:
+            names = {_ACTIVE: f"{about.name} (active)", **names}
+        ids = list(names)
+        if list(names.items()) == [(self.runs.itemData(i), self.runs.itemText(i)) for i in range(self.runs.count())]:
+            return
+        chosen = self.runs.currentData() or ""
+        self.runs.clear()
+        for run_id, name in names.items():
+            self.runs.addItem(name, run_id)
+        self.runs.setCurrentIndex(self.runs.findData(chosen))
+        if chosen and chosen not in ids:
+            self._checkpoints = []
+            self.reload()
+
+    def _follow(self, run_id: str) -> None:
+        if run_id and run_id != self.run_id:
+            self.select(run_id, LATEST)
+
+    def _follow_active(self) -> None:
+        """The active model answers here, too."""
+        about = self._lab.inspection.about
+        self._list_runs()
+        if about is None:
+            return
+        if about.kind not in _OF_RUNS:
+            self.select(_ACTIVE, LATEST)
+            return
+        row = self._lab.row_called(about.reference.rpartition("@")[0])
+        if row is not None:
+            self.select(row.id, LATEST if about.step is None or about.live else f"step-{about.step:08d}")
+
+    def _take(self, run_id: str, events: list[Event]) -> None:
+        if run_id == self.run_id and any(isinstance(event, CheckpointSaved) for event in events):
+            self.reload()
+
+    def _choose_run(self) -> None:
+        self.select(self.runs.currentData() or "", LATEST)
+
+    def _choose_checkpoint(self) -> None:
+        self._wanted = self.which.currentData()
+        self._show(self.run_id, self._checkpoints)

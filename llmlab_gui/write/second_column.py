@@ -1,0 +1,75 @@
+"""The second column of Write: another model that answers the same prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.models.reference import parse
+from llmlab.models.tuned import base_and_tuned
+from llmlab_gui.forms.reference_box import ReferenceBox
+from llmlab_gui.forms.reference_offers import offers
+from llmlab_gui.host.messages import Generation
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.write.token_view import TokenView
+from llmlab_gui.write.writer import Writer
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+
+class SecondAnswer(QWidget):
+    """A box that names the model, its text, and how it went. What it proposes: the base of what was fine-tuned."""
+
+    def __init__(self, lab: Lab, host: ModelHost, background: Background, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._lab, self._background = lab, background
+        self._proposed = ""  # what the box held when nobody had chosen anything
+        self.box = ReferenceBox("Model B")
+        self.text = TokenView()
+        self.text.setAccessibleName("What model B wrote")
+        self.text.setPlaceholderText("It answers after model A.")
+        self.said = QLabel()
+        self.said.setTextFormat(Qt.TextFormat.PlainText)
+        self.said.setWordWrap(True)
+        self.writer = Writer(host, self.text, self)
+        self.writer.said.connect(self.said.setText)
+        top = QHBoxLayout()
+        top.addWidget(QLabel("B"))
+        top.addWidget(self.box, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(top)
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self.said)
+
+    def propose(self, first: str) -> None:
+        """Offers what is here, and chooses the model that tells most beside `first`, unless someone has chosen."""
+        outputs, runs = self._lab.outputs, [row.run for row in self._lab.runs()]
+        recent = [model.reference for model in self._lab.inspection.recent.models]
+
+        def look() -> tuple[list[tuple[str, str]], str]:
+            try:
+                other = base_and_tuned(parse(first, outputs))[0]
+            except LabError:  # it was not fine-tuned, or its base is not here
+                other = ""
+            return offers(outputs, runs, recent), other
+
+        self._background.run(look, lambda found: self._take(*found), self._lab.error_raised.emit)
+
+    def begin(self, prompt: str, how: Generation) -> None:
+        """Answers. LabError when no model is named."""
+        if not self.box.reference:
+            raise LabError("No second model is chosen.", "", "Choose model B above its column.")
+        self.writer.begin(self.box.reference, prompt, how)
+
+    def _take(self, found: list[tuple[str, str]], other: str) -> None:
+        chosen = self.box.reference
+        self.box.offer(found)
+        if chosen in ("", self._proposed):
+            self._proposed = other
+            self.box.choose(other)
