@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llmlab.core.processes import process_start
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
@@ -32,7 +33,6 @@ from llmlab.store.events import (
     to_line,
 )
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
-from llmlab.store.worker_folder import process_start
 
 TOKENS_PER_STEP = 768  # 12 windows of 64 tokens, as the `baby` preset has
 TOKENS_PER_SECOND = 24_000.0

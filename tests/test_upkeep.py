@@ -15,22 +15,22 @@ from small_runs import new_run, quick_settings
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.core.processes import process_start
 from llmlab.jobs.launcher import create_run
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.reference import SavedRun
 from llmlab.models.tuned import base_of
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit, select
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
-from llmlab.store.worker_folder import process_start
 from llmlab.studies import upkeep
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.experiments.records import ExperimentFolder
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 
 
@@ -116,7 +116,7 @@ def test_all_that_names_a_run_names_it_anew(bar: RunFolder, outputs: Path) -> No
 
 def test_predictions_keep_their_seal_under_a_new_name(bar: RunFolder, outputs: Path) -> None:
     bar.write_status(replace(bar.recorded_status(), state="stopped"))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     before = book.predict(bar, [parse_prediction("val_loss=1..2@80%")])
     rename_run(bar, "beer")
     (entry,) = book.refresh().entries
@@ -126,12 +126,12 @@ def test_predictions_keep_their_seal_under_a_new_name(bar: RunFolder, outputs: P
 
 def test_a_prediction_that_was_edited_stays_altered_under_a_new_name(bar: RunFolder, outputs: Path) -> None:
     bar.write_status(replace(bar.recorded_status(), state="stopped"))
-    entry = Notebook(outputs).predict(bar, [parse_prediction("val_loss=1..2@80%")])
+    entry = lab_notebook(outputs).predict(bar, [parse_prediction("val_loss=1..2@80%")])
     path = outputs / "notebook" / f"{entry.id}.json"
     path.write_text(path.read_text().replace('"high": 2.0', '"high": 9.0').replace('"high": 2,', '"high": 9,'))
-    assert all(line.altered for line in Notebook(outputs).find("bar").lines())
+    assert all(line.altered for line in lab_notebook(outputs).find("bar").lines())
     rename_run(bar, "beer")
-    assert all(line.altered for line in Notebook(outputs).find("beer").lines())
+    assert all(line.altered for line in lab_notebook(outputs).find("beer").lines())
 
 
 def test_what_is_predicted_while_a_run_is_renamed_is_kept(
@@ -145,14 +145,14 @@ def test_what_is_predicted_while_a_run_is_renamed_is_kept(
     def rename(old: Path, new: Path) -> None:
         if old == bar.path:
             for run in (bar, branch):
-                Notebook(outputs).predict(run, [parse_prediction("val_loss=1..2@80%")])
+                lab_notebook(outputs).predict(run, [parse_prediction("val_loss=1..2@80%")])
         real(old, new)
 
     monkeypatch.setattr(os, "rename", rename)
     beer = rename_run(bar, "beer")
     assert [len(run.info().predictions) for run in (beer, branch)] == [1, 1]
     assert (branch.info().parent or {})["run"] == "beer"
-    lines = [line for entry in Notebook(outputs).refresh().entries for line in entry.lines()]
+    lines = [line for entry in lab_notebook(outputs).refresh().entries for line in entry.lines()]
     assert [line.altered for line in lines] == ["", ""]
 
 
@@ -160,10 +160,10 @@ def test_what_became_of_a_prediction_is_scored_before_its_run_is_deleted(
     bar: RunFolder, outputs: Path, trash: Path
 ) -> None:
     bar.write_status(replace(bar.recorded_status(), state="stopped"))
-    Notebook(outputs).predict(bar, [parse_prediction("minutes=1..2@80%")])
+    lab_notebook(outputs).predict(bar, [parse_prediction("minutes=1..2@80%")])
     ended(bar)
     assert delete_run(bar)
-    (entry,) = Notebook(outputs).refresh().entries
+    (entry,) = lab_notebook(outputs).refresh().entries
     assert entry.scored_at is not None
 
 

@@ -19,7 +19,6 @@ from llmlab.cli.progress import Report
 from llmlab.cli.words import spoken
 from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import start_worker
-from llmlab.jobs.worker_process import gone
 from llmlab.store import requests
 from llmlab.store.events import FINAL_EVENTS, Event, Failed
 from llmlab.store.follow import EventFollower
@@ -163,7 +162,7 @@ class _Following:
     def _death(self) -> LabError:
         """Why the worker went without a last event, as far as it said."""
         if not self._run.path.is_dir():
-            return gone(self._run)
+            return self._run.gone()
         error = self._run.recorded_status().error
         if error is not None:
             return LabError(error.get("what", ""), error.get("why", ""), error.get("do", ""))

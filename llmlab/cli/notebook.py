@@ -13,6 +13,7 @@ from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded
 from llmlab.core.records import to_plain
+from llmlab.data.papers import VERDICTS
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.markdown import save_markdown
@@ -21,7 +22,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab.store.registry import resolve_run
-from llmlab.studies.papers.records import VERDICTS
+from llmlab.studies.lab_notebook import lab_notebook
 
 _DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
 experiment or check has finished. What was edited or taken out since it was sealed is altered, and counts as a miss.
@@ -60,7 +61,7 @@ def notebook(args: argparse.Namespace) -> int:
     if action is None:
         there = ", ".join(_ACTIONS)
         raise UsageError(f"notebook cannot {args.action!r}.", f"There are: {there}.", "See llmlab-run notebook --help")
-    return action(args, Notebook(outputs_of(args)))
+    return action(args, lab_notebook(outputs_of(args)))
 
 
 def _list(args: argparse.Namespace, book: Notebook) -> int:

@@ -13,6 +13,7 @@ from llmlab.cli.experiment_follow import follow
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
+from llmlab.data.papers import SIZES, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
@@ -28,7 +29,7 @@ from llmlab.studies.papers.checks import (
     options_of,
     plan_check,
 )
-from llmlab.studies.papers.records import SIZES, CheckResult, list_papers, read_paper, read_result
+from llmlab.studies.papers.records import CheckResult, read_result
 
 _ACTIONS = ("list", "show", "run", "resume", "cancel", "verdict")
 _DETAILS = """actions:

@@ -7,10 +7,10 @@ import argparse
 from llmlab.cli.output import say
 from llmlab.cli.words import Parser
 from llmlab.core.errors import LabError
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence, surprise_text
 from llmlab.store.worker_folder import WorkerFolder
+from llmlab.studies.lab_notebook import lab_notebook
 
 
 def add_predict(parser: Parser) -> None:
@@ -40,7 +40,7 @@ def tell_outcomes(folder: WorkerFolder, created: float, *, as_json: bool) -> Non
     """
     show = say if as_json else print
     try:
-        contents = Notebook(folder.outputs).refresh()
+        contents = lab_notebook(folder.outputs).refresh()
     except LabError as error:
         say(f"warning: {error}")
         return

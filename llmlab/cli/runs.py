@@ -19,12 +19,13 @@ from llmlab.core.settings import PretrainSettings, load_preset
 from llmlab.core.task_settings import TaskSettings
 from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
-from llmlab.notebook.notebook import Contents, Notebook
+from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import altered_sentence, stated
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Evaluated, Event, Started, from_line
 from llmlab.store.registry import list_runs, resolve_run, short_name
 from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
+from llmlab.studies.lab_notebook import lab_notebook
 
 # A request is answered at the next step boundary; a long step answers later than this.
 _ANSWER_SECONDS = 10.0
@@ -74,7 +75,7 @@ def show(args: argparse.Namespace) -> int:
     info, status = run.info(), run.status()
     saved = list_checkpoints(run.checkpoints)
     started, evaluations = _milestones(run)
-    predicted = _notebook(run.outputs).lines(run, info)
+    predicted = _notebook(run.outputs).lines(run, info.created, info.predictions)
     if args.json:
         about = _RunLine(run, run.id, status, info).as_dict()
         about |= {"predictions": info.predictions}
@@ -99,7 +100,7 @@ def show(args: argparse.Namespace) -> int:
 def _notebook(outputs: Path) -> Contents:
     """What was predicted; one that cannot be read is no reason not to show a run."""
     try:
-        return Notebook(outputs).read()
+        return lab_notebook(outputs).read()
     except LabError as error:
         say(f"warning: {error}")
         return Contents()

@@ -1,7 +1,8 @@
-"""A worker that dies with the process that started it, however that ends."""
+"""Processes of this machine: whether one lives, since when, and a child that dies with its parent."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -11,9 +12,37 @@ import time
 
 import psutil
 
-from llmlab.store.worker_folder import process_alive, process_start
-
 _WATCH_SECONDS = 0.5
+
+
+def process_start(pid: int) -> float:
+    """Start time of a living process, Unix seconds."""
+    return float(psutil.Process(pid).create_time())
+
+
+def process_alive(pid: int | None, started: float | None) -> bool:
+    """Whether that very process lives: same id and same start time (within a second, as clocks round)."""
+    if pid is None or started is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
+        return False
+
+
+def process_stopped(pid: int | None) -> bool:
+    """Whether a process stands still until it is continued: SIGSTOP, Ctrl-Z, a debugger."""
+    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
+        return pid is not None and psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
+
+
+def process_exists(pid: int) -> bool:
+    """Whether some process has that id."""
+    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
+        return psutil.pid_exists(pid)
+    return False
 
 
 def follow_parent(parent: int) -> None:

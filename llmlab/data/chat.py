@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
-from llmlab.data.tokenizers import Tokenizer
-from llmlab.models.model import TextTokenizer
+from llmlab.data.tokenizers import TextTokenizer, Tokenizer
 
 ANSWERS, ALL = "answers", "all"
 # How much of a plain text stands for the question, where a model is asked to go on with it.

@@ -7,12 +7,29 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.data.gpt2_vocabulary import END_OF_TEXT, byte_symbols, gpt2_encoding, gpt2_merges
+
+
+class TextTokenizer(Protocol):
+    """What inspection needs of a tokenizer; the lab's own and wrapped ones of transformers have it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, without special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids -> text."""
+
+    def token_text(self, id: int) -> str:
+        """One token as people read it: its spaces kept, bytes that are no character as U+FFFD."""
+
+    @property
+    def beginning(self) -> int | None:
+        """The id that texts began with in training; None when they began with none."""
 
 
 class Tokenizer(ABC):

@@ -15,10 +15,11 @@ from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import Progress
 from llmlab.data.chat import ChatFormat, Encoded, chat_format
 from llmlab.data.examples import BadLine, Example, Source, read_source, split_examples
-from llmlab.models.model import TextTokenizer
-from llmlab.training.finetuning.packing import packed
+from llmlab.data.tokenizers import TextTokenizer
 
 NOT_TRAINED = -100  # the label that torch's cross-entropy passes over (its ignore_index)
+# Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
+_BETWEEN_LOOKS = 1000
 # What evaluation on training examples draws them by: any number, as long as it stays.
 _FIXED_SEED = 0
 
@@ -269,3 +270,36 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
             begin = end
         places[number, begin:] = torch.arange(width - begin)  # the filling is an example of its own
     return Batch(ids, labels, mask, places if positions else None)
+
+
+def packed(
+    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
+) -> list[tuple[int, ...]]:
+    """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
+
+    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
+
+    Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
+    binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
+    """
+    leaves = 1 << (len(lengths) - 1).bit_length()
+    left = [room] * (2 * leaves)  # node n has the children 2 n and 2 n + 1; row r is leaf `leaves` + r
+    rows: list[list[int]] = []
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    for done, place in enumerate(order):
+        if done % _BETWEEN_LOOKS == 0:
+            if stop_wanted():
+                raise Cancelled
+            progress("Packing examples into rows", done, len(order))
+        node = 1
+        while node < leaves:
+            node = 2 * node if lengths[place] <= left[2 * node] else 2 * node + 1
+        row = node - leaves
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(place)
+        left[node] -= lengths[place]
+        while node > 1:
+            node //= 2
+            left[node] = max(left[2 * node], left[2 * node + 1])
+    return [tuple(row) for row in rows]

@@ -42,9 +42,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.available import available_models
 from llmlab.models.live import ask_live
-from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.model import OpenModel
 from llmlab.models.open import fingerprint, open_model
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_tuned, parse
 from llmlab.models.tuned import base_of

@@ -30,7 +30,7 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import estimate
-from llmlab.jobs.worker_process import gone, listen_to_sigterm, log, work_as
+from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
 from llmlab.store.recorder import Recorder
@@ -112,7 +112,7 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
         _train(run, info, recorder, control)
     except Exception as error:
         if not run.path.is_dir():  # nothing can be recorded, and nothing is to be made again
-            raise gone(run) from error
+            raise run.gone() from error
         failure = explain(error, info.settings, run.outputs)
         _record_failure(run, info, recorder, failure)
         log(traceback.format_exc())

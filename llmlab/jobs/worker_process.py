@@ -24,8 +24,8 @@ import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
-from llmlab.core.processes import follow_parent
-from llmlab.store.worker_folder import WorkerFolder, process_start
+from llmlab.core.processes import follow_parent, process_start
+from llmlab.store.worker_folder import WorkerFolder
 
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
 _LISTEN_SECONDS = 0.1
@@ -50,7 +50,7 @@ def launch(
     import filelock  # seldom needed, and 25 ms of every start
 
     if not folder.path.is_dir():  # the lock would make it again
-        raise gone(folder)
+        raise folder.gone()
     begin(False)  # before the lock is waited for: a worker that lives holds it
     try:
         with folder.held():
@@ -82,12 +82,6 @@ def _launch(
     with contextlib.suppress(psutil.Error):  # it has ended already
         folder.write_status(dataclasses.replace(status, pid=worker.pid, pid_start=process_start(worker.pid)))
     return worker
-
-
-def gone(folder: WorkerFolder) -> LabError:
-    """What is to be said when a folder was taken away."""
-    why = f"{folder.path} was deleted or moved."
-    return LabError(f"The folder of {folder.id} is gone.", why, "Put it back where it was, or start anew.")
 
 
 def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence[str] | None) -> int:

@@ -15,9 +15,10 @@ from llmlab.anatomy.modules import base_model
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
-from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.model import OpenModel
 
 
 @dataclass(frozen=True)

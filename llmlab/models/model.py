@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.core.errors import LabError
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 
 ModelKind: TypeAlias = Literal["scratch", "huggingface", "gguf", "adapter", "finetuned", "live"]
-
-
-class TextTokenizer(Protocol):
-    """What inspection needs of a tokenizer; the lab's own and wrapped ones of transformers have it."""
-
-    def encode(self, text: str) -> list[int]:
-        """Text -> ids, without special tokens."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Ids -> text."""
-
-    def token_text(self, id: int) -> str:
-        """One token as people read it: its spaces kept, bytes that are no character as U+FFFD."""
-
-    @property
-    def beginning(self) -> int | None:
-        """The id that texts began with in training; None when they began with none."""
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import nn
+
 from llmlab.core.config import from_mapping
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, brief
 from llmlab.core.files import read_json
 from llmlab.core.memory import require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.data.synthetic.tasks import Task, TaskTokenizer, task_of
 from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.reference import SavedRun, is_task, is_tuned
-from llmlab.store.checkpoints import Checkpoint, select, verify
+from llmlab.models.task_models import make_model
+from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, select, verify
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.state import load_weights
 
 _FLOAT = 4  # bytes of a weight
 
@@ -32,8 +39,6 @@ def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: i
 
         return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
     if is_task(run):
-        from llmlab.training.task_run import TaskTokenizer, open_task
-
         model, task = open_task(run, checkpoint)
         return OpenModel(
             reference=f"{reference.named or run.id}@{checkpoint.step}",
@@ -115,3 +120,24 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
     if values is None:
         raise LabError(f"The tokenizer of {run.id} is missing or damaged.", f"It should be {run.tokenizer_json}.")
     return tokenizer_from_json(values)
+
+
+def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
+    """A checkpoint's model in eval mode, on the CPU, and its task. LabError when either is damaged."""
+    settings = run.info().task
+    if problem := verify(checkpoint):
+        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    task = task_of(settings.data)
+    model = make_model(settings.model, task.layout)
+    load_weights(checkpoint.path, model)
+    return model.eval(), task
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fills `model` from model.safetensors. LabError when the file does not fit it."""
+    path = folder / MODEL_FILE
+    try:
+        weights = safetensors.torch.load_file(path)
+        model.load_state_dict(weights)
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", brief(error)) from error

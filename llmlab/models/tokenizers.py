@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmlab.data.hf_tokenizer import load_tokenizer
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.hub import hub_settings
-from llmlab.models.model import TextTokenizer
 from llmlab.models.reference import (
     AdaptedModel,
     GgufFile,

@@ -12,11 +12,9 @@ import functools
 from collections.abc import Sequence
 
 from llmlab.core.errors import UsageError
+from llmlab.data.papers import VERDICTS, Paper, read_paper
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, QUANTITIES, Quantity
-from llmlab.studies.experiments.records import ExperimentRecord
-from llmlab.studies.papers.checks import options_of
-from llmlab.studies.papers.records import VERDICTS, Paper, read_paper
 
 
 def claim_quantity(name: str) -> Quantity:
@@ -25,12 +23,6 @@ def claim_quantity(name: str) -> Quantity:
     if not name.startswith(CLAIM) or not paper or not claim:
         raise UsageError(f"{name!r} names no claim.", "", f"Write {CLAIM}bayesian-geometry/keys=supported@70%.")
     return Quantity(name, _title(paper, claim), CHECK, CHOICE, choices=VERDICTS)
-
-
-def quantities_of_check(record: ExperimentRecord) -> list[Quantity]:
-    """The claims that a check tests, in the paper's order. LabError where its record is damaged."""
-    asked = options_of(record)
-    return [claim_quantity(f"{CLAIM}{asked.paper}/{id}") for id in asked.claims]
 
 
 def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Prediction:

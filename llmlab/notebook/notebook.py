@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +19,6 @@ from typing import Any
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.records import to_plain
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
 from llmlab.notebook.entries import (
     ENTRY_FORMAT,
     Entry,
@@ -33,9 +32,9 @@ from llmlab.notebook.entries import (
     with_sentence,
 )
 from llmlab.notebook.locked import lock, read_locked
-from llmlab.notebook.outcomes import Outcomes, check_facts, experiment_facts, read_facts
+from llmlab.notebook.outcomes import Outcomes
 from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import CHECK, EXPERIMENT, RUN
+from llmlab.notebook.quantities import RUN
 from llmlab.notebook.seals import (
     CHAIN,
     LATE,
@@ -50,11 +49,9 @@ from llmlab.notebook.seals import (
     held,
     read_chain,
 )
-from llmlab.store.registry import list_runs
-from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
+from llmlab.notebook.subjects import Source, Subject
+from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import WorkerFolder
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
-from llmlab.studies.papers.checks import CheckFolder, list_checks
 
 _LARGEST = 1 << 24  # bytes of an entry's file: the curves of a thousand predictions have less
 
@@ -72,20 +69,20 @@ class Contents:
         key = (folder.full_name, created)
         return next((entry for entry in self.entries if (entry.full_name, entry.created) == key), None)
 
-    def lines(self, folder: RunFolder | ExperimentFolder, record: RunInfo | ExperimentRecord) -> list[Line]:
-        """What was predicted of a run, experiment or check; as its record has it without an entry."""
-        entry = self.about(folder, record.created)
+    def lines(self, folder: WorkerFolder, created: float, predictions: list[dict[str, Any]]) -> list[Line]:
+        """What was predicted of a run, experiment or check; as its record has it where there is no entry yet."""
+        entry = self.about(folder, created)
         if entry is None:
-            kind = folder.subject if isinstance(folder, ExperimentFolder) else RUN
-            entry = Entry("", kind, folder.id, str(folder.path), "", record.created, predictions=record.predictions)
+            entry = Entry("", folder.subject, folder.id, str(folder.path), "", created, predictions=predictions)
         return entry.lines()
 
 
 class Notebook:
     """Cheap to make; reads nothing until asked. Changes are made under a lock, each file replaced as a whole."""
 
-    def __init__(self, outputs: Path) -> None:
-        self._outputs = outputs
+    def __init__(self, outputs: Path, sources: Sequence[Source]) -> None:
+        """sources: whatever can be predicted about, of each kind; what they leave out, the notebook takes for gone."""
+        self._outputs, self._sources = outputs, sources
 
     @property
     def folder(self) -> Path:
@@ -230,29 +227,16 @@ class Notebook:
             return found
         return self._look(append(self.folder, chain, seals))
 
-    def _subjects(self, entries: Collection[Entry]) -> Iterator[_Subject]:
+    def _subjects(self, entries: Collection[Entry]) -> Iterator[Subject]:
         """What has predictions, or had them: an entry is about it."""
         known = {(entry.subject, entry.created) for entry in entries}
-
-        def concerns(kind: str, record: Path) -> bool:
+        for candidate in itertools.chain.from_iterable(source(self._outputs) for source in self._sources):
             # Only the predictions are looked for: most runs have none, and their settings need not be understood.
-            values = read_json(record) or {}
+            values = read_json(candidate.record) or {}
             created = values.get("created")
-            return bool(values.get("predictions")) or (isinstance(created, float) and (kind, created) in known)
-
-        # A damaged record tells nothing.
-        for run in list_runs(self._outputs):
-            if concerns(RUN, run.run_json):
-                with contextlib.suppress(LabError):
-                    yield _run_subject(run, run.info())
-        for folder in list_experiments(self._outputs):
-            if concerns(EXPERIMENT, folder.experiment_json):
-                with contextlib.suppress(LabError):
-                    yield _experiment_subject(folder)
-        for check in list_checks(self._outputs):
-            if concerns(CHECK, check.experiment_json):
-                with contextlib.suppress(LabError):
-                    yield _check_subject(check)
+            if values.get("predictions") or (isinstance(created, float) and (candidate.kind, created) in known):
+                with contextlib.suppress(LabError):  # a damaged record tells nothing
+                    yield candidate.read()
 
     def _outcomes_now(self, entry: Entry) -> Outcomes:
         subject = self._look().subjects.get(entry.id)
@@ -304,8 +288,8 @@ class _Found:
     files: dict[str, Entry]
     unreadable: set[str]
     entries: dict[str, Entry]
-    subjects: dict[str, _Subject]
-    new: list[_Subject]
+    subjects: dict[str, Subject]
+    new: list[Subject]
     damaged: list[str]
 
     def contents(self) -> Contents:
@@ -314,97 +298,7 @@ class _Found:
         return Contents(entries, self.damaged)
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A run, experiment or check about which something was predicted.
-
-    record: the file's name that says what was asked. begun: its first step was made. outcomes: what became of it, None
-    before it has finished. now: the same with what there is already.
-    """
-
-    kind: str
-    about: str
-    record: str
-    begun: bool
-    folder: str
-    title: str
-    created: float
-    steps: int
-    predictions: list[dict[str, Any]]
-    outcomes: Callable[[Entry], Outcomes | None]
-    now: Callable[[Entry], Outcomes | None]
-
-
-def _run_subject(run: RunFolder, info: RunInfo) -> _Subject:
-    def now(entry: Entry) -> Outcomes | None:
-        return read_facts(run, entry.steps)
-
-    def outcomes(entry: Entry) -> Outcomes | None:
-        return now(entry) if run.recorded_status().state == "finished" else None
-
-    steps, begun = info.settings.train.steps, run.recorded_status().step > 0
-    title = title_of(info.settings)
-    return _Subject(
-        RUN,
-        run.id,
-        run.run_json.name,
-        begun,
-        str(run.path),
-        title,
-        info.created,
-        steps,
-        info.predictions,
-        outcomes,
-        now,
-    )
-
-
-def _experiment_subject(folder: ExperimentFolder) -> _Subject:
-    def outcomes(_entry: Entry) -> Outcomes | None:
-        facts = experiment_facts(folder)
-        return facts if facts is not None and facts.results.complete else None
-
-    record = folder.record()
-    runs = f"an experiment of {len(record.arms)} run{'' if len(record.arms) == 1 else 's'}"
-    title = f"{record.title}, {runs if record.arms else f'a look at {record.subject}'}"
-    return _planned_subject(folder, record, title, outcomes, lambda _entry: experiment_facts(folder))
-
-
-def _check_subject(folder: CheckFolder) -> _Subject:
-    def outcomes(_entry: Entry) -> Outcomes | None:
-        # Until it has finished, verdicts on what is there so far may still change.
-        return check_facts(folder) if folder.recorded_status().state == "finished" else None
-
-    record = folder.record()
-    title = f"{record.title}: does it hold here?"
-    return _planned_subject(folder, record, title, outcomes, lambda _entry: check_facts(folder))
-
-
-def _planned_subject(
-    folder: ExperimentFolder,
-    record: ExperimentRecord,
-    title: str,
-    outcomes: Callable[[Entry], Outcomes | None],
-    now: Callable[[Entry], Outcomes | None],
-) -> _Subject:
-    status = folder.recorded_status()
-    begun = status.state != "planned" or any(arm.state != "planned" for arm in status.arms.values())
-    return _Subject(
-        folder.subject,
-        folder.id,
-        folder.experiment_json.name,
-        begun,
-        str(folder.path),
-        title,
-        record.created,
-        0,
-        record.predictions,
-        outcomes,
-        now,
-    )
-
-
-def _matched(entries: Sequence[Entry], subjects: Sequence[_Subject]) -> tuple[dict[str, _Subject], list[_Subject]]:
+def _matched(entries: Sequence[Entry], subjects: Sequence[Subject]) -> tuple[dict[str, Subject], list[Subject]]:
     """By its entry's id, what each entry is about; and what has none. Of that name and moment, or renamed since: of
     several, which are copies of each other, the one with the entry's predictions."""
     left = {(subject.kind, subject.created, full_name_of(subject.folder)): subject for subject in subjects}
@@ -420,7 +314,7 @@ def _matched(entries: Sequence[Entry], subjects: Sequence[_Subject]) -> tuple[di
     return found, list(left.values())
 
 
-def _new_entry(id: str, subject: _Subject) -> Entry:
+def _new_entry(id: str, subject: Subject) -> Entry:
     """With its predictions as they are written: nothing more, nothing that cannot be written again."""
     read = [read_locked(values) for values in subject.predictions]
     predictions = [{} if locked is None else locked.as_dict() for locked in read]
@@ -436,7 +330,7 @@ def _new_entry(id: str, subject: _Subject) -> Entry:
     )
 
 
-def _taken_up(entry: Entry, subject: _Subject) -> Entry:
+def _taken_up(entry: Entry, subject: Subject) -> Entry:
     """The entry with what its subject is called now; where it was made from its seals alone, with all about it."""
     new = _new_entry(entry.id, subject)
     if not entry.title:
@@ -451,7 +345,7 @@ def _scored_once(entry: Entry, outcomes: Outcomes) -> Entry:
     return replace(new, scores=[old or now for old, now in zip(kept, new.scores, strict=False)])
 
 
-def _open(entry: Entry, subject: _Subject | None) -> list[Seal]:
+def _open(entry: Entry, subject: Subject | None) -> list[Seal]:
     """The seals that an entry still needs: on predictions, and on scores from before there were any."""
     seals = []
     about = full_name_of(entry.folder if subject is None else subject.folder)
@@ -482,19 +376,6 @@ def _from_seals(chain: Chain) -> Iterator[Entry]:
     """Every entry as far as its seals tell."""
     for seal in _first_seals(chain):
         yield Entry(seal.entry, seal.subject, seal.about.rpartition("/")[2], seal.about, "", seal.created)
-
-
-def title_of(settings: RunSettings) -> str:
-    """A run in a few words: what it does, on what, for how long."""
-    steps = f"{settings.train.steps:,} steps"
-    if isinstance(settings, PretrainSettings):
-        model, text = settings.model, Path(settings.data.corpus).name
-        layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
-        return f"{layers} of width {model.n_embd} on {text}, {steps}"
-    if isinstance(settings, TaskSettings):
-        return f"{settings.model.kind} on the task {settings.data.task}, {steps}"
-    method = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}[settings.model.method]
-    return f"{method} of {Path(settings.model.base).name} on {Path(settings.data.source).name}, {steps}"
 
 
 def _read(path: Path) -> Entry | str:

@@ -1,4 +1,4 @@
-"""What became of a run, an experiment or a check: the outcome of every quantity that it can be asked about."""
+"""Outcomes: what became of whatever was predicted about, and what a run's events say of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from llmlab.core.errors import LabError
-from llmlab.notebook.quantities import CHOICE, CLAIM, CURVE, find_quantity, steps_to
+from llmlab.notebook.quantities import CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
 from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent, from_line
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.kinds import KINDS
-from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab.studies.papers.records import CheckResult, read_result
 
 # A validation loss that is so much above its lowest one by the end has turned upwards, and is not noise: fixed windows.
 _RISE = 0.01
@@ -95,96 +91,6 @@ class RunFacts(Outcomes):
             return self.curve or None
         reader = _READERS.get(name)
         return None if reader is None else reader(self)
-
-
-@dataclass(frozen=True)
-class ExperimentFacts(Outcomes):
-    """What an experiment's results say."""
-
-    record: ExperimentRecord
-    results: ExperimentResults
-
-    @property
-    def curve(self) -> list[list[float]]:
-        """Of the main chart, the curve that reaches lowest."""
-        curves = [curve for chart in self.results.charts[:1] for curve in chart.curves if curve.points and curve.line]
-        lowest = min(curves, key=lambda curve: min(point.y for point in curve.points), default=None)
-        return [] if lowest is None else sorted([point.x, point.y] for point in lowest.points)
-
-    @property
-    def x_axis(self) -> str:
-        """As its chart names it."""
-        axis = self.record.x_axis
-        return f"{axis.label}{f' ({axis.unit})' if axis.unit else ''}"
-
-    @property
-    def x_log(self) -> bool:
-        """As its chart draws it."""
-        return self.record.x_axis.log
-
-    @property
-    def result(self) -> str:
-        """Its findings."""
-        found = [
-            f"{finding.label} {finding.choice or f'{finding.value:.4g}'}"
-            for finding in self.results.findings
-            if finding.choice or finding.value is not None
-        ]
-        return f"{'; '.join(found)}." if found else "Nothing was found."
-
-    def of(self, name: str) -> Outcome | None:
-        """A finding; of a choice, the arm's value that is nearest to what was found (a fit's minimum lies between)."""
-        finding = next((finding for finding in self.results.findings if finding.name == name), None)
-        if finding is None or finding.choice:
-            return None if finding is None else finding.choice
-        value, tried = finding.value, self._tried() if find_quantity(name).answer == CHOICE else []
-        if value is None or not tried:
-            return value
-        return min(tried, key=lambda one: abs(math.log(one / value)) if one > 0 < value else abs(one - value))
-
-    def options(self, name: str) -> int:
-        """As many as there are arms that differ in the varied setting."""
-        if find_quantity(name).answer != CHOICE:
-            return 0
-        return len(self.record.arms) if name == "best_arm" else len(self._tried())
-
-    def _tried(self) -> list[float]:
-        """The values of the varied setting."""
-        kind = KINDS.get(self.record.kind)
-        values = {arm.settings.get(kind.setting) for arm in self.record.arms} if kind is not None else set()
-        return sorted(float(value) for value in values if isinstance(value, (int, float)))
-
-
-@dataclass(frozen=True)
-class CheckFacts(Outcomes):
-    """What a check of a paper's claims says."""
-
-    found: CheckResult
-
-    @property
-    def result(self) -> str:
-        """Its verdicts."""
-        said = [f"{verdict.claim} {verdict.verdict}" for verdict in self.found.verdicts]
-        return f"{'; '.join(said)}." if said else "There is no verdict."
-
-    def of(self, name: str) -> Outcome | None:
-        """The verdict on a claim of this paper; None when the check has none."""
-        of_this = {f"{CLAIM}{self.found.paper}/{verdict.claim}": verdict.verdict for verdict in self.found.verdicts}
-        return of_this.get(name)
-
-
-def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
-    """What came out of an experiment; None before there are results. LabError when its record cannot be read."""
-    results = read_results(folder)
-    return None if results is None else ExperimentFacts(folder.record(), results)
-
-
-def check_facts(folder: ExperimentFolder) -> CheckFacts | None:
-    """What a check says so far; None before there is a verdict. LabError when verdict.json is damaged."""
-    if not folder.results_json.exists():
-        return None
-    found = read_result(folder.results_json)
-    return CheckFacts(found) if found.verdicts else None
 
 
 def read_facts(run: RunFolder, until: int = 0) -> RunFacts:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.files import is_disk_full
+from llmlab.core.processes import process_start
 from llmlab.store.event_file import close_gaps, counted, set_aside, whole_bytes
 from llmlab.store.events import Evaluated, Event, Started, StepEvent, from_line, to_line
 from llmlab.store.run_folder import RunFolder
-from llmlab.store.worker_folder import process_start
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
 # status.json beside the first, and the folder entries of both.

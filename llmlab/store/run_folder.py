@@ -23,10 +23,11 @@ from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
-from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder, process_stopped
+from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 RUN_FORMAT = 1
 # The folder under outputs/ that a run is in, and what it does.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import psutil
-
+from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
+from llmlab.core.processes import process_alive, process_exists
 from llmlab.core.records import read_record, to_plain
 
 if TYPE_CHECKING:
@@ -45,6 +44,11 @@ class WorkerFolder:
         return self.path.name
 
     @property
+    def subject(self) -> str:
+        """What it is to whoever predicts its outcome (llmlab.notebook.quantities)."""
+        return "run"
+
+    @property
     def full_name(self) -> str:
         """`TRACK/ID`: names a run also where another track has one of that id."""
         return f"{self.path.parent.name}/{self.id}"
@@ -74,6 +78,11 @@ class WorkerFolder:
         """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""
         write_json(self.status_json, to_plain(dataclasses.asdict(status)), durable=False)
 
+    def gone(self) -> LabError:
+        """What is to be said when it was taken away."""
+        why = f"{self.path} was deleted or moved."
+        return LabError(f"The folder of {self.id} is gone.", why, "Put it back where it was, or start anew.")
+
     def held(self) -> filelock.BaseFileLock:
         """The lock, which a worker holds as long as it lives; filelock.Timeout when another has it."""
         import filelock  # seldom needed, and 25 ms of every start
@@ -88,7 +97,7 @@ class WorkerFolder:
         """
         if process_alive(status.pid, status.pid_start):
             return True
-        return not held and status.pid is not None and _exists(status.pid) and self._is_locked()
+        return not held and status.pid is not None and process_exists(status.pid) and self._is_locked()
 
     def _is_locked(self) -> bool:
         if not self.lock.is_file():
@@ -107,32 +116,3 @@ class WorkerFolder:
         """status.json as it stands; the default when it is missing or damaged."""
         status = read_record(kind, self.status_json)
         return kind() if status is None else status
-
-
-def process_alive(pid: int | None, started: float | None) -> bool:
-    """Whether that very process lives: same id and same start time (within a second, as clocks round)."""
-    if pid is None or started is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
-        return False
-
-
-def process_stopped(pid: int | None) -> bool:
-    """Whether a process stands still until it is continued: SIGSTOP, Ctrl-Z, a debugger."""
-    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
-        return pid is not None and psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    return False
-
-
-def _exists(pid: int) -> bool:
-    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
-        return psutil.pid_exists(pid)
-    return False
-
-
-def process_start(pid: int) -> float:
-    """Start time of a living process, Unix seconds."""
-    return float(psutil.Process(pid).create_time())

@@ -22,10 +22,10 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import claim_name, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
-from llmlab.notebook.notebook import Notebook
 from llmlab.store.registry import list_runs, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.checks import list_checks
 
 _BASE = "model.base"
@@ -76,7 +76,7 @@ def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
     require_at_rest(run)
     with contextlib.suppress(LabError):  # what cannot be read or scored is no reason to keep it
         if run.info().predictions:
-            Notebook(run.outputs).refresh()  # the entry outlives the run, and its outcome should, too
+            lab_notebook(run.outputs).refresh()  # the entry outlives the run, and its outcome should, too
     if not for_good:
         return move_to_trash(run.path)
     try:
@@ -109,7 +109,7 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
         raise UsageError(f"{run.id} has that name already.", "", "Choose another.")
     if not (renamed.path.exists() and renamed.path.samefile(run.path)):  # `bar` and `Bar`, where they are one folder
         claim_name(renamed)
-    queue, book = RunQueue(run.outputs), Notebook(run.outputs)
+    queue, book = RunQueue(run.outputs), lab_notebook(run.outputs)
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
     # What names it is looked for before the name changes: afterwards none of it would lead here.
     runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import is_disk_full
-from llmlab.jobs.worker_process import gone
 from llmlab.store import requests
 from llmlab.store.events import Event, Paused, Resumed, Warned
 from llmlab.store.recorder import Recorder
@@ -90,7 +89,7 @@ class Control:
                 self._waiting = requests.take(self._run.requests)
                 if not self._waiting:
                     if not self._run.path.is_dir():
-                        raise gone(self._run)
+                        raise self._run.gone()
                     time.sleep(_POLL_SECONDS)
                     continue
             request = self._waiting.pop(0)

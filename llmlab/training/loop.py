@@ -21,6 +21,7 @@ from llmlab.data.dataset import Dataset
 from llmlab.data.windows import Windows, fixed_windows, gather
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.model import GPT
+from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import Started
 from llmlab.training import state
@@ -88,7 +89,7 @@ class FromScratch(TrainingRun):
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Every weight."""
-        state.load_weights(checkpoint.path, self.model)
+        load_weights(checkpoint.path, self.model)
 
     def plain_model(self) -> nn.Module:
         """The model without torch.compile around it."""

@@ -33,7 +33,7 @@ from llmlab.training.schedule import learning_rate
 from llmlab.training.state import Origin, Progress
 
 if TYPE_CHECKING:
-    from llmlab.models.model import TextTokenizer
+    from llmlab.data.tokenizers import TextTokenizer
 
 # Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
 _SPEED_STEPS = 20

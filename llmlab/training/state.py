@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, brief
 from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 
@@ -115,16 +115,6 @@ def system_errors(folder: Path) -> Iterator[None]:
         raise OSError(f"{folder.name} could not be written: {error}") from error
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fills `model` from model.safetensors. LabError when the file does not fit it."""
-    path = folder / MODEL_FILE
-    try:
-        weights = safetensors.torch.load_file(path)
-        model.load_state_dict(weights)
-    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", _brief(error)) from error
-
-
 def load_state(folder: Path) -> LoadedState:
     """Reads training_state.pt without running anything in it. LabError when it is damaged or hostile."""
     try:
@@ -148,7 +138,7 @@ def load_state(folder: Path) -> LoadedState:
         why = "It is damaged, or holds code besides tensors; nothing in it was run."
         raise LabError(f"The training state of {folder.name} cannot be read.", why) from error
     except Exception as error:  # a damaged file can fail anywhere inside the reader
-        raise LabError(f"The training state of {folder.name} cannot be read.", _brief(error)) from error
+        raise LabError(f"The training state of {folder.name} cannot be read.", brief(error)) from error
 
 
 def restore(
@@ -174,12 +164,6 @@ def restore(
         restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise LabError("The training state does not fit this model.", str(error)) from error
-
-
-def _brief(error: Exception) -> str:
-    """The beginning of an error's text on one line, for errors that list every tensor."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _plain_names(named: dict[str, Any]) -> dict[str, Any]:

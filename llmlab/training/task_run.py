@@ -21,12 +21,10 @@ from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.task_settings import TaskDataSettings, TaskSettings
 from llmlab.data.synthetic.metrics import Calibration, calibration, entropy
-from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, held_out, task_of
+from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, TaskTokenizer, held_out, task_of
 from llmlab.models.task_models import Answering, make_model
-from llmlab.store.checkpoints import Checkpoint, verify
+from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import Started
-from llmlab.store.run_folder import RunFolder
-from llmlab.training import state
 from llmlab.training.loop import FromScratch
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.run import Workplace
@@ -130,34 +128,6 @@ class TaskRun(FromScratch):
         return total / count
 
 
-class TaskTokenizer:
-    """A task's tokens as people read them: `k3 v5 k1`."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._ids = {task.token_text(id): id for id in range(task.layout.vocab_size)}
-
-    def encode(self, text: str) -> list[int]:
-        """Words between spaces -> ids. LabError for a word that is no token."""
-        words = text.split()
-        if wrong := [word for word in words if word not in self._ids]:
-            raise LabError(f"{wrong[0]!r} is no token of this task.", f"Its tokens are {', '.join(self._ids)}.")
-        return [self._ids[word] for word in words]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Ids -> words."""
-        return " ".join(map(self._task.token_text, ids))
-
-    def token_text(self, id: int) -> str:
-        """One token."""
-        return self._task.token_text(id)
-
-    @property
-    def beginning(self) -> int | None:
-        """None: sequences begin with their first pair, or their matrices."""
-        return None
-
-
 def task_key(settings: TaskSettings) -> str:
     """Changes when the sequences do, on which an exact resume depends: they follow from task, batches and seed.
 
@@ -189,17 +159,6 @@ def measure(model: nn.Module, task: Task, count: int) -> Calibration:
     posterior = np.concatenate([batch.posterior for batch in batches])
     scored = np.concatenate([batch.scored for batch in batches])
     return calibration(beliefs_of(model, batches), posterior, scored)
-
-
-def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
-    """A checkpoint's model in eval mode, on the CPU, and its task. LabError when either is damaged."""
-    settings = run.info().task
-    if problem := verify(checkpoint):
-        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
-    task = task_of(settings.data)
-    model = make_model(settings.model, task.layout)
-    state.load_weights(checkpoint.path, model)
-    return model.eval(), task
 
 
 def _task_of(checkpoint: Checkpoint) -> TaskDataSettings | None:

@@ -10,9 +10,10 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Entry, Line
-from llmlab.notebook.notebook import Contents, Notebook
+from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import Background
 
@@ -39,7 +40,7 @@ class Book(QObject):
         super().__init__(parent)
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
-        self._notebook = Notebook(outputs)
+        self._notebook = lab_notebook(outputs)
         self._background = Background(self)
         self._asking = Asking()
         self._settings: WindowSettings | None = None
@@ -75,7 +76,7 @@ class Book(QObject):
 
     def lines(self, folder: ExperimentFolder, record: ExperimentRecord) -> list[Line]:
         """What was predicted of an experiment or a check; as its record has it, until the notebook was read."""
-        return Contents(self.entries).lines(folder, record)
+        return Contents(self.entries).lines(folder, record.created, record.predictions)
 
     def learn(self, entry: Entry, sentence: str) -> None:
         """Keeps the one sentence of what was learned."""

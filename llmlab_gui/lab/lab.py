@@ -13,7 +13,6 @@ from PySide6.QtGui import QColor
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings
-from llmlab.jobs.worker_process import gone
 from llmlab.store.events import Event
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
@@ -270,7 +269,7 @@ class Lab(QObject):
                 self._tell_end(known[run_id].status, row)
         for run_id, row in known.items():
             if run_id not in self._rows and row.status.live and not row.run.path.is_dir():
-                self.error_raised.emit(gone(row.run))
+                self.error_raised.emit(row.run.gone())
         first, self.looked = not self.looked, True
         if self._current and self._current not in self._rows:
             self._by_hand = False

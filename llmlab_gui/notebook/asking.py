@@ -10,12 +10,12 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
-from llmlab.notebook.claims import quantities_of_check
-from llmlab.notebook.notebook import title_of
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
+from llmlab.notebook.subjects import title_of
 from llmlab.store.run_folder import RunSettings
 from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab.studies.papers.checks import quantities_of_check
 from llmlab_gui.lab.book import Book
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.

@@ -24,8 +24,8 @@ from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.core.settings import DEFAULT_PRESET, resolve_settings
+from llmlab.data.papers import read_paper
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.papers.records import read_paper
 from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
 
 PAGE, FILE, DOCK, WORKSPACE, RUN, FINETUNE, EXPERIMENT, PAPER, WEB = (

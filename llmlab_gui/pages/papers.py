@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmlab.studies.papers.records import Claim, Paper, papers_dir, readable_papers
+from llmlab.data.papers import Claim, Paper, papers_dir, readable_papers
 from llmlab_gui.pages.page import PAPERS, Page
 
 

@@ -20,9 +20,9 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError
+from llmlab.data.papers import SIZES
 from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab.studies.papers.checks import CheckRequest, plan_check
-from llmlab.studies.papers.records import SIZES
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.list_dock import can_go_on
 from llmlab_gui.experiments.poller import ExperimentRow

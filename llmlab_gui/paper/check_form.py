@@ -8,10 +8,10 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.data.papers import SIZES
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.checks import CheckRequest
-from llmlab.studies.papers.records import SIZES
 from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.check_command import command_line

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llmlab.core.errors import LabError
+from llmlab.data.papers import Claim, Paper
 from llmlab.notebook.entries import Line
 from llmlab.notebook.quantities import CLAIM
 from llmlab.studies.papers.checks import CheckOptions, options_of
-from llmlab.studies.papers.records import CheckResult, Claim, Paper, Statistic, Verdict
+from llmlab.studies.papers.records import CheckResult, Statistic, Verdict
 from llmlab_gui.experiments.poller import ExperimentRow
 
 NO_TEST, NO_CHECK, NOT_ASKED, NO_VERDICT = "not tested here", "not checked yet", "not in this check", "no verdict"

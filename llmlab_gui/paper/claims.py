@@ -11,7 +11,7 @@ from PySide6.QtCore import QModelIndex
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from llmlab.studies.papers.records import VERDICTS
+from llmlab.data.papers import VERDICTS
 from llmlab_gui.charts.picture import save_csv
 from llmlab_gui.experiments.tables import rows_table, select_row, selected_key
 from llmlab_gui.lab.dock import LabDock

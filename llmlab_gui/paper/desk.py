@@ -7,8 +7,9 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
+from llmlab.data.papers import Paper, readable_papers
 from llmlab.studies.papers.checks import claims_of_models, claims_tested
-from llmlab.studies.papers.records import CheckResult, Paper, readable_papers
+from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.book import Book

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmlab.core.charts import Table
+from llmlab.data.papers import Paper, papers_dir
 from llmlab.notebook.words import altered_sentence
-from llmlab.studies.papers.records import Paper, Verdict, papers_dir
+from llmlab.studies.papers.records import Verdict
 from llmlab_gui.pages.page import PAPERS, Page
 from llmlab_gui.pages.papers import title_and_notes
 from llmlab_gui.paper.claim_rows import (

@@ -14,7 +14,6 @@ import pytest
 from fake_arms import experiment, finish, finish_all
 from fakes import FakeRun
 
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.analyses import _spread_over_time, analyse
 from llmlab.studies.experiments.forecast import forecast_next
@@ -30,6 +29,7 @@ from llmlab.studies.experiments.outcomes import (
 from llmlab.studies.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
 from llmlab.studies.experiments.report import write_report
 from llmlab.studies.experiments.results import build_results, gather
+from llmlab.studies.lab_notebook import lab_notebook
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 
@@ -248,7 +248,7 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
     assert "best_lr 0.001 to 0.005, 80 % sure. It became 0.003: inside." in text
     assert "bits: little surprise" in text
     assert "Not written yet: `llmlab-run notebook learned x" in text
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     book.learn(book.find("x"), "The basin is wide.")
     assert "The basin is wide." in write_report(folder, folder.record(), results).read_text()
 

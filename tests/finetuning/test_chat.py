@@ -21,8 +21,7 @@ from llmlab.data.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
 from llmlab.data.chat_template import TemplateFormat
 from llmlab.data.examples import TEXT, Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, IdTokenizer
-from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, Tokenizer
-from llmlab.models.model import TextTokenizer
+from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, TextTokenizer, Tokenizer
 
 LONG = 10_000
 CHATML = make.byte_level(make.CHATML, FAMILIES["chatml"].special)

@@ -23,12 +23,12 @@ from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
 from llmlab.data.chat import Encoded
 from llmlab.data.tokenizers import Gpt2Tokenizer
-from llmlab.data.tuning_data import load_tuning_data
+from llmlab.data.tuning_data import load_tuning_data, packed
 from llmlab.jobs.launcher import create_run
 from llmlab.training.finetuning import packing
 from llmlab.training.finetuning.backends import Prepared
 from llmlab.training.finetuning.estimate import estimate
-from llmlab.training.finetuning.packing import MIXED, influence, packed, packing_refusal, require_apart
+from llmlab.training.finetuning.packing import MIXED, influence, packing_refusal, require_apart
 from llmlab.training.finetuning.preview import Previewer
 
 # Which examples share a row -------------------------------------------------------------------------------------------

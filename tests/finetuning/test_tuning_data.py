@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
-from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer
+from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer, TextTokenizer
 from llmlab.data.tuning_data import NOT_TRAINED, Batch, TuningData, load_tuning_data, padded
-from llmlab.models.model import TextTokenizer
 
 GPT2 = Gpt2Tokenizer()
 

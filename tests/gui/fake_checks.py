@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.charts import Axis, Chart, Series, Table
+from llmlab.core.processes import process_start
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.store.run_folder import PAPERS
-from llmlab.store.worker_folder import process_start
 from llmlab.studies.experiments.launcher import make_folder
 from llmlab.studies.experiments.records import ArmStatus
 from llmlab.studies.papers.checks import CheckFolder, CheckRequest, options_of, plan_check
-from llmlab.studies.papers.records import (
-    INCONCLUSIVE,
-    NOT_SUPPORTED,
-    CheckResult,
-    PapersCriterion,
-    Statistic,
-    Verdict,
-    read_paper,
-    write_result,
-)
+from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
 
 PAPER, CLAIMS = "induction-heads", ("two-layers", "phase-change")
 

@@ -14,8 +14,8 @@ from PySide6.QtCore import QBuffer, QIODevice
 from PySide6.QtGui import QColor, QImage
 
 from llmlab.core.charts import Axis
+from llmlab.core.processes import process_start
 from llmlab.core.settings import resolve_settings
-from llmlab.store.worker_folder import process_start
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.outcomes import (

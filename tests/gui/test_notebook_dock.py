@@ -18,12 +18,12 @@ from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.data.papers import read_paper
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.scoring import Score, score_choice
 from llmlab.store.events import Evaluated
-from llmlab.studies.papers.records import read_paper
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss

@@ -19,9 +19,9 @@ from waits import WAIT
 
 from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.papers.checks import CheckFolder
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
 from llmlab_gui.experiments import controller
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.places import PAPER as WORKSPACE

@@ -16,12 +16,12 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab.core.processes import process_start
 from llmlab.core.settings import resolve_settings
 from llmlab.jobs import launcher
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab.store.worker_folder import process_start
 from llmlab_gui.lab import run_controller as module
 from llmlab_gui.lab.run_controller import RunController
 

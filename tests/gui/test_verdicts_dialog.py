@@ -13,10 +13,9 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.notebook.claims import quantities_of_check
+from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, read_paper
 from llmlab.notebook.notebook import Contents
-from llmlab.studies.papers.checks import CheckRequest, plan_check
-from llmlab.studies.papers.records import NOT_SUPPORTED, SUPPORTED, read_paper
+from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab_gui.lab.book import Book
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.table import COLUMNS, NotebookModel

@@ -10,26 +10,17 @@ from pathlib import Path
 import pytest
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.notebook.claims import claim_quantity, parse_check_prediction, quantities_of_check
+from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, VERDICTS, read_paper
+from llmlab.notebook.claims import claim_quantity, parse_check_prediction
 from llmlab.notebook.entries import OPEN, TO_LEARN, statements
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import format_prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.launcher import make_folder
 from llmlab.studies.experiments.records import ArmStatus
-from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check
-from llmlab.studies.papers.records import (
-    NOT_SUPPORTED,
-    SUPPORTED,
-    VERDICTS,
-    CheckResult,
-    PapersCriterion,
-    Statistic,
-    Verdict,
-    read_paper,
-    write_result,
-)
+from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check, quantities_of_check
+from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
 
 PAPER = "bayesian-geometry"
 TESTED = ["calibration", "keys"]
@@ -121,7 +112,7 @@ def test_surprise_is_minus_log2_of_what_was_given_to_the_verdict(
     outputs: Path, said: str, came: str, bits: float
 ) -> None:
     judged(begun(outputs, f"keys={said}"), keys=came)
-    (entry,) = Notebook(outputs).refresh().entries
+    (entry,) = lab_notebook(outputs).refresh().entries
     (line,) = entry.lines()
     assert line.score is not None
     assert (line.score.outcome, line.score.right) == (came, said.startswith(came))
@@ -131,7 +122,7 @@ def test_surprise_is_minus_log2_of_what_was_given_to_the_verdict(
 
 
 def test_an_entry_waits_for_the_end_of_its_check(outputs: Path) -> None:
-    folder, book = begun(outputs, "calibration=supported@70%", "keys=not supported@60%"), Notebook(outputs)
+    folder, book = begun(outputs, "calibration=supported@70%", "keys=not supported@60%"), lab_notebook(outputs)
     (entry,) = book.refresh().entries
     assert (entry.subject, entry.about, entry.state) == ("check", "tunnel", OPEN)
     assert entry.title.endswith("does it hold here?")
@@ -155,7 +146,7 @@ def test_an_entry_waits_for_the_end_of_its_check(outputs: Path) -> None:
 
 def test_a_claim_without_a_verdict_has_no_score(outputs: Path) -> None:
     judged(begun(outputs, "calibration=supported@70%", "keys=supported@60%"), keys=SUPPORTED)
-    first, second = Notebook(outputs).refresh().entries[0].lines()
+    first, second = lab_notebook(outputs).refresh().entries[0].lines()
     assert first.score is None
     assert outcome_sentence(first).endswith("The result does not tell what came of it.")
     assert second.score is not None
@@ -173,7 +164,7 @@ def test_a_prediction_that_was_changed_after_the_start_is_a_miss(outputs: Path) 
         (locked,) = folder.record().predictions
         folder.write_record(replace(folder.record(), predictions=[locked | change]))
         judged(folder, keys=SUPPORTED, calibration=SUPPORTED)
-    entries = {entry.about: entry for entry in Notebook(outputs).refresh().entries}
+    entries = {entry.about: entry for entry in lab_notebook(outputs).refresh().entries}
     for place, change in enumerate(changes):
         entry = entries[f"check-{place}"]
         assert [bool(line.altered) for line in entry.lines()] == [bool(change)]
@@ -189,7 +180,7 @@ def test_a_damaged_verdict_is_a_sentence_and_takes_nothing_from_others(outputs: 
     values["verdicts"][0]["verdict"] = "perhaps"
     for damage in (b"", b"{", json.dumps(values).encode(), b'{"paper": 3}'):
         broken.results_json.write_bytes(damage)
-        contents = Notebook(outputs).refresh()
+        contents = lab_notebook(outputs).refresh()
         (sentence,) = contents.damaged
         assert sentence.startswith("tunnel: ")
         assert "holds no verdicts" in sentence
@@ -198,13 +189,13 @@ def test_a_damaged_verdict_is_a_sentence_and_takes_nothing_from_others(outputs: 
             "sound": True,
         }
     broken.results_json.write_bytes(whole)
-    assert Notebook(outputs).refresh().damaged == []
-    assert all(entry.scored_at for entry in Notebook(outputs).refresh().entries)
+    assert lab_notebook(outputs).refresh().damaged == []
+    assert all(entry.scored_at for entry in lab_notebook(outputs).refresh().entries)
 
 
 def test_a_verdict_of_another_paper_scores_nothing(outputs: Path) -> None:
     folder = judged(begun(outputs, "keys=supported@60%"), keys=SUPPORTED)
     values = json.loads(folder.results_json.read_bytes())
     folder.results_json.write_text(json.dumps(values | {"paper": "grokking"}))
-    (line,) = Notebook(outputs).refresh().entries[0].lines()
+    (line,) = lab_notebook(outputs).refresh().entries[0].lines()
     assert line.score is None

@@ -18,11 +18,12 @@ from llmlab.jobs.launcher import create_run
 from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, statements
 from llmlab.notebook.locked import lock
 from llmlab.notebook.markdown import notebook_markdown
-from llmlab.notebook.notebook import Notebook, title_of
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import LATE
+from llmlab.notebook.subjects import title_of
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.experiments.outcomes import Finding
+from llmlab.studies.lab_notebook import lab_notebook
 
 
 def predicted(outputs: Path, name: str, *lines: str, created: float = 1.75e9) -> FakeRun:
@@ -43,7 +44,7 @@ def ended(fake: FakeRun, loss: float = 2.05) -> FakeRun:
 
 
 def test_a_prediction_is_locked_scored_and_learned_from(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%"), lab_notebook(outputs)
     (entry,) = book.refresh().entries
     assert (entry.about, entry.state, entry.surprise) == ("bar", OPEN, None)
     ended(fake)
@@ -68,7 +69,7 @@ def test_a_prediction_is_locked_scored_and_learned_from(outputs: Path) -> None:
 def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
     settings = resolve_settings("baby")
     run = create_run(outputs, settings, name="bar", predictions=[parse_prediction("val_loss=1.9..2.2@80%")])
-    (line,) = Notebook(outputs).refresh().entries[0].lines()
+    (line,) = lab_notebook(outputs).refresh().entries[0].lines()
     assert not line.altered
     assert line.locked.at_step == 0
     assert line.locked.as_dict() == run.info().predictions[0]
@@ -90,7 +91,7 @@ def test_plain_values_that_are_no_prediction_make_no_run(outputs: Path) -> None:
 
 
 def test_an_edit_after_the_start_shows_and_is_a_miss(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), lab_notebook(outputs)
     info = fake.run.info()
     fake.run.write_info(replace(info, predictions=[info.predictions[0] | {"low": 0.0, "high": 9.0}]))
     ended(fake)
@@ -103,7 +104,7 @@ def test_an_edit_after_the_start_shows_and_is_a_miss(outputs: Path) -> None:
 
 
 def test_an_edit_of_run_json_does_not_reach_an_entry_that_is_there(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), lab_notebook(outputs)
     book.refresh()
     other = lock("run", [parse_prediction("val_loss=0..9@99%")])
     fake.run.write_info(replace(fake.run.info(), predictions=other))
@@ -112,7 +113,7 @@ def test_an_edit_of_run_json_does_not_reach_an_entry_that_is_there(outputs: Path
 
 
 def test_a_prediction_after_the_first_step_is_late(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), lab_notebook(outputs)
     book.predict(fake.run, [parse_prediction("overfits=no@70%")])  # it has not begun
     fake.start().advance(5, evaluate=False)
     entry = book.predict(fake.run, [parse_prediction("train_loss=1..2@70%")])
@@ -125,7 +126,7 @@ def test_a_prediction_after_the_first_step_is_late(outputs: Path) -> None:
 
 
 def test_a_run_that_was_stopped_waits_unless_it_is_scored_as_it_stands(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), lab_notebook(outputs)
     evaluated(fake.start().advance(10, evaluate=False), 2.1).stop()
     (entry,) = book.refresh().entries
     assert entry.state == OPEN
@@ -134,7 +135,7 @@ def test_a_run_that_was_stopped_waits_unless_it_is_scored_as_it_stands(outputs: 
 
 
 def test_an_entry_outlives_its_run_and_a_new_run_of_that_name_has_its_own(outputs: Path) -> None:
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     fake = ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", created=1.0))
     (first,) = book.refresh().entries
     shutil.rmtree(fake.run.path)
@@ -148,7 +149,7 @@ def test_an_entry_outlives_its_run_and_a_new_run_of_that_name_has_its_own(output
 
 
 def test_damaged_files_cost_only_themselves(outputs: Path) -> None:
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     ended(predicted(outputs, "one", "val_loss=1.9..2.2@80%"))
     ended(predicted(outputs, "two", "val_loss=1.9..2.2@80%"))
     book.refresh()
@@ -175,7 +176,7 @@ def test_damaged_predictions_and_runs_are_passed_over(outputs: Path) -> None:
     fake = ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%"))
     FakeRun(outputs, "hurt").run.run_json.write_text('{"predictions": [1], "settings": 3}')
     fake.run.write_info(replace(fake.run.info(), predictions=[{"quantity": "nonsense"}, *fake.run.info().predictions]))
-    (entry,) = Notebook(outputs).refresh().entries
+    (entry,) = lab_notebook(outputs).refresh().entries
     first, added = entry.lines()
     assert (first.altered, first.score is not None) == ("run.json says something else now", True)
     assert (added.altered, added.found) == ("", LATE)  # nobody knows when it was stated
@@ -187,7 +188,7 @@ def test_an_experiment_is_scored_when_all_its_arms_have_ended(outputs: Path) -> 
     folder = experiment(outputs, findings, complete=False)
     locked = lock("experiment", [parse_prediction("best_lr=1e-2@60%")])
     folder.write_record(replace(folder.record(), predictions=locked))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     assert book.refresh().entries[0].state == OPEN
     results = json.loads(folder.results_json.read_text()) | {"complete": True}
     folder.results_json.write_text(json.dumps(results))
@@ -201,7 +202,7 @@ def test_an_experiment_is_scored_when_all_its_arms_have_ended(outputs: Path) -> 
 
 def test_a_judgement_must_fit_what_is_judged(outputs: Path) -> None:
     ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%", "layer=3@50%"))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     (entry,) = book.refresh().entries
     with pytest.raises(UsageError, match="not told by hand"):
         book.judge(entry, 0, "right")
@@ -218,7 +219,7 @@ def test_a_judgement_must_fit_what_is_judged(outputs: Path) -> None:
 
 def test_the_exported_file_holds_all_of_it(outputs: Path) -> None:
     ended(predicted(outputs, "bar", "val_loss=1..1.2@80%", "text=A *wild* | guess@60%"))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     (entry,) = book.refresh().entries
     book.judge(entry, 1, "right")
     book.learn(entry, "Losses fall <slowly>.")
@@ -234,7 +235,7 @@ def test_the_exported_file_holds_all_of_it(outputs: Path) -> None:
 
 def test_nothing_is_made_where_nothing_was_predicted(outputs: Path) -> None:
     FakeRun(outputs, "bar").start().advance(20).finish()
-    assert Notebook(outputs).refresh().entries == []
+    assert lab_notebook(outputs).refresh().entries == []
     assert not (outputs / "notebook").exists()
 
 
@@ -259,7 +260,7 @@ def test_a_damaged_file_of_one_run_takes_nothing_from_the_others(outputs: Path, 
     (values if "created" in damage else values["predictions"][0]).update(damage)
     bad.run.run_json.write_text(json.dumps(values))
     for _ in range(2):
-        entries = Notebook(outputs).refresh().entries
+        entries = lab_notebook(outputs).refresh().entries
         assert [entry.state for entry in entries if entry.about == "good"] == [TO_LEARN]
     assert len(entries) <= 2
     notebook_markdown(entries)
@@ -276,7 +277,7 @@ def test_a_damaged_file_of_one_run_takes_nothing_from_the_others(outputs: Path, 
 )
 def test_ranges_as_wide_or_narrow_as_numbers_can_be_are_scored(outputs: Path, line: str) -> None:
     ended(predicted(outputs, "bar", line))
-    (entry,) = Notebook(outputs).refresh().entries
+    (entry,) = lab_notebook(outputs).refresh().entries
     assert entry.state == TO_LEARN
     notebook_markdown([entry])
 
@@ -286,7 +287,7 @@ def test_events_that_cannot_be_read_are_a_sentence_and_take_nothing_from_other_r
     ended(predicted(outputs, "sound", "val_loss=1.9..2.2@80%"))
     fake.run.events.unlink()
     fake.run.events.mkdir()  # as any error of reading
-    contents = Notebook(outputs).refresh()
+    contents = lab_notebook(outputs).refresh()
     assert {entry.about: entry.scored_at is not None for entry in contents.entries} == {"broken": False, "sound": True}
     (sentence,) = contents.damaged
     assert sentence.startswith("broken: The events of broken cannot be read.")

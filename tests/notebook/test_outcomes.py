@@ -10,11 +10,12 @@ import pytest
 from fakes import FakeRun
 
 from llmlab.core.charts import Axis
-from llmlab.notebook.outcomes import RunFacts, experiment_facts, read_facts
+from llmlab.notebook.outcomes import RunFacts, read_facts
 from llmlab.notebook.scoring import NotBefore
 from llmlab.store.events import Evaluated, Scored
 from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Finding, Point, write_results
 from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.lab_notebook import experiment_facts
 
 
 def evaluated(fake: FakeRun, *losses: float, every: int = 10) -> FakeRun:

@@ -28,7 +28,6 @@ from llmlab.notebook import notebook
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.locked import lock, read_locked
 from llmlab.notebook.markdown import notebook_markdown
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK, Chain
 from llmlab.store.events import Evaluated, to_line
@@ -36,6 +35,7 @@ from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.experiments.outcomes import Finding, read_results
 from llmlab.studies.experiments.report import write_report
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.check_report import write_check_report
 from llmlab.studies.papers.records import read_result
 
@@ -63,7 +63,7 @@ class Story:
 def story(outputs: Path, request: pytest.FixtureRequest) -> Story:
     """Sealed, and not begun."""
     made = _story(outputs, request.param)
-    Notebook(outputs).refresh()
+    lab_notebook(outputs).refresh()
     return made
 
 
@@ -97,7 +97,7 @@ def _story(outputs: Path, kind: str) -> Story:
 
 
 def entry_of(outputs: Path) -> Entry:
-    (entry,) = Notebook(outputs).refresh().entries
+    (entry,) = lab_notebook(outputs).refresh().entries
     return entry
 
 
@@ -122,7 +122,7 @@ def assert_shown_as_altered(
     closing = capsys.readouterr().out
     assert "Altered: " in closing
     assert "80 % sure" in closing  # what was stated, and not what it was made
-    assert "altered" in notebook_markdown(Notebook(outputs).refresh().entries)
+    assert "altered" in notebook_markdown(lab_notebook(outputs).refresh().entries)
     if story.report is not None and record:
         assert "Altered: " in story.report()
     found = json.loads(said("calibration", "--json"))
@@ -159,17 +159,17 @@ def test_a_prediction_edited_after_the_end_is_altered(
 
 def test_a_score_edited_is_altered(outputs: Path, story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     story.end()
-    path = Notebook(outputs).folder / f"{entry_of(outputs).id}.json"
+    path = lab_notebook(outputs).folder / f"{entry_of(outputs).id}.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"scores": [values["scores"][0] | {"surprise": 9.0}]}))
     assert_shown_as_altered(outputs, story, capsys, record=story.kind == "experiment")
-    Notebook(outputs).learn(entry_of(outputs), "Much.")  # the file is written, and what is edited in it is not sealed
+    lab_notebook(outputs).learn(entry_of(outputs), "Much.")  # what was edited in the file is not sealed
     assert_shown_as_altered(outputs, story, capsys, record=story.kind == "experiment")
 
 
 def test_an_entry_removed_by_hand_is_shown(outputs: Path, story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     story.end()
-    (Notebook(outputs).folder / f"{entry_of(outputs).id}.json").unlink()
+    (lab_notebook(outputs).folder / f"{entry_of(outputs).id}.json").unlink()
     assert_shown_as_altered(outputs, story, capsys)
 
 
@@ -208,14 +208,14 @@ def test_a_seal_taken_out_is_missed(
     del seals[place]
     write_chain(outputs, seals)
     assert_shown_as_altered(outputs, story, capsys)
-    damaged = Notebook(outputs).read().damaged
+    damaged = lab_notebook(outputs).read().damaged
     assert len(damaged) == (place == 0)
     assert all("1 seal is missing from the notebook" in sentence for sentence in damaged)
 
 
 def test_an_edit_of_all_three_places_breaks_what_was_sealed_later(outputs: Path) -> None:
     """Record, entry and seal say the same, with hashes that fit: the next seal still names the old one."""
-    first, book = predicted(outputs, "first", "val_loss=1.0..1.2@80%"), Notebook(outputs)
+    first, book = predicted(outputs, "first", "val_loss=1.0..1.2@80%"), lab_notebook(outputs)
     ended(predicted(outputs, "second", "val_loss=1.9..2.2@80%"))
     book.refresh()
     (forged,) = lock("run", [parse_prediction("val_loss=1.9..2.2@80%")])
@@ -238,7 +238,7 @@ def test_an_edit_of_all_three_places_breaks_what_was_sealed_later(outputs: Path)
 
 def test_a_seal_put_in_between_is_altered(outputs: Path) -> None:
     ended(predicted(outputs, "first", "val_loss=1.0..1.2@80%"))
-    Notebook(outputs).refresh()
+    lab_notebook(outputs).refresh()
     first, second = chain_of(outputs)
     forged = first | {"number": 2, "previous": first["hash"], "place": 1, "hash": ""}
     forged["hash"] = hashed(forged)
@@ -254,7 +254,7 @@ def test_where_a_run_is_made_its_predictions_are_sealed_at_once(outputs: Path) -
     begun(outputs, "keys=supported@80%")
     assert [seal["subject"] for seal in chain_of(outputs)] == ["run", "check"]
     run.write_info(replace(run.info(), predictions=[]))  # before anybody looked into the notebook
-    lines = {entry.about: entry.lines() for entry in Notebook(outputs).refresh().entries}
+    lines = {entry.about: entry.lines() for entry in lab_notebook(outputs).refresh().entries}
     assert [str(line.locked.prediction) for line in lines["bar"]] == ["val_loss=1..2@80%"]
     assert lines["bar"][0].altered == "run.json says something else now"
     assert not lines["tunnel"][0].altered
@@ -272,7 +272,7 @@ def test_what_is_first_sealed_after_its_first_step_does_not_count(outputs: Path)
 
 def test_what_was_learned_and_judged_may_change(outputs: Path) -> None:
     ended(predicted(outputs, "bar", "text=It works@60%"))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     entry = entry_of(outputs)
     for outcome in ("wrong", "right"):
         entry = book.learn(book.judge(entry, 0, outcome), f"It was {outcome}.")
@@ -284,7 +284,7 @@ def test_what_was_learned_and_judged_may_change(outputs: Path) -> None:
 
 
 def test_a_run_that_was_renamed_keeps_its_entry(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%", created=5.0), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%", created=5.0), lab_notebook(outputs)
     before = entry_of(outputs)
     fake.run.path.rename(fake.run.path.with_name("baz"))
     fake.run = RunFolder(fake.run.path.with_name("baz"))
@@ -298,7 +298,7 @@ def test_a_run_that_was_renamed_keeps_its_entry(outputs: Path) -> None:
 
 
 def test_a_score_that_was_sealed_stays_though_its_program_was_killed_before_it_wrote_the_entry(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%"), lab_notebook(outputs)
     path = outputs / NOTEBOOK / f"{entry_of(outputs).id}.json"
     before = path.read_text()
     ended(fake, 2.05)
@@ -318,14 +318,14 @@ def test_a_new_entry_takes_no_id_that_was_sealed(outputs: Path) -> None:
     path.unlink()
     shutil.rmtree(fake.run.path)
     predicted(outputs, "bar", "val_loss=1..2@80%", created=6.0)
-    new, old = Notebook(outputs).refresh().entries
+    new, old = lab_notebook(outputs).refresh().entries
     assert (old.id == path.stem, new.id == path.stem) == (True, False)
     assert ["" if not line.altered else "altered" for entry in (new, old) for line in entry.lines()] == ["", "altered"]
 
 
 def test_a_run_that_was_renamed_by_hand_is_not_taken_for_its_copy(outputs: Path) -> None:
     """They were made at the same moment, and only one of them has the second prediction."""
-    run, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%").run, Notebook(outputs)
+    run, book = predicted(outputs, "bar", "val_loss=1.9..2.2@80%").run, lab_notebook(outputs)
     backup = shutil.copytree(run.path, outputs / "backup")
     before = book.predict(run, [parse_prediction("overfits=yes@70%")])
     run.path.rename(run.path.with_name("beer"))
@@ -352,7 +352,7 @@ def old_folder(outputs: Path) -> FakeRun:
 
 
 def test_a_notebook_from_before_there_were_seals_is_shown_as_it_is_and_sealed(outputs: Path) -> None:
-    fake, book = old_folder(outputs), Notebook(outputs)
+    fake, book = old_folder(outputs), lab_notebook(outputs)
     for contents in (book.read(), book.refresh(), book.refresh()):
         (entry,) = contents.entries
         (line,) = entry.lines()
@@ -389,7 +389,7 @@ def test_a_program_killed_before_or_after_any_write_leaves_nothing_that_looks_al
         run = create_run(
             outputs, resolve_settings("baby"), name="bar", predictions=[parse_prediction("text=It works@60%")]
         )
-        book = Notebook(outputs)
+        book = lab_notebook(outputs)
         book.predict(run, [parse_prediction("val_loss=1..9@80%")])
         run.write_status(replace(run.recorded_status(), state="finished", step=20))
         run.events.write_text(to_line(Evaluated(20, 1.0, 1.9, 2.05, True, 0.1)))
@@ -417,7 +417,7 @@ def test_a_program_killed_before_or_after_any_write_leaves_nothing_that_looks_al
             return 0
 
         code = Fork(work).wait()
-        book = Notebook(outputs)
+        book = lab_notebook(outputs)
         for contents in (book.read(), book.refresh(), book.refresh()):
             assert contents.damaged == []
             assert [line.altered for entry in contents.entries for line in entry.lines() if line.altered] == []
@@ -440,7 +440,7 @@ def test_a_prediction_is_not_lost_where_another_program_is_writing_run_json(outp
 
     def predict() -> int:
         os.write(begin, b".")
-        Notebook(outputs).predict(fake.run, [parse_prediction("val_loss=1..2@80%")])
+        lab_notebook(outputs).predict(fake.run, [parse_prediction("val_loss=1..2@80%")])
         return 0
 
     def change(info: RunInfo) -> RunInfo:
@@ -464,12 +464,12 @@ def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
                 name=f"{name}-{number}",
                 predictions=[parse_prediction(f"val_loss=1..{number + 2}@80%")],
             )
-            Notebook(outputs).refresh()
+            lab_notebook(outputs).refresh()
         return 0
 
     workers = [Fork(lambda name=name: work(name)) for name in ("a", "b")]  # type: ignore[misc]
     assert [worker.wait() for worker in workers] == [0, 0]
-    contents = Notebook(outputs).refresh()
+    contents = lab_notebook(outputs).refresh()
     assert contents.damaged == []
     assert len(contents.entries) == 16
     assert not [line for entry in contents.entries for line in entry.lines() if line.altered or line.found]
@@ -480,7 +480,7 @@ def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
 def test_whoever_reads_while_another_program_scores_sees_nothing_altered(
     outputs: Path, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book, fake = Notebook(outputs), predicted(outputs, "bar", "val_loss=1.9..2.2@80%")
+    book, fake = lab_notebook(outputs), predicted(outputs, "bar", "val_loss=1.9..2.2@80%")
     if known:
         book.refresh()
     real, scored = notebook.read_chain, []
@@ -490,7 +490,7 @@ def test_whoever_reads_while_another_program_scores_sees_nothing_altered(
         if not scored:  # by another program, as soon as the reader has the seals
             scored.append(True)
             ended(fake)
-            Notebook(outputs).refresh()
+            lab_notebook(outputs).refresh()
         return chain
 
     monkeypatch.setattr(notebook, "read_chain", read)
@@ -518,7 +518,7 @@ def test_a_hostile_entry_or_seal_costs_only_itself(
 ) -> None:
     for name in ("good", "bad"):
         ended(predicted(outputs, name, "val_loss=1.9..2.2@80%"))
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     book.refresh()
     path = book.folder / "run-bad.json"
     text = path.read_text()
@@ -534,7 +534,7 @@ def test_a_hostile_entry_or_seal_costs_only_itself(
 
 
 def test_what_a_program_reads_from_the_result_is_not_judged_by_hand(outputs: Path) -> None:
-    fake, book = predicted(outputs, "bar", "val_loss=1.0..1.2@80%"), Notebook(outputs)
+    fake, book = predicted(outputs, "bar", "val_loss=1.0..1.2@80%"), lab_notebook(outputs)
     path = book.folder / f"{entry_of(outputs).id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"judged": {"0": "1.1"}}))
     ended(fake)

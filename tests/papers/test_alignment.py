@@ -10,6 +10,7 @@ import torch
 from small_models import lively, shape
 from torch import nn
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.gpt.model import GPT, Block
 from llmlab.studies.papers.bayesian_geometry.alignment import (
@@ -20,7 +21,6 @@ from llmlab.studies.papers.bayesian_geometry.alignment import (
     relevant_keys,
 )
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 15)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT, CausalSelfAttention
 from llmlab.inspection.heads import HeadSummaries
@@ -34,7 +35,6 @@ from llmlab.studies.papers.attention_sinks.outcomes import (
 from llmlab.studies.papers.attention_sinks.reading import Reading, Shares, in_upper_half, read, uniform_share
 from llmlab.studies.papers.attention_sinks.verdicts import position_verdict, sink_verdict
 from llmlab.studies.papers.prompts import DOMAINS, Prompts, draw_prompts
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 torch.set_num_threads(1)
 TIME = 12  # what small models read

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.bayesian_geometry.overall import overall
 from llmlab.studies.papers.bayesian_geometry.plan import DEEP, SIZES, planned_runs
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 
 def groups(size: str, *claims: str, seeds: int = 0) -> dict[str, int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.studies.papers.bayesian_geometry.causal import (
     AxisEffects,
@@ -22,7 +23,7 @@ from llmlab.studies.papers.bayesian_geometry.causal import (
     scored_places,
 )
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
+from llmlab.studies.papers.records import Verdict
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 20)

@@ -15,8 +15,8 @@ from llmlab.cli import paper as command
 from llmlab.cli.main import main
 from llmlab.core.task_settings import BIJECTION
 from llmlab.notebook.locked import read_locked
-from llmlab.notebook.notebook import Notebook
 from llmlab.studies.experiments.worker import Stop
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.bayesian_geometry import plan
 from llmlab.studies.papers.check import CheckWorker
 from llmlab.studies.papers.checks import CheckFolder, find_check
@@ -71,7 +71,7 @@ def test_an_unknown_claim_begins_no_check(outputs: Path, capsys: pytest.CaptureF
 def test_a_check_is_scored_when_it_has_ended_and_not_when_it_was_interrupted(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, book = begun(outputs, *PREDICTED), Notebook(outputs)
+    folder, book = begun(outputs, *PREDICTED), lab_notebook(outputs)
     with mock.patch.object(CheckWorker, "_measure", side_effect=Stop):  # after its run
         CheckWorker(folder).run()
     assert folder.status().state == "stopped"

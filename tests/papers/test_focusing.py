@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import llama
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.models.model import OpenModel
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
@@ -21,7 +22,6 @@ from llmlab.studies.papers.bayesian_geometry.focusing import (
 )
 from llmlab.studies.papers.bayesian_geometry.focusing_verdict import focusing_verdict, judge_model
 from llmlab.studies.papers.bayesian_geometry.text_prompts import QUINTILES, spread_over
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 T = 16
 

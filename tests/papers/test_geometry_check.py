@@ -9,6 +9,7 @@ from small_models import shape
 from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.core.task_settings import TaskModelSettings
+from llmlab.data.papers import SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.data.synthetic.hmm import HiddenMarkov
 from llmlab.data.synthetic.tasks import Task, held_out
@@ -17,7 +18,6 @@ from llmlab.models.task_models import make_model
 from llmlab.studies.papers.bayesian_geometry.corrected import agreed, corrected
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of, take
 from llmlab.studies.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
-from llmlab.studies.papers.records import SUPPORTED
 
 REPEATS = Bijection(8, 12, repeats=True)
 ALL = ("manifold", "keys", "alignment", "causal", "layers")

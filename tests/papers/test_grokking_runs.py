@@ -13,9 +13,11 @@ from small_runs import kill_and_resume, train_here
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import MODULAR, TaskModelSettings, TaskSettings
+from llmlab.data.papers import read_paper
 from llmlab.data.synthetic.modular import ModularSum
 from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN
 from llmlab.jobs.launcher import create_run
+from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
@@ -24,8 +26,7 @@ from llmlab.studies.papers.grokking.fourier import power_shares
 from llmlab.studies.papers.grokking.measure import Split, embedding_of, follow, logits_of_sums
 from llmlab.studies.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
 from llmlab.studies.papers.grokking.trajectory import LAST
-from llmlab.studies.papers.records import read_paper
-from llmlab.training.task_run import cross_entropy, open_task
+from llmlab.training.task_run import cross_entropy
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}
 SMALL |= {"train.eval_windows": 25, "train.steps": 12, "train.eval_interval": 4}

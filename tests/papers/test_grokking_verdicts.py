@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.judge import middle
 from llmlab.studies.papers.grokking.shown import (
@@ -28,7 +29,6 @@ from llmlab.studies.papers.grokking.verdicts import (
     late_verdict,
     progress_verdict,
 )
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 STEPS = [10, 50, 100, 200, 300, 400]
 FALLING = [3.0, 2.0, 1.5, 1.0, 0.1, 0.1]

@@ -14,6 +14,7 @@ from torch import nn
 
 from llmlab.core.config import with_values
 from llmlab.core.task_settings import TaskModelSettings, TaskSettings
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SIZES, SUPPORTED
 from llmlab.data.synthetic.repeats import Repeats
 from llmlab.data.synthetic.tasks import held_out
 from llmlab.jobs.launcher import create_run
@@ -35,7 +36,6 @@ from llmlab.studies.papers.induction_heads.verdicts import (
     layers_verdict,
 )
 from llmlab.studies.papers.judging import Check, Measured
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SIZES, SUPPORTED
 
 
 @pytest.fixture(autouse=True)

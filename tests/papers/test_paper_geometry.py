@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_models import lively, shape
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.gpt.model import GPT
 from llmlab.studies.papers.bayesian_geometry.corrected import corrected
@@ -32,7 +33,7 @@ from llmlab.studies.papers.bayesian_geometry.geometry_verdicts import (
     manifold_tests,
     manifold_verdict,
 )
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import overall_permutation_p, random_cosine_floor
 
 TASK = Bijection(8, 12, repeats=True)

@@ -10,18 +10,8 @@ from pathlib import Path
 import pytest
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.studies.papers.records import (
-    INCONCLUSIVE,
-    SUPPORTED,
-    CheckResult,
-    PapersCriterion,
-    Statistic,
-    Verdict,
-    list_papers,
-    read_paper,
-    read_result,
-    write_result,
-)
+from llmlab.data.papers import INCONCLUSIVE, SUPPORTED, list_papers, read_paper
+from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, read_result, write_result
 
 CLAIMS = """
 [paper]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_models import llama
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.models.model import OpenModel
 from llmlab.studies.papers.agreement import by_models
@@ -33,7 +34,6 @@ from llmlab.studies.papers.bayesian_geometry.real_models_verdict import (
     judge_model,
     real_models_verdict,
 )
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.statistics import r2_beyond_strata
 
 GPT2 = Gpt2Tokenizer()

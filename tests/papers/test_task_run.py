@@ -29,11 +29,12 @@ from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.models.context import context_of
 from llmlab.models.open import open_model
 from llmlab.models.reference import parse
+from llmlab.models.scratch import open_task
 from llmlab.models.task_models import RowEmbedding, make_model
 from llmlab.store.checkpoints import sealed, select
 from llmlab.store.run_folder import PAPERS, RunFolder
 from llmlab.studies.papers.bayesian_geometry.floors import floors
-from llmlab.training.task_run import measure, open_task, task_key
+from llmlab.training.task_run import measure, task_key
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
 SMALL = {"data.values": 3, "data.pairs": 3, "data.batch_size": 64, "model.n_embd": 16, "model.n_layer": 1}

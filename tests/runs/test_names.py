@@ -15,11 +15,11 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import create_run, free_name
 from llmlab.models.available import available_models
 from llmlab.models.reference import SavedRun, parse
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import commit, list_checkpoints
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.store.run_folder import RunFolder
+from llmlab.studies.lab_notebook import lab_notebook
 
 
 def save_step(run: RunFolder, step: int) -> None:
@@ -121,7 +121,7 @@ def test_the_notebook_tells_runs_of_one_id_apart(outputs: Path) -> None:
     second = RunFolder(outputs / "finetuning" / "bar")
     second.path.parent.mkdir()
     shutil.copytree(first.path, second.path)
-    book = Notebook(outputs)
+    book = lab_notebook(outputs)
     for run, said in ((first, "val_loss=1..2@80%"), (second, "val_loss=3..4@80%")):
         entry = book.predict(run, [parse_prediction(said)])
         assert entry.folder == str(run.path)

@@ -22,17 +22,18 @@ from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
 from small_runs import all_events, new_run, same_weights, train_here
 
+from llmlab.core import processes
 from llmlab.core.errors import LabError
+from llmlab.core.processes import process_alive, process_start
 from llmlab.data.dataset import load_dataset
 from llmlab.jobs import worker, worker_process
 from llmlab.jobs.launcher import request, start_worker
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.store import requests, worker_folder
+from llmlab.store import requests
 from llmlab.store import run_folder as folder
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder, RunStatus
-from llmlab.store.worker_folder import process_alive, process_start
+from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.training.loop import FromScratch, Trainer
 
 
@@ -126,13 +127,13 @@ def test_a_process_id_that_someone_else_has_now_is_not_the_worker(run: RunFolder
 def test_a_worker_lives_on_for_those_who_look_after_the_system_clock_was_set(run: RunFolder) -> None:
     with _paused(run) as first:
         plain = process_start(first.pid)
-        with mock.patch.object(worker_folder.psutil.Process, "create_time", return_value=plain - 3600):
+        with mock.patch.object(processes.psutil.Process, "create_time", return_value=plain - 3600):
             assert run.status().state == "paused"
             with pytest.raises(LabError, match="already being trained"):
                 start_worker(run)
             request(run, "resume")
         assert first.wait() == 0
-        with mock.patch.object(worker_folder.psutil.Process, "create_time", return_value=plain - 3600):
+        with mock.patch.object(processes.psutil.Process, "create_time", return_value=plain - 3600):
             run.write_status(dataclasses.replace(run.recorded_status(), state="running", pid=os.getpid()))
             assert run.status().state == "interrupted"  # the id is someone else's now, and nobody holds the lock
 
@@ -316,7 +317,7 @@ def test_what_is_predicted_while_a_worker_begins_stays(outputs: Path) -> None:
     run, plain = new_run(outputs, 2), worker.choose_device
 
     def meanwhile(train: Any) -> Any:
-        Notebook(outputs).predict(run, [parse_prediction("val_loss=1..9@80%")])
+        lab_notebook(outputs).predict(run, [parse_prediction("val_loss=1..9@80%")])
         return plain(train)
 
     with mock.patch.object(worker, "choose_device", meanwhile):

@@ -27,16 +27,16 @@ from llmlab.data.examples import Example, Message
 from llmlab.data.gpt2_vocabulary import byte_symbols
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
 from llmlab.data.synthetic.modular import ModularSum
-from llmlab.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, save_hf_tokenizer
+from llmlab.data.synthetic.tasks import TaskTokenizer
+from llmlab.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, TextTokenizer, save_hf_tokenizer
 from llmlab.gpt.generate import NextToken
 from llmlab.models import generation as writing
 from llmlab.models.generation import next_tokens, unread, write
-from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.model import OpenModel
 from llmlab.models.open import open_model
 from llmlab.models.scratch import open_checkpoint
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.task_run import TaskTokenizer
 
 VOCAB = 300
 

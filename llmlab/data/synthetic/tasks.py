@@ -6,11 +6,13 @@ sequences, T tokens, P places of a sequence where a prediction is asked for, C t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from llmlab.core.errors import LabError
 from llmlab.core.task_settings import HMM, MODULAR, REPEATS, TaskDataSettings
 
 TRAIN, HELD_OUT = 0, 1  # parts: training sequences, and those on which everything is measured
@@ -66,6 +68,34 @@ class Task(Protocol):
 
     def token_text(self, id: int) -> str:
         """A token as people read it."""
+
+
+class TaskTokenizer:
+    """A task's tokens as people read them: `k3 v5 k1`."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._ids = {task.token_text(id): id for id in range(task.layout.vocab_size)}
+
+    def encode(self, text: str) -> list[int]:
+        """Words between spaces -> ids. LabError for a word that is no token."""
+        words = text.split()
+        if wrong := [word for word in words if word not in self._ids]:
+            raise LabError(f"{wrong[0]!r} is no token of this task.", f"Its tokens are {', '.join(self._ids)}.")
+        return [self._ids[word] for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids -> words."""
+        return " ".join(map(self._task.token_text, ids))
+
+    def token_text(self, id: int) -> str:
+        """One token."""
+        return self._task.token_text(id)
+
+    @property
+    def beginning(self) -> int | None:
+        """None: sequences begin with their first pair, or their matrices."""
+        return None
 
 
 def task_of(data: TaskDataSettings) -> Task:

@@ -8,9 +8,8 @@ from typing import Any
 from llmlab.core.errors import LabError
 from llmlab.data.chat import ChatFormat, chat_format
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
-from llmlab.data.tokenizers import Tokenizer, save_hf_tokenizer
+from llmlab.data.tokenizers import TextTokenizer, Tokenizer, save_hf_tokenizer
 from llmlab.models.huggingface import GENERATION_FILE
-from llmlab.models.model import TextTokenizer
 
 # Kinds of open models that learned to answer in the lab's chat form.
 TUNED = ("adapter", "finetuned")

@@ -179,7 +179,6 @@ class ExperimentFolder(WorkerFolder):
 
     @property
     def subject(self) -> str:
-        """What it is to whoever predicts its outcome (llmlab.notebook.quantities)."""
         return EXPERIMENT
 
     @property

@@ -9,11 +9,11 @@ from pathlib import Path
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_atomic
 from llmlab.notebook.entries import Entry
-from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.words import outcome_sentence, remarks, surprise_text
 from llmlab.studies.experiments.figures import draw_figures
 from llmlab.studies.experiments.outcomes import ArmResult, ExperimentResults, Finding, Spike
 from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.lab_notebook import lab_notebook
 
 _SHOWN_CHARACTERS = 160  # of a batch's row
 
@@ -39,7 +39,7 @@ def write_report(
 
 def entry_of(folder: ExperimentFolder, record: ExperimentRecord) -> Entry | None:
     """What the notebook has about an experiment or a check, scored as far as it can be."""
-    book = Notebook(folder.outputs)
+    book = lab_notebook(folder.outputs)
     try:
         contents = book.refresh()
     except LabError:  # a notebook that cannot be read or written is no reason to have no report

@@ -22,12 +22,12 @@ from typing import Any
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter
+from llmlab.core.processes import process_start
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
 from llmlab.store.follow import EventFollower
 from llmlab.store.run_folder import RunFolder
-from llmlab.store.worker_folder import process_start
 from llmlab.studies.experiments.forecast import forecast_next
 from llmlab.studies.experiments.history import DivergenceWatch, read_history
 from llmlab.studies.experiments.measure import measure_arm

@@ -8,13 +8,14 @@ from pathlib import Path
 from llmlab.core.charts import Table
 from llmlab.core.figures import draw_charts
 from llmlab.core.files import write_atomic
+from llmlab.data.papers import read_paper
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, said
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.studies.experiments.report import entry_of
-from llmlab.studies.papers.records import CheckResult, Verdict, read_paper
+from llmlab.studies.papers.records import CheckResult, Verdict
 
 
 def write_check_report(folder: ExperimentFolder, record: ExperimentRecord, result: CheckResult) -> Path:

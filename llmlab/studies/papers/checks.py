@@ -23,15 +23,16 @@ from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
+from llmlab.data.papers import SIZES, Paper
 from llmlab.jobs.launcher import require_name
-from llmlab.notebook.quantities import CHECK
+from llmlab.notebook.claims import claim_quantity
+from llmlab.notebook.quantities import CHECK, CLAIM, Quantity
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME, expected_seconds
 from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord, find_in, list_in
 from llmlab.studies.papers.catalogue import plan_of
 from llmlab.studies.papers.models_here import models_here
 from llmlab.studies.papers.plan import PaperPlan, PlannedRun
-from llmlab.studies.papers.records import SIZES, Paper
 
 # Measuring one run: processor seconds on two cores.
 _MEASURE_SECONDS = 3.0
@@ -107,6 +108,12 @@ def options_of(record: ExperimentRecord) -> CheckOptions:
         return from_plain(CheckOptions, record.options)
     except (ValueError, TypeError) as error:
         raise LabError(f"The paper.json of {record.id} is damaged.", f"{error}") from error
+
+
+def quantities_of_check(record: ExperimentRecord) -> list[Quantity]:
+    """The claims that a check tests, in the paper's order. LabError where its record is damaged."""
+    asked = options_of(record)
+    return [claim_quantity(f"{CLAIM}{asked.paper}/{id}") for id in asked.claims]
 
 
 def plan_check(request: CheckRequest) -> ExperimentRecord:

@@ -23,12 +23,13 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
 from llmlab.core.progress import Progress
 from llmlab.data.hf_tokenizer import IdTokenizer, has_tokenizer
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import PEFT_PREFIX
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.hub import hub_snapshot
 from llmlab.models.huggingface import open_folder, translated
-from llmlab.models.model import OpenModel, TextTokenizer
+from llmlab.models.model import OpenModel
 from llmlab.models.open import open_model
 from llmlab.models.reference import HubModel, LiveRun, ModelFolder, Reference, parse
 from llmlab.training.finetuning.lora import insert, merge

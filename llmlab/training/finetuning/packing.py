@@ -8,13 +8,11 @@ No torch is needed until a model is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
-from llmlab.core.progress import Progress
 from llmlab.models.available import CONFIG_FILE, cached_settings
 from llmlab.models.gguf_header import read_gguf_header
 from llmlab.models.reference import (
@@ -45,41 +43,6 @@ _TRIED = 32
 # Deviations of logits that rounding alone may move them by. Measured on SmolLM2-135M: 1.3e-5 in fp32, 0.15 in bf16.
 # An example before it moves logits by 4.5 there, and by 0.9 to 4 in tiny models of the families above.
 _ROUNDING = {"fp32": 0.01, "bf16": 0.3}
-# Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
-_BETWEEN_LOOKS = 1000
-
-
-def packed(
-    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
-) -> list[tuple[int, ...]]:
-    """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
-
-    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
-
-    Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
-    binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
-    """
-    leaves = 1 << (len(lengths) - 1).bit_length()
-    left = [room] * (2 * leaves)  # node n has the children 2 n and 2 n + 1; row r is leaf `leaves` + r
-    rows: list[list[int]] = []
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    for done, place in enumerate(order):
-        if done % _BETWEEN_LOOKS == 0:
-            if stop_wanted():
-                raise Cancelled
-            progress("Packing examples into rows", done, len(order))
-        node = 1
-        while node < leaves:
-            node = 2 * node if lengths[place] <= left[2 * node] else 2 * node + 1
-        row = node - leaves
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(place)
-        left[node] -= lengths[place]
-        while node > 1:
-            node //= 2
-            left[node] = max(left[2 * node], left[2 * node + 1])
-    return [tuple(row) for row in rows]
 
 
 def packing_refusal(base: str, outputs: Path) -> UsageError | None:

@@ -23,9 +23,9 @@ from llmlab.data.example_preview import (
     PreviewToken,
 )
 from llmlab.data.examples import read_source
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.data.tuning_data import TuningData, encode_source, split_data
 from llmlab.models.context import context_of
-from llmlab.models.model import TextTokenizer
 from llmlab.models.open import fingerprint
 from llmlab.models.reference import parse
 from llmlab.models.tokenizers import tokenizer_of

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import SHARE_OF_MODELS
 from llmlab.studies.papers.attention_sinks.first_tokens import FirstTokens
 from llmlab.studies.papers.attention_sinks.reading import Reading
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 
 @dataclass(frozen=True)

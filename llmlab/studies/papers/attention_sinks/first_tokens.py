@@ -16,7 +16,7 @@ from llmlab.studies.papers.attention_sinks.reading import Array, Shares, in_uppe
 from llmlab.studies.papers.prompts import Prompts, always_first
 
 if TYPE_CHECKING:
-    from llmlab.models.model import TextTokenizer
+    from llmlab.data.tokenizers import TextTokenizer
 
 OWN, BEGINNING = "the text's own", "beginning of text"
 # Marks and words, frequent and rare, of which each tokenizer's first token is taken.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.first_tokens import FirstTokens
 from llmlab.studies.papers.attention_sinks.growth import Growth, growth, middle
 from llmlab.studies.papers.attention_sinks.reading import Array, Reading, uniform_share
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 _TINY = 1e-6  # of a share: the last digit that is kept

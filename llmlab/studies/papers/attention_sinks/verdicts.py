@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from llmlab.data.papers import INCONCLUSIVE
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.attention_sinks import shown
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
@@ -27,7 +28,7 @@ from llmlab.studies.papers.attention_sinks.outcomes import (
 )
 from llmlab.studies.papers.attention_sinks.plan import NORMS, POSITION, SINK
 from llmlab.studies.papers.attention_sinks.reading import Reading, uniform_share
-from llmlab.studies.papers.records import INCONCLUSIVE, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 # Sink --------------------------------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from torch import nn
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import entropy
 from llmlab.inspection.edits import Change, Changes
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.causal import beliefs
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray

@@ -13,12 +13,13 @@ import numpy as np
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.task_settings import BIJECTION, HMM, LSTM, MLP_POSITION, TRANSFORMER
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.calibration_shown import KINDS, TITLES, Calibrated
 from llmlab.studies.papers.bayesian_geometry.plan import RIVALS
 from llmlab.studies.papers.bayesian_geometry.verdicts import HmmRun, judge_bijection, judge_hmm
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 

@@ -20,13 +20,14 @@ from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Edit, Point, run
 from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.inspection.spectra import principal_components
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.corrected import agreed
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples, standard, take
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import (
     bootstrap_interval,
     one_of_each,

@@ -29,7 +29,7 @@ from llmlab.core.errors import LabError
 from llmlab.studies.papers.prompts import always_first
 
 if TYPE_CHECKING:
-    from llmlab.models.model import TextTokenizer
+    from llmlab.data.tokenizers import TextTokenizer
 
 Array = np.ndarray
 REPORTS = (0, 1, 2, 4, 8)  # k, as in paper III

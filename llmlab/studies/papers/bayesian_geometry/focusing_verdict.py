@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 Values = Mapping[str, Any]  # of one model, from `focusing.of_model`
 _ALL, _OTHERS = "all", "others"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.corrected import agreed
@@ -23,7 +24,7 @@ from llmlab.studies.papers.bayesian_geometry.geometry_shown import (
     manifold_charts,
     manifold_tables,
 )
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval
 
 # Manifold ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.synthetic.metrics import Calibration
+from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
@@ -36,7 +37,6 @@ from llmlab.studies.papers.bayesian_geometry.verdicts import HmmRun, calibration
 from llmlab.studies.papers.judging import Check, Measured
 from llmlab.studies.papers.records import Verdict
 from llmlab.training.task_run import measure as calibration_of
-from llmlab.training.task_run import open_task
 
 
 def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmlab.core.progress import Progress
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 # Gives what was made under a name before, or what is made now.
 Keep: TypeAlias = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]

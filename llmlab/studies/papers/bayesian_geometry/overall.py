@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmlab.studies.papers.records import NOT_SUPPORTED, SUPPORTED, Verdict
+from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.records import Verdict
 
 # ours: the picture is there when both of its static parts hold, and one of those that say what it does.
 STATIC = ("manifold", "keys")

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from llmlab.core.charts import Table
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import MASKED, RENAMED, SHUFFLED, TRUE
 from llmlab.studies.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured
 from llmlab.studies.papers.bayesian_geometry.real_models_shown import real_model_charts, texts_table
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import holm
 
 Values = Mapping[str, Any]  # of one model, from `real_models.of_model`

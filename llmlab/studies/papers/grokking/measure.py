@@ -13,13 +13,13 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.task_settings import MODULAR, TaskSettings
 from llmlab.data.synthetic.modular import ModularSum
 from llmlab.data.synthetic.tasks import TRAIN
+from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.grokking.fourier import excluded, key_frequencies, power_shares, restricted
 from llmlab.studies.papers.grokking.thresholds import FITTED, KEY_SHARE, RANDOM_EMBEDDINGS
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, FIRST, LAST, Trajectory, first_reaching
-from llmlab.training.task_run import open_task
 
 # Sums that are read at once: with p = 113 their logits take 2 MB.
 _AT_ONCE = 4096

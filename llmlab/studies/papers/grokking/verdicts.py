@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.plan import FOURIER, LATE, PROGRESS, WEIGHT_DECAY
 from llmlab.studies.papers.grokking.trajectory import Trajectory
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
 
 _NO_BOUND = PapersCriterion(None, "The papers show curves and name no bound.")

@@ -13,6 +13,7 @@ from torch import nn
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.data.synthetic.tasks import Task, TaskBatch, held_out, task_of
+from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
@@ -24,7 +25,6 @@ from llmlab.studies.papers.induction_heads.shown import show_change, show_compos
 from llmlab.studies.papers.induction_heads.verdicts import BySeed, change_verdict, composition_verdict, layers_verdict
 from llmlab.studies.papers.judging import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.training.task_run import open_task
 
 
 def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.found import Found
-from llmlab.studies.papers.records import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
 
 BySeed = Mapping[int, Found]

@@ -1,0 +1,170 @@
+"""The lab's notebook: what experiments and checks of papers are to predictions about them, and what came of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llmlab.notebook.entries import Entry
+from llmlab.notebook.notebook import Notebook
+from llmlab.notebook.outcomes import Outcome, Outcomes
+from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, EXPERIMENT, find_quantity
+from llmlab.notebook.subjects import Candidate, Subject, runs
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
+from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.studies.papers.checks import CheckFolder, list_checks
+from llmlab.studies.papers.records import CheckResult, read_result
+
+
+def lab_notebook(outputs: Path) -> Notebook:
+    """The notebook of an outputs folder, about runs, experiments and checks. Cheap to make."""
+    return Notebook(outputs, (runs, _experiments, _checks))
+
+
+def _experiments(outputs: Path) -> Iterator[Candidate]:
+    for folder in list_experiments(outputs):
+        yield Candidate(EXPERIMENT, folder.experiment_json, partial(_experiment_subject, folder))
+
+
+def _checks(outputs: Path) -> Iterator[Candidate]:
+    for folder in list_checks(outputs):
+        yield Candidate(CHECK, folder.experiment_json, partial(_check_subject, folder))
+
+
+def _experiment_subject(folder: ExperimentFolder) -> Subject:
+    def outcomes(_entry: Entry) -> Outcomes | None:
+        facts = experiment_facts(folder)
+        return facts if facts is not None and facts.results.complete else None
+
+    record = folder.record()
+    runs = f"an experiment of {len(record.arms)} run{'' if len(record.arms) == 1 else 's'}"
+    title = f"{record.title}, {runs if record.arms else f'a look at {record.subject}'}"
+    return _planned_subject(folder, record, title, outcomes, lambda _entry: experiment_facts(folder))
+
+
+def _check_subject(folder: CheckFolder) -> Subject:
+    def outcomes(_entry: Entry) -> Outcomes | None:
+        # Until it has finished, verdicts on what is there so far may still change.
+        return check_facts(folder) if folder.recorded_status().state == "finished" else None
+
+    record = folder.record()
+    title = f"{record.title}: does it hold here?"
+    return _planned_subject(folder, record, title, outcomes, lambda _entry: check_facts(folder))
+
+
+def _planned_subject(
+    folder: ExperimentFolder,
+    record: ExperimentRecord,
+    title: str,
+    outcomes: Callable[[Entry], Outcomes | None],
+    now: Callable[[Entry], Outcomes | None],
+) -> Subject:
+    status = folder.recorded_status()
+    begun = status.state != "planned" or any(arm.state != "planned" for arm in status.arms.values())
+    return Subject(
+        folder.subject,
+        folder.id,
+        folder.experiment_json.name,
+        begun,
+        str(folder.path),
+        title,
+        record.created,
+        0,
+        record.predictions,
+        outcomes,
+        now,
+    )
+
+
+@dataclass(frozen=True)
+class ExperimentFacts(Outcomes):
+    """What an experiment's results say."""
+
+    record: ExperimentRecord
+    results: ExperimentResults
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """Of the main chart, the curve that reaches lowest."""
+        curves = [curve for chart in self.results.charts[:1] for curve in chart.curves if curve.points and curve.line]
+        lowest = min(curves, key=lambda curve: min(point.y for point in curve.points), default=None)
+        return [] if lowest is None else sorted([point.x, point.y] for point in lowest.points)
+
+    @property
+    def x_axis(self) -> str:
+        """As its chart names it."""
+        axis = self.record.x_axis
+        return f"{axis.label}{f' ({axis.unit})' if axis.unit else ''}"
+
+    @property
+    def x_log(self) -> bool:
+        """As its chart draws it."""
+        return self.record.x_axis.log
+
+    @property
+    def result(self) -> str:
+        """Its findings."""
+        found = [
+            f"{finding.label} {finding.choice or f'{finding.value:.4g}'}"
+            for finding in self.results.findings
+            if finding.choice or finding.value is not None
+        ]
+        return f"{'; '.join(found)}." if found else "Nothing was found."
+
+    def of(self, name: str) -> Outcome | None:
+        """A finding; of a choice, the arm's value that is nearest to what was found (a fit's minimum lies between)."""
+        finding = next((finding for finding in self.results.findings if finding.name == name), None)
+        if finding is None or finding.choice:
+            return None if finding is None else finding.choice
+        value, tried = finding.value, self._tried() if find_quantity(name).answer == CHOICE else []
+        if value is None or not tried:
+            return value
+        return min(tried, key=lambda one: abs(math.log(one / value)) if one > 0 < value else abs(one - value))
+
+    def options(self, name: str) -> int:
+        """As many as there are arms that differ in the varied setting."""
+        if find_quantity(name).answer != CHOICE:
+            return 0
+        return len(self.record.arms) if name == "best_arm" else len(self._tried())
+
+    def _tried(self) -> list[float]:
+        """The values of the varied setting."""
+        kind = KINDS.get(self.record.kind)
+        values = {arm.settings.get(kind.setting) for arm in self.record.arms} if kind is not None else set()
+        return sorted(float(value) for value in values if isinstance(value, (int, float)))
+
+
+@dataclass(frozen=True)
+class CheckFacts(Outcomes):
+    """What a check of a paper's claims says."""
+
+    found: CheckResult
+
+    @property
+    def result(self) -> str:
+        """Its verdicts."""
+        said = [f"{verdict.claim} {verdict.verdict}" for verdict in self.found.verdicts]
+        return f"{'; '.join(said)}." if said else "There is no verdict."
+
+    def of(self, name: str) -> Outcome | None:
+        """The verdict on a claim of this paper; None when the check has none."""
+        of_this = {f"{CLAIM}{self.found.paper}/{verdict.claim}": verdict.verdict for verdict in self.found.verdicts}
+        return of_this.get(name)
+
+
+def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
+    """What came out of an experiment; None before there are results. LabError when its record cannot be read."""
+    results = read_results(folder)
+    return None if results is None else ExperimentFacts(folder.record(), results)
+
+
+def check_facts(folder: ExperimentFolder) -> CheckFacts | None:
+    """What a check says so far; None before there is a verdict. LabError when verdict.json is damaged."""
+    if not folder.results_json.exists():
+        return None
+    found = read_result(folder.results_json)
+    return CheckFacts(found) if found.verdicts else None
