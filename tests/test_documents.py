@@ -231,6 +231,11 @@ def test_files_that_a_document_names_exist(document: str) -> None:
     assert missing == []
 
 
+def test_the_table_of_folders_is_the_contract_of_layers() -> None:
+    (core, *_) = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"]
+    assert re.findall(r"^\| `llmlab/(\w+)/` \|", README, flags=re.MULTILINE) == core["layers"][::-1]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_no_document_names_a_place_on_one_machine(document: str) -> None:
     assert re.findall(r"(?<![\w.:/~*])/[a-z]\w*/\S*|\b[A-Z]:\\\S*", DOCUMENTS[document]) == []
