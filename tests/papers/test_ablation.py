@@ -14,9 +14,14 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.data.synthetic.metrics import entropy
 from llmlab.gpt.model import GPT, Block
-from llmlab.studies.papers.bayesian_geometry.ablation import Ablation, ablate, judge_layers, layers_verdict
-from llmlab.studies.papers.bayesian_geometry.causal import scored_places
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
+from llmlab.studies.papers.bayesian_geometry.interventions import (
+    Ablation,
+    ablate,
+    judge_layers,
+    layers_verdict,
+    scored_places,
+)
 
 TASK = Bijection(8, 12, repeats=True)
 SAMPLES = samples_of(TASK, 20)

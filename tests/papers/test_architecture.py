@@ -7,8 +7,12 @@ import pytest
 from llmlab.core.task_settings import BIJECTION, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import Calibration
-from llmlab.studies.papers.bayesian_geometry.architecture import architecture_verdict, compared, judge_architecture
-from llmlab.studies.papers.bayesian_geometry.calibration_shown import Calibrated
+from llmlab.studies.papers.bayesian_geometry.calibration import (
+    Calibrated,
+    architecture_verdict,
+    compared,
+    judge_architecture,
+)
 
 # Filters of the HMM that see the last two and three observations are off by so much.
 FLOORS = {"uniform": 0.8, "last 2": 0.054, "last 3": 0.0168}

@@ -23,17 +23,25 @@ from llmlab.inspection.heads import HeadSummaries
 from llmlab.models.untrained import untrained_like
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
-from llmlab.studies.papers.attention_sinks.findings import Found
-from llmlab.studies.papers.attention_sinks.first_tokens import OWN, FirstTokens, candidates, put_first
-from llmlab.studies.papers.attention_sinks.outcomes import (
+from llmlab.studies.papers.attention_sinks.position import (
+    OWN,
+    candidates,
     judge_position,
-    judge_sink,
     place_kept,
-    sink_heads,
+    position_verdict,
+    put_first,
     taken_along,
 )
-from llmlab.studies.papers.attention_sinks.reading import Reading, Shares, in_upper_half, read, uniform_share
-from llmlab.studies.papers.attention_sinks.verdicts import position_verdict, sink_verdict
+from llmlab.studies.papers.attention_sinks.reading import (
+    FirstTokens,
+    Found,
+    Reading,
+    Shares,
+    in_upper_half,
+    read,
+    uniform_share,
+)
+from llmlab.studies.papers.attention_sinks.sink import judge_sink, sink_heads, sink_verdict
 from llmlab.studies.papers.prompts import DOMAINS, Prompts, draw_prompts
 
 torch.set_num_threads(1)

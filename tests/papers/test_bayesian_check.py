@@ -12,7 +12,7 @@ from llmlab.data.synthetic.metrics import Calibration
 from llmlab.store.run_folder import PAPERS, RunFolder
 from llmlab.studies.experiments.launcher import make_folder
 from llmlab.studies.experiments.records import Arm
-from llmlab.studies.papers.bayesian_geometry import geometry_check, judge, plan
+from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size
 from llmlab.studies.papers.check import CheckWorker
 from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check
@@ -27,7 +27,7 @@ TINY = Size(1, {DEEP: _TINY | {"model.n_layer": 2, "data.pairs": 4}}, sequences=
 def test_a_check_trains_judges_and_draws_and_measures_the_geometry_once(outputs: Path) -> None:
     with (
         mock.patch.dict(plan.SIZES, minutes=TINY),
-        mock.patch.object(geometry_check, "_QUERY_SEQUENCES", 6),
+        mock.patch.object(judge, "_QUERY_SEQUENCES", 6),
     ):
         paper, claims = read_paper("bayesian-geometry"), [ALIGNMENT, LAYERS]
         record = plan_check(CheckRequest(paper, "minutes", outputs, claims, name="deep"))

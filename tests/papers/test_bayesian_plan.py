@@ -7,8 +7,7 @@ from collections import Counter
 import pytest
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.bayesian_geometry.overall import overall
-from llmlab.studies.papers.bayesian_geometry.plan import DEEP, SIZES, planned_runs
+from llmlab.studies.papers.bayesian_geometry.plan import DEEP, SIZES, overall, planned_runs
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 

@@ -7,7 +7,7 @@ import pytest
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import Calibration
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
-from llmlab.studies.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict, judge_bijection, judge_hmm
+from llmlab.studies.papers.bayesian_geometry.calibration import HmmRun, calibration_verdict, judge_bijection, judge_hmm
 
 # Measured on the HMM of 5 states over 20 observations: filters of the last 1 to 4.
 FLOORS = {f"last {w}": Calibration(error, 0, 0, 1) for w, error in ((1, 0.162), (2, 0.0485), (3, 0.0151), (4, 0.005))}

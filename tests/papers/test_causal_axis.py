@@ -14,7 +14,8 @@ from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Edit, Point, run
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
-from llmlab.studies.papers.bayesian_geometry.causal import (
+from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
+from llmlab.studies.papers.bayesian_geometry.interventions import (
     AxisEffects,
     Removal,
     axis_effects,
@@ -22,7 +23,6 @@ from llmlab.studies.papers.bayesian_geometry.causal import (
     judge_axis,
     scored_places,
 )
-from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
 from llmlab.studies.papers.records import Verdict
 
 TASK = Bijection(8, 12, repeats=True)

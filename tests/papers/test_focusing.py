@@ -16,12 +16,13 @@ from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.focusing import (
     Size,
     falls,
+    focusing_verdict,
+    judge_model,
     last_token_entropies,
     normalised_entropies,
     of_model,
 )
-from llmlab.studies.papers.bayesian_geometry.focusing_verdict import focusing_verdict, judge_model
-from llmlab.studies.papers.bayesian_geometry.text_prompts import QUINTILES, spread_over
+from llmlab.studies.papers.bayesian_geometry.pretrained import QUINTILES, spread_over
 
 T = 16
 

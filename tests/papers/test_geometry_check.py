@@ -15,9 +15,9 @@ from llmlab.data.synthetic.hmm import HiddenMarkov
 from llmlab.data.synthetic.tasks import Task, held_out
 from llmlab.gpt.model import GPT
 from llmlab.models.task_models import make_model
-from llmlab.studies.papers.bayesian_geometry.corrected import agreed, corrected
+from llmlab.studies.papers.agreement import agreed, corrected
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of, take
-from llmlab.studies.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
+from llmlab.studies.papers.bayesian_geometry.judge import Models, Subjects, check_geometry
 
 REPEATS = Bijection(8, 12, repeats=True)
 ALL = ("manifold", "keys", "alignment", "causal", "layers")

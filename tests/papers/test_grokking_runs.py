@@ -23,9 +23,8 @@ from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.grokking.fourier import power_shares
-from llmlab.studies.papers.grokking.measure import Split, embedding_of, follow, logits_of_sums
 from llmlab.studies.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
-from llmlab.studies.papers.grokking.trajectory import LAST
+from llmlab.studies.papers.grokking.trajectory import LAST, Split, embedding_of, follow, logits_of_sums
 from llmlab.training.task_run import cross_entropy
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}

@@ -8,27 +8,27 @@ import pytest
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.grokking import thresholds as bounds
-from llmlab.studies.papers.grokking.judge import middle
-from llmlab.studies.papers.grokking.shown import (
-    accuracy_chart,
-    decay_chart,
+from llmlab.studies.papers.grokking.frequencies import (
     fourier_table,
+    fourier_verdict,
+    judge_fourier,
+    judge_progress,
+    middle,
     progress_chart,
     progress_table,
+    progress_verdict,
     spectrum_chart,
+)
+from llmlab.studies.papers.grokking.generalising import (
+    accuracy_chart,
+    decay_chart,
+    decay_verdict,
+    judge_decay,
+    judge_late,
+    late_verdict,
     steps_table,
 )
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
-from llmlab.studies.papers.grokking.verdicts import (
-    decay_verdict,
-    fourier_verdict,
-    judge_decay,
-    judge_fourier,
-    judge_late,
-    judge_progress,
-    late_verdict,
-    progress_verdict,
-)
 
 STEPS = [10, 50, 100, 200, 300, 400]
 FALLING = [3.0, 2.0, 1.5, 1.0, 0.1, 0.1]

@@ -21,20 +21,17 @@ from llmlab.jobs.launcher import create_run
 from llmlab.models.task_models import make_model
 from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.induction_heads import thresholds as bounds
-from llmlab.studies.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
-from llmlab.studies.papers.induction_heads.found import Found, Removed
-from llmlab.studies.papers.induction_heads.judge import early, measure
-from llmlab.studies.papers.induction_heads.measures import head_scores, second_reading_loss
-from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
-from llmlab.studies.papers.induction_heads.verdicts import (
+from llmlab.studies.papers.induction_heads.composition import composition_verdict, judge_composition
+from llmlab.studies.papers.induction_heads.copying import (
     change_verdict,
-    composition_verdict,
     judge_change,
-    judge_composition,
     judge_layers,
     lag_of,
     layers_verdict,
 )
+from llmlab.studies.papers.induction_heads.followed import Found, Removed, Window, fall_inside, half_way, rise_window
+from llmlab.studies.papers.induction_heads.judge import early, head_scores, measure, second_reading_loss
+from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
 from llmlab.studies.papers.judging import Check, Measured
 
 

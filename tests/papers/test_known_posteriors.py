@@ -11,7 +11,7 @@ from llmlab.core.task_settings import NUMBERS, ROWS, TaskDataSettings
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.data.synthetic.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
 from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task, task_of
-from llmlab.studies.papers.bayesian_geometry.floors import floors
+from llmlab.studies.papers.bayesian_geometry.calibration import floors
 
 TASKS = (
     Bijection(5, 4),

@@ -7,11 +7,8 @@ import pytest
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
-from llmlab.studies.papers.attention_sinks.findings import Found
-from llmlab.studies.papers.attention_sinks.growth import Growth, growth, middle
-from llmlab.studies.papers.attention_sinks.outcomes import growth_of, judge_norms
-from llmlab.studies.papers.attention_sinks.reading import Reading
-from llmlab.studies.papers.attention_sinks.verdicts import norms_verdict
+from llmlab.studies.papers.attention_sinks.norms import Growth, growth, growth_of, judge_norms, middle, norms_verdict
+from llmlab.studies.papers.attention_sinks.reading import Found, Reading
 
 AT = list(range(3, 28))
 LAYERS = np.array(AT, dtype=float)

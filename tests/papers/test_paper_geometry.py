@@ -10,7 +10,7 @@ from small_models import lively, shape
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.gpt.model import GPT
-from llmlab.studies.papers.bayesian_geometry.corrected import corrected
+from llmlab.studies.papers.agreement import corrected
 from llmlab.studies.papers.bayesian_geometry.geometry import (
     Activations,
     Keys,
@@ -21,12 +21,12 @@ from llmlab.studies.papers.bayesian_geometry.geometry import (
     key_weights,
     keys_of,
     manifold,
-    measure,
+    measure_geometry,
     samples_of,
     take,
     z_scored,
 )
-from llmlab.studies.papers.bayesian_geometry.geometry_verdicts import (
+from llmlab.studies.papers.bayesian_geometry.manifold import (
     judge_manifold,
     key_layers,
     keys_verdict,
@@ -261,7 +261,7 @@ def test_the_columns_of_new_key_weights_are_as_gaussian_ones() -> None:
     torch.manual_seed(0)
     model = GPT(shape(n_embd=64, block_size=23), 16)
     assert [weight.shape for weight in key_weights(model)] == [(64, 64)] * 2
-    found = measure(model.eval().requires_grad_(False), samples_of(TASK, 10)).keys
+    found = measure_geometry(model.eval().requires_grad_(False), samples_of(TASK, 10)).keys
     assert found.weights == pytest.approx([random_cosine_floor(64)] * 2, rel=0.05)
     assert found.weights_gaussian == random_cosine_floor(64)
 

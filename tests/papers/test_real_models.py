@@ -17,6 +17,13 @@ from llmlab.models.model import OpenModel
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import real_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.beliefs import (
+    Criterion,
+    corrected_p,
+    criteria,
+    judge_model,
+    real_models_verdict,
+)
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import CONDITIONS, TRUE, evidence_prompts
 from llmlab.studies.papers.bayesian_geometry.geometry import Activations, manifold, take
 from llmlab.studies.papers.bayesian_geometry.real_models import (
@@ -26,13 +33,6 @@ from llmlab.studies.papers.bayesian_geometry.real_models import (
     entropies,
     of_model,
     samples_at_the_end,
-)
-from llmlab.studies.papers.bayesian_geometry.real_models_verdict import (
-    Criterion,
-    corrected_p,
-    criteria,
-    judge_model,
-    real_models_verdict,
 )
 from llmlab.studies.papers.statistics import r2_beyond_strata
 

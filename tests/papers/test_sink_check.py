@@ -121,7 +121,7 @@ def test_the_plan_counts_every_pass(check: Check, monkeypatch: pytest.MonkeyPatc
         return run(*args, **how)
 
     monkeypatch.setattr("llmlab.studies.papers.attention_sinks.reading.run", counted)
-    monkeypatch.setattr("llmlab.studies.papers.attention_sinks.first_tokens.run", counted)
+    monkeypatch.setattr("llmlab.studies.papers.attention_sinks.position.run", counted)
     list(judge.late(check))
     assert passes <= SMALL.passes(TESTED)
     assert passes == pytest.approx(SMALL.passes(TESTED), rel=0.1)

@@ -33,7 +33,7 @@ from llmlab.models.scratch import open_task
 from llmlab.models.task_models import RowEmbedding, make_model
 from llmlab.store.checkpoints import sealed, select
 from llmlab.store.run_folder import PAPERS, RunFolder
-from llmlab.studies.papers.bayesian_geometry.floors import floors
+from llmlab.studies.papers.bayesian_geometry.calibration import floors
 from llmlab.training.task_run import measure, task_key
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)

@@ -7,8 +7,10 @@ the key j is the mean of A_ij over the queries behind it, i > j: a token always 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +18,19 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of, require
 from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.core.charts import LINE, Series
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.agreement import SHARE_OF_MODELS
 from llmlab.studies.papers.attention_sinks.thresholds import OTHER_EARLY
 from llmlab.studies.papers.prompts import Prompts
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    pass
+
 
 Array = np.ndarray
 _TINY = 1e-30  # a stream of zeros has no logarithm
@@ -142,3 +153,90 @@ def read(model: nn.Module, prompts: Prompts, progress: Progress = quiet) -> Read
 def _plain(x: Array) -> list[list[float]]:
     rows: list[list[float]] = x.astype(float).round(_DIGITS).tolist()
     return rows
+
+
+@dataclass
+class FirstTokens:
+    """Attention to one place, mean over heads in the upper half of the layers, by token [tokens, P].
+
+    names: of the tokens, beginning with the text's own (what the tokenizer puts before every text, where it does).
+    first: on the first place, where the token stands there. moved: on `place`, where it stands there instead; of the
+    text's own, what that place has anyway. tokens: of a prompt.
+    """
+
+    names: list[str]
+    place: int
+    tokens: int
+    first: list[list[float]]
+    moved: list[list[float]]
+
+
+# Several models -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """One model.
+
+    name: as the learner named it. parameters: how many numbers it has. text: on ordinary prompts; untrained: the same
+    of models of its shape with random weights; first: with other first tokens. None, or none, where no claim asks.
+    """
+
+    name: str
+    parameters: int
+    text: Reading | None = None
+    untrained: tuple[Reading, ...] = ()
+    first: FirstTokens | None = None
+
+
+def models_sentence(outcomes: dict[str, str], refused: dict[str, str]) -> str:
+    """Which models say what, and which could not be asked. outcomes, refused: by model, a word or a sentence."""
+    said = []
+    for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):
+        if names := [name for name, outcome in outcomes.items() if outcome == word]:
+            said.append(f"{word} in {', '.join(names)}")
+    words = f"{'; '.join(said)}." if said else "No model could be asked."
+    if len(outcomes) > 1:
+        words += f" A verdict needs {math.ceil(SHARE_OF_MODELS * len(outcomes))} of {len(outcomes)}."
+    elif outcomes:
+        words += " It rests on this one model: name others beside it with --model."
+    left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
+    return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
+
+
+def in_the_middle(found: Sequence[Found], by: Callable[[Found], float]) -> Found:
+    """The model whose number is the median one (the higher of the two in the middle): it is shown for all."""
+    return sorted(found, key=by)[len(found) // 2]
+
+
+def on_texts(found: Sequence[Found]) -> list[tuple[Found, Reading]]:
+    return [(one, one.text) for one in found if one.text is not None]
+
+
+def about(one: Found, depth: int) -> list[str]:
+    return [one.name, f"{one.parameters / 1e6:,.1f} M", str(depth)]
+
+
+def with_intervals(name: str, x: list[float], rows: Array, kind: str = LINE, *, as_logs: bool = False) -> Series:
+    """Means of rows [P, X] over prompts with their intervals; of logarithms, what they are the logarithms of."""
+    ends = np.array([bootstrap_interval(column) for column in rows.T])  # [X, 2]
+    parts = rows.mean(0), ends[:, 0], ends[:, 1]
+    y, low, high = (np.exp(part) if as_logs else part for part in parts)
+    return Series(name, x, y.tolist(), kind, low.tolist(), high.tolist())
+
+
+def listed(numbers: dict[str, float], how: str) -> str:
+    return ", ".join(f"{how.format(number)} ({name})" for name, number in numbers.items())
+
+
+def nothing_measured(claim: str, threshold: str, refused: dict[str, str]) -> Verdict:
+    return Verdict(
+        claim=claim,
+        verdict=INCONCLUSIVE,
+        statistic=Statistic("nothing was measured", None),
+        threshold=threshold,
+        n=0,
+        seeds=[],
+        papers_criterion=PapersCriterion(None, "No model could be asked."),
+        reason=models_sentence({}, refused),
+    )

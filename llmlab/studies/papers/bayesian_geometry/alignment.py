@@ -25,11 +25,10 @@ from llmlab.anatomy.capture import AttentionCall, Observer, run
 from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.bayesian_geometry.corrected import agreed
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
-from llmlab.studies.papers.bayesian_geometry.geometry_verdicts import random_bound
+from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, rising_p, spearman
 

@@ -286,7 +286,7 @@ class Population:
     samples: Samples
 
 
-def measure(model: nn.Module, samples: Samples, seed: int = 0, progress: Progress = quiet) -> ModelGeometry:
+def measure_geometry(model: nn.Module, samples: Samples, seed: int = 0, progress: Progress = quiet) -> ModelGeometry:
     """Measures 1 to 3 of a model in eval mode. seed: of what is drawn for the tests. Errors as in `take`."""
     activations = take(model, samples, progress)
 

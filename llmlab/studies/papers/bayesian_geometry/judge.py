@@ -1,39 +1,74 @@
-"""Measures and judges the claims about the geometry of attention on the runs of a check."""
+"""Measures and judges the claims about the geometry of attention, on a check's runs and on models that it names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
+from llmlab.core.errors import LabError
+from llmlab.core.memory import give_back
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.synthetic.metrics import Calibration
+from llmlab.data.synthetic.tasks import Task
+from llmlab.models.open import open_model
 from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.records import Arm
-from llmlab.studies.papers.bayesian_geometry.architecture import architecture_verdict, compared
-from llmlab.studies.papers.bayesian_geometry.calibration_shown import Calibrated, calibration_charts, calibration_table
-from llmlab.studies.papers.bayesian_geometry.floors import floors
-from llmlab.studies.papers.bayesian_geometry.geometry_check import Models, Subjects, check_geometry
-from llmlab.studies.papers.bayesian_geometry.models_check import check_models
+from llmlab.studies.papers.agreement import corrected
+from llmlab.studies.papers.bayesian_geometry import focusing, real_models
+from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.alignment import Alignment, alignment, alignment_verdict
+from llmlab.studies.papers.bayesian_geometry.beliefs import real_models_verdict
+from llmlab.studies.papers.bayesian_geometry.calibration import (
+    Calibrated,
+    HmmRun,
+    architecture_verdict,
+    calibration_charts,
+    calibration_table,
+    calibration_verdict,
+    compared,
+    floors,
+)
+from llmlab.studies.papers.bayesian_geometry.focusing import focusing_verdict
+from llmlab.studies.papers.bayesian_geometry.geometry import (
+    ModelGeometry,
+    Population,
+    Samples,
+    measure_geometry,
+    samples_of,
+)
+from llmlab.studies.papers.bayesian_geometry.interventions import (
+    Ablation,
+    AxisEffects,
+    ablate,
+    axis_effects,
+    causal_verdict,
+    layers_verdict,
+)
+from llmlab.studies.papers.bayesian_geometry.manifold import keys_verdict, manifold_tests, manifold_verdict
 from llmlab.studies.papers.bayesian_geometry.plan import (
     ALIGNMENT,
     ARCHITECTURE,
     CALIBRATION,
     CAUSAL,
     DEEP,
+    FOCUSING,
     KEYS,
     LAYERS,
     MANIFOLD,
     OF_MODELS,
+    REAL_MODELS,
     SIZES,
 )
-from llmlab.studies.papers.bayesian_geometry.verdicts import HmmRun, calibration_verdict
 from llmlab.studies.papers.judging import Check, Measured
 from llmlab.studies.papers.records import Verdict
 from llmlab.training.task_run import measure as calibration_of
@@ -77,7 +112,9 @@ def _geometry(check: Check) -> list[Verdict]:
 
     def found() -> dict[str, Any]:
         subjects = Subjects(
-            repeats=_models(check, DUPLICATES), deep=_models(check, SIZES[check.size].deep), hmm=_models(check, HMM)
+            repeats=_models_of(check, DUPLICATES),
+            deep=_models_of(check, SIZES[check.size].deep),
+            hmm=_models_of(check, HMM),
         )
         return {"verdicts": [asdict(one) for one in check_geometry(subjects, claims, progress=check.progress)]}
 
@@ -85,7 +122,7 @@ def _geometry(check: Check) -> list[Verdict]:
     return [from_plain(Verdict, values) for values in kept["verdicts"]]
 
 
-def _models(check: Check, group: str) -> Models | None:
+def _models_of(check: Check, group: str) -> Models | None:
     """The finished runs of a group; None without any."""
     runs = check.measured(group)
     if not runs:
@@ -110,3 +147,159 @@ def _calibrated(one: Measured) -> Calibrated:
     lines = {name: from_plain(Calibration, line) for name, line in one.values["floors"].items()}
     model = from_plain(Calibration, one.values["model"])
     return Calibrated(settings["data.task"], settings["model.kind"], one.arm.seed, model, lines)
+
+
+# Geometry -------------------------------------------------------------------------------------------------------------
+
+
+# About 2,500 samples of the small task: a rank correlation among so many is known to about 0.04.
+SEQUENCES = 400
+# The HMM is scored at all its observations, and what is asked of queries is a mean of thousands of rows.
+_HMM_SEQUENCES = _QUERY_SEQUENCES = 150
+# Seeds of random weights, apart from any that a run is likely to have.
+_RANDOM_SEED = 7_000_000
+
+
+@dataclass(frozen=True)
+class Models:
+    """Trained models of one shape by seed, in eval mode, and their task. fresh: one with random weights, by seed."""
+
+    task: Task
+    trained: Mapping[int, nn.Module]
+    fresh: Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is measured; None where no run of it has ended.
+
+    repeats: on the bijection with repeated keys. deep: the same with layers enough for a trend. hmm: on the HMM.
+    """
+
+    repeats: Models | None = None
+    deep: Models | None = None
+    hmm: Models | None = None
+
+
+def check_geometry(
+    subjects: Subjects, claims: Collection[str], sequences: int = SEQUENCES, progress: Progress = quiet
+) -> Iterator[Verdict]:
+    """Verdicts on those of `claims` that there are models for, each as soon as it stands.
+
+    Those with p-values come last: they are corrected together. LabError where the models' attention cannot be watched.
+    """
+    work = _Work(progress, _parts(subjects, claims))
+    shapes, hmm = None, None
+    effects: dict[int, AxisEffects] = {}
+    followed: dict[int, Alignment] = {}
+    followed_random: list[Alignment] = []
+    if subjects.hmm is not None and {MANIFOLD, KEYS} & {*claims}:
+        hmm = _population(subjects.hmm, min(sequences, _HMM_SEQUENCES), work)
+    if (models := subjects.repeats) is not None:
+        if {MANIFOLD, KEYS} & {*claims}:
+            shapes = _population(models, sequences, work)
+        if CAUSAL in claims:
+            samples, answers = samples_of(models.task, sequences), models.task.layout.answers
+            for seed, model in sorted(models.trained.items()):
+                effects[seed] = axis_effects(model, samples, answers, seed, work.next())
+    if shapes is not None and KEYS in claims:
+        yield keys_verdict(shapes, hmm)
+    if (models := subjects.deep) is not None:
+        if LAYERS in claims:
+            samples, answers = samples_of(models.task, sequences), models.task.layout.answers
+            missed: dict[int, Ablation] = {}
+            for seed, model in sorted(models.trained.items()):
+                missed[seed] = ablate(model, samples, answers, work.next())
+            yield layers_verdict(missed, len(samples.entropy))
+        if ALIGNMENT in claims:
+            samples = samples_of(models.task, min(sequences, _QUERY_SEQUENCES))
+            followed = {seed: alignment(model, samples, work.next()) for seed, model in sorted(models.trained.items())}
+            followed_random = [alignment(model, samples, work.next()) for model in _random(models)]
+    p = corrected(
+        {
+            MANIFOLD: manifold_tests(shapes.trained) if shapes is not None and MANIFOLD in claims else {},
+            ALIGNMENT: {seed: (one.p,) for seed, one in followed.items()},
+            CAUSAL: {seed: (one.p,) for seed, one in effects.items()},
+        }
+    )
+    if shapes is not None and MANIFOLD in claims:
+        yield manifold_verdict(shapes, p[MANIFOLD], hmm)
+    if followed:
+        yield alignment_verdict(followed, followed_random, p[ALIGNMENT])
+    if effects:
+        assert subjects.repeats is not None
+        yield causal_verdict(effects, len(samples_of(subjects.repeats.task, sequences).entropy), p[CAUSAL])
+
+
+class _Work:
+    """Progress over parts of about the same length."""
+
+    def __init__(self, progress: Progress, parts: int) -> None:
+        self._progress, self._parts, self._begun = progress, parts, 0
+
+    def next(self) -> Progress:
+        """The progress of the next part."""
+        number = self._begun
+        self._begun += 1
+        return lambda what, done, total: self._progress(what, number + (done / total if total else 0), self._parts)
+
+
+def _parts(subjects: Subjects, claims: Collection[str]) -> int:
+    repeats, deep, hmm = (
+        len(models.trained) if models is not None else 0 for models in (subjects.repeats, subjects.deep, subjects.hmm)
+    )
+    parts = repeats * (CAUSAL in claims) + deep * (LAYERS in claims)
+    if {MANIFOLD, KEYS} & {*claims}:
+        parts += sum(count + bounds.RANDOM_MODELS for count in (repeats, hmm) if count)
+    if ALIGNMENT in claims and deep:
+        parts += deep + bounds.RANDOM_MODELS
+    return parts
+
+
+def _population(models: Models, sequences: int, work: _Work) -> Population:
+    samples: Samples = samples_of(models.task, sequences)
+    trained: dict[int, ModelGeometry] = {}
+    for seed, model in sorted(models.trained.items()):
+        trained[seed] = measure_geometry(model, samples, seed, work.next())
+    random = [measure_geometry(model, samples, number, work.next()) for number, model in enumerate(_random(models))]
+    return Population(trained, random, samples)
+
+
+def _random(models: Models) -> Iterator[nn.Module]:
+    for number in range(bounds.RANDOM_MODELS):
+        yield models.fresh(_RANDOM_SEED + number).eval()
+
+
+# Pretrained models ----------------------------------------------------------------------------------------------------
+
+
+def check_models(check: Check, claims: Collection[str]) -> Iterator[Verdict]:
+    """Verdicts on `claims`, of FOCUSING and REAL_MODELS. A model that cannot be asked is named with the reason."""
+    found: dict[str, list[dict[str, Any]]] = {claim: [] for claim in claims}
+    refused: dict[str, dict[str, str]] = {claim: {} for claim in claims}
+    for reference in check.models:
+        for claim in claims:
+            try:
+                found[claim].append(_measured_on(check, claim, reference))
+            except LabError as error:
+                refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
+            give_back()
+    if FOCUSING in claims:
+        yield focusing_verdict(found[FOCUSING], refused[FOCUSING], FOCUSING)
+    if REAL_MODELS in claims:
+        yield real_models_verdict(found[REAL_MODELS], refused[REAL_MODELS], REAL_MODELS)
+
+
+def _measured_on(check: Check, claim: str, reference: str) -> dict[str, Any]:
+    """What a claim asks of one model, which is opened only where a part is not known yet."""
+
+    def say(what: str) -> Progress:
+        return lambda _, done, total: check.progress(f"{reference}: {what}", done, total)
+
+    def keep(part: str, make: Any) -> dict[str, Any]:
+        return check.kept(f"{reference} {claim} {part}", make)
+
+    opened = cache(partial(open_model, reference, check.outputs, say("opening")))
+    if claim == FOCUSING:
+        return focusing.of_model(opened, focusing.SIZES[check.size], 0, say("patterns"), keep)
+    return real_models.of_model(opened, real_models.SIZES[check.size], 0, say("evidence and texts"), keep)

@@ -6,16 +6,20 @@ many seeds as a verdict needs; those that are shown and not judged, once.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
+from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.bayesian_geometry.overall import overall
 from llmlab.studies.papers.plan import PaperPlan, PlannedRun
+from llmlab.studies.papers.records import Verdict
 
+# ours: the picture is there when both of its static parts hold, and one of those that say what it does.
+STATIC = ("manifold", "keys")
+DYNAMIC = ("alignment", "focusing", "causal")
 CALIBRATION, ARCHITECTURE, MANIFOLD, KEYS = "calibration", "architecture", "manifold", "keys"
 ALIGNMENT, FOCUSING, CAUSAL, LAYERS, REAL_MODELS = "alignment", "focusing", "causal", "layers", "real-models"
 TESTED = (CALIBRATION, ARCHITECTURE, MANIFOLD, KEYS, ALIGNMENT, FOCUSING, CAUSAL, LAYERS, REAL_MODELS)
@@ -73,7 +77,6 @@ _PAPER: dict[str, Any] = {"data.batch_size": 256, "train.steps": 50_000}
 _PAPER |= {"train.learning_rate": 3e-4, "train.min_learning_rate": 3e-5}
 _PAPER |= {"train.warmup_steps": 1000, "train.eval_interval": 2500, "checkpoints.interval": 2500}
 _PAPER_BIJECTION = _PAPER | {"data.values": 20, "model.n_layer": 6, "model.n_head": 6, "model.n_embd": 192}
-
 SIZES = {
     "minutes": Size(
         5,
@@ -142,6 +145,26 @@ def _judging_seconds(size: str, claims: Collection[str], models: int) -> float:
     seconds += _QUERY_SECONDS * (few + random) * (ALIGNMENT in claims)
     seconds += models * sum(_MODEL_SECONDS[claim] for claim in OF_MODELS if claim in claims) * _TIMES[size]
     return seconds + _CHANGE_SECONDS * (seeds * (CAUSAL in claims) + few * (LAYERS in claims))
+
+
+def overall(verdicts: Sequence[Verdict]) -> str:
+    """Whether the picture as a whole is there: it needs manifold, keys and a dynamic claim. "" without any of them."""
+    found = {one.claim: one.verdict for one in verdicts}
+    if not found.keys() & {*STATIC, *DYNAMIC}:
+        return ""
+    static = [found.get(claim) for claim in STATIC]
+    dynamic = [found.get(claim) for claim in DYNAMIC]
+    if static == [SUPPORTED] * len(STATIC) and SUPPORTED in dynamic:
+        word = "supported"
+    elif NOT_SUPPORTED in static or dynamic == [NOT_SUPPORTED] * len(DYNAMIC):
+        word = "not supported"
+    else:
+        word = "open"
+    told = ", ".join(f"{claim} {found.get(claim, 'not judged')}" for claim in (*STATIC, *DYNAMIC))
+    return (
+        f"The geometry as a whole: {word}. It is supported when {' and '.join(STATIC)} are, and one of "
+        f"{', '.join(DYNAMIC)}. Here: {told}."
+    )
 
 
 PLAN = PaperPlan(

@@ -35,8 +35,7 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     evidence_prompts,
 )
 from llmlab.studies.papers.bayesian_geometry.geometry import Activations, Manifold, Samples, manifold, take
-from llmlab.studies.papers.bayesian_geometry.of_models import Keep, at_once, parts
-from llmlab.studies.papers.bayesian_geometry.text_prompts import TOKENS, text_prompts
+from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
 from llmlab.studies.papers.statistics import bootstrap_interval, stratified_permutation_p, stratified_spearman
 
 Array = np.ndarray

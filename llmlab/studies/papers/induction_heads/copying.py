@@ -1,26 +1,27 @@
-"""From what was measured to verdicts: pure functions, with all bounds in `thresholds`. No torch.
+"""Does it take two layers to copy, and is it learned at once? Verdicts and their plots. No torch.
 
-Each claim is judged seed by seed; how many of them must agree is `llmlab.studies.papers.agreement.by_seeds`.
+Each claim is judged seed by seed (llmlab.studies.papers.agreement.by_seeds).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from llmlab.core.charts import DASHED, LINE, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.induction_heads import thresholds as bounds
-from llmlab.studies.papers.induction_heads.curves import Window, fall_inside, half_way, rise_window
-from llmlab.studies.papers.induction_heads.found import Found
+from llmlab.studies.papers.induction_heads.followed import Found, Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
 
 BySeed = Mapping[int, Found]
+LOSS_AXIS = Axis("loss of the second reading", "nats")
 
-# Two layers --------------------------------------------------------------------------------------------------------
+
+# Two layers -----------------------------------------------------------------------------------------------------------
 
 
 def judge_layers(two: Found, one: Found) -> str:
@@ -37,7 +38,7 @@ def _learned(found: Found) -> bool:
 
 def layers_verdict(two: BySeed, one: BySeed, claim: str = "two-layers") -> Verdict:
     """The claim that it takes two layers, on seeds that trained both. ValueError without any."""
-    seeds = _seeds(two.keys() & one.keys())
+    seeds = seeds_of(two.keys() & one.keys())
     outcomes = [judge_layers(two[seed], one[seed]) for seed in seeds]
     ends = np.array([[one[seed].loss[-1], two[seed].loss[-1]] for seed in seeds])
     heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in seeds])
@@ -68,7 +69,46 @@ def layers_verdict(two: BySeed, one: BySeed, claim: str = "two-layers") -> Verdi
     )
 
 
-# Suddenness --------------------------------------------------------------------------------------------------------
+def show_layers(verdict: Verdict, two: BySeed, one: BySeed) -> Verdict:
+    """Loss and best induction score along training, of both kinds of model."""
+    groups = {"two layers": two, "one layer": one}
+    first, end = two[min(two)], max(float(found.steps[-1]) for group in groups.values() for found in group.values())
+    verdict.charts = [
+        Chart(
+            "loss-by-step",
+            "Loss of the second reading",
+            Axis("step"),
+            LOSS_AXIS,
+            [
+                band(name, [(found.x, np.array(found.loss)) for found in group.values()])
+                for name, group in groups.items()
+            ]
+            + [level("ln V: knowing nothing", first.ln_v, end), level("counts and places", first.by_counting, end)],
+            caption="What each token costs that could be copied: medians of seeds, from the least to the largest. "
+            "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows places, but "
+            "compares no two places.",
+        ),
+        Chart(
+            "induction-by-step",
+            "Induction score of the best head",
+            Axis("step"),
+            Axis("induction score"),
+            [band(name, [(found.x, found.best) for found in group.values()]) for name, group in groups.items()]
+            + [level("an induction head", bounds.HEAD, end)],
+            caption="How much of a head's attention goes from a token to what followed it the first time; 1 is all. "
+            "Medians of seeds, from the least to the largest.",
+        ),
+    ]
+    rows = [
+        [f"{name}, seed {seed}", f"{found.loss[-1]:.3f}", f"{found.best[-1]:.2f}"]
+        for name, group in groups.items()
+        for seed, found in sorted(group.items())
+    ]
+    verdict.tables = [Table("After training", ["model", "loss, nats", "best induction score"], rows)]
+    return verdict
+
+
+# Suddenness -----------------------------------------------------------------------------------------------------------
 
 
 def judge_change(found: Found) -> str:
@@ -91,7 +131,7 @@ def lag_of(found: Found) -> float:
 
 def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
     """The claim that induction heads and copying appear together, in a short time. ValueError without any run."""
-    seeds = _seeds(two)
+    seeds = seeds_of(two)
     outcomes = [judge_change(two[seed]) for seed in seeds]
     windows = [(two[seed], window) for seed in seeds if (window := _window(two[seed])) is not None]
     shares = np.array([window.share for _, window in windows])
@@ -101,7 +141,7 @@ def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
         statistic=Statistic(
             "length of the rise, of the training up to its end", float(np.median(shares)) if len(shares) else None
         ),
-        interval=_interval(shares),
+        interval=median_over_seeds(shares),
         threshold=(
             f"the shortest window with {bounds.RISE_SHARE:.0%} of the rise of the induction score is at most "
             f"{bounds.WINDOW:g} of the training up to its end, at least {bounds.FALL_INSIDE:g} of the loss's fall lies "
@@ -148,99 +188,70 @@ def _change_words(windows: Sequence[tuple[Found, Window]]) -> str:
     )
 
 
-# Composition -------------------------------------------------------------------------------------------------------
-
-
-def judge_composition(found: Found) -> str:
-    """One run of two layers: does the best previous-token head take the induction head with it, and no other?"""
-    if found.best[-1] < bounds.HEAD or len(found.removed) < 2:
-        return INCONCLUSIVE  # there is no induction head to take away, or nothing to compare with
-    first, *others = (found.taken(head) for head in found.by_previous)
-    if first <= bounds.SPARED:
-        return NOT_SUPPORTED
-    return SUPPORTED if first >= bounds.TAKEN and max(others) <= bounds.SPARED else INCONCLUSIVE
-
-
-def composition_verdict(two: BySeed, claim: str = "composition") -> Verdict:
-    """The claim that a previous-token head feeds the induction head. ValueError without any run."""
-    seeds = _seeds(two)
-    outcomes = [judge_composition(two[seed]) for seed in seeds]
-    found = [two[seed] for seed in seeds if len(two[seed].removed) > 1]
-    taken = np.array([[one.taken(head) for head in one.by_previous] for one in found])  # [seeds, heads]
-    first = taken[:, 0] if len(found) else np.array([])
-    return Verdict(
-        claim=claim,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "induction score that goes with the best previous-token head", float(np.median(first)) if found else None
-        ),
-        interval=_interval(first),
-        p=_first_by_chance(taken) if found else None,
-        threshold=(
-            f"it takes at least {bounds.TAKEN:g} of the induction head's score, and every other head of its layer at "
-            f"most {bounds.SPARED:g}. Not supported where it takes no more than that itself"
-        ),
-        n=sum(len(one.removed) for one in found),
-        seeds=seeds,
-        papers_criterion=PapersCriterion(
-            None, "They name no bound; for small models without feed-forward they remove heads one by one, too."
-        ),
-        reason=f"{_composition_words(found, taken)} {seeds_sentence(outcomes)}",
-        evidence={
-            "outcomes": outcomes,
-            "previous": [[head.previous for head in one.by_previous] for one in found],
-            "taken": taken.tolist(),
-        },
-    )
-
-
-def _first_by_chance(taken: np.ndarray) -> float:
-    """How likely the first of H heads takes the most in as many seeds or more, were each as likely to. [seeds, H]."""
-    seeds, heads = taken.shape
-    times = int((taken.argmax(1) == 0).sum())
-    chances = (math.comb(seeds, k) * (1 / heads) ** k * (1 - 1 / heads) ** (seeds - k) for k in range(times, seeds + 1))
-    return min(1.0, sum(chances))
-
-
-def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
-    if not found:
-        return "No head was removed."
-    others = taken[:, 1:].max(1)
-    lost = np.array([one.by_previous[0].loss for one in found])
-    spared = np.array([min(head.loss for head in one.by_previous[1:]) for one in found])
-    return (
-        f"Zeroing the head of the first layer that attends most to the token before takes {np.median(taken[:, 0]):.0%} "
-        f"of the induction head's score, and the most harmful other head of that layer {np.median(others):.0%}; the "
-        f"loss rises to {np.median(lost):.2f} nats without the former, and to {np.median(spared):.2f} without the most "
-        f"harmless one (medians of seeds).{_shared_words(found)} p: that the best of them is the most harmful head in "
-        "as many seeds by chance."
-    )
-
-
-def _shared_words(found: Sequence[Found]) -> str:
-    """What one half of the heads takes, and the other: decides nothing, but says whether heads share the work."""
-    gone = np.array(
-        [
-            [1 - left[len(left) // 2 - 1] / float(one.best[-1]) for left in (one.together, one.others_first)]
-            for one in found
-            if len(one.together) > 1
+def show_change(verdict: Verdict, two: BySeed) -> Verdict:
+    """Score and loss of each run on one axis, and when each changed."""
+    scores, losses, rows = [], [], []
+    for seed, found in sorted(two.items()):
+        window = rise_window(found.x, found.best, bounds.RISE_SHARE)
+        loss = np.array(found.loss)
+        if window is None or loss[-1] >= loss[0]:
+            continue
+        times = found.x / half_way(found.x, found.best)
+        scores.append((times, _done(found.best)))
+        losses.append((times, _done(loss)))
+        rows.append(
+            [
+                str(seed),
+                f"{window.begin:.0f} to {window.end:.0f}",
+                f"{window.share:.2f}",
+                f"{fall_inside(found.x, loss, window):.2f}",
+                f"{lag_of(found):+.2f}",
+            ]
+        )
+    if rows:
+        verdict.charts = [
+            Chart(
+                "change-together",
+                "Score and loss change together",
+                Axis("step, of the one at which the score is half-way up"),
+                Axis("share of the whole change"),
+                [band("induction score, risen", scores), band("loss, fallen", losses)],
+                caption="Each run on its own clock: at 1 its best induction score is half-way up. Medians of seeds, "
+                "from the least to the largest.",
+            )
         ]
-    )
-    if not len(gone):
-        return ""
-    most, least = np.median(gone, axis=0)
-    return (
-        f" Zeroed together, the half of the heads that attend most to the token before takes {most:.0%}, and the other "
-        f"half {least:.0%}."
-    )
+        columns = ["seed", "steps of the rise", "of training until then", "fall of the loss in it", "loss's lag"]
+        verdict.tables = [Table("The change, seed by seed", columns, rows)]
+    return verdict
 
 
-def _seeds(seeds: Iterable[int]) -> list[int]:
+# Both -----------------------------------------------------------------------------------------------------------------
+
+
+def level(name: str, y: float, end: float) -> Series:
+    return Series(name, [0.0, float(end)], [y, y], DASHED)
+
+
+def band(name: str, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Series:
+    """Curves (x, y) [N] as their median with the least and the largest, on the x of the first that all have."""
+    end = min(x[-1] for x, _ in curves)
+    x = curves[0][0][curves[0][0] <= end]
+    y = np.array([np.interp(x, *curve) for curve in curves])
+    return Series(name, x.tolist(), np.median(y, 0).tolist(), LINE, y.min(0).tolist(), y.max(0).tolist())
+
+
+def _done(y: np.ndarray) -> np.ndarray:
+    """y [N] as the share of its whole change that has come."""
+    done: np.ndarray = (y - y[0]) / (y[-1] - y[0])
+    return done
+
+
+def seeds_of(seeds: Iterable[int]) -> list[int]:
     if not (found := sorted(seeds)):
         raise ValueError("there is no run to judge")
     return found
 
 
-def _interval(x: np.ndarray) -> list[float] | None:
+def median_over_seeds(x: np.ndarray) -> list[float] | None:
     """Of the median over seeds; None for fewer than two."""
     return list(bootstrap_interval(x, np.median)) if len(x) > 1 else None

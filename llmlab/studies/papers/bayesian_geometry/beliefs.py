@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from llmlab.core.charts import Table
+from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.bayesian_geometry.evidence_prompts import MASKED, RENAMED, SHUFFLED, TRUE
-from llmlab.studies.papers.bayesian_geometry.of_models import highest, models_sentence, nothing_measured
-from llmlab.studies.papers.bayesian_geometry.real_models_shown import real_model_charts, texts_table
+from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
+    CONDITIONS,
+    MASKED,
+    RENAMED,
+    SHUFFLED,
+    TRUE,
+    posterior,
+)
+from llmlab.studies.papers.bayesian_geometry.pretrained import highest, models_sentence, nothing_measured
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import holm
+from llmlab.studies.papers.statistics import bootstrap_interval, holm
 
 Values = Mapping[str, Any]  # of one model, from `real_models.of_model`
 _STATISTIC = "Spearman(belief, posterior) at equal k"
@@ -63,10 +69,10 @@ def corrected_p(values: Values) -> CorrectedP:
 
 def criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     """All that is asked of one model, in the order in which it is shown."""
-    return [*_belief(values, tests), *_axis(values, tests), *_controls(values)]
+    return [*_belief_criteria(values, tests), *_axis_criteria(values, tests), *_control_criteria(values)]
 
 
-def _belief(values: Values, tests: CorrectedP) -> list[Criterion]:
+def _belief_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     rho, share = values["belief"][TRUE]["rho"], values["belief"][TRUE]["kl"] / values["even_kl"]
     return [
         Criterion(
@@ -85,7 +91,7 @@ def _belief(values: Values, tests: CorrectedP) -> list[Criterion]:
     ]
 
 
-def _axis(values: Values, tests: CorrectedP) -> list[Criterion]:
+def _axis_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     axis, same = values["axes"][TRUE], values["compared"]
     pc1_bound = highest([one["pc1"] for one in values["untrained"]])
     within_bound = highest([one["within"] for one in values["untrained"]])
@@ -125,7 +131,7 @@ def _axis(values: Values, tests: CorrectedP) -> list[Criterion]:
     ]
 
 
-def _controls(values: Values) -> list[Criterion]:
+def _control_criteria(values: Values) -> list[Criterion]:
     belief, axes = values["belief"], values["axes"]
     renamed, kept = belief[RENAMED]["rho"], values["order_kept"]
     found = [
@@ -264,3 +270,134 @@ def _p(p: float | None) -> str:
 
 def _bound(bound: float | None, form: str) -> str:
     return f"fewer than {bounds.RANDOM_MODELS} measured" if bound is None else f"{bound:{form}}"
+
+
+# Plots ----------------------------------------------------------------------------------------------------------------
+
+
+def real_model_charts(values: Values, number: int) -> list[Chart]:
+    """The charts of one model. number: of it among the models, part of each chart's name."""
+    end = "" if number == 0 else f"-{number + 1}"
+    return [
+        _beliefs_chart(values, end),
+        _axis_chart(values, end),
+        _layers_chart(values, end),
+        _shares_chart(values, end),
+    ]
+
+
+def _beliefs_chart(values: Values, end: str) -> Chart:
+    surplus = np.array(values["surplus"])
+    places = np.unique(surplus)
+    series = []
+    for condition in CONDITIONS:
+        belief = np.array(values["beliefs"][condition])
+        at = [belief[surplus == place] for place in places]
+        ends = [bootstrap_interval(one) for one in at] if condition == TRUE else []
+        series.append(
+            Series(
+                condition,
+                x=places.astype(float).tolist(),
+                y=[float(one.mean()) for one in at],
+                low=[low for low, _ in ends],
+                high=[high for _, high in ends],
+            )
+        )
+    fine = np.linspace(places[0], places[-1], 81)
+    series.append(Series("posterior", fine.tolist(), posterior(fine).tolist(), DASHED))
+    return Chart(
+        f"real-models-belief{end}",
+        f"{values['model']}: belief after reports",
+        Axis("surplus d of reports for the first place"),
+        Axis("belief in the first place"),
+        series,
+        caption=(
+            "Means over prompts with the same evidence under the true condition. A Bayesian follows the dashed curve "
+            "with renamed and permuted reports as well, and stays level with shuffled and masked ones."
+        ),
+    )
+
+
+def _axis_chart(values: Values, end: str) -> Chart:
+    reports = [float(k) for k in values["reports"]]
+    series = [Series("evidence prompts", values["entropy"], values["scores"], POINTS, color=reports)]
+    return Chart(
+        f"real-models-axis{end}",
+        f"{values['model']}: last layer's values on evidence prompts",
+        Axis("entropy of the posterior", "bits"),
+        Axis("PC1 of the values"),
+        series,
+        color_label="reports k",
+        caption=(
+            "Where points of one colour lie level and colours lie apart, the axis shows how long the prompt is, not "
+            "how sure one may be."
+        ),
+    )
+
+
+def _layers_chart(values: Values, end: str) -> Chart:
+    layers = [float(layer) for layer in range(len(values["axis"]["values"]["within"]))]
+    series = [
+        Series("values", layers, values["axis"]["values"]["within"]),
+        Series("residual stream", layers, values["axis"]["residuals"]["within"]),
+        Series("values, over all k", layers, values["axis"]["values"]["rho"]),
+    ]
+    top = max(one["within"] for one in values["untrained"]) if values["untrained"] else None
+    if top is not None:
+        series.append(
+            Series("random weights, the highest in the last layer", [layers[0], layers[-1]], [top, top], DASHED)
+        )
+    return Chart(
+        f"real-models-layers{end}",
+        f"{values['model']}: PC1 and entropy by layer, evidence prompts",
+        Axis("layer"),
+        Axis("|Spearman(PC1, entropy)| at equal k"),
+        series,
+        caption="The number of reports is held fixed, but for the line that says otherwise.",
+    )
+
+
+def _shares_chart(values: Values, end: str) -> Chart:
+    texts = values["texts"]
+    names = ["mixed texts", f"{texts['domain']} alone", "evidence", "random weights"]
+    untrained = [one["pc1"] for one in values["untrained"]]
+    shares = [texts["mixed"]["pc1"][-1], texts["alone"]["pc1"][-1], values["axes"][TRUE]["pc1"]]
+    y = [*shares, float(np.mean(untrained))] if untrained else shares
+    return Chart(
+        f"real-models-pc1{end}",
+        f"{values['model']}: share of PC1 in the last layer's values",
+        Axis("prompts"),
+        Axis("share of the variance"),
+        [Series("PC1", [float(place) for place in range(len(y))], y, BARS)],
+        categories=names[: len(y)],
+        caption=(
+            "If one domain collapses values onto the axis, its bar is higher than that of mixed texts. Random weights: "
+            "mean over models, on evidence prompts, which resemble one another."
+        ),
+    )
+
+
+def texts_table(models: Sequence[Values]) -> Table:
+    """Mixed texts against one domain. It is shown, and no verdict rests on it."""
+    rows = []
+    for values in models:
+        for name, what in (("mixed", "mixed"), ("alone", f"{values['texts']['domain']} alone")):
+            found = values["texts"][name]
+            p = found["p_within"]
+            rows.append(
+                [
+                    values["model"],
+                    what,
+                    str(len(found["scores"])),
+                    f"{found['pc1'][-1]:.0%}",
+                    f"{found['pc12'][-1]:.0%}",
+                    f"{found['participation'][-1]:.1f}",
+                    f"{found['rho'][-1]:.2f}",
+                    "" if found["within"][-1] is None else f"{found['within'][-1]:.2f}",
+                    "" if p is None else f"{p:.3f}",
+                ]
+            )
+    columns = ["model", "texts", "n", "PC1", "PC1+2", "participation", "|rho|", "|rho| within kinds", "p within kinds"]
+    return Table(
+        "Last layer's values against the model's own entropy over the next token; p before correction", columns, rows
+    )

@@ -1,0 +1,284 @@
+"""How a norm grows with the layer: by a factor, by an amount, or as sums of independent parts would. No torch.
+
+    exponential   ln n = a + b l
+    linear        n = s (l + c),        ln n = ln s + ln(l + c)
+    root          n = s sqrt(l + c),    ln n = ln s + ln(l + c) / 2:   n^2 grows by a constant amount
+
+Each has two parameters and is fitted to ln n by least squares, so errors mean the same in all, relative ones, and
+AIC = M ln(error) + 2k differs by M ln(error / error) alone: M layers, as many parameters in each. Curves may fall, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.attention_sinks import thresholds as bounds
+from llmlab.studies.papers.attention_sinks.plan import NORMS
+from llmlab.studies.papers.attention_sinks.reading import (
+    Found,
+    Reading,
+    about,
+    in_the_middle,
+    listed,
+    models_sentence,
+    nothing_measured,
+    on_texts,
+    with_intervals,
+)
+from llmlab.studies.papers.attention_sinks.thresholds import EDGE
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import bootstrap_interval
+
+Array = np.ndarray
+EXPONENTIAL, LINEAR, ROOT = SHAPES = ("exponential", "linear", "root")
+# Where l + c reaches from the first layer, in multiples of the span: from a steep curve to one that is level.
+_OFFSETS = np.geomspace(1e-4, 1e5, 4000)
+_TINY = 1e-18  # of an error: below the rounding of what is measured
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The growth of ln n over the layers `at`.
+
+    slope: a layer, with its interval [low, high] over prompts; intercept: of the line, at layer 0. r2: of the line.
+    aic: how much more another curve's is than the exponential's, by name; negative where it fits better.
+    """
+
+    at: list[int]
+    slope: float
+    low: float
+    high: float
+    intercept: float
+    r2: float
+    aic: dict[str, float]
+
+    @property
+    def rival(self) -> str:
+        """The other curve that fits best."""
+        return min(self.aic, key=lambda name: self.aic[name])
+
+
+def middle(depth: int) -> list[int]:
+    """The places 0 (before the first block) to `depth` without those near either end."""
+    edge = max(1, -(-depth // EDGE))
+    return list(range(edge, depth - edge + 1))
+
+
+def growth(logs: Array, at: list[int]) -> Growth:
+    """The curves through the mean over prompts of ln n [P, M] at the M >= 3 layers `at`."""
+    x, y = np.array(at, dtype=float), logs.mean(0)
+    across = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    slopes = logs @ across  # [P]: least squares is linear in what it is fitted to
+    slope = float(y @ across)
+    intercept = float(y.mean() - slope * x.mean())
+    error = float(((y - intercept - slope * x) ** 2).sum())
+    total = float(((y - y.mean()) ** 2).sum())
+    low, high = bootstrap_interval(slopes)
+    errors = {LINEAR: _error(x, y, 1.0), ROOT: _error(x, y, 0.5)}
+    return Growth(
+        at=at,
+        slope=slope,
+        low=low,
+        high=high,
+        intercept=intercept,
+        r2=1 - error / total if total > _TINY else 0.0,
+        aic={name: len(x) * float(np.log(max(one, _TINY) / max(error, _TINY))) for name, one in errors.items()},
+    )
+
+
+def _error(x: Array, y: Array, power: float) -> float:
+    """The smallest sum of squares of y - ln s - power ln |x - end|, over s and over ends outside of the layers."""
+    span = x[-1] - x[0]
+    ends = np.concatenate([x[0] - span * _OFFSETS, x[-1] + span * _OFFSETS])
+    left = y - power * np.log(np.abs(x - ends[:, None]))  # [ends, M]
+    return float(((left - left.mean(1, keepdims=True)) ** 2).sum(1).min())
+
+
+# Verdict --------------------------------------------------------------------------------------------------------------
+
+
+def growth_of(text: Reading) -> Growth | None:
+    """The growth over the middle layers; None where they are too few to tell curves apart."""
+    at = middle(text.depth)
+    return growth(np.array(text.norms)[:, at], at) if len(at) >= bounds.MIDDLE_POINTS else None
+
+
+def judge_norms(found: Growth | None, untrained: Sequence[Growth | None] = ()) -> str:
+    """One model: straight in logarithms, and steeper than any of its shape with random weights that is so, too."""
+    if found is None:
+        return INCONCLUSIVE
+    rival = found.aic[found.rival]
+    if found.low <= 0 or rival <= -bounds.CLEAR_AIC:
+        return NOT_SUPPORTED
+    if not _is_straight(found):
+        return INCONCLUSIVE
+    by_chance = max((one.slope for one in untrained if one is not None and _is_straight(one)), default=0.0)
+    return SUPPORTED if found.low > by_chance else INCONCLUSIVE
+
+
+def _is_straight(found: Growth) -> bool:
+    """Whether the logarithm of the norm is a line, and no other curve comes near it."""
+    return found.r2 >= bounds.STRAIGHT_R2 and found.aic[found.rival] >= bounds.CLEAR_AIC
+
+
+def first_ratio(text: Reading) -> Array:
+    """The first token's norm over the others' (geometric means over prompts), before the first block and after each."""
+    ratio: Array = np.exp(np.array(text.first_norms).mean(0) - np.array(text.norms).mean(0))
+    return ratio
+
+
+def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
+    """The claim that the stream grows by a factor a layer. refused: why a model could not be asked."""
+    threshold = (
+        f"over the middle layers (an eighth at each end left out) ln of the norm is a straight line with R^2 at least "
+        f"{bounds.STRAIGHT_R2:g}, its slope's interval above 0, and its AIC at least {bounds.CLEAR_AIC:g} below that "
+        "of a linear and of a root curve; and that interval lies above the slope of every untrained model of which the "
+        "same can be said. Not supported where the slope's interval reaches 0, or where another "
+        f"curve's AIC is {bounds.CLEAR_AIC:g} lower. Nothing can be said of fewer than {bounds.MIDDLE_POINTS} layers"
+    )
+    texts = {one.name: one.text for one in found if one.text is not None}
+    if not texts:
+        return nothing_measured(NORMS, threshold, refused)
+    curves = {name: growth_of(text) for name, text in texts.items()}
+    chance = {one.name: [growth_of(other) for other in one.untrained] for one in found}
+    outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
+    fitted = [one for one in found if curves.get(one.name) is not None]
+    statistic, interval, words, count = Statistic("growth a layer", None), None, "", 0
+    if fitted:
+        middle_one = in_the_middle(fitted, lambda one: _slope(curves[one.name]))
+        curve = curves[middle_one.name]
+        assert curve is not None
+        interval = [float(np.expm1(end)) for end in (curve.low, curve.high)]
+        statistic = Statistic("growth a layer", float(np.expm1(curve.slope)))
+        count = len(texts[middle_one.name].norms)
+        words = f"In {middle_one.name} the norm of all tokens but the first grows {_curve_words(curve)}. "
+        if (one := next(iter(chance[middle_one.name]), None)) is not None:
+            words += f"With random weights it grows {_curve_words(one)}. "
+    if short := [name for name, one in curves.items() if one is None]:
+        words += f"Too few layers to tell curves apart: {', '.join(short)}. "
+    words += f"The first token's norm is up to {listed(first_over_others(texts), '{:,.1f} times')} the others'. "
+    return Verdict(
+        claim=NORMS,
+        verdict=by_models(list(outcomes.values())),
+        statistic=statistic,
+        interval=interval,
+        threshold=threshold,
+        n=count,
+        seeds=[],
+        papers_criterion=PapersCriterion(
+            None, "Heimersheim and Turner name no bound; they see straight lines in logarithmic plots."
+        ),
+        reason=f"{words}{models_sentence(outcomes, refused)} n counts prompts.",
+        charts=[norms_chart(found, curves), first_norm_chart(found)],
+        tables=[norms_table(found, curves, outcomes)],
+        evidence={"outcomes": outcomes, "growth": {name: asdict(one) for name, one in curves.items() if one}},
+    )
+
+
+def first_over_others(texts: dict[str, Reading]) -> dict[str, float]:
+    """By model, the most that the first token's norm is of the others', over layers."""
+    return {name: float(first_ratio(text).max()) for name, text in texts.items()}
+
+
+def _curve_words(curve: Growth) -> str:
+    rate, rival = np.expm1(curve.slope), curve.aic[curve.rival]
+    than = f"{abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
+    return (
+        f"by {rate:.1%} a layer after blocks {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other "
+        f"curve is {curve.rival}, with an AIC of {than}"
+    )
+
+
+def _slope(curve: Growth | None) -> float:
+    return curve.slope if curve is not None else -np.inf
+
+
+_PLACE = Axis("blocks passed")
+
+
+def norms_chart(found: Sequence[Found], curves: dict[str, Growth | None]) -> Chart:
+    """The norm of the stream by layer."""
+    series, dashed = [], []
+    for one, text in on_texts(found):
+        logs = np.array(text.norms)
+        series.append(with_intervals(one.name, _places(text), logs, as_logs=True))
+        if (curve := curves[one.name]) is not None:
+            fit = np.exp(curve.intercept + curve.slope * np.array(curve.at))
+            dashed.append(Series(f"{one.name}, straight line", list(map(float, curve.at)), fit.tolist(), DASHED))
+        if one.untrained:
+            chance = np.exp(np.mean([np.array(other.norms).mean(0) for other in one.untrained], axis=0))
+            dashed.append(Series(f"{one.name}, random weights", _places(text), chance.tolist(), DASHED))
+    return Chart(
+        name="norms",
+        title="Norm of the residual stream, without the first token",
+        x_axis=_PLACE,
+        y_axis=Axis("norm", log=True),
+        series=[*series, *dashed],
+        caption="Geometric means over tokens and prompts. The axis is logarithmic: growth by a factor is a straight "
+        "line, growth by an amount bends to the right.",
+    )
+
+
+def first_norm_chart(found: Sequence[Found]) -> Chart:
+    """The first token's norm over the others'."""
+    series = []
+    for one, text in on_texts(found):
+        ratios = np.array(text.first_norms) - np.array(text.norms)
+        series.append(with_intervals(one.name, _places(text), ratios, as_logs=True))
+    return Chart(
+        name="first-token-norm",
+        title="The first token's norm over the others'",
+        x_axis=_PLACE,
+        y_axis=Axis("times the others' norm", log=True),
+        series=series,
+        caption="Geometric means over prompts. Where it is far above 1, the first token has massive activations, and a "
+        "mean norm over all tokens measures that one.",
+    )
+
+
+def norms_table(found: Sequence[Found], curves: dict[str, Growth | None], outcomes: dict[str, str]) -> Table:
+    """What was judged, a row a model."""
+    rows = []
+    for one, text in on_texts(found):
+        largest = f"{first_ratio(text).max():,.1f}"
+        rows.append([*about(one, text.depth), *_fit(curves[one.name]), largest, outcomes[one.name]])
+        for other in one.untrained[:1]:
+            rows.append(
+                [
+                    "the same with random weights",
+                    "",
+                    "",
+                    *_fit(growth_of(other)),
+                    f"{first_ratio(other).max():,.1f}",
+                    "",
+                ]
+            )
+    columns = [
+        "model",
+        "parameters",
+        "blocks",
+        "growth a layer",
+        "R^2 of the line",
+        "AIC of a linear curve less the line's",
+    ]
+    columns += ["AIC of a root curve less the line's", "first token's norm over the others', at most", "says"]
+    return Table("Growth of the norm", columns, rows)
+
+
+def _fit(curve: Growth | None) -> list[str]:
+    """A growth's cells."""
+    if curve is None:
+        return ["-"] * 4
+    rate, low, high = (float(np.expm1(x)) for x in (curve.slope, curve.low, curve.high))
+    line = [f"{rate:.2%} ({low:.2%} to {high:.2%})", f"{curve.r2:.3f}"]
+    return line + [f"{curve.aic[name]:+.1f}" for name in (LINEAR, ROOT)]
+
+
+def _places(text: Reading) -> list[float]:
+    return [float(place) for place in range(text.depth + 1)]

@@ -1,0 +1,261 @@
+"""Does a network add by a few frequencies, and does that show before test accuracy does? Verdicts and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmlab.core.charts import BARS, DASHED, Axis, Chart, Series, Table
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.grokking import thresholds as bounds
+from llmlab.studies.papers.grokking.generalising import (
+    NO_BOUND,
+    STEP_AXIS,
+    decay_cell,
+    line,
+    mean_over_seeds,
+    median_over_seeds,
+    seeds_of,
+    some,
+    span,
+    step_cell,
+)
+from llmlab.studies.papers.grokking.plan import FOURIER, PROGRESS
+from llmlab.studies.papers.grokking.thresholds import GENERALISED
+from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+
+_LOWEST = 1e-6  # nats: an axis of logarithms has no place for nothing
+
+
+# Fourier --------------------------------------------------------------------------------------------------------------
+
+
+def judge_fourier(run: Trajectory) -> str:
+    """One run at its last checkpoint; inconclusive where that does not generalise."""
+    if run.held_accuracy[-1] < bounds.GENERALISED:
+        return INCONCLUSIVE
+    sparse = len(run.keys) <= bounds.OF_RANDOM * min(run.random_keys)
+    kept = run.restricted_accuracy[-1] >= bounds.KEPT_ACCURACY
+    if not sparse or run.excluded_accuracy[-1] >= bounds.KEPT_ACCURACY:
+        return NOT_SUPPORTED
+    return SUPPORTED if kept and run.excluded_accuracy[-1] <= bounds.LOST_ACCURACY else INCONCLUSIVE
+
+
+def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
+    """The claim that a network that adds does so on a handful of frequencies."""
+    runs = some(with_decay)
+    outcomes = [judge_fourier(run) for run in runs]
+    counts = [len(run.keys) for run in runs]
+    at_fit = [run.key_count[run.fitted] for run in runs if run.fitted is not None]
+    then = f" ({np.mean(at_fit):.3g} on average when the training sums were just learned)" if at_fit else ""
+    frequencies = runs[0].modulus // 2
+    columns = ("restricted_accuracy", "excluded_accuracy", "held_accuracy")
+    right = [float(np.mean([getattr(run, name)[-1] for run in runs])) for name in columns]
+    fewest = min(min(run.random_keys) for run in runs)
+    said = (
+        f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {span(counts, 'd')} of {frequencies} frequencies{then}"
+        f", and in at least {fewest} with random weights. On these frequencies alone "
+        f"{right[0]:.0%} of held-out sums are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
+    )
+    return Verdict(
+        claim=FOURIER,
+        verdict=by_seeds(outcomes),
+        statistic=Statistic("key frequencies", float(np.mean(counts)), f"of {frequencies}"),
+        interval=mean_over_seeds([float(count) for count in counts]),
+        threshold=(
+            f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
+            f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
+            "alone get "
+            f"{bounds.KEPT_ACCURACY:.0%} of held-out sums right, and without them at most {bounds.LOST_ACCURACY:.0%}. "
+            f"Not supported where they are not so few, or {bounds.KEPT_ACCURACY:.0%} are right without them"
+        ),
+        n=len(runs),
+        seeds=seeds_of(runs),
+        papers_criterion=_papers_fourier(runs),
+        reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
+    )
+
+
+def _leak(runs: Sequence[Trajectory]) -> str:
+    """Why what is right with the key frequencies alone says little, and what says more."""
+    fits = [(run, run.fitted) for run in runs if run.fitted is not None]
+    if not fits:
+        return ""
+    right = np.mean([run.restricted_accuracy[place] for run, place in fits])
+    first, last = np.mean([(run.waves[place], run.waves[-1]) for run, place in fits], axis=0)
+    return (
+        f"On the same frequencies {right:.0%} were right as soon as the training sums were learned: a wave in a + b is "
+        "an average over all sums with one answer, and lends the held-out ones what was memorised of the others. What "
+        f"changes is how much of the logits' variation such waves are: {first:.0%} then, {last:.0%} at the end."
+    )
+
+
+def _spikes(runs: Sequence[Trajectory]) -> str:
+    """Which runs end where the loss has just shot up: what they had learned is gone for a while."""
+    ended = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] < bounds.GENERALISED]
+    if not ended:
+        return ""
+    seeds = ", ".join(str(run.seed) for run in ended)
+    known = span([run.train_accuracy[-1] for run in ended], ".0%")
+    return f"The last checkpoint of seed {seeds} lies in a spike of the loss ({known} of the training sums are right)."
+
+
+def _papers_fourier(runs: Sequence[Trajectory]) -> PapersCriterion:
+    whole = float(np.mean([run.held_loss[-1] for run in runs]))
+    alone = float(np.mean([run.restricted_held_loss for run in runs]))
+    return PapersCriterion(
+        None,
+        f"The paper names no bound. It finds {bounds.PAPER_KEYS} key frequencies of 56, and a lower loss when all "
+        f"other terms of the logits are taken away. Here the held-out loss goes from {whole:.3g} to {alone:.3g} nats.",
+    )
+
+
+def spectrum_chart(run: Trajectory) -> Chart:
+    """Which frequencies an embedding uses: at the end, when the training sums were just learned, and at random."""
+    places = [float(place) for place in range(len(run.random_spectrum))]
+    bars = [Series("trained", places, run.spectra[LAST], BARS)]
+    if AT_FIT in run.spectra:
+        bars.append(Series("when the training sums were learned", places, run.spectra[AT_FIT], BARS))
+    bars.append(Series("random weights", places, run.random_spectrum, BARS))
+    return Chart(
+        "fourier",
+        f"Frequencies of the embedding of numbers, seed {run.seed}",
+        Axis("frequency: turns as a number goes from 0 to p"),
+        Axis("share of power"),
+        bars,
+        categories=[str(k) for k in range(1, len(places) + 1)],
+        caption="A network that adds by turning puts its numbers on circles of a few frequencies; random numbers use "
+        "all alike.",
+    )
+
+
+def fourier_table(runs: Sequence[Trajectory]) -> Table:
+    """Key frequencies, and what is right with them alone and without them."""
+    rows = [
+        [
+            decay_cell(run),
+            str(run.seed),
+            ", ".join(map(str, sorted(run.keys))),
+            str(len(run.keys)),
+            "-" if run.fitted is None else str(run.key_count[run.fitted]),
+            str(min(run.random_keys)),
+            *(f"{x[-1]:.1%}" for x in (run.held_accuracy, run.restricted_accuracy, run.excluded_accuracy)),
+            "-" if run.fitted is None else f"{run.waves[run.fitted]:.0%}",
+            f"{run.waves[-1]:.0%}",
+            *(f"{x:.3g}" for x in (run.held_loss[-1], run.restricted_held_loss)),
+        ]
+        for run in runs
+    ]
+    columns = ["weight decay", "seed", "key frequencies", "how many", "at the fit", "fewest at random"]
+    columns += ["held-out accuracy", "with these alone", "without them"]
+    columns += ["logits' variation on them, at the fit", "at the end"]
+    columns += ["held-out loss, nats", "with these alone, nats"]
+    return Table("Key frequencies at the last checkpoint", columns, rows)
+
+
+# Progress -------------------------------------------------------------------------------------------------------------
+
+
+def judge_progress(run: Trajectory) -> str:
+    """One run; inconclusive where it has no jump, one of the losses says yes and the other no, or one goes the way
+    that it would not go if the structure grew: the restricted loss up, or the excluded one down."""
+    shares = [run.gone(run.restricted_loss), run.gone(run.excluded_loss)]
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares) or not run.grows:
+        return INCONCLUSIVE
+    if min(known) >= bounds.GONE_BEFORE:
+        return SUPPORTED
+    return NOT_SUPPORTED if max(known) <= bounds.GONE_TOGETHER else INCONCLUSIVE
+
+
+def progress_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
+    """The claim that the structure grows before test accuracy shows it."""
+    runs = some(with_decay)
+    outcomes = [judge_progress(run) for run in runs]
+    ways = {
+        name: [share for run in runs if (share := run.gone(getattr(run, name))) is not None]
+        for name in ("restricted_loss", "excluded_loss", "held_loss")
+    }
+    main = ways["restricted_loss"]
+    said = "No run has a jump to look at."
+    if main:
+        medians = {name: float(np.median(shares)) if shares else float("nan") for name, shares in ways.items()}
+        said = (
+            f"When held-out accuracy had gone a tenth of its way, the loss on the key frequencies alone had gone "
+            f"{medians['restricted_loss']:.0%} of its own (median of the seeds), and the training loss without them "
+            f"{medians['excluded_loss']:.0%}. The plain held-out loss had gone {medians['held_loss']:.0%}."
+        )
+    return Verdict(
+        claim=PROGRESS,
+        verdict=by_seeds(outcomes),
+        statistic=Statistic(
+            "way that the restricted loss has gone before the jump", float(np.median(main)) if main else None
+        ),
+        interval=median_over_seeds(main),
+        threshold=(
+            f"Before held-out accuracy leaves the first {bounds.ONSET:.0%} of its way, the restricted and the excluded "
+            f"loss have each gone at least {bounds.GONE_BEFORE:.0%} of theirs. Not supported where neither has gone "
+            f"more than {bounds.GONE_TOGETHER:.0%}"
+        ),
+        n=len(runs),
+        seeds=seeds_of(runs),
+        papers_criterion=NO_BOUND,
+        reason=f"{said} {seeds_sentence(outcomes)}",
+    )
+
+
+def progress_chart(run: Trajectory) -> Chart:
+    """The two losses that show the structure, beside the plain ones."""
+    lines = (
+        ("training", run.train_loss),
+        ("held out", run.held_loss),
+        ("key frequencies alone, all sums", run.restricted_loss),
+        ("without the key frequencies, training sums", run.excluded_loss),
+    )
+    series = [line(name, run, [max(value, _LOWEST) for value in values]) for name, values in lines]
+    if run.onset is not None:
+        step, values = float(run.steps[run.onset]), [max(x, _LOWEST) for _, line in lines for x in line]
+        series.append(Series("before the jump", [step, step], [min(values), max(values)], DASHED))
+    return Chart(
+        "progress",
+        f"What changes while test accuracy does not, seed {run.seed}",
+        STEP_AXIS,
+        Axis("loss", "nats", log=True),
+        series,
+        caption="Left of the dashed line held-out accuracy stays within the first tenth of its way. A loss that moves "
+        "there shows the structure before accuracy does.",
+    )
+
+
+def progress_table(runs: Sequence[Trajectory]) -> Table:
+    """How far each loss had gone before test accuracy jumped."""
+    rows = [
+        [
+            str(run.seed),
+            *(step_cell(run, place) for place in (run.fitted, run.onset, run.generalised)),
+            *(_share(run.gone(loss)) for loss in (run.restricted_loss, run.excluded_loss, run.held_loss)),
+        ]
+        for run in runs
+    ]
+    columns = ["seed", "fitted, step", "before the jump, step", "generalised, step"]
+    return Table(
+        "Way that each loss had gone before the jump",
+        [*columns, "restricted loss", "excluded loss", "plain held-out loss"],
+        rows,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def middle(runs: list[Trajectory]) -> Trajectory:
+    """The run that is shown alone: of those that generalise, at the last checkpoint too, the middle one by how long
+    it took."""
+    done = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] >= GENERALISED]
+    order = sorted((run.steps[run.generalised], run.seed) for run in done if run.generalised is not None)
+    chosen = order[(len(order) - 1) // 2][1] if order else runs[0].seed
+    return next(run for run in runs if run.seed == chosen)

@@ -1,0 +1,225 @@
+"""Are held-out sums got right long after the training sums, and only with weight decay? Verdicts and their plots.
+
+Each claim is judged seed by seed (llmlab.studies.papers.agreement.by_seeds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.grokking import thresholds as bounds
+from llmlab.studies.papers.grokking.plan import LATE, WEIGHT_DECAY
+from llmlab.studies.papers.grokking.trajectory import Trajectory
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
+
+NO_BOUND = PapersCriterion(None, "The papers show curves and name no bound.")
+STEP_AXIS = Axis("step", log=True)
+
+
+# Late -----------------------------------------------------------------------------------------------------------------
+
+
+def judge_late(run: Trajectory) -> str:
+    """One run; inconclusive where it did not generalise within its steps."""
+    times = run.late_times
+    if times is None:
+        return INCONCLUSIVE
+    if times >= bounds.LATE_TIMES:
+        return SUPPORTED
+    return NOT_SUPPORTED if times < bounds.TOGETHER_TIMES else INCONCLUSIVE
+
+
+def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
+    """The claim that held-out sums are got right long after the training sums."""
+    outcomes = [judge_late(run) for run in some(with_decay)]
+    times = [run.late_times for run in with_decay if run.late_times is not None]
+    said = [f"Held-out accuracy reached {bounds.GENERALISED:.0%} in {len(times)} of {len(with_decay)} runs."]
+    if times:
+        said.append(
+            f"It took at least {span(times, '.3g')} times as many steps as {bounds.FITTED:.0%} of the training sums."
+        )
+    said += [_plateau(with_decay), seeds_sentence(outcomes)]
+    return Verdict(
+        claim=LATE,
+        verdict=by_seeds(outcomes),
+        statistic=Statistic(
+            "steps to generalise over steps to fit", float(np.median(times)) if times else None, "times"
+        ),
+        interval=median_over_seeds(times),
+        threshold=(
+            f"{bounds.GENERALISED:.0%} of held-out sums at least {bounds.LATE_TIMES:g} times as late as "
+            f"{bounds.FITTED:.0%} of training sums. Not supported below {bounds.TOGETHER_TIMES:g} times"
+        ),
+        n=len(with_decay),
+        seeds=seeds_of(with_decay),
+        papers_criterion=NO_BOUND,
+        reason=" ".join(part for part in said if part),
+    )
+
+
+def _plateau(runs: Sequence[Trajectory]) -> str:
+    """What held-out accuracy is right after the fit, by whether the sum was seen the other way round."""
+    seen = [run for run in runs if run.fitted is not None and run.held_mirrored and run.held_new]
+    if not seen:
+        return ""
+    mirrored = np.mean([run.held_mirrored[run.fitted] for run in seen if run.fitted is not None])
+    new = np.mean([run.held_new[run.fitted] for run in seen if run.fitted is not None])
+    return (
+        f"When the training sums were learned, {mirrored:.0%} of those held-out sums were right whose mirror image "
+        f"b + a was trained on, and {new:.0%} of the others; guessing gives {1 / seen[0].modulus:.0%}."
+    )
+
+
+# Weight decay ---------------------------------------------------------------------------------------------------------
+
+
+def judge_decay(run: Trajectory, without: Trajectory, median: float | None) -> str:
+    """One seed, trained with and without. median: steps that runs with weight decay took to generalise."""
+    if run.generalised is None or median is None:
+        return INCONCLUSIVE
+    enough = bounds.WITHOUT_TIMES * median
+    if without.generalised is None:
+        return SUPPORTED if without.steps[-1] >= enough else INCONCLUSIVE
+    return NOT_SUPPORTED if without.steps[without.generalised] < enough else INCONCLUSIVE
+
+
+def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory]) -> Verdict:
+    """The claim that weight decay brings generalisation about."""
+    pairs = some([(run, other) for run in with_decay for other in without if run.seed == other.seed])
+    took = [run.steps[run.generalised] for run in with_decay if run.generalised is not None]
+    median = float(np.median(took)) if took else None
+    outcomes = [judge_decay(run, other, median) for run, other in pairs]
+    last = [run.held_accuracy[-1] for run in without]
+    lasted = min(run.steps[-1] for run in without)
+    said = [f"With weight decay {with_decay[0].weight_decay:g}, {len(took)} of {len(with_decay)} runs generalised"]
+    said[-1] += f", after {span(took, ',')} steps." if took else "."
+    reached = sum(run.generalised is not None for run in without)
+    said.append(
+        f"Without, {reached} of {len(without)} did within {lasted:,} steps, and held-out accuracy ended at "
+        f"{span(last, '.0%')}."
+    )
+    if median is not None:
+        said.append(f"That is {lasted / median:.1f} times the median with weight decay.")
+    return Verdict(
+        claim=WEIGHT_DECAY,
+        verdict=by_seeds(outcomes),
+        statistic=Statistic("held-out accuracy at the end without weight decay", float(np.mean(last))),
+        interval=mean_over_seeds(last),
+        threshold=(
+            f"With weight decay {bounds.GENERALISED:.0%} of held-out sums are reached; without, they are not within "
+            f"{bounds.WITHOUT_TIMES:g} times the median of those steps. Not supported where they are"
+        ),
+        n=len(with_decay) + len(without),
+        seeds=[run.seed for run, _ in pairs],
+        papers_criterion=NO_BOUND,
+        reason=" ".join([*said, seeds_sentence(outcomes)]),
+    )
+
+
+# Plots ----------------------------------------------------------------------------------------------------------------
+
+
+def accuracy_chart(with_decay: Sequence[Trajectory]) -> Chart:
+    """Held-out accuracy of every seed, and that on the training sums."""
+    runs = [line(f"held out, seed {run.seed}", run, run.held_accuracy) for run in with_decay]
+    known = [line(f"training sums, seed {run.seed}", run, run.train_accuracy, DASHED) for run in with_decay[:1]]
+    return Chart(
+        "grokking",
+        f"Modular addition, weight decay {with_decay[0].weight_decay:g}",
+        STEP_AXIS,
+        Axis("accuracy"),
+        [*runs, *known, _chance(with_decay[0])],
+        caption="The training sums are known long before the others are right: the gap between the dashed line and the "
+        "others is the delay. Steps are on a logarithmic axis.",
+    )
+
+
+def decay_chart(groups: Sequence[Sequence[Trajectory]]) -> Chart:
+    """Held-out accuracy by weight decay: mean over seeds, with the lowest and highest."""
+    series = []
+    for runs in groups:
+        count = min(len(run.steps) for run in runs)
+        values = np.array([run.held_accuracy[:count] for run in runs])
+        name = f"weight decay {runs[0].weight_decay:g}"
+        low, high = values.min(0).tolist(), values.max(0).tolist()
+        steps = [float(step) for step in runs[0].steps[:count]]
+        series.append(Series(name, steps, values.mean(0).tolist(), low=low, high=high))
+    return Chart(
+        "weight-decay",
+        "Held-out accuracy with and without weight decay",
+        STEP_AXIS,
+        Axis("held-out accuracy"),
+        [*series, _chance(max((run for runs in groups for run in runs), key=lambda run: run.steps[-1]))],
+        caption="Lines are means over seeds, bands go from the lowest seed to the highest.",
+    )
+
+
+def steps_table(runs: Sequence[Trajectory]) -> Table:
+    """When each run fitted and generalised, and how it ended."""
+    rows = []
+    for run in runs:
+        times = "-" if run.late_times is None else f"{run.late_times:.3g}"
+        ends = [f"{values[-1]:.1%}" for values in (run.train_accuracy, run.held_accuracy)]
+        last = f"{run.steps[-1]:,}"
+        rows.append(
+            [
+                decay_cell(run),
+                str(run.seed),
+                step_cell(run, run.fitted),
+                step_cell(run, run.generalised),
+                times,
+                last,
+                *ends,
+            ]
+        )
+    columns = ["weight decay", "seed", "fitted, step", "generalised, step", "times as late, at least", "last step"]
+    return Table("When sums were learned", [*columns, "training accuracy at the end", "held-out"], rows)
+
+
+def line(name: str, run: Trajectory, values: Sequence[float], kind: str = "line") -> Series:
+    return Series(name, [float(step) for step in run.steps], list(values), kind)
+
+
+def _chance(run: Trajectory) -> Series:
+    ends = [float(run.steps[0]), float(run.steps[-1])]
+    return Series("guessing", ends, [1 / run.modulus] * 2, DASHED)
+
+
+def decay_cell(run: Trajectory) -> str:
+    return f"{run.weight_decay:g}"
+
+
+def step_cell(run: Trajectory, place: int | None) -> str:
+    return "never" if place is None else f"{run.steps[place]:,}"
+
+
+def some(runs: Sequence) -> Sequence:
+    if not runs:
+        raise ValueError("there is no run to judge")
+    return runs
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """`3 to 5`, or one number where all are alike."""
+    ends = [f"{end:{form}}" for end in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
+
+
+def seeds_of(runs: Sequence[Trajectory]) -> list[int]:
+    return [run.seed for run in runs]
+
+
+def median_over_seeds(values: Sequence[float]) -> list[float] | None:
+    """Of the median over seeds; None of a single one."""
+    return list(bootstrap_interval(np.array(values), np.median)) if len(values) > 1 else None
+
+
+def mean_over_seeds(values: Sequence[float]) -> list[float] | None:
+    """Of the mean over seeds; None of a single one."""
+    return list(mean_interval(np.array(values))) if len(values) > 1 else None
