@@ -25,7 +25,7 @@ from llmlab.gpt.shapes import parameter_count
 from llmlab_gui.pages.checks import figures_of, links_of
 from llmlab_gui.pages.library import READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PAPERS, markdown
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, PAPERS, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +62,25 @@ def commands_of(text: str) -> list[str]:
     return [part for part in named if part.startswith("llmlab-run ")]
 
 
+# README and the guides to the lab's use, in the order in which their commands are followed; the other guides show how
+# to add something, with files that are not there yet.
+MANUAL = (
+    "README.md",
+    *(
+        f"guides/{name}.md"
+        for name in (
+            "window",
+            "terminal",
+            "settings",
+            "runs",
+            "inspecting",
+            "fine-tuning",
+            "experimenting",
+            "checking-claims",
+            "development",
+        )
+    ),
+)
 # A claim's test names a command without all that it needs.
 _CLAIMS = {f"{page.name}.md" for page in ALL_PAGES if page.group == PAPERS}
 ALL_COMMANDS = [
@@ -119,8 +138,10 @@ def test_no_two_commands_write_to_the_same_folder() -> None:
     assert commands_that_share("--out", (command for _, command in ALL_COMMANDS)) == {}
 
 
-def test_readme_and_the_first_hour_give_a_name_once() -> None:
-    followed = [command for document, command in ALL_COMMANDS if document.startswith(("README", "first-hour/"))]
+def test_the_manual_and_the_first_hour_give_a_name_once() -> None:
+    followed = [
+        command for document, command in ALL_COMMANDS if document in MANUAL or document.startswith("first-hour/")
+    ]
     assert commands_that_share("--name", followed) == {}
 
 
@@ -203,16 +224,21 @@ def test_the_checks_name_no_registry() -> None:
     assert set(re.findall(r"https?://([\w.]+)", CHECKS)) <= {"127.0.0.1"}
 
 
-def test_readme_names_every_command() -> None:
-    named = {command.split()[1] for command in commands_of(README)}
+def test_the_guide_to_the_terminal_names_every_command() -> None:
+    named = {command.split()[1] for command in commands_of(DOCUMENTS["guides/terminal.md"])}
     assert named == set(the_parser()[1])
 
 
-def test_the_programs_that_readme_starts_are_installed_by_it() -> None:
+def test_readme_leads_to_every_guide() -> None:
+    guides = {f"resources/{page.name}.md" for page in ALL_PAGES if page.group == HOW_TO}
+    assert guides <= set(links_of(README))
+
+
+def test_the_programs_that_the_manual_starts_are_installed_by_readme() -> None:
     project = read_toml(ROOT / "pyproject.toml")["project"]
     ours = project["scripts"] | project["gui-scripts"]
     tests = {re.match(r"[\w-]+", wanted)[0] for wanted in project["optional-dependencies"]["test"]}  # type: ignore[index]
-    started = set(re.findall(r"\.venv/bin/([\w-]+)", README))
+    started = {name for document in MANUAL for name in re.findall(r"\.venv/bin/([\w-]+)", DOCUMENTS[document])}
     assert started <= {"pip", "python"} | set(ours) | tests
     for target in ours.values():
         module, _, function = target.partition(":")
@@ -221,10 +247,10 @@ def test_the_programs_that_readme_starts_are_installed_by_it() -> None:
         assert f"def {function}(" in Path(str(spec.origin)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
+@pytest.mark.parametrize("document", [*MANUAL, "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
 def test_files_that_a_document_names_exist(document: str) -> None:
     text = DOCUMENTS[document]
-    linked = files_of(text)
+    linked = files_of(text) if "/" not in document else ()  # a page's own links: tests/gui/test_concepts.py
     starts = ("llmlab/", "llmlab_gui/", "resources/", "tests/")
     words = [word for code in code_of(text) for word in code.split()]
     missing = [path for path in [*linked, *(w for w in words if w.startswith(starts))] if not (ROOT / path).exists()]

@@ -1,4 +1,4 @@
-"""The commands of README and of the first hour run, in their order, in an empty folder, and do what is said of them.
+"""The commands of README, the guides and the first hour run, in order, in an empty folder, and do what is said of them.
 
 Training is made small: a fiftieth of the steps, few measurements, narrow models, two values of a grid. What is quoted
 of the output is compared where no long training is behind it. With DOCUMENTS_WHOLE=1 every command runs as it stands,
@@ -11,19 +11,20 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_documents import DOCUMENTS, commands_of
+from test_documents import DOCUMENTS, MANUAL, commands_of
 
 from llmlab.cli.main import main
 
 WHOLE = bool(os.environ.get("DOCUMENTS_WHOLE"))
+CLAIMS = "guides/checking-claims.md"
 HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 
-# Beginnings of commands that are not run here, and why. Besides, README starts the window (tests/gui does), installs
+# Beginnings of commands that are not run here, and why. Besides, the manual starts the window (tests/gui does), installs
 # the lab and runs the tests (.ci/run does), and measures for hours (tests/benchmarks).
 NOT_RUN = {
     "corpora fetch": "it needs a network",
@@ -90,7 +91,7 @@ HOW: dict[str, Callable[[str], str]] = {
 class Quote:
     """What a document says that a command prints.
 
-    said: in the document, or in README. command: how it begins. printed: each is in the output; `said` itself where
+    said: in the document, or in the guide to claims. command: how it begins. printed: each is in the output; `said` itself where
     none is named. trained: it comes from a whole training, so a small run does not print it.
     """
 
@@ -101,15 +102,15 @@ class Quote:
 
 
 def block(after: str) -> list[str]:
-    """The lines of README's code block after these words; what it cut with three dots is left out."""
-    code = DOCUMENTS["README.md"].partition(after)[2].split("```\n")[1]
+    """The lines of that guide's code block after these words; what it cut with three dots is left out."""
+    code = DOCUMENTS[CLAIMS].partition(after)[2].split("```\n")[1]
     return [line.removesuffix("...").strip() for line in code.splitlines() if line]
 
 
-_PAPERS = block("The first printed, with its longest titles cut here:")
-_HEADER, *_VERDICT = block("and the verdict, on the model of the first hour:")
+_PAPERS = block("The first command printed, with its longest titles cut here:")
+_HEADER, *_VERDICT = block("The verdict on the model of the first hour:")
 QUOTES = {
-    "README.md": tuple(Quote(line, "paper list") for line in _PAPERS),
+    CLAIMS: tuple(Quote(line, "paper list") for line in _PAPERS),
     "first-hour/1-train.md": (
         Quote("ln 2,048 = 7.62 nats a token", "pretrain", ("knowing nothing costs 7.62",)),
         Quote("how often each piece occurs costs 6.13", "pretrain", ("knowing how often each token occurs 6.13",)),
@@ -158,9 +159,11 @@ def run(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return said.out
 
 
-def follow(document: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Runs every command of a document once; -> what each printed, by its words."""
-    printed: dict[str, str] = {}
+def follow(
+    document: str, folder: Path, capsys: pytest.CaptureFixture[str], before: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Runs every command of a document that was not run `before`; -> what each printed, by its words."""
+    printed = dict(before or {})
     for line in commands_of(DOCUMENTS[document]):
         words = shlex.join(shlex.split(line, comments=True)[1:])
         if words in printed or any(words.startswith(beginning) for beginning in NOT_RUN):
@@ -173,7 +176,7 @@ def unkept(document: str, printed: dict[str, str]) -> list[str]:
     """What a document says that its commands did not print."""
     broken = []
     for quote in QUOTES.get(document, ()):
-        if quote.said not in DOCUMENTS[document] + DOCUMENTS["README.md"]:
+        if quote.said not in DOCUMENTS[document] + DOCUMENTS[CLAIMS]:
             broken.append(f"no longer said: {quote.said}")
         if quote.trained and not WHOLE:
             continue
@@ -187,7 +190,7 @@ def _on_a_line(words: str) -> str:
     return " ".join(words.split())
 
 
-@pytest.mark.parametrize("document", ["README.md", *HOUR])
+@pytest.mark.parametrize("document", [*MANUAL, *HOUR])
 def test_it_is_said_here_how_a_command_is_run(document: str) -> None:
     new = {line for line in commands_of(DOCUMENTS[document]) if line.split()[1] not in HOW}
     assert new == set(), "Say in HOW how they are run; of what cannot be run here, in NOT_RUN why."
@@ -203,8 +206,13 @@ def folder(tmp_path: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.mark.timeout(7200 if WHOLE else 1800)
-def test_readme_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert unkept("README.md", follow("README.md", folder, capsys)) == []
+def test_the_manual_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed: dict[str, str] = {}
+    broken: dict[str, list[str]] = {}
+    for document in MANUAL:
+        printed = follow(document, folder, capsys, printed)
+        broken[document] = unkept(document, printed)
+    assert {page: words for page, words in broken.items() if words} == {}
 
 
 @pytest.mark.timeout(7200 if WHOLE else 1800)

@@ -8,8 +8,19 @@ from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, RESULTS, Page, read_page
 from llmlab_gui.pages.papers import load_paper_pages
 
-# Results that are read before the others.
-_FIRST_RESULTS = ("learnings",)
+# Results and guides that are read before the others, in this order.
+_READ_FIRST = (
+    "learnings",
+    "window",
+    "terminal",
+    "settings",
+    "runs",
+    "inspecting",
+    "fine-tuning",
+    "experimenting",
+    "checking-claims",
+    "development",
+)
 # The order in which they are best read; a page that is not named here follows, by name.
 READING_ORDER = (
     "tokens",
@@ -66,8 +77,10 @@ def load_pages(folder: Path | None = None) -> list[Page]:
 def load_tree(folder: Path, name: str, group: str) -> list[Page]:
     """The pages of a folder and of those in it, each named by its way from there: those of the folder itself first."""
 
-    def place(path: Path) -> tuple[bool, int, str]:
-        return path.stem not in _FIRST_RESULTS, len(path.relative_to(folder).parts), str(path)
+    def place(path: Path) -> tuple[int, int, str]:
+        parts = path.relative_to(folder).parts
+        first = _READ_FIRST.index(path.stem) if len(parts) == 1 and path.stem in _READ_FIRST else len(_READ_FIRST)
+        return first, len(parts), str(path)
 
     found = ((path, f"{name}/{path.relative_to(folder).with_suffix('').as_posix()}") for path in folder.rglob("*.md"))
     in_order = sorted(found, key=lambda one: place(one[0]))
