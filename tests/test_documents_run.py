@@ -24,8 +24,8 @@ WHOLE = bool(os.environ.get("DOCUMENTS_WHOLE"))
 CLAIMS = "guides/checking-claims.md"
 HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 
-# Beginnings of commands that are not run here, and why. Besides, the manual starts the window (tests/gui does), installs
-# the lab and runs the tests (.ci/run does), and measures for hours (tests/benchmarks).
+# Beginnings of commands that are not run here, and why. Besides, the manual starts the window (tests/gui does),
+# installs the lab and runs the tests (.ci/run does), and measures for hours (tests/benchmarks).
 NOT_RUN = {
     "corpora fetch": "it needs a network",
     "request": "it needs a run that trains meanwhile: tests/cli/test_cli_runs.py",
@@ -91,8 +91,8 @@ HOW: dict[str, Callable[[str], str]] = {
 class Quote:
     """What a document says that a command prints.
 
-    said: in the document, or in the guide to claims. command: how it begins. printed: each is in the output; `said` itself where
-    none is named. trained: it comes from a whole training, so a small run does not print it.
+    said: in the document, or in the guide to claims. command: how it begins. printed: each is in the output; `said`
+    itself where none is named. trained: it comes from a whole training, so a small run does not print it.
     """
 
     said: str
