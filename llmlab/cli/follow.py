@@ -21,8 +21,8 @@ from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import start_worker
 from llmlab.store import requests
 from llmlab.store.events import FINAL_EVENTS, Event, Failed
-from llmlab.store.follow import EventFollower
 from llmlab.store.run_folder import SILENT, RunFolder
+from llmlab.store.run_log import EventFollower
 from llmlab.store.worker_folder import WorkerFolder
 
 # How often the events are read: fast enough to look live, slow enough to cost nothing (0.2 ms each).

@@ -22,7 +22,7 @@ from llmlab.notebook.entries import Line
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import altered_sentence, stated
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
-from llmlab.store.events import Evaluated, Event, Started, from_line
+from llmlab.store.events import Evaluated, Started
 from llmlab.store.registry import list_runs, resolve_run, short_name
 from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
 from llmlab.studies.lab_notebook import lab_notebook
@@ -71,10 +71,12 @@ def runs(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Prints one run."""
+    from llmlab.store.history import read_history  # brings numpy, which `--help` should not wait for
+
     run = resolve_run(args.run, outputs_of(args)).run
     info, status = run.info(), run.status()
     saved = list_checkpoints(run.checkpoints)
-    started, evaluations = _milestones(run)
+    history = read_history(run, every_step=False)
     predicted = _notebook(run.outputs).lines(run, info.created, info.predictions)
     if args.json:
         about = _RunLine(run, run.id, status, info).as_dict()
@@ -82,13 +84,13 @@ def show(args: argparse.Namespace) -> int:
         about |= {"altered": {str(line.place): line.altered for line in predicted if line.altered}}
         about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
         about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
-        about |= {"evaluations": [vars(event) for event in evaluations], "error": status.error}
+        about |= {"evaluations": [vars(event) for event in history.evaluated], "error": status.error}
         print_json(about)
         return DONE
-    for line in _description(run, info, status, started, predicted):
+    for line in _description(run, info, status, history.worker, predicted):
         print(line)
     print()
-    for line in _evaluation_table(evaluations):
+    for line in _evaluation_table(history.evaluated):
         print(line)
     print(f"{len(saved)} checkpoints: {', '.join(_named(checkpoint) for checkpoint in saved) or 'none'}")
     if not status.live:
@@ -251,28 +253,6 @@ def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:
     rows = [(str(e.step), text.loss(e.train_loss), text.loss(e.val_loss), "best" if e.best else "") for e in shown]
     yield from text.table(("step", "train", "validation", ""), rows, right=(0, 1, 2))
     yield ""
-
-
-def _milestones(run: RunFolder) -> tuple[Started | None, list[Evaluated]]:
-    """The last `started` that trained and all evaluations; the many `step` lines are passed over unparsed."""
-    started: Started | None = None
-    evaluations = []
-    for event in _events(run, (b'{"event": "started"', b'{"event": "evaluated"')):
-        if isinstance(event, Started) and event.reached_training:
-            started = event
-        elif isinstance(event, Evaluated):
-            evaluations.append(event)
-    return started, evaluations
-
-
-def _events(run: RunFolder, beginnings: tuple[bytes, ...]) -> Iterator[Event]:
-    try:
-        with run.events.open("rb") as file:
-            for line in file:
-                if line.startswith(beginnings) and (event := from_line(line)) is not None:
-                    yield event
-    except OSError:
-        return
 
 
 def _named(checkpoint: Checkpoint) -> str:

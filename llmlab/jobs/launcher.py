@@ -33,8 +33,10 @@ from llmlab.notebook.quantities import RUN
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
 from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, select, unreadable, verify
+from llmlab.store.events import StepEvent
 from llmlab.store.registry import namesakes, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
+from llmlab.store.run_log import read_events
 
 # glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
 # Keeping them, in huge pages, makes a step 1.4-1.8 times as fast on Linux (tests/benchmarks/). An address space
@@ -149,11 +151,8 @@ def came_to_nothing(run: RunFolder) -> bool:
     if unreadable(run.checkpoints) or any(checkpoint.labels != ("branch",) for checkpoint in saved):
         return False
     try:
-        with run.events.open("rb") as file:
-            return not any(line.startswith(b'{"event": "step"') for line in file)
-    except FileNotFoundError:
-        return True
-    except OSError:
+        return not any(isinstance(event, StepEvent) for event in read_events(run))
+    except LabError:
         return False
 
 

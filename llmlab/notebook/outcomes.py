@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from llmlab.core.errors import LabError
 from llmlab.notebook.quantities import CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
-from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent, from_line
+from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import read_events
 
 # A validation loss that is so much above its lowest one by the end has turned upwards, and is not noise: fixed windows.
 _RISE = 0.01
 # Of a long run's evaluations, as many as a curve can show.
 _MOST_POINTS = 400
-_STEP = b'{"event": "step"'
-# Of a run's `step` lines: the last that can be read is among so many.
-_NEWEST = 1000
 
 Outcome: TypeAlias = float | str | list[list[float]] | NotBefore
 
@@ -96,31 +92,15 @@ class RunFacts(Outcomes):
 def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
     """Reads events.jsonl; what a resumed worker made void is left out. LabError when it cannot be read.
 
-    until: leaves out what came after that step, in a run that was trained longer later; 0 for all. Of the many `step`
-    lines only the last readable one is parsed.
+    until: leaves out what came after that step, in a run that was trained longer later; 0 for all. Most of the many
+    `step` lines are not parsed.
     """
-    facts, newest = RunFacts(), deque[bytes](maxlen=_NEWEST)
-    try:
-        with run.events.open("rb") as file:
-            for line in file:
-                if line.startswith(_STEP):
-                    newest.append(line)
-                elif (event := from_line(line)) is not None:
-                    if isinstance(event, Started) and until and event.step >= until:
-                        break
-                    _take(facts, event)
-    except FileNotFoundError:
-        return facts
-    except OSError as error:
-        raise LabError(f"The events of {run.id} cannot be read.", str(error)) from error
-    facts.last_step = _last_step(newest)
+    facts = RunFacts()
+    for event in read_events(run, every_step=False):
+        if isinstance(event, Started) and until and event.step >= until:
+            break
+        _take(facts, event)
     return facts
-
-
-def _last_step(newest: Iterable[bytes]) -> StepEvent | None:
-    """Of the newest `step` lines, the last that can be read."""
-    steps = (from_line(line) for line in reversed(list(newest)))
-    return next((step for step in steps if isinstance(step, StepEvent)), None)
 
 
 def _take(facts: RunFacts, event: Event) -> None:
@@ -129,6 +109,10 @@ def _take(facts: RunFacts, event: Event) -> None:
             facts.evaluations = [row for row in facts.evaluations if row[0] <= event.step]
             facts.scores = [row for row in facts.scores if row[0] <= event.step]
             facts.finished = None
+            if facts.last_step is not None and not event.keeps(facts.last_step):
+                facts.last_step = None
+        case StepEvent():
+            facts.last_step = event
         case Evaluated():
             facts.evaluations = [row for row in facts.evaluations if row[0] != event.step]
             facts.evaluations.append((event.step, event.train_loss, event.val_loss))

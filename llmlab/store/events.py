@@ -72,6 +72,10 @@ class Started(Event):
         """Whether the worker read its text and made its model."""
         return self.parameters is not None
 
+    def keeps(self, event: Event) -> bool:
+        """Whether what was written before still counts: a worker goes on from its step, and what is later is void."""
+        return event.step <= self.step
+
 
 @dataclass
 class StepEvent(Event):

@@ -21,12 +21,13 @@ from llmlab.core.paths import module_command
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, step_rows, thin, with_means
 from llmlab.store.events import Event, Started, StepEvent, from_line, to_line
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import STEP_PREFIX, readable, whole_lines
 
 # Shorter files are simply followed from their start: that takes about a second.
 LONG_FILE_BYTES = 20 << 20
 MAX_ROWS = 20_000
 _BLOCK_BYTES = 16 << 20
-_STEP_PREFIX = np.frombuffer(b'{"event": "step",', dtype=np.uint8)
+_STEP_PREFIX = np.frombuffer(STEP_PREFIX, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,9 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
     try:
         end = run.events.stat().st_size  # what a live worker adds meanwhile is followed afterwards
         with run.events.open("rb") as file:
-            while offset < end:
-                file.seek(offset)
-                block = file.read(min(_BLOCK_BYTES, end - offset))
-                whole = block.rfind(b"\n") + 1
-                if not whole and len(block) == _BLOCK_BYTES:  # one line longer than a block
-                    block += file.readline()
-                    whole = len(block) if block.endswith(b"\n") else 0
-                if not whole:
-                    break
-                gathered.add(block[:whole])
-                offset += whole
+            while block := whole_lines(file, offset, min(_BLOCK_BYTES, end - offset)):
+                gathered.add(block)
+                offset += len(block)
     except OSError as error:
         raise LabError(f"The events of {run.id} cannot be read.", str(error)) from error
     return Overview(gathered.steps(), gathered.events, offset, attempt)
@@ -122,7 +115,7 @@ class _Gathered:
             if isinstance(event, Started):
                 self._add_steps(b"".join(steps))
                 steps = []
-                self._cut(event.step)
+                self._cut(event)
             if isinstance(event, StepEvent):
                 steps.append(block[start:end])
             elif event is not None:
@@ -143,11 +136,11 @@ class _Gathered:
             # Thinning what was thinned keeps the extremes: the largest of the largest is the largest.
             self._thinned = [thin(np.concatenate(self._thinned, axis=1), 16)]
 
-    def _cut(self, step: int) -> None:
-        """A worker began anew after `step`: what came later is void."""
+    def _cut(self, began: Started) -> None:
+        """Drops what a worker that begins does not keep."""
         column = STEP_COLUMNS.index("step")
-        self._thinned = [part[:, part[column] <= step] for part in self._thinned]
-        self.events = [event for event in self.events if event.step <= step]
+        self._thinned = [part[:, part[column] <= began.step] for part in self._thinned]
+        self.events = [*filter(began.keeps, self.events)]
 
 
 def _parse(lines: bytes) -> np.ndarray:
@@ -169,8 +162,7 @@ def _parse(lines: bytes) -> np.ndarray:
     except pyarrow.ArrowInvalid:
         pass
     # A damaged line among them, or a loss that was not finite: slower, one by one.
-    events = (from_line(line) for line in lines.splitlines())
-    return step_rows(event for event in events if isinstance(event, StepEvent)).T
+    return step_rows(event for event in readable(lines.splitlines()) if isinstance(event, StepEvent)).T
 
 
 def _plausible(columns: np.ndarray) -> bool:
@@ -193,8 +185,7 @@ def _unpack(packed: bytes) -> Overview:
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         lines = arrays["events"].tobytes().splitlines()
         offset, attempt = (int(number) for number in arrays["position"])
-        events = [event for line in lines if (event := from_line(line)) is not None]
-        return Overview(arrays["steps"], events, offset, attempt)
+        return Overview(arrays["steps"], list(readable(lines)), offset, attempt)
 
 
 def main() -> None:

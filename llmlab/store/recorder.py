@@ -7,14 +7,14 @@ import dataclasses
 import os
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from llmlab.core.files import is_disk_full
 from llmlab.core.processes import process_start
 from llmlab.store.event_file import close_gaps, counted, set_aside, whole_bytes
-from llmlab.store.events import Evaluated, Event, Started, StepEvent, from_line, to_line
+from llmlab.store.events import Evaluated, Event, Started, StepEvent, to_line
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import last_events
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
 # status.json beside the first, and the folder entries of both.
@@ -26,8 +26,6 @@ _STATUS_SECONDS = 0.5
 _PATIENCE_GAPS, _LEAST_PATIENCE, _FIRST_PATIENCE = 10, 120.0, 600.0
 # A write to a file of the run takes no longer, unless its disk hangs.
 _SEIZE_SECONDS = 2.0
-# Of the end of events.jsonl: some hundred events, which say how far training got.
-_TAIL_BYTES = 64 << 10
 
 
 class Recorder:
@@ -83,9 +81,8 @@ class Recorder:
     def reached(self) -> tuple[int, float]:
         """Step and training time (seconds, over all workers) of the newest events, whether or not they will count."""
         step, seconds = self.status.step, 0.0
-        for line in _tail(self._run.events).splitlines():
-            event = from_line(line)
-            step = max(step, event.step if event else 0)
+        for event in last_events(self._run.events):
+            step = max(step, event.step)
             seconds = getattr(event, "active_seconds", seconds)
         return step, seconds
 
@@ -186,10 +183,3 @@ class Recorder:
             except OSError as error:
                 if not is_disk_full(error):  # what is in the events already may be in the status later
                     raise
-
-
-def _tail(path: Path) -> bytes:
-    """The end of a file."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        return file.read()

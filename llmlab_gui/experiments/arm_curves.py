@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS
-from llmlab.store.follow import EventFollower
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import EventFollower
 from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab_gui.lab.run_history import RunHistory
 
 # Rows kept of a run: dozens of curves share a chart, and each has at most so many pixels.
 _MOST_ROWS = 4000

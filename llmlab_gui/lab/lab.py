@@ -14,6 +14,7 @@ from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings
 from llmlab.store.events import Event
+from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
@@ -23,7 +24,6 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
 from llmlab_gui.lab.followed_run import FollowedRun
 from llmlab_gui.lab.run_controller import RunController
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.lab.run_queue import QueueRunner
 from llmlab_gui.lab.run_thread import RunThread
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart

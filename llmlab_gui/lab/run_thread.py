@@ -9,9 +9,9 @@ from PySide6.QtCore import QObject, QThread, Signal
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.store import requests
-from llmlab.store.follow import EventFollower
 from llmlab.store.overview import is_long, read_overview_apart
 from llmlab.store.run_folder import RunFolder, RunStatus
+from llmlab.store.run_log import EventFollower
 
 # At most 20 batches a second: the eye sees no more, and each batch costs the window a redraw.
 _LIVE_SECONDS = 0.05

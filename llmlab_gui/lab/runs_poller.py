@@ -9,13 +9,10 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.store.events import Started, from_line
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
+from llmlab.store.run_log import first_started
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, read_changed
-
-# Of events.jsonl: the first worker's `started`, and where that is damaged often a later one's.
-_BEGINNING_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -89,16 +86,6 @@ class RunsPoller(FolderPoller):
             return None
         parameters = before.parameters if before is not None else None
         if parameters is None and files.status.attempt:
-            parameters = _parameters(run)
+            began = first_started(run)
+            parameters = began.parameters if began is not None else None
         return _SeenRun(files, parameters)
-
-
-def _parameters(run: RunFolder) -> int | None:
-    """From the first `started` that can be read: the first line of events.jsonl, unless that is damaged."""
-    try:
-        with run.events.open("rb") as file:
-            lines = file.read(_BEGINNING_BYTES).splitlines()
-            events = (from_line(line) for line in lines if line.startswith(b'{"event": "started"'))
-            return next((event.parameters for event in events if isinstance(event, Started)), None)
-    except OSError:
-        return None

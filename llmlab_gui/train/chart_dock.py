@@ -10,13 +10,13 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
+from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.theme import current_theme
 

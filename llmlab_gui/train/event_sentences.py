@@ -21,7 +21,7 @@ from llmlab.store.events import (
     Stopped,
     Warned,
 )
-from llmlab_gui.lab.run_history import RunHistory
+from llmlab.store.history import RunHistory
 from llmlab_gui.train.checkpoint_rows import LABEL_WORDS
 from llmlab_gui.widgets.numbers import bytes_text, duration
 

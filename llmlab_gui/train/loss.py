@@ -7,11 +7,11 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab.store.events import Finished
+from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.smoothed_column import SmoothedColumn
 from llmlab_gui.widgets.theme import current_theme

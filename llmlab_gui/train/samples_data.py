@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from llmlab_gui.lab.run_history import RunHistory
+from llmlab.store.history import RunHistory
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from llmlab.store.columns import Columns
+from llmlab.store.history import RunHistory
 from llmlab_gui.charts.smoothing import MovingAverage
-from llmlab_gui.lab.run_history import RunHistory
 
 
 class SmoothedColumn:

@@ -51,7 +51,8 @@ def _open(outputs: Path, week: Path, lines: int) -> None:
     watch = LoopWatch()
     watch.start()
     begin = time.perf_counter()
-    window.show_run(RunFolder(week))
+    run = RunFolder(week)
+    window.show_run(run)
 
     def opened() -> bool:
         nonlocal peak_here, peak_reader
@@ -61,14 +62,14 @@ def _open(outputs: Path, week: Path, lines: int) -> None:
                 peak_reader = max(peak_reader, child.memory_info().rss)
             except psutil.NoSuchProcess:
                 continue
-        steps = window.history("week").step_columns["step"]
+        steps = window.history(run.full_name).step_columns["step"]
         return len(steps) > 0 and steps[-1] == lines and window.drawn()
 
     _until(opened, 300.0)
     seconds = time.perf_counter() - begin
     _until(lambda: False, 1.0)
     watch.stop()
-    history = window.history("week")
+    history = window.history(run.full_name)
     kept, evaluated = len(history.step_columns), len(history.evaluations)
     print(f"  open after {seconds:.1f} s; {kept:,} steps kept, {evaluated:,} evaluations")
     print(f"  spike kept: {history.step_columns['loss'].max() == SPIKE}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QApplication
 
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.chart_dock import ChartDock
 from llmlab_gui.widgets.theme import apply_theme

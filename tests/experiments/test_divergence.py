@@ -8,7 +8,8 @@ from pathlib import Path
 from fakes import FakeRun
 
 from llmlab.store.events import Evaluated, Failed, StepEvent
-from llmlab.studies.experiments.history import NOT_FINITE, DivergenceWatch, divergence, read_history
+from llmlab.store.history import read_history
+from llmlab.studies.experiments.divergence import NOT_FINITE, DivergenceWatch, divergence
 from llmlab.studies.experiments.records import DivergenceRule
 
 RULE = DivergenceRule(window=5, above_start=0.5, above_best=1.0)
@@ -68,5 +69,5 @@ def test_what_a_resume_made_void_counts_no_more(outputs: Path) -> None:
     assert not divergence(fake.run, RULE).note
     history = read_history(fake.run)
     assert history.last_step == 40
-    assert len(history.column("loss")) == 40
-    assert history.column("loss").max() < 9
+    assert len(history.step_columns["loss"]) == 40
+    assert history.step_columns["loss"].max() < 9

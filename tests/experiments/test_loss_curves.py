@@ -22,12 +22,12 @@ from llmlab.data.dataset import load_dataset
 from llmlab.data.tuning_data import Batch
 from llmlab.data.windows import Windows
 from llmlab.jobs.launcher import create_run, prepare_resume
-from llmlab.store.columns import STEP_FIELDS
+from llmlab.store.columns import STEP_FIELDS, with_means
 from llmlab.store.events import Evaluated
+from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.closely import noise_scale, with_texts
 from llmlab.studies.experiments.curves import find_spikes, overfitting_onset, rate_events, smooth, time_to
-from llmlab.studies.experiments.history import RunHistory, read_history
 from llmlab.studies.experiments.outcomes import Spike
 from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.loop import Trainer
@@ -42,7 +42,9 @@ def history(loss: np.ndarray, **columns: np.ndarray) -> RunHistory:
     values = {name: np.zeros(len(loss)) for name in STEP_FIELDS}
     values |= {"step": np.arange(1, len(loss) + 1), "loss": loss, "active_seconds": np.arange(1, len(loss) + 1) / 10}
     values |= columns
-    return RunHistory(steps=np.array([values[name] for name in STEP_FIELDS], dtype=float))
+    made = RunHistory()
+    made.step_columns.append(with_means(np.array([values[name] for name in STEP_FIELDS], dtype=float)).T)
+    return made
 
 
 def falling(seed: int = 0) -> np.ndarray:
@@ -210,7 +212,7 @@ def test_a_run_of_an_earlier_version_tells_the_texts_of_its_steps_unless_setting
 
 def test_overfitting_begins_at_the_lowest_validation_loss_when_it_turns_up() -> None:
     run = history(falling())
-    run.evaluations = evaluated([(0, 4, 4), (50, 2.5, 2.6), (100, 2.2, 2.4), (150, 2.0, 2.42), (200, 1.5, 2.6)])
+    run.evaluated = evaluated([(0, 4, 4), (50, 2.5, 2.6), (100, 2.2, 2.4), (150, 2.0, 2.42), (200, 1.5, 2.6)])
     assert overfitting_onset(run) == 100
 
 
@@ -224,7 +226,7 @@ def test_overfitting_begins_at_the_lowest_validation_loss_when_it_turns_up() -> 
 )
 def test_other_curves_do_not_overfit(rows: list[tuple[int, float, float]]) -> None:
     run = history(falling())
-    run.evaluations = evaluated(rows)
+    run.evaluated = evaluated(rows)
     assert overfitting_onset(run) is None
 
 
@@ -254,7 +256,7 @@ def test_smoothing_keeps_constants_and_straight_lines() -> None:
 
 def test_the_time_to_a_target_lies_between_the_evaluations_around_it() -> None:
     run = history(falling())
-    run.evaluations = evaluated([(0, 4, 4.0), (100, 3, 3.0), (200, 2, 2.0)])
+    run.evaluated = evaluated([(0, 4, 4.0), (100, 3, 3.0), (200, 2, 2.0)])
     assert time_to(run, 2.5) == (150, pytest.approx(15.0))
     assert time_to(run, 1.0) is None
 

@@ -16,9 +16,9 @@ from fakes import FakeRun
 
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.analyses import _spread_over_time, analyse
+from llmlab.studies.experiments.divergence import NOT_FINITE
 from llmlab.studies.experiments.forecast import forecast_next
 from llmlab.studies.experiments.forgetting import pareto_front
-from llmlab.studies.experiments.history import NOT_FINITE
 from llmlab.studies.experiments.outcomes import (
     ExperimentResults,
     Point,
@@ -172,10 +172,10 @@ def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> 
     gathered = gather(folder, folder.record())
     for arm, read in zip(gathered.arms, (500_000, 10_000), strict=True):
         history = gathered.histories[arm.name]
-        assert history.started is not None
-        history.workers = [replace(history.started, train_tokens=read)]
+        assert history.worker is not None
+        history.workers = [replace(history.worker, train_tokens=read)]
     findings = {finding.name: finding.value for finding in analyse(gathered)[1]}
-    assert findings["repetitions"] == gathered.histories[gathered.arms[1].name].column("tokens")[-1] / 10_000
+    assert findings["repetitions"] == gathered.histories[gathered.arms[1].name].step_columns["tokens"][-1] / 10_000
 
 
 def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(outputs: Path) -> None:

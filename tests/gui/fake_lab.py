@@ -13,10 +13,10 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import Event
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
-from llmlab_gui.lab.run_history import RunHistory
 
 
 @dataclass

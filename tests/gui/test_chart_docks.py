@@ -19,11 +19,11 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.store.events import Evaluated, Finished, Started, StepEvent
+from llmlab.store.history import RunHistory
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import MovingAverage
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.chart_dock import ChartDock
 from llmlab_gui.train.learning_rate import LearningRateDock

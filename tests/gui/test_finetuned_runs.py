@@ -16,9 +16,9 @@ from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
 from llmlab.store.events import Sampled, Scored, Started
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.event_sentences import history_sentences, sentence

@@ -12,8 +12,8 @@ from fakes import FakeRun
 
 from llmlab.store.columns import STEP_FIELDS
 from llmlab.store.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.history import RunHistory
 from llmlab.store.overview import read_overview
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.train.event_sentences import history_sentences
 from llmlab_gui.train.loss import reference_lines
 

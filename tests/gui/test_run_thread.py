@@ -18,9 +18,9 @@ from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import create_run
 from llmlab.store import overview
 from llmlab.store.events import Event, Finished, StepEvent, Stopped
+from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunStatus
-from llmlab_gui.lab.run_history import RunHistory
 from llmlab_gui.lab.run_thread import RunThread
 
 

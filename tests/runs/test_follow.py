@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.store.events import Event, Started, StepEvent, Warned, to_line
-from llmlab.store.follow import EventFollower
 from llmlab.store.run_folder import RunFolder, RunStatus
+from llmlab.store.run_log import EventFollower
 
 
 def _apply(events: list[Event], new: list[Event]) -> None:

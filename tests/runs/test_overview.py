@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, step_rows, thin, with_means
 from llmlab.store.events import Started, StepEvent, Warned, from_line
-from llmlab.store.follow import EventFollower
 from llmlab.store.overview import Overview, read_overview, read_overview_apart
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import EventFollower
 
 LOSSES = st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf]))
 SPIKES = {1234: 40.0, 4321: 0.01, 5999: 25.0}

@@ -171,7 +171,7 @@ def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int,
     arms = gathered.finished(gathered.groups[-1])
     by_step: dict[int, dict[float, list[float]]] = {}
     for arm in arms:
-        for row in gathered.histories[arm.name].evaluations:
+        for row in gathered.histories[arm.name].evaluated:
             by_step.setdefault(row.step, {}).setdefault(arm.x, []).append(row.val_loss)
     whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(arms)]
     if len({arm.x for arm in arms}) < 2 or len(whole) < 2:
@@ -224,7 +224,7 @@ def _batch_size(gathered: Gathered) -> Analysis:
 
 def _data_size(gathered: Gathered) -> Analysis:
     def read(arm: ArmResult) -> float | None:
-        started = gathered.histories[arm.name].started
+        started = gathered.histories[arm.name].worker
         return float(started.train_tokens) if started and started.train_tokens else None
 
     finished = gathered.finished()
@@ -243,10 +243,12 @@ def _data_size(gathered: Gathered) -> Analysis:
     if sized:  # by what was read: 0 on the x axis is all of the text
         size, smallest = min(sized, key=lambda pair: pair[0])
         history = gathered.histories[smallest.name]
-        if history.steps.shape[1]:
+        if len(history.step_columns):
             findings.append(
                 Finding(
-                    "repetitions", "how often the smallest text was read", float(history.column("tokens")[-1] / size)
+                    "repetitions",
+                    "how often the smallest text was read",
+                    float(history.step_columns["tokens"][-1] / size),
                 )
             )
     if best and last:

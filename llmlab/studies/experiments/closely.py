@@ -24,8 +24,8 @@ from llmlab.models.reference import parse
 from llmlab.models.tokenizers import tokenizer_of
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Started
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunSettings
-from llmlab.studies.experiments.history import RunHistory
 from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
 
 _ROWS = 6  # of a batch that are shown, those with the highest loss first

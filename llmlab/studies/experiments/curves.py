@@ -9,8 +9,8 @@ import numpy as np
 
 from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError
+from llmlab.store.history import RunHistory, read_history
 from llmlab.store.registry import resolve_run
-from llmlab.studies.experiments.history import RunHistory, read_history
 from llmlab.studies.experiments.outcomes import (
     STEP_AXIS,
     ArmResult,
@@ -44,9 +44,9 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
     """All that a run's events tell. look_closely: also the texts of spikes and the gradient noise, with its model."""
     run = resolve_run(record.subject, folder.outputs).run
     info, history = run.info(), read_history(run)
-    if history.steps.shape[1] < 2:
+    if len(history.step_columns) < 2:
         raise LabError(f"{run.id} has no loss curve yet.", f"It has done {history.last_step} steps.", "Train it first.")
-    loss = history.column("loss")
+    loss = history.step_columns["loss"]
     spikes = find_spikes(history)
     findings, notes = _findings(history, spikes), []
     target = record.options.get("target")
@@ -71,10 +71,10 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         seed=info.settings.train.seed,
         state=status.state,
         steps=history.last_step,
-        parameters=history.started.parameters if history.started else None,
-        tokens=int(history.column("tokens")[-1]),
-        train_loss=history.evaluations[-1].train_loss if history.evaluations else None,
-        val_loss=history.evaluations[-1].val_loss if history.evaluations else None,
+        parameters=history.worker.parameters if history.worker else None,
+        tokens=int(history.step_columns["tokens"][-1]),
+        train_loss=history.evaluated[-1].train_loss if history.evaluated else None,
+        val_loss=history.evaluated[-1].val_loss if history.evaluated else None,
         seconds=history.active_seconds,
     )
     return ExperimentResults(
@@ -94,7 +94,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
 
 def find_spikes(history: RunHistory) -> list[Spike]:
     """The steps whose loss stands out from those around them, highest first; one for each burst of steps."""
-    loss, step = history.column("loss"), history.column("step")
+    loss, step = history.step_columns["loss"], history.step_columns["step"]
     if len(loss) < 2 * _SPIKE_SIDE:  # too short to know what is usual
         return []
     middle, deviation = robust_trend(loss)
@@ -112,8 +112,8 @@ def find_spikes(history: RunHistory) -> list[Spike]:
                     loss=float(loss[i]),
                     expected=float(middle[i]),
                     sigmas=float(height[i]),
-                    grad_norm=float(history.column("grad_norm")[i]),
-                    lr=float(history.column("lr")[i]),
+                    grad_norm=float(history.step_columns["grad_norm"][i]),
+                    lr=float(history.step_columns["lr"][i]),
                 )
             )
         taken[near] = True
@@ -159,7 +159,7 @@ def _averaged(values: Array, half_life: float) -> Array:
 def overfitting_onset(history: RunHistory) -> int | None:
     """The step of the lowest validation loss, where it ends more than 1 % above while the training loss went on
     falling; None where it does not."""
-    rows = [row for row in history.evaluations if np.isfinite(row.val_loss) and np.isfinite(row.train_loss)]
+    rows = [row for row in history.evaluated if np.isfinite(row.val_loss) and np.isfinite(row.train_loss)]
     if len(rows) < 3:
         return None
     lowest = min(rows, key=lambda row: row.val_loss)
@@ -180,7 +180,7 @@ class RateEvents:
 
 def rate_events(history: RunHistory) -> RateEvents:
     """Read from the `lr` of the steps alone."""
-    lr, step = history.column("lr"), history.column("step").astype(int)
+    lr, step = history.step_columns["lr"], history.step_columns["step"].astype(int)
     peak = lr.max()
     if not peak > 0:
         return RateEvents(None, None, None, ())
@@ -201,9 +201,9 @@ def rate_events(history: RunHistory) -> RateEvents:
 
 def time_to(history: RunHistory, target: float) -> tuple[int, float] | None:
     """Step and seconds of training at which the validation loss first is at most `target`, between evaluations."""
-    steps, seconds = history.column("step"), history.column("active_seconds")
+    steps, seconds = history.step_columns["step"], history.step_columns["active_seconds"]
     before: tuple[float, float] | None = None
-    for row in history.evaluations:
+    for row in history.evaluated:
         if row.val_loss <= target:
             at = float(row.step)
             if before is not None and before[1] > row.val_loss:
@@ -223,7 +223,7 @@ def _time_to(history: RunHistory, target: float) -> Finding:
 
 def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     onset, events = overfitting_onset(history), rate_events(history)
-    loss = history.column("loss")
+    loss = history.step_columns["loss"]
     tail = loss[-max(2, len(loss) // 5) :]
     noise = float(1.4826 * np.median(np.abs(np.diff(tail) - np.median(np.diff(tail)))) / np.sqrt(2))
     findings = [
@@ -231,8 +231,8 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
         Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=_onset_text(onset)),
         Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats a token"),
     ]
-    if history.evaluations:
-        last = history.evaluations[-1]
+    if history.evaluated:
+        last = history.evaluated[-1]
         findings.append(
             Finding(
                 "gap", "validation minus training loss at the end", last.val_loss - last.train_loss, unit="nats a token"
@@ -241,7 +241,7 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     fall = loss[0] - smooth(loss, max(1.0, len(loss) / 100))[-1]
     if fall > 0:
         reached = np.flatnonzero(smooth(loss, max(1.0, len(loss) / 100)) <= loss[0] - 0.9 * fall)
-        at = int(history.column("step")[reached[0]])
+        at = int(history.step_columns["step"][reached[0]])
         findings.append(Finding("most_of_the_fall", "step by which 90 % of the fall was done", at, unit="steps"))
     for name, label, value in (
         ("warmup_end", "first step at the highest learning rate", events.warmup_end),
@@ -260,10 +260,10 @@ def _onset_text(onset: int | None) -> str:
 
 
 def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
-    step, loss = history.column("step"), history.column("loss")
+    step, loss = history.step_columns["step"], history.step_columns["loss"]
     smoothed = smooth(loss, max(1.0, len(loss) / 100))
     events, onset = rate_events(history), overfitting_onset(history)
-    rows = [row for row in history.evaluations if np.isfinite(row.val_loss)]
+    rows = [row for row in history.evaluated if np.isfinite(row.val_loss)]
     curves = [
         Curve("loss of a step", _points(step, loss), faint=True),
         Curve("smoothed", _points(step, smoothed)),
@@ -286,7 +286,7 @@ def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
             "Learning rate",
             STEP_AXIS,
             Axis("learning rate"),
-            [Curve("learning rate", _points(step, history.column("lr")))],
+            [Curve("learning rate", _points(step, history.step_columns["lr"]))],
             marks=[mark for mark in marks if "begins" not in mark.label or "decay" in mark.label],
         ),
         Chart(
@@ -297,7 +297,8 @@ def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
             [
                 Curve("scatter of the loss", _points(step, deviation)),
                 Curve(
-                    "gradient norm, smoothed", _points(step, smooth(history.column("grad_norm"), len(loss) / 50 + 1))
+                    "gradient norm, smoothed",
+                    _points(step, smooth(history.step_columns["grad_norm"], len(loss) / 50 + 1)),
                 ),
             ],
         ),

@@ -93,7 +93,7 @@ def _path(gathered: Gathered, arms: Sequence[ArmResult], measured: dict[str, Mea
     """(task loss, general loss) from step to step, the mean over seeds: x stays in the order of steps."""
     steps: dict[int, tuple[list[float], list[float]]] = {}
     for arm in arms:
-        task = {row.step: row.val_loss for row in gathered.histories[arm.name].evaluations}
+        task = {row.step: row.val_loss for row in gathered.histories[arm.name].evaluated}
         one = measured[arm.name]
         for step, loss in one.general if one is not None else []:
             if int(step) in task:

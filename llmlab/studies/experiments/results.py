@@ -12,8 +12,9 @@ import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.machine import processor
+from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.history import RunHistory, divergence, read_history
+from llmlab.studies.experiments.divergence import divergence
 from llmlab.studies.experiments.kinds import Kind, find_kind
 from llmlab.studies.experiments.measure import awaits_measurement
 from llmlab.studies.experiments.outcomes import (
@@ -71,7 +72,7 @@ def build_results(
         return look_at_run(folder, record, look_closely=look_closely)
     gathered = gather(folder, record)
     charts, findings, notes = analyses.analyse(gathered)
-    histories = [history for history in gathered.histories.values() if history.started is not None]
+    histories = [history for history in gathered.histories.values() if history.worker is not None]
     return ExperimentResults(
         id=record.id,
         kind=record.kind,
@@ -119,11 +120,11 @@ def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunH
         state, note = "failed", " ".join(part for part in (status.error or {}).values() if part)
     else:
         state, note = ("running" if run.status().live else "stopped"), ""
-    evaluations = [row for row in history.evaluations if np.isfinite(row.val_loss)]
+    evaluations = [row for row in history.evaluated if np.isfinite(row.val_loss)]
     best = min(evaluations, key=lambda row: row.val_loss, default=None)
     last = evaluations[-1] if evaluations else None
-    started = history.started
-    scored = [row for row in history.scores if row[0] > 0 and row[2]]
+    started = history.worker
+    scored = [row for row in history.scores if row.step > 0 and row.total]
     return ArmResult(
         name=arm.name,
         run=arm.run,
@@ -133,7 +134,7 @@ def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunH
         state=state,
         steps=history.last_step,
         parameters=started.parameters if started else None,
-        tokens=int(history.column("tokens")[-1]) if history.last_step else None,
+        tokens=int(history.step_columns["tokens"][-1]) if history.last_step else None,
         start_loss=evaluations[0].val_loss if evaluations and evaluations[0].step == 0 else None,
         train_loss=last.train_loss if last else None,
         val_loss=last.val_loss if last else None,
@@ -141,7 +142,7 @@ def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunH
         best_step=best.step if best else None,
         diverged_at=watch.step if state == "diverged" else None,
         seconds=history.active_seconds,
-        score=scored[-1][1] / scored[-1][2] if scored else None,
+        score=scored[-1].correct / scored[-1].total if scored else None,
         note=note,
     )
 
@@ -194,7 +195,7 @@ def _over_steps(gathered: Gathered) -> list[Chart]:
     for name, histories in by_value.items():
         steps: dict[int, list[float]] = defaultdict(list)
         for history in histories:
-            for row in history.evaluations:
+            for row in history.evaluated:
                 if np.isfinite(row.val_loss):
                     steps[row.step].append(row.val_loss)
         points = [point_of(step, values) for step, values in sorted(steps.items())]
@@ -233,7 +234,7 @@ def _common(gathered: Gathered) -> list[Finding]:
 
 def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
     """What the runs computed on, as they recorded it, and the machine."""
-    started = [history.started for history in histories if history.started is not None]
+    started = [history.worker for history in histories if history.worker is not None]
     facts = {
         "device": ", ".join(sorted({f"{one.device} {one.precision}" for one in started})),
         "threads": ", ".join(sorted({str(one.threads) for one in started})),

@@ -26,10 +26,11 @@ from llmlab.core.processes import process_start
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
-from llmlab.store.follow import EventFollower
+from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import EventFollower
+from llmlab.studies.experiments.divergence import DivergenceWatch
 from llmlab.studies.experiments.forecast import forecast_next
-from llmlab.studies.experiments.history import DivergenceWatch, read_history
 from llmlab.studies.experiments.measure import measure_arm
 from llmlab.studies.experiments.outcomes import write_results
 from llmlab.studies.experiments.plan import seconds_left, settings_of

@@ -16,7 +16,7 @@ from typing import cast
 from llmlab import __version__
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json
-from llmlab.studies.experiments.history import read_history
+from llmlab.store.history import read_history
 from llmlab.studies.experiments.records import Arm, ExperimentStatus
 from llmlab.studies.experiments.results import hardware
 from llmlab.studies.experiments.worker import ExperimentWorker, serve

@@ -1,18 +1,22 @@
-"""What happened in one run so far, in the form that charts and lists draw: columns of numbers, lists of events."""
+"""What happened in one run so far, in the form that charts, reports and lists need: columns of numbers, events."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.core.errors import LabError
 from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, step_rows, thin
 from llmlab.store.events import (
     FINAL_EVENTS,
     CheckpointSaved,
     Evaluated,
     Event,
+    Failed,
+    Finished,
     Paused,
     Resumed,
     Sampled,
@@ -21,7 +25,9 @@ from llmlab.store.events import (
     StepEvent,
     Warned,
 )
-from llmlab.store.overview import Overview
+from llmlab.store.overview import Overview, is_long, read_overview
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import read_events
 
 # Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are thinned.
 MAX_ROWS = 400_000
@@ -56,7 +62,10 @@ class RunHistory:
         self.version += 1
         self.step_columns = Columns(STEP_COLUMNS)
         self.evaluations = Columns(EVALUATION_COLUMNS)
+        self.evaluated: list[Evaluated] = []  # the same, as events
         self.started: Started | None = None
+        self.workers: list[Started] = []  # of whose steps some count, and the last: each did those after its `step`
+        self.changed: list[str] = []  # settings changed on resumes, as sentences
         self.ended: Event | None = None  # finished, stopped or failed, and no worker began since
         self.origin: float | None = None  # when the first worker began, Unix seconds
         self.samples: list[Sampled] = []
@@ -83,11 +92,36 @@ class RunHistory:
             if isinstance(event, Started):
                 self._add_steps(steps)
                 steps = []
-                cut = self._cut(event.step) or cut
+                cut = self._cut(event) or cut
             self._take(event)
         self._add_steps(steps)
         self._bound()
         return cut
+
+    @property
+    def worker(self) -> Started | None:
+        """The last worker that reached training."""
+        return self.workers[-1] if self.workers else None
+
+    @property
+    def finished(self) -> Finished | None:
+        """How it finished, if it did."""
+        return self.ended if isinstance(self.ended, Finished) else None
+
+    @property
+    def failed(self) -> Failed | None:
+        """How it failed, if it did."""
+        return self.ended if isinstance(self.ended, Failed) else None
+
+    @property
+    def last_step(self) -> int:
+        """Steps done."""
+        return int(self.step_columns["step"][-1]) if len(self.step_columns) else 0
+
+    @property
+    def active_seconds(self) -> float:
+        """Time spent training."""
+        return float(self.step_columns["active_seconds"][-1]) if len(self.step_columns) else 0.0
 
     def x(self, axis: str, steps: np.ndarray | None = None) -> np.ndarray:
         """Where rows stand on an axis: `step`, `tokens`, `active_seconds`, or `elapsed` (seconds since the start).
@@ -113,6 +147,7 @@ class RunHistory:
             case Evaluated():
                 row = (event.step, event.time, event.train_loss, event.val_loss, float(event.best))
                 self.evaluations.append(np.array([row]))
+                self.evaluated.append(event)
             case Sampled():
                 self.samples.append(event)
             case Scored():
@@ -128,6 +163,9 @@ class RunHistory:
                     self.interruptions[-1].end = event.time
 
     def _restart(self, event: Started) -> None:
+        self.changed += event.changed
+        if event.reached_training:
+            self.workers = [*(one for one in self.workers if one.step < event.step), event]
         if not event.reached_training and self.started is not None:
             return  # it ended before it trained; what the worker before it found out still holds
         if self.started is None:
@@ -145,16 +183,17 @@ class RunHistory:
             if self.origin is None:
                 self.origin = steps[0].time
 
-    def _cut(self, step: int) -> bool:
-        """Drops all that is later than `step`; True when there were such steps."""
+    def _cut(self, began: Started) -> bool:
+        """Drops what a worker that begins does not keep; True when there were such steps."""
         before = len(self.step_columns)
         for columns in (self.step_columns, self.evaluations):
-            columns.truncate(int(np.searchsorted(columns["step"], step, side="right")))
-        self.samples = [event for event in self.samples if event.step <= step]
-        self.scores = [event for event in self.scores if event.step <= step]
-        self.checkpoints = [event for event in self.checkpoints if event.step <= step]
-        self.warnings = [event for event in self.warnings if event.step <= step]
-        self.interruptions = [pause for pause in self.interruptions if pause.step <= step]
+            columns.truncate(int(np.searchsorted(columns["step"], began.step, side="right")))
+        self.evaluated = [*filter(began.keeps, self.evaluated)]
+        self.samples = [*filter(began.keeps, self.samples)]
+        self.scores = [*filter(began.keeps, self.scores)]
+        self.checkpoints = [*filter(began.keeps, self.checkpoints)]
+        self.warnings = [*filter(began.keeps, self.warnings)]
+        self.interruptions = [pause for pause in self.interruptions if pause.step <= began.step]
         if len(self.step_columns) == before:
             return False
         self.version += 1
@@ -166,3 +205,17 @@ class RunHistory:
             old = len(self.step_columns) // 2
             self.step_columns.replace_front(old, thin(self.step_columns.values[:, :old], _BUCKET))
             self.version += 1
+
+
+def read_history(run: RunFolder, *, every_step: bool = True) -> RunHistory:
+    """All of a run as its file stands; a very long one is thinned, its extremes kept. Empty where nothing can be read.
+
+    every_step: or else most steps are left out, which takes a tenth of the time.
+    """
+    history = RunHistory()
+    with contextlib.suppress(LabError):
+        if every_step and is_long(run):
+            history.load(read_overview(run))
+        else:
+            history.extend(read_events(run, every_step=every_step))
+    return history
