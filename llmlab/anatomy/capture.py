@@ -163,7 +163,7 @@ class _Hooks(contextlib.ExitStack):
         self._prompts = prompts
 
     def shown(self, see: Callable[[Tensor], Tensor | None], x: Tensor) -> Tensor | None:
-        """Calls `see` with [B, T, C]; some layers (OPT's feed-forward) get all places in one row, [B * T, C]."""
+        """Calls `see` with [B, T, C]; some layers (OPT's feed-forward) get all positions in one row, [B * T, C]."""
         if x.dim() > 2:
             return see(x)
         changed = see(x.unflatten(0, (self._prompts, -1)))

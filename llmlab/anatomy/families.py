@@ -46,7 +46,7 @@ def refusal(model: nn.Module, config: Any) -> str | None:
         return "It has an encoder beside its decoder: the lab looks into decoders alone."
     adapter: Any = getattr(model, "active_peft_config", None)
     if adapter is not None and adapter.is_prompt_learning:
-        return "Its adapter puts virtual tokens before the prompt: what is shown would belong to other places."
+        return "Its adapter puts virtual tokens before the prompt: what is shown would belong to other positions."
     return next((r.reason for r in REFUSED.get(config.model_type, ()) if r.holds(config)), None)
 
 

@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th checkpoint (default: 1)")
     add_target(parser, "last checkpoint")
-    parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each place (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each position (default: 5)")
     add_out(parser)
 
 

@@ -50,7 +50,7 @@ def add_commands(commands: Commands) -> None:
     add_prompt(parser)
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
     add_target(parser, "model")
-    parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each place (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each position (default: 5)")
     add_out(parser)
 
 

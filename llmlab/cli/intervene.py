@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--reference", metavar="TEXT", dest="averaged", default="", help="text that means are taken over"
     )
-    parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each place (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each position (default: 5)")
     add_out(parser)
 
 

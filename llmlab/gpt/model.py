@@ -1,8 +1,8 @@
 """A GPT, written to be learned from: read it from top to bottom.
 
-A decoder-only transformer turns a row of token ids into, at every place, a guess of the next token. Each token
+A decoder-only transformer turns a row of token ids into, at every position, a guess of the next token. Each token
 becomes a vector, its *residual stream*. Blocks read that stream and add to it: attention moves information
-between places, the feed-forward works on each place alone. At the end the stream is compared with every
+between positions, the feed-forward works on each position alone. At the end the stream is compared with every
 token's embedding, and the best match is the guess.
 
     ids [batch, time] -> embedding -> block x n_layer -> norm -> logits [batch, time, vocab]
@@ -13,7 +13,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
 
     bias         vectors added in linear layers and norms (GPT-2: yes)
     norm         LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)
-    position     a learned vector a place (GPT-2) or rotary: RoPE (Su et al. 2021)
+    position     a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
     activation   GELU (Hendrycks & Gimpel 2016) or SwiGLU (Shazeer 2020)
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
 """
@@ -49,11 +49,11 @@ class GPT(nn.Module):
         self.initialise()
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids [B, T] -> logits [B, T, V]: how strongly each token is expected next, at every place."""
+        """ids [B, T] -> logits [B, T, V]: how strongly each token is expected next, at every position."""
         return F.linear(self.residual_stream(ids), self.unembedding)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean of -ln p(target) over all places of ids, targets [B, T]: a scalar, in nats a token."""
+        """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats a token."""
         return next_token_loss(self.residual_stream(ids), self.unembedding, targets)
 
     def next_token(self, ids: Tensor) -> Tensor:
@@ -108,17 +108,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The stream before [B, T, C] -> the stream after [B, T, C]."""
-        x = x + self.attention(self.attention_norm(x))  # gather from earlier places
+        x = x + self.attention(self.attention_norm(x))  # gather from earlier positions
         x = x + self.feed_forward(self.feed_forward_norm(x))  # think about what was gathered
         return x
 
 
 class CausalSelfAttention(nn.Module):
-    """Every place asks a question of itself and all earlier places, and takes a weighted mean of their answers.
+    """Every position asks a question of itself and all earlier positions, and takes a weighted mean of their answers.
 
     pattern = softmax(Q K^T / sqrt(D) + mask),  answer = pattern V      (Vaswani et al. 2017, equation 1)
 
-    The mask sets later places to minus infinity: a prediction must not see what it predicts.
+    The mask sets later positions to minus infinity: a prediction must not see what it predicts.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -153,7 +153,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a non-linearity between, at each place alone: where most of the parameters are.
+    """Two linear layers with a non-linearity between, at each position alone: where most of the parameters are.
 
     gelu:    down(GELU(up(x)))
     swiglu:  down(SiLU(gate(x)) * up(x)), with a hidden width that keeps the number of parameters about equal
@@ -179,7 +179,7 @@ class FeedForward(nn.Module):
 
 
 class Norm(nn.Module):
-    """Brings each place's vector to a standard size, so that blocks meet the same scale at every depth.
+    """Brings each position's vector to a standard size, so that blocks meet the same scale at every depth.
 
     layernorm:  (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
     rmsnorm:     x / sqrt(mean(x^2) + eps) * weight
@@ -202,9 +202,9 @@ class Norm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns each pair (i, i + D/2) of a query or key by an angle that grows with its place.
+    """Turns each pair (i, i + D/2) of a query or key by an angle that grows with its position.
 
-    The product of a query and a key then depends only on how far apart they stand. Angles: place / 10000^(2i/D)
+    The product of a query and a key then depends only on how far apart they stand. Angles: position / 10000^(2i/D)
     (Su et al. 2021, equation 15; pairs as in GPT-NeoX and Llama).
     """
 

@@ -16,7 +16,7 @@ Attention's bars split further (`into_stream`): attention[l] = sum over heads of
 last being the output projection's bias and, in sandwich families, that of the norm behind it.
 
 This is the direct path alone. A part that changes what later layers do has an effect that is not in its bar.
-One place of the prompt is looked at, and only its vectors are kept: 2 L + 2 of width C, and the heads' answers.
+One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of width C, and the heads' answers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Direction:
 
 @torch.no_grad()
 def direction(anatomy: Anatomy, final: Tensor, answer: int, against: int | None = None) -> Direction:
-    """The direction of a logit, or of a difference of two, at a place whose last stream is `final` [C]."""
+    """The direction of a logit, or of a difference of two, at a position whose last stream is `final` [C]."""
     dtype = torch.promote_types(final.dtype, torch.float32)
     norm, final = anatomy.norm, final.to(dtype)
     rows = [anatomy.unembedding[id].to(dtype) for id in (answer, against) if id is not None]
@@ -67,7 +67,7 @@ def direction(anatomy: Anatomy, final: Tensor, answer: int, against: int | None 
 
 
 class AttributionAt(Observer):
-    """Keeps what the bars of one place are made of; `results` makes them for any answer after the pass."""
+    """Keeps what the bars of one position are made of; `results` makes them for any answer after the pass."""
 
     def __init__(self, anatomy: Anatomy, position: int) -> None:
         """position: from 0. LabError where the family's way from the stream to the logits is not this one."""
@@ -83,12 +83,12 @@ class AttributionAt(Observer):
             self._parts[point, layer] = x[self._position].clone()
 
     def heads(self, layer: int, z: Tensor) -> None:
-        """Keeps the heads' answers at the place."""
+        """Keeps the heads' answers at the position."""
         if self._anatomy.refusals.heads is None:
             self._z[layer] = z[self._position].clone()
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last stream at the place."""
+        """Keeps the last stream at the position."""
         self._final = x[self._position].clone()
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class AttributionAt(Observer):
 
 
 class NeuronsAt(Observer):
-    """The neurons of one feed-forward at one place: activation times what its output weights say for the answer."""
+    """The neurons of one feed-forward at one position: activation times what its output weights say for the answer."""
 
     def __init__(self, anatomy: Anatomy, layer: int, position: int) -> None:
         """LabError where the layer has no neurons of its own (experts), or attribution is refused."""
@@ -146,7 +146,7 @@ class NeuronsAt(Observer):
         self._activations = self._whole = self._final = torch.zeros(0)
 
     def neurons(self, layer: int, x: Tensor) -> None:
-        """Keeps the activations at the place [hidden]."""
+        """Keeps the activations at the position [hidden]."""
         if layer == self._layer:
             self._activations = x[self._position].clone()
 
@@ -156,7 +156,7 @@ class NeuronsAt(Observer):
             self._whole = x[self._position].clone()
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last stream at the place."""
+        """Keeps the last stream at the position."""
         self._final = x[self._position].clone()
 
     @torch.no_grad()

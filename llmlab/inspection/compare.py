@@ -106,9 +106,9 @@ class _Capture:
     vocabulary: dict[int, str]  # texts of some of all tokens
     named: dict[str, str]  # texts of the likeliest tokens, by id
 
-    def texts(self, places: list[int]) -> str:
-        """Texts of the likeliest tokens at these places, as JSON."""
-        ids = np.unique(self.predicted["ids"][places]).tolist()
+    def texts(self, positions: list[int]) -> str:
+        """Texts of the likeliest tokens at these positions, as JSON."""
+        ids = np.unique(self.predicted["ids"][positions]).tolist()
         return json.dumps({str(id): self.named[str(id)] for id in ids}, ensure_ascii=False)
 
 
@@ -201,12 +201,12 @@ def _prediction_slots(a: _Capture, b: _Capture, time: int, vocabulary: int) -> d
 
 
 def _write_predictions(writer: ArchiveWriter, a: _Capture, b: _Capture, pairs: Pairs, vocabulary: int) -> None:
-    for name, capture, places in (("a", a, pairs.a), ("b", b, pairs.b)):
+    for name, capture, positions in (("a", a, pairs.a), ("b", b, pairs.b)):
         for part in ("ids", "probability"):
-            writer.write(f"{name}/{part}", capture.predicted[part][places])
+            writer.write(f"{name}/{part}", capture.predicted[part][positions])
     if vocabulary:
         ours, theirs = a.predicted["logits"][:, :vocabulary], b.predicted["logits"][:, :vocabulary]
-        kl = [divergence(ours[place], theirs[other]) for place, other in zip(pairs.a, pairs.b, strict=True)]
+        kl = [divergence(ours[position], theirs[other]) for position, other in zip(pairs.a, pairs.b, strict=True)]
         writer.write("kl", kl)
 
 

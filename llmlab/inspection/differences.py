@@ -52,7 +52,7 @@ class Pairs:
 
     @property
     def all_equal(self) -> bool:
-        """Whether every pair stands at one place."""
+        """Whether every pair stands at one position."""
         return self.a == self.b
 
 
@@ -122,8 +122,8 @@ def paired(a: Metadata, b: Metadata, ends: tuple[Mapping[int, int], Mapping[int,
     UsageError when ids differ and no alignment is asked for, or when no two tokens end together.
     """
     if a.token_ids == b.token_ids and a.tokens == b.tokens:
-        places = list(range(len(a.token_ids)))
-        return Pairs(places, places)
+        positions = list(range(len(a.token_ids)))
+        return Pairs(positions, positions)
     if ends is None:
         raise UsageError(
             "The two models cut the prompt into different tokens.",
@@ -139,9 +139,9 @@ def paired(a: Metadata, b: Metadata, ends: tuple[Mapping[int, int], Mapping[int,
 def _first_difference(a: Metadata, b: Metadata) -> str:
     """Where two rows of tokens part, in words."""
     rows = [list(zip(about.token_ids, about.tokens, strict=True)) for about in (a, b)]
-    for place, (ours, theirs) in enumerate(zip(*rows, strict=False)):
+    for position, (ours, theirs) in enumerate(zip(*rows, strict=False)):
         if ours != theirs:
-            return f"token {place} is {ours[1]!r} (id {ours[0]}) and {theirs[1]!r} (id {theirs[0]})"
+            return f"token {position} is {ours[1]!r} (id {ours[0]}) and {theirs[1]!r} (id {theirs[0]})"
     return f"the first {min(map(len, rows))} are the same"
 
 
@@ -221,13 +221,13 @@ def about(a: Metadata, b: Metadata, pairs: Pairs, plan: Plan) -> Metadata:
     more = {"model_b": b.model, "weights_sha256_b": b.weights_sha256, "dtype_b": b.dtype}
     if not pairs.all_equal or a.token_ids != b.token_ids:
         more["alignment"] = json.dumps(list(zip(pairs.a, pairs.b, strict=True)))
-        more["token_ids_b"] = json.dumps([b.token_ids[place] for place in pairs.b])
-        more["tokens_b"] = json.dumps([b.tokens[place] for place in pairs.b], ensure_ascii=False)
+        more["token_ids_b"] = json.dumps([b.token_ids[position] for position in pairs.b])
+        more["tokens_b"] = json.dumps([b.tokens[position] for position in pairs.b], ensure_ascii=False)
     return replace(
         a,
         kind="comparison",
-        token_ids=[a.token_ids[place] for place in pairs.a],
-        tokens=[a.tokens[place] for place in pairs.a],
+        token_ids=[a.token_ids[position] for position in pairs.a],
+        tokens=[a.tokens[position] for position in pairs.a],
         notes=[*dict.fromkeys([*a.notes, *b.notes]), *plan.notes],
         more=more,
     )
@@ -272,13 +272,13 @@ def _pieces(
         yield (index,), _cut(x[index], axes[1:], plan, pairs.a), _cut(y[index], axes[1:], plan, pairs.b)
 
 
-def _cut(x: Array, axes: str, plan: Plan, places: Sequence[int]) -> Array:
+def _cut(x: Array, axes: str, plan: Plan, positions: Sequence[int]) -> Array:
     """The part that both have: the first layers and heads, the paired tokens."""
     for number, axis in enumerate(axes):
         if axis in "LH":
             x = x.take(range(plan.sizes[axis]), axis=number) if x.shape[number] > plan.sizes[axis] else x
-        elif axis == "T" and list(places) != list(range(x.shape[number])):
-            x = x.take(places, axis=number)
+        elif axis == "T" and list(positions) != list(range(x.shape[number])):
+            x = x.take(positions, axis=number)
     return np.asarray(x)
 
 

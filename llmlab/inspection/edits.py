@@ -40,7 +40,7 @@ from torch import Tensor
 from llmlab.anatomy.anatomy import Anatomy, require
 from llmlab.anatomy.capture import Edit, Observer, Point
 from llmlab.core.errors import UsageError
-from llmlab.inspection.questions import place_of
+from llmlab.inspection.questions import position_of
 
 Action: TypeAlias = Literal["zero", "mean", "scale", "patch"]
 Part: TypeAlias = Literal["head", "attention", "feed_forward", "layer", "residual"]
@@ -106,7 +106,7 @@ def parse_change(text: str) -> Change:
     if match["token"]:
         return Change(action, "residual", 0, factor=factor, positions=(int(match["token"]),))
     part, which, layer = match["part"], match["which"], int(match["layer"])
-    positions = tuple(int(place) for place in match["at"].split(",")) if match["at"] else ()
+    positions = tuple(int(position) for position in match["at"].split(",")) if match["at"] else ()
     if part == "head" and which and which.isdecimal():
         return Change(action, "head", layer, head=int(which), factor=factor, positions=positions)
     if part == "residual" and which in EDITABLE:
@@ -167,18 +167,18 @@ def align(text: str, time: int, source_time: int) -> dict[int, int]:
             if time != source_time:
                 raise UsageError(
                     f"The prompt has {time} tokens and the source {source_time}.",
-                    "Patching puts the source's values at the same places of the prompt.",
+                    "Patching puts the source's values at the same positions of the prompt.",
                     "Reword one of them, or say how they align: start, end, or pairs of positions such as 3=4,5=6.",
                 )
-            return {place: place for place in range(time)}
+            return {position: position for position in range(time)}
         case "start":
-            return {place: place for place in range(common)}
+            return {position: position for position in range(common)}
         case "end":
-            return {time - common + place: source_time - common + place for place in range(common)}
+            return {time - common + position: source_time - common + position for position in range(common)}
     if not re.fullmatch(r"-?\d+=-?\d+(,-?\d+=-?\d+)*", text):
         raise UsageError(f"{text!r} is no alignment.", "It is start, end, or pairs of positions such as 3=4,5=6.")
     pairs = (pair.split("=") for pair in text.split(","))
-    return {place_of(int(ours), time): place_of(int(theirs), source_time) for ours, theirs in pairs}
+    return {position_of(int(ours), time): position_of(int(theirs), source_time) for ours, theirs in pairs}
 
 
 # The edit --------------------------------------------------------------------------------------------------------
@@ -188,11 +188,11 @@ def align(text: str, time: int, source_time: int) -> dict[int, int]:
 class _Ready:
     """A change with all that it needs: where it works, and what it puts there.
 
-    places [n]; value [n, C or D] of a patch, [C or D] of a mean; None for zero and scale.
+    positions [n]; value [n, C or D] of a patch, [C or D] of a mean; None for zero and scale.
     """
 
     change: Change
-    places: Tensor
+    positions: Tensor
     value: Tensor | None = None
 
 
@@ -238,16 +238,16 @@ class Changes(Edit):
 
 
 def _prepare(change: Change, time: int, sources: Sources) -> _Ready:
-    places = [place_of(place, time) for place in change.positions] or list(range(time))
+    positions = [position_of(position, time) for position in change.positions] or list(range(time))
     if change.action == "mean":
-        return _Ready(change, torch.tensor(places), mean_of(change, sources.means))
+        return _Ready(change, torch.tensor(positions), mean_of(change, sources.means))
     if change.action != "patch":
-        return _Ready(change, torch.tensor(places))
-    if change.positions and (lost := [place for place in places if place not in sources.alignment]):
+        return _Ready(change, torch.tensor(positions))
+    if change.positions and (lost := [position for position in positions if position not in sources.alignment]):
         raise UsageError(f"Position {lost[0]} of the prompt is aligned with none of the source.", "", "Align it too.")
-    places = [place for place in places if place in sources.alignment]
-    value = sources.patches[change.puts][[sources.alignment[place] for place in places]]
-    return _Ready(change, torch.tensor(places), value[:, change.head] if change.part == "head" else value)
+    positions = [position for position in positions if position in sources.alignment]
+    value = sources.patches[change.puts][[sources.alignment[position] for position in positions]]
+    return _Ready(change, torch.tensor(positions), value[:, change.head] if change.part == "head" else value)
 
 
 def mean_of(change: Change, values: Mapping[Slot, Tensor]) -> Tensor:
@@ -261,11 +261,11 @@ def mean_of(change: Change, values: Mapping[Slot, Tensor]) -> Tensor:
 
 
 def _put(x: Tensor, ready: _Ready, entering: Tensor | None) -> Tensor:
-    """x [B, T, C] -> the same with the change made at its places. entering: the block's input, for `layer`."""
-    places = ready.places.to(x.device)
-    old = x[:, places]  # [B, n, C]
+    """x [B, T, C] -> the same with the change made at its positions. entering: the block's input, for `layer`."""
+    positions = ready.positions.to(x.device)
+    old = x[:, positions]  # [B, n, C]
     # What a layer's changes start from: nothing added, so the stream as it came.
-    base = torch.zeros_like(old) if entering is None else entering[:, places]
+    base = torch.zeros_like(old) if entering is None else entering[:, positions]
     match ready.change.action:
         case "zero":
             new = base
@@ -279,5 +279,5 @@ def _put(x: Tensor, ready: _Ready, entering: Tensor | None) -> Tensor:
             assert ready.value is not None
             new = ready.value.expand_as(old)
     out = x.clone()
-    out[:, places] = new
+    out[:, positions] = new
     return out

@@ -8,8 +8,8 @@ With A [T, T] a head's pattern (row: query i, column: key j), means over all que
     distance   sum_j A_ij (i - j)       in tokens
 
 and on N random tokens read twice in a row, after the beginning-of-text token where there is one (Olsson et al. 2022,
-"In-context Learning and Induction Heads"), means over the places i of the second half, with j the same token's place
-in the first:
+"In-context Learning and Induction Heads"), means over the positions i of the second half, with j the same token's
+position in the first:
 
     duplicate  A_i,j                    a duplicate-token head (Wang et al. 2022, "Interpretability in the Wild")
     induction  A_i,j+1                  an induction head: what followed the last time
@@ -71,7 +71,7 @@ class HeadSummaries(Observer):
         logs = (rows + _TINY).log_()
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
-        # Places are counted from the block's first query, so that near keys keep all their digits.
+        # Positions are counted from the block's first query, so that near keys keep all their digits.
         place = torch.arange(count, device=rows.device, dtype=rows.dtype)
         weights = torch.stack((torch.ones_like(place), place))  # [2, r]
         received, by_query = (weights @ rows).unbind(1)  # [H, keys] each
@@ -114,7 +114,8 @@ def _largest(x: Tensor, dim: int, first: int, time: int, side: int) -> tuple[int
 def repeated_tokens(vocab: int, length: int, seed: int, beginning: int | None = None) -> list[int]:
     """`length` different random tokens below `vocab`, twice in a row, after the beginning-of-text token if given.
 
-    Different, so that each token of the second half has one earlier place. LabError when the vocabulary is too small.
+    Different, so that each token of the second half has one earlier position. LabError when the vocabulary is too
+    small.
     """
     ids = torch.randperm(vocab, generator=torch.Generator().manual_seed(seed)).tolist()
     half = [id for id in ids if id != beginning][:length]
@@ -138,7 +139,7 @@ class RepeatScores(Observer):
         """Adds the queries of the second half."""
         start = max(self._second - first, 0)
         rows = pattern[:, start:].float()  # queries of the second half
-        back = first + start - self._length  # place in the first half of the first of these
+        back = first + start - self._length  # position in the first half of the first of these
         for score in range(2):
             self._sums[score, layer] += rows.diagonal(back + score, 1, 2).sum(-1)
 

@@ -23,7 +23,7 @@ from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
 from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
-from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, place_of, to_values, token_of
+from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, position_of, to_values, token_of
 from llmlab.inspection.readout import read, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
@@ -82,7 +82,7 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
         raise UsageError(f"There is no {unknown[0]!r} to inspect.", f"There are: {', '.join(ASPECTS)}.")
     anatomy = opened.anatomy
     ids = question.token_ids(opened)
-    time, place = len(ids), place_of(question.position, len(ids))
+    time, position = len(ids), position_of(question.position, len(ids))
     check_target(opened, question)
     wanted, refused = _wanted(anatomy, question.what)
     slots = _streamed_slots(anatomy, wanted, time)
@@ -103,7 +103,7 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
             reduced.append(HeadSummaries(anatomy, time))
         if "contributions" in wanted:
             reduced.append(Contributions(anatomy, time, out.parent))
-        attribution = AttributionAt(anatomy, place) if "attribution" in wanted else None
+        attribution = AttributionAt(anatomy, position) if "attribution" in wanted else None
         lens = None
         if "lens" in wanted:
             lens = Lens(anatomy, ids, vocab_size=opened.vocab_size, top=question.top, folder=out.parent)
@@ -115,10 +115,10 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
             scores, how = repeated(opened)
             _add(writer, scores)
             about.notes.append(how)
-        logits = readout.at(place)
+        logits = readout.at(position)
         if not bool(logits.isfinite().all()):
             about.notes.append(_NOT_FINITE)
-        target = target_of(opened, question, logits, place)
+        target = target_of(opened, question, logits, position)
         about.more.update(target.strings(opened), next=json.dumps(_likeliest(opened, logits, question.top)))
         if attribution:
             _add(writer, attribution.results(target.answer, target.against))
@@ -137,7 +137,7 @@ def check_target(opened: OpenModel, question: Target) -> None:
 
 
 def _likeliest(opened: OpenModel, logits: Tensor, top: int) -> list[tuple[str, float]]:
-    """What the model expects at the place that is asked about: logits [V] -> texts with their probabilities."""
+    """What the model expects at the position that is asked about: logits [V] -> texts with their probabilities."""
     best = logits.softmax(-1).topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [(text_of(opened, id), probability) for id, probability in pairs]

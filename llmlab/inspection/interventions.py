@@ -1,7 +1,7 @@
 """What changes in a model's predictions when something inside it is changed: ablation and patching.
 
 Two forward passes over one prompt, without and with the changes of `llmlab.inspection.edits`, and one over the
-source where values are patched from. The archive (kind `intervention`) holds, K tokens kept at each of T places:
+source where values are patched from. The archive (kind `intervention`) holds, K tokens kept at each of T positions:
 
     before/ids, after/ids [T, K] int32; before/probability, after/probability [T, K]    likeliest next tokens
     before/logits, after/logits [2]   logits of the answer and of what it is held against (NaN where nothing is)
@@ -42,7 +42,7 @@ from llmlab.inspection.edits import (
     require_change,
 )
 from llmlab.inspection.inspect import check_target, describe
-from llmlab.inspection.questions import Prompt, Target, from_values, place_of
+from llmlab.inspection.questions import Prompt, Target, from_values, position_of
 from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
 from llmlab.inspection.target import target_of
 from llmlab.models.model import OpenModel
@@ -107,7 +107,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     ids = question.token_ids(opened)
     source_ids = question.source_token_ids(opened)
     progress("Unchanged pass", 0, 3)
-    place = place_of(question.position, len(ids))
+    position = position_of(question.position, len(ids))
     means = _taken(changes, "mean")
     keep = anatomy.n_layer * len(ids) * anatomy.width * anatomy.unembedding.element_size() <= _STREAM_BYTES
     own = Recorder([*(() if question.reference else means), *(_outputs(anatomy.n_layer) if keep else ())])
@@ -119,13 +119,13 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     after = read(opened, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
     progress("Comparing", 3, 3)
     tensors = _tensors(before, after, question.top)
-    target = target_of(opened, question, before.at(place), place)
+    target = target_of(opened, question, before.at(position), position)
     for name, readout in (("before", before), ("after", after)):
-        logits = readout.at(place)
+        logits = readout.at(position)
         tensors[f"{name}/logits"] = target.logits(logits)
         tensors[f"target/{name}"] = np.array([target.value(logits)], dtype=np.float32)
-    if source is not None and place in sources.alignment:
-        logits = source.at(sources.alignment[place])
+    if source is not None and position in sources.alignment:
+        logits = source.at(sources.alignment[position])
         tensors["target/source"] = np.array([target.value(logits)], dtype=np.float32)
     if moved:
         tensors["change/post_ffn"] = moved.rows()

@@ -7,11 +7,12 @@ stream (unlike in attribution, which freezes one), then the unembedding, scale a
     rows r: pre_attn 0, post_attn 0, pre_attn 1, ..., post_attn L - 1, final       2 L + 1 of them
 
 The last row is the model's own prediction. In parallel blocks the post_attn rows are virtual (pre_attn + attn_out).
-For every row and place:
+For every row and position:
 
     ids, probability       the K likeliest tokens and their p_r, likeliest first
     rank                   of the target token: 1 + how many tokens are likelier
-    target_probability     p_r(target); the target is the prompt's next token, at the last place the model's likeliest
+    target_probability     p_r(target); the target is the prompt's next token, at the last position the model's
+    likeliest
     entropy                sum_v -p_r ln p_r, in nats
     kl                     KL(p_final || p_r) = sum_v p_final ln(p_final / p_r), in nats: 0 in the last row
 

@@ -11,7 +11,7 @@ from llmlab.core.progress import Progress
 from llmlab.inspection.archive import write_archive
 from llmlab.inspection.attribution import NeuronsAt
 from llmlab.inspection.inspect import as_array, check_target, describe
-from llmlab.inspection.questions import Neurons, from_values, place_of
+from llmlab.inspection.questions import Neurons, from_values, position_of
 from llmlab.inspection.readout import read
 from llmlab.inspection.target import target_of
 from llmlab.models.model import OpenModel
@@ -24,12 +24,12 @@ def answer_neurons(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
     if not 0 <= question.layer < anatomy.n_layer:
         raise UsageError(f"There is no layer {question.layer}.", f"They run from 0 to {anatomy.n_layer - 1}.")
     ids = question.token_ids(opened)
-    place = place_of(question.position, len(ids))
+    position = position_of(question.position, len(ids))
     check_target(opened, question)
-    watcher = NeuronsAt(anatomy, question.layer, place)
+    watcher = NeuronsAt(anatomy, question.layer, position)
     progress("Reading the prompt", 0, 0)
     readout = read(opened, ids, [watcher])
-    target = target_of(opened, question, readout.at(place), place)
+    target = target_of(opened, question, readout.at(position), position)
     tensors = watcher.results(target.answer, target.against, question.top)
     about = describe(opened, "neurons", ids, question, **target.strings(opened))
     write_archive(out, {name: as_array(tensor) for name, tensor in tensors.items()}, about)

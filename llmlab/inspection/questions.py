@@ -45,7 +45,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Prompt):
-    """A place in the prompt and what is predicted there: the logit of `answer`, minus that of `against` if given.
+    """A position in the prompt and what is predicted there: the logit of `answer`, minus that of `against` if given.
 
     position: from 0, negative from the end. answer and against: one token's text; "" for answer is the model's own
     likeliest token, "" for against is none.
@@ -58,7 +58,7 @@ class Target(Prompt):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Target):
-    """The panels' question: any of ASPECTS, in one forward pass. top: tokens kept by the lens at each place."""
+    """The panels' question: any of ASPECTS, in one forward pass. top: tokens kept by the lens at each position."""
 
     what: tuple[str, ...] = ASPECTS
     top: int = 5
@@ -140,9 +140,9 @@ def token_of(opened: OpenModel, text: str, field: str) -> int:
     return ids[0]
 
 
-def place_of(position: int, time: int) -> int:
+def position_of(position: int, time: int) -> int:
     """A position in a prompt of `time` tokens, counted from 0. UsageError when it is outside."""
-    place = position + time if position < 0 else position
-    if not 0 <= place < time:
+    counted = position + time if position < 0 else position
+    if not 0 <= counted < time:
         raise UsageError(f"The prompt has no token {position}.", f"It has {time}: 0 to {time - 1}, or -{time} to -1.")
-    return place
+    return counted

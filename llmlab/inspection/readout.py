@@ -1,4 +1,4 @@
-"""What a model predicts at every place of a prompt, without all of its logits lying in memory at once.
+"""What a model predicts at every position of a prompt, without all of its logits lying in memory at once.
 
 The logits of 4,000 tokens over a vocabulary of 150,000 are 2.4 GB. The stream before the final norm is a hundredth
 of that, and the logits of a few rows are had from it when they are needed.
@@ -22,7 +22,7 @@ _NUMBERS = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Readout:
-    """Logits by place. stream [T, C] or, where the way from it to the logits is refused, the logits [T, V].
+    """Logits by position. stream [T, C] or, where the way from it to the logits is refused, the logits [T, V].
 
     vocab_size: V, tokens that can come next; rows of the unembedding behind them are padding and left out.
     """
@@ -34,14 +34,14 @@ class Readout:
 
     @property
     def time(self) -> int:
-        """How many places there are."""
+        """How many positions there are."""
         kept = self.stream if self.stream is not None else self.logits
         assert kept is not None
         return len(kept)
 
     @torch.inference_mode()
     def rows(self, first: int, last: int) -> Tensor:
-        """Logits of places first to last - 1, in float32 or wider: [n, V]."""
+        """Logits of positions first to last - 1, in float32 or wider: [n, V]."""
         if self.stream is not None:
             logits = self.anatomy.logits(self.stream[first:last])
         else:
@@ -50,12 +50,12 @@ class Readout:
         logits = logits[:, : self.vocab_size]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def at(self, place: int) -> Tensor:
-        """Logits at one place [V]."""
-        return self.rows(place, place + 1)[0]
+    def at(self, position: int) -> Tensor:
+        """Logits at one position [V]."""
+        return self.rows(position, position + 1)[0]
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """All rows in pieces that fit: first place, logits [n, V]."""
+        """All rows in pieces that fit: first position, logits [n, V]."""
         step = max(1, _NUMBERS // self.vocab_size)
         for first in range(0, self.time, step):
             yield first, self.rows(first, min(first + step, self.time))
@@ -83,14 +83,14 @@ def read(
 
 @dataclass(frozen=True)
 class Predictions:
-    """The likeliest tokens at every place: ids [T, K], their probabilities [T, K]."""
+    """The likeliest tokens at every position: ids [T, K], their probabilities [T, K]."""
 
     ids: Tensor
     probabilities: Tensor
 
 
 def predictions(readout: Readout, top: int) -> Predictions:
-    """The `top` likeliest tokens at every place."""
+    """The `top` likeliest tokens at every position."""
     ids, probabilities = [], []
     for _, logits in readout.chunks():
         best = logits.softmax(-1).topk(min(top, logits.shape[-1]), -1)
@@ -100,7 +100,7 @@ def predictions(readout: Readout, top: int) -> Predictions:
 
 
 def divergence(before: Readout, after: Readout) -> Tensor:
-    """KL(before || after) at every place, in nats [T]: sum over tokens of p ln(p / q) (Kullback & Leibler 1951)."""
+    """KL(before || after) at every position, in nats [T]: sum over tokens of p ln(p / q) (Kullback & Leibler 1951)."""
     parts = []
     for first, logits in before.chunks():
         p = logits.log_softmax(-1)

@@ -1,13 +1,13 @@
 """Attention rollout (Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 4).
 
-How much of each input token's identity reaches each place of each layer, if attention were all that mixes tokens.
+How much of each input token's identity reaches each position of each layer, if attention were all that mixes tokens.
 Heads are averaged. The residual connection carries a token's own identity past attention; it is mixed in as one
 half, whatever the real sizes of stream and contribution are:
 
     M_l = rows of (0.5 mean_h A_l,h + 0.5 I), divided by their sums       [T, T]
     R_0 = M_0,   R_l = M_l R_{l-1}                                         [T, T]
 
-R_l[i, j] is the summed weight of all paths from place i after layer l down to input token j. Dividing matters only
+R_l[i, j] is the summed weight of all paths from position i after layer l down to input token j. Dividing matters only
 where a pattern's rows do not sum to one already (models with sinks). Value vectors, output projections and
 feed-forwards play no part: rollout is a picture of where attention could carry things, not of what it carries.
 """

@@ -1,6 +1,6 @@
 """One head's way from queries and keys to its attention pattern, stage by stage (Vaswani et al. 2017, equation 1).
 
-    query, key, value   [T, D] of this head, turned by their places where the model does so (rotary embeddings);
+    query, key, value   [T, D] of this head, turned by their positions where the model does so (rotary embeddings);
                         in grouped attention several heads share a key and a value
     scores   = q k^T                       [T, T], query by key
     scaled   = scores * scale              scale is 1 / sqrt(D) in most families

@@ -38,7 +38,7 @@ from llmlab.inspection.archive import write_archive
 from llmlab.inspection.edits import EDITABLE, HEADS, Change, Recorder, Slot, Sources, mean_of, require_change
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
-from llmlab.inspection.questions import from_values, place_of
+from llmlab.inspection.questions import from_values, position_of
 from llmlab.inspection.readout import read
 from llmlab.inspection.target import LogitTarget, target_of
 from llmlab.models.model import OpenModel
@@ -84,21 +84,21 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     changes = _changes(anatomy, question)
     check_target(opened, question)
     ids, source_ids = question.token_ids(opened), question.source_token_ids(opened)
-    place = place_of(question.position, len(ids))
+    read_at = position_of(question.position, len(ids))
     progress("Unchanged pass", 0, 0)
     own = Recorder(slot for change in changes if change.action == "mean" for slot in change.takes)
-    target = target_of(opened, question, read(opened, ids, [own]).at(place), place)
+    target = target_of(opened, question, read(opened, ids, [own]).at(read_at), read_at)
     sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
 
     heads = question.over == "layer,head"
     positions = sorted(sources.alignment) if question.action == "patch" else range(len(ids))
-    columns = range(anatomy.n_head) if heads else [position for position in positions if position <= place]
+    columns = range(anatomy.n_head) if heads else [column for column in positions if column <= read_at]
     cells = [Cell(change.layer, column) for change in changes for column in columns]
-    shown = ids[: place + 1]  # a decoder predicts from what came before
+    shown = ids[: read_at + 1]  # a decoder predicts from what came before
     before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].cpu().double())
     grid = np.full((anatomy.n_layer, anatomy.n_head if heads else len(ids)), np.nan)
     if not heads:
-        grid[:, [position for position in positions if position > place]] = before
+        grid[:, [column for column in positions if column > read_at]] = before
     values = _Values(changes, sources)
     batch = min(max(budget // row_bytes(anatomy, len(shown)), 1), _LARGEST_BATCH)
     for first in range(0, len(cells), batch):
@@ -114,8 +114,8 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
 
     tensors = {"sweep/logit_difference": grid, "sweep/before": np.array([before])}
     effect, kind = grid - before, "change"
-    if source is not None and place in sources.alignment:
-        there = target.value(source.at(sources.alignment[place]).cpu().double())
+    if source is not None and read_at in sources.alignment:
+        there = target.value(source.at(sources.alignment[read_at]).cpu().double())
         tensors["sweep/source"] = np.array([there])
         if question.action == "patch" and abs(there - before) > _SAME:
             effect, kind = effect / (there - before), "normalised"
@@ -125,7 +125,7 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
 
 
 def row_bytes(anatomy: Anatomy, time: int) -> int:
-    """About what one prompt of a batch takes at the widest place of a layer, in bytes.
+    """About what one prompt of a batch takes at the widest position of a layer, in bytes.
 
     A few copies of the stream, the feed-forward's neurons (4 C where they cannot be told) and, as in an eager
     implementation, two patterns of all heads.

@@ -1,4 +1,4 @@
-"""What a question is about: the logit of one token at one place, or the difference of two."""
+"""What a question is about: the logit of one token at one position, or the difference of two."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llmlab.models.model import OpenModel
 
 @dataclass(frozen=True)
 class LogitTarget:
-    """What is watched: the logit of `answer` at a place, minus that of `against` where there is one."""
+    """What is watched: the logit of `answer` at a position, minus that of `against` where there is one."""
 
-    place: int
+    position: int
     answer: int
     against: int | None
 
@@ -33,7 +33,7 @@ class LogitTarget:
     def strings(self, opened: OpenModel) -> dict[str, str]:
         """For an archive's metadata."""
         return {
-            "position": str(self.place),
+            "position": str(self.position),
             "answer": str(self.answer),
             "answer_text": text_of(opened, self.answer),
             "against": "" if self.against is None else str(self.against),
@@ -41,7 +41,7 @@ class LogitTarget:
         }
 
 
-def target_of(opened: OpenModel, question: Target, logits: Tensor, place: int) -> LogitTarget:
-    """The target of a question. logits [V]: the unchanged pass at `place`, whose likeliest token is the default."""
+def target_of(opened: OpenModel, question: Target, logits: Tensor, position: int) -> LogitTarget:
+    """The target of a question. logits [V]: the unchanged pass at `position`, whose likeliest token is the default."""
     answer = token_of(opened, question.answer, "answer") if question.answer else int(logits.argmax())
-    return LogitTarget(place, answer, token_of(opened, question.against, "against") if question.against else None)
+    return LogitTarget(position, answer, token_of(opened, question.against, "against") if question.against else None)

@@ -1,6 +1,6 @@
 """What learns the tasks: the lab's GPT, and three models beside it that show what attention is needed for.
 
-All of them turn ids [B, T] into logits [B, P, C] at a task's P places, by `answers`.
+All of them turn ids [B, T] into logits [B, P, C] at a task's P positions, by `answers`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TaskGPT(GPT):
     def answers(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, P, C]."""
         first, end = self.layout.answers
-        stream = self.residual_stream(ids)[:, list(self.layout.places)]  # [B, P, width]
+        stream = self.residual_stream(ids)[:, list(self.layout.positions)]  # [B, P, width]
         return F.linear(stream, self.unembedding[first:end])
 
 
@@ -79,15 +79,15 @@ class TaskLSTM(nn.Module):
     def answers(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, P, C]."""
         states: Tensor = self.lstm(self.token_embedding(ids))[0]  # [B, T, width]
-        logits: Tensor = self.head(states[:, list(self.layout.places)])
+        logits: Tensor = self.head(states[:, list(self.layout.positions)])
         return logits
 
 
 class TaskMLP(nn.Module):
     """Layers without attention or memory.
 
-    prefix: all tokens up to a place are seen at once, each in slots of its own, later ones as zeros. Otherwise only
-    the token at the place is seen, as the paper's control does: it has no context to reason from.
+    prefix: all tokens up to a position are seen at once, each in slots of its own, later ones as zeros. Otherwise only
+    the token at the position is seen, as the paper's control does: it has no context to reason from.
     """
 
     seen: Tensor
@@ -98,11 +98,11 @@ class TaskMLP(nn.Module):
         self.prefix = prefix
         width, hidden = settings.n_embd, _HIDDEN * settings.n_embd
         self.token_embedding = _embedding(layout, width)
-        self.place_embedding = nn.Embedding(len(layout.places), hidden)
+        self.place_embedding = nn.Embedding(len(layout.positions), hidden)
         self.first = nn.Linear(layout.time * width if prefix else width, hidden)
         self.rest = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(settings.n_layer - 1))
         self.head = nn.Linear(hidden, layout.answers[1] - layout.answers[0])
-        seen = torch.arange(layout.time) <= torch.tensor(layout.places)[:, None]  # [P, T]
+        seen = torch.arange(layout.time) <= torch.tensor(layout.positions)[:, None]  # [P, T]
         self.register_buffer("seen", seen[..., None].float(), persistent=False)
 
     def answers(self, ids: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class TaskMLP(nn.Module):
         if self.prefix:
             x = (tokens[:, None] * self.seen).flatten(2)  # [B, P, T x width]
         else:
-            x = tokens[:, list(self.layout.places)]
+            x = tokens[:, list(self.layout.positions)]
         x = F.gelu(self.first(x) + self.place_embedding.weight)  # [B, P, hidden]
         for layer in self.rest:
             x = F.gelu(layer(x))

@@ -41,7 +41,7 @@ def _products(settings: TaskSettings) -> float:
         transformer = _ATTENTION_WEIGHTS + _FEED_FORWARD_WEIGHTS * model.feed_forward
         weights = transformer if model.kind == TRANSFORMER else _LSTM_WEIGHTS
         return float(tokens * model.n_layer * weights * width**2)
-    places = data.length if data.task == HMM else data.pairs  # an MLP works at these alone
+    positions = data.length if data.task == HMM else data.pairs  # an MLP works at these alone
     first = settings.time if model.kind == MLP_PREFIX else 1
     weights = _HIDDEN * width**2 * (first + (model.n_layer - 1) * _HIDDEN)
-    return float(data.batch_size * places * weights)
+    return float(data.batch_size * positions * weights)

@@ -147,7 +147,7 @@ def cross_entropy(model: nn.Module, batch: TaskBatch, target: np.ndarray, device
 
 @torch.no_grad()
 def beliefs_of(model: nn.Module, batches: Sequence[TaskBatch]) -> np.ndarray:
-    """What the model believes at each place of all batches together: float64 [B, P, C]."""
+    """What the model believes at each position of all batches together: float64 [B, P, C]."""
     answers = cast(Answering, model).answers
     found = [answers(torch.from_numpy(batch.ids)).double().softmax(-1).numpy() for batch in batches]
     return np.concatenate(found)

@@ -58,7 +58,7 @@ def watched(name: str) -> Watched:
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> bool:
-    """Apart by no more than `tolerance` of a vector's length, place by place."""
+    """Apart by no more than `tolerance` of a vector's length, position by position."""
     return bool(((ours - theirs).norm(dim=-1) <= tolerance * theirs.norm(dim=-1).clamp(min=1e-3)).all())
 
 
@@ -101,7 +101,7 @@ def test_rows_sum_to_one_and_look_neither_ahead_nor_out_of_their_window(name: st
         assert about.anatomy.blocks[layer].window == window
         edge = window or TIME
         assert not pattern.tril(-edge).any()
-        assert bool((pattern.diagonal(1 - edge, 1, 2) > 0).all())  # the furthest place that it says to see, it sees
+        assert bool((pattern.diagonal(1 - edge, 1, 2) > 0).all())  # the furthest position that it says to see, it sees
     assert about.anatomy.sinks == (name == "gpt_oss")
 
 

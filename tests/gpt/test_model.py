@@ -26,13 +26,13 @@ def test_a_later_token_changes_no_earlier_logit(options: dict[str, Any]) -> None
     ids = some_ids(2, settings.block_size)
     with torch.no_grad():
         before = model(ids)
-        for place in range(settings.block_size):
+        for position in range(settings.block_size):
             changed = ids.clone()
-            changed[:, place] = (changed[:, place] + 1) % VOCAB
+            changed[:, position] = (changed[:, position] + 1) % VOCAB
             after = model(changed)
-            assert torch.equal(after[:, :place], before[:, :place])
-            # Every later place may look back, and with these weights it shows.
-            moved = (after[:, place:] - before[:, place:]).abs().amax(dim=-1)
+            assert torch.equal(after[:, :position], before[:, :position])
+            # Every later position may look back, and with these weights it shows.
+            moved = (after[:, position:] - before[:, position:]).abs().amax(dim=-1)
             assert (moved > 1e-4).all()
 
 
@@ -57,32 +57,32 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 
 def _attention_by_loops(module: CausalSelfAttention, x: Tensor, turn: bool) -> Tensor:
-    """x [T, C] -> what attention adds [T, C], place by place and head by head, in double precision."""
+    """x [T, C] -> what attention adds [T, C], position by position and head by head, in double precision."""
     time, width = x.shape
     heads, kv_heads, d = module.n_head, module.n_kv_head, module.head_width
     q, k, v = module.qkv(x).double().split([width, kv_heads * d, kv_heads * d], dim=-1)
     answers = torch.zeros(time, width, dtype=torch.float64)
     for head in range(heads):
         group = head // (heads // kv_heads)
-        for place in range(time):
-            query = q[place, head * d : (head + 1) * d]
-            keys = [k[earlier, group * d : (group + 1) * d] for earlier in range(place + 1)]
+        for position in range(time):
+            query = q[position, head * d : (head + 1) * d]
+            keys = [k[earlier, group * d : (group + 1) * d] for earlier in range(position + 1)]
             if turn:
-                query = _turned(query, place)
+                query = _turned(query, position)
                 keys = [_turned(key, earlier) for earlier, key in enumerate(keys)]
             scores = torch.stack([query @ key / math.sqrt(d) for key in keys])
             weights = scores.exp() / scores.exp().sum()
-            for earlier in range(place + 1):
+            for earlier in range(position + 1):
                 value = v[earlier, group * d : (group + 1) * d]
-                answers[place, head * d : (head + 1) * d] += weights[earlier] * value
+                answers[position, head * d : (head + 1) * d] += weights[earlier] * value
     return module.out(answers.float())
 
 
-def _turned(vector: Tensor, place: int) -> Tensor:
-    """Each pair (i, i + D/2) as a complex number, times e^(angle i): angle = place / 10000^(2i/D)."""
+def _turned(vector: Tensor, position: int) -> Tensor:
+    """Each pair (i, i + D/2) as a complex number, times e^(angle i): angle = position / 10000^(2i/D)."""
     half = len(vector) // 2
     pairs = torch.complex(vector[:half], vector[half:])
-    angles = torch.tensor([place / 10000 ** (2 * i / len(vector)) for i in range(half)], dtype=torch.float64)
+    angles = torch.tensor([position / 10000 ** (2 * i / len(vector)) for i in range(half)], dtype=torch.float64)
     turned = pairs * torch.polar(torch.ones_like(angles), angles)
     return torch.cat((turned.real, turned.imag))
 
@@ -90,7 +90,7 @@ def _turned(vector: Tensor, place: int) -> Tensor:
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize("heads", [0, 1, 2])
 @pytest.mark.parametrize("bias", [True, False])
-def test_attention_is_the_formula_place_by_place(position: str, heads: int, bias: bool) -> None:
+def test_attention_is_the_formula_position_by_position(position: str, heads: int, bias: bool) -> None:
     module = lively(shape(position=position, n_kv_head=heads, bias=bias)).blocks[0].attention
     x = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
         return float(turned_q @ rotary(rows)[0, 0, place_k])
 
     for distance in (0, 1, 7, 30):
-        products = [product(place, place - distance) for place in range(distance, 50)]
+        products = [product(position, position - distance) for position in range(distance, 50)]
         assert max(products) - min(products) < 1e-4
     assert abs(product(9, 8) - product(9, 3)) > 1e-3
     assert product(20, 20) == pytest.approx(float(q @ k), abs=1e-5)

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # transformers' and peft's own
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
 ]
-PLACE = TIME - 2
+POSITION = TIME - 2
 ALL = [*KINDS, "adapter"]
 
 
@@ -72,11 +72,11 @@ def finish(anatomy: Anatomy, logit: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ALL)
 def test_bars_sum_to_the_logit_and_split_by_head(name: str) -> None:
     about = watched(name)
-    watcher = AttributionAt(about.anatomy, PLACE)
+    watcher = AttributionAt(about.anatomy, POSITION)
     run(about.model, about.anatomy, some_ids(), [watcher])
     for answer in (3, 40):
         bars = watcher.results(answer)
-        logit = about.logits[PLACE, answer]
+        logit = about.logits[POSITION, answer]
         assert torch.allclose(finish(about.anatomy, bars["attribution/sum"]), logit, atol=2e-5)
         split = bars["attribution/heads"].sum(-1) + bars["attribution/attention_bias"]
         with_heads = [block.projection is not None for block in about.anatomy.blocks]
@@ -96,14 +96,14 @@ def test_bars_sum_to_the_logit_and_split_by_head(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_neurons_sum_to_the_feed_forwards_bar(name: str) -> None:
     about = watched(name)
-    whole = AttributionAt(about.anatomy, PLACE)
+    whole = AttributionAt(about.anatomy, POSITION)
     run(about.model, about.anatomy, some_ids(), [whole])
     for layer, block in enumerate(about.anatomy.blocks):
         if block.neurons is None:
             with pytest.raises(LabError, match="mixture of experts"):
-                NeuronsAt(about.anatomy, layer, PLACE)
+                NeuronsAt(about.anatomy, layer, POSITION)
             continue
-        watcher = NeuronsAt(about.anatomy, layer, PLACE)
+        watcher = NeuronsAt(about.anatomy, layer, POSITION)
         run(about.model, about.anatomy, some_ids(), [watcher])
         found = watcher.results(3, 40, top=1000)
         bar = whole.results(3, 40)["attribution/feed_forward"][layer]

@@ -47,7 +47,9 @@ def test_components_are_the_singular_vectors_of_the_centred_rows(model: OpenMode
     count = len(rows)
     assert archive["geometry/ids"].tolist() == list(range(count))
     names = (
-        [str(place) for place in range(16)] if matrix == "positions" else [*map(model.tokenizer.token_text, range(31))]
+        [str(position) for position in range(16)]
+        if matrix == "positions"
+        else [*map(model.tokenizer.token_text, range(31))]
     )
     assert archive.metadata.tokens == names
 

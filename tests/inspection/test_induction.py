@@ -29,7 +29,7 @@ def scores(model: GPT) -> dict[str, float]:
 def trained(n_layer: int, steps: int, until: float) -> tuple[GPT, int]:
     """A model that learned to repeat random tokens, and the steps it took to reach an induction score `until`.
 
-    How long the repeated part is changes all the time, else looking back a fixed number of places would do.
+    How long the repeated part is changes all the time, else looking back a fixed number of positions would do.
     """
     torch.manual_seed(0)
     settings = ModelSettings(

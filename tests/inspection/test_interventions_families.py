@@ -55,7 +55,7 @@ def logits(model: nn.Module, anatomy: Anatomy, *edits: str, sources: Sources | N
 def patched_from(model: nn.Module, anatomy: Anatomy, ids: Tensor, *edits: str) -> Sources:
     recorder = Recorder(slot for edit in edits for slot in parse_change(edit).takes)
     run(model, anatomy, ids, [recorder])
-    return Sources(patches=recorder.values, alignment={place: place for place in range(TIME)})
+    return Sources(patches=recorder.values, alignment={position: position for position in range(TIME)})
 
 
 def heads_of(anatomy: Anatomy) -> int | None:

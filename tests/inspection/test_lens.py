@@ -47,19 +47,21 @@ def test_every_row_is_read_as_defined_whatever_is_in_memory_at_once(
     p = rows.double().softmax(-1)
     targets = [*ids[1:].tolist(), int(logits[-1].argmax())]
     for row in range(5):
-        for place, target in enumerate(targets):
-            distribution = p[row, place].tolist()
+        for position, target in enumerate(targets):
+            distribution = p[row, position].tolist()
             order = sorted(range(VOCAB), key=lambda token: -distribution[token])
-            assert found["lens/ids"][row, place].tolist() == order[:4]
+            assert found["lens/ids"][row, position].tolist() == order[:4]
             wanted = [distribution[token] for token in order[:4]]
-            assert found["lens/probability"][row, place].tolist() == pytest.approx(wanted, rel=1e-4)
-            assert found["lens/rank"][row, place] == order.index(target) + 1
-            assert found["lens/target_probability"][row, place].item() == pytest.approx(distribution[target], rel=1e-4)
+            assert found["lens/probability"][row, position].tolist() == pytest.approx(wanted, rel=1e-4)
+            assert found["lens/rank"][row, position] == order.index(target) + 1
+            assert found["lens/target_probability"][row, position].item() == pytest.approx(
+                distribution[target], rel=1e-4
+            )
             entropy = -sum(x * math.log(x) for x in distribution)
-            assert found["lens/entropy"][row, place].item() == pytest.approx(entropy, abs=1e-5)
-            final = p[-1, place].tolist()
+            assert found["lens/entropy"][row, position].item() == pytest.approx(entropy, abs=1e-5)
+            final = p[-1, position].tolist()
             kl = sum(x * math.log(x / y) for x, y in zip(final, distribution, strict=True))
-            assert found["lens/kl"][row, place].item() == pytest.approx(kl, abs=1e-5)
+            assert found["lens/kl"][row, position].item() == pytest.approx(kl, abs=1e-5)
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=name)

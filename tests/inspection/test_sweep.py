@@ -76,8 +76,8 @@ def test_the_effect_is_0_as_in_the_prompt_and_1_as_in_the_source(model: OpenMode
     expected = (archive["sweep/logit_difference"] - before) / (source - before)
     np.testing.assert_allclose(archive["sweep/effect"], expected, atol=1e-5)
     last = archive["sweep/effect"][-1]
-    assert last[10] == pytest.approx(1.0, abs=1e-6)  # all that the last block gives the target's place
-    assert np.abs(last[:10]).max() < 1e-6  # its other places are read by nobody
+    assert last[10] == pytest.approx(1.0, abs=1e-6)  # all that the last block gives the target's position
+    assert np.abs(last[:10]).max() < 1e-6  # its other positions are read by nobody
     assert (archive["sweep/effect"][:, 11:] == 0).all()
 
 

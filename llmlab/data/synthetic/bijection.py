@@ -20,8 +20,8 @@ from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator, one_hot
 class Bijection:
     """values: V. pairs: L. repeats: keys are drawn with replacement, and only first occurrences are scored.
 
-    Without repeats the entropy at place k is log2(V - k + 1) in every sequence: it equals the position. With them it
-    varies at each place.
+    Without repeats the entropy at position k is log2(V - k + 1) in every sequence: it equals the position. With them it
+    varies at each position.
     """
 
     values: int

@@ -40,9 +40,9 @@ class HiddenMarkov:
         states, rows = self.states, self.layout_kind == ROWS
         if rows:  # S rows of T, O columns of E, SEP, observations; tokens: observations, states, SEP
             begin, time = states + self.symbols + 1, states + self.symbols + 1 + self.length
-            places = tuple(range(begin, time))
+            positions = tuple(range(begin, time))
             answers = (self.symbols, self.symbols + states)
-            return Layout(self.symbols + states + 1, time, places, answers, row_width=states)
+            return Layout(self.symbols + states + 1, time, positions, answers, row_width=states)
         # TRANS, S x S numbers, EMIT, S x O numbers, SEP, (OBS, observation) x K. Observations are the numbers 0 .. O-1,
         # as in the paper; the states that are answered have tokens of their own behind its 105.
         begin = 3 + states * (states + self.symbols)
@@ -97,7 +97,7 @@ class HiddenMarkov:
             return numbers[:, :states], numbers[:, states:].transpose(0, 2, 1), ids[:, end + 1 :]
         transitions = ids[:, 1 : 1 + states**2].reshape(size, states, states)
         emissions = ids[:, 2 + states**2 : 2 + states * (states + symbols)].reshape(size, states, symbols)
-        return transitions / _PARTS, emissions / _PARTS, ids[:, list(self.layout.places)]
+        return transitions / _PARTS, emissions / _PARTS, ids[:, list(self.layout.positions)]
 
     def token_text(self, id: int) -> str:
         """o2, s1, [SEP], 0.35, or a row as (0.35 0.60 0.05)."""

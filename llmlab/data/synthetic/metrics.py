@@ -17,10 +17,10 @@ _SMALLEST = 1e-300  # below any probability that float64 softmax gives: 0 log 0 
 class Calibration:
     """All in bits.
 
-    entropy_error: mean |H_model - H_Bayes|. kl: mean KL(Bayes || model). paper_error: mean over places of
-    |mean H_model - mean H_Bayes|, in which all places weigh the same, however often they were scored. The lists have
-    an entry a place at which anything was scored: places (1 is the first prediction), their errors, kls, entropies of
-    model and posterior, and counts.
+    entropy_error: mean |H_model - H_Bayes|. kl: mean KL(Bayes || model). paper_error: mean over positions of
+    |mean H_model - mean H_Bayes|, in which all positions weigh the same, however often they were scored. The lists have
+    an entry a position at which anything was scored: positions (1 is the first prediction), their errors, kls,
+    entropies of model and posterior, and counts.
     """
 
     entropy_error: float

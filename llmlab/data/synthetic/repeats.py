@@ -4,8 +4,9 @@
 
 All tokens but the second reading are different, so nothing but the first reading says anything about it. Once a token
 stands there for the second time, what followed it the first time follows again: the posterior is one-hot from the
-second reading's first token to its last but one, and these are the places that count. How long the segment is, and how
-much stands between its two readings, is drawn for each sequence: a model that looks a fixed distance back finds little.
+second reading's first token to its last but one, and these are the positions that count. How long the segment is, and
+how much stands between its two readings, is drawn for each sequence: a model that looks a fixed distance back finds
+little.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Repeats:
     @property
     def layout(self) -> Layout:
         """Every token can be an answer; predictions are read where a second reading can stand."""
-        places = tuple(range(self.time - self.longest, self.time - 1))
-        return Layout(self.vocabulary, self.time, places, (0, self.vocabulary))
+        positions = tuple(range(self.time - self.longest, self.time - 1))
+        return Layout(self.vocabulary, self.time, positions, (0, self.vocabulary))
 
     def batch(self, seed: int, part: int, index: int, size: int) -> TaskBatch:
         """Sequences, with what came as target; where it is not scored, nobody can know it."""
@@ -42,39 +43,39 @@ class Repeats:
 
     def read(self, tokens: np.ndarray, lengths: np.ndarray, between: np.ndarray) -> TaskBatch:
         """Different tokens int [B, T], of which the last n are overwritten by the segment; n and the gap, int [B]."""
-        place = np.arange(self.time)
-        second = place >= self.time - lengths[:, None]  # [B, T]
-        source = np.where(second, place - (lengths + between)[:, None], place)
+        position = np.arange(self.time)
+        second = position >= self.time - lengths[:, None]  # [B, T]
+        source = np.where(second, position - (lengths + between)[:, None], position)
         ids = np.take_along_axis(tokens, source, axis=1).astype(np.int64)
-        places = list(self.layout.places)
-        came = one_hot(ids[:, [one + 1 for one in places]], self.vocabulary)  # [B, P, V]
-        return TaskBatch(ids, second[:, places], came, came)
+        positions = list(self.layout.positions)
+        came = one_hot(ids[:, [one + 1 for one in positions]], self.vocabulary)  # [B, P, V]
+        return TaskBatch(ids, second[:, positions], came, came)
 
     def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
-        """Knowing nothing of a sequence, how often tokens come; and `counts and places`, which compares no two places.
+        """Token frequencies, knowing nothing of a sequence; and `counts and places`, which compares no two positions.
 
         The latter knows how far back a first reading can be, and that no token comes three times.
         """
         belief = np.zeros_like(batch.posterior)
         rows = np.arange(len(batch.ids))
         distances = self.distances()
-        for number, place in enumerate(self.layout.places):
+        for number, position in enumerate(self.layout.positions):
             for distance in np.flatnonzero(distances[number]):
-                belief[rows, number, batch.ids[:, place + 1 - distance]] += distances[number, distance]
-            belief[:, number] *= one_hot(batch.ids[:, : place + 1], self.vocabulary).sum(1) < 2
+                belief[rows, number, batch.ids[:, position + 1 - distance]] += distances[number, distance]
+            belief[:, number] *= one_hot(batch.ids[:, : position + 1], self.vocabulary).sum(1) < 2
         known = belief.sum(-1, keepdims=True)  # none where the segment has not begun again
         uniform = np.full_like(belief, 1 / self.vocabulary)
-        by_places = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), uniform)
-        return {"uniform": uniform, "counts and places": by_places}
+        by_positions = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), uniform)
+        return {"uniform": uniform, "counts and places": by_positions}
 
     def distances(self) -> np.ndarray:
-        """How likely the first reading is so far back, given that a place is in the second: [P, T].
+        """How likely the first reading is so far back, given that a position is in the second: [P, T].
 
-        All that can be known without comparing tokens: the lengths that reach the place, and the gaps that fit them.
+        All that can be known without comparing tokens: the lengths that reach the position, and the gaps that fit them.
         """
-        weights = np.zeros((len(self.layout.places), self.time))
-        for number, place in enumerate(self.layout.places):
-            for length in range(max(self.shortest, self.time - place), self.longest + 1):
+        weights = np.zeros((len(self.layout.positions), self.time))
+        for number, position in enumerate(self.layout.positions):
+            for length in range(max(self.shortest, self.time - position), self.longest + 1):
                 gaps = self.time - 2 * length + 1
                 weights[number, length : length + gaps] += 1 / gaps
         normalised: np.ndarray = weights / weights.sum(1, keepdims=True)

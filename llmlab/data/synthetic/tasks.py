@@ -1,7 +1,7 @@
 """What the tasks have in common: sequences in which something is to be predicted, and the exact posterior of it.
 
 A sequence is a pure function of (seed, part, index), so that nothing of the data needs saving. Letters in shapes: B
-sequences, T tokens, P places of a sequence where a prediction is asked for, C things that it can be.
+sequences, T tokens, P positions of a sequence where a prediction is asked for, C things that it can be.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HELD_OUT_SEED = 20_251_222
 class Layout:
     """How a task is written in tokens.
 
-    places: of the tokens [P] at which a prediction is read. answers: first and last + 1 of the C tokens that stand
+    positions: of the tokens [P] at which a prediction is read. answers: first and last + 1 of the C tokens that stand
     for what is predicted. row_width: a token of an id from vocab_size on holds so many numbers (`row_ids`), if any.
     """
 
     vocab_size: int
     time: int
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     answers: tuple[int, int]
     row_width: int = 0
 

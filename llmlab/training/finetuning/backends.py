@@ -79,7 +79,7 @@ class Prepared:
         positions = None if batch.position_ids is None else batch.position_ids.to(device)
         if isinstance(self.model, GPT):
             return self.model(ids) if positions is None else _one_by_one(self.model, ids, positions)
-        # Without a mask, transformers takes places that begin anew for a new example, and keeps them apart.
+        # Without a mask, transformers takes positions that begin anew for a new example, and keeps them apart.
         mask = batch.attention_mask.to(device) if positions is None else None
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
         logits: Tensor = unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
@@ -351,8 +351,8 @@ def _one_by_one(model: GPT, ids: Tensor, positions: Tensor) -> Tensor:
     """
     time = ids.shape[1]
     example = (positions == 0).flatten().cumsum(0) - 1  # [B * T] number of the example; each row begins one
-    places = positions.flatten()
-    rows = ids.new_zeros(int(example[-1]) + 1, min(time, int(places.max()) + 1))
-    rows[example, places] = ids.flatten()
-    logits: Tensor = model(rows)[example, places]
+    columns = positions.flatten()
+    rows = ids.new_zeros(int(example[-1]) + 1, min(time, int(columns.max()) + 1))
+    rows[example, columns] = ids.flatten()
+    logits: Tensor = model(rows)[example, columns]
     return logits.view(*ids.shape, -1)

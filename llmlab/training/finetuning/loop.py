@@ -96,7 +96,7 @@ class Finetuner(TrainingRun):
     def loss_sum(self, batch: Batch) -> Tensor:
         """Sum of the losses of the batch's trained tokens, nats."""
         with self.device.autocast():
-            logits = self.prepared.logits(batch)[:, :-1]  # [B, T - 1, V]: each place predicts the next token
+            logits = self.prepared.logits(batch)[:, :-1]  # [B, T - 1, V]: each position predicts the next token
         labels = batch.labels[:, 1:].to(logits.device)
         counts = labels != NOT_TRAINED
         return F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")

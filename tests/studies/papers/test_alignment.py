@@ -46,8 +46,8 @@ def test_relevant_are_earlier_values_where_they_came_first() -> None:
 
 def test_as_many_values_are_relevant_as_the_posterior_rules_out() -> None:
     at = 0
-    for ids, places in zip(SAMPLES.ids, SAMPLES.places, strict=True):
-        for row in relevant_keys(ids, places):
+    for ids, positions in zip(SAMPLES.ids, SAMPLES.positions, strict=True):
+        for row in relevant_keys(ids, positions):
             assert np.log2(8 - row.sum()) == pytest.approx(SAMPLES.entropy[at])
             at += 1
 
@@ -56,7 +56,7 @@ def test_mass_and_cosines_are_those_of_the_models_own_attention() -> None:
     model = lively(shape(n_kv_head=2, block_size=23), 16).requires_grad_(False)
     found = alignment(model, SAMPLES)
     mass, gap, most = np.zeros((15, 2, 4)), [], []
-    for sequence, (ids, places) in enumerate(zip(SAMPLES.ids, SAMPLES.places, strict=True)):
+    for sequence, (ids, positions) in enumerate(zip(SAMPLES.ids, SAMPLES.positions, strict=True)):
         stream = model.token_embedding(torch.tensor(ids)[None]) + model.position_embedding.weight[:23]
         for layer, block in enumerate(model.blocks):
             assert isinstance(block, Block)
@@ -64,14 +64,14 @@ def test_mass_and_cosines_are_those_of_the_models_own_attention() -> None:
             for head in range(4):
                 q, k = query[:, 8 * head : 8 * head + 8], key[:, 8 * (head // 2) : 8 * (head // 2) + 8]
                 masses = []
-                for place in places[1:]:
-                    near = [at for at in range(1, place, 2) if ids[at] not in ids[1:at:2]]
-                    far = [at for at in range(place + 1) if at not in near]
-                    weight = (q[place] @ k[: place + 1].T / sqrt(8)).softmax(0)
-                    masses.append(float(weight[near].sum()) * (place + 1) / len(near))
-                    cosine = nn.functional.cosine_similarity(q[place][None], k)
+                for position in positions[1:]:
+                    near = [at for at in range(1, position, 2) if ids[at] not in ids[1:at:2]]
+                    far = [at for at in range(position + 1) if at not in near]
+                    weight = (q[position] @ k[: position + 1].T / sqrt(8)).softmax(0)
+                    masses.append(float(weight[near].sum()) * (position + 1) / len(near))
+                    cosine = nn.functional.cosine_similarity(q[position][None], k)
                     gap.append((sequence, layer, float(cosine[near].mean() - cosine[far].mean())))
-                    most.append((sequence, (place + 1) / len(near)))
+                    most.append((sequence, (position + 1) / len(near)))
                 mass[sequence, layer, head] = np.mean(masses)
             stream = block(stream)
     assert np.allclose(found.mass, mass.mean(2), atol=1e-5)
@@ -104,7 +104,9 @@ def test_a_planted_rise_is_found_and_even_attention_is_none() -> None:
     assert found.rho == pytest.approx(1)
     assert found.p == pytest.approx(1 / factorial(LAYERS))
     # In the end all attention is on values, new ones and repeats alike: (2 j + 1) / j at the j-th pair.
-    last = np.mean([np.mean([(place + 1) / (place // 2) for place in places[1:]]) for places in SAMPLES.places])
+    last = np.mean(
+        [np.mean([(position + 1) / (position // 2) for position in positions[1:]]) for positions in SAMPLES.positions]
+    )
     assert found.by_layer[-1] == pytest.approx(last, rel=1e-3)
     assert found.gap[-1] > 0.5
     even = alignment(reading_values([0.0] * LAYERS), SAMPLES)

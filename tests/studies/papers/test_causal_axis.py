@@ -21,7 +21,7 @@ from llmlab.studies.papers.bayesian_geometry.interventions import (
     axis_effects,
     causal_verdict,
     judge_axis,
-    scored_places,
+    scored_positions,
 )
 from llmlab.studies.papers.records import Verdict
 
@@ -46,11 +46,11 @@ class Seen(Edit):
         return changed
 
 
-def test_an_axis_is_taken_out_at_the_scored_places_of_one_layer_alone() -> None:
+def test_an_axis_is_taken_out_at_the_scored_positions_of_one_layer_alone() -> None:
     random = np.random.default_rng(0)
     axis, mean = random.normal(size=32), random.normal(size=32)
     axis /= np.linalg.norm(axis)
-    scored = scored_places(SAMPLES)
+    scored = scored_positions(SAMPLES)
     seen = Seen(Removal(1, scored, mean, axis, axis))
     run(MODEL, anatomy_of(MODEL), torch.tensor(SAMPLES.ids), edits=[seen])
     assert seen.before is not None
@@ -64,7 +64,7 @@ def test_an_axis_is_taken_out_at_the_scored_places_of_one_layer_alone() -> None:
 
 def test_random_axes_move_the_stream_as_far(monkeypatch: pytest.MonkeyPatch) -> None:
     distances = []
-    scored = scored_places(SAMPLES)
+    scored = scored_positions(SAMPLES)
     apply = Removal.residual
 
     def watched(self: Removal, layer: int, point: Point, x: Tensor) -> Tensor | None:
@@ -90,7 +90,7 @@ def test_a_belief_that_does_not_read_the_stream_cannot_be_moved() -> None:
 
 def test_an_axis_of_the_place_is_not_one_of_entropy_however_much_it_does() -> None:
     class Blind(nn.Embedding):
-        """All tokens look alike: what the model believes depends on the place alone."""
+        """All tokens look alike: what the model believes depends on the position alone."""
 
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(torch.zeros_like(input))
@@ -103,12 +103,12 @@ def test_an_axis_of_the_place_is_not_one_of_entropy_however_much_it_does() -> No
     found = axis_effects(model, SAMPLES, ANSWERS)
     assert found.rho > 0.6
     assert found.p_within is not None
-    assert found.p_within > 0.05  # nothing but rounding differs at a place
+    assert found.p_within > 0.05  # nothing but rounding differs at a position
     assert judge_axis(replace(found, effect=1.0)) == INCONCLUSIVE
     assert judge_axis(replace(found, effect=1.0, p_within=0.01)) == SUPPORTED
 
 
-FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * place for place in range(20)], [0.0] * 20, 0.2, 0.05)
+FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * position for position in range(20)], [0.0] * 20, 0.2, 0.05)
 
 
 @pytest.mark.parametrize(

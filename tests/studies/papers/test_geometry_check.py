@@ -24,7 +24,7 @@ ALL = ("manifold", "keys", "alignment", "causal", "layers")
 
 
 def untrained(task: Task, layers: int = 2) -> Models:
-    """Models with random weights in the place of trained ones."""
+    """Models with random weights in place of trained ones."""
     settings = TaskModelSettings(n_layer=layers, n_head=2, n_embd=16)
 
     def make(seed: int) -> torch.nn.Module:
@@ -100,7 +100,7 @@ def test_rows_of_the_hmm_are_ids_that_its_model_can_read() -> None:
     expected = model.token_embedding(ids) + model.position_embedding.weight[: ids.shape[1]]
     assert torch.allclose(entering.x, expected[0])
     first, end = task.layout.answers
-    answers = logits[0, list(task.layout.places), first:end]
+    answers = logits[0, list(task.layout.positions), first:end]
     assert torch.allclose(answers, model.answers(ids)[0], atol=1e-6)  # type: ignore[operator]
     samples = samples_of(task, 3)
     assert [x.shape for x in take(model, samples).values] == [(18, 16)] * 2

@@ -42,10 +42,10 @@ def _one_thread() -> None:
 
 # A planted model ---------------------------------------------------------------------------------------------------
 
-TOKENS = PLACES = 16
-TASK = Repeats(TOKENS, 5, 8, PLACES)
-# The stream in three parts: which token stands here, where here is, and which token stands one place before.
-TOKEN, PLACE, BEFORE = (slice(start, start + 16) for start in (0, 16, 32))
+TOKENS = POSITIONS = 16
+TASK = Repeats(TOKENS, 5, 8, POSITIONS)
+# The stream in three parts: which token stands here, where here is, and which token stands one position before.
+TOKEN, POSITION, BEFORE = (slice(start, start + 16) for start in (0, 16, 32))
 SHARP = 2.5  # a normalised stream holds about sqrt(48 / 2) where it holds anything
 
 
@@ -59,10 +59,10 @@ def planted() -> nn.Module:
             if "norm" not in name:
                 parameter.zero_()
         model.token_embedding.weight[:, TOKEN] = torch.eye(16)
-        model.position_embedding.weight[:, PLACE] = torch.eye(16)
+        model.position_embedding.weight[:, POSITION] = torch.eye(16)
         first, second = (block.attention for block in model.blocks)
-        first.qkv.weight[query, PLACE] = SHARP * torch.eye(16)
-        first.qkv.weight[key, PLACE] = SHARP * torch.eye(16).roll(1, 0)  # the key of place j is that of query j + 1
+        first.qkv.weight[query, POSITION] = SHARP * torch.eye(16)
+        first.qkv.weight[key, POSITION] = SHARP * torch.eye(16).roll(1, 0)  # the key of j is the query of j + 1
         first.qkv.weight[value, TOKEN] = torch.eye(16)
         first.out.weight[BEFORE, :16] = torch.eye(16) / 5
         second.qkv.weight[query, TOKEN] = SHARP * torch.eye(16)
@@ -76,7 +76,7 @@ def test_planted_heads_are_found_and_one_feeds_the_other() -> None:
     model = planted()
     scores = head_scores(model, TOKENS)
     assert scores.previous[0, 0] > 0.9
-    assert scores.induction[1, 0] > 0.9  # the first token's place speaks of itself: it has none before
+    assert scores.induction[1, 0] > 0.9  # the first token's position speaks of itself: it has none before
     assert scores.previous[0, 1] < 0.3
     assert scores.induction[0].max() < 0.3
     without = head_scores(model, TOKENS, [(0, 0)])
@@ -112,9 +112,9 @@ def test_a_loss_is_the_mean_over_scored_predictions_alone() -> None:
     with torch.no_grad():
         logits = model.answers(torch.from_numpy(batch[0].ids)).double().log_softmax(-1).numpy()
     rows = [
-        -logits[row, number, batch[0].ids[row, place + 1]]
+        -logits[row, number, batch[0].ids[row, position + 1]]
         for row in range(8)
-        for number, place in enumerate(TASK.layout.places)
+        for number, position in enumerate(TASK.layout.positions)
         if batch[0].scored[row, number]
     ]
     assert second_reading_loss(model, TASK.layout, batch) == pytest.approx(np.mean(rows))

@@ -84,7 +84,7 @@ def test_a_batch_is_a_function_of_its_number_and_fits_its_layout(task: Task) -> 
     np.testing.assert_array_equal(first.ids, again.ids)
     assert (first.ids != other.ids).any()
     assert (first.ids != task.batch(1, HELD_OUT, 3, 16).ids).any()
-    layout, count = task.layout, len(task.layout.places)
+    layout, count = task.layout, len(task.layout.positions)
     assert first.ids.shape == (16, layout.time)
     assert first.posterior.shape == first.target.shape == (16, count, layout.answers[1] - layout.answers[0])
     assert first.ids.min() >= 0

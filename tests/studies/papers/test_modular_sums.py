@@ -35,7 +35,7 @@ def test_the_answer_is_the_sum_and_is_read_at_the_equals_sign() -> None:
             assert posterior[0, (a + b) % 5] == posterior.sum() == 1
         assert batch.scored.all()
     text = [task.token_text(int(id)) for id in task.read(np.array([3 * 5 + 4])).ids[0]]
-    assert (text, task.layout.places) == (["3", "4", "="], (2,))
+    assert (text, task.layout.positions) == (["3", "4", "="], (2,))
 
 
 def test_all_held_out_sums_are_measured_once_when_as_many_are_asked_for() -> None:

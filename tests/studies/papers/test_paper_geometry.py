@@ -79,20 +79,20 @@ def judged_keys(trained: dict[int, ModelGeometry], random: list[ModelGeometry]) 
 def test_samples_are_the_scored_keys_with_their_exact_entropy() -> None:
     at = 0
     for sequence in range(150):
-        ids, places = SAMPLES.ids[sequence], SAMPLES.places[sequence]
-        assert places == [place for place in range(0, 23, 2) if ids[place] not in ids[:place:2]]
-        for place in places:
-            assert SAMPLES.entropy[at] == pytest.approx(np.log2(8 - len(set(ids[1:place:2]))))
-            assert (SAMPLES.stratum[at], SAMPLES.sequence[at]) == (place, sequence)
+        ids, positions = SAMPLES.ids[sequence], SAMPLES.positions[sequence]
+        assert positions == [position for position in range(0, 23, 2) if ids[position] not in ids[:position:2]]
+        for position in positions:
+            assert SAMPLES.entropy[at] == pytest.approx(np.log2(8 - len(set(ids[1:position:2]))))
+            assert (SAMPLES.stratum[at], SAMPLES.sequence[at]) == (position, sequence)
             at += 1
     assert at == len(SAMPLES.entropy)
 
 
 def test_values_and_keys_are_those_that_the_model_computes() -> None:
     model = lively(shape(n_kv_head=2, block_size=23), 16).requires_grad_(False)
-    some = Samples(SAMPLES.ids[:3], SAMPLES.places[:3], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
+    some = Samples(SAMPLES.ids[:3], SAMPLES.positions[:3], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
     found = take(model, some)
-    count = sum(map(len, some.places))
+    count = sum(map(len, some.positions))
     assert [x.shape for x in found.values] == [(count, 16)] * 2
     assert [x.shape for x in found.keys] == [(count, 2, 8)] * 2
     ids = torch.tensor(some.ids)
@@ -101,7 +101,7 @@ def test_values_and_keys_are_those_that_the_model_computes() -> None:
         _, key, value = block.attention.qkv(block.attention_norm(stream)).split([32, 16, 16], -1)  # type: ignore[operator, union-attr]
         stream = block(stream)
         for name, ours in (("keys", key), ("values", value), ("residuals", stream)):
-            expected = torch.cat([row[places] for row, places in zip(ours, some.places, strict=True)])
+            expected = torch.cat([row[positions] for row, positions in zip(ours, some.positions, strict=True)])
             assert np.allclose(getattr(found, name)[layer].reshape(count, -1), expected, atol=1e-5)
     last = take(model, some, layers=[1])
     for name in ("keys", "values", "residuals"):
@@ -113,10 +113,10 @@ def test_models_of_transformers_are_measured_the_same_way() -> None:
     from tiny_models import llama
 
     model = llama().requires_grad_(False)
-    some = Samples(SAMPLES.ids[:2], SAMPLES.places[:2], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
+    some = Samples(SAMPLES.ids[:2], SAMPLES.positions[:2], SAMPLES.entropy, SAMPLES.stratum, SAMPLES.sequence)
     found = take(model, some)
     hidden = model(torch.tensor(some.ids), output_hidden_states=True).hidden_states
-    expected = torch.cat([row[places] for row, places in zip(hidden[1], some.places, strict=True)])
+    expected = torch.cat([row[positions] for row, positions in zip(hidden[1], some.positions, strict=True)])
     assert np.allclose(found.residuals[0], expected, atol=1e-5)
     projected = model.model.layers[1].self_attn.v_proj(model.model.layers[1].input_layernorm(expected))
     assert np.allclose(found.values[1], projected, atol=1e-5)
@@ -128,7 +128,7 @@ def test_a_planted_entropy_axis_is_found() -> None:
     assert found.pc1 > 0.5
     assert found.rho > 0.95
     assert found.within is not None
-    assert found.within > 0.7  # at a place entropy has two or three values, and ties keep a rank correlation from 1
+    assert found.within > 0.7  # at a position entropy has two or three values, and ties keep a rank correlation from 1
     assert found.p == found.p_within == 1 / 1001
     assert found.gain > 0.15
     assert np.corrcoef(found.scores, SAMPLES.entropy)[0, 1] > 0.95

@@ -36,11 +36,11 @@ def test_what_is_scored_is_certain_and_what_comes_before_is_not() -> None:
     batch, weights, _ = all_sequences()
     followed: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
     for ids, weight in zip(batch.ids.tolist(), weights, strict=True):
-        for place in TASK.layout.places:
-            followed[tuple(ids[: place + 1])][ids[place + 1]] += weight
+        for position in TASK.layout.positions:
+            followed[tuple(ids[: position + 1])][ids[position + 1]] += weight
     for row, ids in enumerate(batch.ids.tolist()):
-        for number, place in enumerate(TASK.layout.places):
-            counts = followed[tuple(ids[: place + 1])]
+        for number, position in enumerate(TASK.layout.positions):
+            counts = followed[tuple(ids[: position + 1])]
             belief = np.array([counts[token] for token in range(TASK.vocabulary)])
             belief /= belief.sum()
             if batch.scored[row, number]:
@@ -51,11 +51,11 @@ def test_what_is_scored_is_certain_and_what_comes_before_is_not() -> None:
 
 def test_scored_places_are_those_of_a_token_that_stands_there_again() -> None:
     batch = task_of(with_values(TaskSettings(), {"data.task": REPEATS}).data).batch(1, TRAIN, 0, 50)
-    places = task_of(with_values(TaskSettings(), {"data.task": REPEATS}).data).layout.places
+    positions = task_of(with_values(TaskSettings(), {"data.task": REPEATS}).data).layout.positions
     for row, ids in enumerate(batch.ids.tolist()):
-        for number, place in enumerate(places):
-            assert batch.scored[row, number] == (ids[place] in ids[:place])
-        again = [ids[place] for number, place in enumerate(places) if batch.scored[row, number]] + [ids[-1]]
+        for number, position in enumerate(positions):
+            assert batch.scored[row, number] == (ids[position] in ids[:position])
+        again = [ids[position] for number, position in enumerate(positions) if batch.scored[row, number]] + [ids[-1]]
         first = ids.index(again[0])
         assert ids[first : first + len(again)] == again
         assert 20 <= len(again) <= 29
@@ -64,8 +64,8 @@ def test_scored_places_are_those_of_a_token_that_stands_there_again() -> None:
 
 def test_distances_are_those_of_all_sequences_counted() -> None:
     batch, weights, distance = all_sequences()
-    expected = np.zeros((len(TASK.layout.places), TASK.time))
-    for number in range(len(TASK.layout.places)):
+    expected = np.zeros((len(TASK.layout.positions), TASK.time))
+    for number in range(len(TASK.layout.positions)):
         there = batch.scored[:, number]
         np.add.at(expected[number], distance[there], weights[there])
     expected /= expected.sum(1, keepdims=True)
@@ -73,12 +73,12 @@ def test_distances_are_those_of_all_sequences_counted() -> None:
 
 
 def test_counts_and_places_weigh_tokens_by_distance_and_rule_out_what_came_twice() -> None:
-    # 0 1 2 3 4 | 0 1: read twice are 0 1, at a distance of 5; the last place but one has seen 0 twice.
+    # 0 1 2 3 4 | 0 1: read twice are 0 1, at a distance of 5; the last position but one has seen 0 twice.
     batch = TASK.read(np.arange(5)[None], np.array([2]), np.array([3]))
     assert batch.ids.tolist() == [[0, 1, 2, 3, 4, 0, 1]]
     belief = TASK.floors(batch)["counts and places"][0, -1]
     weights = TASK.distances()[-1]
-    # One back from the next place is the token 0 itself, so distances 2, 3, 4, 5 say 4, 3, 2, 1.
+    # One back from the next position is the token 0 itself, so distances 2, 3, 4, 5 say 4, 3, 2, 1.
     expected = np.array([0, weights[5], weights[4], weights[3], weights[2]])
     np.testing.assert_allclose(belief, expected / expected.sum(), atol=1e-12)
     assert batch.scored[0].tolist() == [False, True]

@@ -116,15 +116,15 @@ def test_no_model_sees_what_comes_later(kind: str, data: TaskDataSettings) -> No
     torch.manual_seed(1)
     model = make_model(TaskModelSettings(kind=kind, n_embd=16), task.layout).eval()
     ids = torch.from_numpy(task.batch(1, TRAIN, 0, 4).ids)
-    place = task.layout.places[1]
+    position = task.layout.positions[1]
     later, own = ids.clone(), ids.clone()
-    later[:, place + 1 :] = 0
-    own[:, place] = (own[:, place] + 1) % 3
+    later[:, position + 1 :] = 0
+    own[:, position] = (own[:, position] + 1) % 3
     with torch.no_grad():
         before, after, other = (model.answers(one) for one in (ids, later, own))
     torch.testing.assert_close(before[:, :2], after[:, :2])
     assert not torch.allclose(before[:, 1], other[:, 1])
-    assert before.shape == (4, len(task.layout.places), task.layout.answers[1] - task.layout.answers[0])
+    assert before.shape == (4, len(task.layout.positions), task.layout.answers[1] - task.layout.answers[0])
 
 
 def test_a_token_that_is_a_row_is_embedded_by_its_numbers() -> None:

@@ -49,7 +49,7 @@ class Shares(Observer):
     """Mean attention to some keys, of every head, in one prompt."""
 
     def __init__(self, anatomy: Anatomy, time: int, keys: Sequence[int]) -> None:
-        """time: tokens of the prompt, T. keys: places, each before the last token."""
+        """time: tokens of the prompt, T. keys: positions, each before the last token."""
         self._time, self._keys = time, keys
         self._sums = torch.zeros(len(keys), anatomy.n_layer, anatomy.n_head, device=anatomy.unembedding.device)
 
@@ -109,7 +109,7 @@ class Reading:
 
 
 def in_upper_half(layers: Sequence[int], depth: int) -> list[int]:
-    """The places in `layers` of those from depth / 2 (rounded down) on."""
+    """The positions in `layers` of those from depth / 2 (rounded down) on."""
     return [place for place, layer in enumerate(layers) if layer >= depth // 2]
 
 

@@ -19,7 +19,7 @@ SINK_SHARE = 0.30
 # Xiao et al. 2023 keep the first four tokens: the three after the first are the other early ones.
 OTHER_EARLY = 3
 
-# Place or token ----------------------------------------------------------------------------------------------------
+# Position or token ----------------------------------------------------------------------------------------------------
 
 # ours: less than twice what uniform attention gives is no sink of which it could be asked why it is there.
 SINK_OVER_UNIFORM = 2.0
@@ -27,7 +27,7 @@ SINK_OVER_UNIFORM = 2.0
 PLACE_KEPT = 0.8
 # ours: ... and below this, a token has taken the sink away.
 PLACE_LOST = 0.5
-# ours: put elsewhere, no token may draw more than this share of what it draws in the first place ...
+# ours: put elsewhere, no token may draw more than this share of what it draws in the first position ...
 TOKEN_LEFT_BEHIND = 0.5
 # ours: ... and above this, the token draws attention wherever it stands.
 TOKEN_TAKES_ALONG = 0.8

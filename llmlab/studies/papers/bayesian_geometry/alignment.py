@@ -1,14 +1,15 @@
 """Do queries find the keys that matter, and more so from layer to layer?
 
-What matters is defined on the bijection with repeated keys. At a scored place t a new key asks for its value, and what
-can be known of it are the values that are taken: the relevant keys are those of the value tokens before t, each value
-at its first occurrence. There it rules out one hypothesis; a repeat rules out nothing more. All other tokens that t
-sees, itself among them, are the others. With a the attention of a head at t and R the relevant ones of t + 1 tokens:
+What matters is defined on the bijection with repeated keys. At a scored position t a new key asks for its value, and
+what can be known of it are the values that are taken: the relevant keys are those of the value tokens before t, each
+value at its first occurrence. There it rules out one hypothesis; a repeat rules out nothing more. All other tokens that
+t sees, itself among them, are the others. With a the attention of a head at t and R the relevant ones of t + 1 tokens:
 
     mass = sum of a over R / (|R| / (t + 1))        gap = mean over R of cos(q, k) - mean over the others of cos(q, k)
 
 mass is 1 where attention does not tell them apart, and at most (t + 1) / |R|, on average 3.2 for 12 pairs of 8 values.
-Places before which nothing was shown are left out. Letters in shapes: S sequences, P places of one, L layers, H heads.
+Places before which nothing was shown are left out. Letters in shapes: S sequences, P positions of one, L layers, H
+heads.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ Array = np.ndarray
 class Alignment:
     """What the queries of one model attend to.
 
-    mass: of each sequence and layer [S, L], mean over its places and the heads. heads: mass [L, H]. gap: [L]. most:
-    the mass if all attention were on relevant keys, mean over places. In sequences, places are weighed alike.
+    mass: of each sequence and layer [S, L], mean over its positions and the heads. heads: mass [L, H]. gap: [L]. most:
+    the mass if all attention were on relevant keys, mean over positions. In sequences, positions are weighed alike.
     """
 
     mass: Array
@@ -70,13 +71,13 @@ class Alignment:
         return float(self.by_layer[-1] - self.by_layer[0])
 
 
-def relevant_keys(ids: list[int], places: list[int]) -> Array:
-    """Which tokens are relevant to the query at each place of `k v k v ... k`: bool [P, T]."""
+def relevant_keys(ids: list[int], positions: list[int]) -> Array:
+    """Which tokens are relevant to the query at each position of `k v k v ... k`: bool [P, T]."""
     values = ids[1::2]
     first = [2 * pair + 1 for pair, value in enumerate(values) if value not in values[:pair]]
-    relevant = np.zeros((len(places), len(ids)), dtype=bool)
-    for row, place in enumerate(places):
-        relevant[row, [at for at in first if at < place]] = True
+    relevant = np.zeros((len(positions), len(ids)), dtype=bool)
+    for row, position in enumerate(positions):
+        relevant[row, [at for at in first if at < position]] = True
     return relevant
 
 
@@ -88,14 +89,14 @@ def alignment(model: nn.Module, samples: Samples, progress: Progress = quiet) ->
     anatomy = anatomy_of(model)
     require(anatomy.refusals.attention, "Attention")
     watchers = []
-    for done, (ids, places) in enumerate(zip(samples.ids, samples.places, strict=True)):
+    for done, (ids, positions) in enumerate(zip(samples.ids, samples.positions, strict=True)):
         progress("Following queries", done, len(samples.ids))
-        asked = [place for place in places if place > 0]
+        asked = [position for position in positions if position > 0]
         if asked:
             watchers.append(_Watcher(asked, relevant_keys(ids, asked)))
             run(model, anatomy, ids, [watchers[-1]], last=True)
     if not watchers:
-        raise ValueError("no sequence has a place with something before it")
+        raise ValueError("no sequence has a position with something before it")
     layers = sorted(watchers[0].mass)
     mass = np.array([[one.mass[layer].mean() for layer in layers] for one in watchers])  # [S, L]
     heads = np.array([np.mean([one.mass[layer].mean(1) for one in watchers], axis=0) for layer in layers])  # [L, H]
@@ -104,11 +105,11 @@ def alignment(model: nn.Module, samples: Samples, progress: Progress = quiet) ->
 
 
 class _Watcher(Observer):
-    """Mass and gap at some places of one prompt, by layer. relevant: bool [P, T]."""
+    """Mass and gap at some positions of one prompt, by layer. relevant: bool [P, T]."""
 
-    def __init__(self, places: list[int], relevant: Array) -> None:
-        seen = np.arange(relevant.shape[1]) <= np.array(places)[:, None]  # [P, T]
-        self._places = places
+    def __init__(self, positions: list[int], relevant: Array) -> None:
+        seen = np.arange(relevant.shape[1]) <= np.array(positions)[:, None]  # [P, T]
+        self._positions = positions
         self._relevant = torch.from_numpy(relevant)
         self._other = torch.from_numpy(seen & ~relevant)
         self._uniform = torch.from_numpy(relevant.sum(1) / seen.sum(1))  # [P]
@@ -117,11 +118,11 @@ class _Watcher(Observer):
         self.gap: dict[int, float] = {}
 
     def attention(self, layer: int, call: AttentionCall) -> None:
-        last = max(self._places) + 1
-        pattern = torch.cat([rows for _, rows, _ in call.chunks()], dim=1)[:, self._places]  # [H, P, T]
+        last = max(self._positions) + 1
+        pattern = torch.cat([rows for _, rows, _ in call.chunks()], dim=1)[:, self._positions]  # [H, P, T]
         self.mass[layer] = ((pattern.double() * self._relevant).sum(-1) / self._uniform).numpy()
         group = call.query.shape[0] // call.key.shape[0]
-        query = nn.functional.normalize(call.query[:, self._places].double(), dim=-1)
+        query = nn.functional.normalize(call.query[:, self._positions].double(), dim=-1)
         key = nn.functional.normalize(call.key[:, :last].double(), dim=-1).repeat_interleave(group, 0)
         cosine = query @ key.mT  # [H, P, last]
         near, far = (_mean(cosine, chosen[:, :last]) for chosen in (self._relevant, self._other))

@@ -1,8 +1,8 @@
-"""Where beliefs lie: the shape of value vectors, of the residual stream, and of keys, at places with a known posterior.
+"""Where beliefs lie: the shape of value vectors, residual stream and keys at positions with a known posterior.
 
 Activations come from the same watched pass as everything else in the lab (`llmlab.anatomy.capture`), so the
 measures take any model that it can watch: the lab's GPT, trained or with random weights, and models of transformers.
-Letters in shapes: S sequences, N samples (a sequence at a scored place), L layers, H heads of keys, D their width.
+Letters in shapes: S sequences, N samples (a sequence at a scored position), L layers, H heads of keys, D their width.
 """
 
 from __future__ import annotations
@@ -40,36 +40,38 @@ _CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class Samples:
-    """Sequences with the places at which something is known.
+    """Sequences with the positions at which something is known.
 
-    ids: token ids of each sequence. places: of each, where samples are taken. Over all samples, in that order [N]:
+    ids: token ids of each sequence. positions: of each, where samples are taken. Over all samples, in that order [N]:
     entropy in bits of the exact posterior (of a real model: of its own prediction), stratum (what could give it away:
     position, length, number of examples), sequence.
     """
 
     ids: list[list[int]]
-    places: list[list[int]]
+    positions: list[list[int]]
     entropy: Array
     stratum: Array
     sequence: Array
 
 
 def samples_of(task: Task, count: int) -> Samples:
-    """The first `count` held-out sequences of a task, its scored places as samples, strata by position."""
+    """The first `count` held-out sequences of a task, its scored positions as samples, strata by position."""
     ids: list[list[int]] = []
-    places: list[list[int]] = []
+    positions: list[list[int]] = []
     entropies, strata, sequences = [], [], []
-    at = np.array(task.layout.places)
+    at = np.array(task.layout.positions)
     for batch in held_out(task, count):
         found = entropy(batch.posterior)  # [B, P]
         for row, scored in enumerate(batch.scored):
             ids.append(batch.ids[row].tolist())
-            places.append(at[scored].tolist())
+            positions.append(at[scored].tolist())
             entropies.append(found[row, scored])
             strata.append(at[scored])
             sequences.append(np.full(int(scored.sum()), len(ids) - 1))
     # Sums of one posterior in another order differ by rounding, and no rank may hang on that.
-    return Samples(ids, places, np.concatenate(entropies).round(9), np.concatenate(strata), np.concatenate(sequences))
+    return Samples(
+        ids, positions, np.concatenate(entropies).round(9), np.concatenate(strata), np.concatenate(sequences)
+    )
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ class Activations:
 
 
 class _Taker(Observer):
-    """Copies of keys, values and the stream at some places of one prompt, in some layers."""
+    """Copies of keys, values and the stream at some positions of one prompt, in some layers."""
 
-    def __init__(self, places: list[int], layers: Collection[int]) -> None:
-        self._places, self._layers = places, layers
+    def __init__(self, positions: list[int], layers: Collection[int]) -> None:
+        self._positions, self._layers = positions, layers
         self.values: dict[int, Tensor] = {}
         self.keys: dict[int, Tensor] = {}
         self.residuals: dict[int, Tensor] = {}
@@ -93,12 +95,12 @@ class _Taker(Observer):
     def attention(self, layer: int, call: AttentionCall) -> None:
         if layer not in self._layers:
             return
-        self.values[layer] = call.value[:, self._places].transpose(0, 1).flatten(1).float().cpu()  # [P, H D]
-        self.keys[layer] = call.key[:, self._places].transpose(0, 1).float().cpu()  # [P, H, D]
+        self.values[layer] = call.value[:, self._positions].transpose(0, 1).flatten(1).float().cpu()  # [P, H D]
+        self.keys[layer] = call.key[:, self._positions].transpose(0, 1).float().cpu()  # [P, H, D]
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
         if point == "post_ffn" and layer in self._layers:
-            self.residuals[layer] = x[self._places].float().cpu()
+            self.residuals[layer] = x[self._positions].float().cpu()
 
 
 def take(
@@ -112,9 +114,9 @@ def take(
     require(anatomy.refusals.attention, "Keys and values")
     chosen = [layer for layer in _watched(anatomy) if layers is None or layer in layers]
     takers = []
-    for done, (ids, places) in enumerate(zip(samples.ids, samples.places, strict=True)):
+    for done, (ids, positions) in enumerate(zip(samples.ids, samples.positions, strict=True)):
         progress("Reading sequences", done, len(samples.ids))
-        takers.append(_Taker(places, chosen))
+        takers.append(_Taker(positions, chosen))
         run(model, anatomy, ids, [takers[-1]], last=True)
 
     def joined(of: Callable[[_Taker], dict[int, Tensor]]) -> list[Array]:
