@@ -20,7 +20,7 @@ from llmlab.studies.papers.bayesian_geometry.interventions import (
     ablate,
     judge_layers,
     layers_verdict,
-    scored_places,
+    scored_positions,
 )
 
 TASK = Bijection(8, 12, repeats=True)
@@ -34,7 +34,7 @@ def some() -> GPT:
 
 def error(model: GPT) -> float:
     stream = model.residual_stream(torch.tensor(SAMPLES.ids))
-    logits: Tensor = (stream @ model.unembedding.T)[scored_places(SAMPLES)][:, ANSWERS[0] : ANSWERS[1]]
+    logits: Tensor = (stream @ model.unembedding.T)[scored_positions(SAMPLES)][:, ANSWERS[0] : ANSWERS[1]]
     return float(np.abs(entropy(logits.double().softmax(-1).numpy()) - SAMPLES.entropy).mean())
 
 

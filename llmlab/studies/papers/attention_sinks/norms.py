@@ -65,7 +65,7 @@ class Growth:
 
 
 def middle(depth: int) -> list[int]:
-    """The places 0 (before the first block) to `depth` without those near either end."""
+    """The positions 0 (before the first block) to `depth` without those near either end."""
     edge = max(1, -(-depth // EDGE))
     return list(range(edge, depth - edge + 1))
 

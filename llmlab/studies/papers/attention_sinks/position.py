@@ -1,4 +1,4 @@
-"""Is it the place or the token? The same prompts with other first tokens, and the same tokens at another place."""
+"""Position or token? The same prompts with other first tokens, and the same tokens at another position."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def put_first(model: nn.Module, prompts: Prompts, tokens: dict[str, int], progre
     elsewhere = time // 4
 
     def shares(ids: list[int]) -> Array:
-        """On the first place, and on the other one."""
+        """On the first position, and on the other one."""
         observer = Shares(anatomy, time, (0, elsewhere))
         run(model, anatomy, ids, [observer], last=True)
         found: Array = observer.results()[:, upper].mean((1, 2))
@@ -106,14 +106,14 @@ _TINY = 1e-6  # of a share: the last digit that is kept
 
 
 def place_kept(first: FirstTokens) -> tuple[float, float, float]:
-    """What the first place keeps with the token that draws least, over the one that draws most; low, high."""
+    """What the first position keeps with the token that draws least, over the one that draws most; low, high."""
     return _with_interval(np.array(first.first), lambda means: means.min(0) / means.max(0))
 
 
 def taken_along(first: FirstTokens) -> tuple[float, float, float]:
-    """The most that a token draws at the other place, over what it draws at the first; low, high.
+    """The most that a token draws at the other position, over what it draws at the first; low, high.
 
-    The text's own tokens are left out: they are not the same at the two places.
+    The text's own tokens are left out: they are not the same at the two positions.
     """
     rows = np.concatenate([np.array(first.first)[1:], np.array(first.moved)[1:]])  # [2 tokens, P]
     half = len(rows) // 2
@@ -121,7 +121,7 @@ def taken_along(first: FirstTokens) -> tuple[float, float, float]:
 
 
 def has_sink(first: FirstTokens) -> bool:
-    """Whether, with the token that draws most, the first place gets clearly more than uniform attention gives it."""
+    """Whether, with the token that draws most, the first position gets clearly more than uniform attention gives it."""
     rows = np.array(first.first)
     best = rows[rows.mean(1).argmax()]
     return bootstrap_interval(best)[0] >= bounds.SINK_OVER_UNIFORM * uniform_share(first.tokens)
@@ -146,12 +146,12 @@ def _with_interval(rows: Array, statistic: Callable[[Array], Array]) -> tuple[fl
 
 
 def position_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
-    """The claim that the place draws attention, and not the word. refused: why a model could not be asked."""
+    """The claim that the position draws attention, and not the word. refused: why a model could not be asked."""
     threshold = (
-        f"the first place keeps at least {bounds.PLACE_KEPT:.0%} of its share whatever stands there, and no token "
+        f"the first position keeps at least {bounds.PLACE_KEPT:.0%} of its share whatever stands there, and no token "
         f"draws more than {bounds.TOKEN_LEFT_BEHIND:.0%} as much elsewhere. Not supported where a token leaves less "
         f"than {bounds.PLACE_LOST:.0%}, or draws at least {bounds.TOKEN_TAKES_ALONG:.0%} as much elsewhere. Nothing "
-        f"can be said where the first place gets less than {bounds.SINK_OVER_UNIFORM:g} times the uniform share"
+        f"can be said where the first position gets less than {bounds.SINK_OVER_UNIFORM:g} times the uniform share"
     )
     firsts = {one.name: one.first for one in found if one.first is not None}
     if not firsts:
@@ -163,12 +163,12 @@ def position_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict
     means = np.array(shown_one.first).mean(1)
     least, most = shown_one.names[int(means.argmin())], shown_one.names[int(means.argmax())]
     words = (
-        f"In {middle_one.name} the first place gets most with {_quoted(most)} ({means.max():.1%}) and least with "
+        f"In {middle_one.name} the first position gets most with {_quoted(most)} ({means.max():.1%}) and least with "
         f"{_quoted(least)} ({means.min():.1%}). "
     )
     if len(shown_one.names) > 1:
         along = taken_along(shown_one)[0]
-        words += f"At place {shown_one.place} a token draws at most {along:.0%} of what it draws at the first. "
+        words += f"At position {shown_one.place} a token draws at most {along:.0%} of what it draws at the first. "
     if without := [name for name, first in firsts.items() if not has_sink(first)]:
         words += f"There is no sink to ask about in {', '.join(without)}. "
     return Verdict(
@@ -194,13 +194,13 @@ def _quoted(name: str) -> str:
 
 
 def first_tokens_chart(found: Sequence[Found]) -> Chart:
-    """The share on the first place with other tokens there."""
+    """The share on the first position with other tokens there."""
     return _by_token(
         found,
         "first-tokens",
-        "Attention on the first place, by what stands there",
+        "Attention on the first position, by what stands there",
         "Mean over heads in the upper half of the layers, with 95 % intervals over prompts; the rest of each prompt is "
-        "the same. Where the place matters, bars are alike.",
+        "the same. Where the position matters, bars are alike.",
         moved=False,
     )
 
@@ -210,9 +210,9 @@ def moved_chart(found: Sequence[Found]) -> Chart:
     return _by_token(
         found,
         "moved-tokens",
-        "Attention on another place, by what stands there",
+        "Attention on another position, by what stands there",
         "The same tokens a quarter into the prompt, with 95 % intervals over prompts. A token that draws attention "
-        "here as it does in the first place is a sink by itself.",
+        "here as it does in the first position is a sink by itself.",
         moved=True,
     )
 
@@ -249,4 +249,4 @@ def position_table(found: Sequence[Found], outcomes: dict[str, str]) -> Table:
             moved = "{:.0%} ({:.0%} to {:.0%})".format(*taken_along(one.first)) if len(one.first.names) > 1 else "-"
             rows.append([one.name, str(len(one.first.names)), kept, moved, outcomes[one.name]])
     columns = ["model", "first tokens", "kept with the least attractive", "most drawn elsewhere", "says"]
-    return Table("Place or token", columns, rows)
+    return Table("Position or token", columns, rows)

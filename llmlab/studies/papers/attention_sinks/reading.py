@@ -157,11 +157,11 @@ def _plain(x: Array) -> list[list[float]]:
 
 @dataclass
 class FirstTokens:
-    """Attention to one place, mean over heads in the upper half of the layers, by token [tokens, P].
+    """Attention to one position, mean over heads in the upper half of the layers, by token [tokens, P].
 
     names: of the tokens, beginning with the text's own (what the tokenizer puts before every text, where it does).
-    first: on the first place, where the token stands there. moved: on `place`, where it stands there instead; of the
-    text's own, what that place has anyway. tokens: of a prompt.
+    first: on the first position, where the token stands there. moved: on `place`, where it stands there instead; of the
+    text's own, what that position has anyway. tokens: of a prompt.
     """
 
     names: list[str]

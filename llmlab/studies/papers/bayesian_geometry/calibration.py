@@ -68,7 +68,7 @@ class Calibrated:
 
 
 def calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
-    """Entropy error by place, a chart a task: a line a seed, with what knowing less costs."""
+    """Entropy error by position, a chart a task: a line a seed, with what knowing less costs."""
     charts = []
     for task, title in TITLES.items():
         runs = [one for one in found if one.is_transformer_on(task)]
@@ -80,7 +80,7 @@ def calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
             Chart(
                 f"calibration-{task}",
                 title,
-                Axis("prediction, by its place in the sequence"),
+                Axis("prediction, by its position in the sequence"),
                 Axis("entropy error", "bits", log=True),
                 series,
                 caption="How far the model's entropy is from the exact one, on average over sequences. Dashed: "

@@ -6,7 +6,7 @@ An axis r in the z-scored stream of a layer, with m and s the mean and standard 
 
     z = (x - m) / s        x' = x - g (z . r) s r
 
-at the scored places. g is 1 for the axis itself, and for a random one such that the mean of |x' - x|^2 is the same.
+at the scored positions. g is 1 for the axis itself, and for a random one such that the mean of |x' - x|^2 is the same.
 
 Each block is bypassed, so that it gives its input as its output, and each head's answers are set to zero, one at a time
 (`llmlab.inspection.edits`).
@@ -53,9 +53,9 @@ _LEAST_SHOWN = 1e-9  # bits: an axis of logarithms has no place for nothing at a
 class AxisEffects:
     """What removing one axis of a layer's stream does to the beliefs at the samples.
 
-    layer: whose output is changed. rho: |Spearman| of the axis, PC1, with entropy; within: the same at a fixed place,
-    p_within: by permuting entropy there, uncorrected, None where it varies nowhere. effect: mean KL(before || after) in
-    bits; error: by how much the entropy error grows. random, random_error: the same for each random axis.
+    layer: whose output is changed. rho: |Spearman| of the axis, PC1, with entropy; within: the same at a fixed
+    position, p_within: by permuting entropy there, uncorrected, None where it varies nowhere. effect: mean KL(before ||
+    after) in bits; error: by how much the entropy error grows. random, random_error: the same for each random axis.
     """
 
     layer: int
@@ -94,7 +94,7 @@ def axis_effects(
     effects, errors = [], []
     for done, (one, write, far) in enumerate(zip(axes, writes, moved, strict=True)):
         progress("Removing axes", done, len(axes))
-        removal = Removal(layer, scored_places(samples), mean, one / spread, moved[0] / far * write)
+        removal = Removal(layer, scored_positions(samples), mean, one / spread, moved[0] / far * write)
         after = beliefs(model, samples, answers, removal)
         effects.append(float(divergence(before, after).mean()))
         errors.append(float(np.abs(entropy(after) - samples.entropy).mean() - exact))
@@ -113,7 +113,7 @@ def axis_effects(
 
 
 class Removal(Edit):
-    """x' = x - ((x - mean) . read) write at the scored places of a layer's output."""
+    """x' = x - ((x - mean) . read) write at the scored positions of a layer's output."""
 
     def __init__(self, layer: int, scored: Tensor, mean: Array, read: Array, write: Array) -> None:
         self._layer, self._scored = layer, scored
@@ -127,23 +127,23 @@ class Removal(Edit):
         return torch.where(self._scored[..., None], x - along[..., None] * self._write, x)
 
 
-def scored_places(samples: Samples) -> Tensor:
+def scored_positions(samples: Samples) -> Tensor:
     """Whether a sample is taken there: bool [S, T]."""
     scored = torch.zeros(len(samples.ids), len(samples.ids[0]), dtype=torch.bool)
-    for sequence, places in enumerate(samples.places):
-        scored[sequence, places] = True
+    for sequence, positions in enumerate(samples.positions):
+        scored[sequence, positions] = True
     return scored
 
 
 def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], edit: Edit | None) -> Array:
     """A model's probabilities of the answers at all samples [N, C], in float64. All sequences are of one length."""
     logits = run(model, anatomy_of(model), torch.tensor(samples.ids), edits=[edit] if edit else [])
-    found: Array = logits[scored_places(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
+    found: Array = logits[scored_positions(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
     return found
 
 
 def judge_axis(found: AxisEffects) -> str:
-    """One trained model: inconclusive where the axis is not one of entropy, or of nothing but the place."""
+    """One trained model: inconclusive where the axis is not one of entropy, or of nothing but the position."""
     if found.rho < bounds.RHO or found.p_within is None or found.p_within > bounds.P_NOTHING:
         return INCONCLUSIVE
     return SUPPORTED if found.effect > np.percentile(found.random, bounds.AXIS_PERCENTILE) else NOT_SUPPORTED
@@ -183,15 +183,15 @@ def causal_verdict(
 
 
 def _axis_chart(seeds: Sequence[int], found: Sequence[AxisEffects]) -> Chart:
-    places = [float(place) for place in range(len(seeds))]
-    x = [place for place, one in zip(places, found, strict=True) for _ in one.random]
+    positions = [float(position) for position in range(len(seeds))]
+    x = [position for position, one in zip(positions, found, strict=True) for _ in one.random]
     return Chart(
         "causal",
         "Removing the axis of entropy",
         Axis("trained from seed"),
         Axis("KL of beliefs before and after", "bits", log=True),
         [
-            Series("the axis of entropy", places, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
+            Series("the axis of entropy", positions, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
             Series("random axes", x, [max(effect, _LEAST_SHOWN) for one in found for effect in one.random], POINTS),
         ],
         categories=[str(seed) for seed in seeds],
@@ -371,7 +371,7 @@ def _layers_charts(seeds: Sequence[int], found: Sequence[Ablation]) -> list[Char
 
 
 def _bars(name: str, title: str, parts: list[str], seeds: Sequence[int], factors: list[list[float]]) -> Chart:
-    x = [float(place) for place in range(len(parts))]
+    x = [float(position) for position in range(len(parts))]
     series = [Series("median of seeds", x, np.median(factors, axis=0).tolist(), BARS)]
     series += [Series(f"seed {seed}", x, own, POINTS) for seed, own in zip(seeds, factors, strict=True)]
     series.append(Series("the paper's bound", x, [bounds.BYPASS_FACTOR] * len(x), DASHED))

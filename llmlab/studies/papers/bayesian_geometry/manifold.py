@@ -356,7 +356,8 @@ def keys_chart(layers: Mapping[int, Sequence[KeyLayer]], random: Sequence[Keys],
         Axis("mean |cos| of keys"),
         series,
         categories=[str(layer) for layer in range(len(x))],
-        caption="Keys at the scored places of a sequence, head by head; bands are intervals over sequences. The claim "
+        caption="Keys at the scored positions of a sequence, head by head; bands are intervals over sequences. The "
+        "claim "
         "is a line below all dashed ones.",
     )
 

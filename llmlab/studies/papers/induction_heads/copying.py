@@ -85,8 +85,8 @@ def show_layers(verdict: Verdict, two: BySeed, one: BySeed) -> Verdict:
             ]
             + [level("ln V: knowing nothing", first.ln_v, end), level("counts and places", first.by_counting, end)],
             caption="What each token costs that could be copied: medians of seeds, from the least to the largest. "
-            "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows places, but "
-            "compares no two places.",
+            "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows positions, "
+            "but compares no two positions.",
         ),
         Chart(
             "induction-by-step",

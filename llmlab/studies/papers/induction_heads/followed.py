@@ -62,7 +62,7 @@ class Found:
 
     @property
     def by_counting(self) -> float:
-        """What the second reading costs a reasoner that counts tokens and knows places, and compares no two places."""
+        """What the second reading costs one that counts tokens and knows positions, but compares no two of them."""
         return self.floors["counts and places"]
 
     @property
