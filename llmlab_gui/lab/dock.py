@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtGui import QCursor
 from PySide6.QtWidgets import QDockWidget, QMenu, QStackedWidget, QVBoxLayout, QWidget
 
-from llmlab_gui.pages.library import load_pages
+from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 
@@ -50,11 +50,11 @@ class LabDock(QDockWidget):
         self.show_body()
 
     def caption(self, text: str, concept: str) -> None:
-        """The quiet line under the content: what it shows, with links to the concept pages that explain it."""
+        """The quiet line under the content: what it shows, linked to its terms and to the pages that explain it."""
         links = f'<a href="concept:{concept}">Learn more</a>'
         if self._other_pages(concept):
             links += f' · <a href="{_MORE}{concept}">Other pages</a>'
-        self._caption.setText(f"{text} {links}")
+        self._caption.setText(f"{with_terms(text)} {links}")
         self._caption.show()
 
     def show_body(self) -> None:
@@ -86,7 +86,7 @@ class LabDock(QDockWidget):
             menu.aboutToHide.connect(menu.deleteLater)
             menu.popup(QCursor.pos())
         else:
-            self.lab.open_concept(link.removeprefix("concept:"))
+            self.lab.open_concept(link.removeprefix("concept:").replace("glossary:", "glossary#"))
 
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""

@@ -145,14 +145,16 @@ class LearnDock(LabDock):
         return self._page.name if self._page else ""
 
     def go(self, name: str) -> None:
-        """Shows a page; the one before can be gone back to."""
+        """Shows a page, or with `glossary#token` that term on it; the page before can be gone back to."""
         self._load()
-        if name == self.page_name:
-            return
-        if self._page is not None:
-            self._past.append(self._place())
-            self._future.clear()
-        self._show(name, 0)
+        name, _, term = name.partition("#")
+        if name != self.page_name:
+            if self._page is not None:
+                self._past.append(self._place())
+                self._future.clear()
+            self._show(name, 0)
+        if term:
+            self.browser.scrollToAnchor(term)
 
     def back(self) -> None:
         """The page that was shown before."""

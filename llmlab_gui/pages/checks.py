@@ -8,7 +8,7 @@ from itertools import pairwise
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.links import FILE, PAGE, read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, markdown
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, anchor_of, markdown
 from llmlab_gui.pages.source_code import find_source
 
 _PARTS = {"code": "lines of our own code", "question": "question", "run": "run that answers"}
@@ -65,8 +65,12 @@ def _dead_link(url: str, page: Page, known: Mapping[str, Page]) -> str | None:
         link = read_link(url)
     except UsageError as error:
         return f"{url}: {error}"
-    if link.kind == PAGE and link.target not in known:
-        return f"{url} names no page."
+    if link.kind == PAGE:
+        name, _, term = link.target.partition("#")
+        if name not in known:
+            return f"{url} names no page."
+        if term and term not in map(anchor_of, known[name].terms):
+            return f"{url} names no term."
     if link.kind == FILE and not _is_ours(page, link.target.partition("#")[0]):
         return f"{url} names no file."
     return None

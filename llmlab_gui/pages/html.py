@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PySide6.QtGui import QColor, QFontDatabase
 
 from llmlab.core.errors import LabError
-from llmlab_gui.pages.page import Block, Page, markdown
+from llmlab_gui.pages.page import Block, Page, anchor_of, markdown
 from llmlab_gui.pages.source_code import colored_html, find_source
 from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.theme import current_theme
@@ -63,6 +63,7 @@ def page_colors() -> PageColors:
     )
 
 
+_TERM = re.compile(r"<p><strong>(.*?)</strong>")
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 
 
@@ -78,7 +79,9 @@ def _body(page: Page, colors: PageColors) -> str:
 def _block(block: Block, colors: PageColors) -> str:
     if block.kind == "code":
         return _code(block.text, colors)
-    content = markdown().render(block.text)
+    content = _TERM.sub(
+        lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', markdown().render(block.text)
+    )
     if block.kind == "question":
         return _callout("Predict", content, colors.question, colors.question_background)
     if block.kind == "run":

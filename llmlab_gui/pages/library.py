@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 from llmlab.core.paths import resources_dir
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, RESULTS, Page, read_page
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GLOSSARY, HOW_TO, RESULTS, Page, anchor_of, read_page
 from llmlab_gui.pages.papers import load_paper_pages
 
 # Results and guides that are read before the others, in this order.
@@ -60,6 +62,7 @@ def load_all() -> list[Page]:
     return [
         *load_tree(root / "first-hour", "first-hour", FIRST_HOUR),
         *load_pages(),
+        *load_glossary(),
         *load_paper_pages(results),
         *results,
         *load_tree(root / "guides", "guides", HOW_TO),
@@ -72,6 +75,35 @@ def load_pages(folder: Path | None = None) -> list[Page]:
     paths = (folder or resources_dir() / "concepts").glob("*.md")
     in_order = sorted(paths, key=lambda path: (order.get(path.stem, len(order)), path.stem))
     return [page for path in in_order if (page := read_page(path, path.stem, CONCEPTS))]
+
+
+def load_glossary() -> list[Page]:
+    """The page of terms; none where it cannot be read."""
+    page = read_page(resources_dir() / "glossary.md", "glossary", GLOSSARY)
+    return [page] if page else []
+
+
+@cache
+def _terms() -> tuple[dict[str, str], re.Pattern[str]]:
+    """The anchor of each term, and what finds them: of `counterfactual token` and `token` the longer one."""
+    anchors = {term.lower(): anchor_of(term) for page in load_glossary() for term in page.terms}
+    words = "|".join(re.escape(term) for term in sorted(anchors, key=len, reverse=True)) or "(?!)"
+    return anchors, re.compile(rf"(?<![\w-])({words})(s?)(?![\w-])", re.IGNORECASE)
+
+
+def with_terms(text: str) -> str:
+    """A panel's line with each term of the glossary, where it comes first, linked to its entry."""
+    anchors, pattern = _terms()
+    linked: set[str] = set()
+
+    def link(found: re.Match[str]) -> str:
+        anchor = anchors[found[1].lower()]
+        if anchor in linked:
+            return found[0]
+        linked.add(anchor)
+        return f'<a href="glossary:{anchor}">{found[0]}</a>'
+
+    return pattern.sub(link, text)
 
 
 def load_tree(folder: Path, name: str, group: str) -> list[Page]:

@@ -1,6 +1,7 @@
 """Where a link of a page leads: read once, for whoever follows it and for whoever checks it.
 
-    concept:attention   concept:results/learnings           a page, by its name
+    concept:attention   concept:results/learnings           a page, by its name; loss#floor is a term on it
+    glossary:head-output                                    a term's entry in the glossary
     dock:loss                                               a panel
     workspace:look-inside?model=first-gpt@final&prompt=...  a workspace; in it a model, and what it reads
     lab:run?preset=baby&steps=300&model.n_layer=2           a run's set-up, filled in
@@ -46,7 +47,8 @@ _OF_FINETUNING = {"base": "model.base", "method": "model.method", "steps": "trai
 
 @dataclass(frozen=True)
 class Link:
-    """kind: one of those above. target: a name, "" for a set-up. values: what it is opened or filled with.
+    """kind: one of those above. target: a name, `glossary#token` of a term, "" for a set-up. values: what it is opened
+    or filled with.
 
     workspace: the one to arrange first, "" to leave the panels where they are.
     """
@@ -70,7 +72,9 @@ def read_link(url: str) -> Link:
     if parts.scheme in ("http", "https"):
         return Link(WEB, url)
     if parts.scheme == "concept":
-        return Link(PAGE, name)
+        return Link(PAGE, f"{name}#{parts.fragment}" if parts.fragment else name)
+    if parts.scheme == "glossary":
+        return Link(PAGE, f"glossary#{name}")
     if parts.scheme == "dock":
         if name not in DOCK_IDS:
             raise UsageError(f"{url} names no dock.", f"There are: {', '.join(DOCK_IDS)}.")

@@ -2,6 +2,7 @@
 
     First hour   resources/first-hour/*.md    named first-hour/1-train
     Concepts     resources/concepts/*.md      named attention
+    Glossary     resources/glossary.md        named glossary
     Papers       resources/papers/*/notes.md  named papers/grokking (papers.py)
     Results      resources/results/**/*.md    named results/experiments, results/experiments/forgetting/report
     How to       resources/guides/*.md        named guides/corpus
@@ -12,6 +13,7 @@ A page is Markdown, with three kinds of lines of its own, each a paragraph:
     ? What happens to the loss when ...         a question to predict first
     ! [Train it](lab:run?preset=baby&...)       the run that answers it
 
+A paragraph that begins with bold words, as each entry of the glossary does, is led to by these: `glossary#head-output`.
 Where links can lead is in links.py. Formulas are plain text in block quotes or code spans.
 """
 
@@ -26,8 +28,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-FIRST_HOUR, CONCEPTS, PAPERS, RESULTS, HOW_TO = GROUPS = ("First hour", "Concepts", "Papers", "Results", "How to")
+FIRST_HOUR, CONCEPTS, GLOSSARY, PAPERS, RESULTS, HOW_TO = GROUPS = (
+    "First hour",
+    "Concepts",
+    "Glossary",
+    "Papers",
+    "Results",
+    "How to",
+)
 FIRST_PAGE = "first-hour/1-train"
+_BOLD = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
 _MARKS = {"@code ": "code", "? ": "question", "! ": "run"}
 
 
@@ -53,6 +63,16 @@ class Page:
     def blocks(self) -> list[Block]:
         """The page cut at its own kinds of lines; fenced code is left alone."""
         return list(_blocks(self.text))
+
+    @property
+    def terms(self) -> list[str]:
+        """The bold words that its paragraphs begin with."""
+        return _BOLD.findall(self.text)
+
+
+def anchor_of(term: str) -> str:
+    """As links write it: `Head output` is head-output."""
+    return re.sub(r"\W+", "-", term.lower()).strip("-")
 
 
 def read_page(path: Path, name: str, group: str) -> Page | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from llmlab.core.errors import LabError
 from llmlab_gui.pages.checks import check_pages, figures_of
-from llmlab_gui.pages.library import load_all, load_pages, load_tree
+from llmlab_gui.pages.library import load_all, load_glossary, load_pages, load_tree, with_terms
 from llmlab_gui.pages.links import read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GROUPS, HOW_TO, RESULTS, Block, Page, page_at
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GROUPS, HOW_TO, RESULTS, Block, Page, anchor_of, page_at
 from llmlab_gui.pages.source_code import colored_html, find_source
 
 GOOD = """# Title
@@ -55,6 +56,8 @@ def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
     ("broken", "complaint"),
     [
         ("concept:gone", "concept:gone names no page"),
+        ("concept:good#gone", "concept:good#gone names no term"),
+        ("glossary:gone", "glossary:gone names no page"),
         ("dock:gone", "dock:gone names no dock"),
         ("lab:run?preset=baby&steps=-1", "train.steps cannot be"),
         ("lab:run?preset=babby", "no preset 'babby'"),
@@ -85,6 +88,41 @@ def test_a_dead_link_is_found(broken: str, complaint: str | None) -> None:
     else:
         (problem,) = problems
         assert complaint in problem
+
+
+def test_a_term_has_one_entry_of_one_sentence_and_links_find_it() -> None:
+    (page,) = load_glossary()
+    entries = page.text.partition("## ")[2].split("\n\n")
+    defined = [entry for entry in entries if entry.startswith("**")]
+    assert len(set(map(anchor_of, page.terms))) == len(page.terms) == len(defined)
+    sentence = re.compile(r"\*\*[^*]+\*\*( \(.+?\))?: [A-Ze0-9]([^.]|\.\d)+\.")
+    assert [entry for entry in defined if not sentence.fullmatch(entry.strip())] == []
+    links = " ".join(f"[it](glossary:{anchor_of(term)})" for term in [*page.terms, "tokken"])
+    assert check_pages([*load_all(), Page("p", "P", f"# P\n\n{links}\n", RESULTS)]) == [
+        "p.md: glossary:tokken names no term."
+    ]
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        *("position", "token", "d_model", "feed-forward", "residual stream", "pre_attn", "post_attn", "post_ffn"),
+        *("head output", "hook point", "logit attribution", "counterfactual token", "intervention", "zero ablation"),
+        *("mean ablation", "activation patching", "patching sweep", "standard deviation", "sequence", "padding"),
+        *("beginning-of-sequence token", "loss mask", "truncation", "parameters", "fine-tuned", "trial", "baseline"),
+        "generation",
+    ],
+)
+def test_the_glossary_has_the_words_of_the_field(term: str) -> None:
+    assert term in load_glossary()[0].terms
+
+
+def test_a_line_links_each_of_its_terms_once_and_the_longest_one() -> None:
+    linked = with_terms("A counterfactual token is a token; tokens, tokenless and re-token: Logits.")
+    assert linked == (
+        'A <a href="glossary:counterfactual-token">counterfactual token</a> is a <a href="glossary:token">token</a>; '
+        'tokens, tokenless and re-token: <a href="glossary:logit">Logits</a>.'
+    )
 
 
 def test_missing_parts_and_code_that_is_gone_are_found() -> None:

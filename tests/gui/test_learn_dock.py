@@ -12,13 +12,15 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
 from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages.html import page_colors, page_html
-from llmlab_gui.pages.library import load_pages, load_tree
+from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
 from llmlab_gui.pages.page import RESULTS, Page
+from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import theme_notifier
 
 
@@ -141,6 +143,25 @@ def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> N
     lab.open_concept("gone")
     assert "no page 'gone'" in lab.errors[-1].what
     assert dock.page_name == "loss"
+
+
+def test_a_term_of_a_panel_leads_to_its_entry(
+    qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dock, "_pages", load_glossary())
+    panel = LabDock(lab, "prompt", "Prompt")  # type: ignore[arg-type]
+    qtbot.addWidget(panel)
+    panel.caption("How sure the verdict is.", "tokens")
+    (caption,) = [label for label in panel.findChildren(QuietLabel) if "verdict" in label.text()]
+    assert '<a href="glossary:verdict">verdict</a>' in caption.text()
+    caption.linkActivated.emit("glossary:verdict")
+    assert dock.page_name == "glossary"
+    bar = dock.browser.verticalScrollBar()
+    assert bar.value() > 0
+    dock.open_link(QUrl("glossary:corpus"))
+    assert bar.value() < bar.maximum() / 2
+    dock.open_link(QUrl("concept:glossary#verdict"))
+    assert bar.value() > bar.maximum() / 2
 
 
 def test_links_fill_setup_raise_docks_and_open_the_web(
