@@ -16,11 +16,12 @@ from llmlab_gui.experiments.arm_curves import ArmCurve
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
 from llmlab_gui.experiments.source import R, Source
+from llmlab_gui.lab.plans import PlansDesk
 
 __all__ = ["ExperimentDesk", "ExperimentRow"]
 
 
-class ExperimentDesk(QObject, Generic[R]):
+class ExperimentDesk(PlansDesk, Generic[R]):
     """What the docks about experiments share. Owns their threads; `shutdown()` waits for them.
 
     The current experiment is what those docks are about; the newest that lives is, unless the learner chose another.
@@ -30,10 +31,6 @@ class ExperimentDesk(QObject, Generic[R]):
     current_changed = Signal(str)  # id, "" for none
     outcome_changed = Signal()  # results or report of the current one
     curves_changed = Signal()  # losses of the current one's runs
-    ended = Signal(str)  # one that lived no longer does
-    failed = Signal(object)  # LabError
-    said = Signal(str)  # good news, one sentence
-    setup_requested = Signal(object)  # the name of a kind, or the ExperimentRecord of one to make another like it
 
     def __init__(self, outputs: Path, source: Source[R], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -55,6 +52,7 @@ class ExperimentDesk(QObject, Generic[R]):
         self.controller.failed.connect(self.failed)
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._started)
+        self.controller.started.connect(self.started)
         self.controller.gone.connect(lambda _: self.refresh())
         self._poller.start()
 

@@ -44,6 +44,8 @@ from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 # Walking through the list by keyboard should not open every experiment on the way.
@@ -53,9 +55,9 @@ _SETTLE_MS = 150
 class ExperimentsDock(LabDock):
     """Choosing a row makes that experiment the one that the docks beside this one are about."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiments", "Experiments", parent)
-        self.desk = lab.experiments
+        self.desk = desk
         self._background = Background(self)
         self.model, self.arms = ExperimentsModel(self), ArmsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
@@ -147,7 +149,7 @@ class ExperimentsDock(LabDock):
         """Fills the set-up with what the current experiment was made from."""
         row = self.desk.current()
         if row is not None:
-            self.desk.setup_requested.emit(row.record)
+            self.lab.experiment_requested.emit(row.record)
 
     def export(self, path: Path, model: ExperimentsModel | ArmsModel) -> None:
         """A table as it is shown, as CSV, in the background."""

@@ -24,6 +24,8 @@ from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.theme import current_theme
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 _SMOOTHING_STEPS = 20
@@ -46,9 +48,9 @@ class _Cell:
 class ExperimentLossesDock(LabDock):
     """Follows the current experiment while its runs train."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
-        self.desk = lab.experiments
+        self.desk = desk
         self._smoothed: dict[str, tuple[ArmCurve, int, np.ndarray]] = {}
         self.chart = LineChart("loss", "nats a token")
         self.which = QComboBox()

@@ -11,6 +11,8 @@ from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.experiments.report_dock import ReportDock
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 _CAPTION = "Written by the experiment from what its runs recorded; nothing in it comes from elsewhere."
@@ -19,9 +21,9 @@ _CAPTION = "Written by the experiment from what its runs recorded; nothing in it
 class ExperimentReportDock(ReportDock):
     """Follows the experiment that its desk looks at."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment_report", "Report", parent)
-        self.desk = lab.experiments
+        self.desk = desk
         self.caption(_CAPTION, "experiments")
         self.desk.outcome_changed.connect(self.refresh)
         self.desk.changed.connect(self.update_empty)

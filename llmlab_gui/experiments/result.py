@@ -32,6 +32,8 @@ from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 # What a prediction can be about (llmlab.notebook.quantities) that the main chart has an axis for.
@@ -44,9 +46,9 @@ _CAPTION = "Points are runs, or means over seeds with one standard error; dashed
 class ExperimentResultDock(LabDock):
     """Drawn from results.json, and anew whenever another run has ended."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment_result", "Result", parent)
-        self.desk = lab.experiments
+        self.desk = desk
         self._background = Background(self)
         self._shown = ""  # the experiment whose charts the choice offers
         self.chart = ResultChart("Result of the experiment")

@@ -26,6 +26,8 @@ from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
 from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 _SETTLE_MS = 200
@@ -34,9 +36,9 @@ _SETTLE_MS = 200
 class ExperimentDock(LabDock):
     """A form, the runs that follow from it with their times, and the button that starts them."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment", "Experiment", parent)
-        self.desk = lab.experiments
+        self.desk = desk
         self.record: ExperimentRecord | None = None  # the plan of what is in the form; None while there is none
         self._background = Background(self)
         self._asked: Asked | None = None
@@ -61,7 +63,7 @@ class ExperimentDock(LabDock):
         self.start_button.clicked.connect(self.start)
         lab.runs_changed.connect(self._runs_changed)
         self.desk.controller.started.connect(self._started)
-        self.desk.setup_requested.connect(self.fill)
+        lab.experiment_requested.connect(self.fill)
         self.caption("One thing varied, all else the same. Say what you expect before you see it.", "experiments")
         self._kind_changed()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
@@ -18,16 +17,14 @@ from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
 from llmlab_gui.lab.followed_run import FollowedRun
+from llmlab_gui.lab.plans import PlansDesk
 from llmlab_gui.lab.run_controller import RunController
 from llmlab_gui.lab.run_queue import QueueRunner
 from llmlab_gui.lab.run_thread import RunThread
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
-from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.widgets.theme import current_theme
 
 __all__ = ["Lab", "RunRow"]
@@ -60,6 +57,8 @@ class Lab(QObject):
     dock_requested = Signal(str)  # dock id
     workspace_requested = Signal(str)  # one of llmlab_gui.pages.places.WORKSPACES; the page that asked stays in sight
     paper_requested = Signal(str, str)  # a paper's name, and the id of a claim or ""
+    check_requested = Signal(str, str, str)  # to be set up: a paper, its one claim, the model
+    experiment_requested = Signal(object)  # to be set up: a kind's name, or the ExperimentRecord of one like it
     start_requested = Signal(object)  # llmlab_gui.train.run_setup.Plan
     queue_requested = Signal(object)  # the same, to start when its turn comes
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first
@@ -68,21 +67,13 @@ class Lab(QObject):
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.outputs = outputs
+        self.desks: list[PlansDesk] = []
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
         self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=self._plan_runs)
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
-        self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
-        self.papers = PaperDesk(outputs, self.notebook, self)
-        self.papers.failed.connect(self.error_raised)
-        self.paper_requested.connect(self.papers.show)
-        self.experiments.failed.connect(self.error_raised)
-        for desk in self.desks:
-            desk.said.connect(self.said)
-            desk.controller.started.connect(lambda _: self.notebook.refresh())
-            desk.ended.connect(lambda _: self.notebook.refresh())
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -111,10 +102,13 @@ class Lab(QObject):
         self._poller.failed.connect(self.error_raised)
         self._poller.start()
 
-    @property
-    def desks(self) -> tuple[ExperimentDesk[Any], ...]:
-        """Those that look after plans of several runs: experiments, and checks of papers."""
-        return self.experiments, self.papers.checks
+    def add_desk(self, desk: PlansDesk) -> None:
+        """Takes up plans of several runs: no other run starts between two of theirs."""
+        self.desks.append(desk)
+        desk.failed.connect(self.error_raised)
+        desk.said.connect(self.said)
+        desk.started.connect(lambda _: self.notebook.refresh())
+        desk.ended.connect(lambda _: self.notebook.refresh())
 
     # Runs ------------------------------------------------------------------------------------------------------
 
@@ -243,8 +237,8 @@ class Lab(QObject):
             thread.wait()
         self._ending.clear()
         self.inspection.shutdown()
-        self.experiments.shutdown()
-        self.papers.shutdown()
+        for desk in self.desks:
+            desk.shutdown()
         self.controller.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------

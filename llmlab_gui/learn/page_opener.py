@@ -47,12 +47,12 @@ class PageOpener:
         elif link.kind == FINETUNE:
             self._lab.finetune_requested.emit(dict(link.values))
         elif link.kind == EXPERIMENT:
-            self._lab.experiments.setup_requested.emit(link.values["kind"])
+            self._lab.experiment_requested.emit(link.values["kind"])
         elif link.kind == PAPER:
             self._lab.paper_requested.emit(link.target, link.values["claim"])
             if "model" in link.values:
                 self._lab.workspace_requested.emit(PAPER_WORKSPACE)  # the page says how to go on: it stays in sight
-                self._lab.papers.want_check(link.target, link.values["claim"], link.values["model"])
+                self._lab.check_requested.emit(link.target, link.values["claim"], link.values["model"])
         elif link.kind == WEB:
             QDesktopServices.openUrl(url)
 

@@ -40,6 +40,7 @@ from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.paper.desk import PaperDesk
 
 _SETTLE_MS = 250
 _WHOLE = 1000  # of the bar
@@ -55,15 +56,15 @@ _CAPTION = "Runs of a check are runs like any other. Interrupted, it continues: 
 class CheckDock(LabDock):
     """Set-up above, the check that is looked at below."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "check", "Check", parent)
-        self.desk = lab.papers
+        self.desk = desk
         self.record: ExperimentRecord | None = None  # the plan of what is in the form; None while there is none
         self._asked: CheckRequest | None = None
         self._planned = False  # what is in the form was looked at
         self._run_when_planned = False  # Run was pressed before there was a plan
         self._background = Background(self)
-        self.form = CheckForm(lab)
+        self.form = CheckForm(lab, desk)
         self.estimate = QLabel()
         self.estimate.setWordWrap(True)
         self.estimate.setAccessibleName("Estimate")

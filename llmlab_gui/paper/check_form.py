@@ -27,10 +27,10 @@ class CheckForm(QWidget):
 
     edited = Signal()
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._lab = lab
-        self._desk: PaperDesk = lab.papers
+        self._desk = desk
         self._paper = ""
         self.size_box = QComboBox()
         self.size_box.setAccessibleName("Size")

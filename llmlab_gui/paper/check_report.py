@@ -13,6 +13,7 @@ from llmlab_gui.experiments.report_dock import ReportDock
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "Written by the check from what it measured; every number in it is one of its verdict.json."
 
@@ -20,9 +21,9 @@ _CAPTION = "Written by the check from what it measured; every number in it is on
 class CheckReportDock(ReportDock):
     """Follows the check that the workspace Paper is about."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "check_report", "Check report", parent)
-        self.desk = lab.papers
+        self.desk = desk
         self.caption(_CAPTION, "statistics-of-claims")
         self.desk.check_changed.connect(self.refresh)
         self.refresh()

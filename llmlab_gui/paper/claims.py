@@ -25,6 +25,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "Bounds were fixed before anything was trained. Choose a claim: what its verdict rests on is in Evidence."
 
@@ -32,9 +33,9 @@ _CAPTION = "Bounds were fixed before anything was trained. Choose a claim: what 
 class ClaimsDock(LabDock):
     """Choosing a row makes that claim the one that Evidence is about."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "claims", "Claims", parent)
-        self.desk = lab.papers
+        self.desk = desk
         self._background = Background(self)
         self.model = ClaimsModel(self)
         self.table = rows_table(self.model, "Claims of the paper", CLAIM_COLUMNS)

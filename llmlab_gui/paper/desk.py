@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
@@ -12,7 +10,7 @@ from llmlab.studies.papers.checks import claims_of_models, claims_tested
 from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
-from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.check_source import CHECKS
 from llmlab_gui.paper.claim_rows import ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
@@ -28,32 +26,33 @@ class PaperDesk(QObject):
     claim_changed = Signal()  # another claim is looked at
     check_changed = Signal()  # which check of the paper is looked at, where it stands, or what came out of it
     check_wanted = Signal()  # `wanted` was set: a page asks for a check to be set up
-    failed = Signal(object)  # LabError
 
-    def __init__(self, outputs: Path, book: Book, parent: QObject | None = None) -> None:
+    def __init__(self, lab: Lab, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._book = book
+        self._lab, self._book = lab, lab.notebook
         self.papers: list[Paper] = []
         self.looked = False  # whether the papers were read
         self.wanted: tuple[str, str, str] | None = None  # paper, its one claim, and model of a check to be set up
-        self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(outputs, CHECKS, self)
+        self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(lab.outputs, CHECKS, self)
+        lab.add_desk(self.checks)
         self._background = Background(self)
         self._asked = False
         self._paper, self._claim = "", ""
         self._by_hand = False  # the learner chose the paper
-        self.checks.failed.connect(self.failed)
         self.checks.changed.connect(self._keep_to_paper)
         self.checks.changed.connect(self.check_changed)
         self.checks.outcome_changed.connect(self.check_changed)
         self.checks.current_changed.connect(self._check_chosen)
-        book.changed.connect(self.check_changed)
+        self._book.changed.connect(self.check_changed)
+        lab.paper_requested.connect(self.show)
+        lab.check_requested.connect(self.want_check)
 
     def need(self) -> None:
         """Reads the papers, in the background, when they are first needed."""
         if not self._asked:
             self._asked = True
             self._book.refresh()
-            self._background.run(readable_papers, self._take, self.failed.emit)
+            self._background.run(readable_papers, self._take, self._lab.error_raised.emit)
 
     # What is looked at -----------------------------------------------------------------------------------------
 
@@ -143,16 +142,15 @@ class PaperDesk(QObject):
             self.claim_changed.emit()
 
     def shutdown(self) -> None:
-        """Ends every thread and waits for it. Workers go on."""
+        """Waits for what is read in the background. The lab ends what follows the checks."""
         self._background.shutdown()
-        self.checks.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _take(self, found: tuple[list[Paper], list[LabError]]) -> None:
         papers, errors = found
         for error in errors:
-            self.failed.emit(error)
+            self._lab.error_raised.emit(error)
         self.papers, self.looked = papers, True
         if self.paper is None:
             self._by_hand = False

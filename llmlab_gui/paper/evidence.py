@@ -40,6 +40,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "Lines are what was measured, dashed ones what it is held against; bars and bands are intervals."
 _NARROW = 760  # below this width the charts stand under the words
@@ -50,9 +51,9 @@ _LONGEST_TITLE, _LONGEST_CAPTION = 120, 600
 class EvidenceDock(LabDock):
     """Drawn from verdict.json, and anew whenever the check has found more."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evidence", "Evidence", parent)
-        self.desk = lab.papers
+        self.desk = desk
         self._background = Background(self)
         self._opener = PageOpener(lab, lab.open_concept)
         self._drawn: ClaimRow | None = None

@@ -19,6 +19,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "What the paper says and what is contested, in the lab's own words; the links lead to the paper itself."
 
@@ -33,9 +34,9 @@ class NotesBrowser(PageBrowser):
 class PaperDock(LabDock):
     """Choosing a paper makes it the one that the docks beside this one are about."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "paper", "Paper", parent)
-        self.desk = lab.papers
+        self.desk = desk
         self._drawn: Paper | None = None
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)

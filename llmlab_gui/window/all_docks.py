@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from PySide6.QtWidgets import QWidget
 
+from llmlab.studies.experiments.outcomes import ExperimentResults
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock
 from llmlab_gui.experiments.report import ExperimentReportDock
@@ -31,6 +33,7 @@ from llmlab_gui.notebook.dock import NotebookDock
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.check_report import CheckReportDock
 from llmlab_gui.paper.claims import ClaimsDock
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.train.checkpoints import CheckpointsDock
@@ -62,7 +65,9 @@ def connect_docks(docks: Mapping[str, LabDock], lab: Lab) -> None:
     data.use_wanted.connect(use)
 
 
-def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
+def make_docks(
+    lab: Lab, experiments: ExperimentDesk[ExperimentResults], papers: PaperDesk, window: QWidget
+) -> dict[str, LabDock]:
     """Every dock by its id, in the order of the View menu."""
     docks: list[LabDock] = [
         RunsDock(lab, window),
@@ -89,16 +94,16 @@ def make_docks(lab: Lab, window: QWidget) -> dict[str, LabDock]:
         DataDock(lab, window),
         AdapterDock(lab, window),
         QueueDock(lab, window),
-        ExperimentDock(lab, window),
-        ExperimentLossesDock(lab, window),
-        ExperimentResultDock(lab, window),
-        ExperimentReportDock(lab, window),
-        ExperimentsDock(lab, window),
+        ExperimentDock(lab, experiments, window),
+        ExperimentLossesDock(lab, experiments, window),
+        ExperimentResultDock(lab, experiments, window),
+        ExperimentReportDock(lab, experiments, window),
+        ExperimentsDock(lab, experiments, window),
         NotebookDock(lab, window),
-        PaperDock(lab, window),
-        CheckDock(lab, window),
-        ClaimsDock(lab, window),
-        EvidenceDock(lab, window),
-        CheckReportDock(lab, window),
+        PaperDock(lab, papers, window),
+        CheckDock(lab, papers, window),
+        ClaimsDock(lab, papers, window),
+        EvidenceDock(lab, papers, window),
+        CheckReportDock(lab, papers, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QMessageBox, QProgressBar, QVBoxLayout, QWidget
 
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.lab.lab import Lab, RunRow
 
 # How long a stop may take before ending it by force is offered.
@@ -52,11 +54,11 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoic
     return {keep: CloseChoice.KEEP, stop: CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)  # type: ignore[call-overload]
 
 
-def stop(lab: Lab, rows: Sequence[RunRow]) -> None:
+def stop(lab: Lab, desks: Sequence[ExperimentDesk[Any]], rows: Sequence[RunRow]) -> None:
     """Stops these runs, and what would start others in their place: the queue, this window's experiments and checks."""
     if lab.queue.waiting():
         lab.queue.hold()
-    for desk in lab.desks:
+    for desk in desks:
         for plan in desk.live():
             if plan.record.watched:
                 desk.controller.stop(plan.folder)

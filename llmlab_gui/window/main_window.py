@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
@@ -20,10 +20,13 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QApplication, QMainWindow
 
 from llmlab.core.errors import LabError
+from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.icons import app_icon
@@ -67,6 +70,9 @@ class MainWindow(QMainWindow):
         self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
         self.lab = Lab(outputs, self)
+        self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
+        self.lab.add_desk(self.experiments)
+        self.papers = PaperDesk(self.lab, self)
         self.lab.notebook.remember(self.settings)
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
@@ -99,7 +105,7 @@ class MainWindow(QMainWindow):
             make_docks,
         )
 
-        self.docks = make_docks(self.lab, self)
+        self.docks = make_docks(self.lab, self.experiments, self.papers, self)
         self.menus.add_docks()
         self._remembered = self.settings.restore_docks(self)
         if not self._remembered:
@@ -263,7 +269,7 @@ class MainWindow(QMainWindow):
             return
         event.ignore()
         if choice is CloseChoice.STOP:
-            closing.stop(self.lab, rows)
+            closing.stop(self.lab, self._desks, rows)
             self._wait_for([row.id for row in rows])
 
     # Behind the scenes -----------------------------------------------------------------------------------------
@@ -281,6 +287,11 @@ class MainWindow(QMainWindow):
     def _finetune_setup(self) -> FinetuneSetupDock:
         self.furnish()
         return cast("FinetuneSetupDock", self.docks["finetune_setup"])
+
+    @property
+    def _desks(self) -> tuple[ExperimentDesk[Any], ...]:
+        """Those that look after plans of several runs."""
+        return self.experiments, self.papers.checks
 
     def _build_toolbars(self) -> None:
         self.train_bar = TrainBar(self.run_actions, self)
@@ -306,7 +317,7 @@ class MainWindow(QMainWindow):
         lab.log_requested.connect(self.show_log)
         lab.paper_requested.connect(lambda *_: self.use_workspace(PAPER))
         self.page_requests = PageRequests(self)
-        self.notices = Notices(lab, self.settings, self)
+        self.notices = Notices(lab, self._desks, self.settings, self)
         lab.run_appeared.connect(self._run_appeared)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
@@ -403,4 +414,5 @@ class MainWindow(QMainWindow):
         for dock in self.docks.values():
             dock.shutdown()
         self.notices.shutdown()
+        self.papers.shutdown()
         self.lab.shutdown()

@@ -70,7 +70,7 @@ class Menus(QObject):
         for name in finetune_preset_names():
             title = load_finetune_preset(name).title
             made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
-        asked = window.lab.experiments.setup_requested
+        asked = window.lab.experiment_requested
         made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
         for page in load_all():
             if page.group == PAPERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,14 @@ class Notices(QObject):
     What happened is also said in the window itself (`Lab.said`, `Lab.error_raised`).
     """
 
-    def __init__(self, lab: Lab, settings: WindowSettings, window: QWidget) -> None:
+    def __init__(
+        self, lab: Lab, desks: Sequence[ExperimentDesk[Any]], settings: WindowSettings, window: QWidget
+    ) -> None:
         super().__init__(window)
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
         lab.run_ended.connect(self._run_ended)
-        for desk in lab.desks:
+        for desk in desks:
             desk.ended.connect(partial(self._plan_ended, desk))
 
     def tell(self, title: str, words: str) -> None:

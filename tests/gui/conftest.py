@@ -15,11 +15,11 @@ import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from whole_lab import WholeLab
 
 from llmlab_gui.lab import folder_poller
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
@@ -47,9 +47,9 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(qtbot: QtBot, outputs: Path) -> Iterator[Lab]:
+def lab(qtbot: QtBot, outputs: Path) -> Iterator[WholeLab]:
     """What the docks of a window share, on the test's outputs folder."""
-    made = Lab(outputs)
+    made = WholeLab(outputs)
     yield made
     made.shutdown()
 

@@ -69,6 +69,8 @@ class FakeLab(QObject):
     dock_requested = Signal(str)
     workspace_requested = Signal(str)
     paper_requested = Signal(str, str)
+    check_requested = Signal(str, str, str)
+    experiment_requested = Signal(object)
 
     def __init__(self, outputs: Path) -> None:
         super().__init__()

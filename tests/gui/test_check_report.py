@@ -12,10 +12,10 @@ from PySide6.QtGui import QTextDocument
 from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.studies.papers.check_report import write_check_report
 from llmlab_gui.experiments import poller
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.check_report import CheckReportDock
 
@@ -31,10 +31,10 @@ def reported(outputs: Path, name: str = "heads", *, created: float = 1.75e9) -> 
 
 
 def test_the_report_of_the_check_is_rendered_with_its_figures(
-    qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path
+    qtbot: QtBot, lab: WholeLab, outputs: Path, tmp_path: Path
 ) -> None:
     check = reported(outputs)
-    with dock_in_sight(qtbot, CheckReportDock(lab), 900, 600) as dock:
+    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 900, 600) as dock:
         qtbot.waitUntil(lambda: "The reason of two-layers" in dock.browser.toPlainText(), timeout=WAIT)
         assert "How it was made" in dock.browser.toPlainText()
         assert check.folder.id in dock.where.text()
@@ -50,10 +50,10 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
         qtbot.waitUntil(lambda: dock._stack.currentWidget() is dock._body, timeout=WAIT)
 
 
-def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     reported(outputs, "older", created=1.7e9)
     reported(outputs, "newer", created=1.71e9)
-    with dock_in_sight(qtbot, CheckReportDock(lab), 600, 300) as dock:
+    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 600, 300) as dock:
         qtbot.waitUntil(lambda: dock._drawn_of == "newer", timeout=WAIT)
         bar = dock.browser.verticalScrollBar()
         bar.setValue(bar.maximum())
@@ -63,9 +63,9 @@ def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: Lab, outputs
         assert bar.value() == 0
 
 
-def test_it_is_opened_from_the_check(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_it_is_opened_from_the_check(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     reported(outputs)
-    with dock_in_sight(qtbot, CheckDock(lab), 480, 640) as dock:
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 640) as dock:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: dock.report_button.isVisibleTo(dock), timeout=WAIT)
         with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
@@ -73,11 +73,11 @@ def test_it_is_opened_from_the_check(qtbot: QtBot, lab: Lab, outputs: Path) -> N
         assert asked.args == ["check_report"]
 
 
-def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     check = FakeCheck(outputs, "heads-of-a-check-with-a-name-of-some-length")
     check.run(1)
     check.interrupt()
-    with dock_in_sight(qtbot, CheckDock(lab), 330, 640) as dock:
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 330, 640) as dock:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: dock.go_on_button.isVisible(), timeout=WAIT)
         (area,) = dock.findChildren(QScrollArea)
@@ -85,12 +85,12 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Lab,
 
 
 def test_a_report_of_endless_size_is_not_read(
-    qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller, "_MOST_REPORT_BYTES", 1000)
     check = reported(outputs)
     assert check.folder.report.stat().st_size > 1000
-    with dock_in_sight(qtbot, CheckReportDock(lab), 600, 300) as dock:
+    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 600, 300) as dock:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
         assert lab.papers.report is None

@@ -15,6 +15,7 @@ from PySide6.QtCore import QCoreApplication, QEvent, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
@@ -31,7 +32,6 @@ from llmlab_gui.experiments.result import ExperimentResultDock, expectations, fi
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.theme import theme_notifier
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
@@ -56,7 +56,7 @@ def shown(dock: LabDock, qtbot: QtBot, width: int = 700, height: int = 500) -> L
     return dock
 
 
-def found(lab: Lab, qtbot: QtBot, *, curves: int = 0) -> None:
+def found(lab: WholeLab, qtbot: QtBot, *, curves: int = 0) -> None:
     """Waits until the experiment is known as it stands now, and so many of its runs' losses."""
 
     def known() -> bool:
@@ -76,8 +76,8 @@ def text(dock: LabDock) -> str:
 
 
 @pytest.mark.parametrize("make", [ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock])
-def test_without_an_experiment_a_dock_says_what_to_do(lab: Lab, qtbot: QtBot, make: type[LabDock]) -> None:
-    dock = make(lab)
+def test_without_an_experiment_a_dock_says_what_to_do(lab: WholeLab, qtbot: QtBot, make: type[LabDock]) -> None:
+    dock = make(lab, lab.experiments)
     shown(dock, qtbot)
     qtbot.waitUntil(lambda: lab.experiments.looked, timeout=WAIT)
     qtbot.waitUntil(lambda: "experiment" in text(dock).lower(), timeout=WAIT)
@@ -87,9 +87,13 @@ def test_without_an_experiment_a_dock_says_what_to_do(lab: Lab, qtbot: QtBot, ma
     dock.shutdown()
 
 
-def test_before_anything_ran_each_dock_says_what_will_come(lab: Lab, qtbot: QtBot, outputs: Path) -> None:
+def test_before_anything_ran_each_dock_says_what_will_come(lab: WholeLab, qtbot: QtBot, outputs: Path) -> None:
     FakeExperiment(outputs)
-    docks = [ExperimentLossesDock(lab), ExperimentResultDock(lab), ExperimentReportDock(lab)]
+    docks = [
+        ExperimentLossesDock(lab, lab.experiments),
+        ExperimentResultDock(lab, lab.experiments),
+        ExperimentReportDock(lab, lab.experiments),
+    ]
     for dock in docks:
         shown(dock, qtbot)
     found(lab, qtbot)
@@ -101,8 +105,8 @@ def test_before_anything_ran_each_dock_says_what_will_come(lab: Lab, qtbot: QtBo
 # The list ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_says_where_every_run_stands(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab)
+def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
@@ -120,8 +124,8 @@ def test_the_list_says_where_every_run_stands(lab: Lab, qtbot: QtBot, fake: Fake
     dock.shutdown()
 
 
-def test_stop_and_continue_are_offered_when_they_make_sense(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab)
+def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.stop_button.isVisibleTo(dock), timeout=WAIT)
@@ -136,8 +140,8 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: Lab, qtbot: QtB
     dock.shutdown()
 
 
-def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab)
+def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.arms.rowCount() == 6, timeout=WAIT)
@@ -155,11 +159,11 @@ def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: Lab, qtbot: QtBot
 
 
 def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
-    lab: Lab, qtbot: QtBot, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    dock = ExperimentsDock(lab)
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     dock.delete()
@@ -179,8 +183,10 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     dock.shutdown()
 
 
-def test_the_tables_are_saved_as_they_are_shown(lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path) -> None:
-    dock = ExperimentsDock(lab)
+def test_the_tables_are_saved_as_they_are_shown(
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
+) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
@@ -194,8 +200,8 @@ def test_the_tables_are_saved_as_they_are_shown(lab: Lab, qtbot: QtBot, fake: Fa
     dock.shutdown()
 
 
-def test_all_runs_can_be_overlaid_in_the_other_charts(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab)
+def test_all_runs_can_be_overlaid_in_the_other_charts(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
@@ -208,9 +214,9 @@ def test_all_runs_can_be_overlaid_in_the_other_charts(lab: Lab, qtbot: QtBot, fa
 
 
 def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
-    lab: Lab, qtbot: QtBot, fake: FakeExperiment
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment
 ) -> None:
-    dock = ExperimentLossesDock(lab)
+    dock = ExperimentLossesDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
@@ -233,10 +239,10 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     dock.shutdown()
 
 
-def test_a_diverged_run_does_not_press_the_others_flat(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     run = fake.runs[fake.record.arms[2].name]
     run.write_lines(5, spikes=dict.fromkeys(range(21, 26), 500.0))
-    dock = ExperimentLossesDock(lab)
+    dock = ExperimentLossesDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
@@ -262,10 +268,10 @@ def test_values_have_colours_in_their_order_and_other_ones_in_another_theme(fake
 
 
 def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
-    lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
     fake.write_results()
-    dock = ExperimentResultDock(lab)
+    dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
@@ -289,9 +295,9 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     dock.shutdown()
 
 
-def test_the_chosen_chart_stays_while_results_fill(lab: Lab, qtbot: QtBot, fake: FakeExperiment) -> None:
+def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     fake.write_results()
-    dock = ExperimentResultDock(lab)
+    dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
@@ -305,7 +311,7 @@ def test_the_chosen_chart_stays_while_results_fill(lab: Lab, qtbot: QtBot, fake:
 
 
 def test_a_run_that_rose_does_not_set_the_scale_of_losses_along_training(
-    lab: Lab, qtbot: QtBot, fake: FakeExperiment
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment
 ) -> None:
     chart = ResultChart("result")
     qtbot.addWidget(chart)
@@ -356,10 +362,10 @@ def test_the_highest_spikes_are_told_with_the_text_that_the_model_knew_least() -
 
 
 def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
-    lab: Lab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
     fake.write_report()
-    dock = ExperimentReportDock(lab)
+    dock = ExperimentReportDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText(), timeout=WAIT)
@@ -386,10 +392,12 @@ def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
 @pytest.mark.parametrize(
     "make", [ExperimentDock, ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock]
 )
-def test_a_dock_that_goes_leaves_nothing(lab: Lab, qtbot: QtBot, fake: FakeExperiment, make: type[LabDock]) -> None:
+def test_a_dock_that_goes_leaves_nothing(
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, make: type[LabDock]
+) -> None:
     fake.write_results()
     fake.write_report()
-    dock = make(lab)
+    dock = make(lab, lab.experiments)
     dock.resize(600, 400)
     dock.show()
     found(lab, qtbot, curves=3)

@@ -7,6 +7,7 @@ from pathlib import Path
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.core.settings import resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
@@ -14,7 +15,6 @@ from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.report import ExperimentReportDock
 from llmlab_gui.experiments.result import ExperimentResultDock
-from llmlab_gui.lab.lab import Lab
 
 # torch's import alone takes seconds on a busy machine.
 SMALL = {
@@ -33,11 +33,17 @@ SMALL = {
 }
 
 
-def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
+    qtbot: QtBot, lab: WholeLab, outputs: Path
+) -> None:
     kind = find_kind("learning-rate")
     settings = lean(resolve_settings("baby", overrides=SMALL), kind, SMALL)
     record = make_plan(Request(kind, settings, outputs, id="rates", preset="baby", grid=(1e-3, 1e-2), watched=True))
-    docks = ExperimentsDock(lab), ExperimentResultDock(lab), ExperimentReportDock(lab)
+    docks = (
+        ExperimentsDock(lab, lab.experiments),
+        ExperimentResultDock(lab, lab.experiments),
+        ExperimentReportDock(lab, lab.experiments),
+    )
     for dock in docks:
         qtbot.addWidget(dock)
         dock.show()

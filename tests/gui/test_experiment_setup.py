@@ -15,6 +15,7 @@ from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.cli.main import main
 from llmlab.core.settings import PretrainSettings
@@ -24,12 +25,11 @@ from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
-from llmlab_gui.lab.lab import Lab
 
 
 @pytest.fixture
-def dock(qtbot: QtBot, lab: Lab) -> Iterator[ExperimentDock]:
-    with dock_in_sight(qtbot, ExperimentDock(lab), 420, 760) as made:
+def dock(qtbot: QtBot, lab: WholeLab) -> Iterator[ExperimentDock]:
+    with dock_in_sight(qtbot, ExperimentDock(lab, lab.experiments), 420, 760) as made:
         planned(made, qtbot)
         yield made
 
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
 
 
 def test_what_was_predicted_is_started_with_the_plan(
-    dock: ExperimentDock, qtbot: QtBot, lab: Lab, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = planned(dock, qtbot)
     asked: list[Any] = []
@@ -140,7 +140,7 @@ def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock,
 def test_a_second_experiment_at_once_is_asked_about(
     dock: ExperimentDock,
     qtbot: QtBot,
-    lab: Lab,
+    lab: WholeLab,
     outputs: Path,
     started: list[ExperimentRecord],
     monkeypatch: pytest.MonkeyPatch,
@@ -161,7 +161,7 @@ def test_a_second_experiment_at_once_is_asked_about(
 
 
 def test_loss_curves_look_at_a_run_and_train_nothing(
-    dock: ExperimentDock, qtbot: QtBot, lab: Lab, outputs: Path
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:
     dock.form.set_kind("loss-curves")
     qtbot.waitUntil(lambda: "no run to look at" in dock.problem.text(), timeout=WAIT)
@@ -209,24 +209,24 @@ def test_the_command_makes_the_same_plan_in_a_terminal(
 
 
 def test_another_like_it_has_the_same_plan_under_another_name(
-    dock: ExperimentDock, qtbot: QtBot, lab: Lab, outputs: Path
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:
     fake = FakeExperiment(outputs, "first", seeds=2)
     dock.form.set_kind("width")
     qtbot.wait(10)
     planned(dock, qtbot)
     with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
-        lab.experiments.setup_requested.emit(fake.record)
+        lab.experiment_requested.emit(fake.record)
     assert asked.args == ["experiment"]
     record = planned(dock, qtbot)
     assert record.id != "first"
     assert [arm.settings for arm in record.arms] == [arm.settings for arm in fake.record.arms]
     assert record.base == fake.record.base
-    lab.experiments.setup_requested.emit("depth")
+    lab.experiment_requested.emit("depth")
     assert dock.form.kind.name == "depth"
 
 
-def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
     lab.refresh()
     dock.form.set_kind("loss-curves")

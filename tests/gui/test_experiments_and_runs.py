@@ -9,16 +9,16 @@ from conftest import MakeWindow
 from fake_experiments import FakeExperiment
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.core.settings import resolve_settings
 from llmlab.jobs.queue import QueuedRun
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(
-    qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
     monkeypatch.setattr(lab.controller, "start_queued", lambda *asked: started.append(asked))
@@ -40,7 +40,7 @@ def test_closing_with_stop_also_stops_the_experiment(
     fake = FakeExperiment(outputs)
     run = fake.begin(0, 10)
     window = make_main_window()
-    qtbot.waitUntil(lambda: bool(window.lab.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(window.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
     monkeypatch.setattr(closing, "runs_to_ask_about", lambda lab: lab.runs())
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.STOP)
     window.close()

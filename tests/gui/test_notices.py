@@ -106,7 +106,7 @@ def test_a_check_without_runs_counts_none(
     check = FakeCheck(outputs, "sinks", paper="attention-sinks", claims=["sink"], models=["some-model"])
     assert check.record.arms == []
     check.status(state="running", active_seconds=300.0)
-    desk = window.lab.papers.checks
+    desk = window.papers.checks
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
     with qtbot.waitSignal(desk.ended, timeout=WAIT):
         check.status(state="finished", active_seconds=300.0)

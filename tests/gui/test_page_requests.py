@@ -55,7 +55,7 @@ def test_a_claims_link_sets_up_its_check(make_main_window: MakeWindow, qtbot: Qt
     qtbot.waitUntil(lambda: form.model.reference == "mine@final", timeout=WAIT)
     assert [id for id, box in form.claims.items() if box.isChecked()] == ["sink"]
     qtbot.waitUntil(lambda: is_seen(window.docks["check"]) and is_seen(learn), timeout=WAIT)
-    assert window.lab.papers.wanted is None  # asked for once: another paper's form is its own
+    assert window.papers.wanted is None  # asked for once: another paper's form is its own
 
 
 @pytest.mark.parametrize("workspace", ["look-inside", "write"])

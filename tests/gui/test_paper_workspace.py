@@ -16,6 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QImage
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
@@ -23,7 +24,6 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_di
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.papers.checks import CheckFolder
 from llmlab_gui.experiments import controller
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number
@@ -37,25 +37,25 @@ pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture
-def check_dock(qtbot: QtBot, lab: Lab) -> Iterator[CheckDock]:
+def check_dock(qtbot: QtBot, lab: WholeLab) -> Iterator[CheckDock]:
     lab.notebook.set_asks(False)
-    with dock_in_sight(qtbot, CheckDock(lab), 480, 640) as made:
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 640) as made:
         yield made
 
 
 @pytest.fixture
-def claims(qtbot: QtBot, lab: Lab) -> Iterator[ClaimsDock]:
-    with dock_in_sight(qtbot, ClaimsDock(lab), 1000, 300) as made:
+def claims(qtbot: QtBot, lab: WholeLab) -> Iterator[ClaimsDock]:
+    with dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 1000, 300) as made:
         yield made
 
 
 @pytest.fixture
-def evidence(qtbot: QtBot, lab: Lab) -> Iterator[EvidenceDock]:
-    with dock_in_sight(qtbot, EvidenceDock(lab), 1000, 600) as made:
+def evidence(qtbot: QtBot, lab: WholeLab) -> Iterator[EvidenceDock]:
+    with dock_in_sight(qtbot, EvidenceDock(lab, lab.papers), 1000, 600) as made:
         yield made
 
 
-def read(qtbot: QtBot, lab: Lab, paper: str = PAPER) -> None:
+def read(qtbot: QtBot, lab: WholeLab, paper: str = PAPER) -> None:
     """Waits for the papers, and reads one of them."""
     lab.papers.show(paper)
     qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.checks.looked, timeout=WAIT)
@@ -70,8 +70,8 @@ def click(claims: ClaimsDock, qtbot: QtBot, claim: str) -> None:
 # Papers and claims ---------------------------------------------------------------------------------------------
 
 
-def test_every_paper_is_offered_and_its_notes_are_shown(qtbot: QtBot, lab: Lab) -> None:
-    with dock_in_sight(qtbot, PaperDock(lab), 480, 600) as dock:
+def test_every_paper_is_offered_and_its_notes_are_shown(qtbot: QtBot, lab: WholeLab) -> None:
+    with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
         read(qtbot, lab)
         offered = {dock.papers.itemData(place) for place in range(dock.papers.count())}
         assert offered == {path.parent.name for path in papers_dir().glob("*/claims.toml")}
@@ -87,7 +87,7 @@ def test_every_paper_is_offered_and_its_notes_are_shown(qtbot: QtBot, lab: Lab) 
         assert "mod 113" in dock.browser.toPlainText()
 
 
-def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock) -> None:
+def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock) -> None:
     read(qtbot, lab)
     paper = lab.papers.paper
     assert paper is not None
@@ -109,7 +109,7 @@ def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: Lab, outputs: Path,
 
 
 def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
-    qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, tmp_path: Path
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, tmp_path: Path
 ) -> None:
     check = FakeCheck(outputs)
     check.judge()
@@ -142,7 +142,7 @@ def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
 
 
 def test_a_point_of_a_chart_says_its_value_and_interval(
-    qtbot: QtBot, lab: Lab, outputs: Path, evidence: EvidenceDock
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock
 ) -> None:
     check = FakeCheck(outputs)
     check.judge()
@@ -159,7 +159,7 @@ def test_a_point_of_a_chart_says_its_value_and_interval(
 
 
 def test_a_finished_run_is_opened_as_the_model_of_all_panels(
-    qtbot: QtBot, lab: Lab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(lab.inspection, "open", opened.append)
@@ -178,7 +178,7 @@ def test_a_finished_run_is_opened_as_the_model_of_all_panels(
 
 
 def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
-    qtbot: QtBot, lab: Lab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(lab.inspection, "open", opened.append)
@@ -200,7 +200,7 @@ def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
 
 
 def test_the_form_says_what_each_size_takes_and_gives_the_command(
-    qtbot: QtBot, lab: Lab, check_dock: CheckDock
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
     qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
@@ -222,7 +222,7 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
 
 
 def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
-    qtbot: QtBot, lab: Lab, check_dock: CheckDock
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
     qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
@@ -235,7 +235,7 @@ def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
 
 
 def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
-    qtbot: QtBot, lab: Lab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
     monkeypatch.setattr(lab.papers.checks.controller, "start", started.append)
@@ -247,7 +247,7 @@ def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
 
 
 def test_a_check_that_could_not_be_started_can_be_tried_again(
-    qtbot: QtBot, lab: Lab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
         raise LabError("There is no room on the disk.")
@@ -260,14 +260,14 @@ def test_a_check_that_could_not_be_started_can_be_tried_again(
     qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
 
 
-def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: Lab, check_dock: CheckDock) -> None:
+def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
     read(qtbot, lab)
     check_dock.form.name.setText("n" * 400)
     check_dock.form.read()
     assert len(check_dock.form.name.text()) < 100
 
 
-def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: Lab, check_dock: CheckDock) -> None:
+def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
     read(qtbot, lab)
     lab.papers.want_check(PAPER, "large-models", "some-model")
     assert lab.papers.wanted is None
@@ -276,7 +276,7 @@ def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: Lab, check_
 
 def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     qtbot: QtBot,
-    lab: Lab,
+    lab: WholeLab,
     check_dock: CheckDock,
     evidence: EvidenceDock,
     monkeypatch: pytest.MonkeyPatch,
@@ -297,7 +297,7 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
 
 
 def test_an_interrupted_check_is_offered_to_go_on_and_does(
-    qtbot: QtBot, lab: Lab, outputs: Path, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_worker(monkeypatch)
     check = FakeCheck(outputs)
@@ -317,7 +317,7 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
 
 
 def test_stop_asks_the_worker_of_the_check_that_is_shown(
-    qtbot: QtBot, lab: Lab, outputs: Path, check_dock: CheckDock
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock
 ) -> None:
     check = FakeCheck(outputs)
     check.run(0, step=40)
@@ -330,7 +330,9 @@ def test_stop_asks_the_worker_of_the_check_that_is_shown(
     qtbot.waitUntil(lambda: asked.is_dir() and any(asked.iterdir()), timeout=WAIT)
 
 
-def test_papers_and_their_checks_follow_each_other(qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock) -> None:
+def test_papers_and_their_checks_follow_each_other(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
+) -> None:
     older, newer = FakeCheck(outputs, "older", created=1.7e9), FakeCheck(outputs, "newer", created=1.71e9)
     older.judge(verdict(CLAIMS[0], SUPPORTED))
     older.finish()
@@ -350,7 +352,7 @@ def test_papers_and_their_checks_follow_each_other(qtbot: QtBot, lab: Lab, outpu
 
 
 def test_a_paper_that_was_chosen_keeps_a_check_of_its_own(
-    qtbot: QtBot, lab: Lab, outputs: Path, check_dock: CheckDock, claims: ClaimsDock
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock, claims: ClaimsDock
 ) -> None:
     read(qtbot, lab)  # chosen before there is any check
     mine = FakeCheck(outputs, "mine", created=1.7e9)
@@ -367,7 +369,7 @@ def test_a_paper_that_was_chosen_keeps_a_check_of_its_own(
 
 
 def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
-    qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
 ) -> None:
     for name, created in (("older", 1.7e9), ("newer", 1.71e9)):
         FakeCheck(outputs, name, created=created).finish()
@@ -396,7 +398,7 @@ def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
     ],
 )
 def test_a_damaged_verdict_is_said_and_the_window_goes_on(
-    qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, name: str, text: str
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, name: str, text: str
 ) -> None:
     check = FakeCheck(outputs)
     check.folder.results_json.write_text(text, encoding="utf-8")
@@ -409,7 +411,7 @@ def test_a_damaged_verdict_is_said_and_the_window_goes_on(
     assert claims.problem.text() == ""
 
 
-def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     check = FakeCheck(outputs)
     check.folder.experiment_json.write_text("{", encoding="utf-8")
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
@@ -420,7 +422,9 @@ def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, la
     assert "llmlab-run paper list" in words
 
 
-def test_a_verdict_file_of_endless_size_is_not_read(qtbot: QtBot, lab: Lab, outputs: Path, claims: ClaimsDock) -> None:
+def test_a_verdict_file_of_endless_size_is_not_read(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
+) -> None:
     check = FakeCheck(outputs)
     with check.folder.results_json.open("wb") as file:
         file.truncate(1 << 40)  # a hole, which takes no room on the disk
@@ -429,7 +433,7 @@ def test_a_verdict_file_of_endless_size_is_not_read(qtbot: QtBot, lab: Lab, outp
 
 
 def test_numbers_that_no_chart_has_a_place_for_are_left_out(
-    qtbot: QtBot, lab: Lab, outputs: Path, evidence: EvidenceDock
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock
 ) -> None:
     check = FakeCheck(outputs)
     check.judge()
@@ -477,7 +481,7 @@ def test_a_link_to_a_claim_brings_the_workspace_with_it(
     window = make_main_window()
     qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
     window.lab.paper_requested.emit(PAPER, "composition")
-    qtbot.waitUntil(lambda: window.lab.papers.claim is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.papers.claim is not None, timeout=WAIT)
     assert window.docks["claims"].isVisible()
     evidence = window.docks["evidence"]
     assert isinstance(evidence, EvidenceDock)

@@ -12,12 +12,12 @@ from fake_checks import CLAIMS, PAPER, FakeCheck, verdict
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from whole_lab import WholeLab
 
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, read_paper
 from llmlab.notebook.notebook import Contents
 from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab_gui.lab.book import Book
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.table import COLUMNS, NotebookModel
 from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
 from llmlab_gui.paper.claim_rows import ClaimRow, prediction_text
@@ -69,14 +69,14 @@ def test_escape_starts_without_a_prediction_and_cancel_starts_nothing(qtbot: QtB
 
 
 def test_a_prediction_stands_beside_its_claim_and_says_whether_it_came_true(
-    qtbot: QtBot, lab: Lab, outputs: Path, dialog: VerdictsDialog
+    qtbot: QtBot, lab: WholeLab, outputs: Path, dialog: VerdictsDialog
 ) -> None:
     for row, said in zip(dialog.rows, (SUPPORTED, SUPPORTED), strict=True):
         row.verdict.setCurrentText(said)
     dialog.start()
     assert dialog.predictions is not None
     check = FakeCheck(outputs, predictions=[prediction.as_dict() for prediction in dialog.predictions])
-    with dock_in_sight(qtbot, ClaimsDock(lab), 1000, 300) as claims:
+    with dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 1000, 300) as claims:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: bool(claims.model.rows) and claims.model.rows[0].predicted is not None, timeout=WAIT)
         assert prediction_text(claims.model.rows[0]) == "supported, 70 % sure"
@@ -103,7 +103,7 @@ def test_a_prediction_that_was_changed_since_is_shown_as_altered(outputs: Path, 
 
 
 def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
-    qtbot: QtBot, lab: Lab, outputs: Path, dialog: VerdictsDialog
+    qtbot: QtBot, lab: WholeLab, outputs: Path, dialog: VerdictsDialog
 ) -> None:
     dialog.rows[1].verdict.setCurrentText(NOT_SUPPORTED)
     FakeCheck(outputs, predictions=[prediction.as_dict() for prediction in dialog.stated()])
