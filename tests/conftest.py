@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from processes import TestProcesses
 
@@ -30,7 +31,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes(own_cache: Path) -> Iterator[TestProcesses]:
     """All processes that tests start. None is left when the last test is over."""
     processes = TestProcesses()
+    fork_server.install()
     yield processes
+    fork_server.close()
     if renderer := _renderer():
         renderer.end()
     left = processes.close()
@@ -42,9 +45,17 @@ def no_process_left(test_processes: TestProcesses) -> Iterator[None]:
     """A test that leaves a process behind fails, and the process is ended; so it is when the test fails otherwise."""
     known = test_processes.known()
     yield
-    renderer = _renderer()
-    left = test_processes.end_all_but(known | ({renderer.process_id} if renderer else set()))
+    if renderer := _renderer():
+        known.add(renderer.process_id)
+    if template := fork_server.running():
+        known.add(template.pid)
+    left = test_processes.end_all_but(known)
     assert not left, f"processes left: {left}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    fork_server.enable(item.get_closest_marker("real_start") is None)
 
 
 @pytest.fixture

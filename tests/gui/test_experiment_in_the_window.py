@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -33,6 +34,7 @@ SMALL = {
 }
 
 
+@pytest.mark.real_start
 def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:

@@ -1,0 +1,362 @@
+"""Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
+
+On Linux `install` answers `subprocess.Popen` of the modules in SERVED, as `llmlab.paths.module_command` and `python -m`
+start them. What comes is a process as it was asked for: its own id, environment, folder, files, session and exit code,
+a child of the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
+Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
+
+A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
+that asked, which for that moment takes orphans (PR_SET_CHILD_SUBREAPER). Each process that may start others has a
+template of its own, forked from the same, before it ran anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import inspect
+import io
+import json
+import os
+import pkgutil
+import random
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The modules, and whether each may start others of them.
+SERVED = {
+    "llmlab": True,
+    "llmlab.runs.worker": False,
+    "llmlab.experiments.worker": True,
+    "llmlab.sessions.host": False,
+}
+# What takes long to import, besides the lab's own modules.
+_LIBRARIES = (
+    "torch._dynamo",  # with the first step of an optimizer
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.generation",
+    "peft",
+    "safetensors.torch",
+    "filelock",
+    "rich.console",
+    "pyarrow",
+)
+# Variables that libraries or the interpreter read when they start.
+_READ_AT_START = re.compile(
+    r"(PYTHON|HF_|HUGGING|TRANSFORMERS_|TORCH|OMP_|MKL_|LD_|LANG|LC_|HOME$|XDG_CACHE_HOME$|TZ$)"
+)
+_UNBUFFERED, _ENCODING = "PYTHONUNBUFFERED", "PYTHONIOENCODING"  # which are done for each by itself
+_MODULE = re.compile(r"run_module\('([\w.]+)', run_name='__main__', alter_sys=True\)$")
+_DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER of linux/prctl.h
+_LENGTH = 8  # bytes before a request
+
+_execute_child: Any = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_lock = threading.RLock()
+_template: Template | None = None
+_enabled = False
+
+
+class Template:
+    """The link to the process that forks: a socket, on which one request is answered at a time."""
+
+    def __init__(self, link: socket.socket, pid: int, environment: Mapping[str, str]) -> None:
+        self.pid = pid
+        self._link = link
+        self._environment = _read_at_start(environment)
+
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Whether a process with this environment would have begun as the template did."""
+        return _read_at_start(environment) == self._environment
+
+    def fork(self, request: dict[str, Any], files: tuple[int, int, int]) -> int:
+        """The id of a new child of this process."""
+        message = json.dumps(request).encode()
+        _prctl(_SUBREAPER, 1)
+        try:
+            socket.send_fds(self._link, [len(message).to_bytes(_LENGTH, "big")], files)
+            self._link.sendall(message)
+            answer = _exactly(self._link, _LENGTH)
+        finally:
+            _prctl(_SUBREAPER, 0)
+        if not answer:
+            raise OSError("the process that forks has ended")
+        return int.from_bytes(answer, "big")
+
+    def close(self) -> None:
+        """Ends it."""
+        self._link.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def install() -> None:
+    """Serves this process from now on; the template is started when first asked."""
+    if sys.platform == "linux":
+        subprocess.Popen._execute_child = _start  # type: ignore[attr-defined]
+        enable(True)
+
+
+def enable(how: bool) -> None:
+    """Whether processes are forked or truly started."""
+    global _enabled
+    _enabled = how
+
+
+def running() -> Template | None:
+    """The template of this process, if one was asked."""
+    return _template
+
+
+def close() -> None:
+    """Ends the template."""
+    global _template
+    enable(False)
+    if _template is not None:
+        _template.close()
+        _template = None
+
+
+def _start(self: Any, *given: Any, **named: Any) -> None:
+    """In place of Popen._execute_child: the same, or a fork."""
+    asked = inspect.signature(_execute_child).bind(self, *given, **named).arguments
+    with _lock:
+        pid = _forked(asked)
+    if pid is None:
+        _execute_child(self, *given, **named)
+        return
+    self.pid = pid
+    self._child_created = True
+    ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+    self._close_pipe_fds(*(asked[name] for name in ends))
+
+
+def _forked(asked: Mapping[str, Any]) -> int | None:
+    """The id of a forked process; None where one must be truly started."""
+    command, environment = asked["args"], asked["env"]
+    module = _module_of(command)
+    plain = not any(asked[name] for name in ("preexec_fn", "pass_fds", "executable", "shell"))
+    if not (_enabled and plain and module in SERVED and asked["close_fds"]):
+        return None
+    environment = dict(os.environ if environment is None else environment)
+    template = _template or _first_template()
+    if not template.fits(environment):
+        return None
+    given, taken, told = (asked[name] for name in ("p2cread", "c2pwrite", "errwrite"))
+    files = (given if given >= 0 else 0, taken if taken >= 0 else 1, told if told >= 0 else 2)
+    request = {
+        "command": [str(word) for word in command],
+        "environment": environment,
+        "folder": os.fspath(asked["cwd"] or os.getcwd()),
+        "session": asked["start_new_session"],
+        "starts_others": SERVED[str(module)],
+    }
+    return template.fork(request, files)
+
+
+def _module_of(command: Any) -> str | None:
+    """The module that a command runs, if it is this interpreter's and in one of the two forms."""
+    if isinstance(command, (str, bytes)) or len(command) < 3 or command[0] != sys.executable:
+        return None
+    if command[1] == "-m":
+        return str(command[2])
+    found = _MODULE.search(str(command[2])) if command[1] == "-c" else None
+    return found[1] if found else None
+
+
+def _first_template() -> Template:
+    """Starts the process that imports what takes long, with this one's environment: the mark of tests is in it."""
+    global _template
+    ours, its = socket.socketpair()
+    command = [sys.executable, __file__, str(its.fileno())]
+    process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+    its.close()
+    process.returncode = 0  # nobody waits for it but Template.close
+    _template = Template(ours, process.pid, os.environ)
+    return _template
+
+
+def _serve(link: socket.socket) -> None:
+    """What a template does until nobody is left to ask: a process for each request. Returns in each of them alone."""
+    while True:
+        head, files, _, _ = socket.recv_fds(link, _LENGTH, 3)
+        message = _exactly(link, int.from_bytes(head, "big")) if len(head) == _LENGTH else b""
+        if not message:
+            os._exit(0)
+        told, tell = os.pipe()  # the id, from the process between
+        held, go = os.pipe()  # the new process waits until it is whose it shall be
+        between = os.fork()
+        if between == 0:
+            child = os.fork()
+            if child:
+                os.write(tell, child.to_bytes(_LENGTH, "big"))
+                os._exit(0)
+            try:
+                os.close(go)
+                os.read(held, 1)
+                _become(json.loads(message), files, link)
+            finally:
+                os._exit(70)  # only after an error of this module
+        os.waitpid(between, 0)
+        pid = os.read(told, _LENGTH)
+        for descriptor in (*files, told, tell, held, go):
+            os.close(descriptor)
+        link.sendall(pid)
+
+
+def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> None:
+    """Makes of a copy of the template what was asked for, runs it, and ends as the interpreter does."""
+    for number, descriptor in enumerate(files):
+        os.dup2(descriptor, number)
+    link.close()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if request["session"]:
+        os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if request["starts_others"]:
+        _have_template()
+    _open_standard_files()
+    random.seed()
+    sys.modules["numpy"].random.seed()  # type: ignore[attr-defined]
+    code = 1
+    try:
+        _run(request["command"][1:])
+        code = 0
+    except SystemExit as end:
+        if not isinstance(end.code, int) and end.code is not None:
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = -signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if code < 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+def _have_template() -> None:
+    """Forks this process, which has run nothing yet, into a template of its own."""
+    global _template
+    ours, its = socket.socketpair()
+    owner, pid = os.getpid(), os.fork()
+    if pid == 0:
+        ours.close()
+        _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != owner:
+            os._exit(0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the process that it serves
+            signal.signal(number, signal.SIG_IGN)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        _serve(its)
+    its.close()
+    install()
+    _template = Template(ours, pid, os.environ)
+
+
+def _open_standard_files() -> None:
+    """New ones: a copy of the template has its own."""
+    written = bool(os.environ.get(_UNBUFFERED))
+    encoding = os.environ.get(_ENCODING) or None
+    sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.FileIO(number, "w", closefd=False)
+        buffer: Any = raw if written else io.BufferedWriter(raw)
+        lines = number == 2 or os.isatty(number)
+        stream = io.TextIOWrapper(buffer, encoding, errors=errors, line_buffering=lines, write_through=written)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.__stdin__ = sys.stdin
+
+
+def _run(words: list[str]) -> None:
+    """`python WORDS`, in one of the forms that are served."""
+    form, what, *arguments = words
+    module = str(_module_of([sys.executable, *words]))
+    if not hasattr(sys.modules[module], "__path__"):
+        del sys.modules[module]  # it runs as __main__, and nobody has imported it
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [form, *arguments]
+    sys.path[0] = os.getcwd() if form == "-m" else ""
+    if form == "-m":
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, main.__dict__)
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    done = (_UNBUFFERED, _ENCODING)
+    return {name: value for name, value in environment.items() if _READ_AT_START.match(name) and name not in done}
+
+
+def _exactly(link: socket.socket, length: int) -> bytes:
+    """So many bytes; none when the other side is gone."""
+    parts = b""
+    while len(parts) < length:
+        part = link.recv(length - len(parts))
+        if not part:
+            return b""
+        parts += part
+    return parts
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _import_all() -> None:
+    """The libraries, and all modules of the lab that do not begin to work when they are imported."""
+    for name in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    lab = importlib.import_module("llmlab")
+    for module in pkgutil.walk_packages(lab.__path__, "llmlab."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def _forget() -> None:
+    """In a copy of a process: the template is the other's."""
+    global _template, _enabled, _lock
+    _template, _enabled, _lock = None, False, threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+if __name__ == "__main__":
+    sys.modules["fork_server"] = sys.modules["__main__"]
+    asked_through = socket.socket(fileno=int(sys.argv[1]))
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    _import_all()
+    gc.collect()
+    gc.freeze()  # a collection in a copy would copy all memory
+    _serve(asked_through)

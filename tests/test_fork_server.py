@@ -1,0 +1,48 @@
+"""A forked process is what its command would have given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fork_server
+import psutil
+import pytest
+from forks import wait_until
+
+from llmlab.paths import module_command
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked on Linux only")
+HERE = [sys.executable, "-m", "llmlab"]
+
+
+@pytest.mark.parametrize("command", [HERE, module_command("llmlab")], ids=["-m", "-c"])
+@pytest.mark.parametrize("words", ["settings --json", "runs", "show nothing", "no-such-word", "--version"])
+def test_it_prints_and_ends_as_a_real_one(command: list[str], words: str, tmp_path: Path, outputs: Path) -> None:
+    environment = os.environ | {"LLMLAB_OUTPUTS": "here", "COLUMNS": "70"}
+    how = {"cwd": tmp_path, "env": environment, "stdin": subprocess.DEVNULL, "capture_output": True}
+    forked = subprocess.run([*command, *words.split()], **how, check=False)
+    assert fork_server.running() is not None
+    fork_server.enable(False)
+    real = subprocess.run([*command, *words.split()], **how, check=False)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+def test_it_is_a_child_with_its_own_id_folder_and_session_and_can_be_killed(tmp_path: Path) -> None:
+    command = [*module_command("llmlab.sessions.host"), "--outputs", str(tmp_path)]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, start_new_session=True) as process:
+        seen = psutil.Process(process.pid)
+        assert seen.ppid() == os.getpid()
+        wait_until(lambda: os.getsid(process.pid) == process.pid)
+        wait_until(lambda: seen.cwd() == str(tmp_path))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_a_process_that_begins_otherwise_is_truly_started(tmp_path: Path) -> None:
+    other = os.environ | {"PYTHONHASHSEED": "7"}
+    with subprocess.Popen([*HERE, "--version"], env=other, stdout=subprocess.DEVNULL) as process:
+        assert "llmlab" in psutil.Process(process.pid).cmdline()
