@@ -1,6 +1,6 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
 
-On Linux `install` answers `subprocess.Popen` of the modules in SERVED, as `llmlab.paths.module_command` and `python -m`
+On Linux `install` answers `subprocess.Popen` of the modules in SERVED, as `llmlab.core.paths.module_command` and `python -m`
 start them. What comes is a process as it was asked for: its own id, environment, folder, files, session and exit code,
 a child of the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
@@ -39,9 +39,9 @@ from typing import Any
 # The modules, and whether each may start others of them.
 SERVED = {
     "llmlab": True,
-    "llmlab.runs.worker": False,
-    "llmlab.experiments.worker": True,
-    "llmlab.sessions.host": False,
+    "llmlab.jobs.worker": False,
+    "llmlab.studies.experiments.worker": True,
+    "llmlab.jobs.model_host": False,
 }
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -12,11 +13,15 @@ import fork_server
 import psutil
 import pytest
 from forks import wait_until
-
-from llmlab.paths import module_command
+from llmlab.core.paths import module_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked on Linux only")
 HERE = [sys.executable, "-m", "llmlab"]
+
+
+@pytest.mark.parametrize("module", fork_server.SERVED)
+def test_the_modules_that_are_forked_are_there(module: str) -> None:
+    assert importlib.util.find_spec(module) is not None
 
 
 @pytest.mark.parametrize("command", [HERE, module_command("llmlab")], ids=["-m", "-c"])
@@ -32,7 +37,7 @@ def test_it_prints_and_ends_as_a_real_one(command: list[str], words: str, tmp_pa
 
 
 def test_it_is_a_child_with_its_own_id_folder_and_session_and_can_be_killed(tmp_path: Path) -> None:
-    command = [*module_command("llmlab.sessions.host"), "--outputs", str(tmp_path)]
+    command = [*module_command("llmlab.jobs.model_host"), "--outputs", str(tmp_path)]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, start_new_session=True) as process:
         seen = psutil.Process(process.pid)
         assert seen.ppid() == os.getpid()
