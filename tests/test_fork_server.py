@@ -13,6 +13,7 @@ import fork_server
 import psutil
 import pytest
 from forks import wait_until
+
 from llmlab.core.paths import module_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked on Linux only")
