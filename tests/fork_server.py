@@ -1,8 +1,9 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
 
-On Linux `install` answers `subprocess.Popen` of the modules in SERVED, as `llmlab.core.paths.module_command` and `python -m`
-start them. What comes is a process as it was asked for: its own id, environment, folder, files, session and exit code,
-a child of the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
+On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
+and `python -m` start them. What comes is a process as it was asked for: its own id, environment, folder, files, session
+and exit code, a child of the one that asked, and it runs the very code of the command. Only the start of the
+interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
 A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
