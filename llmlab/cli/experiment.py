@@ -26,16 +26,10 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
-from llmlab.studies.experiments.launcher import create_experiment, stop_experiment
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, Settings, lean, make_plan
-from llmlab.studies.experiments.records import (
-    EXPERIMENTS,
-    ExperimentFolder,
-    ExperimentRecord,
-    find_experiment,
-    list_experiments,
-)
+from llmlab.studies.launcher import create_experiment, stop_experiment
+from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, find_experiment, list_experiments
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 _DETAILS = f"""experiments: {", ".join(KINDS)}
@@ -318,8 +312,8 @@ def _cancel(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from llmlab.studies.experiments.outcomes import write_results
-    from llmlab.studies.experiments.report import write_report
     from llmlab.studies.experiments.results import build_results
+    from llmlab.studies.report import write_report
 
     folder = _named(args)
     record = folder.record()

@@ -18,9 +18,9 @@ from llmlab.cli.predict import tell_outcomes
 from llmlab.cli.task import Pace
 from llmlab.core.errors import LabError
 from llmlab.core.records import to_plain
-from llmlab.studies.experiments.launcher import start_experiment
 from llmlab.studies.experiments.outcomes import read_results
-from llmlab.studies.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.launcher import start_experiment
+from llmlab.studies.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

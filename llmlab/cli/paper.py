@@ -18,18 +18,17 @@ from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.launcher import make_folder, stop_experiment
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
-from llmlab.studies.papers.checks import (
+from llmlab.studies.launcher import make_folder, stop_experiment
+from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
+from llmlab.studies.papers.records import CheckResult, read_result
+from llmlab.studies.records import (
     CheckFolder,
-    CheckRequest,
-    claims_tested,
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
     find_check,
     list_checks,
-    options_of,
-    plan_check,
 )
-from llmlab.studies.papers.records import CheckResult, read_result
 
 _ACTIONS = ("list", "show", "run", "resume", "cancel", "verdict")
 _DETAILS = """actions:

@@ -15,9 +15,8 @@ from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, EXPERIMENT, find_qu
 from llmlab.notebook.subjects import Candidate, Subject, runs
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
-from llmlab.studies.papers.checks import CheckFolder, list_checks
 from llmlab.studies.papers.records import CheckResult, read_result
+from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_checks, list_experiments
 
 
 def lab_notebook(outputs: Path) -> Notebook:

@@ -24,9 +24,8 @@ from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
 from llmlab.store.registry import list_runs, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.papers.checks import list_checks
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_checks, list_experiments
 
 _BASE = "model.base"
 

@@ -10,7 +10,7 @@ from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 
 # Rows kept of a run: dozens of curves share a chart, and each has at most so many pixels.
 _MOST_ROWS = 4000

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from PySide6.QtGui import QColor
 
-from llmlab.studies.experiments.records import Arm, ExperimentRecord
+from llmlab.studies.records import Arm, ExperimentRecord
 from llmlab_gui.charts.series_colors import sequence_colors, series_color
 from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.theme import current_theme

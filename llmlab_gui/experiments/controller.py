@@ -14,8 +14,8 @@ import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.experiments.launcher import start_experiment, stop_experiment
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.launcher import start_experiment, stop_experiment
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.experiments.source import Source
 from llmlab_gui.widgets.background import Background
 

@@ -11,7 +11,7 @@ from typing import Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.experiments.records import ArmStatus
+from llmlab.studies.records import ArmStatus
 from llmlab_gui.experiments.arm_curves import ArmCurve
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome

@@ -27,7 +27,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_na
 from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
-from llmlab.studies.experiments.records import EXPERIMENTS, ExperimentRecord
+from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.command import command_line
 from llmlab_gui.experiments.common_settings import BaseForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor

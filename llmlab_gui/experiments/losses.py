@@ -11,8 +11,8 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QComboBox, QWidget
 
-from llmlab.studies.experiments.records import Arm, ExperimentRecord
 from llmlab.studies.experiments.results import value_text
+from llmlab.studies.records import Arm, ExperimentRecord
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel

@@ -11,7 +11,7 @@ from typing import Any, Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
 from llmlab_gui.experiments.arm_curves import ArmCurves
 from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed

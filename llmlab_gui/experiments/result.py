@@ -8,20 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import (
-    QComboBox,
-    QFrame,
-    QLabel,
-    QScrollArea,
-    QSplitter,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Line
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
-from llmlab.studies.experiments.records import ExperimentRecord
+from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.charts.picture import save_csv, save_picture
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.lab.dock import LabDock

@@ -23,7 +23,7 @@ _FEW = 4  # curves that are told apart by hue; more have an order, and its colou
 _SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
 _MOST_IN_LEGEND = 9
 _BAND_ALPHA, _FAINT_ALPHA = 46, 110
-_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.experiments.records.DivergenceRule)
+_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.records.DivergenceRule)
 
 
 @dataclass(frozen=True)

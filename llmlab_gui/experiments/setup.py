@@ -14,8 +14,8 @@ from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.plan import make_plan
-from llmlab.studies.experiments.records import Arm, ExperimentRecord
 from llmlab.studies.experiments.results import value_text
+from llmlab.studies.records import Arm, ExperimentRecord
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.form import Asked, ExperimentForm
 from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel, rows_table

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_experiments
 
 R = TypeVar("R")
 

@@ -10,8 +10,8 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QTableView
 
-from llmlab.studies.experiments.records import Arm, ArmStatus, ExperimentStatus
 from llmlab.studies.experiments.results import value_text
+from llmlab.studies.records import Arm, ArmStatus, ExperimentStatus
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.numbers import count_text, created_text, time_left_text

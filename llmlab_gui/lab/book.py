@@ -12,8 +12,8 @@ from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import outcome_sentence
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import Background
 

@@ -14,8 +14,8 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.notebook.subjects import title_of
 from llmlab.store.run_folder import RunSettings
-from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab.studies.papers.checks import quantities_of_check
+from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.lab.book import Book
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.

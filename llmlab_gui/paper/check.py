@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtGui import QDesktopServices, QGuiApplication, QPalette, QShowEvent
-from PySide6.QtWidgets import (
-    QComboBox,
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import SIZES
-from llmlab.studies.experiments.records import ExperimentRecord
 from llmlab.studies.papers.checks import CheckRequest, plan_check
+from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.list_dock import can_go_on
 from llmlab_gui.experiments.poller import ExperimentRow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmlab.core.task_settings import TRANSFORMER
-from llmlab.studies.experiments.records import Arm, ExperimentRecord
+from llmlab.studies.records import Arm, ExperimentRecord
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import left_text
 from llmlab_gui.paper.claim_rows import check_options

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from llmlab.core.errors import LabError
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.launcher import make_folder
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
-from llmlab.studies.papers.checks import CheckFolder, list_checks
+from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.records import CheckResult, read_result
+from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_checks
 from llmlab_gui.experiments.source import Source
 
 # Verdicts with all their charts take less than a megabyte; a file of someone else's must not fill the memory.

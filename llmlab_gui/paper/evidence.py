@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.charts import Chart
-from llmlab.studies.experiments.records import Arm
+from llmlab.studies.records import Arm
 from llmlab_gui.charts.picture import save_csv, save_picture
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener

@@ -13,10 +13,10 @@ from llmlab.core.charts import Axis, Chart, Series, Table
 from llmlab.core.processes import process_start
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.launcher import make_folder
-from llmlab.studies.experiments.records import ArmStatus
-from llmlab.studies.papers.checks import CheckFolder, CheckRequest, options_of, plan_check
+from llmlab.studies.launcher import make_folder
+from llmlab.studies.papers.checks import CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
+from llmlab.studies.records import ArmStatus, CheckFolder
 
 PAPER, CLAIMS = "induction-heads", ("two-layers", "phase-change")
 

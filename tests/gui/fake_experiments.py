@@ -17,7 +17,6 @@ from llmlab.core.charts import Axis
 from llmlab.core.processes import process_start
 from llmlab.core.settings import resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.outcomes import (
     LOSS_AXIS,
     STEP_AXIS,
@@ -32,7 +31,8 @@ from llmlab.studies.experiments.outcomes import (
     write_results,
 )
 from llmlab.studies.experiments.plan import Request, lean, make_plan
-from llmlab.studies.experiments.records import ArmStatus, ExperimentFolder, ExperimentRecord
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import ArmStatus, ExperimentFolder, ExperimentRecord
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 100

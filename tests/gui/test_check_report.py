@@ -14,7 +14,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 
-from llmlab.studies.papers.check_report import write_check_report
+from llmlab.studies.report import write_check_report
 from llmlab_gui.experiments import poller
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.check_report import CheckReportDock

@@ -22,7 +22,7 @@ from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
-from llmlab.studies.experiments.records import ExperimentFolder
+from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import arm_colors
 from llmlab_gui.experiments.list_dock import ExperimentsDock, progress, standing_text

@@ -22,7 +22,7 @@ from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.papers.checks import CheckFolder
+from llmlab.studies.records import CheckFolder
 from llmlab_gui.experiments import controller
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock

@@ -22,9 +22,9 @@ from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.plan import Request, make_plan
-from llmlab.studies.experiments.records import ExperimentFolder, list_experiments
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import ExperimentFolder, list_experiments
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 

@@ -16,11 +16,11 @@ from llmlab.notebook.entries import OPEN, TO_LEARN, statements
 from llmlab.notebook.predictions import format_prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.launcher import make_folder
-from llmlab.studies.experiments.records import ArmStatus
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.papers.checks import CheckFolder, CheckRequest, plan_check, quantities_of_check
+from llmlab.studies.launcher import make_folder
+from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
+from llmlab.studies.records import ArmStatus, CheckFolder
 
 PAPER = "bayesian-geometry"
 TESTED = ["calibration", "keys"]

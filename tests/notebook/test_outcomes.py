@@ -14,8 +14,8 @@ from llmlab.notebook.outcomes import RunFacts, read_facts
 from llmlab.notebook.scoring import NotBefore
 from llmlab.store.events import Evaluated, Scored
 from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Finding, Point, write_results
-from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord
 from llmlab.studies.lab_notebook import experiment_facts
+from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
 
 
 def evaluated(fake: FakeRun, *losses: float, every: int = 10) -> FakeRun:

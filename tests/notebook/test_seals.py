@@ -34,10 +34,9 @@ from llmlab.store.events import Evaluated, to_line
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.experiments.outcomes import Finding, read_results
-from llmlab.studies.experiments.report import write_report
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.papers.check_report import write_check_report
 from llmlab.studies.papers.records import read_result
+from llmlab.studies.report import write_check_report, write_report
 
 KINDS = ("run", "experiment", "check")
 

@@ -27,10 +27,10 @@ from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies import upkeep
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.plan import Request, make_plan
-from llmlab.studies.experiments.records import ExperimentFolder
 from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import ExperimentFolder
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 
 

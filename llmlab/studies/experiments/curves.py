@@ -22,8 +22,8 @@ from llmlab.studies.experiments.outcomes import (
     Point,
     Spike,
 )
-from llmlab.studies.experiments.records import ExperimentFolder, ExperimentRecord
 from llmlab.studies.experiments.results import hardware
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 
 Array = np.ndarray
 

@@ -5,40 +5,31 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.records import read_record, to_plain
+from llmlab.core.records import to_plain
+from llmlab.core.settings import PretrainSettings
+from llmlab.data.corpora import find_corpus
+from llmlab.data.dataset import load_dataset
+from llmlab.data.windows import fixed_windows, gather
+from llmlab.gpt.model import GPT
+from llmlab.inspection.weight_change import adapter_change, effective_rank
+from llmlab.models.model import OpenModel
+from llmlab.models.open import open_model
+from llmlab.models.reference import SavedRun, parse
 from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord
-
-_KINDS = ("forgetting", "lora-rank")  # whose runs are measured
-BASE = "base"  # the measurement of what all runs began from
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Of one arm. general: [step, loss on general text]. effective_rank: mean over the adapted matrices, at the end."""
-
-    text: str = ""  # what the general text is
-    tokens: int = 0
-    general: list[list[float]] = field(default_factory=list)
-    effective_rank: float | None = None
-    change_norm: float | None = None  # of all adapters together
-    note: str = ""  # why something could not be measured
-
-
-def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
-    """The measurement of an arm or of BASE; None when there is none yet."""
-    return read_record(Measurement, folder.measurements / f"{name}.json")
-
-
-def awaits_measurement(folder: ExperimentFolder, record: ExperimentRecord, name: str) -> bool:
-    """Whether a finished arm has yet to be measured: what its experiment asks for is not known before."""
-    return record.kind in _KINDS and read_measurement(folder, name) is None
+from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
 
 
 def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
@@ -47,7 +38,7 @@ def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go
     What could not be measured is noted, and tried again the next time.
     """
     known = read_measurement(folder, arm.name)
-    if record.kind not in _KINDS or (known is not None and not known.note):
+    if known is not None and not known.note:
         return
     try:
         if record.kind == "forgetting":
@@ -65,9 +56,6 @@ def _write(folder: ExperimentFolder, name: str, measured: Measurement) -> None:
 
 
 def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> Measurement:
-    from llmlab.models.open import open_model
-    from llmlab.studies.experiments.general_text import general_loss, general_text  # torch: for this kind alone
-
     settings = settings_of(record)
     assert isinstance(settings, FinetuneSettings)
     outputs = folder.outputs
@@ -90,8 +78,6 @@ def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go:
 
 def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> Measurement:
     """How many directions the adapters really use, and how large their change is."""
-    from llmlab.inspection.weight_change import adapter_change, effective_rank
-
     settings = settings_of(record, arm)
     if isinstance(settings, FinetuneSettings) and settings.model.method == FULL:
         return Measurement()
@@ -100,3 +86,81 @@ def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> 
     ranks = [effective_rank(row.singular) for row in rows if row.singular]
     norm = sum(row.norm**2 for row in rows) ** 0.5
     return Measurement(effective_rank=sum(ranks) / len(ranks) if ranks else None, change_norm=norm)
+
+
+# Loss on general text -------------------------------------------------------------------------------------------------
+
+
+DEFAULT_TEXT = "austen"  # embedded, and no instruction data
+WINDOWS = 48  # with 128 tokens each about 6,000 predictions: the same ones every time, so their noise cancels
+_LENGTH = 128
+_BATCH = 8
+_HELD_OUT = 0.1  # share of a text, at its end, that is read
+_MOST_CHARACTERS = 400_000  # of that: more than the windows can hold
+
+
+@dataclass(frozen=True)
+class GeneralText:
+    """Windows of a text as a base's tokens. x, y: int64 [window, T]; y is x one token later."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """Predictions that one measurement makes."""
+        return int(self.y.size)
+
+
+def general_text(base: str, name: str, outputs: Path) -> GeneralText:
+    """The text on which forgetting is measured.
+
+    name: a corpus; "" means the held-out part of what the base was pretrained on, where the lab knows it, else
+    DEFAULT_TEXT. LabError where the text is not here, or the base's vocabulary cannot say it.
+    """
+    reference = parse(base, outputs)
+    if not name and isinstance(reference, SavedRun):
+        settings = reference.run.info().settings
+        if isinstance(settings, PretrainSettings):
+            data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
+            starts = fixed_windows(data.val, settings.model.block_size, WINDOWS)
+            title = f"held-out part of {find_corpus(settings.data.corpus).title}"
+            return GeneralText(title, *gather(data.val, starts, settings.model.block_size))
+    return _of_corpus(open_model(reference, outputs), name or DEFAULT_TEXT)
+
+
+def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
+    corpus = find_corpus(name)
+    text = "".join(piece.text for piece in corpus.pieces())
+    text = text[-min(_MOST_CHARACTERS, max(1, round(len(text) * _HELD_OUT))) :]
+    tokens = np.array(opened.tokenizer.encode(text), dtype=np.int64)
+    length = min(_LENGTH, _context(opened))
+    if len(tokens) < length + 1:
+        raise LabError(
+            f"{corpus.title} is too short to measure forgetting on.",
+            f"Its end has {len(tokens)} tokens, and a window takes {length + 1}.",
+            "Name a longer text: --general CORPUS.",
+        )
+    return GeneralText(corpus.title, *gather(tokens, fixed_windows(tokens, length, WINDOWS), length))
+
+
+def _context(opened: OpenModel) -> int:
+    if isinstance(opened.model, GPT):
+        return opened.model.settings.block_size
+    return int(getattr(getattr(opened.model, "config", None), "max_position_embeddings", 0) or _LENGTH)
+
+
+@torch.no_grad()
+def general_loss(model: torch.nn.Module, text: GeneralText) -> float:
+    """Mean loss in nats a token; the model in eval mode, on the CPU."""
+    total = 0.0
+    for first in range(0, len(text.x), _BATCH):
+        x = torch.from_numpy(text.x[first : first + _BATCH])  # [B, T]
+        y = torch.from_numpy(text.y[first : first + _BATCH])
+        if isinstance(model, GPT):
+            total += float(model.loss(x, y)) * y.numel()
+        else:
+            logits = base_model(model)(input_ids=x).logits.float()  # [B, T, V]
+            total += float(F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum"))
+    return total / text.tokens

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from llmlab.core.charts import Axis
 from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
-from llmlab.studies.experiments.records import ExperimentFolder
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", "nats a token")
@@ -198,3 +198,32 @@ def read_results(folder: ExperimentFolder) -> ExperimentResults | None:
 def write_results(folder: ExperimentFolder, results: ExperimentResults) -> None:
     """Replaces results.json. Raises OSError."""
     write_json(folder.results_json, to_plain(dataclasses.asdict(results)))
+
+
+# Measured on checkpoints ----------------------------------------------------------------------------------------------
+
+
+MEASURED_KINDS = ("forgetting", "lora-rank")  # whose runs are measured
+BASE = "base"  # the measurement of what all runs began from
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Of one arm. general: [step, loss on general text]. effective_rank: mean over the adapted matrices, at the end."""
+
+    text: str = ""  # what the general text is
+    tokens: int = 0
+    general: list[list[float]] = field(default_factory=list)
+    effective_rank: float | None = None
+    change_norm: float | None = None  # of all adapters together
+    note: str = ""  # why something could not be measured
+
+
+def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
+    """The measurement of an arm or of BASE; None when there is none yet."""
+    return read_record(Measurement, folder.measurements / f"{name}.json")
+
+
+def awaits_measurement(folder: ExperimentFolder, record: ExperimentRecord, name: str) -> bool:
+    """Whether a finished arm has yet to be measured: what its experiment asks for is not known before."""
+    return record.kind in MEASURED_KINDS and read_measurement(folder, name) is None

@@ -22,7 +22,7 @@ from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import lasting, require_name
 from llmlab.store.run_folder import SETTINGS, RunSettings, track_of
 from llmlab.studies.experiments.kinds import Kind
-from llmlab.studies.experiments.records import Arm, ArmStatus, ExperimentRecord
+from llmlab.studies.records import Arm, ArmStatus, ExperimentRecord
 from llmlab.training.task_estimate import task_seconds
 
 Settings: TypeAlias = RunSettings

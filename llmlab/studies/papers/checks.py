@@ -1,13 +1,4 @@
-"""A check of a paper's claims on disk: a plan of runs as an experiment has one, with verdicts for results. No torch.
-
-outputs/papers/<id>/
-    paper.json      what was asked: paper, claims, size, and the runs (llmlab.studies.experiments.records)
-    status.json     where it stands
-    measurements/   what was measured on each finished run's last checkpoint
-    verdict.json    llmlab.studies.papers.records.CheckResult; report.md and figures/ say the same for people
-
-Its runs lie beside it, outputs/papers/<id>-<run>.
-"""
+"""Planning the check of a paper's claims: which runs it trains, and on which models it is made. No torch."""
 
 from __future__ import annotations
 
@@ -25,50 +16,35 @@ from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.papers import SIZES, Paper
 from llmlab.jobs.launcher import require_name
+from llmlab.models.available import available_models, cached_models
+from llmlab.models.reference import GgufFile, HubModel, ModelFolder, parse
 from llmlab.notebook.claims import claim_quantity
-from llmlab.notebook.quantities import CHECK, CLAIM, Quantity
+from llmlab.notebook.quantities import CLAIM, Quantity
 from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME, expected_seconds
-from llmlab.studies.experiments.records import Arm, ExperimentFolder, ExperimentRecord, find_in, list_in
-from llmlab.studies.papers.catalogue import plan_of
-from llmlab.studies.papers.models_here import models_here
-from llmlab.studies.papers.plan import PaperPlan, PlannedRun
+from llmlab.studies.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
+from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
+from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
+from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
+from llmlab.studies.papers.interface import PaperPlan, PlannedRun
+from llmlab.studies.records import Arm, ExperimentRecord
+
+# The papers whose claims have a test ----------------------------------------------------------------------------------
+
+
+PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS, GROKKING)}
+
+
+def plan_of(paper: str) -> PaperPlan | None:
+    """The plan of a paper, None where it has no tests."""
+    return PLANS.get(paper)
+
+
+# Planning -------------------------------------------------------------------------------------------------------------
+
 
 # Measuring one run: processor seconds on two cores.
 _MEASURE_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class CheckFolder(ExperimentFolder):
-    """A check by its folder."""
-
-    @property
-    def experiment_json(self) -> Path:
-        return self.path / "paper.json"
-
-    @property
-    def results_json(self) -> Path:
-        return self.path / "verdict.json"
-
-    @property
-    def subject(self) -> str:
-        return CHECK
-
-    @property
-    def worker(self) -> str:
-        return "llmlab.studies.papers.check"
-
-    @property
-    def resume_command(self) -> str:
-        return f"llmlab-run paper resume {self.id}"
-
-    @property
-    def cancel_command(self) -> str:
-        return f"llmlab-run paper cancel {self.id}"
-
-    @property
-    def list_command(self) -> str:
-        return "llmlab-run paper list"
 
 
 @dataclass(frozen=True)
@@ -165,16 +141,6 @@ def claims_of_models(paper: Paper) -> list[str]:
     return list(plan.of_models) if plan else []
 
 
-def find_check(text: str, outputs: Path) -> CheckFolder:
-    """The check that an id or a folder names. UsageError with the nearest ids otherwise."""
-    return find_in(outputs / PAPERS, CheckFolder, text, "check", "llmlab-run paper list")
-
-
-def list_checks(outputs: Path) -> list[CheckFolder]:
-    """Every check, newest first; the runs that lie beside them are left out."""
-    return list_in(outputs / PAPERS, CheckFolder)
-
-
 def _plan(paper: Paper) -> PaperPlan:
     plan = plan_of(paper.name)
     if plan is None:
@@ -220,3 +186,44 @@ def _arm(check: str, run: PlannedRun, outputs: Path) -> Arm:
         group=run.group,
         estimated_seconds=seconds,
     )
+
+
+# Pretrained models that are here --------------------------------------------------------------------------------------
+
+
+# Of weights as they are stored: about a billion parameters in 16 bits. Larger ones read a prompt in minutes on a
+# processor, so they are taken only when they are named.
+MOST_BYTES = 2_000_000_000
+_PRETRAINED = ("huggingface", "gguf")
+
+
+def models_here(outputs: Path, most_bytes: int = MOST_BYTES) -> list[str]:
+    """References of pretrained models, smallest first: of installed packages, $LLMLAB_MODELS and the hub's cache.
+
+    What lies in `outputs` came out of the lab itself, and adapters are no models of their own: both are left out, and
+    can be named. So are models whose weights take more than `most_bytes`.
+    """
+    sizes: dict[str, int] = {}
+    for model in available_models(outputs):
+        if model.kind not in _PRETRAINED or Path(model.reference).is_relative_to(outputs.resolve()):
+            continue
+        try:
+            size = sum(path.stat().st_size for path in _weights(model.reference, outputs))
+        except (LabError, OSError):  # a name that two things bear, or a file that went away meanwhile
+            continue
+        if 0 < size <= most_bytes:
+            sizes[model.reference] = size
+    return sorted(sizes, key=lambda reference: sizes[reference])
+
+
+def _weights(reference: str, outputs: Path) -> list[Path]:
+    """The files that hold a model's weights."""
+    match parse(reference, outputs):
+        case GgufFile(path):
+            return [path]
+        case ModelFolder(path):
+            return sorted(path.glob("*.safetensors"))
+        case HubModel(name):
+            return sorted(cached_models()[name].glob("*.safetensors"))
+        case _:
+            return []

@@ -11,9 +11,9 @@ from fakes import FakeRun
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.store.events import Evaluated
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment
 from llmlab.studies.experiments.plan import Request, make_plan, settings_of
-from llmlab.studies.experiments.records import Arm, ExperimentFolder
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import Arm, ExperimentFolder
 
 STEPS = 20
 

@@ -12,8 +12,8 @@ from fake_arms import experiment, finish_all
 
 from llmlab.cli import experiment_follow, task
 from llmlab.cli.main import main
-from llmlab.studies.experiments.launcher import stop_experiment
-from llmlab.studies.experiments.records import ArmStatus, ExperimentStatus, find_experiment
+from llmlab.studies.launcher import stop_experiment
+from llmlab.studies.records import ArmStatus, ExperimentStatus, find_experiment
 
 TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
 TINY += [

@@ -24,15 +24,14 @@ from llmlab.models.open import open_model
 from llmlab.store.events import Evaluated
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.experiments import measure
-from llmlab.studies.experiments.general_text import GeneralText, general_loss, general_text
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment
-from llmlab.studies.experiments.measure import BASE, Measurement, measure_arm, read_measurement
-from llmlab.studies.experiments.outcomes import write_results
+from llmlab.studies.experiments.measure import GeneralText, general_loss, general_text, measure_arm
+from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement, write_results
 from llmlab.studies.experiments.plan import Request, make_plan
-from llmlab.studies.experiments.records import Arm, ExperimentFolder
-from llmlab.studies.experiments.report import write_report
 from llmlab.studies.experiments.results import build_results
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.records import Arm, ExperimentFolder
+from llmlab.studies.report import write_report
 
 
 def test_a_scratch_base_is_measured_on_what_its_pretraining_held_out(outputs: Path) -> None:

@@ -16,7 +16,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
-from llmlab.studies.experiments.records import ArmStatus, ExperimentRecord
+from llmlab.studies.records import ArmStatus, ExperimentRecord
 
 BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
 

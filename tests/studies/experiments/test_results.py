@@ -15,21 +15,13 @@ from fake_arms import experiment, finish, finish_all
 from fakes import FakeRun
 
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.studies.experiments.analyses import _spread_over_time, analyse
+from llmlab.studies.experiments.analyses import _spread_over_time, analyse, pareto_front
 from llmlab.studies.experiments.divergence import NOT_FINITE
-from llmlab.studies.experiments.forecast import forecast_next
-from llmlab.studies.experiments.forgetting import pareto_front
-from llmlab.studies.experiments.outcomes import (
-    ExperimentResults,
-    Point,
-    read_forecast,
-    read_results,
-    write_results,
-)
-from llmlab.studies.experiments.records import Arm, ExperimentFolder, find_experiment, list_experiments
-from llmlab.studies.experiments.report import write_report
-from llmlab.studies.experiments.results import build_results, gather
+from llmlab.studies.experiments.outcomes import ExperimentResults, Point, read_forecast, read_results, write_results
+from llmlab.studies.experiments.results import build_results, forecast_next, gather
 from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.records import Arm, ExperimentFolder, find_experiment, list_experiments
+from llmlab.studies.report import write_report
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 

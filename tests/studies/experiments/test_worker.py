@@ -23,12 +23,12 @@ from llmlab.core.processes import follow_parent
 from llmlab.jobs.launcher import create_run
 from llmlab.store import worker_folder
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments import worker
+from llmlab.studies import worker
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.launcher import create_experiment, start_experiment, stop_experiment
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
-from llmlab.studies.experiments.records import DivergenceRule, ExperimentFolder, ExperimentRecord
+from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
+from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentRecord
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
 
@@ -53,7 +53,7 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
     monkeypatch.setattr(worker_folder, "_LOCK_SECONDS", 0.2)
     # What is drawn is another test's; here it would cost a second each time.
-    monkeypatch.setattr("llmlab.studies.experiments.report.draw_figures", lambda results, folder: [])
+    monkeypatch.setattr("llmlab.studies.report.draw_figures", lambda results, folder: [])
 
 
 def _run(run: RunFolder, parent: int) -> int:

@@ -14,14 +14,13 @@ from llmlab.core.errors import UsageError
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.papers import INCONCLUSIVE, SIZES, list_papers, read_paper
 from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.launcher import make_folder
-from llmlab.studies.experiments.records import ArmStatus
-from llmlab.studies.experiments.worker import Stop
+from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
-from llmlab.studies.papers.check import CheckWorker
-from llmlab.studies.papers.checks import CheckFolder, CheckRequest, claims_tested, find_check, plan_check
+from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
+from llmlab.studies.records import ArmStatus, CheckFolder, find_check
+from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper
 _TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}

@@ -19,7 +19,6 @@ from llmlab.data.synthetic.repeats import Repeats
 from llmlab.data.synthetic.tasks import held_out
 from llmlab.jobs.launcher import create_run
 from llmlab.models.task_models import make_model
-from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.composition import composition_verdict, judge_composition
 from llmlab.studies.papers.induction_heads.copying import (
@@ -32,7 +31,8 @@ from llmlab.studies.papers.induction_heads.copying import (
 from llmlab.studies.papers.induction_heads.followed import Found, Removed, Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.judge import early, head_scores, measure, second_reading_loss
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
-from llmlab.studies.papers.judging import Check, Measured
+from llmlab.studies.papers.interface import Check, Measured
+from llmlab.studies.records import Arm
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmlab.core.errors import LabError
-from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.interface import Check
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from llmlab.models.untrained import untrained_like
 from llmlab.studies.papers.bayesian_geometry import focusing, judge, real_models
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
 from llmlab.studies.papers.bayesian_geometry.thresholds import RANDOM_MODELS
-from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.interface import Check
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.studies.papers.models_here import models_here
+from llmlab.studies.papers.checks import models_here
 
 
 @pytest.fixture

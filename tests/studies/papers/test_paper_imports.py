@@ -12,7 +12,7 @@ import pytest
 
 import llmlab.studies.papers
 
-LIGHT = "agreement catalogue checks judging models_here plan records"
+LIGHT = "agreement checks interface records"
 PAPERS = {path.parent.name: path.parent for path in Path(llmlab.studies.papers.__path__[0]).glob("*/__init__.py")}
 
 

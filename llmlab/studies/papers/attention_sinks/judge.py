@@ -15,16 +15,16 @@ from llmlab.models.model import OpenModel
 from llmlab.models.open import open_model
 from llmlab.models.untrained import untrained_like
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.attention_sinks.norms import norms_verdict
 from llmlab.studies.papers.attention_sinks.plan import NORMS, POSITION, SINK, SIZES, Size
 from llmlab.studies.papers.attention_sinks.position import candidates, position_verdict, put_first
 from llmlab.studies.papers.attention_sinks.reading import FirstTokens, Found, Reading, read
 from llmlab.studies.papers.attention_sinks.sink import sink_verdict
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
-from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.prompts import Prompts, draw_prompts
 from llmlab.studies.papers.records import Verdict
+from llmlab.studies.records import Arm
 
 # Fewer tokens leave the first one little to stand out from.
 _LEAST_TOKENS = 16

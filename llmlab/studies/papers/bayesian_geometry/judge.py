@@ -22,7 +22,6 @@ from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.agreement import corrected
 from llmlab.studies.papers.bayesian_geometry import focusing, real_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
@@ -69,8 +68,9 @@ from llmlab.studies.papers.bayesian_geometry.plan import (
     REAL_MODELS,
     SIZES,
 )
-from llmlab.studies.papers.judging import Check, Measured
+from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import Verdict
+from llmlab.studies.records import Arm
 from llmlab.training.task_run import measure as calibration_of
 
 

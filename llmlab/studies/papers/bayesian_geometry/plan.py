@@ -14,7 +14,7 @@ from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSI
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.plan import PaperPlan, PlannedRun
+from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 from llmlab.studies.papers.records import Verdict
 
 # ours: the picture is there when both of its static parts hold, and one of those that say what it does.

@@ -8,7 +8,6 @@ from typing import Any
 
 from llmlab.core.records import from_plain
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.grokking.frequencies import (
     fourier_table,
     fourier_verdict,
@@ -27,8 +26,9 @@ from llmlab.studies.papers.grokking.generalising import (
 )
 from llmlab.studies.papers.grokking.plan import BETWEEN, FOURIER, LATE, PROGRESS, WEIGHT_DECAY, WITH, WITHOUT
 from llmlab.studies.papers.grokking.trajectory import Trajectory, follow
-from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
+from llmlab.studies.records import Arm
 
 
 def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmlab.core.task_settings import MODULAR, TaskDataSettings
-from llmlab.studies.papers.plan import PaperPlan, PlannedRun
+from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 
 # Claims, as resources/papers/grokking/claims.toml names them.
 LATE, WEIGHT_DECAY, FOURIER, PROGRESS = TESTED = ("late", "weight-decay", "fourier", "progress")

@@ -25,7 +25,6 @@ from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.records import Arm
 from llmlab.studies.papers.induction_heads.composition import composition_verdict, show_composition
 from llmlab.studies.papers.induction_heads.copying import (
     BySeed,
@@ -36,8 +35,9 @@ from llmlab.studies.papers.induction_heads.copying import (
 )
 from llmlab.studies.papers.induction_heads.followed import Found, Removed
 from llmlab.studies.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
-from llmlab.studies.papers.judging import Check
+from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
+from llmlab.studies.records import Arm
 
 
 def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:

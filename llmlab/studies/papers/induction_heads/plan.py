@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from llmlab.core.task_settings import REPEATS, ROTARY
-from llmlab.studies.papers.plan import PaperPlan, PlannedRun
+from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 
 LAYERS, CHANGE, COMPOSITION = TESTED = ("two-layers", "phase-change", "composition")
 TWO, ONE = "two layers", "one layer"

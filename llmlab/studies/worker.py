@@ -1,27 +1,31 @@
-"""The process that runs an experiment: `python -m llmlab.studies.experiments.worker <experiment folder>`.
+"""The process that runs an experiment, or a check of a paper: `python -m llmlab.studies.worker <its folder>`.
 
-It takes the experiment's lock and runs the arms one after the other, each in a worker of its own like any run. What
+It takes the folder's lock and runs the arms one after the other, each in a worker of its own like any run. What
 has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
 where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
+A check asks the paper's own module to measure and to judge.
 Exit codes: llmlab.jobs.worker_process.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from llmlab import __version__
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.core.files import clear_litter
+from llmlab.core.files import clear_litter, read_json
 from llmlab.core.processes import process_start
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.jobs.worker_process import work_as
@@ -30,13 +34,14 @@ from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
 from llmlab.studies.experiments.divergence import DivergenceWatch
-from llmlab.studies.experiments.forecast import forecast_next
-from llmlab.studies.experiments.measure import measure_arm
-from llmlab.studies.experiments.outcomes import write_results
+from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
 from llmlab.studies.experiments.plan import seconds_left, settings_of
-from llmlab.studies.experiments.records import ARM_ENDED_STATES, Arm, ArmStatus, ExperimentFolder, ExperimentStatus
-from llmlab.studies.experiments.report import write_report
-from llmlab.studies.experiments.results import arm_result, build_results
+from llmlab.studies.experiments.results import arm_result, build_results, forecast_next, hardware
+from llmlab.studies.papers.checks import options_of, plan_of
+from llmlab.studies.papers.interface import Check, Judge, Measured
+from llmlab.studies.papers.records import CheckResult, Verdict, write_result
+from llmlab.studies.records import ARM_ENDED_STATES, Arm, ArmStatus, CheckFolder, ExperimentFolder, ExperimentStatus
+from llmlab.studies.report import write_check_report, write_report
 
 _POLL_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
@@ -52,25 +57,20 @@ class Stop(Cancelled):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry of the worker process."""
-    return serve(
-        "llmlab.studies.experiments.worker", "experiment", lambda path: ExperimentWorker(ExperimentFolder(path)), argv
-    )
+    return work_as("llmlab.studies.worker", "experiment", _work, argv)
 
 
-def serve(module: str, what: str, make: Callable[[Path], ExperimentWorker], argv: list[str] | None) -> int:
-    """Runs the plan in the folder that the words name, as `work_as` does; returns the exit code."""
+def _work(path: Path) -> None:
+    """Runs the plan in a folder. SIGTERM ends it when the run that trains has saved."""
+    check = CheckFolder(path)
+    worker = CheckWorker(check) if check.experiment_json.is_file() else ExperimentWorker(ExperimentFolder(path))
 
-    def work(path: Path) -> None:
-        worker = make(path)
+    def end(*_: object) -> None:
+        worker.terminated = True
+        worker.stop_signal.set()
 
-        def end(*_: object) -> None:
-            worker.terminated = True
-            worker.stop_signal.set()
-
-        signal.signal(signal.SIGTERM, end)
-        worker.run()
-
-    return work_as(module, what, work, argv)
+    signal.signal(signal.SIGTERM, end)
+    worker.run()
 
 
 class ExperimentWorker:
@@ -247,7 +247,10 @@ class ExperimentWorker:
 
     def _measure(self, arm: Arm) -> None:
         """What is to be measured on a finished run's checkpoints, unless that was done."""
-        measure_arm(self.folder, self.record, arm, self._require_go)
+        if self.record.kind in MEASURED_KINDS:
+            from llmlab.studies.experiments.measure import measure_arm  # torch, which other kinds need not
+
+            measure_arm(self.folder, self.record, arm, self._require_go)
 
     def _write_results(self) -> None:
         """What the runs that have ended say."""
@@ -293,6 +296,89 @@ def _explained(error: Exception) -> LabError:
         str(error).strip().split("\n")[0],
         "The whole of it is in worker.log.",
     )
+
+
+class CheckWorker(ExperimentWorker):
+    """Runs the plan of one check from where it stands, and judges."""
+
+    def __init__(self, folder: CheckFolder) -> None:
+        """LabError when there is no such check, or this version of the lab cannot judge it."""
+        super().__init__(folder)
+        self.options = options_of(self.record)
+        plan = plan_of(self.options.paper)
+        if plan is None:
+            raise LabError(f"The lab has no test of {self.options.paper}.", "", "Update the lab to go on with it.")
+        self._plan = plan
+        self._judge = cast(Judge, import_module(plan.judge))
+        self._judged: dict[str, Verdict] = {}
+        self._judging_since: float | None = None
+
+    def _measure(self, arm: Arm) -> None:
+        """What the paper's module wants to know of a run; then all verdicts that can be given by now."""
+        run = self.folder.run_of(arm, self.record.track)
+        check = self._check()
+        check.kept(arm.name, lambda: self._judge.measure(check, arm, run))
+        self._write_results()
+
+    def _write_results(self) -> None:
+        """Verdicts on what was measured so far."""
+        self._judged |= {one.claim: one for one in self._judge.early(self._check())}
+        write_result(self.folder.results_json, self._result())
+
+    def _write_report(self) -> None:
+        # What takes long waits for all runs, and for another worker when this one is stopping. A stop that is asked for
+        # only now ends it at its next step, so that no check is called finished that has not judged all.
+        self._write_results()
+        if all(arm.ended for arm in self.status.arms.values()) and self.status.state != "stopping":
+            self._require_go()
+            self._judging_since = time.monotonic()
+            for verdict in self._judge.late(self._check()):
+                self._judged[verdict.claim] = verdict
+                write_result(self.folder.results_json, self._result())
+        write_check_report(self.folder, self.record, self._result())
+
+    def _seconds_left(self, status: ExperimentStatus) -> float:
+        """Of the runs, and of judging them."""
+        spent = time.monotonic() - self._judging_since if self._judging_since is not None else 0.0
+        judging = 0.0 if status.state == "finished" else max(0.0, self.options.judging_seconds - spent)
+        return super()._seconds_left(status) + judging
+
+    def _check(self) -> Check:
+        """What the judge is given now."""
+        check = Check(
+            claims=self.options.claims,
+            size=self.options.size,
+            models=self.options.models,
+            outputs=self.folder.outputs,
+            measurements=self.folder.measurements,
+            progress=self._tell,
+        )
+        for arm in self.record.arms:
+            values = read_json(check.measurements / f"{arm.name}.json")
+            if values is not None and self.status.arms[arm.name].state == "finished":
+                check.finished.append(Measured(arm, self.folder.run_of(arm, self.record.track), values))
+        return check
+
+    def _tell(self, what: str, done: float, total: float) -> None:
+        self._require_go()
+        self._update(doing=f"{what} ({done / total:.0%})" if total else what)
+
+    def _result(self) -> CheckResult:
+        histories = [read_history(self.folder.run_of(arm, self.record.track)) for arm in self.record.arms]
+        verdicts = [self._judged[claim] for claim in self.options.claims if claim in self._judged]
+        return CheckResult(
+            paper=self.options.paper,
+            size=self.options.size,
+            verdicts=verdicts,
+            command=self.record.command,
+            seeds=self.record.seeds,
+            versions={"llmlab": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "numpy")},
+            hardware=hardware(histories),
+            seconds=self._seconds(),
+            overall=self._plan.overall(verdicts),
+            models=self.options.models,
+        )
 
 
 if __name__ == "__main__":

@@ -16,13 +16,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.experiments.records import (
-    EXPERIMENTS,
-    ArmStatus,
-    ExperimentFolder,
-    ExperimentRecord,
-    ExperimentStatus,
-)
+from llmlab.studies.records import EXPERIMENTS, ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
 
 
 def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFolder:
@@ -95,7 +89,7 @@ def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -
         requests.clear(folder.requests)
         return replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
 
-    return launch(folder.worker, folder, begin, {}, die_with_parent=follow_parent)
+    return launch("llmlab.studies.worker", folder, begin, {}, die_with_parent=follow_parent)
 
 
 def stop_experiment(folder: ExperimentFolder) -> None:

@@ -1,4 +1,4 @@
-"""An experiment on disk: what the core, the command line and the window read and write alike. No torch.
+"""Experiments and checks of papers on disk: what core, command line and window read and write alike. No torch.
 
 outputs/experiments/<id>/
     experiment.json    what was asked: question, hypothesis, base settings, arms, seeds, predictions
@@ -10,6 +10,9 @@ outputs/experiments/<id>/
     worker.log, worker.lock, requests/
 
 Each arm is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
+
+outputs/papers/<id>/ is a check of a paper's claims: a plan of runs as an experiment has one, in paper.json, with
+verdict.json (llmlab.studies.papers.records.CheckResult) for results. Its runs lie beside it, outputs/papers/<id>-<run>.
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.records import from_plain, require_time
-from llmlab.notebook.quantities import EXPERIMENT
-from llmlab.store.run_folder import SETTINGS, RunFolder
+from llmlab.notebook.quantities import CHECK, EXPERIMENT
+from llmlab.store.run_folder import PAPERS, SETTINGS, RunFolder
 from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
@@ -175,39 +178,39 @@ class ExperimentStatus:
 
 @dataclass(frozen=True)
 class ExperimentFolder(WorkerFolder):
-    """An experiment by its folder. Cheap to make; reads nothing until asked."""
+    """An experiment by its folder. Cheap to make; reads nothing until asked.
+
+    home: of all of its kind, in the outputs folder. noun: what it is to whoever predicts its outcome. command: of
+    llmlab-run. asked, found: files with what was asked and what came out.
+    """
+
+    noun: ClassVar[str] = EXPERIMENT
+    home: ClassVar[str] = EXPERIMENTS
+    command: ClassVar[str] = "experiment"
+    asked: ClassVar[str] = "experiment.json"
+    found: ClassVar[str] = "results.json"
 
     @property
     def subject(self) -> str:
-        return EXPERIMENT
-
-    @property
-    def worker(self) -> str:
-        """The module that runs its plan."""
-        return "llmlab.studies.experiments.worker"
+        return self.noun
 
     @property
     def resume_command(self) -> str:
         """What goes on with it in a terminal."""
-        return f"llmlab-run experiment resume {self.id}"
+        return f"llmlab-run {self.command} resume {self.id}"
 
     @property
     def cancel_command(self) -> str:
         """What stops it in a terminal."""
-        return f"llmlab-run experiment cancel {self.id}"
-
-    @property
-    def list_command(self) -> str:
-        """What lists all of its kind in a terminal."""
-        return "llmlab-run experiment list"
+        return f"llmlab-run {self.command} cancel {self.id}"
 
     @property
     def experiment_json(self) -> Path:
-        return self.path / "experiment.json"
+        return self.path / self.asked
 
     @property
     def results_json(self) -> Path:
-        return self.path / "results.json"
+        return self.path / self.found
 
     @property
     def forecast_json(self) -> Path:
@@ -226,13 +229,13 @@ class ExperimentFolder(WorkerFolder):
         return self.path / "measurements"
 
     def record(self) -> ExperimentRecord:
-        """experiment.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
+        """What was asked. Raises LabError when it is missing, damaged, or from a newer version of the lab."""
         values = read_json(self.experiment_json)
         if values is None:
             raise LabError(
                 f"{self.path} is no {self.subject} that can be read.",
                 f"Its {self.experiment_json.name} is missing or damaged." if self.path.is_dir() else "It is not there.",
-                f"`{self.list_command}` lists those that are here.",
+                f"`llmlab-run {self.command} list` lists those that are here.",
             )
         version = values.get("format")
         if isinstance(version, int) and version > EXPERIMENT_FORMAT:
@@ -245,7 +248,7 @@ class ExperimentFolder(WorkerFolder):
             raise LabError(f"The {self.experiment_json.name} of {self.id} is damaged.", f"{error}") from error
 
     def write_record(self, record: ExperimentRecord) -> None:
-        """Replaces experiment.json."""
+        """Replaces what was asked."""
         write_json(self.experiment_json, dataclasses.asdict(record))
 
     def recorded_status(self) -> ExperimentStatus:
@@ -266,6 +269,17 @@ class ExperimentFolder(WorkerFolder):
         return RunFolder(self.outputs / track / arm.run)
 
 
+@dataclass(frozen=True)
+class CheckFolder(ExperimentFolder):
+    """A check by its folder."""
+
+    noun: ClassVar[str] = CHECK
+    home: ClassVar[str] = PAPERS
+    command: ClassVar[str] = "paper"
+    asked: ClassVar[str] = "paper.json"
+    found: ClassVar[str] = "verdict.json"
+
+
 def _check(record: ExperimentRecord) -> None:
     """ValueError for what no plan says: names that lead out of the folders in which runs and files are, among them."""
     require_time("created", record.created)
@@ -284,19 +298,28 @@ Folder = TypeVar("Folder", bound=ExperimentFolder)
 
 def list_experiments(outputs: Path) -> list[ExperimentFolder]:
     """Every experiment, newest first; folders without experiment.json are left out."""
-    return list_in(outputs / EXPERIMENTS, ExperimentFolder)
+    return _list(outputs, ExperimentFolder)
+
+
+def list_checks(outputs: Path) -> list[CheckFolder]:
+    """Every check, newest first; the runs that lie beside them are left out."""
+    return _list(outputs, CheckFolder)
 
 
 def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
     """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
-    return find_in(outputs / EXPERIMENTS, ExperimentFolder, text, "experiment", "llmlab-run experiment list")
+    return _find(text, outputs, ExperimentFolder)
 
 
-def list_in(parent: Path, kind: type[Folder]) -> list[Folder]:
-    """Every folder of a kind in `parent`, newest first; what holds no record of that kind is left out."""
+def find_check(text: str, outputs: Path) -> CheckFolder:
+    """The check that an id or a folder names. UsageError with the nearest ids otherwise."""
+    return _find(text, outputs, CheckFolder)
+
+
+def _list(outputs: Path, kind: type[Folder]) -> list[Folder]:
     found: list[tuple[float, Folder]] = []
     with contextlib.suppress(OSError):  # none yet
-        for path in parent.iterdir():
+        for path in (outputs / kind.home).iterdir():
             folder = kind(path)
             if path.name.startswith("."):  # half-made
                 continue
@@ -305,12 +328,8 @@ def list_in(parent: Path, kind: type[Folder]) -> list[Folder]:
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def find_in(parent: Path, kind: type[Folder], text: str, what: str, listing: str) -> Folder:
-    """The one that an id in `parent`, or a path, names. what: the kind in words. listing: the command that lists all.
-
-    UsageError with the nearest ids otherwise.
-    """
-    known = {folder.id: folder for folder in list_in(parent, kind)}
+def _find(text: str, outputs: Path, kind: type[Folder]) -> Folder:
+    known = {folder.id: folder for folder in _list(outputs, kind)}
     if text in known:
         return known[text]
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by
@@ -318,5 +337,5 @@ def find_in(parent: Path, kind: type[Folder], text: str, what: str, listing: str
         if folder.experiment_json.is_file():
             return folder
     nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"`{listing}` lists them."
-    raise UsageError(f"There is no {what} {text!r}.", f"Looked in {parent}.", hint)
+    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"`llmlab-run {kind.command} list` lists them."
+    raise UsageError(f"There is no {kind.noun} {text!r}.", f"Looked in {outputs / kind.home}.", hint)
