@@ -175,15 +175,22 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def mean_interval(x: Array) -> tuple[float, float]:
-    """95 % interval of the mean of a few independent numbers x [N >= 2], one a seed: Student's t (1908).
+def median_interval(x: Sequence[float] | Array) -> list[float] | None:
+    """95 % interval of the median of independent numbers, one a seed or a model, as a verdict has it. None for one."""
+    return list(bootstrap_interval(np.asarray(x), np.median)) if len(x) > 1 else None
+
+
+def mean_interval(x: Sequence[float] | Array) -> list[float] | None:
+    """95 % interval of the mean of a few independent numbers, one a seed: Student's t (1908). None for fewer than two.
 
     A bootstrap of five numbers covers the mean in 80 % of cases only, since it knows too little of their spread.
     """
+    if len(x) < 2:
+        return None
     x = np.asarray(x, dtype=float)
     times = _T_QUANTILES[min(len(x) - 2, len(_T_QUANTILES) - 1)]
     mean, reach = float(x.mean()), times * float(x.std(ddof=1)) / math.sqrt(len(x))
-    return mean - reach, mean + reach
+    return [mean - reach, mean + reach]
 
 
 def participation_ratio(x: Array) -> float:

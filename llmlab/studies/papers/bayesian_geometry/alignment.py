@@ -30,8 +30,9 @@ from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
+from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval, rising_p, spearman
+from llmlab.studies.papers.statistics import bootstrap_interval, median_interval, rising_p, spearman
 
 Array = np.ndarray
 
@@ -158,7 +159,6 @@ def alignment_verdict(
     trained: dict[int, Alignment],
     random: Sequence[Alignment],
     p: Mapping[int, tuple[float, ...] | None],
-    claim: str = "alignment",
 ) -> Verdict:
     """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed.
 
@@ -172,10 +172,10 @@ def alignment_verdict(
     outcomes = [judge_alignment(one, value, random) for one, value in zip(found, tested, strict=True)]
     rhos = np.array([one.rho for one in found])
     return Verdict(
-        claim=claim,
+        claim=ALIGNMENT,
         verdict=by_seeds(outcomes),
         statistic=Statistic("Spearman of the mass on relevant keys with the layer", float(np.median(rhos))),
-        interval=list(bootstrap_interval(rhos, np.median)) if len(rhos) > 1 else None,
+        interval=median_interval(rhos),
         p=agreed(tested),
         threshold=(
             f"rank correlation with the layer at least {bounds.ALIGNMENT_RHO:g}, p below {bounds.ALIGNMENT_P:g} over "

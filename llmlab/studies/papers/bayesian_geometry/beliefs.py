@@ -20,6 +20,7 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     TRUE,
     posterior,
 )
+from llmlab.studies.papers.bayesian_geometry.plan import REAL_MODELS
 from llmlab.studies.papers.bayesian_geometry.pretrained import highest, models_sentence, nothing_measured
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, holm
@@ -173,10 +174,10 @@ def judge_model(asked: Sequence[Criterion]) -> str:
     return SUPPORTED if all(one.met for one in asked) else INCONCLUSIVE
 
 
-def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str], claim: str = "real-models") -> Verdict:
+def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Verdict:
     """The claim that pretrained models update like Bayesians in context. refused: why a model could not be asked."""
     if not models:
-        return nothing_measured(claim, _STATISTIC, _THRESHOLD, refused)
+        return nothing_measured(REAL_MODELS, _STATISTIC, _THRESHOLD, refused)
     names = [values["model"] for values in models]
     tests = [corrected_p(values) for values in models]
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
@@ -184,7 +185,7 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str], cl
     rho = [values["belief"][TRUE]["rho"] for values in models]
     p = [one.belief for one in tests if one.belief is not None]
     return Verdict(
-        claim=claim,
+        claim=REAL_MODELS,
         verdict=by_models(outcomes),
         statistic=Statistic(_STATISTIC, float(np.median(rho))),
         interval=models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],

@@ -20,9 +20,9 @@ from llmlab.data.synthetic.metrics import Calibration, calibration
 from llmlab.data.synthetic.tasks import Task, TaskBatch, held_out
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
-from llmlab.studies.papers.bayesian_geometry.plan import RIVALS
+from llmlab.studies.papers.bayesian_geometry.plan import ARCHITECTURE, CALIBRATION, RIVALS
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
+from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 
 def floors(task: Task, count: int) -> dict[str, Calibration]:
@@ -146,9 +146,7 @@ def judge_hmm(found: HmmRun) -> str:
     return SUPPORTED if error < found.window(bounds.HMM_SUPPORTED_WINDOW) else INCONCLUSIVE
 
 
-def calibration_verdict(
-    bijection: dict[int, Calibration], hmm: dict[int, HmmRun], claim: str = "calibration"
-) -> Verdict:
+def calibration_verdict(bijection: dict[int, Calibration], hmm: dict[int, HmmRun]) -> Verdict:
     """The claim that a transformer reaches the exact posterior, by seed; it needs both tasks to be supported.
 
     A seed is supported when each of its tasks is, not supported when one of them is. One task alone can refute the
@@ -163,10 +161,10 @@ def calibration_verdict(
     main = errors if len(errors) else hmm_errors
     task = "bijection" if len(errors) else "HMM"
     return Verdict(
-        claim=claim,
+        claim=CALIBRATION,
         verdict=by_seeds(outcomes),
         statistic=Statistic(f"entropy error, {task}", float(main.mean()), "bits"),
-        interval=list(mean_interval(main)) if len(main) > 1 else None,
+        interval=mean_interval(main),
         threshold=(
             f"bijection: error and KL at most {bounds.BIJECTION_ERROR:g} bits; HMM: error below a filter that sees the "
             f"last {bounds.HMM_SUPPORTED_WINDOW} observations. Not supported above {bounds.ERROR_REFUTED:g} bits, or "
@@ -252,7 +250,7 @@ def _is_calibrated(one: Calibrated) -> bool:
     return found == SUPPORTED
 
 
-def architecture_verdict(found: Sequence[Calibrated], claim: str = "architecture") -> Verdict:
+def architecture_verdict(found: Sequence[Calibrated]) -> Verdict:
     """The claim that models without attention fail. ValueError where no transformer has a rival."""
     rivals = [one for one in found if one.kind in RIVALS.get(one.task, ())]
     attention = [one for one in found if one.kind == TRANSFORMER and one.task in RIVALS]
@@ -262,12 +260,12 @@ def architecture_verdict(found: Sequence[Calibrated], claim: str = "architecture
     outcomes = [judge_architecture(_of(attention, seed), _of(rivals, seed)) for seed in seeds]
     times = np.array([_least_times(_of(attention, seed), _of(rivals, seed)) for seed in seeds])
     return Verdict(
-        claim=claim,
+        claim=ARCHITECTURE,
         verdict=by_seeds(outcomes),
         statistic=Statistic(
             "error of the best model without attention over the transformer's", float(np.median(times))
         ),
-        interval=list(bootstrap_interval(times, np.median)) if len(times) > 1 else None,
+        interval=median_interval(times),
         threshold=(
             f"each is at least {bounds.TIMES_WORSE:g} times as far off as the transformer: the MLP on the prefix, and "
             f"in the HMM the LSTM, too. Not supported where one is off by at most {bounds.TIMES_ALIKE:g} times as "

@@ -30,6 +30,7 @@ from llmlab.models.model import OpenModel
 from llmlab.models.untrained import untrained_like
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING
 from llmlab.studies.papers.bayesian_geometry.pretrained import (
     TOKENS,
     Keep,
@@ -200,10 +201,10 @@ def judge_model(others: Mapping[str, Any]) -> str:
     return SUPPORTED if most is not None and fall >= bounds.FOCUSING and low > 0 else INCONCLUSIVE
 
 
-def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str], claim: str = "focusing") -> Verdict:
+def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Verdict:
     """The claim that attention becomes sharper with depth. refused: why a model could not be asked."""
     if not models:
-        return nothing_measured(claim, _STATISTIC, _THRESHOLD, refused)
+        return nothing_measured(FOCUSING, _STATISTIC, _THRESHOLD, refused)
     names = [values["model"] for values in models]
     outcomes = [judge_model(values[OTHERS]) for values in models]
     falls = [values[OTHERS]["fall"] for values in models]
@@ -211,7 +212,7 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str], claim
     which = "over prompts" if len(models) == 1 else "from the least to the most"
     said = f"{models_sentence(names, outcomes, refused)} The interval is {which}."
     return Verdict(
-        claim=claim,
+        claim=FOCUSING,
         verdict=by_models(outcomes),
         statistic=Statistic(_STATISTIC, float(np.median(falls))),
         interval=interval,

@@ -33,9 +33,11 @@ from llmlab.inspection.spectra import principal_components
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples, standard, take
+from llmlab.studies.papers.bayesian_geometry.plan import CAUSAL, LAYERS
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import (
     bootstrap_interval,
+    median_interval,
     one_of_each,
     spearman,
     stratified_permutation_p,
@@ -153,7 +155,6 @@ def causal_verdict(
     trained: Mapping[int, AxisEffects],
     n: int,
     p: Mapping[int, tuple[float, ...] | None],
-    claim: str = "causal",
 ) -> Verdict:
     """The claim that the axis of entropy is used. n: samples. p: corrected. ValueError without any model."""
     if not trained:
@@ -163,10 +164,10 @@ def causal_verdict(
     outcomes = [judge_axis(one) for one in found]
     ratios = np.array([one.effect / max(float(np.median(one.random)), 1e-12) for one in found])
     return Verdict(
-        claim=claim,
+        claim=CAUSAL,
         verdict=by_seeds(outcomes),
         statistic=Statistic("effect of the entropy axis over that of the median random axis", float(np.median(ratios))),
-        interval=list(bootstrap_interval(ratios, np.median)) if len(ratios) > 1 else None,
+        interval=median_interval(ratios),
         p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
         threshold=(
             f"above {bounds.AXIS_PERCENTILE:g} % of {bounds.RANDOM_AXES} random axes that move the stream as far; not "
@@ -316,7 +317,7 @@ def judge_layers(found: Ablation) -> str:
     return NOT_SUPPORTED if min(found.high) <= bounds.BYPASS_FACTOR else INCONCLUSIVE
 
 
-def layers_verdict(trained: dict[int, Ablation], n: int, claim: str = "layers") -> Verdict:
+def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
     """The claim that no layer can be bypassed. n: samples. ValueError without any model."""
     if not trained:
         raise ValueError("there is no model to judge")
@@ -327,10 +328,10 @@ def layers_verdict(trained: dict[int, Ablation], n: int, claim: str = "layers") 
     every = sum(factor > bounds.BYPASS_FACTOR for one in found for factor in one.factors)
     count = sum(len(one.layers) for one in found)
     return Verdict(
-        claim=claim,
+        claim=LAYERS,
         verdict=by_seeds(outcomes),
         statistic=Statistic("error without the layer that is missed least, over the error", float(np.median(least))),
-        interval=list(bootstrap_interval(least, np.median)) if len(least) > 1 else None,
+        interval=median_interval(least),
         threshold=(
             f"without any one layer the entropy error is more than {bounds.BYPASS_FACTOR:g} times as large, its "
             "interval over sequences above that. Not supported where the interval of one layer lies below; "

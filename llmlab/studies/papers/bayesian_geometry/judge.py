@@ -89,12 +89,12 @@ def early(check: Check) -> list[Verdict]:
     bijection = {one.seed: one.model for one in found if one.is_transformer_on(BIJECTION)}
     hmm = {one.seed: HmmRun(one.model, one.floors) for one in found if one.is_transformer_on(HMM)}
     if CALIBRATION in check.claims and (bijection or hmm):
-        verdict = calibration_verdict(bijection, hmm, CALIBRATION)
+        verdict = calibration_verdict(bijection, hmm)
         verdict.charts = calibration_charts(found)
         verdict.tables = [calibration_table(found)]
         verdicts.append(verdict)
     if ARCHITECTURE in check.claims and compared(found):
-        verdicts.append(architecture_verdict(found, ARCHITECTURE))
+        verdicts.append(architecture_verdict(found))
     return verdicts
 
 
@@ -285,9 +285,9 @@ def check_models(check: Check, claims: Collection[str]) -> Iterator[Verdict]:
                 refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
             give_back()
     if FOCUSING in claims:
-        yield focusing_verdict(found[FOCUSING], refused[FOCUSING], FOCUSING)
+        yield focusing_verdict(found[FOCUSING], refused[FOCUSING])
     if REAL_MODELS in claims:
-        yield real_models_verdict(found[REAL_MODELS], refused[REAL_MODELS], REAL_MODELS)
+        yield real_models_verdict(found[REAL_MODELS], refused[REAL_MODELS])
 
 
 def _measured_on(check: Check, claim: str, reference: str) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
+from llmlab.studies.papers.bayesian_geometry.plan import KEYS, MANIFOLD
 from llmlab.studies.papers.bayesian_geometry.thresholds import RHO_WITHIN
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval
+from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval, median_interval
 
 # Manifold -------------------------------------------------------------------------------------------------------------
 
@@ -64,7 +65,6 @@ def manifold_verdict(
     found: Population,
     p: Mapping[int, tuple[float, ...] | None],
     hmm: Population | None = None,
-    claim: str = "manifold",
 ) -> Verdict:
     """The claim that the last layer's values lie along one axis that is entropy.
 
@@ -78,10 +78,10 @@ def manifold_verdict(
     outcomes = [judge_manifold(one, p[seed], controls) for seed, one in zip(seeds, last, strict=True)]
     within = [one.within for one in last if one.within is not None]
     return Verdict(
-        claim=claim,
+        claim=MANIFOLD,
         verdict=by_seeds(outcomes),
         statistic=Statistic("|Spearman(PC1, H)| within positions", float(np.median(within)) if within else None),
-        interval=list(bootstrap_interval(np.array(within), np.median)) if len(within) > 1 else None,
+        interval=median_interval(within),
         p=agreed([max(both) for seed in seeds if (both := p[seed]) is not None]),
         threshold=(
             f"PC1 at least {bounds.PC1_SHARE:.0%} of the variance and above random weights, |rho| at least "
@@ -270,7 +270,7 @@ def judge_keys(layers: Sequence[KeyLayer]) -> str:
     return NOT_SUPPORTED if refuted else INCONCLUSIVE
 
 
-def keys_verdict(found: Population, hmm: Population | None = None, claim: str = "keys") -> Verdict:
+def keys_verdict(found: Population, hmm: Population | None = None) -> Verdict:
     """The claim that keys are nearer to orthogonal than chance. hmm: models of the HMM, shown beside.
 
     ValueError without any trained model.
@@ -291,10 +291,10 @@ def keys_verdict(found: Population, hmm: Population | None = None, claim: str = 
         shown = {seed: key_layers(one.keys, others) for seed, one in hmm.trained.items()}
         charts.append(keys_chart(shown, others, "keys-hmm", "Keys of one sequence, HMM"))
     return Verdict(
-        claim=claim,
+        claim=KEYS,
         verdict=by_seeds(list(outcomes.values())),
         statistic=Statistic("mean |cos| of keys, all layers", float(means.mean())),
-        interval=list(mean_interval(means.mean(1))) if len(seeds) > 1 else None,
+        interval=mean_interval(means.mean(1)),
         threshold=(
             f"in at least {bounds.KEY_LAYERS:.0%} of layers the {CONFIDENCE:.0%} interval lies below Gaussian vectors "
             f"({first.gaussian:.3f}) and below every model with random weights. Not supported where it lies above one "

@@ -15,8 +15,6 @@ from llmlab.studies.papers.grokking.generalising import (
     STEP_AXIS,
     decay_cell,
     line,
-    mean_over_seeds,
-    median_over_seeds,
     seeds_of,
     some,
     span,
@@ -26,6 +24,7 @@ from llmlab.studies.papers.grokking.plan import FOURIER, PROGRESS
 from llmlab.studies.papers.grokking.thresholds import GENERALISED
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 _LOWEST = 1e-6  # nats: an axis of logarithms has no place for nothing
 
@@ -44,8 +43,8 @@ def judge_fourier(run: Trajectory) -> str:
     return SUPPORTED if kept and run.excluded_accuracy[-1] <= bounds.LOST_ACCURACY else INCONCLUSIVE
 
 
-def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
-    """The claim that a network that adds does so on a handful of frequencies."""
+def fourier_verdict(with_decay: Sequence[Trajectory], others: Sequence[Trajectory] = ()) -> Verdict:
+    """The claim that a network that adds does so on a handful of frequencies. others: runs that are shown beside."""
     runs = some(with_decay)
     outcomes = [judge_fourier(run) for run in runs]
     counts = [len(run.keys) for run in runs]
@@ -64,7 +63,7 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         claim=FOURIER,
         verdict=by_seeds(outcomes),
         statistic=Statistic("key frequencies", float(np.mean(counts)), f"of {frequencies}"),
-        interval=mean_over_seeds([float(count) for count in counts]),
+        interval=mean_interval([float(count) for count in counts]),
         threshold=(
             f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
             f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
@@ -76,6 +75,8 @@ def fourier_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         seeds=seeds_of(runs),
         papers_criterion=_papers_fourier(runs),
         reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
+        charts=[spectrum_chart(middle(runs))],
+        tables=[fourier_table([*runs, *others])],
     )
 
 
@@ -194,7 +195,7 @@ def progress_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         statistic=Statistic(
             "way that the restricted loss has gone before the jump", float(np.median(main)) if main else None
         ),
-        interval=median_over_seeds(main),
+        interval=median_interval(main),
         threshold=(
             f"Before held-out accuracy leaves the first {bounds.ONSET:.0%} of its way, the restricted and the excluded "
             f"loss have each gone at least {bounds.GONE_BEFORE:.0%} of theirs. Not supported where neither has gone "
@@ -204,6 +205,8 @@ def progress_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         seeds=seeds_of(runs),
         papers_criterion=NO_BOUND,
         reason=f"{said} {seeds_sentence(outcomes)}",
+        charts=[progress_chart(middle(runs))],
+        tables=[progress_table(runs)],
     )
 
 
@@ -252,7 +255,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def middle(runs: list[Trajectory]) -> Trajectory:
+def middle(runs: Sequence[Trajectory]) -> Trajectory:
     """The run that is shown alone: of those that generalise, at the last checkpoint too, the middle one by how long
     it took."""
     done = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] >= GENERALISED]

@@ -16,7 +16,7 @@ from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.plan import LATE, WEIGHT_DECAY
 from llmlab.studies.papers.grokking.trajectory import Trajectory
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
+from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 NO_BOUND = PapersCriterion(None, "The papers show curves and name no bound.")
 STEP_AXIS = Axis("step", log=True)
@@ -51,7 +51,7 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         statistic=Statistic(
             "steps to generalise over steps to fit", float(np.median(times)) if times else None, "times"
         ),
-        interval=median_over_seeds(times),
+        interval=median_interval(times),
         threshold=(
             f"{bounds.GENERALISED:.0%} of held-out sums at least {bounds.LATE_TIMES:g} times as late as "
             f"{bounds.FITTED:.0%} of training sums. Not supported below {bounds.TOGETHER_TIMES:g} times"
@@ -60,6 +60,8 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
         seeds=seeds_of(with_decay),
         papers_criterion=NO_BOUND,
         reason=" ".join(part for part in said if part),
+        charts=[accuracy_chart(with_decay)],
+        tables=[steps_table(with_decay)],
     )
 
 
@@ -89,8 +91,10 @@ def judge_decay(run: Trajectory, without: Trajectory, median: float | None) -> s
     return NOT_SUPPORTED if without.steps[without.generalised] < enough else INCONCLUSIVE
 
 
-def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory]) -> Verdict:
-    """The claim that weight decay brings generalisation about."""
+def decay_verdict(
+    with_decay: Sequence[Trajectory], without: Sequence[Trajectory], between: Sequence[Trajectory] = ()
+) -> Verdict:
+    """The claim that weight decay brings generalisation about. between: runs with less of it, shown beside."""
     pairs = some([(run, other) for run in with_decay for other in without if run.seed == other.seed])
     took = [run.steps[run.generalised] for run in with_decay if run.generalised is not None]
     median = float(np.median(took)) if took else None
@@ -110,7 +114,7 @@ def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory
         claim=WEIGHT_DECAY,
         verdict=by_seeds(outcomes),
         statistic=Statistic("held-out accuracy at the end without weight decay", float(np.mean(last))),
-        interval=mean_over_seeds(last),
+        interval=mean_interval(last),
         threshold=(
             f"With weight decay {bounds.GENERALISED:.0%} of held-out sums are reached; without, they are not within "
             f"{bounds.WITHOUT_TIMES:g} times the median of those steps. Not supported where they are"
@@ -119,6 +123,8 @@ def decay_verdict(with_decay: Sequence[Trajectory], without: Sequence[Trajectory
         seeds=[run.seed for run, _ in pairs],
         papers_criterion=NO_BOUND,
         reason=" ".join([*said, seeds_sentence(outcomes)]),
+        charts=[decay_chart([with_decay, *([run] for run in between), without])],
+        tables=[steps_table([*with_decay, *between, *without])],
     )
 
 
@@ -213,13 +219,3 @@ def span(values: Sequence[float], form: str) -> str:
 
 def seeds_of(runs: Sequence[Trajectory]) -> list[int]:
     return [run.seed for run in runs]
-
-
-def median_over_seeds(values: Sequence[float]) -> list[float] | None:
-    """Of the median over seeds; None of a single one."""
-    return list(bootstrap_interval(np.array(values), np.median)) if len(values) > 1 else None
-
-
-def mean_over_seeds(values: Sequence[float]) -> list[float] | None:
-    """Of the mean over seeds; None of a single one."""
-    return list(mean_interval(np.array(values))) if len(values) > 1 else None

@@ -11,9 +11,11 @@ from llmlab.core.charts import BARS, LINE, POINTS, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.induction_heads import thresholds as bounds
-from llmlab.studies.papers.induction_heads.copying import LOSS_AXIS, BySeed, level, median_over_seeds, seeds_of
+from llmlab.studies.papers.induction_heads.copying import LOSS_AXIS, BySeed, level, seeds_of
 from llmlab.studies.papers.induction_heads.followed import Found
+from llmlab.studies.papers.induction_heads.plan import COMPOSITION
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.statistics import median_interval
 
 
 def judge_composition(found: Found) -> str:
@@ -26,7 +28,7 @@ def judge_composition(found: Found) -> str:
     return SUPPORTED if first >= bounds.TAKEN and max(others) <= bounds.SPARED else INCONCLUSIVE
 
 
-def composition_verdict(two: BySeed, claim: str = "composition") -> Verdict:
+def composition_verdict(two: BySeed) -> Verdict:
     """The claim that a previous-token head feeds the induction head. ValueError without any run."""
     seeds = seeds_of(two)
     outcomes = [judge_composition(two[seed]) for seed in seeds]
@@ -34,12 +36,12 @@ def composition_verdict(two: BySeed, claim: str = "composition") -> Verdict:
     taken = np.array([[one.taken(head) for head in one.by_previous] for one in found])  # [seeds, heads]
     first = taken[:, 0] if len(found) else np.array([])
     return Verdict(
-        claim=claim,
+        claim=COMPOSITION,
         verdict=by_seeds(outcomes),
         statistic=Statistic(
             "induction score that goes with the best previous-token head", float(np.median(first)) if found else None
         ),
-        interval=median_over_seeds(first),
+        interval=median_interval(first),
         p=_first_by_chance(taken) if found else None,
         threshold=(
             f"it takes at least {bounds.TAKEN:g} of the induction head's score, and every other head of its layer at "

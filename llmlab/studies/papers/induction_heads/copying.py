@@ -14,8 +14,9 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.followed import Found, Window, fall_inside, half_way, rise_window
+from llmlab.studies.papers.induction_heads.plan import CHANGE, LAYERS
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval, mean_interval
+from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 BySeed = Mapping[int, Found]
 LOSS_AXIS = Axis("loss of the second reading", "nats")
@@ -36,7 +37,7 @@ def _learned(found: Found) -> bool:
     return found.loss[-1] <= bounds.LEARNED * found.ln_v
 
 
-def layers_verdict(two: BySeed, one: BySeed, claim: str = "two-layers") -> Verdict:
+def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
     """The claim that it takes two layers, on seeds that trained both. ValueError without any."""
     seeds = seeds_of(two.keys() & one.keys())
     outcomes = [judge_layers(two[seed], one[seed]) for seed in seeds]
@@ -44,10 +45,10 @@ def layers_verdict(two: BySeed, one: BySeed, claim: str = "two-layers") -> Verdi
     heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in seeds])
     first = two[seeds[0]]
     return Verdict(
-        claim=claim,
+        claim=LAYERS,
         verdict=by_seeds(outcomes),
         statistic=Statistic("loss of one layer less that of two", float((ends[:, 0] - ends[:, 1]).mean()), "nats"),
-        interval=list(mean_interval(ends[:, 0] - ends[:, 1])) if len(ends) > 1 else None,
+        interval=mean_interval(ends[:, 0] - ends[:, 1]),
         threshold=(
             f"two layers: loss at most {bounds.LEARNED:g} ln V ({bounds.LEARNED * first.ln_v:.2f} nats) and a head "
             f"with an induction score of {bounds.HEAD:g}; one layer: loss above what counts and places give "
@@ -129,19 +130,19 @@ def lag_of(found: Found) -> float:
     return (half_way(found.x, np.array(found.loss)) - score) / score
 
 
-def change_verdict(two: BySeed, claim: str = "phase-change") -> Verdict:
+def change_verdict(two: BySeed) -> Verdict:
     """The claim that induction heads and copying appear together, in a short time. ValueError without any run."""
     seeds = seeds_of(two)
     outcomes = [judge_change(two[seed]) for seed in seeds]
     windows = [(two[seed], window) for seed in seeds if (window := _window(two[seed])) is not None]
     shares = np.array([window.share for _, window in windows])
     return Verdict(
-        claim=claim,
+        claim=CHANGE,
         verdict=by_seeds(outcomes),
         statistic=Statistic(
             "length of the rise, of the training up to its end", float(np.median(shares)) if len(shares) else None
         ),
-        interval=median_over_seeds(shares),
+        interval=median_interval(shares),
         threshold=(
             f"the shortest window with {bounds.RISE_SHARE:.0%} of the rise of the induction score is at most "
             f"{bounds.WINDOW:g} of the training up to its end, at least {bounds.FALL_INSIDE:g} of the loss's fall lies "
@@ -250,8 +251,3 @@ def seeds_of(seeds: Iterable[int]) -> list[int]:
     if not (found := sorted(seeds)):
         raise ValueError("there is no run to judge")
     return found
-
-
-def median_over_seeds(x: np.ndarray) -> list[float] | None:
-    """Of the median over seeds; None for fewer than two."""
-    return list(bootstrap_interval(x, np.median)) if len(x) > 1 else None

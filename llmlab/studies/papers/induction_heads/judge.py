@@ -50,11 +50,11 @@ def early(check: Check) -> list[Verdict]:
     two, one = _by_seed(check, TWO), _by_seed(check, ONE)
     verdicts = []
     if LAYERS in check.claims and two.keys() & one.keys():
-        verdicts.append(show_layers(layers_verdict(two, one, LAYERS), two, one))
+        verdicts.append(show_layers(layers_verdict(two, one), two, one))
     if CHANGE in check.claims and two:
-        verdicts.append(show_change(change_verdict(two, CHANGE), two))
+        verdicts.append(show_change(change_verdict(two), two))
     if COMPOSITION in check.claims and two:
-        verdicts.append(show_composition(composition_verdict(two, COMPOSITION), two))
+        verdicts.append(show_composition(composition_verdict(two), two))
     return verdicts
 
 
