@@ -1,4 +1,4 @@
-"""report.md: what was asked, what was predicted, what came.
+"""report.md: what was asked, what was predicted, what came. Blocks of Markdown, with an empty line between them.
 
 Every number in it is one of results.json, or of a check's verdict.json.
 """
@@ -6,15 +6,14 @@ Every number in it is one of results.json, or of a check's verdict.json.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from llmlab.core.charts import Table
 from llmlab.core.errors import LabError
 from llmlab.core.figures import draw_charts
 from llmlab.core.files import write_atomic
 from llmlab.data.papers import read_paper
-from llmlab.notebook.entries import Entry
+from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, said, surprise_text
@@ -23,9 +22,6 @@ from llmlab.studies.experiments.outcomes import ArmResult, ExperimentResults, Fi
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.records import CheckResult, Verdict
 from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
-
-# Experiments ----------------------------------------------------------------------------------------------------------
-
 
 _SHOWN_CHARACTERS = 160  # of a batch's row
 
@@ -38,8 +34,8 @@ def write_report(
     taken = folder.recorded_status().active_seconds if seconds is None else seconds
     try:
         figures = draw_figures(results, folder.figures)
-        lines = list(_lines(record, results, figures, entry_of(folder, record), taken))
-        write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
+        blocks = _experiment(record, results, figures, _entry(folder, record), taken)
+        write_atomic(folder.report, ("\n\n".join(blocks) + "\n\n").encode())
     except OSError as error:
         raise LabError(
             f"The report of {folder.id} could not be written.",
@@ -49,7 +45,16 @@ def write_report(
     return folder.report
 
 
-def entry_of(folder: ExperimentFolder, record: ExperimentRecord) -> Entry | None:
+def write_check_report(folder: ExperimentFolder, record: ExperimentRecord, result: CheckResult) -> Path:
+    """Draws the figures and writes report.md; returns it. Raises OSError."""
+    for verdict in result.verdicts:
+        draw_charts(verdict.charts, folder.figures)
+    blocks = _check(record, result, _entry(folder, record))
+    write_atomic(folder.report, ("\n\n".join(blocks) + "\n").encode())
+    return folder.report
+
+
+def _entry(folder: ExperimentFolder, record: ExperimentRecord) -> Entry | None:
     """What the notebook has about an experiment or a check, scored as far as it can be."""
     book = lab_notebook(folder.outputs)
     try:
@@ -62,50 +67,55 @@ def entry_of(folder: ExperimentFolder, record: ExperimentRecord) -> Entry | None
     return contents.about(folder, record.created)
 
 
-def _lines(
-    record: ExperimentRecord,
-    results: ExperimentResults,
-    figures: Sequence[Path],
-    entry: Entry | None,
-    seconds: float,
+def _predicted(entry: Entry | None) -> list[Line]:
+    return entry.lines() if entry is not None else []
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """right: columns of numbers."""
+    ruler = ["---:" if name in right else "---" for name in columns]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *rows))
+
+
+def _hardware(facts: Mapping[str, str]) -> list[str]:
+    return [f"- {name[:1].upper()}{name[1:]}: {value}" for name, value in facts.items()]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}"
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def _experiment(
+    record: ExperimentRecord, results: ExperimentResults, figures: Sequence[Path], entry: Entry | None, seconds: float
 ) -> Iterator[str]:
     yield f"# {record.title}: {record.id}"
-    yield ""
     if not results.complete:
         ended = sum(arm.state in ("finished", "diverged", "failed") for arm in results.arms)
         yield f"**Not complete:** {ended} of {len(results.arms)} runs have ended."
-        yield ""
-    yield from _section("Question", record.question)
-    yield from _section("Hypothesis", f"{record.hypothesis}", f"Source: {record.source}.")
-    yield from _section("What was varied", *_varied(record))
-    yield from _section("Prediction", *_prediction(record, entry))
+    yield from ("## Question", record.question)
+    yield from ("## Hypothesis", record.hypothesis, f"Source: {record.source}.")
+    yield from ("## What was varied", *_varied(record))
+    yield from ("## Prediction", *_prediction(record, entry))
     yield "## What happened"
-    yield ""
     if results.findings:
-        yield from _findings(results.findings)
-    for figure in figures:
-        yield f"![{figure.stem}](figures/{figure.name})"
-        yield ""
+        yield _table(("what", "value", "range", ""), map(_finding, results.findings), right=("value",))
+    yield from (f"![{figure.stem}](figures/{figure.name})" for figure in figures)
     if record.arms:
         yield from _runs(record, results)
     if results.spikes:
-        yield from _spikes(results.spikes)
-    for note in results.notes:
-        yield f"- {note}"
+        yield "### Spikes and their batches"
+        yield "\n".join(line for spike in results.spikes for line in _spike(spike))
+        yield "Before a row: its loss under the last checkpoint before the spike (or the first after it)."
     if results.notes:
-        yield ""
-    yield from _section("How surprising it was", *_surprise(entry))
-    learned = entry.learned if entry is not None else ""
-    yield from _section("What was learned", learned or _ask(record))
-    yield from _section("How it was done", *_how(record, results, seconds))
-
-
-def _section(title: str, *paragraphs: str) -> Iterator[str]:
-    yield f"## {title}"
-    yield ""
-    for paragraph in paragraphs:
-        yield paragraph
-        yield ""
+        yield "\n".join(f"- {note}" for note in results.notes)
+    yield from ("## How surprising it was", *_surprise(entry))
+    yield "## What was learned"
+    ask = f'Not written yet: `llmlab-run notebook learned {record.id} "One sentence."`, or in the Notebook dock.'
+    yield (entry.learned if entry is not None else "") or ask
+    yield from ("## How it was done", "\n".join(_how(record, results, seconds)))
 
 
 def _varied(record: ExperimentRecord) -> Iterator[str]:
@@ -126,107 +136,79 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
 
 
 def _prediction(record: ExperimentRecord, entry: Entry | None) -> Iterator[str]:
-    lines = entry.lines() if entry is not None else []
+    lines = _predicted(entry)
     if not lines:
         yield "It cannot be read any more." if record.predictions else "None was written before it began."
-        return
     for line in lines:
         more = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(line))
         yield f"- {outcome_sentence(line)}{more}"
 
 
 def _surprise(entry: Entry | None) -> Iterator[str]:
-    lines = entry.lines() if entry is not None else []
+    lines = _predicted(entry)
     told = [line for line in lines if line.surprise is not None]
     if any(line.altered for line in lines) and not told:
         yield "What was predicted was altered, so nothing here can be called surprising."
-        return
-    if not told:
+    elif not told:
         yield "Nobody predicted anything that could be scored, so nothing here can be called surprising."
-        return
-    for line in told:
-        yield f"- `{line.locked.prediction}`: {surprise_text(line.surprise)}."
+    yield from (f"- `{line.locked.prediction}`: {surprise_text(line.surprise)}." for line in told)
 
 
-def _ask(record: ExperimentRecord) -> str:
-    return f'Not written yet: `llmlab-run notebook learned {record.id} "One sentence."`, or in the Notebook dock.'
-
-
-def _findings(findings: Sequence[Finding]) -> Iterator[str]:
-    yield "| what | value | range | |"
-    yield "| --- | ---: | --- | --- |"
-    for finding in findings:
-        value = finding.choice or _value(finding.value)
-        unit = f" {finding.unit}" if finding.unit and finding.value is not None else ""
-        spread = (
-            "" if finding.low is None or finding.high is None else f"{_value(finding.low)} to {_value(finding.high)}"
-        )
-        yield f"| {finding.label} (`{finding.name}`) | {value}{unit} | {spread} | {_cell(finding.text)} |"
-    yield ""
+def _finding(finding: Finding) -> list[str]:
+    unit = f" {finding.unit}" if finding.unit and finding.value is not None else ""
+    known = finding.low is not None and finding.high is not None
+    spread = f"{_value(finding.low)} to {_value(finding.high)}" if known else ""
+    text = finding.text.replace("|", "\\|").replace("\n", " ")
+    return [f"{finding.label} (`{finding.name}`)", f"{finding.choice or _value(finding.value)}{unit}", spread, text]
 
 
 def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]:
     yield "### Runs"
-    yield ""
     scored = any(arm.score is not None for arm in results.arms)
-    header = ["run", "varied", "seed", "state", "steps", "train loss", "validation loss", "lowest"]
-    header += ["score"] * scored + ["training"]
-    yield f"| {' | '.join(header)} |"
-    yield f"| {' | '.join('---' if name in ('run', 'varied', 'state') else '---:' for name in header)} |"
-    for arm in results.arms:
-        yield _run(record.arm(arm.name), arm, scored)
-    yield ""
+    numbers = ["seed", "steps", "train loss", "validation loss", "lowest", *["score"] * scored, "training"]
+    columns = ["run", "varied", "seed", "state", *numbers[1:]]
+    yield _table(columns, (_run(record.arm(arm.name), arm, scored) for arm in results.arms), right=numbers)
     yield "Losses in nats a token; ranges are one standard error over seeds, or 90 % where a fit gives them."
-    yield ""
-    for arm in results.arms:
-        if arm.note:
-            yield f"- `{arm.run}`: {arm.note}"
-    if any(arm.note for arm in results.arms):
-        yield ""
+    if notes := [f"- `{arm.run}`: {arm.note}" for arm in results.arms if arm.note]:
+        yield "\n".join(notes)
 
 
-def _run(arm: Arm, result: ArmResult, scored: bool) -> str:
+def _run(arm: Arm, result: ArmResult, scored: bool) -> list[str]:
     varied = ", ".join([arm.group] * bool(arm.group) + [f"{key}={_value(value)}" for key, value in arm.varied.items()])
-    cells = [f"`{result.run}`", varied, str(result.seed), result.state, str(result.steps)]
-    cells += [_loss(loss) for loss in (result.train_loss, result.val_loss, result.best_val_loss)]
-    if scored:
-        cells.append("-" if result.score is None else f"{result.score:.1%}")
-    return f"| {' | '.join([*cells, f'{result.seconds:.1f} s'])} |"
+    losses = (result.train_loss, result.val_loss, result.best_val_loss)
+    score = ["-" if result.score is None else f"{result.score:.1%}"] * scored
+    return [
+        *(f"`{result.run}`", varied, str(result.seed), result.state, str(result.steps)),
+        *("-" if loss is None else f"{loss:.4f}" for loss in losses),
+        *(*score, f"{result.seconds:.1f} s"),
+    ]
 
 
-def _spikes(spikes: Sequence[Spike]) -> Iterator[str]:
-    yield "### Spikes and their batches"
-    yield ""
-    for spike in spikes:
-        yield (
-            f"- **Step {spike.step}**: loss {spike.loss:.3f} where {spike.expected:.3f} was to be expected "
-            f"({spike.sigmas:.1f} deviations), gradient norm {spike.grad_norm:.3g}, learning rate {spike.lr:.3g}."
-        )
-        for row in spike.batch:
-            loss = "" if row.loss is None else f"{row.loss:.3f} "
-            yield f"    - {loss}`{_code(row.text)}`"
-    yield ""
-    yield "Before a row: its loss under the last checkpoint before the spike (or the first after it)."
-    yield ""
+def _spike(spike: Spike) -> Iterator[str]:
+    yield (
+        f"- **Step {spike.step}**: loss {spike.loss:.3f} where {spike.expected:.3f} was to be expected "
+        f"({spike.sigmas:.1f} deviations), gradient norm {spike.grad_norm:.3g}, learning rate {spike.lr:.3g}."
+    )
+    for row in spike.batch:
+        text = row.text[:_SHOWN_CHARACTERS] + ("..." if len(row.text) > _SHOWN_CHARACTERS else "")
+        text = text.replace("\n", "⏎").replace("`", "'").strip() or " "
+        yield f"    - {'' if row.loss is None else f'{row.loss:.3f} '}`{text}`"
 
 
 def _how(record: ExperimentRecord, results: ExperimentResults, seconds: float) -> Iterator[str]:
-    facts = [f"- Command: `{record.command}`"] if record.command else []
-    facts += [f"- Seeds: {', '.join(map(str, record.seeds))}"] if record.arms else []
-    facts.append(f"- Base: preset `{record.preset or 'none'}`, all settings in `experiment.json`")
-    facts += [f"- {name[:1].upper()}{name[1:]}: {value}" for name, value in results.hardware.items()]
+    if record.command:
+        yield f"- Command: `{record.command}`"
+    if record.arms:
+        yield f"- Seeds: {', '.join(map(str, record.seeds))}"
+    yield f"- Base: preset `{record.preset or 'none'}`, all settings in `experiment.json`"
+    yield from _hardware(results.hardware)
     if record.arms:
         took = f"{seconds:.0f} s in all, of which {results.seconds:.0f} s training"
-        facts.append(f"- Duration: {took} (estimated before: {record.estimated_seconds:.0f} s)")
+        yield f"- Duration: {took} (estimated before: {record.estimated_seconds:.0f} s)"
     else:  # what trained was there before
-        facts.append(f"- Duration: {seconds:.0f} s; the run had trained for {results.seconds:.0f} s")
-    facts.append(f"- Versions: {', '.join(f'{name} {version}' for name, version in results.versions.items())}")
-    facts.append(f"- Begun: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(record.created))}")
-    yield "\n".join(facts)
-
-
-def _loss(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.4f}"
+        yield f"- Duration: {seconds:.0f} s; the run had trained for {results.seconds:.0f} s"
+    yield _versions(results.versions)
+    yield f"- Begun: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(record.created))}"
 
 
 def _value(value: object) -> str:
@@ -235,79 +217,50 @@ def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+# Checks --------------------------------------------------------------------------------------------------------------
 
 
-def _code(text: str) -> str:
-    shown = text[:_SHOWN_CHARACTERS] + ("..." if len(text) > _SHOWN_CHARACTERS else "")
-    return shown.replace("\n", "⏎").replace("`", "'").strip() or " "
-
-
-# Checks ---------------------------------------------------------------------------------------------------------------
-
-
-def write_check_report(folder: ExperimentFolder, record: ExperimentRecord, result: CheckResult) -> Path:
-    """Draws the figures and writes report.md; returns it. Raises OSError."""
-    for verdict in result.verdicts:
-        draw_charts(verdict.charts, folder.figures)
-    lines = list(_check_lines(record, result, entry_of(folder, record)))
-    write_atomic(folder.report, ("\n".join(lines) + "\n").encode())
-    return folder.report
-
-
-def _check_lines(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -> Iterator[str]:
+def _check(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -> Iterator[str]:
     paper, predicted = read_paper(result.paper), dict(_expected(entry))
     yield f"# {paper.title}: does it hold here?"
-    yield ""
-    yield "| claim | verdict | statistic | interval | p | the paper's own criterion |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    for verdict in result.verdicts:
-        yield _verdict_row(verdict)
-    yield ""
+    columns = ("claim", "verdict", "statistic", "interval", "p", "the paper's own criterion")
+    yield _table(columns, map(_verdict, result.verdicts))
     if result.overall:
         yield result.overall
-        yield ""
     if not result.verdicts:
         yield "No run has ended yet, so nothing can be said."
-        yield ""
     for verdict in result.verdicts:
         claim = paper.claim(verdict.claim)
-        yield f"## {claim.title}: {verdict.verdict}"
-        yield ""
-        yield f"The paper: {claim.statement}"
-        yield ""
-        yield verdict.reason
-        yield ""
-        if expected := predicted.get(verdict.claim):
-            yield f"- {expected}"
-        yield f"- Threshold: {verdict.threshold}"
-        yield f"- The paper's own criterion: {verdict.papers_criterion.words}"
-        if claim.contested:
-            yield f"- Contested: {claim.contested}"
-        yield ""
+        yield from (f"## {claim.title}: {verdict.verdict}", f"The paper: {claim.statement}", verdict.reason)
+        facts = [predicted.get(verdict.claim, ""), f"Threshold: {verdict.threshold}"]
+        facts.append(f"The paper's own criterion: {verdict.papers_criterion.words}")
+        facts.append(f"Contested: {claim.contested}" if claim.contested else "")
+        yield "\n".join(f"- {fact}" for fact in facts if fact)
         for table in verdict.tables:
-            yield from _table(table)
+            yield f"**{table.title}**"
+            yield _table(table.columns, ([cell.replace("|", r"\|") for cell in row] for row in table.rows))
         for chart in verdict.charts:
-            yield from (f"![{chart.title}](figures/{chart.name}.png)", "")
+            yield f"![{chart.title}](figures/{chart.name}.png)"
             if chart.caption:
-                yield from (chart.caption, "")
+                yield chart.caption
     yield "## How it was made"
-    yield ""
-    yield f"- Command: `{result.command}`"
     seeds = f"; seeds: {', '.join(map(str, result.seeds))}; {len(record.arms)} runs" if record.arms else ""
-    yield f"- Size: {result.size}{seeds}"
-    if result.models:
-        yield f"- Models: {', '.join(f'`{model}`' for model in result.models)}"
-    yield f"- Duration: {result.seconds:.0f} s (estimated before: {record.estimated_seconds:.0f} s)"
-    yield f"- Versions: {', '.join(f'{name} {number}' for name, number in result.versions.items())}"
-    for name, value in result.hardware.items():
-        yield f"- {name[:1].upper()}{name[1:]}: {value}"
+    models = [f"- Models: {', '.join(f'`{model}`' for model in result.models)}"] if result.models else []
+    yield "\n".join(
+        [
+            f"- Command: `{result.command}`",
+            f"- Size: {result.size}{seeds}",
+            *models,
+            f"- Duration: {result.seconds:.0f} s (estimated before: {record.estimated_seconds:.0f} s)",
+            _versions(result.versions),
+            *_hardware(result.hardware),
+        ]
+    )
 
 
 def _expected(entry: Entry | None) -> Iterator[tuple[str, str]]:
     """Claims with what was expected of each."""
-    for line in entry.lines() if entry is not None else []:
+    for line in _predicted(entry):
         prediction = line.locked.prediction
         if prediction.quantity.startswith(CLAIM):
             sure = "" if prediction.confidence is None else f", {prediction.confidence:.0%} sure"
@@ -316,21 +269,10 @@ def _expected(entry: Entry | None) -> Iterator[tuple[str, str]]:
             yield prediction.about.label, f"Predicted {when} it began: {said(prediction)}{sure}{altered}"
 
 
-def _verdict_row(verdict: Verdict) -> str:
+def _verdict(verdict: Verdict) -> list[str]:
     statistic = verdict.statistic
     value = "-" if statistic.value is None else f"{statistic.value:.4g} {statistic.unit}".strip()
     interval = "-" if verdict.interval is None else f"{verdict.interval[0]:.4g} to {verdict.interval[1]:.4g}"
     p = "-" if verdict.p is None else f"{verdict.p:.2g}"
     passes = {True: "passes", False: "fails", None: "-"}[verdict.papers_criterion.passes]
-    return f"| {verdict.claim} | {verdict.verdict} | {statistic.name} {value} | {interval} | {p} | {passes} |"
-
-
-def _table(table: Table) -> Iterator[str]:
-    yield f"**{table.title}**"
-    yield ""
-    yield f"| {' | '.join(table.columns)} |"
-    yield f"| {' | '.join('---' for _ in table.columns)} |"
-    for row in table.rows:
-        cells = [cell.replace("|", r"\|") for cell in row]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
+    return [verdict.claim, verdict.verdict, f"{statistic.name} {value}", interval, p, passes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-LIGHT = "kinds outcomes plan fits history results analyses curves"
+LIGHT = "kinds outcomes plan fits divergence results analyses curves"
 
 
 def test_what_the_window_imports_brings_neither_torch_nor_matplotlib() -> None:
