@@ -23,6 +23,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.records import ExperimentRecord
+from llmlab_gui.experiments import setup
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
 
@@ -113,12 +114,12 @@ def test_what_was_predicted_is_started_with_the_plan(
     record = planned(dock, qtbot)
     asked: list[Any] = []
 
-    def answer(parent: object, about: str, quantities: list[Any], expected: object = None) -> list[Any] | None:
+    def answer(parent: object, book: object, about: str, quantities: list[Any]) -> list[Any] | None:
         asked.append((about, quantities))
         return answers.pop(0)
 
     answers: list[list[Any] | None] = [None, [parse_prediction("best_lr=1e-3@60%")]]
-    monkeypatch.setattr(lab.notebook, "ask", answer)
+    monkeypatch.setattr(setup, "ask", answer)
     dock.start()
     assert started == []  # someone thought better of it
     dock.start()
@@ -148,7 +149,7 @@ def test_a_second_experiment_at_once_is_asked_about(
     FakeExperiment(outputs, "busy").begin(0, 10)
     lab.experiments.refresh()
     qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
-    monkeypatch.setattr(lab.notebook, "ask", lambda *_: [])
+    monkeypatch.setattr(setup, "ask", lambda *_: [])
     named: list[list[str]] = []
     answers = [False, True]
     monkeypatch.setattr(dock, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))
