@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from llmlab.core.device import Device
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings, LoraSettings
 from llmlab.core.progress import quiet
-from llmlab.data.tuning_data import Batch
+from llmlab.data.finetuning_data import Batch
 from llmlab.training.finetuning.backends import Prepared, prepare
 
 CPU = Device("cpu", "fp32")

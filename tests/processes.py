@@ -77,7 +77,7 @@ def kill(processes: Iterable[psutil.Process]) -> list[str]:
 
 def _guard(parent: int, mark: str) -> None:
     """Waits for the end of the process that tests, then ends what it left."""
-    while os.getppid() == parent and psutil.pid_exists(parent):  # Windows never says that a parent is another
+    while os.getppid() == parent and psutil.pid_exists(parent):  # Sequences never says that a parent is another
         time.sleep(_GUARD_SECONDS)
     kill(marked(mark, set(psutil.pids())))
 

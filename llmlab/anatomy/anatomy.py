@@ -25,7 +25,7 @@ from llmlab.gpt.model import GPT, Block, Norm
 
 
 @dataclass(frozen=True)
-class Tap:
+class HookPoint:
     """Where a contribution can be read: the output of `module` (the first one of a tuple), times `scale`."""
 
     module: nn.Module
@@ -66,8 +66,8 @@ class BlockAnatomy:
     """One block. `pre_attn` is its input, `post_ffn` its output."""
 
     block: nn.Module
-    attn: Tap  # attn_out: what attention adds to the stream
-    mlp: Tap  # mlp_out: what the feed-forward adds
+    attn: HookPoint  # attn_out: what attention adds to the stream
+    mlp: HookPoint  # mlp_out: what the feed-forward adds
     attention: nn.Module | None  # the module whose pattern is taken; None in layers without one
     projection: nn.Module | None  # attention's output projection; its input is all heads side by side [T, H * D]
     mid: nn.Module | None = None  # the module whose input is post_attn; None where that exists nowhere (parallel)
@@ -165,8 +165,8 @@ def scratch_anatomy(model: GPT) -> Anatomy:
     blocks = tuple(
         BlockAnatomy(
             block=block,
-            attn=Tap(block.attention),
-            mlp=Tap(block.feed_forward),
+            attn=HookPoint(block.attention),
+            mlp=HookPoint(block.feed_forward),
             attention=block.attention,
             projection=block.attention.out,
             mid=block.feed_forward_norm,

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Tap
+from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint
 from llmlab.core.errors import UsageError
 from llmlab.gpt.model import GPT, CausalSelfAttention
 
@@ -220,7 +220,7 @@ def _hook_block(
         if block.mid is not None and watching:
             _before(stack, block.mid, _teller([partial(o.residual, layer, "post_attn") for o in watching]))
         _after(stack, block.mlp, seen("mlp_out"))
-        _after(stack, Tap(block.block), seen("post_ffn"))
+        _after(stack, HookPoint(block.block), seen("post_ffn"))
     _hook_heads(stack, anatomy, layer, block, observers, edits)
     reading = _overriding(observers, "neurons")
     if reading and block.neurons is not None:
@@ -285,19 +285,19 @@ def _before(stack: _Hooks, module: nn.Module, see: Callable[[Tensor], Tensor | N
     stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
-def _after(stack: _Hooks, tap: Tap, see: Callable[[Tensor], Tensor | None]) -> None:
+def _after(stack: _Hooks, hook_point: HookPoint, see: Callable[[Tensor], Tensor | None]) -> None:
     """Shows `see` a module's output, the first one of several, times the tap's scale."""
 
     def hook(_: nn.Module, args: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        contribution = first if tap.scale == 1.0 else first * tap.scale
+        contribution = first if hook_point.scale == 1.0 else first * hook_point.scale
         changed = stack.shown(see, contribution)
-        if changed is None or (tap.scale != 1.0 and torch.equal(changed, contribution)):
+        if changed is None or (hook_point.scale != 1.0 and torch.equal(changed, contribution)):
             return None  # dividing by the scale what was multiplied by it would round
-        changed = changed if tap.scale == 1.0 else changed / tap.scale
+        changed = changed if hook_point.scale == 1.0 else changed / hook_point.scale
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    stack.callback(tap.module.register_forward_hook(hook).remove)
+    stack.callback(hook_point.module.register_forward_hook(hook).remove)
 
 
 # Patterns --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from llmlab.anatomy.anatomy import BlockAnatomy, Tap
+from llmlab.anatomy.anatomy import BlockAnatomy, HookPoint
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Sandwich(Layout):
         return _block(
             block,
             self.parts,
-            attn=Tap(norm),
-            mlp=Tap(block.get_submodule(self.mlp_norm)),
+            attn=HookPoint(norm),
+            mlp=HookPoint(block.get_submodule(self.mlp_norm)),
             mid=block.get_submodule(self.mid),
             post_attn_norm=norm,
         )
@@ -90,8 +90,8 @@ class Scaled(Layout):
         return _block(
             block,
             self.parts,
-            attn=Tap(block.get_submodule(self.parts.attention), scale),
-            mlp=Tap(block.get_submodule(self.parts.mlp), scale),
+            attn=HookPoint(block.get_submodule(self.parts.attention), scale),
+            mlp=HookPoint(block.get_submodule(self.parts.mlp), scale),
             mid=block.get_submodule(self.mid),
         )
 
@@ -109,8 +109,8 @@ class ResidualInside(Layout):
         return _block(
             block,
             self.parts,
-            attn=Tap(block.get_submodule(self.attn)),
-            mlp=Tap(block.get_submodule(self.mlp)),
+            attn=HookPoint(block.get_submodule(self.attn)),
+            mlp=HookPoint(block.get_submodule(self.mlp)),
             mid=block.get_submodule(self.mid),
         )
 
@@ -150,8 +150,8 @@ class WithoutPattern(Layout):
         parts = self.like.parts
         return BlockAnatomy(
             block=block,
-            attn=Tap(block.get_submodule(parts.attention)),
-            mlp=Tap(block.get_submodule(parts.mlp)),
+            attn=HookPoint(block.get_submodule(parts.attention)),
+            mlp=HookPoint(block.get_submodule(parts.mlp)),
             attention=None,
             projection=None,
             mid=block.get_submodule(self.like.mid),
@@ -170,15 +170,15 @@ def optional(module: nn.Module, path: str | None) -> nn.Module | None:
 def _block(
     block: nn.Module,
     parts: Parts,
-    attn: Tap | None = None,
-    mlp: Tap | None = None,
+    attn: HookPoint | None = None,
+    mlp: HookPoint | None = None,
     mid: nn.Module | None = None,
     post_attn_norm: nn.Module | None = None,
 ) -> BlockAnatomy:
     return BlockAnatomy(
         block=block,
-        attn=attn or Tap(block.get_submodule(parts.attention)),
-        mlp=mlp or Tap(block.get_submodule(parts.mlp)),
+        attn=attn or HookPoint(block.get_submodule(parts.attention)),
+        mlp=mlp or HookPoint(block.get_submodule(parts.mlp)),
         attention=block.get_submodule(parts.attention),
         projection=block.get_submodule(parts.projection),
         mid=mid,

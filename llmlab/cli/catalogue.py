@@ -96,11 +96,11 @@ def presets(args: argparse.Namespace) -> int:
     for line in text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4)):
         print(line)
     print()
-    tuned_rows = [
+    fine_tuned_rows = [
         (preset.name, preset.settings.model.method, preset.settings.model.base or "(yours)", preset.description)
         for preset in tuned
     ]
-    for line in text.table(("to fine-tune", "method", "base", "what it is"), tuned_rows):
+    for line in text.table(("to fine-tune", "method", "base", "what it is"), fine_tuned_rows):
         print(line)
     return DONE
 

@@ -18,8 +18,8 @@ from llmlab.cli.words import (
     add_settings,
     add_settings_file,
     assignments_of,
+    finetuning_assignments_of,
     outputs_of,
-    tuning_assignments_of,
 )
 from llmlab.core import finetuning_settings as finetuning
 from llmlab.core.errors import LabError, UsageError
@@ -114,7 +114,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
     if args.target is not None:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
-    assignments = tuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
+    assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
     base: Settings
     if track == FINETUNING:
         base = with_overrides(finetuning.load_finetune_preset(preset).settings, args.settings, assignments)

@@ -10,7 +10,7 @@ from llmlab.cli.predict import predictions_of
 from llmlab.cli.pretrain import train_and_tell
 from llmlab.cli.shortages import check_shortages
 from llmlab.cli.task import terminal_progress
-from llmlab.cli.words import Commands, outputs_of, tuning_assignments_of
+from llmlab.cli.words import Commands, finetuning_assignments_of, outputs_of
 from llmlab.core.finetuning_settings import DEFAULT_PRESET, FinetuneSettings, resolve_finetune_settings
 from llmlab.core.settings import with_overrides
 from llmlab.jobs.launcher import create_run
@@ -42,7 +42,7 @@ def add_commands(commands: Commands) -> None:
 def finetune(args: argparse.Namespace) -> int:
     """Makes a run and trains it."""
     outputs = outputs_of(args)
-    assignments = tuning_assignments_of(args)
+    assignments = finetuning_assignments_of(args)
     parent = branch_point(args, outputs)
     if parent is not None:
         info = parent[0].info()

@@ -27,7 +27,7 @@ _STEPS = 20
 _TOLERANCE = 1e-3
 # Largest difference between the chunked loss's gradient and plain cross-entropy's, relative to the largest entry.
 _GRADIENT_TOLERANCE = 1e-4
-# A third of the nano preset's batch, for a quick answer: windows x context, width, vocabulary.
+# A third of the nano preset's batch, for a quick answer: sequences x context, width, vocabulary.
 _ROWS, _WIDTH, _VOCABULARY = 4 * 64, 128, 50257
 
 

@@ -108,7 +108,7 @@ def assignments_of(args: argparse.Namespace) -> list[str]:
     return _short_words(args, _SHORT_FOR) + args.assignments
 
 
-def tuning_assignments_of(args: argparse.Namespace) -> list[str]:
+def finetuning_assignments_of(args: argparse.Namespace) -> list[str]:
     """The same with the short words of fine-tuning."""
     return _short_words(args, _SHORT_FOR_TUNING) + assignments_of(args)
 

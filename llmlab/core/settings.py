@@ -79,15 +79,15 @@ class DataSettings:
     bpe_vocab_size: int = setting(
         2048, "Pieces that the bpe tokenizer learns.", unit="tokens", low=257, high=200000, advanced=True
     )
-    batch_size: int = setting(12, "Windows in one forward pass.", unit="windows", low=1, high=65536)
+    batch_size: int = setting(12, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
     order: str = setting(
         "random",
-        "random: windows from anywhere. sliding: every window once an epoch, shuffled.",
+        "random: sequences from anywhere. sliding: every sequence once per epoch, shuffled.",
         choices=("random", "sliding"),
     )
     stride: int = setting(
         0,
-        "Distance between the starts of sliding windows; 0 means block_size (no overlap).",
+        "Distance between the starts of sliding sequences; 0 means block_size (no overlap).",
         unit="tokens",
         low=0,
         high=65536,
@@ -146,7 +146,7 @@ class TrainSettings:
         exact=False,
     )
     eval_windows: int = setting(
-        192, "Fixed windows of each split that a measurement reads.", unit="windows", low=1, exact=False
+        192, "Fixed sequences of each split that a measurement reads.", unit="sequences", low=1, exact=False
     )
     sample_interval: int = setting(
         500, "Steps between samples of the model's writing; 0 means never.", unit="steps", low=0, exact=False

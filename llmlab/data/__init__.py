@@ -1,1 +1,1 @@
-"""Texts and examples: corpora, tokenizers, the windows that a model learns from, and conversations as tokens."""
+"""Texts and examples: corpora, tokenizers, the sequences that a model learns from, and conversations as tokens."""

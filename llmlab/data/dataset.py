@@ -43,7 +43,7 @@ class Dataset:
 def load_dataset(data: DataSettings, block_size: int, progress: Progress, cancelled: IsCancelled) -> Dataset:
     """The dataset that the settings describe; what is not cached yet is built, with progress(what, share 0..1).
 
-    Raises Cancelled, and LabError where the corpus is not here, cannot be read, or is too short for one window
+    Raises Cancelled, and LabError where the corpus is not here, cannot be read, or is too short for one sequence
     of block_size + 1 tokens in each split.
     """
     corpus = find_corpus(data.corpus)
@@ -69,7 +69,7 @@ def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
     It is H / n. H: entropy of one document in nats under the corpus's generator, where the choice to end is one
     of the choices. n: mean tokens from the start of one document to the start of the next, so with the
     separator, over the cached corpus. The tokens of a document are a function of its text, so they carry the
-    same entropy. It holds for a model that sees each story from its beginning; one whose window starts in the
+    same entropy. It holds for a model that sees each story from its beginning; one whose sequence starts in the
     middle knows less.
     """
     entropy = corpus.document_entropy()
@@ -107,7 +107,7 @@ def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size
         return
     raise LabError(
         f"{corpus.title} is too short for model.block_size={block_size}.",
-        f"Its {len(train) + len(val)} tokens are split in {len(train)} and {len(val)}, and one window "
+        f"Its {len(train) + len(val)} tokens are split in {len(train)} and {len(val)}, and one sequence "
         f"needs {block_size + 1} of each.",
         f"Lower model.block_size to {shortest - 1} or less, or change data.val_fraction ({data.val_fraction:g})."
         if shortest > 2

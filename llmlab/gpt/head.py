@@ -1,7 +1,7 @@
 """The loss at the vocabulary, without ever holding all logits.
 
 With 50,257 tokens the last matrix product and its softmax are most of a small GPT's work and memory: the logits
-of 8 windows of 256 tokens alone are 412 MB. Taking a few rows at a time, and computing their gradient at once,
+of 8 sequences of 256 tokens alone are 412 MB. Taking a few rows at a time, and computing their gradient at once,
 needs one small buffer and less time. The result is plain cross-entropy; only its rounding differs.
 """
 

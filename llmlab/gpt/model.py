@@ -7,7 +7,7 @@ token's embedding, and the best match is the guess.
 
     ids [batch, time] -> embedding -> block x n_layer -> norm -> logits [batch, time, vocab]
 
-Shapes are written behind each line: B windows in a batch, T tokens in a window, C = n_embd, V = vocabulary,
+Shapes are written behind each line: B sequences in a batch, T tokens in a sequence, C = n_embd, V = vocabulary,
 H heads of width D = C / H. The defaults give GPT-2 (Radford et al. 2019, "Language Models are Unsupervised
 Multitask Learners"); every departure from it is a setting, so that its effect can be measured:
 
@@ -68,7 +68,7 @@ class GPT(nn.Module):
             raise ValueError(f"{time} tokens do not fit into a context of {self.settings.block_size}")
         x = self.token_embedding(ids)  # [B, T, C]
         if self.settings.position == "learned":
-            x = x + self.position_embedding.weight[:time]  # [T, C], the same for every window
+            x = x + self.position_embedding.weight[:time]  # [T, C], the same for every sequence
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)

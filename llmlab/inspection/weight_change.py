@@ -29,7 +29,7 @@ from llmlab.inspection.archive import Metadata, write_archive
 from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.base_weights import Weights, weights_of
-from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_tuned, parse
+from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_fine_tuned, parse
 from llmlab.models.tensor_file import Array, TensorFile
 from llmlab.models.tuned import base_of
 from llmlab.store.checkpoints import MODEL_FILE, select
@@ -111,7 +111,7 @@ def change_of(reference: str | Reference, outputs: Path, progress: Progress = qu
         found = parse(reference, outputs) if isinstance(reference, str) else reference
     if isinstance(found, AdaptedModel):
         return _on_base(str(found), found.base, found.adapter, LORA, progress)
-    if not (isinstance(found, SavedRun) and is_tuned(found.run)):
+    if not (isinstance(found, SavedRun) and is_fine_tuned(found.run)):
         raise UsageError(
             f"{found} was not fine-tuned.",
             "There is no adapter in it, and it has no base.",

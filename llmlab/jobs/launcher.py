@@ -25,7 +25,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.hf_tokenizer import has_tokenizer
 from llmlab.jobs.worker_process import launch
-from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, lasting_name, parse
+from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, pinned_name
 from llmlab.models.weights import weight_shapes
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
@@ -75,7 +75,7 @@ def create_run(
     if name is None:
         name = free_name(outputs, settings, preset)
     require_name(name, "a run", 100)
-    settings = lasting(settings, outputs)
+    settings = pinned(settings, outputs)
     if parent is not None:
         _check_branch(*parent, settings)
     run = RunFolder(outputs / track / name)
@@ -168,7 +168,7 @@ def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:
     return name
 
 
-def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
+def pinned(settings: RunSettings, outputs: Path) -> RunSettings:
     """With names that mean the same tomorrow and in another working directory: the worker, and whoever resumes the
     run some day, may be elsewhere, and a base that goes on learning has other weights then.
 
@@ -199,7 +199,7 @@ def lasting(settings: RunSettings, outputs: Path) -> RunSettings:
 
 def _fixed(saved: SavedRun) -> SavedRun:
     """The same checkpoint by its step, of a run by a name that stays its own."""
-    named = lasting_name(saved.run) if saved.named == saved.run.id else saved.named
+    named = pinned_name(saved.run) if saved.named == saved.run.id else saved.named
     return replace(saved, named=named, which=str(select(saved.run.checkpoints, saved.which).step))
 
 

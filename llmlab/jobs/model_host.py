@@ -47,7 +47,7 @@ from llmlab.models.available import available_models
 from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
 from llmlab.models.open import fingerprint, open_model
-from llmlab.models.reference import LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
 from llmlab.models.tuned import base_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Host:
         from llmlab.models.scratch import read_tokenizer
         from llmlab.models.tokenizers import tokenizer_of
 
-        if isinstance(reference, (LiveRun, SavedRun)) and not is_tuned(reference.run):
+        if isinstance(reference, (LiveRun, SavedRun)) and not is_fine_tuned(reference.run):
             return read_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
             return self._model(number, reference).tokenizer

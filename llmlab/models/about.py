@@ -15,7 +15,7 @@ from llmlab.core.settings import ModelSettings
 from llmlab.core.task_settings import TRANSFORMER, TaskSettings, shape_of
 from llmlab.data.synthetic.tasks import task_of
 from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
-from llmlab.models.gguf_header import count_gguf_numbers
+from llmlab.models.gguf_header import count_gguf_parameters
 from llmlab.models.hub import hub_snapshot
 from llmlab.models.huggingface import read_config
 from llmlab.models.model import OpenModel
@@ -27,12 +27,12 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_fine_tuned,
     is_task,
-    is_tuned,
 )
 from llmlab.models.scratch import described_model, read_tokenizer
 from llmlab.models.tuned import base_of
-from llmlab.models.weights import count_numbers
+from llmlab.models.weights import count_parameters
 from llmlab.store.checkpoints import select
 
 _FLOAT = 4  # bytes of a weight
@@ -107,7 +107,7 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
     Cancelled when `progress` says so.
     """
     run = reference.run
-    if is_tuned(run):  # a base has its tokenizer
+    if is_fine_tuned(run):  # a base has its tokenizer
         return About(**_of_live(reference), **_of_base(base_of(run)), memory_bytes=_resident())
     if is_task(run):
         return About(**_of_live(reference), **_of_task(run.info().task), memory_bytes=_resident())
@@ -159,7 +159,7 @@ def _of_base(base: Reference) -> dict[str, Any]:
     """The shape of a model that is not opened, from its settings and the headers of its files."""
     file: str | None = None
     match base:
-        case SavedRun() if is_tuned(base.run):
+        case SavedRun() if is_fine_tuned(base.run):
             return _of_base(base_of(base.run))
         case SavedRun():
             checkpoint = select(base.run.checkpoints, base.which)
@@ -170,12 +170,12 @@ def _of_base(base: Reference) -> dict[str, Any]:
         case LiveRun():
             raise LabError(f"{base} cannot be a base.", "It changes from step to step.")
         case GgufFile(path):
-            folder, file, numbers = path.parent, path.name, count_gguf_numbers(path, path.stem)
+            folder, file, numbers = path.parent, path.name, count_gguf_parameters(path, path.stem)
         case ModelFolder(path):
-            folder, numbers = path, count_numbers(path, path.name)
+            folder, numbers = path, count_parameters(path, path.name)
         case HubModel(name):
             folder = hub_snapshot(name)
-            numbers = count_numbers(folder, name)
+            numbers = count_parameters(folder, name)
     config = read_config(folder, str(base), file)
     return {"parameters": numbers, "bytes": numbers * _FLOAT, **_from_config(config)}
 

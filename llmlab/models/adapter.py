@@ -31,7 +31,7 @@ from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun
 from llmlab.models.scratch import open_saved
 from llmlab.models.tuned import base_of
-from llmlab.models.weights import count_numbers, weight_shapes
+from llmlab.models.weights import count_parameters, weight_shapes
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
 from llmlab.store.run_folder import RunFolder
 
@@ -51,7 +51,7 @@ def open_adapted(reference: AdaptedModel, progress: Progress = quiet, *, with_by
     return OpenModel(str(reference), f"{base.name} + {name}", "adapter", model, base.tokenizer)
 
 
-def open_tuned(
+def open_fine_tuned(
     run: RunFolder,
     checkpoint: Checkpoint,
     named: str | None = None,
@@ -252,7 +252,7 @@ def _with_weights(
     below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
 ) -> tuple[OpenModel, nn.Module]:
     """The base with every weight of a checkpoint in its place."""
-    size = count_numbers(folder, name) * _FLOAT
+    size = count_parameters(folder, name) * _FLOAT
     base = _open_base(below, size + with_bytes, progress)
     progress("Loading the weights", 0, 0)
     places = base.model.state_dict()

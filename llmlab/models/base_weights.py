@@ -13,7 +13,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL
 from llmlab.models.adapter_file import other_form, read_factors
 from llmlab.models.available import cached_models
-from llmlab.models.gguf_header import count_gguf_numbers
+from llmlab.models.gguf_header import count_gguf_parameters
 from llmlab.models.reference import (
     AdaptedModel,
     GgufFile,
@@ -22,7 +22,7 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_tuned,
+    is_fine_tuned,
 )
 from llmlab.models.tensor_file import Array, TensorFile
 from llmlab.models.tuned import base_of
@@ -40,7 +40,7 @@ def weights_of(reference: Reference) -> Weights:
             raise LabError(f"{reference} trains.", "Its weights change from step to step.", "Name a checkpoint.")
         case SavedRun(run, _, which):
             folder = select(run.checkpoints, which).path
-            if is_tuned(run) and run.info().finetuning.model.method != FULL:
+            if is_fine_tuned(run) and run.info().finetuning.model.method != FULL:
                 return _with_adapter(weights_of(base_of(run)), folder)
             return _from_files([folder / MODEL_FILE])
         case AdaptedModel(base, adapter):
@@ -86,7 +86,7 @@ class _GgufWeights:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        count_gguf_numbers(path, path.stem)  # LabError when it is cut or foreign
+        count_gguf_parameters(path, path.stem)  # LabError when it is cut or foreign
 
     def __call__(self, name: str) -> Array | None:
         import gguf

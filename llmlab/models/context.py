@@ -15,8 +15,8 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_fine_tuned,
     is_task,
-    is_tuned,
 )
 from llmlab.models.scratch import described_model
 from llmlab.models.tuned import base_of
@@ -26,7 +26,7 @@ from llmlab.store.checkpoints import select
 def context_of(reference: Reference) -> int:
     """Tokens, as training cuts them. LabError when its settings are missing or damaged."""
     match reference:
-        case SavedRun(run) | LiveRun(run) if is_tuned(run):
+        case SavedRun(run) | LiveRun(run) if is_fine_tuned(run):
             return context_of(base_of(run))
         case SavedRun(run) | LiveRun(run) if is_task(run):
             return run.info().task.time

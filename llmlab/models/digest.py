@@ -17,7 +17,7 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_tuned,
+    is_fine_tuned,
 )
 from llmlab.models.tuned import base_of
 from llmlab.models.weights import weight_files
@@ -64,7 +64,7 @@ def note_export(folder: Path, source: Reference, digest: str) -> None:
 def _files(reference: Reference) -> Iterable[Path]:
     match reference:
         case SavedRun(run, _, which):
-            if is_tuned(run):
+            if is_fine_tuned(run):
                 yield from _files(base_of(run))
             yield select(run.checkpoints, which).weights
         case ModelFolder(path):

@@ -12,7 +12,7 @@ from typing import Any
 from llmlab.core.memory import require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
-from llmlab.models.gguf_header import count_gguf_numbers
+from llmlab.models.gguf_header import count_gguf_parameters
 from llmlab.models.huggingface import Bar, load_model
 from llmlab.models.model import OpenModel
 
@@ -26,7 +26,7 @@ def open_gguf(path: Path, progress: Progress = quiet, *, with_bytes: int = 0) ->
     """
     name = path.stem
     progress("Reading the header", 0, 0)
-    numbers = count_gguf_numbers(path, name)
+    numbers = count_gguf_parameters(path, name)
     require_memory(numbers * _FLOAT + with_bytes, name)
     with _read_once(progress):
         model = load_model(path.parent, name, progress, numbers=numbers, gguf_file=path.name)

@@ -33,7 +33,7 @@ class GgufHeader:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def count_gguf_numbers(path: Path, name: str) -> int:
+def count_gguf_parameters(path: Path, name: str) -> int:
     """How many numbers a GGUF file's tensors hold. LabError like `read_gguf_header`."""
     return sum(math.prod(shape) for shape in read_gguf_header(path, name).shapes.values())
 

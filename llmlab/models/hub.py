@@ -13,7 +13,7 @@ from llmlab.data.hf_tokenizer import has_tokenizer
 from llmlab.models.available import CONFIG_FILE, cached_models, hub_folder, other_revision
 from llmlab.models.huggingface import open_folder
 from llmlab.models.model import OpenModel
-from llmlab.models.weights import count_numbers
+from llmlab.models.weights import count_parameters
 
 # Only what opening needs: weights without code (first), settings, and tokenizers. No pickles, no Python.
 _WANTED = (".safetensors", ".json", ".txt", ".jinja", "tokenizer.model", "spiece.model")
@@ -109,7 +109,7 @@ def _require_disk(wanted: float, name: str) -> None:
 
 def _is_complete(folder: Path, name: str) -> bool:
     try:
-        return count_numbers(folder, name) > 0
+        return count_parameters(folder, name) > 0
     except LabError:
         return False
 

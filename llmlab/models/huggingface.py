@@ -27,7 +27,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
 from llmlab.models.available import CONFIG_FILE
 from llmlab.models.model import OpenModel, require_finite
-from llmlab.models.weights import count_numbers
+from llmlab.models.weights import count_parameters
 
 # transformers would fetch programs for some families from the hub and run them. It reads this when it is imported.
 os.environ["USE_HUB_KERNELS"] = "0"
@@ -77,7 +77,7 @@ def open_folder(
     name = name or folder.name
     progress("Reading the settings", 0, 0)
     settings = _checked_settings(folder, name)
-    numbers = count_numbers(folder, name)
+    numbers = count_parameters(folder, name)
     if loading is None:
         require_memory(numbers * _FLOAT + with_bytes, name)
     leftover = "quantization_config" in settings

@@ -15,7 +15,7 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_tuned,
+    is_fine_tuned,
     parse,
 )
 from llmlab.models.tuned import base_of
@@ -63,7 +63,7 @@ def fingerprint(reference: Reference) -> object:
     match reference:
         case SavedRun():
             checkpoint = select(reference.run.checkpoints, reference.which)
-            below = fingerprint(base_of(reference.run)) if is_tuned(reference.run) else None
+            below = fingerprint(base_of(reference.run)) if is_fine_tuned(reference.run) else None
             return checkpoint.path, checkpoint.time, below
         case ModelFolder():
             return _files(reference.path)

@@ -240,7 +240,7 @@ class _Search:
             path = _existing(run_text)
             here = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
             for run in dict.fromkeys([*here, *self._runs(run_text)]):
-                if is_tuned(run) and chosen != LIVE:
+                if is_fine_tuned(run) and chosen != LIVE:
                     yield self._adapter_of(run, chosen)
 
     def _adapter_of(self, run: RunFolder, which: str) -> Path:
@@ -290,16 +290,16 @@ class _Search:
             return str(run.path)
         if len(self._runs(run.id)) == 1:
             return run.id if _existing(run.id) is None else str(run.path)
-        return lasting_name(run)
+        return pinned_name(run)
 
 
-def lasting_name(run: RunFolder) -> str:
+def pinned_name(run: RunFolder) -> str:
     """A name that no run of another track can take later: its full name, or its folder where that names more."""
     taken = run.full_name in cached_models() or _existing(run.full_name) not in (None, run.path)
     return str(run.path) if taken else run.full_name
 
 
-def is_tuned(run: RunFolder) -> bool:
+def is_fine_tuned(run: RunFolder) -> bool:
     """Whether a run fine-tunes: its checkpoints stand on a base."""
     return (read_json(run.run_json) or {}).get("track") == FINETUNING
 

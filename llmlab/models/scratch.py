@@ -19,7 +19,7 @@ from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
 from llmlab.models.model import OpenModel, require_finite
-from llmlab.models.reference import SavedRun, is_task, is_tuned
+from llmlab.models.reference import SavedRun, is_fine_tuned, is_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, select, verify
 from llmlab.store.run_folder import RunFolder
@@ -34,10 +34,10 @@ def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: i
     """
     run = reference.run
     checkpoint = select(run.checkpoints, reference.which)
-    if is_tuned(run):
-        from llmlab.models.adapter import open_tuned
+    if is_fine_tuned(run):
+        from llmlab.models.adapter import open_fine_tuned
 
-        return open_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
+        return open_fine_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
     if is_task(run):
         model, task = open_task(run, checkpoint)
         return OpenModel(

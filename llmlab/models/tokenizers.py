@@ -13,7 +13,7 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_tuned,
+    is_fine_tuned,
 )
 from llmlab.models.scratch import read_tokenizer
 from llmlab.models.tuned import base_of
@@ -23,7 +23,7 @@ def tokenizer_of(reference: Reference) -> TextTokenizer:
     """What is fine-tuned reads as its base does. LabError when the tokenizer is missing or damaged."""
     match reference:
         case SavedRun(run) | LiveRun(run):
-            return tokenizer_of(base_of(run)) if is_tuned(run) else read_tokenizer(run)
+            return tokenizer_of(base_of(run)) if is_fine_tuned(run) else read_tokenizer(run)
         case AdaptedModel(base):
             return tokenizer_of(base)
         case ModelFolder(path):

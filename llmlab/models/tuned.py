@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.models.reference import LATEST, AdaptedModel, AmbiguousName, LiveRun, Reference, SavedRun, is_tuned, parse
+from llmlab.models.reference import (
+    LATEST,
+    AdaptedModel,
+    AmbiguousName,
+    LiveRun,
+    Reference,
+    SavedRun,
+    is_fine_tuned,
+    parse,
+)
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
 
@@ -18,7 +27,7 @@ def base_of(run: RunFolder) -> Reference:
     while True:
         if isinstance(below, AdaptedModel):
             below = below.base
-        if not (isinstance(below, SavedRun) and is_tuned(below.run)):
+        if not (isinstance(below, SavedRun) and is_fine_tuned(below.run)):
             return base
         if below.run.path.resolve() in seen:
             raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, stands on the run itself.")
@@ -26,14 +35,14 @@ def base_of(run: RunFolder) -> Reference:
         below = _named_base(below.run)
 
 
-def base_and_tuned(reference: Reference) -> tuple[str, str]:
+def base_and_fine_tuned(reference: Reference) -> tuple[str, str]:
     """References of a base and of what fine-tuning made of it, which are compared to see what that did.
 
     Of a live run, its newest checkpoint. LabError when nothing was fine-tuned there, or the base is not here.
     """
     if isinstance(reference, AdaptedModel):
         return str(reference.base), str(reference)
-    if not isinstance(reference, (SavedRun, LiveRun)) or not is_tuned(reference.run):
+    if not isinstance(reference, (SavedRun, LiveRun)) or not is_fine_tuned(reference.run):
         raise LabError(f"{reference} was not fine-tuned.", "It has no base to be compared with.")
     which = reference.which if isinstance(reference, SavedRun) else LATEST
     step = select(reference.run.checkpoints, which).step

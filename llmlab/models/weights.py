@@ -16,7 +16,7 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WIDTH = re.compile(r"BOOL|[A-Z]+(\d{1,3})")
 
 
-def count_numbers(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
+def count_parameters(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
     """How many numbers the safetensors weights in a folder hold. LabError like `weight_shapes`."""
     return sum(math.prod(shape) for shape in weight_shapes(folder, name, single).values())
 

@@ -94,7 +94,7 @@ class StepEvent(Event):
 
 @dataclass
 class Evaluated(Event):
-    """Losses on fixed windows of both splits, nats a token."""
+    """Losses on fixed sequences of both splits, nats a token."""
 
     train_loss: float
     val_loss: float

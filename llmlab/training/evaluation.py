@@ -1,4 +1,4 @@
-"""Measuring a model on fixed windows, and letting it write; neither moves the training's random numbers."""
+"""Measuring a model on fixed sequences, and letting it write; neither moves the training's random numbers."""
 
 from __future__ import annotations
 

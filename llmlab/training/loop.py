@@ -18,7 +18,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
-from llmlab.data.windows import Windows, fixed_windows, gather
+from llmlab.data.sequences import Sequences, fixed_sequences, gather
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.model import GPT
 from llmlab.models.scratch import load_weights
@@ -110,14 +110,14 @@ class Trainer(FromScratch):
         self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
         self.optimizer = make_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
-        self.windows = Windows(
+        self.sequences = Sequences(
             data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
         )
         self.flops_per_token = flops_per_token(model, data.tokenizer.vocab_size)
         self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
 
     def loss_of_batch(self, index: int) -> torch.Tensor:
-        """Of the windows of that batch."""
+        """Of the sequences of that batch."""
         ids, targets = self._batch(index)
         loss: torch.Tensor = self._loss_of(ids, targets)
         return loss
@@ -133,11 +133,11 @@ class Trainer(FromScratch):
                 self.control.warn(self, f"The prompt {prompt!r} is left out of the samples. {error}")
 
     def losses(self) -> tuple[float, float]:
-        """On fixed windows of both splits."""
+        """On fixed sequences of both splits."""
         size, block = self.settings.data.batch_size, self.settings.model.block_size
         found = []
         for tokens in (self.data.train, self.data.val):
-            starts = fixed_windows(tokens, block, self.settings.train.eval_windows)
+            starts = fixed_sequences(tokens, block, self.settings.train.eval_windows)
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
             found.append(mean_loss(self.model, batches, self.device))
         return found[0], found[1]
@@ -196,7 +196,7 @@ class Trainer(FromScratch):
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x, y = self.windows.batch(index)  # int64 [batch, block]
+        x, y = self.sequences.batch(index)  # int64 [batch, block]
         ids, targets = torch.from_numpy(x), torch.from_numpy(y)
         if self.device.kind == "cuda":  # pinned memory lets the copy run beside the computation
             return ids.pin_memory().to("cuda", non_blocking=True), targets.pin_memory().to("cuda", non_blocking=True)

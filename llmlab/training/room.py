@@ -19,7 +19,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.gpt.estimate import Memory, estimate, expected_vocab_size
 from llmlab.store.run_folder import RunSettings
-from llmlab.training.finetuning.estimate import estimate as estimate_tuning
+from llmlab.training.finetuning.estimate import estimate as estimate_finetuning
 
 # Estimates are within this share of what is measured (tests/benchmarks/): only what is further off cannot fit.
 _ERROR = 0.15
@@ -40,7 +40,7 @@ def need_of(settings: RunSettings, outputs: Path) -> Memory | None:
     LabError where a base is not here.
     """
     if isinstance(settings, FinetuneSettings):
-        return estimate_tuning(settings, outputs, row_tokens=_FEW_TOKENS).memory
+        return estimate_finetuning(settings, outputs, row_tokens=_FEW_TOKENS).memory
     return None if isinstance(settings, TaskSettings) else estimate(settings).memory
 
 
@@ -65,7 +65,7 @@ def ran_out(settings: RunSettings, outputs: Path, free: int) -> LabError:
 
     def need(other: RunSettings) -> Memory | None:
         if isinstance(other, FinetuneSettings):  # it trained, so rows may have been full
-            return estimate_tuning(other, outputs).memory
+            return estimate_finetuning(other, outputs).memory
         return need_of(other, outputs)
 
     try:

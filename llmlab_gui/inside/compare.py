@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToo
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.models.reference import parse
-from llmlab.models.tuned import base_and_tuned
+from llmlab.models.tuned import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.forms.reference_box import ReferenceBox
@@ -107,7 +107,7 @@ class CompareDock(InspectionDock):
         """What was fine-tuned against its base, on the prompt; a model is opened first where none is active."""
         outputs = self.lab.outputs
         self._background.run(
-            lambda: base_and_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
+            lambda: base_and_fine_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
         )
 
     def pictures(self) -> list[QWidget]:

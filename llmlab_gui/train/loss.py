@@ -19,7 +19,7 @@ from llmlab_gui.widgets.theme import current_theme
 # Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
 _SMOOTHING_STEPS = 20
 _CAPTION = (
-    "Nats a token, lower is better: training loss step by step, and both splits on the same fixed windows. "
+    "Nats a token, lower is better: training loss step by step, and both splits on the same fixed sequences. "
     "The tinted gap between them is overfitting. Dotted upright: a pause, or where a worker began anew."
 )
 

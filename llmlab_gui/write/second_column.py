@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.models.reference import parse
-from llmlab.models.tuned import base_and_tuned
+from llmlab.models.tuned import base_and_fine_tuned
 from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.forms.reference_offers import offers
 from llmlab_gui.host.messages import Generation
@@ -54,7 +54,7 @@ class SecondAnswer(QWidget):
 
         def look() -> tuple[list[tuple[str, str]], str]:
             try:
-                other = base_and_tuned(parse(first, outputs))[0]
+                other = base_and_fine_tuned(parse(first, outputs))[0]
             except LabError:  # it was not fine-tuned, or its base is not here
                 other = ""
             return offers(outputs, runs, recent), other

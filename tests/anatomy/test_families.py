@@ -17,7 +17,7 @@ from transformers import AttentionMaskInterface, AutoConfig, AutoModelForCausalL
 from watched_models import Everything, name
 
 from llmlab.anatomy import families
-from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals, Tap, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint, Refusals, anatomy_of
 from llmlab.anatomy.capture import run
 from llmlab.anatomy.hf_attention import NAME
 from llmlab.anatomy.modules import linear_numbers, norm_numbers
@@ -41,7 +41,7 @@ def with_blocks(anatomy: Anatomy, change: Callable[[BlockAnatomy], BlockAnatomy]
 def attention_itself(block: BlockAnatomy) -> BlockAnatomy:
     """Takes attention's own output for what it adds."""
     assert block.attention is not None
-    return replace(block, attn=Tap(block.attention, block.attn.scale), post_attn_norm=None)
+    return replace(block, attn=HookPoint(block.attention, block.attn.scale), post_attn_norm=None)
 
 
 def halves_swapped(block: BlockAnatomy) -> BlockAnatomy:
@@ -58,10 +58,14 @@ MISTAKES: list[tuple[str, Callable[[BlockAnatomy], BlockAnatomy], str]] = [
     ("glm4", attention_itself, "pre_attn + attn_out is not post_attn"),
     ("olmo2", attention_itself, "pre_attn + attn_out is not post_attn"),
     ("bloom", attention_itself, "pre_attn + attn_out is not post_attn"),
-    ("granite", lambda b: replace(b, attn=Tap(b.attn.module)), "pre_attn + attn_out is not post_attn"),
-    ("granite", lambda b: replace(b, mlp=Tap(b.mlp.module)), "post_attn + mlp_out is not post_ffn"),
-    ("bloom", lambda b: replace(b, mlp=Tap(b.block.get_submodule("mlp"))), "post_attn + mlp_out is not post_ffn"),
-    ("gemma2", lambda b: replace(b, mlp=Tap(b.block.get_submodule("mlp"))), "post_attn + mlp_out is not post_ffn"),
+    ("granite", lambda b: replace(b, attn=HookPoint(b.attn.module)), "pre_attn + attn_out is not post_attn"),
+    ("granite", lambda b: replace(b, mlp=HookPoint(b.mlp.module)), "post_attn + mlp_out is not post_ffn"),
+    ("bloom", lambda b: replace(b, mlp=HookPoint(b.block.get_submodule("mlp"))), "post_attn + mlp_out is not post_ffn"),
+    (
+        "gemma2",
+        lambda b: replace(b, mlp=HookPoint(b.block.get_submodule("mlp"))),
+        "post_attn + mlp_out is not post_ffn",
+    ),
     # In parallel blocks the sum alone cannot tell the halves apart.
     ("phi", halves_swapped, "With attention off, tokens still change later ones"),
     ("gpt_neox parallel", halves_swapped, "With attention off, tokens still change later ones"),
@@ -70,7 +74,7 @@ MISTAKES: list[tuple[str, Callable[[BlockAnatomy], BlockAnatomy], str]] = [
     ("llama", lambda b: replace(b, mid=None, mlp=b.attn), "post_attn + mlp_out is not post_ffn"),
     ("gpt_neox parallel", lambda b: replace(b, mid=b.block.get_submodule("post_attention_layernorm")), "post_attn"),
     ("llama", input_norm_as_mid, "post_attn"),
-    ("llama", lambda b: replace(b, attn=Tap(nn.Identity())), "never showed its attn_out"),
+    ("llama", lambda b: replace(b, attn=HookPoint(nn.Identity())), "never showed its attn_out"),
 ]
 
 

@@ -139,7 +139,7 @@ def _peer_process(request: Path, peer: Path | None) -> None:
 
     from llmlab.core.config import from_mapping
     from llmlab.data.dataset import load_dataset
-    from llmlab.data.windows import Windows
+    from llmlab.data.sequences import Sequences
     from llmlab.gpt.model import GPT
     from llmlab.gpt.shapes import padded_vocab_size
     from llmlab.training.schedule import learning_rate
@@ -154,7 +154,7 @@ def _peer_process(request: Path, peer: Path | None) -> None:
     model, optimizer = (_nanogpt if peer else _plain)(peer, settings, vocab, weights)
     del weights
     batches = settings.data
-    windows = Windows(
+    windows = Sequences(
         data.train, settings.model.block_size, batches.batch_size, batches.order, batches.stride, settings.train.seed
     )
     seconds, losses = [], []

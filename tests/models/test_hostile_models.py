@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.models import adapter_patterns as patterns
-from llmlab.models.gguf_header import count_gguf_numbers
+from llmlab.models.gguf_header import count_gguf_parameters
 from llmlab.models.open import open_model
-from llmlab.models.weights import count_numbers
+from llmlab.models.weights import count_parameters
 
 
 @pytest.fixture(autouse=True)
@@ -409,7 +409,7 @@ def test_a_gguf_file_cut_anywhere_is_refused(gguf_bytes: bytes, tmp_path: Path, 
     path = tmp_path / "cut.gguf"
     path.write_bytes(gguf_bytes[: int(len(gguf_bytes) * share)])
     with pytest.raises(LabError, match=r"cut.gguf is damaged or foreign: "):
-        count_gguf_numbers(path, "cut")
+        count_gguf_parameters(path, "cut")
 
 
 @given(data=st.data())
@@ -427,7 +427,10 @@ def test_a_header_with_any_bytes_changed_is_counted_or_refused(
     path.write_bytes(spoil(gguf_bytes, 2000))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(spoil((saved / "model.safetensors").read_bytes(), 2000))
-    for file, count in ((path, lambda: count_gguf_numbers(path, "x")), (weights, lambda: count_numbers(tmp_path, "x"))):
+    for file, count in (
+        (path, lambda: count_gguf_parameters(path, "x")),
+        (weights, lambda: count_parameters(tmp_path, "x")),
+    ):
         with contextlib.suppress(LabError):
             assert 0 <= count() <= 8 * file.stat().st_size  # no format packs a number into less than a bit
 
@@ -436,12 +439,12 @@ def test_a_header_that_claims_more_numbers_than_its_bytes_hold_is_refused(saved:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes((saved / "model.safetensors").read_bytes().replace(b'"shape":[32]', b'"shape":[99]'))
     with pytest.raises(LabError, match="has another length than its shape says"):
-        count_numbers(tmp_path, "x")
+        count_parameters(tmp_path, "x")
     one = struct.pack("<Q1sIQIQ", 1, b"w", 1, 32, 0, 0)  # 32 numbers in fp32, at the beginning of the data
     path = tmp_path / "shared.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1000, 0) + one * 1000 + bytes(256))
     with pytest.raises(LabError, match="it should have"):
-        count_gguf_numbers(path, "x")
+        count_gguf_parameters(path, "x")
 
 
 def test_a_gguf_of_an_architecture_unknown_here_is_a_sentence(gguf_bytes: bytes, outputs: Path, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
+    is_fine_tuned,
     is_task,
-    is_tuned,
 )
 from llmlab.models.scratch import described_model
 from llmlab.models.tokenizers import tokenizer_of
@@ -117,7 +117,7 @@ def own_settings(base: Reference) -> ModelSettings | None:
         return own_settings(base.base)
     if not isinstance(base, SavedRun) or is_task(base.run):
         return None
-    if is_tuned(base.run):
+    if is_fine_tuned(base.run):
         return own_settings(base_of(base.run))
     return described_model(base.run, select(base.run.checkpoints, base.which))[0]
 
@@ -129,7 +129,7 @@ def _generation_config(base: Reference) -> Any:
     match base:
         case AdaptedModel(below):
             return _generation_config(below)
-        case SavedRun(run) if is_tuned(run):
+        case SavedRun(run) if is_fine_tuned(run):
             return _generation_config(base_of(run))
         case ModelFolder(folder) | GgufFile(folder):
             pass

@@ -29,9 +29,9 @@ from llmlab.models.export.adapter import own_settings, write_adapter
 from llmlab.models.export.chat import TUNED, set_ends, write_generation, write_tokenizer
 from llmlab.models.model import OpenModel
 from llmlab.models.open import open_model
-from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_task, is_tuned, parse
+from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_fine_tuned, is_task, parse
 from llmlab.models.tuned import base_of
-from llmlab.models.weights import count_numbers
+from llmlab.models.weights import count_parameters
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, select, verify
 
 HF, ADAPTER, GGUF = KINDS = ("hf", "adapter", "gguf")
@@ -128,7 +128,7 @@ def _write_folder(opened: OpenModel, folder: Path) -> None:
 
 def _write_adapter(named: Reference, out: Path) -> None:
     folder, base = _adapter_of(named)
-    size = count_numbers(folder, f"The adapter {folder.name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
+    size = count_parameters(folder, f"The adapter {folder.name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
     with staged(out, size) as staging:
         staging.mkdir()
         write_adapter(folder, base, staging)
@@ -138,7 +138,7 @@ def _adapter_of(named: Reference) -> tuple[Path, Reference]:
     """An adapter's folder, and what it stands on."""
     if isinstance(named, AdaptedModel):
         return named.adapter, named.base
-    if not (isinstance(named, SavedRun) and is_tuned(named.run)):
+    if not (isinstance(named, SavedRun) and is_fine_tuned(named.run)):
         raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", _whole_model(named))
     if named.run.info().finetuning.model.method == FULL:
         raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", _whole_model(named))

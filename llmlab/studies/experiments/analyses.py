@@ -227,7 +227,7 @@ def _batch_size(gathered: Gathered) -> Analysis:
     lowest = min(points, key=lambda point: point.y)
     # The largest batch that costs less than 0.02 nats against the best: about what a seed changes in a small model.
     largest = max(point.x for point in points if point.y <= lowest.y + 0.02)
-    finding = Finding("largest_batch", "largest batch within 0.02 nats of the best", largest, unit="windows")
+    finding = Finding("largest_batch", "largest batch within 0.02 nats of the best", largest, unit="sequences")
     return charts, [finding], []
 
 

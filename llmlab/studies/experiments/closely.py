@@ -16,7 +16,7 @@ from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset, load_dataset
-from llmlab.data.windows import Windows
+from llmlab.data.sequences import Sequences
 from llmlab.gpt.model import GPT
 from llmlab.models.context import context_of
 from llmlab.models.open import open_model
@@ -82,13 +82,13 @@ def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Pa
     if isinstance(settings, FinetuneSettings):
         return _finetuning_batches(settings, worker, outputs)
     assert isinstance(settings, PretrainSettings)
-    data, windows = _windows(settings)
+    data, sequences = _sequences(settings)
     _require_same(data.key, worker, settings.data.corpus)
     accumulated = settings.train.grad_accum
 
     def rows(step: int) -> list[BatchText]:
         first = (step - 1) * accumulated
-        batches = [windows.batch(first + micro) for micro in range(accumulated)]
+        batches = [sequences.batch(first + micro) for micro in range(accumulated)]
         x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
         losses: list[float | None] = [None] * len(x)
         checkpoint = _nearest(run, step)
@@ -105,10 +105,10 @@ def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Pa
 
 
 def _finetuning_batches(settings: FinetuneSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
-    from llmlab.data.tuning_data import load_tuning_data
+    from llmlab.data.finetuning_data import load_finetuning_data
 
     base, accumulated = parse(settings.model.base, outputs), settings.train.grad_accum
-    data = load_tuning_data(
+    data = load_finetuning_data(
         settings.data, settings.train.seed, tokenizer_of(base), context_of(base), quiet, lambda: False
     )
     _require_same(data.key, worker, settings.data.source)
@@ -144,14 +144,14 @@ def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remark
     if not isinstance(settings, PretrainSettings) or not saved:
         return [], ["The gradient noise was not measured: that is done for pretraining runs that have a checkpoint."]
     try:
-        _, windows = _windows(settings)
+        _, sequences = _sequences(settings)
         model = _opened(run, saved[-1], outputs)
     except LabError as error:
         return [], [f"The gradient noise was not measured. {error}"]
     small = settings.data.batch_size
     # Batches that training has not read: beyond its last.
     first = settings.train.steps * settings.train.grad_accum
-    scale = noise_scale(_gradient_of(model, windows, first), small, _NOISE_BATCHES)
+    scale = noise_scale(_gradient_of(model, sequences, first), small, _NOISE_BATCHES)
     if scale is None:
         return [], [
             f"The gradient noise at step {saved[-1].step} drowns the mean gradient of {_NOISE_BATCHES} batches."
@@ -177,22 +177,22 @@ def noise_scale(gradient: Callable[[int], torch.Tensor], small: int, batches: in
     return noise / signal if signal > 0 and noise > 0 else None
 
 
-def _gradient_of(model: GPT, windows: Windows, first: int) -> Callable[[int], torch.Tensor]:
+def _gradient_of(model: GPT, sequences: Sequences, first: int) -> Callable[[int], torch.Tensor]:
     parameters = list(model.parameters())
 
     def gradient(index: int) -> torch.Tensor:
-        x, y = windows.batch(first + index)
+        x, y = sequences.batch(first + index)
         grads = torch.autograd.grad(model.loss(torch.from_numpy(x), torch.from_numpy(y)), parameters)
         return torch.cat([grad.flatten() for grad in grads])
 
     return gradient
 
 
-def _windows(settings: PretrainSettings) -> tuple[Dataset, Windows]:
+def _sequences(settings: PretrainSettings) -> tuple[Dataset, Sequences]:
     """The batches of a run, as it read them."""
     data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
     cut = settings.data
-    return data, Windows(
+    return data, Sequences(
         data.train, settings.model.block_size, cut.batch_size, cut.order, cut.stride, settings.train.seed
     )
 

@@ -159,7 +159,7 @@ KINDS: dict[str, Kind] = {
             "with the learning rate growing by its square root.",
             "data.batch_size",
             {PRETRAINING: (3, 6, 12, 24, 48)},
-            Axis("batch size", "windows", log=True),
+            Axis("batch size", "sequences", log=True),
             ("best", "best_loss", "spread"),
         ),
         Kind(

@@ -19,7 +19,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.gpt.estimate import estimate
-from llmlab.jobs.launcher import lasting, require_name
+from llmlab.jobs.launcher import pinned, require_name
 from llmlab.store.run_folder import SETTINGS, RunSettings, track_of
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.records import Arm, ArmStatus, ExperimentRecord
@@ -72,7 +72,7 @@ def make_plan(request: Request) -> ExperimentRecord:
     and LabError for a base that cannot be fine-tuned."""
     kind = request.kind
     if kind.trains:
-        request = dataclasses.replace(request, settings=lasting(request.settings, request.outputs))
+        request = dataclasses.replace(request, settings=pinned(request.settings, request.outputs))
     settings, track = request.settings, track_of(request.settings)
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
     require_name(identifier, "an experiment", LONGEST_NAME)
@@ -145,9 +145,9 @@ def expected_seconds(settings: Settings, outputs: Path) -> float:
     if isinstance(settings, TaskSettings):
         return task_seconds(settings)
     if isinstance(settings, FinetuneSettings):
-        from llmlab.training.finetuning.estimate import estimate as estimate_tuning
+        from llmlab.training.finetuning.estimate import estimate as estimate_finetuning
 
-        step, start = estimate_tuning(settings, outputs).step_seconds, _TUNING_START_SECONDS
+        step, start = estimate_finetuning(settings, outputs).step_seconds, _TUNING_START_SECONDS
     else:
         step, start = estimate(settings).seconds_per_step, _START_SECONDS
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0

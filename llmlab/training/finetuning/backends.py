@@ -47,7 +47,7 @@ from llmlab.training.finetuning.unsloth import open_with_unsloth, probe_unsloth,
 from llmlab.training.room import need_of, require_room
 
 if TYPE_CHECKING:
-    from llmlab.data.tuning_data import Batch
+    from llmlab.data.finetuning_data import Batch
 
 __all__ = ["Prepared", "prepare", "probe_unsloth"]
 

@@ -31,7 +31,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.progress import Progress
 from llmlab.data.answer_scoring import checkable, score
 from llmlab.data.examples import Example, Message
-from llmlab.data.tuning_data import NOT_TRAINED, Batch, TuningData, load_tuning_data
+from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.digest import BASE_DIGEST, digest_of
 from llmlab.models.generation import continued, text_after
@@ -62,7 +62,7 @@ class Finetuner(TrainingRun):
         seed = settings.train.seed
         self.prepared: Prepared = prepare(settings, place.run.outputs, place.device, progress, seed)
         self.model, self.tokenizer = self.prepared.model, self.prepared.tokenizer
-        self.data: TuningData = load_tuning_data(
+        self.data: FinetuningData = load_finetuning_data(
             settings.data, seed, self.tokenizer, self.prepared.context, progress, place.control.stop_wanted
         )
         if self.data.packing:

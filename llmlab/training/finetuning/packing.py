@@ -1,7 +1,7 @@
 """Several examples in one row: which of them share one, and which models read them as if each stood alone.
 
-transformers keeps the examples of a row apart by positions that begin anew (`llmlab.data.tuning_data.Batch`) where a
-family hands them to its attention mask. Some do not, and what mixes tokens without attention (convolutions, linear
+transformers keeps the examples of a row apart by positions that begin anew (`llmlab.data.finetuning_data.Batch`) where
+a family hands them to its attention mask. Some do not, and what mixes tokens without attention (convolutions, linear
 attention) knows no mask: there an example would be read as going on from the one before it, and packing is refused.
 No torch is needed until a model is tried.
 """
@@ -23,7 +23,7 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_tuned,
+    is_fine_tuned,
     parse,
 )
 from llmlab.models.tuned import base_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llmlab.data.chat import Encoded
-    from llmlab.data.tuning_data import TuningData
+    from llmlab.data.finetuning_data import FinetuningData
     from llmlab.training.finetuning.backends import Prepared
 
 # Families of transformers 5.24 that read a row of several examples as one text, by `model_type`: tiny models of every
@@ -54,7 +54,7 @@ def packing_refusal(base: str, outputs: Path) -> UsageError | None:
     return _refusal(base, f"Models of its family ({min(mixed)}) read a row of examples as one text.") if mixed else None
 
 
-def require_apart(prepared: Prepared, data: TuningData, precision: str) -> None:
+def require_apart(prepared: Prepared, data: FinetuningData, precision: str) -> None:
     """UsageError when the model reads an example otherwise because another stands before it in its row.
 
     The first two that share a row are read, which the model should do in eval mode and in the run's precision.
@@ -76,7 +76,7 @@ def influence(prepared: Prepared, before: Encoded, example: Encoded, pad_id: int
     """
     import torch
 
-    from llmlab.data.tuning_data import padded
+    from llmlab.data.finetuning_data import padded
 
     first, second = (one.cut_to(_TRIED) for one in (before, example))
     with torch.no_grad():
@@ -98,7 +98,7 @@ def _families(named: Reference) -> set[str]:
     """What a base's files call its family: transformers' `model_type`, or a GGUF file's architecture."""
     match named:
         case SavedRun(run) | LiveRun(run):
-            return _families(base_of(run)) if is_tuned(run) else set()
+            return _families(base_of(run)) if is_fine_tuned(run) else set()
         case AdaptedModel(base):
             return _families(base)
         case GgufFile(path):

@@ -23,8 +23,8 @@ from llmlab.data.example_preview import (
     PreviewToken,
 )
 from llmlab.data.examples import read_source
+from llmlab.data.finetuning_data import FinetuningData, encode_source, split_data
 from llmlab.data.tokenizers import TextTokenizer
-from llmlab.data.tuning_data import TuningData, encode_source, split_data
 from llmlab.models.context import context_of
 from llmlab.models.open import fingerprint
 from llmlab.models.reference import parse
@@ -42,7 +42,7 @@ _WHOLE = 1 << 40  # a maximal length that cuts nothing
 class ExamplePreviews:
     """A source read with one model's tokenizer: a summary, and each example token by token.
 
-    LabError and UsageError as `load_tuning_data`, but for what only says that too little is left to train on: that
+    LabError and UsageError as `load_finetuning_data`, but for what only says that too little is left to train on: that
     is the preview's `trouble`.
     """
 
@@ -59,7 +59,7 @@ class ExamplePreviews:
         self._settings, self._tokenizer, self._context = settings, tokenizer, context
         source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
         self._encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
-        self._data: TuningData | None = None
+        self._data: FinetuningData | None = None
         self._trouble: tuple[str, str, str] | None = None
         try:
             self._encoded.check()

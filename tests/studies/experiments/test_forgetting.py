@@ -18,7 +18,7 @@ from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import load_dataset
-from llmlab.data.windows import gather
+from llmlab.data.sequences import gather
 from llmlab.gpt.model import GPT
 from llmlab.models.open import open_model
 from llmlab.store.events import Evaluated

@@ -19,8 +19,8 @@ from small_runs import new_run, train_here
 from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.core.settings import PretrainSettings, TrainSettings
 from llmlab.data.dataset import load_dataset
-from llmlab.data.tuning_data import Batch
-from llmlab.data.windows import Windows
+from llmlab.data.finetuning_data import Batch
+from llmlab.data.sequences import Sequences
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store.columns import STEP_FIELDS, with_means
 from llmlab.store.events import Evaluated
@@ -94,7 +94,7 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
     settings = trained.info().settings
     assert isinstance(settings, PretrainSettings)
     data = load_dataset(settings.data, 16, lambda what, share: None, lambda: False)
-    windows = Windows(data.train, 16, 4, settings.data.order, settings.data.stride, settings.train.seed)
+    windows = Sequences(data.train, 16, 4, settings.data.order, settings.data.stride, settings.train.seed)
     read = [windows.batch(index)[0] for index in (60, 61)]  # step 31 is the 61st and 62nd batch
     texts = {data.tokenizer.decode(row.tolist()) for rows in read for row in rows}
     assert len(spikes[0].batch) == 6

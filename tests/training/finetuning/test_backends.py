@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
 from llmlab.core.progress import quiet
-from llmlab.data.tuning_data import Batch
+from llmlab.data.finetuning_data import Batch
 from llmlab.gpt.model import GPT
 from llmlab.models import hub
 from llmlab.models.open import open_model

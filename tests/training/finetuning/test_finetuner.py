@@ -28,7 +28,7 @@ from tuned_runs import copy_adapter, llama_folder
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
-from llmlab.data.tuning_data import load_tuning_data
+from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.gpt.generate import NextToken
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs.launcher import create_run, prepare_resume, request
@@ -155,7 +155,7 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
     )
     settings = run.info().finetuning
     prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, settings.train.seed)
-    data = load_tuning_data(
+    data = load_finetuning_data(
         settings.data, settings.train.seed, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False
     )
     learning = [p for p in prepared.model.parameters() if p.requires_grad]
@@ -188,7 +188,7 @@ def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, ex
     sums = []
     for packing in (False, True):
         wanted = replace(settings.data, packing=packing, batch_size=1)
-        data = load_tuning_data(wanted, 0, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False)
+        data = load_finetuning_data(wanted, 0, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False)
         batches = [data.batch(index) for index in range(data.batches_per_epoch)]  # each example once
         total = 0.0
         for batch in batches:

@@ -22,8 +22,8 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
 from llmlab.data.chat import Encoded
+from llmlab.data.finetuning_data import load_finetuning_data, packed
 from llmlab.data.tokenizers import Gpt2Tokenizer
-from llmlab.data.tuning_data import load_tuning_data, packed
 from llmlab.jobs.launcher import create_run
 from llmlab.training.finetuning import packing
 from llmlab.training.finetuning.backends import Prepared
@@ -95,7 +95,7 @@ def test_packing_says_how_far_it_is_and_ends_when_it_is_no_longer_wanted() -> No
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        load_tuning_data(ExampleSettings(packing=True), 1, Gpt2Tokenizer(), 0, cancelled, lambda: False)
+        load_finetuning_data(ExampleSettings(packing=True), 1, Gpt2Tokenizer(), 0, cancelled, lambda: False)
 
 
 # Which models keep them apart -----------------------------------------------------------------------------------------
@@ -188,6 +188,6 @@ def test_a_run_tries_its_base_and_refuses_to_pack_for_one_that_reads_a_row_as_on
 def test_examples_that_share_no_row_are_not_tried(tmp_path: Path) -> None:
     base = opt_folder(tmp_path / "opt")
     settings = packing_settings(base, max_length=80, max_examples=6)
-    data = load_tuning_data(settings.data, 1, tiny_models.TOKENIZER, 0, quiet, lambda: False)
+    data = load_finetuning_data(settings.data, 1, tiny_models.TOKENIZER, 0, quiet, lambda: False)
     assert all(len(row) == 1 for row in data.rows)
     require_apart(ready(torch.nn.Module()), data, CPU.precision)

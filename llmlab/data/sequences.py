@@ -1,17 +1,17 @@
-"""Windows of tokens and the order in which they come: a pure function of (seed, epoch, batch index)."""
+"""Sequences of tokens and the order in which they come: a pure function of (seed, epoch, batch index)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-class Windows:
-    """Batches of windows over a stretch of tokens.
+class Sequences:
+    """Batches of sequences over a stretch of tokens.
 
-    random: each window starts anywhere; batch `index` draws its starts from (seed, index). An epoch is as many
+    random: each sequence starts anywhere; batch `index` draws its starts from (seed, index). An epoch is as many
     tokens as there are.
-    sliding: windows start at 0, stride, 2 * stride, ...; their order in an epoch is drawn from (seed, epoch).
-    The windows left over for less than a batch sit out that epoch. Where all windows are fewer than a batch,
+    sliding: sequences start at 0, stride, 2 * stride, ...; their order in an epoch is drawn from (seed, epoch).
+    The sequences left over for less than a batch sit out that epoch. Where all sequences are fewer than a batch,
     some stand in it more than once, so that every batch has the same shape.
 
     Nothing is remembered between calls, so a resumed run asks for the next index and is where it was.
@@ -26,21 +26,21 @@ class Windows:
         stride: int = 0,
         seed: int = 0,
     ) -> None:
-        """stride: 0 means block_size. ValueError when there is not one window: block_size + 1 tokens."""
+        """stride: 0 means block_size. ValueError when there is not one sequence: block_size + 1 tokens."""
         if len(tokens) < block_size + 1:
-            raise ValueError(f"{len(tokens)} tokens hold no window of {block_size} + 1")
+            raise ValueError(f"{len(tokens)} tokens hold no sequence of {block_size} + 1")
         self.tokens = tokens
         self.block_size = block_size
         self.batch_size = batch_size
         self.order = order
         self.stride = stride or block_size
         self.seed = seed
-        starts = len(tokens) - block_size  # places where a window and the token after it fit
+        starts = len(tokens) - block_size  # places where a sequence and the token after it fit
         if order == "sliding":
-            self.windows = 1 + (starts - 1) // self.stride
-            self.batches_per_epoch = max(1, self.windows // batch_size)
+            self.sequences = 1 + (starts - 1) // self.stride
+            self.batches_per_epoch = max(1, self.sequences // batch_size)
         else:
-            self.windows = starts
+            self.sequences = starts
             self.batches_per_epoch = max(1, round(len(tokens) / (batch_size * block_size)))
         self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -52,10 +52,10 @@ class Windows:
         return gather(self.tokens, self.starts(index), self.block_size)
 
     def starts(self, index: int) -> np.ndarray:
-        """Where the windows of batch `index` start, int64 [batch]."""
+        """Where the sequences of batch `index` start, int64 [batch]."""
         if self.order != "sliding":
             random = np.random.default_rng([self.seed, index])
-            return random.integers(0, self.windows, self.batch_size)
+            return random.integers(0, self.sequences, self.batch_size)
         epoch, place = divmod(index, self.batches_per_epoch)
         order = self._epoch_order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         return np.resize(order, self.batch_size) * self.stride
@@ -67,26 +67,26 @@ class Windows:
         return index * self.batch_size * self.block_size / len(self.tokens)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        """The windows of an epoch in order. The last one is kept, only to save time."""
+        """The sequences of an epoch in order. The last one is kept, only to save time."""
         if self._permutation[0] != epoch:
-            self._permutation = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.windows))
+            self._permutation = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.sequences))
         return self._permutation[1]
 
 
-def fixed_windows(tokens: np.ndarray, block_size: int, count: int, seed: int = 0) -> np.ndarray:
-    """Starts of at most `count` windows for evaluation, int64, ascending: spread evenly, the same every time.
+def fixed_sequences(tokens: np.ndarray, block_size: int, count: int, seed: int = 0) -> np.ndarray:
+    """Starts of at most `count` sequences for evaluation, int64, ascending: spread evenly, the same every time.
 
-    The text is divided into `count` equal stretches; each window starts somewhere in its own, drawn from `seed`.
+    The text is divided into `count` equal stretches; each sequence starts somewhere in its own, drawn from `seed`.
     """
     places = len(tokens) - block_size
     if places < 1:
-        raise ValueError(f"{len(tokens)} tokens hold no window of {block_size} + 1")
+        raise ValueError(f"{len(tokens)} tokens hold no sequence of {block_size} + 1")
     count = min(count, places)
     edges = np.arange(count + 1) * places // count
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
 
 def gather(tokens: np.ndarray, starts: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The windows at `starts`: x and y, int64 [len(starts), block]; y is x one token later."""
-    windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
-    return windows[:, :-1].copy(), windows[:, 1:].copy()
+    """The sequences at `starts`: x and y, int64 [len(starts), block]; y is x one token later."""
+    sequences = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    return sequences[:, :-1].copy(), sequences[:, 1:].copy()

@@ -54,7 +54,7 @@ class Batch:
 
 
 @dataclass
-class TuningData:
+class FinetuningData:
     """What a fine-tuning run learns and is measured on.
 
     train and held_out: encoded, beside the examples that they are made of. bad: lines that could not be used,
@@ -140,14 +140,14 @@ class TuningData:
         return [int(row) for row in np.resize(order, self.batch_size)]
 
 
-def load_tuning_data(
+def load_finetuning_data(
     settings: ExampleSettings,
     seed: int,
     tokenizer: TextTokenizer,
     context: int,
     progress: Progress,
     stop_wanted: Callable[[], bool],
-) -> TuningData:
+) -> FinetuningData:
     """Reads, encodes and splits the examples that `settings` describe.
 
     context: the longest row that the model can read; 0 if unknown. Raises Cancelled when `stop_wanted` says so.
@@ -226,7 +226,7 @@ def encode_source(
 
 def split_data(
     encoded: EncodedSource, settings: ExampleSettings, seed: int, progress: Progress, stop_wanted: Callable[[], bool]
-) -> TuningData:
+) -> FinetuningData:
     """The usable examples, split and ready for batches. LabError when they are too few; Cancelled as above."""
     tokens = dict(encoded.usable)
     train, held_out = split_examples([example for example, _ in encoded.usable], settings.val_fraction, seed)
@@ -235,7 +235,7 @@ def split_data(
         rows = packed(lengths, encoded.longest, progress, stop_wanted)
     else:
         rows = [(place,) for place in range(len(train))]
-    return TuningData(
+    return FinetuningData(
         source=encoded.source,
         chat=encoded.chat,
         train=[tokens[example] for example in train],

@@ -14,14 +14,14 @@ from torch.nn.functional import cross_entropy
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
+from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data, padded
 from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer, TextTokenizer
-from llmlab.data.tuning_data import NOT_TRAINED, Batch, TuningData, load_tuning_data, padded
 
 GPT2 = Gpt2Tokenizer()
 
 
-def load(tokenizer: TextTokenizer = GPT2, context: int = 0, seed: int = 1, **changes: object) -> TuningData:
-    return load_tuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet, lambda: False)  # type: ignore[arg-type]
+def load(tokenizer: TextTokenizer = GPT2, context: int = 0, seed: int = 1, **changes: object) -> FinetuningData:
+    return load_finetuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet, lambda: False)  # type: ignore[arg-type]
 
 
 def rows_of(batch: Batch) -> list[list[int]]:
@@ -169,4 +169,4 @@ def test_the_context_limits_the_length() -> None:
 
 def test_loading_ends_when_it_is_no_longer_wanted() -> None:
     with pytest.raises(Cancelled):
-        load_tuning_data(ExampleSettings(), 1, GPT2, 0, quiet, lambda: True)
+        load_finetuning_data(ExampleSettings(), 1, GPT2, 0, quiet, lambda: True)
