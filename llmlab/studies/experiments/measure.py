@@ -20,7 +20,7 @@ from llmlab.core.records import to_plain
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import find_corpus
 from llmlab.data.dataset import load_dataset
-from llmlab.data.windows import fixed_windows, gather
+from llmlab.data.sequences import fixed_sequences, gather
 from llmlab.gpt.model import GPT
 from llmlab.inspection.weight_change import adapter_change, effective_rank
 from llmlab.models.model import OpenModel
@@ -92,16 +92,16 @@ def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> 
 
 
 DEFAULT_TEXT = "austen"  # embedded, and no instruction data
-WINDOWS = 48  # with 128 tokens each about 6,000 predictions: the same ones every time, so their noise cancels
+SEQUENCES = 48  # with 128 tokens each about 6,000 predictions: the same ones every time, so their noise cancels
 _LENGTH = 128
 _BATCH = 8
 _HELD_OUT = 0.1  # share of a text, at its end, that is read
-_MOST_CHARACTERS = 400_000  # of that: more than the windows can hold
+_MOST_CHARACTERS = 400_000  # of that: more than the sequences can hold
 
 
 @dataclass(frozen=True)
 class GeneralText:
-    """Windows of a text as a base's tokens. x, y: int64 [window, T]; y is x one token later."""
+    """Sequences of a text as a base's tokens. x, y: int64 [sequence, T]; y is x one token later."""
 
     name: str
     x: np.ndarray
@@ -124,7 +124,7 @@ def general_text(base: str, name: str, outputs: Path) -> GeneralText:
         settings = reference.run.info().settings
         if isinstance(settings, PretrainSettings):
             data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
-            starts = fixed_windows(data.val, settings.model.block_size, WINDOWS)
+            starts = fixed_sequences(data.val, settings.model.block_size, SEQUENCES)
             title = f"held-out part of {find_corpus(settings.data.corpus).title}"
             return GeneralText(title, *gather(data.val, starts, settings.model.block_size))
     return _of_corpus(open_model(reference, outputs), name or DEFAULT_TEXT)
@@ -142,7 +142,7 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
             f"Its end has {len(tokens)} tokens, and a window takes {length + 1}.",
             "Name a longer text: --general CORPUS.",
         )
-    return GeneralText(corpus.title, *gather(tokens, fixed_windows(tokens, length, WINDOWS), length))
+    return GeneralText(corpus.title, *gather(tokens, fixed_sequences(tokens, length, SEQUENCES), length))
 
 
 def _context(opened: OpenModel) -> int:
