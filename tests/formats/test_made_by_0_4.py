@@ -20,16 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytestqt.qtbot import QtBot
 from small_runs import all_events, train_here
-from waits import WAIT
 
 from llmlab.cli.main import main
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs.launcher import prepare_resume
 from llmlab.jobs.queue import RunQueue
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.lab.lab import Lab
 
 ARCHIVE = Path(__file__).with_name("made_by_0.4.tar.xz")
 with tarfile.open(ARCHIVE) as _packed:
@@ -129,26 +126,6 @@ def test_the_queue_waits_as_it_did(lab: Path) -> None:
     waiting = [(item.name, item.track, item.preset, item.seconds) for item in queue.items]
     assert waiting == [("later", "pretraining", "baby", 60.0), ("later-tuned", "finetuning", "", None)]
     assert queue.items[1].settings.model.base == "base@final"  # type: ignore[union-attr]
-
-
-def test_the_window_lists_all_of_it(own_lab: Path, qtbot: QtBot) -> None:
-    problems: list[object] = []
-    window = Lab(own_lab / "outputs")
-    window.error_raised.connect(problems.append)
-    window.notebook.refresh()
-    try:
-        qtbot.waitUntil(lambda: bool(window.runs() and window.experiments.rows()), timeout=WAIT)
-        qtbot.waitUntil(lambda: bool(window.papers.checks.rows() and window.notebook.entries), timeout=WAIT)
-        runs = [(row.name, row.status.state, row.status.step) for row in window.runs()]
-        assert runs == [(one["id"], one["state"], one["step"]) for one in READ["runs"]]
-        assert all(row.parameters for row in window.runs())
-        experiments = [row.id for row in window.experiments.rows()]
-        assert experiments == [one["id"] for one in READ["experiment list"]]
-        assert {row.id for row in window.papers.checks.rows()} == {"norms", "wind"}
-        assert {entry.id for entry in window.notebook.entries} == {one["id"] for one in READ["notebook"]}
-    finally:
-        window.shutdown()
-    assert problems == []
 
 
 def _unpacked(folder: Path) -> Path:
