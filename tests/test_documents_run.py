@@ -112,8 +112,8 @@ _HEADER, *_VERDICT = block("The verdict on the model of the first hour:")
 QUOTES = {
     CLAIMS: tuple(Quote(line, "paper list") for line in _PAPERS),
     "first-hour/1-train.md": (
-        Quote("ln 2,048 = 7.62 nats a token", "pretrain", ("knowing nothing costs 7.62",)),
-        Quote("how often each piece occurs costs 6.13", "pretrain", ("knowing how often each token occurs 6.13",)),
+        Quote("ln 2,048 = 7.62 nats per token", "pretrain", ("knowing nothing costs 7.62",)),
+        Quote("how often each token occurs costs 6.13", "pretrain", ("knowing how often each token occurs 6.13",)),
         Quote("from 7.631 to 4.352", "pretrain", ("validation 7.631", "validation 4.352"), trained=True),
         Quote("And not the mercy is to do you.", "pretrain", trained=True),
         Quote("LAVANG.", "pretrain", trained=True),
