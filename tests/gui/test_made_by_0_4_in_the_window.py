@@ -25,8 +25,9 @@ def test_the_window_lists_all_of_it(make_main_window: MakeWindow, outputs: Path,
     for source in (lab.error_raised, lab.notebook.failed, experiments.failed, checks.failed):
         source.connect(problems.append)
     lab.notebook.refresh()
-    qtbot.waitUntil(lambda: bool(lab.runs() and experiments.rows() and checks.rows()), timeout=WAIT)
-    qtbot.waitUntil(lambda: bool(lab.notebook.entries), timeout=WAIT)
+    there = (lab.runs, experiments.rows, checks.rows, lambda: lab.notebook.entries)
+    qtbot.waitUntil(lambda: bool(problems) or all(rows() for rows in there), timeout=WAIT)
+    assert problems == []
     runs = [(row.name, row.status.state, row.status.step) for row in lab.runs()]
     assert runs == [(one["id"], one["state"], one["step"]) for one in listed["runs"]]
     assert all(row.parameters for row in lab.runs())
