@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import safetensors.torch
 import torch
 
-from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings, RunSettings, resolve_settings
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store.checkpoints import STATE_FILE, select
-from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.store.run_folder import RunFolder
 
 # How long a worker may take at most, on a busy machine.
 _SECONDS = 240

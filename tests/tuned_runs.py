@@ -16,9 +16,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.core.kinds import FINETUNING
 from llmlab.models.open import open_model
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit
-from llmlab.store.run_folder import FINETUNING, RunFolder, RunInfo, RunStatus
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 
 SCRATCH_TARGETS = ["attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"]
 LLAMA_TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
@@ -36,7 +37,7 @@ def new_tuned(outputs: Path, base: str, name: str = "tuned", method: str = "lora
 
 def add_checkpoint(run: RunFolder, step: int, write: Callable[[Path], None], *labels: str) -> Path:
     """A checkpoint of a fine-tuning run; `write` makes the files of what was trained."""
-    settings = run.info().finetuning.model
+    settings = run.info().settings_as(FinetuneSettings).model
 
     def files(folder: Path) -> None:
         write(folder)
@@ -99,8 +100,8 @@ def llama_folder(folder: Path, **changes: Any) -> Path:
 def rebased(run: RunFolder, base: str) -> RunFolder:
     """The same run as if it had another base."""
     info = run.info()
-    model = replace(info.finetuning.model, base=base)
-    run.write_info(replace(info, settings=replace(info.finetuning, model=model)))
+    model = replace(info.settings_as(FinetuneSettings).model, base=base)
+    run.write_info(replace(info, settings=replace(info.settings_as(FinetuneSettings), model=model)))
     return run
 
 

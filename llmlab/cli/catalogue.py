@@ -14,9 +14,9 @@ from llmlab.core.config import SettingInfo, describe, to_mapping
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
-from llmlab.core.settings import DEFAULT_PRESET, Preset, PretrainSettings, load_preset, preset_names
+from llmlab.core.kinds import FINETUNING, PRETRAINING
+from llmlab.core.settings import DEFAULT_PRESET, Preset, PretrainSettings, RunSettings, load_preset, preset_names
 from llmlab.gpt.estimate import estimate
-from llmlab.store.run_folder import FINETUNING, PRETRAINING, RunSettings
 
 if TYPE_CHECKING:
     from llmlab.data.corpus import Corpus

@@ -46,7 +46,7 @@ def finetune(args: argparse.Namespace) -> int:
     parent = branch_point(args, outputs)
     if parent is not None:
         info = parent[0].info()
-        preset, settings = info.preset, with_overrides(info.finetuning, args.settings, assignments)
+        preset, settings = info.preset, with_overrides(info.settings_as(FinetuneSettings), args.settings, assignments)
     else:
         preset = args.preset or DEFAULT_PRESET
         settings = resolve_finetune_settings(preset, args.settings, assignments)

@@ -13,11 +13,11 @@ from llmlab.cli.experiment_follow import follow
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.launcher import make_folder, stop_experiment
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, read_result

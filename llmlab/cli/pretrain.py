@@ -95,7 +95,7 @@ def _chosen(args: argparse.Namespace, parent: tuple[RunFolder, Checkpoint] | Non
         preset = args.preset or DEFAULT_PRESET
         return preset, resolve_settings(preset, args.settings, assignments)
     info = parent[0].info()
-    return info.preset, with_overrides(info.pretraining, args.settings, assignments)
+    return info.preset, with_overrides(info.settings_as(PretrainSettings), args.settings, assignments)
 
 
 def _with_readable_corpus(settings: PretrainSettings) -> PretrainSettings:

@@ -14,9 +14,7 @@ from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import FULL, FinetuneSettings, load_finetune_preset
-from llmlab.core.settings import PretrainSettings, load_preset
-from llmlab.core.task_settings import TaskSettings
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
 from llmlab.notebook.notebook import Contents
@@ -24,7 +22,7 @@ from llmlab.notebook.words import altered_sentence, stated
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Evaluated, Started
 from llmlab.store.registry import list_runs, resolve_run, short_name
-from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunSettings, RunStatus
+from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunStatus
 from llmlab.studies.lab_notebook import lab_notebook
 
 # A request is answered at the next step boundary; a long step answers later than this.
@@ -165,7 +163,7 @@ class _RunLine:
             self.name,
             status.words,
             info.reads.rpartition("/")[2],
-            _size(info),
+            info.settings.size,
             f"{status.step}/{info.settings.train.steps}",
             text.loss(status.loss),
             text.loss(status.val_loss),
@@ -179,12 +177,7 @@ class _RunLine:
         if info is None:
             return values | {"state": "damaged"}
         values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
-        if isinstance(info.settings, PretrainSettings):
-            values |= {"corpus": info.reads}
-        elif isinstance(info.settings, TaskSettings):
-            values |= {"task": info.reads, "model": info.settings.model.kind}
-        else:
-            values |= {"base": info.settings.model.base, "method": info.settings.model.method, "source": info.reads}
+        values |= info.settings.summary
         values |= {"step": status.step, "steps": info.settings.train.steps}
         names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid", "silent_since")
         return values | {name: getattr(status, name) for name in names}
@@ -205,13 +198,8 @@ def _description(
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
     for line in predicted:
         yield f"  predicted    {stated(line.locked.prediction)}{f'. {altered_sentence(line)}' if line.altered else ''}"
-    if isinstance(settings, PretrainSettings):
-        yield f"  corpus       {settings.data.corpus}, tokenizer {settings.data.tokenizer}"
-    elif isinstance(settings, TaskSettings):
-        yield f"  task         {settings.data.task}, learned by {settings.model.kind} {_size(info)}"
-    else:
-        yield f"  base         {settings.model.base}, {_size(info)}"
-        yield f"  examples     {settings.data.source}"
+    for label, fact in settings.facts.items():
+        yield f"  {label:<12} {fact}"
     if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
         yield f"  computed on  {started.device} {started.precision}, {started.threads} threads"
@@ -224,22 +212,9 @@ def _description(
     yield f"  log          {run.log}"
 
 
-def _size(info: RunInfo) -> str:
-    """Layers and width of a model from scratch; the method of a fine-tuning, with an adapter's rank."""
-    settings = info.settings
-    if not isinstance(settings, FinetuneSettings):
-        return f"{settings.model.n_layer}x{settings.model.n_embd}"
-    method = settings.model.method
-    return method if method == FULL else f"{method} r{settings.lora.rank}"
-
-
 def _preset_settings(info: RunInfo) -> RunSettings:
     try:
-        if isinstance(info.settings, PretrainSettings):
-            return load_preset(info.preset).settings
-        if isinstance(info.settings, FinetuneSettings):
-            return load_finetune_preset(info.preset).settings
-        return TaskSettings()
+        return type(info.settings).of_preset(info.preset)
     except UsageError:  # made without one, or with one that is gone
         return type(info.settings)()
 

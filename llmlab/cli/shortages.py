@@ -8,8 +8,9 @@ from pathlib import Path
 from llmlab.cli import text
 from llmlab.cli.output import say
 from llmlab.core.memory import available_bytes
-from llmlab.store.run_folder import RunSettings
-from llmlab.training.room import computes_in_main_memory, need_of, require_room
+from llmlab.core.settings import RunSettings
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import computes_in_main_memory, require_room
 
 
 def check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, checkpoint_bytes: int) -> None:
@@ -26,6 +27,6 @@ def check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, che
         say(f"warning: its checkpoints may need {text.size(disk)}, and {existing} has {text.size(free)} free.")
     memory = available_bytes()
     if memory_bytes > memory and computes_in_main_memory(settings):
-        if (need := need_of(settings, outputs)) is not None:
+        if (need := kind_of(settings).memory(settings, outputs)) is not None:
             require_room(settings, need, memory, outputs)
         say(f"warning: training may need {text.size(memory_bytes)} of memory, and {text.size(memory)} are free.")

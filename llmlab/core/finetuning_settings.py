@@ -13,6 +13,7 @@ from llmlab.core.paths import resources_dir
 from llmlab.core.settings import (
     CheckpointSettings,
     Preset,
+    RunSettings,
     SampleSettings,
     TrainSettings,
     read_preset,
@@ -22,6 +23,7 @@ from llmlab.core.settings import (
 DEFAULT_PRESET = "scratch"
 _PRESETS = resources_dir() / "presets" / "finetuning"
 LORA, QLORA, FULL = "lora", "qlora", "full"
+_TITLES = {LORA: "LoRA", QLORA: "QLoRA", FULL: "full fine-tuning"}
 # Which linear layers of a block get an adapter: names are of the parts, not of the modules, which differ by family.
 ATTENTION, FEED_FORWARD, ALL = "attention", "feed_forward", "all"
 
@@ -109,11 +111,15 @@ def _train() -> TrainSettings:
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(RunSettings):
     """All that decides a fine-tuning run. Order: preset, then file, then --set.
 
     In `train` and `samples`, a window is an example; no prompts means the first held-out ones.
     """
+
+    track = "finetuning"
+    noun = "a fine-tuning run"
+    trained_by = "llmlab.training.finetuning.kind:Finetuning"
 
     model: BaseSettings = field(default_factory=BaseSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -126,6 +132,48 @@ class FinetuneSettings:
     def tokens_per_step(self) -> int:
         """Tokens that an optimizer step reads at most."""
         return self.train.grad_accum * self.data.batch_size * self.data.max_length
+
+    @property
+    def reads(self) -> str:
+        return self.data.source
+
+    @property
+    def base(self) -> str:
+        return self.model.base
+
+    @property
+    def does(self) -> str:
+        return self.model.method if self.model.method == FULL else f"{self.model.method}, rank {self.lora.rank}"
+
+    @property
+    def makes(self) -> str:
+        return f"{_TITLES[self.model.method]} of {Path(self.model.base).name} on {Path(self.data.source).name}"
+
+    @property
+    def size(self) -> str:
+        return self.model.method if self.model.method == FULL else f"{self.model.method} r{self.lora.rank}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"base": f"{self.model.base}, {self.size}", "examples": self.data.source}
+
+    @property
+    def details(self) -> list[str]:
+        method, lora, data = self.model.method, self.lora, self.data
+        adapters = "" if method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
+        return [
+            f"Base {self.model.base}",
+            f"Method {method}{adapters}",
+            f"Examples {data.source}, {data.batch_size} a batch, at most {data.max_length} tokens each",
+        ]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return {"base": self.model.base, "method": self.model.method, "source": self.data.source}
+
+    @classmethod
+    def of_preset(cls, name: str) -> FinetuneSettings:
+        return load_finetune_preset(name).settings
 
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""

@@ -1,12 +1,13 @@
-"""The settings of a pretraining run, and the presets that fill them."""
+"""What every run's settings have, the settings of a pretraining run, and the presets that fill them."""
 
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from llmlab.core.config import from_mapping, read_toml, setting, with_values
 from llmlab.core.errors import UsageError
@@ -199,9 +200,91 @@ class CheckpointSettings:
     best: bool = setting(True, "Save when the validation loss is the best so far.", exact=False)
 
 
+class RunSettings(ABC):
+    """All that decides a run, and what people are told of it. A kind of training has a subclass: see core/kinds.py.
+
+    track: its name in files, and the folder of outputs/ that its runs are in. noun: what a run of it is.
+    trained_by: MODULE:CLASS of its `llmlab.training.kinds.TrainingKind`, imported when it is asked for.
+    """
+
+    track: ClassVar[str]
+    noun: ClassVar[str]
+    trained_by: ClassVar[str]
+
+    model: Any
+    data: Any
+    train: TrainSettings
+    samples: SampleSettings
+    checkpoints: CheckpointSettings
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step reads, at most."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> str:
+        """What it learns from: a corpus, examples, or a task."""
+
+    @property
+    def base(self) -> str:
+        """The model that it begins from; nothing from scratch."""
+        return ""
+
+    @property
+    def tokenizer(self) -> str:
+        """The kind of the lab's own tokenizers that it reads with; nothing where there is none."""
+        return ""
+
+    @property
+    @abstractmethod
+    def does(self) -> str:
+        """`pretraining`, `lora, rank 8`, `task, lstm`."""
+
+    @property
+    @abstractmethod
+    def makes(self) -> str:
+        """What of what, in a few words: `LoRA of gpt2 on tasks`."""
+
+    @property
+    def title(self) -> str:
+        """The same, and for how long."""
+        return f"{self.makes}, {self.train.steps:,} steps"
+
+    @property
+    @abstractmethod
+    def size(self) -> str:
+        """`4x128`, `lora r8`: of what learns, in a table."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """The lines that describe it, by their labels."""
+
+    @property
+    @abstractmethod
+    def details(self) -> list[str]:
+        """More of them, each a line by itself."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> dict[str, str]:
+        """What tells it from others, by the names that `llmlab-run runs --json` has."""
+
+    @classmethod
+    def of_preset(cls, name: str) -> RunSettings:
+        """A preset's; the defaults of a kind that has none. UsageError when there is no such preset."""
+        return cls()
+
+
 @dataclass(frozen=True)
-class PretrainSettings:
+class PretrainSettings(RunSettings):
     """All that decides a pretraining run. Order: preset, then file, then --set."""
+
+    track = "pretraining"
+    noun = "a run from scratch on text"
+    trained_by = "llmlab.training.pretraining:Pretraining"
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -213,6 +296,47 @@ class PretrainSettings:
     def tokens_per_step(self) -> int:
         """Tokens that an optimizer step reads."""
         return self.train.grad_accum * self.data.batch_size * self.model.block_size
+
+    @property
+    def reads(self) -> str:
+        return self.data.corpus
+
+    @property
+    def tokenizer(self) -> str:
+        return self.data.tokenizer
+
+    @property
+    def does(self) -> str:
+        return "pretraining"
+
+    @property
+    def makes(self) -> str:
+        layers = f"{self.model.n_layer} layer{'' if self.model.n_layer == 1 else 's'}"
+        return f"{layers} of width {self.model.n_embd} on {Path(self.data.corpus).name}"
+
+    @property
+    def size(self) -> str:
+        return f"{self.model.n_layer}x{self.model.n_embd}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"corpus": f"{self.data.corpus}, tokenizer {self.data.tokenizer}"}
+
+    @property
+    def details(self) -> list[str]:
+        model, data = self.model, self.data
+        return [
+            f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
+            f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
+        ]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return {"corpus": self.data.corpus}
+
+    @classmethod
+    def of_preset(cls, name: str) -> PretrainSettings:
+        return load_preset(name).settings
 
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import CheckpointSettings, ModelSettings, SampleSettings, TrainSettings
+from llmlab.core.settings import CheckpointSettings, ModelSettings, RunSettings, SampleSettings, TrainSettings
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
 MODULAR = "modular"
@@ -96,8 +96,12 @@ def _train() -> TrainSettings:
 
 
 @dataclass(frozen=True)
-class TaskSettings:
+class TaskSettings(RunSettings):
     """All that decides a run on a task. A window, in `train`, is a sequence; nothing is sampled."""
+
+    track = "papers"
+    noun = "a run on a task of a paper"
+    trained_by = "llmlab.training.task:OnTask"
 
     model: TaskModelSettings = field(default_factory=TaskModelSettings)
     data: TaskDataSettings = field(default_factory=TaskDataSettings)
@@ -125,6 +129,35 @@ class TaskSettings:
     def tokens_per_step(self) -> int:
         """Tokens that an optimizer step reads."""
         return self.train.grad_accum * self.data.batch_size * self.time
+
+    @property
+    def reads(self) -> str:
+        return self.data.task
+
+    @property
+    def does(self) -> str:
+        return f"task, {self.model.kind}"
+
+    @property
+    def makes(self) -> str:
+        return f"{self.model.kind} on the task {self.data.task}"
+
+    @property
+    def size(self) -> str:
+        return f"{self.model.n_layer}x{self.model.n_embd}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"task": f"{self.data.task}, learned by {self.model.kind} {self.size}"}
+
+    @property
+    def details(self) -> list[str]:
+        model = self.model
+        return [f"{model.kind}, {model.n_layer} layers, width {model.n_embd}", f"Task {self.data.task}"]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return {"task": self.data.task, "model": self.model.kind}
 
     @property
     def train_tokens(self) -> int:

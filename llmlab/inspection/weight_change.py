@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import FULL, LORA
+from llmlab.core.finetuning_settings import FULL, LORA, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab.models.adapter_file import Factors, other_form, read_factors
@@ -119,7 +119,7 @@ def change_of(reference: str | Reference, outputs: Path, progress: Progress = qu
         )
     checkpoint, base = select(found.run.checkpoints, found.which), base_of(found.run)
     named_step = f"{found.named}@{checkpoint.step}"
-    method = found.run.info().finetuning.model.method
+    method = found.run.info().settings_as(FinetuneSettings).model.method
     if method == FULL:
         return _of_weights(named_step, base, checkpoint.path / MODEL_FILE, progress)
     return _on_base(named_step, base, checkpoint.path, method, progress)

@@ -16,40 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
-from llmlab.core.config import SettingInfo, describe, differences, with_values
+from llmlab.core.config import SettingInfo, differences, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import new_folder
-from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.paths import expanded
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
-from llmlab.data.hf_tokenizer import has_tokenizer
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.worker_process import launch
-from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, pinned_name
-from llmlab.models.weights import weight_shapes
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import RUN
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
-from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, select, unreadable, verify
+from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, unreadable, verify
 from llmlab.store.events import StepEvent
 from llmlab.store.registry import namesakes, short_name
-from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings, RunStatus, learns_from, track_of
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab.store.run_log import read_events
+from llmlab.training.kinds import kind_of
 
 # glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
 # Keeping them, in huge pages, makes a step 1.4-1.8 times as fast on Linux (tests/benchmarks/). An address space
 # of 1 TiB as threshold means "never give back".
 _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
-
-
-# What decides which id means which text. All kinds but gpt2 take their vocabulary from the text itself.
-_VOCABULARY_SETTINGS = ("data.tokenizer", "data.bpe_vocab_size")
-_TEXT_SETTINGS = ("data.corpus", "data.max_tokens")
-_TASK_SETTINGS = tuple(info.key for info in describe(TaskSettings) if info.section == "data")
-# What decides the shapes and the meaning of a fine-tuning run's weights.
-_ADAPTER_SETTINGS = ("model.base", "model.method", "lora.rank", "lora.alpha", "lora.targets")
 
 
 def create_run(
@@ -71,11 +58,11 @@ def create_run(
     Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
     the folder cannot be made.
     """
-    track = track_of(settings)
+    track = settings.track
     if name is None:
         name = free_name(outputs, settings, preset)
     require_name(name, "a run", 100)
-    settings = pinned(settings, outputs)
+    settings = kind_of(settings).pinned(settings, outputs)
     if parent is not None:
         _check_branch(*parent, settings)
     run = RunFolder(outputs / track / name)
@@ -158,60 +145,14 @@ def came_to_nothing(run: RunFolder) -> bool:
 
 def free_name(outputs: Path, settings: RunSettings, preset: str) -> str:
     """A new run's id: when, from which preset, on which text."""
-    track = outputs / track_of(settings)
-    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(learns_from(settings)).stem).strip("-") or "text"
+    track = outputs / settings.track
+    text = re.sub(r"[^A-Za-z0-9]+", "-", Path(settings.reads).stem).strip("-") or "text"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{preset or 'custom'}-{text}"[:80]
     name, number = stem, 1
     while (track / name).exists() or namesakes(RunFolder(track / name)):
         number += 1
         name = f"{stem}-{number}"
     return name
-
-
-def pinned(settings: RunSettings, outputs: Path) -> RunSettings:
-    """With names that mean the same tomorrow and in another working directory: the worker, and whoever resumes the
-    run some day, may be elsewhere, and a base that goes on learning has other weights then.
-
-    UsageError when no base is named, or none bears its name; LabError when it lacks weights or a tokenizer.
-    """
-    if isinstance(settings, PretrainSettings):
-        from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
-
-        path = expanded(settings.data.corpus)
-        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
-            return with_values(settings, {"data.corpus": str(path.resolve())})
-        return settings
-    if isinstance(settings, TaskSettings):
-        return settings
-    if not settings.model.base:
-        raise UsageError("No model was named.", "Fine-tuning begins from one.", "`llmlab-run models` lists them.")
-    base = parse(settings.model.base, outputs)
-    if isinstance(base, ModelFolder):
-        _require_whole(base.path)
-    if isinstance(base, SavedRun):
-        base = _fixed(base)
-    if isinstance(base, AdaptedModel) and isinstance(base.base, SavedRun):
-        base = replace(base, base=_fixed(base.base))
-    path = expanded(settings.data.source)
-    source = str(path.resolve()) if path.is_file() else settings.data.source
-    return with_values(settings, {"model.base": str(base), "data.source": source})
-
-
-def _fixed(saved: SavedRun) -> SavedRun:
-    """The same checkpoint by its step, of a run by a name that stays its own."""
-    named = pinned_name(saved.run) if saved.named == saved.run.id else saved.named
-    return replace(saved, named=named, which=str(select(saved.run.checkpoints, saved.which).step))
-
-
-def _require_whole(folder: Path) -> None:
-    """LabError when a folder lacks weights or a tokenizer."""
-    weight_shapes(folder, folder.name)
-    if not has_tokenizer(folder):
-        raise LabError(
-            f"{folder.name} cannot be fine-tuned.",
-            "It came without a tokenizer, so no example can be written in its tokens.",
-            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
-        )
 
 
 def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpoint] | None) -> None:
@@ -279,17 +220,9 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
 
 def _refuse_unfit(changes: Sequence[tuple[SettingInfo, Any, Any]], settings: RunSettings) -> None:
     """Raises UsageError for a change after which a checkpoint's weights mean nothing."""
-    scratch = not isinstance(settings, FinetuneSettings)
-    if isinstance(settings, FinetuneSettings):
-        unfit: tuple[str, ...] = _ADAPTER_SETTINGS
-    elif isinstance(settings, TaskSettings):
-        unfit = _TASK_SETTINGS
-    elif settings.data.tokenizer == "gpt2":
-        unfit = _VOCABULARY_SETTINGS
-    else:
-        unfit = _VOCABULARY_SETTINGS + _TEXT_SETTINGS
+    kind = kind_of(settings)
     for changed, before, after in changes:
-        if (scratch and changed.section == "model" and changed.name != "dropout") or changed.key in unfit:
+        if not kind.fits(changed, settings):
             raise UsageError(
                 f"{changed.key} cannot change from {before} to {after} in a run that exists, or in a branch of it.",
                 "Its checkpoints would not fit.",

@@ -18,10 +18,12 @@ from typing import Any
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.kinds import KINDS
 from llmlab.core.records import from_plain, require_time
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import create_run, free_name, require_name
 from llmlab.store.registry import list_runs
-from llmlab.store.run_folder import SETTINGS, RunFolder, RunSettings, track_of
+from llmlab.store.run_folder import RunFolder
 
 QUEUE_FORMAT = 1
 # Whoever holds the lock writes a small file, or makes a run's folder.
@@ -49,7 +51,7 @@ class QueuedRun:
     @property
     def track(self) -> str:
         """The folder that its run will be in."""
-        return track_of(self.settings)
+        return self.settings.track
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _plain(item: QueuedRun) -> dict[str, Any]:
 
 
 def _item(values: dict[str, Any]) -> QueuedRun:
-    settings: RunSettings = from_mapping(SETTINGS[values["track"]], values["settings"])
+    settings = from_mapping(KINDS[values["track"]], values["settings"])
     item = from_plain(QueuedRun, values | {"settings": settings})
     require_time("added", item.added)
     if item.taken_as:

@@ -13,31 +13,26 @@ import platform
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 import torch
 
-from llmlab.core.config import differences, from_mapping, with_values
+from llmlab.core.config import differences, from_mapping
 from llmlab.core.device import choose_device, choose_threads, is_out_of_memory, peak_flops
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
-from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.memory import available_bytes
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
-from llmlab.data.dataset import load_dataset
+from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
-from llmlab.gpt.estimate import estimate
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
 from llmlab.store.recorder import Recorder
-from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
+from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.training.control import Control, disk_advice
-from llmlab.training.loop import Trainer
-from llmlab.training.room import ran_out, require_room
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import ran_out
 from llmlab.training.run import TrainingRun, Workplace
 from llmlab.training.state import LoadedState, Origin, load_state, restore
 
@@ -132,7 +127,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
     place = Workplace(run, device, recorder, control, threads, versions, peak_flops(device))
     try:
-        trainer = _prepared(place, settings)
+        trainer = kind_of(settings).make(place, settings)
     except Cancelled:
         control.stop_heard.set()
         begun = _started_early(run, info, recorder, device.kind, device.precision)
@@ -143,7 +138,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     loaded, skipped = _load_newest(run, trainer)
     if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
         write_json(run.tokenizer_json, trainer.tokenizer.to_json())
-    changed = changes_since(loaded, trainer.origin) if loaded is not None else []
+    changed = changes_since(type(settings), loaded, trainer.origin) if loaded is not None else []
     if loaded is not None:
         trainer.progress = loaded.progress
         restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
@@ -159,40 +154,6 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
-
-
-def _prepared(place: Workplace, settings: RunSettings) -> TrainingRun:
-    """A training with its model and data, before it looks for a checkpoint. Raises Cancelled when a stop is asked."""
-    control, recorder = place.control, place.recorder
-    if isinstance(settings, FinetuneSettings):
-        from llmlab.training.finetuning.loop import Finetuner
-
-        def tell(what: str, done: float, total: float) -> None:
-            if control.stop_wanted():
-                raise Cancelled()
-            recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
-
-        return Finetuner(place, settings, tell)
-    if isinstance(settings, TaskSettings):
-        from llmlab.training.task_run import TaskRun
-
-        return TaskRun(place, settings)
-    data = load_dataset(
-        settings.data,
-        settings.model.block_size,
-        lambda what, share: recorder.prepare(f"{what} ({share:.0%})"),
-        control.stop_wanted,
-    )
-    _require_room(place, settings, data.tokenizer.vocab_size)
-    return Trainer(place, settings, data)
-
-
-def _require_room(place: Workplace, settings: PretrainSettings, vocab_size: int) -> None:
-    """LabError when the run cannot fit into the memory of its device."""
-    device = place.device
-    if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
-        settings = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
-    require_room(settings, estimate(settings, vocab_size).memory, device.free_bytes(), place.run.outputs)
 
 
 def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
@@ -217,8 +178,8 @@ def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: st
         precision=precision,
         threads=torch.get_num_threads(),
         peak_flops=None,
-        tokenizer=settings.data.tokenizer if isinstance(settings, PretrainSettings) else "",
-        comparable=isinstance(settings, PretrainSettings) and settings.data.tokenizer == "gpt2",
+        tokenizer=settings.tokenizer,
+        comparable=settings.tokenizer == "gpt2",
         active_seconds=active_seconds,
         pid=os.getpid(),
     )
@@ -264,9 +225,8 @@ def _set_aside(run: RunFolder, damaged: int) -> str:
     )
 
 
-def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
+def changes_since(kind: type[RunSettings], loaded: LoadedState, now: Origin) -> list[str]:
     """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
-    kind = _kind_of(now.settings)
     old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
     sentences = []
     for info, before, after in differences(old, new):
@@ -285,13 +245,6 @@ def changes_since(loaded: LoadedState, now: Origin) -> list[str]:
             shown = "" if name == "The token file" else f" ({before} -> {after})"
             sentences.append(f"{name} changed{shown}; rounding or data differ from an uninterrupted run.")
     return sentences
-
-
-def _kind_of(settings: dict[str, Any]) -> type[RunSettings]:
-    """Whose plain values these are: each kind has a section, or a setting, that no other has."""
-    if "lora" in settings:
-        return FinetuneSettings
-    return TaskSettings if "task" in settings["data"] else PretrainSettings
 
 
 def explain(error: Exception, settings: RunSettings, outputs: Path) -> LabError:

@@ -11,7 +11,7 @@ import psutil
 from llmlab.anatomy.anatomy import Refusals
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
-from llmlab.core.settings import ModelSettings
+from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TRANSFORMER, TaskSettings, shape_of
 from llmlab.data.synthetic.tasks import task_of
 from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
@@ -110,14 +110,14 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
     if is_fine_tuned(run):  # a base has its tokenizer
         return About(**_of_live(reference), **_of_base(base_of(run)), memory_bytes=_resident())
     if is_task(run):
-        return About(**_of_live(reference), **_of_task(run.info().task), memory_bytes=_resident())
+        return About(**_of_live(reference), **_of_task(run.info().settings_as(TaskSettings)), memory_bytes=_resident())
     while not run.tokenizer_json.is_file():
         status = run.status()
         if not status.live:
             raise LabError(f"{run.id} has not begun to train.", f"It is {status.state}.", "Resume it, then look again.")
         progress(status.doing or f"Waiting for {run.id} to begin", 0, 0)
         time.sleep(_POLL_SECONDS)
-    settings, vocab_size = run.info().pretraining.model, read_tokenizer(run).vocab_size
+    settings, vocab_size = run.info().settings_as(PretrainSettings).model, read_tokenizer(run).vocab_size
     return About(**_of_live(reference), **_of_gpt(settings, vocab_size), memory_bytes=_resident())
 
 

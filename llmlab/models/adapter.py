@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import FULL
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import Factors, has_own_names, other_form, read_factors, read_settings
@@ -69,7 +69,7 @@ def open_fine_tuned(
     if problem := verify(checkpoint):
         raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
     below = base_of(run)
-    if run.info().finetuning.model.method == FULL:
+    if run.info().settings_as(FinetuneSettings).model.method == FULL:
         base, model = _with_weights(below, checkpoint.path, what, progress, with_bytes)
     else:
         base, model = _with_adapter(below, checkpoint.path, what, progress, with_bytes)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import FULL
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.models.adapter_file import other_form, read_factors
 from llmlab.models.available import cached_models
 from llmlab.models.gguf_header import count_gguf_parameters
@@ -40,7 +40,7 @@ def weights_of(reference: Reference) -> Weights:
             raise LabError(f"{reference} trains.", "Its weights change from step to step.", "Name a checkpoint.")
         case SavedRun(run, _, which):
             folder = select(run.checkpoints, which).path
-            if is_fine_tuned(run) and run.info().finetuning.model.method != FULL:
+            if is_fine_tuned(run) and run.info().settings_as(FinetuneSettings).model.method != FULL:
                 return _with_adapter(weights_of(base_of(run)), folder)
             return _from_files([folder / MODEL_FILE])
         case AdaptedModel(base, adapter):

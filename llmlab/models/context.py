@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmlab.anatomy.families import context
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.task_settings import TaskSettings
 from llmlab.models.hub import hub_settings
 from llmlab.models.huggingface import read_config
 from llmlab.models.reference import (
@@ -29,11 +31,11 @@ def context_of(reference: Reference) -> int:
         case SavedRun(run) | LiveRun(run) if is_fine_tuned(run):
             return context_of(base_of(run))
         case SavedRun(run) | LiveRun(run) if is_task(run):
-            return run.info().task.time
+            return run.info().settings_as(TaskSettings).time
         case SavedRun(run, _, which):
             return described_model(run, select(run.checkpoints, which))[0].block_size
         case LiveRun(run):
-            return run.info().pretraining.model.block_size
+            return run.info().settings_as(PretrainSettings).model.block_size
         case AdaptedModel(base):
             return context_of(base)
         case ModelFolder(path):

@@ -27,10 +27,11 @@ from typing import TypeAlias
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import kind_of_no_file, read_json
+from llmlab.core.kinds import FINETUNING, PAPERS
 from llmlab.models.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 from llmlab.store.checkpoints import select
 from llmlab.store.registry import list_runs, runs_called
-from llmlab.store.run_folder import FINETUNING, PAPERS, RunFolder
+from llmlab.store.run_folder import RunFolder
 
 LIVE = "live"
 LATEST = "latest"

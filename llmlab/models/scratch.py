@@ -14,6 +14,7 @@ from llmlab.core.files import read_json
 from llmlab.core.memory import require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Task, TaskTokenizer, task_of
 from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
@@ -124,7 +125,7 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
 
 def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
     """A checkpoint's model in eval mode, on the CPU, and its task. LabError when either is damaged."""
-    settings = run.info().task
+    settings = run.info().settings_as(TaskSettings)
     if problem := verify(checkpoint):
         raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
     task = task_of(settings.data)

@@ -50,7 +50,7 @@ def base_and_fine_tuned(reference: Reference) -> tuple[str, str]:
 
 
 def _named_base(run: RunFolder) -> Reference:
-    text = run.info().finetuning.model.base
+    text = run.info().settings.base
     try:
         base = parse(text, run.path.parent.parent)
     except UsageError as error:

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.outcomes import Outcomes, read_facts
 from llmlab.notebook.quantities import RUN
 from llmlab.store.registry import list_runs
-from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -66,30 +64,16 @@ def _run_subject(run: RunFolder) -> Subject:
         return now(entry) if run.recorded_status().state == "finished" else None
 
     steps, begun = info.settings.train.steps, run.recorded_status().step > 0
-    title = title_of(info.settings)
     return Subject(
         RUN,
         run.id,
         run.run_json.name,
         begun,
         str(run.path),
-        title,
+        info.settings.title,
         info.created,
         steps,
         info.predictions,
         outcomes,
         now,
     )
-
-
-def title_of(settings: RunSettings) -> str:
-    """A run in a few words: what it does, on what, for how long."""
-    steps = f"{settings.train.steps:,} steps"
-    if isinstance(settings, PretrainSettings):
-        model, text = settings.model, Path(settings.data.corpus).name
-        layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
-        return f"{layers} of width {model.n_embd} on {text}, {steps}"
-    if isinstance(settings, TaskSettings):
-        return f"{settings.model.kind} on the task {settings.data.task}, {steps}"
-    method = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}[settings.model.method]
-    return f"{method} of {Path(settings.model.base).name} on {Path(settings.data.source).name}, {steps}"

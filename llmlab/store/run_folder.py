@@ -17,29 +17,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
+from llmlab.core.settings import RunSettings
 from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
+S = TypeVar("S", bound=RunSettings)
+
 RUN_FORMAT = 1
-# The folder under outputs/ that a run is in, and what it does.
-PRETRAINING = "pretraining"
-FINETUNING = "finetuning"
-PAPERS = "papers"  # runs on tasks with a known posterior; checks of papers lie beside them
-RunSettings: TypeAlias = PretrainSettings | FinetuneSettings | TaskSettings
-SETTINGS: dict[str, type[RunSettings]] = {
-    PRETRAINING: PretrainSettings,
-    FINETUNING: FinetuneSettings,
-    PAPERS: TaskSettings,
-}
 _LOCK_SECONDS = 30.0  # whoever changes run.json writes one small file
 LIVE_STATES = ("queued", "running", "paused", "stopping")
 # What a silent worker may be, and what to do about it.
@@ -117,45 +108,16 @@ class RunInfo:
     threads: int = 0
     format: int = RUN_FORMAT
 
-    @property
-    def pretraining(self) -> PretrainSettings:
-        """The settings of a run from scratch on text. LabError when it is of another kind."""
-        if isinstance(self.settings, PretrainSettings):
+    def settings_as(self, kind: type[S]) -> S:
+        """The settings of a run of this kind. LabError when it is of another."""
+        if isinstance(self.settings, kind):
             return self.settings
-        if isinstance(self.settings, FinetuneSettings):
-            raise LabError(f"{self.id} is a fine-tuning run.", f"It changes {self.settings.model.base}.")
-        raise LabError(f"{self.id} is a run on a task of a paper.", "It reads no text.")
-
-    @property
-    def finetuning(self) -> FinetuneSettings:
-        """The settings of a fine-tuning run. LabError when it trains from scratch."""
-        if isinstance(self.settings, FinetuneSettings):
-            return self.settings
-        raise LabError(f"{self.id} is not a fine-tuning run.", "It trains from scratch: it has no base.")
-
-    @property
-    def task(self) -> TaskSettings:
-        """The settings of a run on a task. LabError when it is of another kind."""
-        if isinstance(self.settings, TaskSettings):
-            return self.settings
-        raise LabError(f"{self.id} is not a run on a task of a paper.", f"It learns from {self.reads}.")
+        raise LabError(f"{self.id} is not {kind.noun}.", f"It is {self.settings.noun}.")
 
     @property
     def reads(self) -> str:
         """What it learns from: a corpus, examples, or a task."""
-        return learns_from(self.settings)
-
-
-def learns_from(settings: RunSettings) -> str:
-    """A corpus, examples, or a task, as the settings name it."""
-    if isinstance(settings, TaskSettings):
-        return settings.data.task
-    return settings.data.corpus if isinstance(settings, PretrainSettings) else settings.data.source
-
-
-def track_of(settings: RunSettings) -> str:
-    """The track of runs with such settings."""
-    return next(track for track, kind in SETTINGS.items() if isinstance(settings, kind))
+        return self.settings.reads
 
 
 @dataclass(frozen=True)
@@ -204,7 +166,7 @@ class RunFolder(WorkerFolder):
         if isinstance(version, int) and version > RUN_FORMAT:
             raise LabError(f"{self.id} was made by a newer version of the lab.", "", "Update the lab to open it.")
         try:
-            settings = from_mapping(SETTINGS.get(values.get("track", ""), PretrainSettings), values["settings"])
+            settings = from_mapping(KINDS.get(values.get("track", ""), KINDS[PRETRAINING]), values["settings"])
             info = from_plain(RunInfo, values | {"id": self.id, "settings": settings})
             require_time("created", info.created)
             return info

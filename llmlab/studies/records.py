@@ -29,9 +29,10 @@ from typing import Any, ClassVar, TypeVar
 from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.kinds import KINDS, PAPERS
 from llmlab.core.records import from_plain, require_time
 from llmlab.notebook.quantities import CHECK, EXPERIMENT
-from llmlab.store.run_folder import PAPERS, SETTINGS, RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
@@ -283,7 +284,7 @@ class CheckFolder(ExperimentFolder):
 def _check(record: ExperimentRecord) -> None:
     """ValueError for what no plan says: names that lead out of the folders in which runs and files are, among them."""
     require_time("created", record.created)
-    if record.track not in SETTINGS:
+    if record.track not in KINDS:
         raise ValueError(f"track is {record.track!r:.100}")
     for arm in record.arms:
         for name in (arm.name, arm.run):

@@ -18,12 +18,12 @@ from typing import Any
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import claim_name, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
 from llmlab.store.registry import list_runs, short_name
-from llmlab.store.run_folder import RunFolder, RunInfo, RunSettings
+from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_checks, list_experiments
 
@@ -52,7 +52,7 @@ def what_rests_on(runs: Sequence[RunFolder]) -> list[list[str]]:
 
 def _resting(run: RunFolder, around: _Around, gone: Set[Path]) -> Iterator[str]:
     for other, info in around.runs:
-        branch, tuned = _is_parent(other, info, run), _mentions(_base_of(info.settings), run)
+        branch, tuned = _is_parent(other, info, run), _mentions(info.settings.base, run)
         if not (branch or tuned) or other.path in gone:
             continue
         name = short_name(other, run.outputs)
@@ -63,7 +63,7 @@ def _resting(run: RunFolder, around: _Around, gone: Set[Path]) -> Iterator[str]:
     for folder in _owners(run, around.plans):
         yield f"It belongs to the {folder.subject} {folder.id}."
     for item in around.waiting:
-        if _mentions(_base_of(item.settings), run):
+        if _mentions(item.settings.base, run):
             yield f"{item.name or 'A run'} waits in the queue and begins from it."
 
 
@@ -112,7 +112,7 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with
     # What names it is looked for before the name changes: afterwards none of it would lead here.
     runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))
-    waiting = {item.id: _moved(_base_of(item.settings), run, renamed) for item in queue.read().items}
+    waiting = {item.id: _moved(item.settings.base, run, renamed) for item in queue.read().items}
     try:
         os.rename(run.path, renamed.path)
     except OSError as error:
@@ -180,10 +180,6 @@ def _is_parent(other: RunFolder, info: RunInfo, run: RunFolder) -> bool:
     return (info.parent or {}).get("run") == run.id and other.path.parent == run.path.parent
 
 
-def _base_of(settings: RunSettings) -> str:
-    return settings.model.base if isinstance(settings, FinetuneSettings) else ""
-
-
 def _mentions(text: str, run: RunFolder) -> bool:
     return _moved(text, run, run) is not None
 
@@ -228,7 +224,7 @@ def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolde
         return replace(info, parent=parent, settings=_with_base(info.settings, base))
 
     for other, info in _runs(run.outputs):
-        base, branch = _moved(_base_of(info.settings), run, renamed), _is_parent(other, info, run)
+        base, branch = _moved(info.settings.base, run, renamed), _is_parent(other, info, run)
         if base is not None or branch:
             yield other, partial(change, base=base, branch=branch)
 

@@ -22,11 +22,12 @@ from torch import nn
 from llmlab.core.config import to_mapping
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
+from llmlab.core.settings import RunSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
 from llmlab.store.recorder import Recorder
-from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.store.run_folder import RunFolder
 from llmlab.training import state
 from llmlab.training.control import Control
 from llmlab.training.schedule import learning_rate

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from llmlab.store.run_folder import track_of
 from llmlab.studies.experiments.plan import Request
 from llmlab_gui.forms.editors import number_text
 
@@ -26,7 +25,7 @@ def command_line(request: Request, given: Mapping[str, Any], subject: str = "") 
             text = _text(value)
             words += [_WORDS[key], text] if key in _WORDS else ["--set", f"{key}={text}"]
         grid = [str(value) for value in request.grid]
-        if grid != [f"{value:g}" for value in kind.grids.get(track_of(request.settings), ())]:
+        if grid != [f"{value:g}" for value in kind.grids.get(request.settings.track, ())]:
             words += ["--grid", ",".join(grid)]
         if request.groups and tuple(request.groups) != kind.groups:
             words += ["--compare", ",".join(request.groups)]

@@ -9,8 +9,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.core.config import describe
-from llmlab.core.settings import Preset
-from llmlab.store.run_folder import RunSettings
+from llmlab.core.settings import Preset, RunSettings
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field

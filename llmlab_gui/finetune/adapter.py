@@ -7,8 +7,8 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QComboBox, QPushButton, QSplitter, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import FINETUNING
 from llmlab.inspection.archive import Archive
-from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
 from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table

@@ -17,8 +17,8 @@ from llmlab.core.finetuning_settings import (
     finetune_preset_names,
     load_finetune_preset,
 )
+from llmlab.core.kinds import FINETUNING, PRETRAINING
 from llmlab.models.reference import parse
-from llmlab.store.run_folder import FINETUNING, PRETRAINING
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui.forms.examples_editor import ExamplesEditor

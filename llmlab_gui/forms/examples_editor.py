@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import UsageError
+from llmlab.core.kinds import FINETUNING
 from llmlab.data.example_files import SUFFIXES, is_hub_name
 from llmlab.data.examples import TASKS
-from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.widgets.numbers import bytes_text
 

@@ -11,11 +11,11 @@ from PySide6.QtGui import QColor
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
-from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
+from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book

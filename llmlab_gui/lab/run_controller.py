@@ -15,12 +15,13 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
+from llmlab.core.settings import RunSettings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.requests import RequestName
-from llmlab.store.run_folder import RunFolder, RunSettings, RunStatus
+from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab_gui.widgets.background import Background
 
 _TICK_MS = 500

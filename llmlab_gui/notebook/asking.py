@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from PySide6.QtWidgets import QWidget
 
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
-from llmlab.notebook.subjects import title_of
-from llmlab.store.run_folder import RunSettings
 from llmlab.studies.papers.checks import quantities_of_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.lab.book import Book
@@ -65,4 +63,4 @@ def question_about(settings: RunSettings) -> tuple[str, list[Quantity], Expected
     if isinstance(settings, PretrainSettings):
         # A model that has learned nothing gives all tokens the same probability.
         start = math.log(expected_vocab_size(settings.data))
-    return title_of(settings), quantities_of_runs(fine_tuned=not scratch), Expected(settings.train.steps, start)
+    return settings.title, quantities_of_runs(fine_tuned=not scratch), Expected(settings.train.steps, start)

@@ -8,8 +8,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.checks import CheckRequest
 from llmlab_gui.forms.reference_box import ReferenceBox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmlab.core.errors import LabError
-from llmlab.store.run_folder import PAPERS
+from llmlab.core.kinds import PAPERS
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_checks

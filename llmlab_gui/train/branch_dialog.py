@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import (
     QDialog,
@@ -20,8 +18,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import parse_assignments
-from llmlab.store.run_folder import RunSettings
+from llmlab.core.settings import RunSettings, parse_assignments
 from llmlab_gui.widgets.theme import current_theme
 
 
@@ -98,7 +95,7 @@ class BranchDialog(QDialog):
     def _check(self) -> None:
         """Says at once what is wrong; a branch with a wrong setting cannot be started."""
         try:
-            with_values(replace(self._settings), self.overrides())
+            with_values(self._settings, self.overrides())
             self.problem.clear()
         except LabError as error:
             self.problem.setText(str(error))

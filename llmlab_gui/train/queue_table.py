@@ -11,8 +11,6 @@ from PySide6.QtCore import QAbstractTableModel, QMimeData, QModelIndex, QObject,
 from PySide6.QtGui import QColor
 
 from llmlab.jobs.queue import QueuedRun
-from llmlab.store.run_folder import learns_from
-from llmlab_gui.train.runs_table import base_of, kind_text
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.numbers import minutes_text
 from llmlab_gui.widgets.theme import current_theme
@@ -133,9 +131,9 @@ def _text(row: Waiting, place: int, column: int) -> str:
     if column == NAME:
         return item.name or f"{item.preset or 'custom'} (named when it starts)"
     if column == KIND:
-        return kind_text(item.settings)
+        return item.settings.does
     if column == READS:
-        return PurePath(learns_from(item.settings)).name
+        return PurePath(item.settings.reads).name
     if column == TAKES:
         return "–" if item.seconds is None else minutes_text(item.seconds / 60)
     if item.problem:
@@ -147,7 +145,7 @@ def _text(row: Waiting, place: int, column: int) -> str:
 
 def _tip(item: QueuedRun) -> str:
     lines = [item.name or item.preset, f"{item.settings.train.steps:,} steps"]
-    if base := base_of(item.settings):
+    if base := item.settings.base:
         lines.append(f"Base {base}")
     if item.problem:
         lines.append(item.problem)

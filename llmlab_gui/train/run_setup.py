@@ -14,10 +14,11 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBox
 from llmlab.core.config import describe
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
-from llmlab.core.settings import Preset
+from llmlab.core.settings import Preset, RunSettings
 from llmlab.jobs.launcher import require_free, require_name
-from llmlab.store.run_folder import RunFolder, RunSettings
-from llmlab.training.room import certainly_above, computes_in_main_memory, need_of, require_room
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
@@ -208,7 +209,7 @@ class RunSetupDock(LabDock, Generic[S]):
     def _refuse_memory(self, costs: Costs, free: int) -> str:
         """Why the run cannot be started now, with what could be; "" where it may fit. It may still wait in the queue,
         unless the whole machine is too small for it."""
-        need = need_of(costs.settings, self.lab.outputs)
+        need = kind_of(costs.settings).memory(costs.settings, self.lab.outputs)
         if need is None:
             return ""
         try:

@@ -26,7 +26,7 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel, base_of, kind_text
+from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel
 from llmlab_gui.widgets.row_tables import show_whole_rows
 from llmlab_gui.widgets.saving import ask_where, save_rows
 from llmlab_gui.widgets.theme import theme_notifier
@@ -100,7 +100,7 @@ class RunsDock(LabDock):
                 status = row.status
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
-                words = (kind_text(settings), row.info.reads, base_of(settings), f"{row.info.created:.0f}")
+                words = (settings.does, row.info.reads, settings.base, f"{row.info.created:.0f}")
                 rows.append([row.name, status.state, *numbers, *words])
         save_rows(rows, path)
 

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor, QFont
 
-from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
-from llmlab.store.run_folder import SILENT, RunSettings, RunStatus
+from llmlab.store.run_folder import SILENT, RunStatus
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.numbers import count_text, created_text
@@ -88,7 +85,7 @@ COLUMNS = (
         "Parameters of the model",
         True,
     ),
-    Column("Kind", lambda row: kind_text(row.info.settings), lambda row: kind_text(row.info.settings), "What it does"),
+    Column("Kind", lambda row: row.info.settings.does, lambda row: row.info.settings.does, "What it does"),
     Column(
         "Learns from",
         lambda row: _last_part(row.info.reads),
@@ -97,8 +94,8 @@ COLUMNS = (
     ),
     Column(
         "Base",
-        lambda row: _last_part(base_of(row.info.settings)) or "–",
-        lambda row: base_of(row.info.settings).lower(),
+        lambda row: _last_part(row.info.settings.base) or "–",
+        lambda row: row.info.settings.base.lower(),
         "The model that it fine-tunes",
     ),
     Column(
@@ -209,46 +206,9 @@ class RunsModel(QAbstractTableModel):
         return None
 
 
-def kind_text(settings: RunSettings) -> str:
-    """`pretraining`, `lora, rank 8`, `full`, `task, lstm`: what a run does, in a word or two."""
-    if isinstance(settings, PretrainSettings):
-        return "pretraining"
-    if isinstance(settings, TaskSettings):
-        return f"task, {settings.model.kind}"
-    return (
-        settings.model.method
-        if settings.model.method == FULL
-        else f"{settings.model.method}, rank {settings.lora.rank}"
-    )
-
-
-def base_of(settings: RunSettings) -> str:
-    """The model that is fine-tuned; nothing for a run from scratch."""
-    return settings.model.base if isinstance(settings, FinetuneSettings) else ""
-
-
 def _last_part(name: str) -> str:
     """A file's or folder's own name, and what follows it."""
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-
-
-def _about(settings: RunSettings) -> list[str]:
-    if isinstance(settings, PretrainSettings):
-        model, data = settings.model, settings.data
-        return [
-            f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
-            f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
-        ]
-    if isinstance(settings, TaskSettings):
-        task = settings.model
-        return [f"{task.kind}, {task.n_layer} layers, width {task.n_embd}", f"Task {settings.data.task}"]
-    lora, examples = settings.lora, settings.data
-    adapters = "" if settings.model.method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
-    return [
-        f"Base {settings.model.base}",
-        f"Method {settings.model.method}{adapters}",
-        f"Examples {examples.source}, {examples.batch_size} a batch, at most {examples.max_length} tokens each",
-    ]
 
 
 def _state_data(row: RunRow, role: int) -> Any:
@@ -261,7 +221,7 @@ def _state_data(row: RunRow, role: int) -> Any:
 
 def _tip(row: RunRow) -> str:
     status = row.status
-    lines = [row.name, *_about(row.info.settings)]
+    lines = [row.name, *row.info.settings.details]
     if row.info.parent:
         lines.append(f"Branch of {row.info.parent.get('run')} at step {row.info.parent.get('step')}")
     if status.doing:

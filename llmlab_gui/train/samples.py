@@ -23,7 +23,6 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
@@ -163,7 +162,7 @@ class SamplesDock(LabDock):
         if row is not None:
             settings = row.info.settings
             scratch = not isinstance(settings, FinetuneSettings)
-            self.view.set_monospace(isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char")
+            self.view.set_monospace(settings.tokenizer == "char")
             self.caption(_WRITES if scratch else _ANSWERS, "loss-curves" if scratch else "fine-tuning")
             if not self._chosen_by_hand:  # of a fine-tuning run, before and after
                 self.choice.setCurrentIndex(self.choice.findData(SPREAD if scratch else COMPARE))

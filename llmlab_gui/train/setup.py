@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import PRETRAINING
 from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab.gpt.estimate import estimate
-from llmlab.store.run_folder import PRETRAINING
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock
 from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text

@@ -12,8 +12,8 @@ from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.core.finetuning_settings import finetune_preset_names, load_finetune_preset
+from llmlab.core.kinds import FINETUNING
 from llmlab.core.settings import load_preset, preset_names
-from llmlab.store.run_folder import FINETUNING
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import PAPERS

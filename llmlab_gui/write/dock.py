@@ -23,7 +23,6 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings
 from llmlab_gui.host.messages import NextToken
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
@@ -250,7 +249,7 @@ class WriteDock(LabDock):
     def _model_changed(self) -> None:
         row = self.picker.row
         settings = row.info.settings if row is not None else None
-        characters = isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char"
+        characters = settings is not None and settings.tokenizer == "char"
         fixed = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
         fixed.setPointSizeF(self.font().pointSizeF())
         for view in (self.prompt, self.text, self.second.text):

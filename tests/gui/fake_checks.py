@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.charts import Axis, Chart, Series, Table
+from llmlab.core.kinds import PAPERS
 from llmlab.core.processes import process_start
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.checks import CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
+from llmlab.core.kinds import FINETUNING
 from llmlab.store.checkpoints import commit
 from llmlab.store.events import Event
-from llmlab.store.run_folder import FINETUNING, RunFolder, RunInfo, RunStatus
+from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 
 
 @dataclass

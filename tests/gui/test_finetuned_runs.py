@@ -15,16 +15,16 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.kinds import FINETUNING
 from llmlab.store.events import Sampled, Scored, Started
 from llmlab.store.history import RunHistory
-from llmlab.store.run_folder import FINETUNING
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.event_sentences import history_sentences, sentence
 from llmlab_gui.train.loss import reference_lines
 from llmlab_gui.train.runs import RunsDock
-from llmlab_gui.train.runs_table import COLUMNS, base_of, kind_text
+from llmlab_gui.train.runs_table import COLUMNS
 from llmlab_gui.train.samples import COMPARE, SCORED, SPREAD, SamplesDock
 from llmlab_gui.train.samples_data import score_note
 from llmlab_gui.train.samples_view import TEXT_ROLE
@@ -120,11 +120,12 @@ def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples
     assert samples.score.isHidden()
 
 
-def test_scores_are_cut_with_the_steps_that_a_worker_goes_back_over() -> None:
+def test_scores_are_cut_with_the_steps_that_a_worker_goes_back_over(tmp_path: Path) -> None:
     history = RunHistory()
+    began = tuned(tmp_path).written[0]
     history.extend([Scored(0, 1.0, 1, 4, [], 0.1), Scored(50, 2.0, 3, 4, [], 0.1)])
     assert score_note(history).endswith("3 of 4 at step 50.")
-    history._cut(20)
+    history.extend([replace(began, step=20)])
     assert score_note(history) == "1 of 4 held-out items were answered exactly right before training."
     assert score_note(RunHistory()) == ""
 
@@ -177,8 +178,8 @@ def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, o
 
 def test_kinds_in_words() -> None:
     settings = FinetuneSettings()
-    assert kind_text(settings) == "lora, rank 8"
-    assert base_of(replace(settings, model=replace(settings.model, base="a/b"))) == "a/b"
+    assert settings.does == "lora, rank 8"
+    assert replace(settings, model=replace(settings.model, base="a/b")).base == "a/b"
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
 
+from llmlab.core.kinds import FINETUNING
 from llmlab.store.checkpoints import final_of, list_checkpoints
-from llmlab.store.run_folder import FINETUNING, RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.loss import LossDock

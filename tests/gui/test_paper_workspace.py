@@ -20,8 +20,8 @@ from whole_lab import WholeLab
 
 from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.records import CheckFolder
 from llmlab_gui.experiments import controller
 from llmlab_gui.pages.places import PAPER as WORKSPACE

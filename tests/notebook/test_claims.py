@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, VERDICTS, read_paper
 from llmlab.notebook.claims import claim_quantity, parse_check_prediction
 from llmlab.notebook.entries import OPEN, TO_LEARN, statements
 from llmlab.notebook.predictions import format_prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check

@@ -20,7 +20,6 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.markdown import notebook_markdown
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.seals import LATE
-from llmlab.notebook.subjects import title_of
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.experiments.outcomes import Finding
 from llmlab.studies.lab_notebook import lab_notebook
@@ -73,7 +72,7 @@ def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
     assert not line.altered
     assert line.locked.at_step == 0
     assert line.locked.as_dict() == run.info().predictions[0]
-    assert line.entry.title == title_of(settings) == "4 layers of width 128 on shakespeare, 2,000 steps"
+    assert line.entry.title == settings.title == "4 layers of width 128 on shakespeare, 2,000 steps"
 
 
 def test_a_run_is_not_asked_for_what_an_experiment_answers(outputs: Path) -> None:

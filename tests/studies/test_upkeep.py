@@ -103,15 +103,15 @@ def test_all_that_names_a_run_names_it_anew(bar: RunFolder, outputs: Path) -> No
         "checkpoint": "step-00000005",
         "step": 5,
     }
-    assert tuned.info().finetuning.model.base == "beer@5"
-    assert stacked.info().finetuning.model.base == f"beer@5+{tuned.checkpoints / 'step-00000005'}"
-    assert bystander.info().finetuning.model.base == "barn@5"
+    assert tuned.info().settings.base == "beer@5"
+    assert stacked.info().settings.base == f"beer@5+{tuned.checkpoints / 'step-00000005'}"
+    assert bystander.info().settings.base == "barn@5"
     assert folder.record().arms[0].run == "beer"
     (item,) = queue.read().items
     assert isinstance(item.settings, FinetuneSettings)
     assert item.settings.model.base == "beer@5"
     assert rename_run(renamed, "bar").info() == bar.info()
-    assert tuned.info().finetuning.model.base == "bar@5"
+    assert tuned.info().settings.base == "bar@5"
 
 
 def test_predictions_keep_their_seal_under_a_new_name(bar: RunFolder, outputs: Path) -> None:
@@ -297,8 +297,8 @@ def test_what_names_a_run_that_is_a_link_names_it_anew(bar: RunFolder, outputs: 
     stacked = tuned_on(outputs, f"bar@5+{adapter}", "stacked")
     assert len(what_rests_on([bar])[0]) == 2
     rename_run(bar, "beer")
-    assert tuned.info().finetuning.model.base == "beer@5"
-    assert stacked.info().finetuning.model.base == f"beer@5+{adapter}"
+    assert tuned.info().settings.base == "beer@5"
+    assert stacked.info().settings.base == f"beer@5+{adapter}"
 
 
 def test_a_run_that_is_a_link_is_renamed_where_the_lab_has_it_also_when_named_by_its_folder(

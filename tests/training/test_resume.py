@@ -23,6 +23,7 @@ from kills import differences, events_of, train_to_the_end, train_with_kills
 from small_runs import all_events, new_run, same_weights, train_here, weights_of
 
 from llmlab.core.config import with_values
+from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.jobs.worker import changes_since
 from llmlab.models.scratch import open_checkpoint
@@ -316,8 +317,8 @@ def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said
 )
 def test_whatever_else_breaks_exactness_is_said(alone: RunFolder, field: str, value: Any, said: str) -> None:
     loaded = load_state(select(alone.checkpoints).path)
-    assert changes_since(loaded, loaded.origin) == []
-    (sentence,) = changes_since(loaded, dataclasses.replace(loaded.origin, **{field: value}))
+    assert changes_since(PretrainSettings, loaded, loaded.origin) == []
+    (sentence,) = changes_since(PretrainSettings, loaded, dataclasses.replace(loaded.origin, **{field: value}))
     assert sentence.startswith(said)
 
 

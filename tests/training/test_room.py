@@ -16,10 +16,10 @@ from llmlab.core.config import with_values
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
-from llmlab.core.settings import resolve_settings
+from llmlab.core.settings import RunSettings, resolve_settings
 from llmlab.gpt.estimate import Memory, estimate
-from llmlab.store.run_folder import RunSettings
-from llmlab.training.room import need_of, ran_out, require_room
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import ran_out, require_room
 
 GB = 10**9
 # Ten terabytes of weights, gradients and moments, and far more of activations.
@@ -33,7 +33,7 @@ VAST = {
 
 
 def refused(settings: RunSettings, free: int, outputs: Path = Path()) -> LabError:
-    need = need_of(settings, outputs)
+    need = kind_of(settings).memory(settings, outputs)
     assert need is not None
     with pytest.raises(LabError) as said:
         require_room(settings, need, free, outputs)
@@ -76,7 +76,8 @@ def test_an_estimate_that_is_a_little_too_high_refuses_nothing() -> None:
 def test_fewer_weights_learn_where_learning_takes_most(tmp_path: Path) -> None:
     train_here(new_run(tmp_path, 2, "base", data__tokenizer="gpt2", model__n_embd=512, model__n_head=8))
     full = resolve_finetune_settings("scratch", overrides={"model.base": "base@final", "model.method": "full"})
-    needs = {method: need_of(with_values(full, {"model.method": method}), tmp_path) for method in ("full", "lora")}
+    methods = {method: with_values(full, {"model.method": method}) for method in ("full", "lora")}
+    needs = {method: kind_of(settings).memory(settings, tmp_path) for method, settings in methods.items()}
     assert needs["full"] is not None
     assert needs["lora"] is not None
     error = refused(full, int(0.8 * needs["full"].total), tmp_path)

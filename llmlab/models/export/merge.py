@@ -20,7 +20,7 @@ from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import is_disk_full
-from llmlab.core.finetuning_settings import FULL
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
@@ -140,7 +140,7 @@ def _adapter_of(named: Reference) -> tuple[Path, Reference]:
         return named.adapter, named.base
     if not (isinstance(named, SavedRun) and is_fine_tuned(named.run)):
         raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", _whole_model(named))
-    if named.run.info().finetuning.model.method == FULL:
+    if named.run.info().settings_as(FinetuneSettings).model.method == FULL:
         raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", _whole_model(named))
     checkpoint = select(named.run.checkpoints, named.which)
     if problem := verify(checkpoint):

@@ -13,7 +13,7 @@ from llmlab.core.config import from_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.progress import quiet
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset, load_dataset
 from llmlab.data.sequences import Sequences
@@ -25,7 +25,7 @@ from llmlab.models.tokenizers import tokenizer_of
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
-from llmlab.store.run_folder import RunFolder, RunSettings
+from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
 
 _ROWS = 6  # of a batch that are shown, those with the highest loss first

@@ -16,14 +16,13 @@ from llmlab import __version__
 from llmlab.core.config import from_mapping, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
+from llmlab.core.kinds import KINDS
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
-from llmlab.jobs.launcher import pinned, require_name
-from llmlab.store.run_folder import SETTINGS, RunSettings, track_of
+from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.records import Arm, ArmStatus, ExperimentRecord
-from llmlab.training.task_estimate import task_seconds
+from llmlab.training.kinds import kind_of
 
 Settings: TypeAlias = RunSettings
 
@@ -34,9 +33,6 @@ LEAN: dict[str, Any] = {
     "checkpoints.keep_last": 1,
     "checkpoints.best": False,
 }
-# A worker's start: interpreter, torch, reading the text, measuring the device; fine-tuning also reads transformers,
-# peft and a base. Processor time measured on two cores, with a small GPT.
-_START_SECONDS, _TUNING_START_SECONDS = 6.0, 10.0
 # The best rate of LoRA is about ten times that of full fine-tuning ("LoRA Without Regret").
 _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
@@ -72,8 +68,9 @@ def make_plan(request: Request) -> ExperimentRecord:
     and LabError for a base that cannot be fine-tuned."""
     kind = request.kind
     if kind.trains:
-        request = dataclasses.replace(request, settings=pinned(request.settings, request.outputs))
-    settings, track = request.settings, track_of(request.settings)
+        pinned = kind_of(request.settings).pinned(request.settings, request.outputs)
+        request = dataclasses.replace(request, settings=pinned)
+    settings, track = request.settings, request.settings.track
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
     require_name(identifier, "an experiment", LONGEST_NAME)
     seeds = _seeds(request)
@@ -115,7 +112,7 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
 
 def settings_of(record: ExperimentRecord, arm: Arm | None = None) -> Settings:
     """The settings of an arm, or of the base. Raises UsageError when the file names a setting that there is none of."""
-    base: Settings = from_mapping(SETTINGS[record.track], record.base)
+    base = from_mapping(KINDS[record.track], record.base)
     return base if arm is None else with_values(base, arm.settings)
 
 
@@ -137,23 +134,6 @@ def seconds_left(record: ExperimentRecord, arms: Mapping[str, ArmStatus]) -> flo
             done = status.step / status.steps if status.steps else 0.0
             left += arm.estimated_seconds * ratio * (1 - done)
     return left
-
-
-def expected_seconds(settings: Settings, outputs: Path) -> float:
-    """A run's time on this machine, with starting and measuring. LabError when a base is not what it must be."""
-    train = settings.train
-    if isinstance(settings, TaskSettings):
-        return task_seconds(settings)
-    if isinstance(settings, FinetuneSettings):
-        from llmlab.training.finetuning.estimate import estimate as estimate_finetuning
-
-        step, start = estimate_finetuning(settings, outputs).step_seconds, _TUNING_START_SECONDS
-    else:
-        step, start = estimate(settings).seconds_per_step, _START_SECONDS
-    evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
-    # Both splits; a forward pass is a third of a step.
-    windows = 2 * evaluations * train.eval_windows
-    return start + step * (train.steps + windows / (settings.data.batch_size * train.grad_accum) / 3)
 
 
 def _seeds(request: Request) -> list[int]:
@@ -193,7 +173,7 @@ def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
                 x=_place(request.kind, settings, variant.x),
                 group=variant.group,
                 forecast=variant.forecast,
-                estimated_seconds=expected_seconds(settings, request.outputs),
+                estimated_seconds=kind_of(settings).seconds(settings, request.outputs),
             )
         )
     return arms
@@ -234,7 +214,7 @@ def _variants(request: Request) -> list[_Variant]:
 def _values(request: Request) -> list[float]:
     """The grid, checked, ascending, each value once."""
     kind, settings = request.kind, request.settings
-    grid: Sequence[float | str] = request.grid or kind.grids[track_of(settings)]
+    grid: Sequence[float | str] = request.grid or kind.grids[settings.track]
     section, _, name = kind.setting.partition(".")
     values = sorted({getattr(getattr(_with_value(settings, kind, value), section), name) for value in grid})
     if len(values) < 2 and kind.name != "forgetting":

@@ -12,6 +12,7 @@ from llmlab import __version__
 from llmlab.core.charts import Axis
 from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import PAPERS
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.papers import SIZES, Paper
@@ -20,14 +21,14 @@ from llmlab.models.available import available_models, cached_models
 from llmlab.models.reference import GgufFile, HubModel, ModelFolder, parse
 from llmlab.notebook.claims import claim_quantity
 from llmlab.notebook.quantities import CLAIM, Quantity
-from llmlab.store.run_folder import PAPERS
-from llmlab.studies.experiments.plan import LONGEST_NAME, expected_seconds
+from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
 from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
 from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.training.task import task_seconds
 
 # The papers whose claims have a test ----------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> li
 
 
 def _arm(check: str, run: PlannedRun, outputs: Path) -> Arm:
-    seconds = expected_seconds(with_values(TaskSettings(), run.settings), outputs) + _MEASURE_SECONDS
+    seconds = task_seconds(with_values(TaskSettings(), run.settings)) + _MEASURE_SECONDS
     return Arm(
         name=run.name,
         run=f"{check}-{run.name}",

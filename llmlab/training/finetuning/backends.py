@@ -44,7 +44,8 @@ from llmlab.training.finetuning.quantise import (
 )
 from llmlab.training.finetuning.targets import layer_size, lies_on_its_side, require_rank, short_names, target_layers
 from llmlab.training.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
-from llmlab.training.room import need_of, require_room
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import require_room
 
 if TYPE_CHECKING:
     from llmlab.data.finetuning_data import Batch
@@ -186,7 +187,7 @@ def _base(settings: FinetuneSettings, outputs: Path) -> Reference:
 def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> None:
     """LabError when weights, gradients and optimizer do not fit, whatever the examples; UsageError for the rank."""
     try:
-        need = need_of(settings, outputs)
+        need = kind_of(settings).memory(settings, outputs)
     except UsageError:
         raise
     except LabError:  # no sizes without downloading it, or damaged files: who opens them says which

@@ -32,6 +32,7 @@ from llmlab.studies.experiments.results import build_results
 from llmlab.studies.launcher import create_experiment
 from llmlab.studies.records import Arm, ExperimentFolder
 from llmlab.studies.report import write_report
+from llmlab.training.finetuning.kind import Finetuning
 
 
 def test_a_scratch_base_is_measured_on_what_its_pretraining_held_out(outputs: Path) -> None:
@@ -71,8 +72,8 @@ def test_a_text_that_is_too_short_is_refused(outputs: Path, tmp_path: Path) -> N
 @pytest.fixture
 def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
     """Ranks 1 and 4 and full, all finished: task losses 1.5, 1.2 and 1.0, with checkpoints' losses measured."""
-    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
-    monkeypatch.setattr("llmlab.studies.experiments.plan.lasting", lambda settings, outputs: settings)
+    monkeypatch.setattr(Finetuning, "seconds", lambda self, settings, outputs: 10.0)
+    monkeypatch.setattr(Finetuning, "pinned", lambda self, settings, outputs: settings)
     settings = with_values(FinetuneSettings(), {"model.base": "bar@100"})
     record = make_plan(Request(find_kind("forgetting"), settings, outputs, id="f", grid=[1, 4]))
     folder = create_experiment(outputs, record)

@@ -17,6 +17,7 @@ from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
 from llmlab.studies.records import ArmStatus, ExperimentRecord
+from llmlab.training.finetuning.kind import Finetuning
 
 BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
 
@@ -28,8 +29,8 @@ def plan(kind: str, settings: Any = BASE, **more: Any) -> ExperimentRecord:
 @pytest.fixture
 def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     """Settings of a fine-tuning run whose base need not be there."""
-    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
-    monkeypatch.setattr("llmlab.studies.experiments.plan.lasting", lambda settings, outputs: settings)
+    monkeypatch.setattr(Finetuning, "seconds", lambda self, settings, outputs: 10.0)
+    monkeypatch.setattr(Finetuning, "pinned", lambda self, settings, outputs: settings)
     return FinetuneSettings()
 
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(kind: str, more: dict[s
 
 
 def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmlab.studies.experiments.plan.expected_seconds", lambda settings, outputs: 10.0)
+    monkeypatch.setattr(Finetuning, "seconds", lambda self, settings, outputs: 10.0)
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))

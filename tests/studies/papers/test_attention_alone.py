@@ -25,7 +25,7 @@ from llmlab.models.reference import LiveRun
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.task_estimate import task_seconds
+from llmlab.training.task import task_seconds
 
 DATA = TaskDataSettings(task=REPEATS, vocabulary=20, shortest=3, longest=5, context=14)
 TASK = task_of(DATA)

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
+from llmlab.core.kinds import PAPERS
 from llmlab.core.task_settings import BIJECTION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.data.synthetic.metrics import Calibration
-from llmlab.store.run_folder import PAPERS, RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size

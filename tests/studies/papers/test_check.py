@@ -11,9 +11,9 @@ import pytest
 
 from llmlab.cli.main import main
 from llmlab.core.errors import UsageError
+from llmlab.core.kinds import PAPERS
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.papers import INCONCLUSIVE, SIZES, list_papers, read_paper
-from llmlab.store.run_folder import PAPERS
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs

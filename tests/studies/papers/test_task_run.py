@@ -14,6 +14,7 @@ from small_runs import kill_and_resume, train_here
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import PAPERS
 from llmlab.core.task_settings import (
     LSTM,
     MLP_POSITION,
@@ -32,7 +33,7 @@ from llmlab.models.reference import parse
 from llmlab.models.scratch import open_task
 from llmlab.models.task_models import RowEmbedding, make_model
 from llmlab.store.checkpoints import sealed, select
-from llmlab.store.run_folder import PAPERS, RunFolder
+from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.bayesian_geometry.calibration import floors
 from llmlab.training.task_run import measure, task_key
 

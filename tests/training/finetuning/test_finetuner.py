@@ -153,7 +153,7 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
     run = train_here(
         tuning_run(outputs, base, examples, "plain", model__method=method, lora__dropout=0.0, train__grad_clip=0.5)
     )
-    settings = run.info().finetuning
+    settings = run.info().settings_as(FinetuneSettings)
     prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, settings.train.seed)
     data = load_finetuning_data(
         settings.data, settings.train.seed, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False
@@ -311,7 +311,7 @@ def test_a_base_under_another_name_is_no_change(outputs: Path, examples: str) ->
         train_here(run)
     rename_run(base, "beer")
     train_here(run)
-    assert run.info().finetuning.model.base == "pretraining/beer@2"
+    assert run.info().settings.base == "pretraining/beer@2"
     assert events_of(run, "started")[-1]["changed"] == []
 
 
@@ -335,7 +335,7 @@ def test_what_an_adapter_is_made_of_cannot_change_on_resume(outputs: Path, scrat
 
 def test_a_base_that_goes_on_learning_is_pinned_to_its_step(outputs: Path, scratch: str, examples: str) -> None:
     run = tuning_run(outputs, scratch, examples, "pinned")
-    assert run.info().finetuning.model.base == "pretraining/base@2"
+    assert run.info().settings.base == "pretraining/base@2"
 
 
 def test_sigterm_saves_and_stops(outputs: Path, scratch: str, examples: str) -> None:

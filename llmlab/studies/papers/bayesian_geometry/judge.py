@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
-from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
+from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, TaskSettings
 from llmlab.data.synthetic.metrics import Calibration
 from llmlab.data.synthetic.tasks import Task
 from llmlab.models.open import open_model
@@ -128,7 +128,7 @@ def _models_of(check: Check, group: str) -> Models | None:
     if not runs:
         return None
     opened = {one.arm.seed: open_task(one.run, select(one.run.checkpoints, "final")) for one in runs}
-    task, shape = next(iter(opened.values()))[1], runs[0].run.info().task.model
+    task, shape = next(iter(opened.values()))[1], runs[0].run.info().settings_as(TaskSettings).model
 
     def fresh(seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)

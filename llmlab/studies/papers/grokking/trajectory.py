@@ -140,7 +140,7 @@ _RANDOM_SEED = 1_000_000  # of the first model with random weights: no run has i
 
 def follow(run: RunFolder, progress: Progress = quiet) -> Trajectory:
     """All of a run's checkpoints. LabError where it has none, or is no run on sums."""
-    settings, points = run.info().task, list_checkpoints(run.checkpoints)
+    settings, points = run.info().settings_as(TaskSettings), list_checkpoints(run.checkpoints)
     if settings.data.task != MODULAR or not points:
         raise LabError(f"{run.id} cannot be followed.", "It has no checkpoint of a model that adds.")
     model, task = _opened(run, points[-1])

@@ -18,6 +18,7 @@ from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
+from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, held_out, task_of
 from llmlab.inspection.edits import Change, Changes
 from llmlab.inspection.heads import REPEATED, HeadSummaries, RepeatScores, repeated_tokens
@@ -65,7 +66,7 @@ def late(check: Check) -> Iterator[Verdict]:
 
 def follow(run: RunFolder, progress: Progress = quiet) -> Found:
     """What is to be known of a run on repeated tokens. LabError where a checkpoint is damaged."""
-    settings = run.info().task
+    settings = run.info().settings_as(TaskSettings)
     task = task_of(settings.data)
     batches = held_out(task, SEQUENCES)
     torch.manual_seed(settings.train.seed)  # as the run begins

@@ -1,11 +1,19 @@
-"""How long a run on a task will take on this machine's processor, from its settings alone. No torch."""
+"""Training on a task, before its steps (`llmlab.training.task_run` takes them). No torch until it is made."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llmlab.core.config import SettingInfo
 from llmlab.core.task_settings import HMM, LSTM, MLP_PREFIX, TRANSFORMER, TaskSettings
 from llmlab.gpt.estimate import FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS
+from llmlab.training.kinds import TrainingKind, steps_and_evaluations
+
+if TYPE_CHECKING:
+    from llmlab.training.run import Workplace
+    from llmlab.training.task_run import TaskRun
 
 # A worker's start: interpreter, torch, measuring the device (processor time on two cores).
 _START_SECONDS = 5.0
@@ -19,6 +27,21 @@ _HIDDEN = 4  # widths of an MLP's hidden layers
 _TOKEN_SECONDS = 2e-6
 
 
+class OnTask(TrainingKind[TaskSettings]):
+    """A small model, and sequences whose exact posterior is known."""
+
+    def fits(self, changed: SettingInfo, settings: TaskSettings) -> bool:
+        return changed.section not in ("model", "data")
+
+    def seconds(self, settings: TaskSettings, outputs: Path) -> float:
+        return task_seconds(settings)
+
+    def make(self, place: Workplace, settings: TaskSettings) -> TaskRun:
+        from llmlab.training.task_run import TaskRun
+
+        return TaskRun(place, settings)
+
+
 def task_seconds(settings: TaskSettings) -> float:
     """All of a run: start, steps and measurements."""
     model, data, train = settings.model, settings.data, settings.train
@@ -28,9 +51,7 @@ def task_seconds(settings: TaskSettings) -> float:
     step += STEP_SECONDS
     if model.kind == TRANSFORMER:
         step += model.n_layer * LAYER_SECONDS + _TOKEN_SECONDS * tokens
-    evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
-    sequences = 2 * evaluations * train.eval_windows  # both splits; a forward pass is a third of a step
-    return _START_SECONDS + step * (train.steps + sequences / (data.batch_size * train.grad_accum) / 3)
+    return _START_SECONDS + step * steps_and_evaluations(settings)
 
 
 def _products(settings: TaskSettings) -> float:

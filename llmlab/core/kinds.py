@@ -1,0 +1,13 @@
+"""The kinds of training, by the names that files have for them. A new one is added here.
+
+The rest of a kind is in two files of its own: its settings beside this one, and, named there, what trains it.
+"""
+
+from __future__ import annotations
+
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.task_settings import TaskSettings
+
+KINDS: dict[str, type[RunSettings]] = {kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings)}
+PRETRAINING, FINETUNING, PAPERS = PretrainSettings.track, FinetuneSettings.track, TaskSettings.track
