@@ -104,7 +104,7 @@ class Anatomy:
     unembedding: Tensor  # [V, C]
     n_head: int
     n_kv_head: int
-    head_width: int
+    head_dim: int
     context: int  # the longest prompt
     unembedding_bias: Tensor | None = None  # [V]
     logit_scale: float = 1.0
@@ -119,8 +119,8 @@ class Anatomy:
         return len(self.blocks)
 
     @property
-    def width(self) -> int:
-        """Width of the residual stream."""
+    def n_embd(self) -> int:
+        """The width of the residual stream (d_model)."""
         return self.unembedding.shape[1]
 
     @property
@@ -183,7 +183,7 @@ def scratch_anatomy(model: GPT) -> Anatomy:
         unembedding=model.unembedding,
         n_head=first.n_head,
         n_kv_head=first.n_kv_head,
-        head_width=first.head_width,
+        head_dim=first.head_dim,
         context=model.settings.block_size,
         attention_path="recomputed from the queries and keys of the pass",
     )

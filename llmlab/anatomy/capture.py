@@ -348,12 +348,12 @@ def _hook_scratch_attention(
 def scratch_call(attention: CausalSelfAttention, qkv: Tensor) -> AttentionCall:
     """qkv: output of the layer's three projections [T, C + 2 C_kv] -> its attention."""
     time = qkv.shape[0]
-    split = (part.unflatten(-1, (-1, attention.head_width)).transpose(0, 1) for part in qkv.split(attention.widths, -1))
+    split = (part.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1) for part in qkv.split(attention.dims, -1))
     query, key, value = split  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
     if attention.rotary is not None:
         query, key = attention.rotary(query), attention.rotary(key)
     mask = torch.full((time, time), -math.inf, device=qkv.device).triu(1)[None]  # [1, T, T]
-    scale = attention.head_width**-0.5
+    scale = attention.head_dim**-0.5
     group = attention.n_head // attention.n_kv_head
 
     def rows(first: int, last: int) -> tuple[Tensor, Tensor]:

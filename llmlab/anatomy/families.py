@@ -71,7 +71,7 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         unembedding_bias=head.bias,
         n_head=config.num_attention_heads,
         n_kv_head=kv_heads(config),
-        head_width=head_width(config),
+        head_dim=head_dim(config),
         context=context(config),
         logit_scale=family.logits.scale(config),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
@@ -121,7 +121,7 @@ def kv_heads(config: Any) -> int:
     return int(config.num_attention_heads)
 
 
-def head_width(config: Any) -> int:
+def head_dim(config: Any) -> int:
     """Width of one head's values, which may be another than that of its keys (DeepSeek)."""
     width = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None)
     return int(width or config.hidden_size // config.num_attention_heads)

@@ -249,8 +249,8 @@ def _measured(anatomy: Anatomy, seen: _Seen) -> Anatomy:
     shapes = {(kept.values.shape[0], kept.values.shape[2]) for kept in seen.layers.values() if kept.values is not None}
     if len(shapes) != 1:
         return anatomy
-    n_kv_head, head_width = shapes.pop()
-    return replace(anatomy, n_kv_head=n_kv_head, head_width=head_width)
+    n_kv_head, head_dim = shapes.pop()
+    return replace(anatomy, n_kv_head=n_kv_head, head_dim=head_dim)
 
 
 def _wrong_pattern(pattern: Tensor, block: BlockAnatomy, sinks: bool) -> str | None:

@@ -104,7 +104,7 @@ def _sizes(preview: Preview) -> Iterator[str]:
         share = 100 * preview.trained / preview.tokens
         yield (
             f"{text.counted(preview.tokens, 'token')}, of which {preview.trained:,} ({share:.0f} %) are trained on; "
-            f"{100 * preview.filling:.0f} % of the batches is filling"
+            f"{100 * preview.padding:.0f} % of the batches is filling"
         )
     parts = [f"{text.counted(preview.cut, 'example')} cut"] * bool(preview.cut)
     later = f"{text.counted(preview.left_out, 'example')} left out, since nothing of the answer is within"

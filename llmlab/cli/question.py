@@ -53,12 +53,12 @@ def add_out(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the results in DIR, with their figures")
 
 
-def add_target(parser: Parser, likeliest: str) -> None:
+def add_target(parser: Parser, most_likely: str) -> None:
     """--position, --answer and --against. likeliest: whose likeliest token is the answer if none is named."""
     parser.add_argument(
         "--position", type=int, default=-1, help="the token whose prediction is explained (default: -1)"
     )
-    parser.add_argument("--answer", default="", help=f"the token looked for (default: the {likeliest}'s likeliest)")
+    parser.add_argument("--answer", default="", help=f"the token looked for (default: the {most_likely}'s likeliest)")
     parser.add_argument("--against", default="", help="another one: the difference of the two logits is explained")
 
 

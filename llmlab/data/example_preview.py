@@ -57,7 +57,7 @@ class Preview:
     longer: int
     tokens: int
     trained: int
-    filling: float
+    padding: float
     max_length: int
     context: int
     shortest: int

@@ -88,7 +88,7 @@ class FinetuningData:
         return index / self.batches_per_epoch
 
     @property
-    def filling(self) -> float:
+    def padding(self) -> float:
         """Share of the places in the batches of the first epoch that hold no token."""
         filled = width = 0
         for index in range(self.batches_per_epoch):

@@ -18,7 +18,7 @@ from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
     embedding_parameters,
-    feed_forward_width,
+    feed_forward_dim,
     padded_vocab_size,
     parameter_count,
 )
@@ -125,21 +125,21 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
     The stream twice, each norm's output, what attention multiplies and its answer, the hidden layer before and after
     the non-linearity. half: all but the stream in 2 bytes a number.
     """
-    width, hidden = model.n_embd, feed_forward_width(model)
-    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
-    grouped, rotary = kv_width < width, model.position == "rotary"
-    products = 2 * width  # the norms' outputs
-    products += width  # attention's answer
+    n_embd, hidden = model.n_embd, feed_forward_dim(model)
+    kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
+    grouped, rotary = kv_dim < n_embd, model.position == "rotary"
+    products = 2 * n_embd  # the norms' outputs
+    products += n_embd  # attention's answer
     products += (4 if model.activation == "swiglu" else 2) * hidden
     if model.dropout:
         # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn
         # for it, and their product. What is drawn for a dropout is kept as fp32.
-        products += 3 * width + 3 * model.n_head * model.block_size + 2 * width
+        products += 3 * n_embd + 3 * model.n_head * model.block_size + 2 * n_embd
     else:
-        products += 0 if grouped and rotary else width + 2 * kv_width  # as they leave their one matrix
-        products += width if rotary else 0  # queries, turned
-        products += 2 * width if grouped else kv_width if rotary else 0  # keys and values repeated, or keys turned
-    stream: float = 2 * width + (2 * width if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
+        products += 0 if grouped and rotary else n_embd + 2 * kv_dim  # as they leave their one matrix
+        products += n_embd if rotary else 0  # queries, turned
+        products += 2 * n_embd if grouped else kv_dim if rotary else 0  # keys and values repeated, or keys turned
+    stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
     return stream + (products / 2 if half else products)
 
 
@@ -147,7 +147,7 @@ def _passing(model: ModelSettings) -> float:
     """Numbers for one token that are there once, not in each block: gradients of one block's parts on their way, and
     input, output and gradient of the final norm."""
     pattern = 3 * model.n_head * model.block_size if model.dropout else 0
-    return (4 if model.activation == "swiglu" else 2) * feed_forward_width(model) + pattern + 6 * model.n_embd
+    return (4 if model.activation == "swiglu" else 2) * feed_forward_dim(model) + pattern + 6 * model.n_embd
 
 
 def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool) -> int:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.head import next_token_loss
-from llmlab.gpt.shapes import feed_forward_width, padded_vocab_size
+from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size
 
 
 class GPT(nn.Module):
@@ -39,10 +39,10 @@ class GPT(nn.Module):
         super().__init__()
         self.settings = settings
         self.vocab_size = vocab_size
-        width = settings.n_embd
-        self.token_embedding = nn.Embedding(padded_vocab_size(settings, vocab_size), width)
+        n_embd = settings.n_embd
+        self.token_embedding = nn.Embedding(padded_vocab_size(settings, vocab_size), n_embd)
         if settings.position == "learned":
-            self.position_embedding = nn.Embedding(settings.block_size, width)
+            self.position_embedding = nn.Embedding(settings.block_size, n_embd)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
         self.final_norm = Norm(settings)
@@ -125,21 +125,21 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.n_head = settings.n_head
         self.n_kv_head = settings.n_kv_head or settings.n_head
-        self.head_width = settings.n_embd // settings.n_head
+        self.head_dim = settings.n_embd // settings.n_head
         self.dropout = settings.dropout
-        kv_width = self.n_kv_head * self.head_width
-        self.widths = [settings.n_embd, kv_width, kv_width]
-        self.qkv = nn.Linear(settings.n_embd, sum(self.widths), bias=settings.bias)  # three projections in one
+        kv_dim = self.n_kv_head * self.head_dim
+        self.dims = [settings.n_embd, kv_dim, kv_dim]
+        self.qkv = nn.Linear(settings.n_embd, sum(self.dims), bias=settings.bias)  # three projections in one
         self.out = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
-        self.rotary = Rotary(self.head_width, settings.block_size) if settings.position == "rotary" else None
+        self.rotary = Rotary(self.head_dim, settings.block_size) if settings.position == "rotary" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised stream [B, T, C] -> what attention adds to the stream [B, T, C]."""
-        batch, time, width = x.shape
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)  # [B, T, C], [B, T, C_kv], [B, T, C_kv]
-        q = q.view(batch, time, self.n_head, self.head_width).transpose(1, 2)  # [B, H, T, D]
-        k = k.view(batch, time, self.n_kv_head, self.head_width).transpose(1, 2)  # [B, H_kv, T, D]
-        v = v.view(batch, time, self.n_kv_head, self.head_width).transpose(1, 2)  # [B, H_kv, T, D]
+        batch, time, n_embd = x.shape
+        q, k, v = self.qkv(x).split(self.dims, dim=-1)  # [B, T, C], [B, T, C_kv], [B, T, C_kv]
+        q = q.view(batch, time, self.n_head, self.head_dim).transpose(1, 2)  # [B, H, T, D]
+        k = k.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
+        v = v.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
         if self.n_kv_head < self.n_head:  # each key-value head serves a group of query heads
@@ -148,7 +148,7 @@ class CausalSelfAttention(nn.Module):
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)  # [B, H, T, D]
-        y = y.transpose(1, 2).reshape(batch, time, width)  # heads side by side again
+        y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
 
 
@@ -161,7 +161,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        hidden = feed_forward_width(settings)
+        hidden = feed_forward_dim(settings)
         self.gated = settings.activation == "swiglu"
         self.up = nn.Linear(settings.n_embd, hidden, bias=settings.bias)
         if self.gated:
@@ -211,9 +211,9 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, head_width: int, block_size: int) -> None:
+    def __init__(self, head_dim: int, block_size: int) -> None:
         super().__init__()
-        speed = 10000.0 ** (-torch.arange(0, head_width, 2) / head_width)  # [D/2]
+        speed = 10000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)  # [D/2]
         angle = torch.arange(block_size)[:, None] * speed  # [T, D/2]
         self.register_buffer("cos", angle.cos().repeat(1, 2), persistent=False)  # [T, D]
         self.register_buffer("sin", angle.sin().repeat(1, 2), persistent=False)  # [T, D]

@@ -18,7 +18,7 @@ def padded_vocab_size(model: ModelSettings, vocab_size: int) -> int:
     return -(-vocab_size // model.vocab_multiple) * model.vocab_multiple
 
 
-def feed_forward_width(model: ModelSettings) -> int:
+def feed_forward_dim(model: ModelSettings) -> int:
     """Hidden width: 4C for GELU; for SwiGLU 8C/3, rounded up to a multiple of 8, since it has three matrices."""
     if model.activation == "gelu":
         return 4 * model.n_embd
@@ -32,11 +32,11 @@ def parameter_count(model: ModelSettings, vocab_size: int) -> int:
 
 def block_layers(model: ModelSettings) -> list[tuple[bool, int, int]]:
     """The linear layers of a block, in order: (whether it belongs to attention, width in, width out)."""
-    width, hidden = model.n_embd, feed_forward_width(model)
-    kv_width = (model.n_kv_head or model.n_head) * (width // model.n_head)
-    gate = [(False, width, hidden)] if model.activation == "swiglu" else []
-    attention = [(True, width, width + 2 * kv_width), (True, width, width)]
-    return [*attention, (False, width, hidden), *gate, (False, hidden, width)]
+    n_embd, hidden = model.n_embd, feed_forward_dim(model)
+    kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
+    gate = [(False, n_embd, hidden)] if model.activation == "swiglu" else []
+    attention = [(True, n_embd, n_embd + 2 * kv_dim), (True, n_embd, n_embd)]
+    return [*attention, (False, n_embd, hidden), *gate, (False, hidden, n_embd)]
 
 
 def embedding_parameters(model: ModelSettings, vocab_size: int) -> int:

@@ -60,7 +60,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Change:
+class Intervention:
     """One change. positions: as written, from the end where negative; empty: every token."""
 
     action: Action
@@ -93,7 +93,7 @@ class Change:
         return (self.puts,)
 
 
-def parse_change(text: str) -> Change:
+def parse_intervention(text: str) -> Intervention:
     """A change as it is written. UsageError, with the forms there are, when it is none."""
     match = _WRITTEN.fullmatch(text.strip().replace(" mlp:", " feed_forward:"))
     if match is None:
@@ -104,33 +104,35 @@ def parse_change(text: str) -> Change:
     except ValueError:
         raise UsageError(f"{match['factor']!r} is no number to scale by.", _FORMS) from None
     if match["token"]:
-        return Change(action, "residual", 0, factor=factor, positions=(int(match["token"]),))
+        return Intervention(action, "residual", 0, factor=factor, positions=(int(match["token"]),))
     part, which, layer = match["part"], match["which"], int(match["layer"])
     positions = tuple(int(position) for position in match["at"].split(",")) if match["at"] else ()
     if part == "head" and which and which.isdecimal():
-        return Change(action, "head", layer, head=int(which), factor=factor, positions=positions)
+        return Intervention(action, "head", layer, head=int(which), factor=factor, positions=positions)
     if part == "residual" and which in EDITABLE:
-        return Change(action, "residual", layer, point=which, factor=factor, positions=positions)
+        return Intervention(action, "residual", layer, point=which, factor=factor, positions=positions)
     if part == "residual" and which == "post_attn":
         raise UsageError(
             "post_attn cannot be set by itself.", "It is pre_attn + attn_out.", "Change one of these two instead."
         )
     if part in get_args(Part) and part not in ("head", "residual") and not which:
-        return Change(action, part, layer, factor=factor, positions=positions)  # type: ignore[arg-type]
+        return Intervention(action, part, layer, factor=factor, positions=positions)  # type: ignore[arg-type]
     raise UsageError(f"{text!r} names no part of a model.", _FORMS)
 
 
-def require_change(anatomy: Anatomy, change: Change) -> None:
+def require_intervention(anatomy: Anatomy, intervention: Intervention) -> None:
     """UsageError where the model has no such part, LabError where that part is refused for its family."""
-    if change.layer >= anatomy.n_layer:
-        raise UsageError(f"There is no layer {change.layer}.", f"The model has layers 0 to {anatomy.n_layer - 1}.")
-    if change.part == "head":
+    if intervention.layer >= anatomy.n_layer:
+        raise UsageError(
+            f"There is no layer {intervention.layer}.", f"The model has layers 0 to {anatomy.n_layer - 1}."
+        )
+    if intervention.part == "head":
         require(anatomy.refusals.heads, "Changing a head")
-        if change.head >= anatomy.n_head:
-            raise UsageError(f"There is no head {change.head}.", f"A layer has heads 0 to {anatomy.n_head - 1}.")
-        if anatomy.blocks[change.layer].projection is None:
-            raise UsageError(f"Layer {change.layer} has no heads.", "It works without attention patterns.")
-    elif change.puts[1] in ("attn_out", "mlp_out"):
+        if intervention.head >= anatomy.n_head:
+            raise UsageError(f"There is no head {intervention.head}.", f"A layer has heads 0 to {anatomy.n_head - 1}.")
+        if anatomy.blocks[intervention.layer].projection is None:
+            raise UsageError(f"Layer {intervention.layer} has no heads.", "It works without attention patterns.")
+    elif intervention.puts[1] in ("attn_out", "mlp_out"):
         require(anatomy.refusals.contributions, "Changing a contribution")
 
 
@@ -191,7 +193,7 @@ class _Ready:
     positions [n]; value [n, C or D] of a patch, [C or D] of a mean; None for zero and scale.
     """
 
-    change: Change
+    intervention: Intervention
     positions: Tensor
     value: Tensor | None = None
 
@@ -205,23 +207,27 @@ class Sources:
     alignment: Mapping[int, int] = field(default_factory=dict)
 
 
-class Changes(Edit):
+class Interventions(Edit):
     """Makes changes in a forward pass, in the order of the computation; at one point, in the order given."""
 
-    def __init__(self, changes: Sequence[Change], time: int, sources: Sources | None = None) -> None:
+    def __init__(self, interventions: Sequence[Intervention], time: int, sources: Sources | None = None) -> None:
         """time: tokens of the prompt. UsageError for positions outside of it, or that no source aligns with."""
         self._ready: dict[Slot, list[_Ready]] = {}
-        for change in changes:
-            ready = _prepare(change, time, sources or Sources())
-            self._ready.setdefault(change.puts, []).append(ready)
-        self._skipped = {change.layer for change in changes if change.part == "layer" and change.action != "patch"}
+        for intervention in interventions:
+            ready = _prepare(intervention, time, sources or Sources())
+            self._ready.setdefault(intervention.puts, []).append(ready)
+        self._skipped = {
+            intervention.layer
+            for intervention in interventions
+            if intervention.part == "layer" and intervention.action != "patch"
+        }
         self._entering: Tensor | None = None  # what a changed block got, until its output comes
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
         """The stream or a contribution [B, T, C], changed."""
         changed = None
         for ready in self._ready.get((layer, point), []):
-            x = changed = _put(x, ready, self._entering if ready.change.part == "layer" else None)
+            x = changed = _put(x, ready, self._entering if ready.intervention.part == "layer" else None)
         if point == "pre_attn" and layer in self._skipped:
             self._entering = x.clone()  # some families go on in place
         elif point == "post_ffn":
@@ -233,30 +239,32 @@ class Changes(Edit):
         changed = None
         for ready in self._ready.get((layer, HEADS), []):
             changed = z.clone() if changed is None else changed
-            changed[:, :, ready.change.head] = _put(changed[:, :, ready.change.head], ready, None)
+            changed[:, :, ready.intervention.head] = _put(changed[:, :, ready.intervention.head], ready, None)
         return changed
 
 
-def _prepare(change: Change, time: int, sources: Sources) -> _Ready:
-    positions = [position_of(position, time) for position in change.positions] or list(range(time))
-    if change.action == "mean":
-        return _Ready(change, torch.tensor(positions), mean_of(change, sources.means))
-    if change.action != "patch":
-        return _Ready(change, torch.tensor(positions))
-    if change.positions and (lost := [position for position in positions if position not in sources.alignment]):
+def _prepare(intervention: Intervention, time: int, sources: Sources) -> _Ready:
+    positions = [position_of(position, time) for position in intervention.positions] or list(range(time))
+    if intervention.action == "mean":
+        return _Ready(intervention, torch.tensor(positions), mean_of(intervention, sources.means))
+    if intervention.action != "patch":
+        return _Ready(intervention, torch.tensor(positions))
+    if intervention.positions and (lost := [position for position in positions if position not in sources.alignment]):
         raise UsageError(f"Position {lost[0]} of the prompt is aligned with none of the source.", "", "Align it too.")
     positions = [position for position in positions if position in sources.alignment]
-    value = sources.patches[change.puts][[sources.alignment[position] for position in positions]]
-    return _Ready(change, torch.tensor(positions), value[:, change.head] if change.part == "head" else value)
+    value = sources.patches[intervention.puts][[sources.alignment[position] for position in positions]]
+    return _Ready(
+        intervention, torch.tensor(positions), value[:, intervention.head] if intervention.part == "head" else value
+    )
 
 
-def mean_of(change: Change, values: Mapping[Slot, Tensor]) -> Tensor:
+def mean_of(intervention: Intervention, values: Mapping[Slot, Tensor]) -> Tensor:
     """Mean over positions of what a part yields: [C], [D] for a head; summed in float32 or wider."""
-    x = values[change.puts]
-    if change.part == "layer":
-        x = x - values[change.layer, "pre_attn"]
-    elif change.part == "head":
-        x = x[:, change.head]
+    x = values[intervention.puts]
+    if intervention.part == "layer":
+        x = x - values[intervention.layer, "pre_attn"]
+    elif intervention.part == "head":
+        x = x[:, intervention.head]
     return x.to(torch.promote_types(x.dtype, torch.float32)).mean(0).to(x.dtype)
 
 
@@ -266,11 +274,13 @@ def _put(x: Tensor, ready: _Ready, entering: Tensor | None) -> Tensor:
     old = x[:, positions]  # [B, n, C]
     # What a layer's changes start from: nothing added, so the stream as it came.
     base = torch.zeros_like(old) if entering is None else entering[:, positions]
-    match ready.change.action:
+    match ready.intervention.action:
         case "zero":
             new = base
         case "scale":
-            factor = ready.change.factor  # lerp is exactly the old at 1 and the base at 0, where a sum would round
+            factor = (
+                ready.intervention.factor
+            )  # lerp is exactly the old at 1 and the base at 0, where a sum would round
             new = old * factor if entering is None else torch.lerp(base, old, factor)
         case "mean":
             assert ready.value is not None

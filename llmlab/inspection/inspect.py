@@ -119,7 +119,7 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
         if not bool(logits.isfinite().all()):
             about.notes.append(_NOT_FINITE)
         target = target_of(opened, question, logits, position)
-        about.more.update(target.strings(opened), next=json.dumps(_likeliest(opened, logits, question.top)))
+        about.more.update(target.strings(opened), next=json.dumps(_most_likely(opened, logits, question.top)))
         if attribution:
             _add(writer, attribution.results(target.answer, target.against))
             if after := attribution.after(target.answer, target.against):
@@ -136,7 +136,7 @@ def check_target(opened: OpenModel, question: Target) -> None:
             token_of(opened, text, field)
 
 
-def _likeliest(opened: OpenModel, logits: Tensor, top: int) -> list[tuple[str, float]]:
+def _most_likely(opened: OpenModel, logits: Tensor, top: int) -> list[tuple[str, float]]:
     """What the model expects at the position that is asked about: logits [V] -> texts with their probabilities."""
     best = logits.softmax(-1).topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -208,8 +208,8 @@ def _streamed_slots(anatomy: Anatomy, wanted: set[str], time: int) -> dict[str, 
             if block.attention is not None:
                 slots[f"attention/{layer}"] = (np.float32, (anatomy.n_head, time, time))
     if "residual" in wanted:
-        slots |= {f"residual/{point}": (np.float32, (anatomy.n_layer, time, anatomy.width)) for point in POINTS}
-        slots["residual/final"] = (np.float32, (time, anatomy.width))
+        slots |= {f"residual/{point}": (np.float32, (anatomy.n_layer, time, anatomy.n_embd)) for point in POINTS}
+        slots["residual/final"] = (np.float32, (time, anatomy.n_embd))
     if "rollout" in wanted:
         slots["attention/rollout"] = (np.float32, (anatomy.n_layer, time, time))
     return slots

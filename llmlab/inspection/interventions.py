@@ -32,14 +32,14 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.edits import (
     Action,
-    Change,
-    Changes,
+    Intervention,
+    Interventions,
     Recorder,
     Slot,
     Sources,
     align,
-    parse_change,
-    require_change,
+    parse_intervention,
+    require_intervention,
 )
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.questions import Prompt, Target, from_values, position_of
@@ -98,25 +98,25 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     is refused for this model.
     """
     anatomy = opened.anatomy
-    changes = [parse_change(edit) for edit in question.edits]
-    if not changes:
+    interventions = [parse_intervention(edit) for edit in question.edits]
+    if not interventions:
         raise UsageError("There is nothing to change.", "", "Name at least one edit: zero head:3.2")
-    for change in changes:
-        require_change(anatomy, change)
+    for intervention in interventions:
+        require_intervention(anatomy, intervention)
     check_target(opened, question)
     ids = question.token_ids(opened)
     source_ids = question.source_token_ids(opened)
     progress("Unchanged pass", 0, 3)
     position = position_of(question.position, len(ids))
-    means = _taken(changes, "mean")
-    keep = anatomy.n_layer * len(ids) * anatomy.width * anatomy.unembedding.element_size() <= _STREAM_BYTES
+    means = _taken(interventions, "mean")
+    keep = anatomy.n_layer * len(ids) * anatomy.n_embd * anatomy.unembedding.element_size() <= _STREAM_BYTES
     own = Recorder([*(() if question.reference else means), *(_outputs(anatomy.n_layer) if keep else ())])
     before = read(opened, ids, [own])
     progress("Reading the source", 1, 3)
-    sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
+    sources, source = take_sources(opened, question, interventions, own, source_ids, len(ids))
     progress("Changed pass", 2, 3)
     moved = _Moved(own) if keep else None
-    after = read(opened, ids, [moved] if moved else [], [Changes(changes, len(ids), sources)])
+    after = read(opened, ids, [moved] if moved else [], [Interventions(interventions, len(ids), sources)])
     progress("Comparing", 3, 3)
     tensors = _tensors(before, after, question.top)
     target = target_of(opened, question, before.at(position), position)
@@ -129,13 +129,13 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
         tensors["target/source"] = np.array([target.value(logits)], dtype=np.float32)
     if moved:
         tensors["change/post_ffn"] = moved.rows()
-    likeliest = np.unique([tensors["before/ids"], tensors["after/ids"]]).tolist()
+    most_likely = np.unique([tensors["before/ids"], tensors["after/ids"]]).tolist()
     more = target.strings(opened) | {
-        "changes": json.dumps([str(change) for change in changes]),
-        "texts": json.dumps({str(id): text_of(opened, id) for id in likeliest}, ensure_ascii=False),
+        "changes": json.dumps([str(intervention) for intervention in interventions]),
+        "texts": json.dumps({str(id): text_of(opened, id) for id in most_likely}, ensure_ascii=False),
     }
     metadata = describe(opened, "intervention", ids, question, **more)
-    write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(changes)]))
+    write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(interventions)]))
 
 
 # The passes ------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
 def take_sources(
     opened: OpenModel,
     question: Sourced,
-    changes: Sequence[Change],
+    interventions: Sequence[Intervention],
     own: Recorder,
     source_ids: Sequence[int] | None,
     time: int,
@@ -153,7 +153,7 @@ def take_sources(
 
     UsageError when a patch has no source.
     """
-    means, patches = _taken(changes, "mean"), _taken(changes, "patch")
+    means, patches = _taken(interventions, "mean"), _taken(interventions, "patch")
     averaged = own
     if question.reference and means:
         averaged = Recorder(means)
@@ -168,9 +168,9 @@ def take_sources(
     return Sources(averaged.values, patched.values, alignment), source
 
 
-def _taken(changes: Sequence[Change], action: Action) -> list[Slot]:
+def _taken(interventions: Sequence[Intervention], action: Action) -> list[Slot]:
     """What the changes of one kind need of another pass."""
-    return [slot for change in changes if change.action == action for slot in change.takes]
+    return [slot for intervention in interventions if intervention.action == action for slot in intervention.takes]
 
 
 def _outputs(n_layer: int) -> list[Slot]:
@@ -205,7 +205,7 @@ def _tensors(before: Readout, after: Readout, top: int) -> dict[str, Array]:
     return tensors
 
 
-def _notes(changes: Sequence[Change]) -> list[str]:
-    if any(change.part == "attention" and change.action == "zero" for change in changes):
+def _notes(interventions: Sequence[Intervention]) -> list[str]:
+    if any(intervention.part == "attention" and intervention.action == "zero" for intervention in interventions):
         return ["Zeroed attention loses its output bias too; all heads zeroed keep it."]
     return []

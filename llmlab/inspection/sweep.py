@@ -35,7 +35,16 @@ from llmlab.anatomy.capture import Edit, Point, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import write_archive
-from llmlab.inspection.edits import EDITABLE, HEADS, Change, Recorder, Slot, Sources, mean_of, require_change
+from llmlab.inspection.edits import (
+    EDITABLE,
+    HEADS,
+    Intervention,
+    Recorder,
+    Slot,
+    Sources,
+    mean_of,
+    require_intervention,
+)
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
 from llmlab.inspection.questions import from_values, position_of
@@ -81,25 +90,27 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     this model; Cancelled when `progress` says so.
     """
     anatomy = opened.anatomy
-    changes = _changes(anatomy, question)
+    interventions = _changes(anatomy, question)
     check_target(opened, question)
     ids, source_ids = question.token_ids(opened), question.source_token_ids(opened)
     read_at = position_of(question.position, len(ids))
     progress("Unchanged pass", 0, 0)
-    own = Recorder(slot for change in changes if change.action == "mean" for slot in change.takes)
+    own = Recorder(
+        slot for intervention in interventions if intervention.action == "mean" for slot in intervention.takes
+    )
     target = target_of(opened, question, read(opened, ids, [own]).at(read_at), read_at)
-    sources, source = take_sources(opened, question, changes, own, source_ids, len(ids))
+    sources, source = take_sources(opened, question, interventions, own, source_ids, len(ids))
 
     heads = question.over == "layer,head"
     positions = sorted(sources.alignment) if question.action == "patch" else range(len(ids))
     columns = range(anatomy.n_head) if heads else [column for column in positions if column <= read_at]
-    cells = [Cell(change.layer, column) for change in changes for column in columns]
+    cells = [Cell(intervention.layer, column) for intervention in interventions for column in columns]
     shown = ids[: read_at + 1]  # a decoder predicts from what came before
     before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].cpu().double())
     grid = np.full((anatomy.n_layer, anatomy.n_head if heads else len(ids)), np.nan)
     if not heads:
         grid[:, [column for column in positions if column > read_at]] = before
-    values = _Values(changes, sources)
+    values = _Values(interventions, sources)
     batch = min(max(budget // row_bytes(anatomy, len(shown)), 1), _LARGEST_BATCH)
     for first in range(0, len(cells), batch):
         progress("Changing one thing at a time", first, len(cells))
@@ -130,12 +141,12 @@ def row_bytes(anatomy: Anatomy, time: int) -> int:
     A few copies of the stream, the feed-forward's neurons (4 C where they cannot be told) and, as in an eager
     implementation, two patterns of all heads.
     """
-    neurons = [getattr(block.neurons, "in_features", 4 * anatomy.width) for block in anatomy.blocks]
-    numbers = time * (8 * anatomy.width + 3 * max(neurons)) + 2 * anatomy.n_head * time**2 + anatomy.vocab_size
+    neurons = [getattr(block.neurons, "in_features", 4 * anatomy.n_embd) for block in anatomy.blocks]
+    numbers = time * (8 * anatomy.n_embd + 3 * max(neurons)) + 2 * anatomy.n_head * time**2 + anatomy.vocab_size
     return numbers * anatomy.unembedding.element_size()
 
 
-def _changes(anatomy: Anatomy, question: Sweep) -> list[Change]:
+def _changes(anatomy: Anatomy, question: Sweep) -> list[Intervention]:
     """What is done in each layer, before positions or heads are filled in."""
     if question.over not in OVER:
         raise UsageError(f"A sweep over {question.over!r} is not known.", f"There are: {' and '.join(OVER)}.")
@@ -148,27 +159,27 @@ def _changes(anatomy: Anatomy, question: Sweep) -> list[Change]:
     if question.over == "layer,position":
         if question.point not in EDITABLE:
             raise UsageError(f"There is no sweep at {question.point!r}.", f"There are: {', '.join(EDITABLE)}.")
-        changes = [
-            Change(question.action, "residual", layer, point=question.point)  # type: ignore[arg-type]
+        interventions = [
+            Intervention(question.action, "residual", layer, point=question.point)  # type: ignore[arg-type]
             for layer in range(anatomy.n_layer)
         ]
     else:
-        changes = [
-            Change(question.action, "head", layer)  # type: ignore[arg-type]
+        interventions = [
+            Intervention(question.action, "head", layer)  # type: ignore[arg-type]
             for layer, block in enumerate(anatomy.blocks)
             if block.projection is not None
         ]
-    for change in changes:
-        require_change(anatomy, change)
-    return changes
+    for intervention in interventions:
+        require_intervention(anatomy, intervention)
+    return interventions
 
 
 class _Values:
     """What is put into a cell."""
 
-    def __init__(self, changes: Sequence[Change], sources: Sources) -> None:
-        self.slots: dict[int, Slot] = {change.layer: change.puts for change in changes}
-        self._action = changes[0].action if changes else "zero"
+    def __init__(self, interventions: Sequence[Intervention], sources: Sources) -> None:
+        self.slots: dict[int, Slot] = {intervention.layer: intervention.puts for intervention in interventions}
+        self._action = interventions[0].action if interventions else "zero"
         self._sources = sources
         self._means: dict[Cell, Tensor] = {}
 
@@ -193,8 +204,8 @@ class _Values:
 
     def _mean(self, cell: Cell, part: str) -> Tensor:
         if cell not in self._means:
-            change = Change("mean", part, cell.layer, head=cell.index, point=self.slots[cell.layer][1])  # type: ignore[arg-type]
-            self._means[cell] = mean_of(change, self._sources.means)
+            intervention = Intervention("mean", part, cell.layer, head=cell.index, point=self.slots[cell.layer][1])  # type: ignore[arg-type]
+            self._means[cell] = mean_of(intervention, self._sources.means)
         return self._means[cell]
 
 

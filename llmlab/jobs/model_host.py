@@ -219,10 +219,10 @@ class Host:
         from llmlab.models.generation import next_tokens
 
         opened = self._model(number, self._parse(request["model"]), announce=True)
-        likeliest, entropy = next_tokens(
+        most_likely, entropy = next_tokens(
             opened, str(request["prompt"]), int(request["top"]), chat=bool(request.get("chat"))
         )
-        self.send(number, "next", top=likeliest, entropy=entropy)
+        self.send(number, "next", top=most_likely, entropy=entropy)
 
     def _preview(self, number: int, request: dict[str, Any]) -> None:
         """Examples as a model will read them; needs no weights, and leaves the open model where it is."""

@@ -93,7 +93,7 @@ def about(opened: OpenModel) -> About:
         family=anatomy.family,
         n_layer=anatomy.n_layer,
         n_head=anatomy.n_head,
-        width=anatomy.width,
+        width=anatomy.n_embd,
         vocab_size=anatomy.vocab_size,
         context=anatomy.context,
         refusals={name: reason for name, reason in asdict(anatomy.refusals).items() if reason},

@@ -51,7 +51,7 @@ class BaseShape:
 
     own: bool
     vocab_size: int
-    width: int
+    n_embd: int
     n_layer: int
     context: int
     layers: tuple[Layer, ...]
@@ -114,7 +114,7 @@ def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
     return BaseShape(
         own=True,
         vocab_size=padded_vocab_size(model, vocab_size),
-        width=model.n_embd,
+        n_embd=model.n_embd,
         n_layer=model.n_layer,
         context=model.block_size,
         layers=tuple(one) * model.n_layer,
@@ -181,35 +181,35 @@ def _folder(folder: Path, name: str) -> BaseShape:
 
 
 def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
-    width, hidden, n_layer = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    n_embd, hidden, n_layer = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     n_head = config["num_attention_heads"]
-    head = config.get("head_dim") or width // n_head
+    head = config.get("head_dim") or n_embd // n_head
     heads, kv_heads = n_head * head, (config.get("num_key_value_heads") or n_head) * head
     if family.fused:
-        one = [Layer(ATTENTION, width, heads + 2 * kv_heads), Layer(ATTENTION, heads, width)]
-        one += [Layer(FEED_FORWARD, width, 2 * hidden), Layer(FEED_FORWARD, hidden, width)]
+        one = [Layer(ATTENTION, n_embd, heads + 2 * kv_heads), Layer(ATTENTION, heads, n_embd)]
+        one += [Layer(FEED_FORWARD, n_embd, 2 * hidden), Layer(FEED_FORWARD, hidden, n_embd)]
     else:
-        one = [Layer(ATTENTION, width, size) for size in (heads, kv_heads, kv_heads)]
-        one += [Layer(ATTENTION, heads, width)]
-        one += [Layer(FEED_FORWARD, width, hidden)] * 2 + [Layer(FEED_FORWARD, hidden, width)]
+        one = [Layer(ATTENTION, n_embd, size) for size in (heads, kv_heads, kv_heads)]
+        one += [Layer(ATTENTION, heads, n_embd)]
+        one += [Layer(FEED_FORWARD, n_embd, hidden)] * 2 + [Layer(FEED_FORWARD, hidden, n_embd)]
     biases = 0
     bias: Any = family.attention_bias
     if isinstance(bias, str):
         bias = ("q", "k", "v", "o") if config.get(bias) else ()
-    biases += sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": width}[part] for part in bias)
+    biases += sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": n_embd}[part] for part in bias)
     if family.mlp_bias and config.get(family.mlp_bias):
-        biases += 2 * hidden + width
-    norms = family.norms * width + {"": 0, "head": 2 * head, "all": heads + kv_heads}[family.head_norms]
+        biases += 2 * hidden + n_embd
+    norms = family.norms * n_embd + {"": 0, "head": 2 * head, "all": heads + kv_heads}[family.head_norms]
     vocab_size = config["vocab_size"]
-    embeddings = vocab_size * width * (1 if config.get("tie_word_embeddings", family.tied) else 2)
+    embeddings = vocab_size * n_embd * (1 if config.get("tie_word_embeddings", family.tied) else 2)
     return BaseShape(
         own=False,
         vocab_size=vocab_size,
-        width=width,
+        n_embd=n_embd,
         n_layer=n_layer,
         context=config.get("max_position_embeddings", 2048),
         layers=tuple(one) * n_layer,
-        parameters=embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + width,
+        parameters=embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + n_embd,
         heads=heads,
         kv_heads=kv_heads,
         hidden=hidden,
@@ -218,22 +218,22 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
 
 
 def _gpt2(config: Mapping[str, Any]) -> BaseShape:
-    width, n_layer, vocab_size = config["n_embd"], config["n_layer"], config["vocab_size"]
-    hidden, positions = config.get("n_inner") or 4 * width, config["n_positions"]
-    one = [Layer(ATTENTION, width, 3 * width), Layer(ATTENTION, width, width)]
-    one += [Layer(FEED_FORWARD, width, hidden), Layer(FEED_FORWARD, hidden, width)]
-    block = sum(layer.numbers + layer.width_out for layer in one) + 4 * width
+    n_embd, n_layer, vocab_size = config["n_embd"], config["n_layer"], config["vocab_size"]
+    hidden, positions = config.get("n_inner") or 4 * n_embd, config["n_positions"]
+    one = [Layer(ATTENTION, n_embd, 3 * n_embd), Layer(ATTENTION, n_embd, n_embd)]
+    one += [Layer(FEED_FORWARD, n_embd, hidden), Layer(FEED_FORWARD, hidden, n_embd)]
+    block = sum(layer.numbers + layer.width_out for layer in one) + 4 * n_embd
     heads = 1 if config.get("tie_word_embeddings", True) else 2
     return BaseShape(
         own=False,
         vocab_size=vocab_size,
-        width=width,
+        n_embd=n_embd,
         n_layer=n_layer,
         context=positions,
         layers=tuple(one) * n_layer,
-        parameters=(heads * vocab_size + positions) * width + n_layer * block + 2 * width,
-        heads=width,
-        kv_heads=width,
+        parameters=(heads * vocab_size + positions) * n_embd + n_layer * block + 2 * n_embd,
+        heads=n_embd,
+        kv_heads=n_embd,
         hidden=hidden,
         gated=False,
         rms=False,
@@ -276,15 +276,15 @@ def _from_header(
     found = {ours: config[name] for ours, names in _OTHER_NAMES.items() for name in names if name in config}
     config = {**found, **config}
     layers = tuple(_layers(shapes, part, flipped))
-    n_layer, width = config["num_hidden_layers"], config["hidden_size"]
+    n_layer, n_embd = config["num_hidden_layers"], config["hidden_size"]
     n_head = config["num_attention_heads"]
-    head = config.get("head_dim") or width // n_head
+    head = config.get("head_dim") or n_embd // n_head
     forward = [layer for layer in layers if layer.part == FEED_FORWARD]
-    hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * width)
+    hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * n_embd)
     return BaseShape(
         own=False,
         vocab_size=config["vocab_size"],
-        width=width,
+        n_embd=n_embd,
         n_layer=n_layer,
         context=config.get("max_position_embeddings", 2048),
         layers=layers,

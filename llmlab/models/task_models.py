@@ -96,10 +96,10 @@ class TaskMLP(nn.Module):
         super().__init__()
         self.layout = layout
         self.prefix = prefix
-        width, hidden = settings.n_embd, _HIDDEN * settings.n_embd
-        self.token_embedding = _embedding(layout, width)
+        n_embd, hidden = settings.n_embd, _HIDDEN * settings.n_embd
+        self.token_embedding = _embedding(layout, n_embd)
         self.place_embedding = nn.Embedding(len(layout.positions), hidden)
-        self.first = nn.Linear(layout.time * width if prefix else width, hidden)
+        self.first = nn.Linear(layout.time * n_embd if prefix else n_embd, hidden)
         self.rest = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(settings.n_layer - 1))
         self.head = nn.Linear(hidden, layout.answers[1] - layout.answers[0])
         seen = torch.arange(layout.time) <= torch.tensor(layout.positions)[:, None]  # [P, T]
@@ -127,10 +127,10 @@ class RowEmbedding(nn.Embedding):
 
     powers: Tensor
 
-    def __init__(self, layout: Layout, width: int) -> None:
-        super().__init__(layout.vocab_size, width)
+    def __init__(self, layout: Layout, n_embd: int) -> None:
+        super().__init__(layout.vocab_size, n_embd)
         self.id_limit = layout.vocab_size + ROW_BASE**layout.row_width  # ids that it reads, for llmlab.inspection
-        self.rows = nn.Linear(layout.row_width, width, bias=False)
+        self.rows = nn.Linear(layout.row_width, n_embd, bias=False)
         self.register_buffer("powers", ROW_BASE ** torch.arange(layout.row_width), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -141,5 +141,5 @@ class RowEmbedding(nn.Embedding):
         return torch.where((input < self.num_embeddings)[..., None], plain, self.rows(_ROW_SCALE * numbers))
 
 
-def _embedding(layout: Layout, width: int) -> nn.Embedding:
-    return RowEmbedding(layout, width) if layout.row_width else nn.Embedding(layout.vocab_size, width)
+def _embedding(layout: Layout, n_embd: int) -> nn.Embedding:
+    return RowEmbedding(layout, n_embd) if layout.row_width else nn.Embedding(layout.vocab_size, n_embd)

@@ -62,7 +62,7 @@ class RunFacts(Outcomes):
 
     @property
     def curve(self) -> list[list[float]]:
-        """Validation loss by step, thinned to what a curve can show; the first and the last stay."""
+        """Validation loss by step, downsampled to what a curve can show; the first and the last stay."""
         points = [[float(step), val] for step, _, val in self.evaluations if math.isfinite(val)]
         stride = -(-len(points) // _MOST_POINTS) or 1
         return points[::-1][::stride][::-1]

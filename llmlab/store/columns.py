@@ -1,4 +1,4 @@
-"""A run's step events as columns of numbers, and how long ones are thinned without losing a spike. No Qt, no torch."""
+"""A run's step events as columns of numbers, and how long ones are downsampled without losing a spike. No Qt, no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEP_FIELDS = (
     "mfu",
 )
 # A row also stands for the steps between the row before and itself: the means of their losses and gradient norms,
-# and how many of them were finite. Smoothing uses these, so that it stays right where rows were thinned.
+# and how many of them were finite. Smoothing uses these, so that it stays right where rows were downsampled.
 MEAN_FIELDS = ("loss_mean", "loss_count", "grad_norm_mean", "grad_norm_count")
 STEP_COLUMNS = STEP_FIELDS + MEAN_FIELDS
 EVALUATION_COLUMNS = ("step", "time", "train_loss", "val_loss", "best")
@@ -110,7 +110,7 @@ def with_means(fields: np.ndarray) -> np.ndarray:
     return np.concatenate([fields, np.array(means).reshape(len(MEAN_FIELDS), fields.shape[1])])
 
 
-def thin(columns: np.ndarray, bucket: int) -> np.ndarray:
+def downsample(columns: np.ndarray, bucket: int) -> np.ndarray:
     """Fewer rows of STEP_COLUMNS, [column, row]: of every `bucket` rows those with the smallest or largest value.
 
     At most eight rows of a bucket stay: the extremes of each column in EXTREMES, the first that is not a number
@@ -136,13 +136,13 @@ def thin(columns: np.ndarray, bucket: int) -> np.ndarray:
     keep[starts[1:] - 1] = True
     keep[0] = keep[-1] = True
     kept = np.flatnonzero(keep)
-    thinned = columns[:, kept]
+    downsampled = columns[:, kept]
     # Each kept row stands for the rows after the kept one before it, up to itself.
     first = np.concatenate([[0], kept[:-1] + 1])
     for name in ("loss", "grad_norm"):
         mean, count = STEP_COLUMNS.index(f"{name}_mean"), STEP_COLUMNS.index(f"{name}_count")
         counts = np.add.reduceat(columns[count], first)
         sums = np.add.reduceat(columns[mean] * columns[count], first)
-        thinned[count] = counts
-        thinned[mean] = sums / np.maximum(counts, 1.0)
-    return thinned
+        downsampled[count] = counts
+        downsampled[mean] = sums / np.maximum(counts, 1.0)
+    return downsampled

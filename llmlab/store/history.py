@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmlab.core.errors import LabError
-from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, step_rows, thin
+from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS, Columns, downsample, step_rows
 from llmlab.store.events import (
     FINAL_EVENTS,
     CheckpointSaved,
@@ -31,7 +31,7 @@ from llmlab.store.run_log import read_events
 
 # Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are thinned.
 MAX_ROWS = 400_000
-# Rows that become at most eight when they are thinned: half the history shrinks to about a sixth of itself.
+# Rows that become at most eight when they are downsampled: half the history shrinks to about a sixth of itself.
 _BUCKET = 32
 
 
@@ -49,7 +49,7 @@ class RunHistory:
     """One run's past. `extend` takes events in order; memory stays bounded.
 
     `version` changes whenever rows that were there before changed or went (a resumed worker cut them, old ones were
-    thinned, a long run was loaded); while it stays, rows were only added.
+    downsampled, a long run was loaded); while it stays, rows were only added.
     """
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
@@ -203,12 +203,12 @@ class RunHistory:
         """Thins the older half when there are too many rows; its extremes and averages stay."""
         while len(self.step_columns) > self._max_rows:
             old = len(self.step_columns) // 2
-            self.step_columns.replace_front(old, thin(self.step_columns.values[:, :old], _BUCKET))
+            self.step_columns.replace_front(old, downsample(self.step_columns.values[:, :old], _BUCKET))
             self.version += 1
 
 
 def read_history(run: RunFolder, *, every_step: bool = True) -> RunHistory:
-    """All of a run as its file stands; a very long one is thinned, its extremes kept. Empty where nothing can be read.
+    """All of a run as its file stands; a very long one is downsampled, its extremes kept. Empty where nothing can be read.
 
     every_step: or else most steps are left out, which takes a tenth of the time.
     """

@@ -18,7 +18,7 @@ import numpy as np
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.paths import module_command
-from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, step_rows, thin, with_means
+from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, downsample, step_rows, with_means
 from llmlab.store.events import Event, Started, StepEvent, from_line, to_line
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import STEP_PREFIX, readable, whole_lines
@@ -88,13 +88,13 @@ def read_overview_apart(run: RunFolder, cancelled: Callable[[], bool]) -> Overvi
 
 
 class _Gathered:
-    """Steps and other events so far. Steps are thinned to whole buckets, which double whenever they are too many."""
+    """Steps and other events so far. Steps are downsampled to whole buckets, which double whenever they are too many."""
 
     def __init__(self, max_rows: int) -> None:
         self.events: list[Event] = []
         self._max_rows = max_rows
-        self._bucket = 16  # of the file's rows; see thin(): at most eight of a bucket stay
-        self._thinned: list[np.ndarray] = []  # [column, row] each
+        self._bucket = 16  # of the file's rows; see downsample(): at most eight of a bucket stay
+        self._downsampled: list[np.ndarray] = []  # [column, row] each
 
     def add(self, block: bytes) -> None:
         """Takes whole lines."""
@@ -124,22 +124,22 @@ class _Gathered:
         self._add_steps(b"".join(steps))
 
     def steps(self) -> np.ndarray:
-        """All steps, thinned to at most `max_rows`."""
-        return np.concatenate([np.empty((len(STEP_COLUMNS), 0)), *self._thinned], axis=1)
+        """All steps, downsampled to at most `max_rows`."""
+        return np.concatenate([np.empty((len(STEP_COLUMNS), 0)), *self._downsampled], axis=1)
 
     def _add_steps(self, lines: bytes) -> None:
         if not lines:
             return
-        self._thinned.append(thin(_parse(lines), self._bucket))
-        while sum(part.shape[1] for part in self._thinned) > self._max_rows:
+        self._downsampled.append(downsample(_parse(lines), self._bucket))
+        while sum(part.shape[1] for part in self._downsampled) > self._max_rows:
             self._bucket *= 2
-            # Thinning what was thinned keeps the extremes: the largest of the largest is the largest.
-            self._thinned = [thin(np.concatenate(self._thinned, axis=1), 16)]
+            # Downsampling what was downsampled keeps the extremes: the largest of the largest is the largest.
+            self._downsampled = [downsample(np.concatenate(self._downsampled, axis=1), 16)]
 
     def _cut(self, began: Started) -> None:
         """Drops what a worker that begins does not keep."""
         column = STEP_COLUMNS.index("step")
-        self._thinned = [part[:, part[column] <= began.step] for part in self._thinned]
+        self._downsampled = [part[:, part[column] <= began.step] for part in self._downsampled]
         self.events = [*filter(began.keeps, self.events)]
 
 

@@ -57,12 +57,12 @@ def task_seconds(settings: TaskSettings) -> float:
 def _products(settings: TaskSettings) -> float:
     """Weights that a batch is multiplied by, each as often as it is."""
     model, data = settings.model, settings.data
-    width, tokens = model.n_embd, data.batch_size * settings.time
+    n_embd, tokens = model.n_embd, data.batch_size * settings.time
     if model.kind in (TRANSFORMER, LSTM):
         transformer = _ATTENTION_WEIGHTS + _FEED_FORWARD_WEIGHTS * model.feed_forward
         weights = transformer if model.kind == TRANSFORMER else _LSTM_WEIGHTS
-        return float(tokens * model.n_layer * weights * width**2)
+        return float(tokens * model.n_layer * weights * n_embd**2)
     positions = data.length if data.task == HMM else data.pairs  # an MLP works at these alone
     first = settings.time if model.kind == MLP_PREFIX else 1
-    weights = _HIDDEN * width**2 * (first + (model.n_layer - 1) * _HIDDEN)
+    weights = _HIDDEN * n_embd**2 * (first + (model.n_layer - 1) * _HIDDEN)
     return float(data.batch_size * positions * weights)

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from llmlab.data.example_preview import CUT, MASKED, TRAINED, PreviewToken
-from llmlab_gui.host.selection import TokenCut
+from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -49,7 +49,7 @@ class ExampleChips(TokenChips):
         self.states = [token.state for token in tokens]
         self.chosen = -1
         self.verticalScrollBar().setValue(0)
-        self.show_tokens([TokenCut(token.id, token.text) for token in tokens])
+        self.show_tokens([PromptToken(token.id, token.text) for token in tokens])
         self._show_trained()
 
     def resizeEvent(self, event: QEvent) -> None:

@@ -237,7 +237,7 @@ def _sizes(preview: Preview) -> str:
         f"{preview.train:,} to train on, {preview.held_out:,} held out",
         f"{preview.tokens:,} tokens{share}",
         *(shortened or ["no example is cut"]),
-        f"{100 * preview.filling:.0f} % of the batches is filling",
+        f"{100 * preview.padding:.0f} % of the batches is filling",
     ]
     return " · ".join(words)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmlab_gui.host.selection import TokenCut
+from llmlab_gui.host.selection import PromptToken
 
 Alternatives = tuple[tuple[str, float], ...]
 
@@ -58,10 +58,10 @@ class HostProgress:
 
 
 @dataclass(frozen=True)
-class CutPrompt:
+class TokenizedPrompt:
     """A prompt as a model's tokenizer cuts it. beginning: the id that texts begin with, if the model has one."""
 
-    tokens: tuple[TokenCut, ...]
+    tokens: tuple[PromptToken, ...]
     beginning: int | None = None
 
 
@@ -86,12 +86,12 @@ def progress_from(values: Mapping[str, Any]) -> HostProgress:
     )
 
 
-def cut_from(values: Mapping[str, Any]) -> CutPrompt:
+def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:
     """A `tokens` line."""
     pairs = zip(values["ids"], values["texts"], strict=True)
     beginning = values.get("beginning")
-    cuts = tuple(TokenCut(int(number), text_of(text)) for number, text in pairs)
-    return CutPrompt(cuts, None if beginning is None else int(beginning))
+    cuts = tuple(PromptToken(int(number), text_of(text)) for number, text in pairs)
+    return TokenizedPrompt(cuts, None if beginning is None else int(beginning))
 
 
 def rows_from(values: Mapping[str, Any]) -> list[ModelRow]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab_gui.host.selection import ChosenEdit, Selection
+from llmlab_gui.host.selection import ChosenIntervention, Selection
 
 
 class PointedAt(QObject):
@@ -16,13 +16,13 @@ class PointedAt(QObject):
 
     selection_changed = Signal()
     hover_changed = Signal(int)  # token under the pointer in any panel, -1 for none
-    edits_changed = Signal()
+    interventions_changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.selection = Selection()
         self.hovered = -1
-        self.edits: list[ChosenEdit] = []
+        self.edits: list[ChosenIntervention] = []
 
     def select(self, **changes: Any) -> None:
         """Changes the selection: layer, head, token or point."""
@@ -37,13 +37,13 @@ class PointedAt(QObject):
             self.hovered = token
             self.hover_changed.emit(token)
 
-    def set_edits(self, edits: Iterable[ChosenEdit]) -> None:
+    def set_interventions(self, edits: Iterable[ChosenIntervention]) -> None:
         """What an intervention would change, chosen in any panel."""
         chosen = list(dict.fromkeys(edits))
         if chosen != self.edits:
             self.edits = chosen
-            self.edits_changed.emit()
+            self.interventions_changed.emit()
 
-    def add_edit(self, edit: ChosenEdit) -> None:
+    def add_intervention(self, edit: ChosenIntervention) -> None:
         """One more."""
-        self.set_edits([*self.edits, edit])
+        self.set_interventions([*self.edits, edit])

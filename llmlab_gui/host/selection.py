@@ -10,7 +10,7 @@ How: TypeAlias = Literal["zero", "mean", "scale", "patch"]
 
 
 @dataclass(frozen=True)
-class TokenCut:
+class PromptToken:
     """One token of the prompt: its id, and its text as people read it."""
 
     id: int
@@ -42,7 +42,7 @@ class Working:
 
 
 @dataclass(frozen=True)
-class ChosenEdit:
+class ChosenIntervention:
     """A part of the model that an intervention changes, chosen in any panel. head, token: -1 where all are meant."""
 
     part: Part

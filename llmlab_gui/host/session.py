@@ -18,12 +18,12 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.findings import Findings
 from llmlab_gui.host.inspection_plan import slow_aspects, too_long, what_to_ask
-from llmlab_gui.host.messages import CutPrompt
+from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.pointed_at import PointedAt
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
-from llmlab_gui.host.selection import TokenCut, Working
+from llmlab_gui.host.selection import PromptToken, Working
 
 # After so long without a key, the prompt is looked at.
 _TYPING_PAUSE_MS = 300
@@ -58,7 +58,7 @@ class InspectionSession(PointedAt):
         self.host = host or ModelHost(self, outputs=outputs)
         self.about: ModelAbout | None = None
         self.text, self.beginning = "", False
-        self.tokens: list[TokenCut] = []
+        self.tokens: list[PromptToken] = []
         self.beginning_id: int | None = None  # what the model's texts begin with, if anything
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
@@ -74,7 +74,7 @@ class InspectionSession(PointedAt):
         self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = QTimer(self)
         self._typing.setSingleShot(True)
-        self._typing.timeout.connect(self._cut_prompt)
+        self._typing.timeout.connect(self._tokenize_prompt)
         self._look = QTimer(self)  # several panels that open at once ask once
         self._look.setSingleShot(True)
         self._look.setInterval(0)
@@ -120,7 +120,7 @@ class InspectionSession(PointedAt):
         if self._cut:
             self._look.start()
         else:
-            self._cut_prompt()
+            self._tokenize_prompt()
 
     def need(self, panel: str, aspects: Sequence[str]) -> None:
         """What a panel needs of inspections from now on (`plan.ASPECTS`); nothing while it is hidden."""
@@ -276,7 +276,7 @@ class InspectionSession(PointedAt):
         self.about_changed.emit()
         self.select(layer=layer, head=head)
         self._update_follow()
-        self._cut_prompt()
+        self._tokenize_prompt()
 
     def _forget(self) -> None:
         """What was found in another model."""
@@ -284,12 +284,12 @@ class InspectionSession(PointedAt):
         self._findings.clear()
         self._set_trouble(None)
         self._set_inspection(None)
-        self.set_edits([])
+        self.set_interventions([])
         if self.tokens:
             self.tokens = []
             self.tokens_changed.emit()
 
-    def _cut_prompt(self) -> None:
+    def _tokenize_prompt(self) -> None:
         self._typing.stop()
         if self.about is None:
             return
@@ -298,15 +298,17 @@ class InspectionSession(PointedAt):
         with_beginning = self.beginning and self.beginning_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_beginning)
         self._requests.supersede("tokenize")
-        self._requests.wait(request, Pending("Cutting", self._take_cut, self._take_trouble, key="tokenize", quiet=True))
+        self._requests.wait(
+            request, Pending("Cutting", self._take_tokens, self._take_trouble, key="tokenize", quiet=True)
+        )
 
-    def _take_cut(self, cut: CutPrompt) -> None:
+    def _take_tokens(self, cut: TokenizedPrompt) -> None:
         known, self.beginning_id = self.beginning_id, cut.beginning
         if self.beginning and cut.beginning is None:  # a model that knows none
             self.beginning = False
             self.prompt_changed.emit()
         elif self.beginning and known is None:
-            self._cut_prompt()
+            self._tokenize_prompt()
             return
         self._cut = True
         self.tokens = list(cut.tokens)

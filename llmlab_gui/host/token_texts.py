@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab_gui.host.messages import CutPrompt
+from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.session import InspectionSession
 
 UNKNOWN = "…"  # until the tokenizer has answered
@@ -60,7 +60,7 @@ class TokenTexts(QObject):
                 self._asked[self._host.texts(model, fresh)] = (model, fresh)
         self._wanted = {}
 
-    def _take(self, request: int, cut: CutPrompt) -> None:
+    def _take(self, request: int, cut: TokenizedPrompt) -> None:
         asked = self._asked.pop(request, None)
         if asked is not None:
             self.remember(asked[0], ((token.id, token.text) for token in cut.tokens))

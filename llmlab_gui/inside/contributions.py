@@ -10,7 +10,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.inside import contribution_bars as bars_of
 from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
-from llmlab_gui.inside.edits import edits_of_part, offer_edits
+from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
@@ -234,12 +234,14 @@ class ContributionsDock(InspectionDock):
         label = self.chart.bars.groups[group].label
         if label.isdecimal():
             part = "feed_forward" if self.chart.bars.groups[group].bars[bar].series == FEED_FORWARD else "attention"
-            offer_edits(self.lab, edits_of_part(part, int(label)), self, where)
+            offer_interventions(self.lab, interventions_of_part(part, int(label)), self, where)
 
     def _offer_head(self, group: int, _bar: int, where: QPoint) -> None:
         label = self.detail.bars.groups[group].label
         if self._detail == ATTENTION and label.isdecimal():
-            offer_edits(self.lab, edits_of_part("head", self.session.selection.layer, int(label)), self, where)
+            offer_interventions(
+                self.lab, interventions_of_part("head", self.session.selection.layer, int(label)), self, where
+            )
 
     def _detail_asks(self) -> bool:
         return self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD

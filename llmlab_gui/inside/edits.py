@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PySide6.QtCore import QPoint
 from PySide6.QtWidgets import QMenu, QWidget
 
-from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.lab.lab import Lab
 
 PARTS = (
@@ -21,7 +21,7 @@ HOWS = (("zero", "zero"), ("mean", "mean"), ("scale", "scale by"), ("patch", "pa
 _DONE = {"zero": "set to zero", "mean": "replaced by its mean", "patch": "patched from the source"}
 
 
-def written(edit: ChosenEdit) -> str:
+def written(edit: ChosenIntervention) -> str:
     """`zero head:3.2`, `scale:0.5 feed_forward:3@5`, `patch token:5`."""
     how = f"scale:{edit.factor:g}" if edit.how == "scale" else edit.how
     if edit.part == "token":
@@ -31,7 +31,7 @@ def written(edit: ChosenEdit) -> str:
     return f"{how} {edit.part}:{edit.layer}{head}{at}"
 
 
-def words(edit: ChosenEdit, tokens: list[str]) -> str:
+def words(edit: ChosenIntervention, tokens: list[str]) -> str:
     """`Layer 3, head 2: set to zero`, with the place where only one token is meant."""
     done = f"scaled by {edit.factor:g}" if edit.how == "scale" else _DONE[edit.how]
     where = f" at token {edit.token}"
@@ -49,7 +49,7 @@ def words(edit: ChosenEdit, tokens: list[str]) -> str:
     return f"{part}{where if edit.token >= 0 else ''}: {done}"
 
 
-def edit_menu(lab: Lab, edits: Sequence[ChosenEdit], parent: QWidget) -> QMenu:
+def edit_menu(lab: Lab, edits: Sequence[ChosenIntervention], parent: QWidget) -> QMenu:
     """An action for each edit; choosing one adds it and shows Interventions. The menu deletes itself."""
     session = lab.inspection
     menu = QMenu(parent)
@@ -58,27 +58,27 @@ def edit_menu(lab: Lab, edits: Sequence[ChosenEdit], parent: QWidget) -> QMenu:
     for edit in edits:
         action = menu.addAction(words(edit, tokens))
 
-        def add(_checked: bool = False, edit: ChosenEdit = edit) -> None:
-            session.add_edit(edit)
+        def add(_checked: bool = False, edit: ChosenIntervention = edit) -> None:
+            session.add_intervention(edit)
             lab.dock_requested.emit("interventions")
 
         action.triggered.connect(add)
     return menu
 
 
-def offer_edits(lab: Lab, edits: Sequence[ChosenEdit], parent: QWidget, where: QPoint) -> None:
+def offer_interventions(lab: Lab, edits: Sequence[ChosenIntervention], parent: QWidget, where: QPoint) -> None:
     """Opens the menu at a place of the screen, if there is anything to change."""
     if edits and lab.inspection.about is not None:
         edit_menu(lab, edits, parent).popup(where)
 
 
-def edits_of_part(part: str, layer: int, head: int = -1) -> list[ChosenEdit]:
+def interventions_of_part(part: str, layer: int, head: int = -1) -> list[ChosenIntervention]:
     """What can be done to a part of a layer."""
-    return [ChosenEdit(part, layer, head, how=how) for how in ("zero", "mean", "patch")]  # type: ignore[arg-type]
+    return [ChosenIntervention(part, layer, head, how=how) for how in ("zero", "mean", "patch")]  # type: ignore[arg-type]
 
 
-def edits_of_cell(layer: int, token: int) -> list[ChosenEdit]:
+def interventions_of_cell(layer: int, token: int) -> list[ChosenIntervention]:
     """What can be done to one layer at one token."""
     parts = ("layer", "attention", "feed_forward")
-    silenced = [ChosenEdit(part, layer, token=token) for part in parts]  # type: ignore[arg-type]
-    return [*silenced, ChosenEdit("layer", layer, token=token, how="patch")]
+    silenced = [ChosenIntervention(part, layer, token=token) for part in parts]  # type: ignore[arg-type]
+    return [*silenced, ChosenIntervention("layer", layer, token=token, how="patch")]

@@ -7,12 +7,12 @@ from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.token_texts import texts_of
-from llmlab_gui.inside.edit_form import EditForm
 from llmlab_gui.inside.edits import written
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.intervention_effect import InterventionEffect
+from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState
@@ -35,7 +35,7 @@ class InterventionsDock(InspectionDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "interventions", "Interventions", parent)
         session = self.session
-        self.form = EditForm(session, self.controls)
+        self.form = InterventionForm(session, self.controls)
         self.effect = InterventionEffect(texts_of(session))
         self.sweep = SweepView(session, self._target)
         self.empty = EmptyState()
@@ -64,7 +64,7 @@ class InterventionsDock(InspectionDock):
         self._read_at = -1  # the place that was asked about
         self._say_nothing_yet()
         self.form.changed.connect(self._settle.start)
-        session.edits_changed.connect(self._settle.start)
+        session.interventions_changed.connect(self._settle.start)
         session.tokens_changed.connect(self._settle.start)
         session.selection_changed.connect(self._follow_selection)
         session.inspection_changed.connect(self._look_again)
@@ -147,9 +147,9 @@ class InterventionsDock(InspectionDock):
 
     def _say_nothing_yet(self) -> None:
         selection = self.session.selection
-        head = ChosenEdit("head", selection.layer, selection.head)
+        head = ChosenIntervention("head", selection.layer, selection.head)
         words = f"Silence head {head.head} of layer {head.layer}"
-        self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_edit(head))
+        self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_intervention(head))
         self._show_empty_page()
 
     def _show_empty_page(self) -> None:

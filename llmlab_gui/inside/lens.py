@@ -9,7 +9,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.token_texts import texts_of
-from llmlab_gui.inside.edits import edits_of_cell, offer_edits
+from llmlab_gui.inside.edits import interventions_of_cell, offer_interventions
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.lens_data import (
     ENTROPY,
@@ -149,7 +149,7 @@ class LensDock(InspectionDock):
 
     def _offer(self, row: int, column: int, where: QPoint) -> None:
         layer = max(0, (self._rows[row].place - 1) // 2)
-        offer_edits(self.lab, edits_of_cell(layer, column), self, where)
+        offer_interventions(self.lab, interventions_of_cell(layer, column), self, where)
 
     def _unpin(self) -> None:
         self.pins = []

@@ -9,7 +9,7 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
-from llmlab_gui.host.selection import TokenCut
+from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -30,14 +30,14 @@ class TokenChips(QAbstractScrollArea):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.viewport().setMouseTracking(True)
-        self.tokens: Sequence[TokenCut] = ()
+        self.tokens: Sequence[PromptToken] = ()
         self.chosen = -1
         self.under = -1  # the token under the mouse, here or in another panel
         self._places: list[QRectF] = []
         self._tops: list[float] = []
         theme_notifier.changed.connect(self.viewport().update)
 
-    def show_tokens(self, tokens: Sequence[TokenCut]) -> None:
+    def show_tokens(self, tokens: Sequence[PromptToken]) -> None:
         """Replaces all of them."""
         self.tokens = list(tokens)
         self.under = -1

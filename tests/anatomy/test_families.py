@@ -155,7 +155,7 @@ def test_the_probe_refuses_patterns_beyond_a_window_and_rows_that_do_not_sum_to_
 def test_heads_are_counted_in_the_pass() -> None:
     model = family_model("llama")
     right = anatomy_of(model)
-    assert probe(model, replace(right, n_kv_head=1, head_width=3)) == right
+    assert probe(model, replace(right, n_kv_head=1, head_dim=3)) == right
     refusals = probe(model, replace(right, n_head=2)).refusals
     assert refusals.attention == refusals.heads == "Layer 0 has 4 patterns, for 2 heads."
     assert refusals.contributions is None

@@ -150,7 +150,7 @@ def test_patterns_times_values_are_the_heads_answers(name: str) -> None:
     for layer, (pattern,) in about.seen.patterns.items():
         value = about.seen.values[layer]  # [H_kv, T, D]
         group = about.anatomy.n_head // about.anatomy.n_kv_head
-        assert value.shape == (about.anatomy.n_kv_head, TIME, about.anatomy.head_width)
+        assert value.shape == (about.anatomy.n_kv_head, TIME, about.anatomy.head_dim)
         answers = torch.stack([pattern[head] @ value[head // group] for head in range(about.anatomy.n_head)])
         assert torch.allclose(answers, about.seen.answers[layer], atol=1e-6)
         if name not in GATED:

@@ -41,8 +41,8 @@ def main() -> None:
         "lab: raw + smoothed (width 2)": _lab(x, [(raw, 1.0), (smooth, 2.0)]),
         "lab: raw, width 1": _lab(x, [(raw, 1.0)]),
         "plain pyqtgraph: raw, width 1": _plain(x, [(raw, 1.0)]),
-        "plain, clipToView + peak downsampling": _plain(x, [(raw, 1.0)], thinned=True),
-        "plain, the same: raw + smoothed (width 2)": _plain(x, [(raw, 1.0), (smooth, 2.0)], thinned=True),
+        "plain, clipToView + peak downsampling": _plain(x, [(raw, 1.0)], downsampled=True),
+        "plain, the same: raw + smoothed (width 2)": _plain(x, [(raw, 1.0), (smooth, 2.0)], downsampled=True),
     }
     times: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(arguments.rounds + 1):
@@ -76,11 +76,11 @@ def _lab(x: np.ndarray, curves: list[tuple[np.ndarray, float]]) -> Callable[[], 
     return redraw
 
 
-def _plain(x: np.ndarray, curves: list[tuple[np.ndarray, float]], *, thinned: bool = False) -> Callable[[], None]:
+def _plain(x: np.ndarray, curves: list[tuple[np.ndarray, float]], *, downsampled: bool = False) -> Callable[[], None]:
     plot = _shown(pg.PlotWidget())
     items = [plot.plot(pen=pg.mkPen("#0072b2", width=width)) for _, width in curves]
     for item in items:
-        if thinned:
+        if downsampled:
             item.setClipToView(True)
             item.setDownsampling(auto=True, method="peak")
 

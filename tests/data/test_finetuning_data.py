@@ -117,7 +117,7 @@ def _losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def test_packing_leaves_less_filling_and_trains_on_as_much() -> None:
     plain, packing = load(TOKENIZER, batch_size=4), load(TOKENIZER, batch_size=4, packing=True, max_length=256)
-    assert packing.filling < plain.filling
+    assert packing.padding < plain.padding
     assert len(packing.rows) < len(plain.rows)
     assert packing.batches_per_epoch < plain.batches_per_epoch
 

@@ -59,7 +59,7 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 def _attention_by_loops(module: CausalSelfAttention, x: Tensor, turn: bool) -> Tensor:
     """x [T, C] -> what attention adds [T, C], position by position and head by head, in double precision."""
     time, width = x.shape
-    heads, kv_heads, d = module.n_head, module.n_kv_head, module.head_width
+    heads, kv_heads, d = module.n_head, module.n_kv_head, module.head_dim
     q, k, v = module.qkv(x).double().split([width, kv_heads * d, kv_heads * d], dim=-1)
     answers = torch.zeros(time, width, dtype=torch.float64)
     for head in range(heads):
@@ -103,7 +103,7 @@ def test_attention_is_the_formula_position_by_position(position: str, heads: int
 def test_grouped_heads_are_full_heads_that_share_keys_and_values() -> None:
     grouped = lively(shape(n_kv_head=2, position="rotary")).blocks[0].attention
     full = CausalSelfAttention(shape(position="rotary"))
-    d = grouped.head_width
+    d = grouped.head_dim
     q, k, v = grouped.qkv.weight.split([32, 2 * d, 2 * d])
     repeated = [weight.view(2, d, 32).repeat_interleave(2, dim=0).reshape(32, 32) for weight in (k, v)]
     full.load_state_dict({"qkv.weight": torch.cat((q, *repeated)), "out.weight": grouped.out.weight})

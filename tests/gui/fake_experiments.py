@@ -94,7 +94,7 @@ class FakeExperiment:
     def write_results(self, losses: Sequence[float] = (3.3, 3.1, 3.2)) -> ExperimentResults:
         """Results with a basin, its fit, a diverged place, and a second chart."""
         points = [Point(x, y, y - 0.02, y + 0.02, 2) for x, y in zip(RATES, losses, strict=True)]
-        basin = Chart(
+        minimum = Chart(
             "basin",
             "Validation loss by learning rate",
             Axis("learning rate", log=True),
@@ -126,7 +126,7 @@ class FakeExperiment:
             Finding("lora_to_full", "not found", None),
         ]
         results = ExperimentResults(
-            self.record.id, self.record.kind, True, arms, [basin, steps], findings, seconds=12.0
+            self.record.id, self.record.kind, True, arms, [minimum, steps], findings, seconds=12.0
         )
         write_results(self.folder, results)
         return results

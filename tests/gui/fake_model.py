@@ -13,8 +13,8 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab_gui.host.about import ModelAbout
-from llmlab_gui.host.messages import CutPrompt, HostProgress
-from llmlab_gui.host.selection import TokenCut
+from llmlab_gui.host.messages import HostProgress, TokenizedPrompt
+from llmlab_gui.host.selection import PromptToken
 
 LAYERS, HEADS, WIDTH, TOP = 4, 3, 8, 5
 Tensors = dict[str, np.ndarray]
@@ -57,12 +57,12 @@ class FakeModelHost(QObject):
         return self._later("open", lambda request: self.opened.emit(request, about))
 
     def tokenize(self, model: str, text: str, beginning: bool) -> int:
-        cuts = tuple(TokenCut(id, self.vocabulary[id]) for id in self.ids_of(text))
-        return self._later("tokenize", lambda request: self.tokens.emit(request, CutPrompt(cuts)))
+        cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in self.ids_of(text))
+        return self._later("tokenize", lambda request: self.tokens.emit(request, TokenizedPrompt(cuts)))
 
     def texts(self, model: str, ids: Sequence[int]) -> int:
-        cuts = tuple(TokenCut(id, self.vocabulary[id]) for id in ids)
-        return self._later("texts", lambda request: self.tokens.emit(request, CutPrompt(cuts)))
+        cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in ids)
+        return self._later("texts", lambda request: self.tokens.emit(request, TokenizedPrompt(cuts)))
 
     def list_models(self) -> int:
         return self._later("models", lambda request: self.models.emit(request, []))

@@ -24,7 +24,7 @@ from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.finetune.adapter import AdapterDock
-from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.inside.compare import CompareDock
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.evolution import EvolutionDock
@@ -70,7 +70,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     lab.inspection.open("bar@150")
     lab.inspection.set_prompt("the king and the queen", False, at_once=True)
     qtbot.waitUntil(lambda: bool(lab.inspection.tokens) and lab.inspection.working is None, timeout=WAIT)
-    lab.inspection.add_edit(ChosenEdit("head", 1, 0))
+    lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
     lab.inspection.select(layer=1, token=2)
     theme_notifier.changed.emit()
     dock.repaint()
@@ -83,7 +83,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     # What still arrives must meet nobody.
     lab.inspection.select(layer=2, token=1)
     lab.inspection.hover(1)
-    lab.inspection.set_edits([])
+    lab.inspection.set_interventions([])
     lab.inspection.set_prompt("another one", False, at_once=True)
     qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2, timeout=WAIT)
     theme_notifier.changed.emit()
@@ -156,7 +156,7 @@ def filled(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
         dock.compare.click()
     if isinstance(dock, EvolutionDock):
         dock.watch.click()
-    lab.inspection.add_edit(ChosenEdit("head", 1, 0))
+    lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
     qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None, timeout=WAIT)
     qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
 

@@ -14,8 +14,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.selection import ChosenEdit
-from llmlab_gui.inside.edits import edit_menu, edits_of_part, words, written
+from llmlab_gui.host.selection import ChosenIntervention
+from llmlab_gui.inside.edits import edit_menu, interventions_of_part, words, written
 from llmlab_gui.inside.interventions import InterventionsDock
 
 COUNT = len(PROMPT.split())
@@ -58,25 +58,25 @@ def dock(lab: InspectionLab, qtbot: QtBot) -> InterventionsDock:
 @pytest.mark.parametrize(
     ("edit", "text", "read"),
     [
-        (ChosenEdit("head", 3, 2), "zero head:3.2", "Layer 3, head 2: set to zero"),
+        (ChosenIntervention("head", 3, 2), "zero head:3.2", "Layer 3, head 2: set to zero"),
         (
-            ChosenEdit("feed_forward", 1, token=0, how="scale", factor=0.5),
+            ChosenIntervention("feed_forward", 1, token=0, how="scale", factor=0.5),
             "scale:0.5 feed_forward:1@0",
             "Layer 1, feed-forward at token 0 “the”: scaled by 0.5",
         ),
-        (ChosenEdit("layer", 2, how="mean"), "mean layer:2", "Layer 2, whole block: replaced by its mean"),
+        (ChosenIntervention("layer", 2, how="mean"), "mean layer:2", "Layer 2, whole block: replaced by its mean"),
         (
-            ChosenEdit("token", 0, token=1, how="patch"),
+            ChosenIntervention("token", 0, token=1, how="patch"),
             "patch token:1",
             "Embedding at token 1 “king”: patched from the source",
         ),
     ],
 )
-def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenEdit, text: str, read: str) -> None:
-    from llmlab.inspection.edits import parse_change
+def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text: str, read: str) -> None:
+    from llmlab.inspection.edits import parse_intervention
 
     assert written(edit) == text
-    assert str(parse_change(text)).startswith(text.split(":")[0].split(" ")[0])
+    assert str(parse_intervention(text)).startswith(text.split(":")[0].split(" ")[0])
     assert words(edit, PROMPT.split()) == read
 
 
@@ -84,7 +84,7 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
     assert "Nothing is changed" in dock.empty.text
-    lab.inspection.add_edit(ChosenEdit("head", 2, 1))
+    lab.inspection.add_intervention(ChosenIntervention("head", 2, 1))
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     archive = dock.effect.archive
     assert archive is not None
@@ -108,14 +108,14 @@ def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: I
     dock.form.how.setCurrentIndex(2)
     dock.form.factor.setValue(2.0)
     dock.form.add.click()
-    assert lab.inspection.edits == [ChosenEdit("head", 3, 2, 1, "scale", 2.0)]
+    assert lab.inspection.edits == [ChosenIntervention("head", 3, 2, 1, "scale", 2.0)]
     dock.form.clear.click()
     assert lab.inspection.edits == []
     qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
 
 
 def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
-    lab.inspection.add_edit(ChosenEdit("layer", 1))
+    lab.inspection.add_intervention(ChosenIntervention("layer", 1))
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     lab.inspection.select(token=2)
     archive = dock.effect.archive
@@ -126,7 +126,7 @@ def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: I
 
 def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.host.fail["intervene"] = LabError("There is no source to patch from.", "", "Name another prompt.")
-    lab.inspection.add_edit(ChosenEdit("layer", 1, how="patch"))
+    lab.inspection.add_intervention(ChosenIntervention("layer", 1, how="patch"))
     qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=WAIT)
     assert dock.empty.isVisible()
     lab.host.fail.clear()
@@ -184,14 +184,14 @@ def test_a_right_click_in_another_panel_chooses_what_is_changed(
 ) -> None:
     wanted: list[str] = []
     lab.dock_requested.connect(wanted.append)
-    menu = edit_menu(lab, edits_of_part("feed_forward", 2), dock)  # type: ignore[arg-type]
+    menu = edit_menu(lab, interventions_of_part("feed_forward", 2), dock)  # type: ignore[arg-type]
     assert [action.text() for action in menu.actions()] == [
         "Layer 2, feed-forward: set to zero",
         "Layer 2, feed-forward: replaced by its mean",
         "Layer 2, feed-forward: patched from the source",
     ]
     menu.actions()[0].trigger()
-    assert lab.inspection.edits == [ChosenEdit("feed_forward", 2)]
+    assert lab.inspection.edits == [ChosenIntervention("feed_forward", 2)]
     assert wanted == ["interventions"]
     menu.deleteLater()
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)

@@ -13,7 +13,7 @@ from torch import Tensor
 from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.core.errors import UsageError
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.edits import Change, Changes, Recorder, Sources, align, parse_change
+from llmlab.inspection.edits import Intervention, Interventions, Recorder, Sources, align, parse_intervention
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.questions import from_values, to_values
 from llmlab.models.model import OpenModel
@@ -61,7 +61,7 @@ def output_weights(model: OpenModel, layer: int, head: int) -> Tensor:
 
 def changed(model: OpenModel, *edits: str, text: str = PROMPT, sources: Sources | None = None) -> tuple[Tensor, Points]:
     points, ids = Points(), ids_of(model, text)
-    edit = Changes([parse_change(edit) for edit in edits], len(ids), sources)
+    edit = Interventions([parse_intervention(edit) for edit in edits], len(ids), sources)
     return run(model.model, model.anatomy, ids, [points], [edit])[0], points
 
 
@@ -71,7 +71,7 @@ def unchanged(model: OpenModel, text: str = PROMPT) -> tuple[Tensor, Points]:
 
 
 def taken(model: OpenModel, text: str, *edits: str) -> dict[tuple[int, str], Tensor]:
-    recorder = Recorder(slot for edit in edits for slot in parse_change(edit).takes)
+    recorder = Recorder(slot for edit in edits for slot in parse_intervention(edit).takes)
     run(model.model, model.anatomy, ids_of(model, text), [recorder])
     return recorder.values
 
@@ -245,16 +245,16 @@ def test_patching_with_the_prompt_itself_has_no_divergence(model: OpenModel, tmp
 @pytest.mark.parametrize(
     ("text", "change"),
     [
-        ("zero head:3.2", Change("zero", "head", 3, head=2)),
-        ("mean mlp:4", Change("mean", "feed_forward", 4)),
-        ("scale:-0.5 layer:2@-1,3", Change("scale", "layer", 2, factor=-0.5, positions=(-1, 3))),
-        ("patch residual:5.attn_out@7", Change("patch", "residual", 5, point="attn_out", positions=(7,))),
-        ("zero token:3", Change("zero", "residual", 0, positions=(3,))),
+        ("zero head:3.2", Intervention("zero", "head", 3, head=2)),
+        ("mean mlp:4", Intervention("mean", "feed_forward", 4)),
+        ("scale:-0.5 layer:2@-1,3", Intervention("scale", "layer", 2, factor=-0.5, positions=(-1, 3))),
+        ("patch residual:5.attn_out@7", Intervention("patch", "residual", 5, point="attn_out", positions=(7,))),
+        ("zero token:3", Intervention("zero", "residual", 0, positions=(3,))),
     ],
 )
-def test_a_change_is_read_as_it_is_written(text: str, change: Change) -> None:
-    assert parse_change(text) == change
-    assert parse_change(str(change)) == change
+def test_a_change_is_read_as_it_is_written(text: str, change: Intervention) -> None:
+    assert parse_intervention(text) == change
+    assert parse_intervention(str(change)) == change
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_change_is_read_as_it_is_written(text: str, change: Change) -> None:
 )  # fmt: skip
 def test_what_is_no_change_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_change(text)
+        parse_intervention(text)
     assert caught.value.why
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.edits import EDITABLE, Changes, Recorder, Sources, parse_change
+from llmlab.inspection.edits import EDITABLE, Interventions, Recorder, Sources, parse_intervention
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import Sweep, row_bytes, sweep
 from llmlab.models.model import OpenModel
@@ -48,12 +48,12 @@ def opened(name: str) -> OpenModel:
 
 
 def logits(model: nn.Module, anatomy: Anatomy, *edits: str, sources: Sources | None = None) -> Tensor:
-    changes = [parse_change(edit) for edit in edits]
-    return run(model, anatomy, some_ids(), edits=[Changes(changes, TIME, sources)] if edits else [])[0]
+    changes = [parse_intervention(edit) for edit in edits]
+    return run(model, anatomy, some_ids(), edits=[Interventions(changes, TIME, sources)] if edits else [])[0]
 
 
 def patched_from(model: nn.Module, anatomy: Anatomy, ids: Tensor, *edits: str) -> Sources:
-    recorder = Recorder(slot for edit in edits for slot in parse_change(edit).takes)
+    recorder = Recorder(slot for edit in edits for slot in parse_intervention(edit).takes)
     run(model, anatomy, ids, [recorder])
     return Sources(patches=recorder.values, alignment={position: position for position in range(TIME)})
 

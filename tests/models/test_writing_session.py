@@ -134,8 +134,8 @@ def test_a_text_is_over_where_the_model_writes_what_stands_between_documents(ope
 def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
     for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
         assert isinstance(_text(opened, prompt, 2), str)
-        likeliest, entropy = next_tokens(opened, prompt, 2)
-        assert 1 >= likeliest[0][1] >= likeliest[1][1] > 0
+        most_likely, entropy = next_tokens(opened, prompt, 2)
+        assert 1 >= most_likely[0][1] >= most_likely[1][1] > 0
         assert entropy > 0
 
 

@@ -132,7 +132,7 @@ def test_the_best_of_an_experiment_is_one_of_its_arms(outputs: Path) -> None:
     assert "2.25" in facts.result
 
 
-def basin() -> Chart:
+def minimum() -> Chart:
     """Loss against learning rate, of two groups; the second reaches lower."""
     x, y = Axis("learning rate", log=True), Axis("loss")
     one = Curve("full", [Point(1e-4, 4.0), Point(1e-3, 3.5)])
@@ -141,7 +141,7 @@ def basin() -> Chart:
 
 
 def test_the_curve_of_an_experiment_is_the_one_that_reaches_lowest(outputs: Path) -> None:
-    facts = experiment_facts(experiment(outputs, [], [basin()]))
+    facts = experiment_facts(experiment(outputs, [], [minimum()]))
     assert facts is not None
     assert facts.curve == [[1e-4, 3.8], [1e-3, 2.5], [1e-2, 3.0]]
     assert (facts.x_axis, facts.x_log) == ("learning rate", True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, step_rows, thin, with_means
+from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, downsample, step_rows, with_means
 from llmlab.store.events import Started, StepEvent, Warned, from_line
 from llmlab.store.overview import Overview, read_overview, read_overview_apart
 from llmlab.store.run_folder import RunFolder
@@ -167,14 +167,14 @@ def test_thinning_keeps_extremes_ends_and_counts(losses: list[float], bucket: in
     fields[STEP_FIELDS.index("loss")] = losses
     rows = with_means(fields)
     loss, count = STEP_COLUMNS.index("loss"), STEP_COLUMNS.index("loss_count")
-    thinned = thin(thin(rows, bucket), bucket)
+    downsampled = downsample(downsample(rows, bucket), bucket)
     finite = rows[loss][np.isfinite(rows[loss])]
-    kept = thinned[loss][np.isfinite(thinned[loss])]
+    kept = downsampled[loss][np.isfinite(downsampled[loss])]
     if len(finite):
         assert (kept.min(), kept.max()) == (finite.min(), finite.max())
-    assert thinned[count].sum() == len(finite)
-    assert (thinned[0, 0], thinned[0, -1]) == (0, len(losses) - 1)
-    assert np.all(np.diff(thinned[0]) > 0)
+    assert downsampled[count].sum() == len(finite)
+    assert (downsampled[0, 0], downsampled[0, -1]) == (0, len(losses) - 1)
+    assert np.all(np.diff(downsampled[0]) > 0)
 
 
 def test_columns_grow_and_are_cut() -> None:

@@ -71,7 +71,7 @@ def _checked(opened: OpenModel) -> Any:
     if config is None or family not in FAMILIES:
         raise _refused(opened, f"The lab writes the families {' and '.join(FAMILIES)}; this is {family}.")
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    head_width = int(config.hidden_size) // int(config.num_attention_heads)
+    head_dim = int(config.hidden_size) // int(config.num_attention_heads)
     odd = {
         "stretches its rotary positions": rope.get("rope_type", "default") not in ("default", None),
         "has another activation than SiLU": config.hidden_act != "silu",
@@ -79,8 +79,8 @@ def _checked(opened: OpenModel) -> Any:
             getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", 0)
         ),
         "looks back through a window": bool(getattr(config, "use_sliding_window", False)),
-        "has heads of another width than its width / heads": (getattr(config, "head_dim", None) or head_width)
-        != head_width,
+        "has heads of another width than its width / heads": (getattr(config, "head_dim", None) or head_dim)
+        != head_dim,
     }
     for what, is_so in odd.items():
         if is_so:

@@ -10,7 +10,7 @@ import numpy as np
 
 from llmlab.core.charts import Axis
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.studies.experiments.fits import Parabola, PowerLaw, basin_range, fit_basin, fit_power_law
+from llmlab.studies.experiments.fits import Parabola, PowerLaw, fit_minimum, fit_power_law, minimum_range
 from llmlab.studies.experiments.outcomes import (
     BASE,
     STEP_AXIS,
@@ -67,8 +67,8 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         suffix = f"_{group}" if group and group != gathered.groups[0] else ""
         findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
         steady = [point for point in points if point.x not in cut]  # the wall is no part of the basin
-        basin, spread = _basin(gathered, arms, steady)
-        if basin is None:
+        minimum, spread = _minimum(gathered, arms, steady)
+        if minimum is None:
             notes.append(
                 f"The basin{after} has no bottom inside the grid: the lowest loss is at {lowest.x:g}, "
                 "at an end of what finished without diverging. A finer or wider grid there would tell."
@@ -76,28 +76,28 @@ def _learning_rate(gathered: Gathered) -> Analysis:
                 else f"Too few runs finished{after} to fit the basin."
             )
             continue
-        bottoms[group] = basin.x0
+        bottoms[group] = minimum.x0
         low, high = spread or (None, None)
-        shape = f"parabola through {len(basin.used)} points"
-        if len(basin.used) == 3:
+        shape = f"parabola through {len(minimum.used)} points"
+        if len(minimum.used) == 3:
             shape += ", which it meets whatever the shape: a finer grid would tell"
         findings.append(
-            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", basin.x0, low, high, "", shape)
+            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", minimum.x0, low, high, "", shape)
         )
         # Where the parabola has risen by a hundredth of a nat: how exactly the rate must be met.
-        width = float(np.exp(np.sqrt(0.01 / basin.curvature)))
+        width = float(np.exp(np.sqrt(0.01 / minimum.curvature)))
         findings.append(
             Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text=shape)
         )
-        used = np.array([steady[i].x for i in basin.used])
+        used = np.array([steady[i].x for i in minimum.used])
         x = np.geomspace(used[0], used[-1], _DRAWN)
         fits.append(
             Fit(
                 f"parabola{after}",
                 "y0 + k (ln x - ln x0)^2",
-                {"x0": basin.x0, "y0": basin.y0, "k": basin.curvature},
+                {"x0": minimum.x0, "y0": minimum.y0, "k": minimum.curvature},
                 x.tolist(),
-                basin(x).tolist(),
+                minimum(x).tolist(),
             )
         )
     if {"lora", "full"} <= set(lowest_rates):
@@ -112,13 +112,13 @@ def _learning_rate(gathered: Gathered) -> Analysis:
     return [_chart(gathered, "loss-by-rate", "Validation loss by learning rate", curves, fits, marks)], findings, notes
 
 
-def _basin(
+def _minimum(
     gathered: Gathered, arms: list[ArmResult], points: list[Point]
 ) -> tuple[Parabola | None, tuple[float, float] | None]:
     x = np.array([point.x for point in points])
-    basin = fit_basin(x, np.array([point.y for point in points]))
+    minimum = fit_minimum(x, np.array([point.y for point in points]))
     runs = [np.array([gathered.loss(arm) for arm in arms if arm.x == at], dtype=float) for at in x]
-    return basin, basin_range(x, runs) if basin is not None else None
+    return minimum, minimum_range(x, runs) if minimum is not None else None
 
 
 def _lora_rank(gathered: Gathered) -> Analysis:

@@ -9,7 +9,7 @@ import numpy as np
 Array = np.ndarray
 
 # The basin is a parabola only near its bottom: points up to so many places of the grid away from the lowest.
-_BASIN_PLACES = 2
+_NEIGHBOURS = 2
 # Exponents that are tried. Published ones lie between 0.05 and 0.6; small models on little text reach 1.5.
 _EXPONENTS = np.geomspace(0.005, 4.0, 600)
 _SAMPLES = 2000  # of the bootstrap: the 5th and 95th percentile then vary by about 2 % of the range
@@ -29,7 +29,7 @@ class Parabola:
         return self.y0 + self.curvature * (np.log(x) - np.log(self.x0)) ** 2
 
 
-def fit_basin(x: Array, y: Array) -> Parabola | None:
+def fit_minimum(x: Array, y: Array) -> Parabola | None:
     """Least squares through the lowest point and its neighbours in ln x; x ascending.
 
     None where that says nothing: fewer than three points, the lowest one at an end, or no bottom among them.
@@ -39,7 +39,7 @@ def fit_basin(x: Array, y: Array) -> Parabola | None:
     lowest = int(np.argmin(y))
     if lowest in (0, len(x) - 1):
         return None
-    first, last = max(0, lowest - _BASIN_PLACES), min(len(x), lowest + _BASIN_PLACES + 1)
+    first, last = max(0, lowest - _NEIGHBOURS), min(len(x), lowest + _NEIGHBOURS + 1)
     # The wall on the right is steeper than any parabola: a point far above the others would move the bottom.
     height = max(y[lowest - 1], y[lowest + 1]) - y[lowest]
     used = [i for i in range(first, last) if abs(i - lowest) <= 1 or y[i] - y[lowest] <= 4.5 * height]
@@ -54,7 +54,7 @@ def fit_basin(x: Array, y: Array) -> Parabola | None:
     return Parabola(x0, float(constant - slope**2 / (4 * curvature)), float(curvature), tuple(used))
 
 
-def basin_range(x: Array, runs: list[Array], seed: int = 0) -> tuple[float, float] | None:
+def minimum_range(x: Array, runs: list[Array], seed: int = 0) -> tuple[float, float] | None:
     """The 90 % range of the bottom when each point's runs are drawn anew; None with a single run a point.
 
     Draws from n runs scatter about their mean by sqrt((n - 1) / n) too little, which two runs make 0.7: what they
@@ -66,7 +66,7 @@ def basin_range(x: Array, runs: list[Array], seed: int = 0) -> tuple[float, floa
     bottoms = []
     for _ in range(_SAMPLES // 4):
         means = np.array([_mean_of_a_draw(values, random) for values in runs])
-        fitted = fit_basin(x, means)
+        fitted = fit_minimum(x, means)
         if fitted is not None:
             bottoms.append(fitted.x0)
     if len(bottoms) < _SAMPLES // 8:  # most draws have no bottom inside

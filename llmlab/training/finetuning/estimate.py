@@ -120,16 +120,16 @@ def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
     The stream twice and each norm's output (4 C); queries, keys, values and attention's answer (4 times the heads'
     width); what the non-linearity multiplies; the inputs of the layers that learn.
     """
-    width, heads, hidden, method = base.width, base.heads, base.hidden, settings.model.method
-    floats: float = 4 * width + 4 * heads + (base.kv_heads if base.kv_heads < heads else 0)
+    n_embd, heads, hidden, method = base.n_embd, base.heads, base.hidden, settings.model.method
+    floats: float = 4 * n_embd + 4 * heads + (base.kv_heads if base.kv_heads < heads else 0)
     floats += (4 if base.gated else 5 if base.composed else 2) * hidden
     # With dropout on patterns, attention is taken apart: the pattern, what was drawn for it, and their product. What
     # was drawn for the outputs of both parts is kept as well.
-    floats += 3 * base.dropout_heads * row + (2 * width if base.dropout_heads else 0)
+    floats += 3 * base.dropout_heads * row + (2 * n_embd if base.dropout_heads else 0)
     if method == FULL:
-        return base.n_layer * (floats + (2 * width if base.rms else 0))  # what a norm multiplies by its weight
+        return base.n_layer * (floats + (2 * n_embd if base.rms else 0))  # what a norm multiplies by its weight
     targets = settings.lora.targets
-    floats -= width if targets == FEED_FORWARD else hidden + width if targets == ATTENTION else 0
+    floats -= n_embd if targets == FEED_FORWARD else hidden + n_embd if targets == ATTENTION else 0
     return base.n_layer * floats + settings.lora.rank * len(base.targeted(targets))
 
 
@@ -141,7 +141,7 @@ def _logits(base: BaseShape, settings: FinetuneSettings, tokens: int) -> float:
 def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row: int, adapters: int) -> float:
     """2 FLOP a weight and token forward, 2 for the gradient of its input, and 2 for its own where it learns."""
     method = settings.model.method
-    multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.width
+    multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.n_embd
     flops = tokens * ((6 if method == FULL else 4) * multiplied + 6 * adapters)
     flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
     cores = settings.train.threads or os.cpu_count() or 1

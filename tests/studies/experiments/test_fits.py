@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmlab.studies.experiments import fits
-from llmlab.studies.experiments.fits import basin_range, fit_basin, fit_power_law
+from llmlab.studies.experiments.fits import fit_minimum, fit_power_law, minimum_range
 
 RATES = np.array([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
 SIZES = np.repeat([1e4, 2e4, 4e4, 8e4, 1.6e5], 3)
@@ -14,41 +14,41 @@ SIZES = np.repeat([1e4, 2e4, 4e4, 8e4, 1.6e5], 3)
 
 def test_the_bottom_of_a_parabola_is_found_exactly() -> None:
     y = 2.1 + 0.07 * (np.log(RATES) - np.log(1.7e-3)) ** 2
-    basin = fit_basin(RATES, y)
-    assert basin is not None
-    assert basin.x0 == pytest.approx(1.7e-3)
-    assert basin.y0 == pytest.approx(2.1)
-    assert basin.curvature == pytest.approx(0.07)
+    minimum = fit_minimum(RATES, y)
+    assert minimum is not None
+    assert minimum.x0 == pytest.approx(1.7e-3)
+    assert minimum.y0 == pytest.approx(2.1)
+    assert minimum.curvature == pytest.approx(0.07)
 
 
 def test_a_steep_wall_on_the_right_does_not_move_the_bottom() -> None:
     y = 2.1 + 0.07 * (np.log(RATES) - np.log(1e-3)) ** 2
     y[-2:] += [3.0, 9.0]
-    basin = fit_basin(RATES, y)
-    assert basin is not None
-    assert basin.x0 == pytest.approx(1e-3, rel=1e-6)
-    assert max(basin.used) < 4
+    minimum = fit_minimum(RATES, y)
+    assert minimum is not None
+    assert minimum.x0 == pytest.approx(1e-3, rel=1e-6)
+    assert max(minimum.used) < 4
 
 
 @pytest.mark.parametrize("y", [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [1.0, 2.0]])
 def test_a_basin_whose_bottom_is_not_inside_is_not_fitted(y: list[float]) -> None:
-    assert fit_basin(RATES[: len(y)], np.array(y)) is None
+    assert fit_minimum(RATES[: len(y)], np.array(y)) is None
 
 
 def test_the_range_of_the_bottom_holds_it_and_needs_seeds() -> None:
     random = np.random.default_rng(0)
     means = 2 + 0.07 * (np.log(RATES) - np.log(2e-3)) ** 2
     runs = [mean + random.normal(0, 0.01, 4) for mean in means]
-    low, high = basin_range(RATES, runs) or (0.0, 0.0)
+    low, high = minimum_range(RATES, runs) or (0.0, 0.0)
     assert low < 2e-3 < high < 2 * low
-    assert basin_range(RATES, [run[:1] for run in runs]) is None
+    assert minimum_range(RATES, [run[:1] for run in runs]) is None
 
 
 def test_the_range_of_the_bottom_holds_it_about_as_often_as_it_says_with_two_seeds() -> None:
     random, held = np.random.default_rng(0), 0
     means = 2 + 0.1 * (np.log(RATES) - np.log(2e-3)) ** 2
     for trial in range(60):
-        low, high = basin_range(RATES, [mean + random.normal(0, 0.02, 2) for mean in means], trial) or (0.0, 0.0)
+        low, high = minimum_range(RATES, [mean + random.normal(0, 0.02, 2) for mean in means], trial) or (0.0, 0.0)
         held += low <= 2e-3 <= high
     assert held >= 0.75 * 60  # 90 % is meant; drawn without a correction, two seeds give two in three
 

@@ -26,7 +26,7 @@ from llmlab.studies.report import write_report
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 
 
-def basin(arm: Arm) -> float:
+def minimum(arm: Arm) -> float:
     """A basin with its bottom at 2e-3; the second seed is 0.02 above the first."""
     return 2.0 + 0.1 * math.log(arm.x / 2e-3) ** 2 + 0.02 * (arm.seed - 1337)
 
@@ -39,7 +39,7 @@ def built(folder: ExperimentFolder) -> ExperimentResults:
 
 def test_the_basin_of_the_learning_rate_with_means_and_errors_over_seeds(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES, seeds=2)
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     results = built(folder)
     assert results.complete
     points = results.charts[0].curves[0].points
@@ -76,7 +76,7 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
     outputs: Path, lora: Callable[[float], float], ratio: float
 ) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     gathered = gather(folder, folder.record())
     arms, results = gathered.record.arms, gathered.arms
     record = replace(gathered.record, arms=[replace(arm, group=name) for name in ("lora", "full") for arm in arms])
@@ -91,7 +91,7 @@ def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -
     folder = experiment(outputs, "learning-rate", grid=[*RATES, 3e-2], seeds=2)
     *steady, cut = folder.record().arms
     for arm in steady:
-        finish(folder, arm, basin(arm) if arm.x < 3e-2 else 6.0)
+        finish(folder, arm, minimum(arm) if arm.x < 3e-2 else 6.0)
     FakeRun(outputs, cut.run).start().advance(5).fail(f"The loss at step 6 {NOT_FINITE}.")
     results = built(folder)
     assert next(arm for arm in results.arms if arm.name == cut.name).state == "diverged"
@@ -181,7 +181,7 @@ def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(ou
 
 def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     record = folder.record()
     folder.write_record(replace(record, arms=[replace(arm, varied={}) for arm in record.arms]))
     assert built(folder).value("best_lr") == 3e-3
@@ -189,7 +189,7 @@ def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -
 
 def test_results_come_back_from_their_file_as_they_were(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     results = built(folder)
     assert read_results(folder) == results
     folder.results_json.write_text('{"id": 7}')
@@ -205,7 +205,7 @@ def test_every_number_of_the_report_is_one_of_the_results_or_of_the_plan(
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES, seeds=2, command="llmlab-run experiment learning-rate")
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     results = built(folder)
     text = write_report(folder, folder.record(), results, seconds=12.0).read_text()
     body = text[text.index("## What happened") : text.index("## How it was done")]
@@ -234,7 +234,7 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
     predictions = [parse_prediction("best_lr=1e-3..5e-3@80%").as_dict()]
     folder = experiment(outputs, "learning-rate", grid=RATES, predictions=predictions)
     assert folder.record().predictions[0]["seal"]
-    finish_all(folder, basin)
+    finish_all(folder, minimum)
     results = built(folder)
     text = write_report(folder, folder.record(), results).read_text()
     assert "best_lr 0.001 to 0.005, 80 % sure. It became 0.003: inside." in text

@@ -61,9 +61,9 @@ def uniform_gpt(**changes: object) -> GPT:
         for block in model.blocks:
             attention = block.attention
             assert isinstance(attention, CausalSelfAttention)
-            attention.qkv.weight[: attention.widths[0]] = 0
+            attention.qkv.weight[: attention.dims[0]] = 0
             if attention.qkv.bias is not None:
-                attention.qkv.bias[: attention.widths[0]] = 0
+                attention.qkv.bias[: attention.dims[0]] = 0
     return model
 
 
@@ -83,9 +83,9 @@ def sinking_gpt(token: int) -> GPT:
         for block in model.blocks:
             attention = block.attention
             assert isinstance(attention, CausalSelfAttention)
-            lowest = attention.head_width // 2 - 1  # the pair of coordinates that rotary turns least
+            lowest = attention.head_dim // 2 - 1  # the pair of coordinates that rotary turns least
             for head in range(attention.n_head):
-                row = head * attention.head_width + lowest
+                row = head * attention.head_dim + lowest
                 attention.qkv.weight[row, 0] = 40.0
                 attention.qkv.weight[width + row, 1] = 40.0
     return model.eval()

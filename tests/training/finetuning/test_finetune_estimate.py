@@ -56,7 +56,7 @@ def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) 
     for part in (ATTENTION, FEED_FORWARD):
         sizes = [layer_size(model.get_submodule(name)) for name in target_layers(model, part)]
         assert sorted((layer.width_in, layer.width_out) for layer in found.targeted(part)) == sorted(sizes)
-    assert (found.width, found.n_layer, found.vocab_size) == (32, 2, 99)
+    assert (found.n_embd, found.n_layer, found.vocab_size) == (32, 2, 99)
 
 
 @pytest.mark.parametrize("family", family_models.KINDS)
@@ -65,7 +65,7 @@ def test_a_folder_of_any_family_that_the_lab_opens_says_its_sizes(family: str, t
     model.save_pretrained(tmp_path)
     config, shape = model.config.get_text_config(), _folder(tmp_path, family)
     wanted = (config.num_hidden_layers, config.hidden_size, context(config))
-    assert (shape.n_layer, shape.width, shape.context) == wanted
+    assert (shape.n_layer, shape.n_embd, shape.context) == wanted
     learned = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.numel() for buffer in model.buffers())  # a file holds some of them too
     assert learned <= shape.parameters <= learned + buffers

@@ -113,7 +113,7 @@ def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> No
         assert [token.id for token in read] == by_number[example.number].ids
         assert [token.state == TRAINED for token in read] == by_number[example.number].trained
         assert (example.part == HELD_OUT) == (example.number in held_out)
-    assert preview.filling == data.filling
+    assert preview.padding == data.padding
 
 
 def test_json_and_back_is_the_same(outputs: Path, source: Path) -> None:

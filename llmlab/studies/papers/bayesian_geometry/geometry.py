@@ -262,7 +262,7 @@ def key_weights(model: nn.Module) -> list[Array]:
     found = []
     for block in anatomy_of(model).blocks:
         if isinstance(block.attention, CausalSelfAttention):
-            query, key, _ = block.attention.widths
+            query, key, _ = block.attention.dims
             found.append(block.attention.qkv.weight.detach()[query : query + key].float().cpu().numpy())
     return found
 

@@ -28,7 +28,7 @@ from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import divergence, entropy
-from llmlab.inspection.edits import Change, Changes
+from llmlab.inspection.edits import Intervention, Interventions
 from llmlab.inspection.spectra import principal_components
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
@@ -276,14 +276,14 @@ def ablate(model: nn.Module, samples: Samples, answers: tuple[int, int], progres
     time, layers, heads = len(samples.ids[0]), range(anatomy.n_layer), range(anatomy.n_head)
     parts = len(layers) * (1 + len(heads))
 
-    def sums(change: Change | None, done: int) -> Array:
+    def sums(change: Intervention | None, done: int) -> Array:
         """Of each sequence, the sum of its samples' errors [S]."""
         progress("Taking out layers and heads", done, parts)
-        found = beliefs(model, samples, answers, Changes([change], time) if change else None)
+        found = beliefs(model, samples, answers, Interventions([change], time) if change else None)
         return np.bincount(samples.sequence, np.abs(entropy(found) - samples.entropy), len(samples.ids))
 
     whole = sums(None, 0)
-    bypassed = [sums(Change("zero", "layer", layer), layer) for layer in layers]
+    bypassed = [sums(Intervention("zero", "layer", layer), layer) for layer in layers]
     intervals = [bootstrap_interval(np.stack([one, whole], 1), _ratio) for one in bypassed]
     count, begun = len(samples.entropy), len(layers)
     return Ablation(
@@ -293,7 +293,7 @@ def ablate(model: nn.Module, samples: Samples, answers: tuple[int, int], progres
         high=[high for _, high in intervals],
         heads=[
             [
-                float(sums(Change("zero", "head", layer, head), begun + layer * len(heads) + head).sum() / count)
+                float(sums(Intervention("zero", "head", layer, head), begun + layer * len(heads) + head).sum() / count)
                 for head in heads
             ]
             for layer in layers

@@ -20,7 +20,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, held_out, task_of
-from llmlab.inspection.edits import Change, Changes
+from llmlab.inspection.edits import Intervention, Interventions
 from llmlab.inspection.heads import REPEATED, HeadSummaries, RepeatScores, repeated_tokens
 from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
@@ -177,5 +177,9 @@ def second_reading_loss(
     return total / count
 
 
-def _zero(heads: Sequence[Head], time: int) -> list[Changes]:
-    return [Changes([Change("zero", "head", layer, head=head) for layer, head in heads], time)] if heads else []
+def _zero(heads: Sequence[Head], time: int) -> list[Interventions]:
+    return (
+        [Interventions([Intervention("zero", "head", layer, head=head) for layer, head in heads], time)]
+        if heads
+        else []
+    )

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab_gui.host.selection import ChosenEdit
+from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.edits import HOWS, PARTS, words
 from llmlab_gui.widgets.flow import FlowRow
@@ -28,7 +28,7 @@ _ROWS_SHOWN = 4
 _ALIGNMENTS = (("", "token by token"), ("start", "aligned at the start"), ("end", "aligned at the end"))
 
 
-class EditForm(QWidget):
+class InterventionForm(QWidget):
     """Follows the session's selection and edits. `changed`: the question is another one now."""
 
     changed = Signal()
@@ -72,13 +72,13 @@ class EditForm(QWidget):
         self._connect()
         self._follow_model()
         self._show_fields()
-        self._show_edits()
+        self._show_interventions()
 
-    def edit(self) -> ChosenEdit:
+    def edit(self) -> ChosenIntervention:
         """The edit that the row describes."""
         part = str(self.part.currentData())
         selected = self._session.selection.token_at(len(self._session.tokens))
-        return ChosenEdit(
+        return ChosenIntervention(
             part,  # type: ignore[arg-type]
             self.layer.value() if part != "token" else 0,
             self.head.value() if part == "head" else -1,
@@ -121,13 +121,13 @@ class EditForm(QWidget):
         session = self._session
         session.about_changed.connect(self._follow_model)
         session.selection_changed.connect(self._follow_selection)
-        session.edits_changed.connect(self._show_edits)
-        session.tokens_changed.connect(self._show_edits)
+        session.interventions_changed.connect(self._show_interventions)
+        session.tokens_changed.connect(self._show_interventions)
         self.part.currentIndexChanged.connect(self._show_fields)
         self.how.currentIndexChanged.connect(self._show_fields)
-        self.add.clicked.connect(lambda: session.add_edit(self.edit()))
+        self.add.clicked.connect(lambda: session.add_intervention(self.edit()))
         self.remove.clicked.connect(self._remove)
-        self.clear.clicked.connect(lambda: session.set_edits([]))
+        self.clear.clicked.connect(lambda: session.set_interventions([]))
         self.list.itemSelectionChanged.connect(self._show_buttons)
         for field in (self.source, self.answer, self.against):
             field.textChanged.connect(lambda _text: self.changed.emit())
@@ -154,7 +154,7 @@ class EditForm(QWidget):
         self.only_token.setVisible(part != "token")
         self.factor.setVisible(self.how.currentData() == "scale")
 
-    def _show_edits(self) -> None:
+    def _show_interventions(self) -> None:
         self.list.clear()
         tokens = [token.text for token in self._session.tokens]
         for edit in self._session.edits:
@@ -173,7 +173,7 @@ class EditForm(QWidget):
 
     def _remove(self) -> None:
         gone = self.list.currentRow()
-        self._session.set_edits([edit for row, edit in enumerate(self._session.edits) if row != gone])
+        self._session.set_interventions([edit for row, edit in enumerate(self._session.edits) if row != gone])
 
 
 def _fill(row: FlowRow, *widgets: QWidget) -> None:
