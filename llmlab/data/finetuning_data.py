@@ -201,7 +201,7 @@ def encode_source(
     progress: Progress,
     stop_wanted: Callable[[], bool],
 ) -> EncodedSource:
-    """Cuts every example into tokens. context, stop_wanted: as in `load_tuning_data`."""
+    """Cuts every example into tokens. context, stop_wanted: as in `load_finetuning_data`."""
     longest = min(settings.max_length, context) if context else settings.max_length
     found = EncodedSource(source, chat, longest, [], list(source.bad), [])
     for done, example in enumerate(source.examples):

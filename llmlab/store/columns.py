@@ -1,4 +1,4 @@
-"""A run's step events as columns of numbers, and how long ones are downsampled without losing a spike. No Qt, no torch."""
+"""A run's step events as columns of numbers; long runs are downsampled without losing a spike. No Qt, no torch."""
 
 from __future__ import annotations
 

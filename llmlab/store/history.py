@@ -208,7 +208,7 @@ class RunHistory:
 
 
 def read_history(run: RunFolder, *, every_step: bool = True) -> RunHistory:
-    """All of a run as its file stands; a very long one is downsampled, its extremes kept. Empty where nothing can be read.
+    """All of a run's file; a very long one is downsampled, its extremes kept. Empty where nothing can be read.
 
     every_step: or else most steps are left out, which takes a tenth of the time.
     """

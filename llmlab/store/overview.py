@@ -88,7 +88,7 @@ def read_overview_apart(run: RunFolder, cancelled: Callable[[], bool]) -> Overvi
 
 
 class _Gathered:
-    """Steps and other events so far. Steps are downsampled to whole buckets, which double whenever they are too many."""
+    """Steps and other events so far. Steps are downsampled to buckets, which double whenever they are too many."""
 
     def __init__(self, max_rows: int) -> None:
         self.events: list[Event] = []
