@@ -10,7 +10,7 @@ import pytest
 
 from llmlab.models.available import packaged_ggufs
 from llmlab.models.model import OpenModel
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 
 @functools.cache

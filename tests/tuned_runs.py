@@ -17,7 +17,7 @@ from torch import nn
 
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
 from llmlab.core.kinds import FINETUNING
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 

@@ -18,6 +18,7 @@ from llmlab.anatomy.layouts import optional
 from llmlab.anatomy.modules import base_model, linear_numbers, norm_numbers
 from llmlab.anatomy.own_attention import OWN
 from llmlab.anatomy.probe import probe
+from llmlab.anatomy.sizes import context_length
 from llmlab.anatomy.unknown import discover
 from llmlab.core.errors import LabError
 
@@ -72,7 +73,7 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         n_head=config.num_attention_heads,
         n_kv_head=kv_heads(config),
         head_dim=head_dim(config),
-        context=context(config),
+        context=context_length(config),
         logit_scale=family.logits.scale(config),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         sinks=any(isinstance(getattr(block.attention, "sinks", None), Tensor) for block in described),
@@ -125,12 +126,3 @@ def head_dim(config: Any) -> int:
     """Width of one head's values, which may be another than that of its keys (DeepSeek)."""
     width = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None)
     return int(width or config.hidden_size // config.num_attention_heads)
-
-
-def context(config: Any) -> int:
-    """The longest prompt; where nothing limits it (ALiBi), the length of BLOOM's and MPT's training."""
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        length = getattr(config, name, None)
-        if length is not None:
-            return int(length)
-    return 2048

@@ -16,7 +16,8 @@ from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
 from llmlab.core.settings import SampleSettings
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
-from llmlab.models.reference import GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
+from llmlab.models.reference import Reference, SavedRun, parse
+from llmlab.models.source import Files, open_model, source_of
 from llmlab.store.checkpoints import checkpoint_name, select
 
 _GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
@@ -100,8 +101,7 @@ def generate(args: argparse.Namespace) -> int:
     reference = parse(args.reference, outputs_of(args))
     recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
     samples = _samples_of(args, recorded)
-    from llmlab.models.generation import unread, write
-    from llmlab.models.open import open_model  # these bring torch
+    from llmlab.models.generation import unread, write  # brings torch
 
     model = open_model(reference, outputs_of(args))
     if missed := unread(model, args.prompt, chat=args.chat):
@@ -175,18 +175,17 @@ def _python(to: str, out: Path, outputs: Path) -> list[str]:
 
 def _python_of_adapter(out: Path, outputs: Path) -> list[str]:
     """On its base; one of the lab's own has to be exported as well, where it can be."""
-    base = parse(str((read_json(out / ADAPTER_FILE) or {})["base_model_name_or_path"]), outputs)
+    base = source_of(parse(str((read_json(out / ADAPTER_FILE) or {})["base_model_name_or_path"]), outputs))
     lines = [
         f"model = peft.PeftModel.from_pretrained(base, {str(out)!r})",
         f"model.generation_config = transformers.GenerationConfig.from_pretrained({str(out)!r})",
         f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(out)!r})",
     ]
-    if isinstance(base, (ModelFolder, HubModel, GgufFile)):
+    if isinstance(base, Files):
         return [f"base = transformers.AutoModelForCausalLM.from_pretrained({_place(Path(str(base)))})", *lines]
     from llmlab.gpt.hf import refusal
-    from llmlab.models.export.adapter import own_settings
 
-    own = own_settings(base)
+    own = base.own_settings()
     if own is not None and (why := refusal(own)):
         return [f"# Only the lab opens it, as {base}+{out}: {why}"]
     opened = "base = transformers.AutoModelForCausalLM.from_pretrained('base-hf')"

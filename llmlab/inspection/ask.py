@@ -9,8 +9,8 @@ from typing import Any
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.answers import answer
 from llmlab.models.live import ask_live
-from llmlab.models.open import open_model
 from llmlab.models.reference import LiveRun, parse
+from llmlab.models.source import open_model
 
 
 def ask(
@@ -19,7 +19,7 @@ def ask(
     """Answers `question` about what `reference` names into the file `out`. outputs: where runs are found by their ids.
 
     A run that trains (RUN@live) answers itself; anything else is opened. Errors as in `llmlab.inspection.answers`,
-    `llmlab.models.open` and `llmlab.models.live`.
+    `llmlab.models.source` and `llmlab.models.live`.
     """
     named = parse(reference, outputs)
     if isinstance(named, LiveRun):

@@ -61,7 +61,7 @@ def compare(
     UsageError when the models cut the prompt into different tokens and no alignment was asked for; LabError when
     one cannot be opened or the disk has no room; Cancelled when `progress` says so, with nothing left behind.
     """
-    from llmlab.models.open import open_model
+    from llmlab.models.source import open_model
 
     compare_opened(
         lambda told: open_model(reference_a, outputs, told),

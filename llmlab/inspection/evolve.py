@@ -131,7 +131,7 @@ class _Told:
 
 def _inspect(reference: str, outputs: Path, asked: Mapping[str, Any], path: Path, progress: Progress) -> bool:
     """Opens one checkpoint, inspects it and lets it go -> whether the text of its answer is that one token."""
-    from llmlab.models.open import open_model
+    from llmlab.models.source import open_model
 
     opened = open_model(reference, outputs, progress)
     answer(opened, "inspect", asked, path, progress)

@@ -23,16 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import FULL, LORA, FinetuneSettings
+from llmlab.core.finetuning_settings import FULL, LORA
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.available import ADAPTER_FILE
-from llmlab.models.base_weights import Weights, weights_of
-from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_fine_tuned, parse
-from llmlab.models.tensor_file import Array, TensorFile
-from llmlab.models.tuned import base_of
-from llmlab.store.checkpoints import MODEL_FILE, select
+from llmlab.models.reference import Reference, parse
+from llmlab.models.source import Adapted, Source, TunedRun, source_of
+from llmlab.models.weights import Array, TensorFile, Weights
+from llmlab.store.checkpoints import MODEL_FILE
 
 _LAYER = re.compile(r"(?:.*?\.)?(?P<layer>\d+)\.(?P<part>.+)")
 # Multiplications, out x in x the smaller of both, up to which singular values of a whole matrix are computed: about
@@ -109,20 +108,20 @@ def change_of(reference: str | Reference, outputs: Path, progress: Progress = qu
             return _of_adapter(str(named), "", named, None, (f"Without its base: {error.why}",), LORA, progress)
     else:
         found = parse(reference, outputs) if isinstance(reference, str) else reference
-    if isinstance(found, AdaptedModel):
-        return _on_base(str(found), found.base, found.adapter, LORA, progress)
-    if not (isinstance(found, SavedRun) and is_fine_tuned(found.run)):
+    source = source_of(found)
+    if isinstance(source, Adapted):
+        return _on_base(str(found), source.base, source.adapter, LORA, progress)
+    if not isinstance(source, TunedRun):
         raise UsageError(
             f"{found} was not fine-tuned.",
             "There is no adapter in it, and it has no base.",
             "Name a checkpoint of a fine-tuning run, BASE+ADAPTER, or an adapter's folder.",
         )
-    checkpoint, base = select(found.run.checkpoints, found.which), base_of(found.run)
-    named_step = f"{found.named}@{checkpoint.step}"
-    method = found.run.info().settings_as(FinetuneSettings).model.method
-    if method == FULL:
-        return _of_weights(named_step, base, checkpoint.path / MODEL_FILE, progress)
-    return _on_base(named_step, base, checkpoint.path, method, progress)
+    checkpoint = source.checkpoint
+    named_step = f"{source.reference.named}@{checkpoint.step}"
+    if source.method == FULL:
+        return _of_weights(named_step, source.base, checkpoint.path / MODEL_FILE, progress)
+    return _on_base(named_step, source.base, checkpoint.path, source.method, progress)
 
 
 def adapter_change(folder: Path) -> tuple[ModuleChange, ...]:
@@ -185,9 +184,9 @@ def _alone(text: str) -> Path | None:
     return None
 
 
-def _on_base(model: str, base: Reference, folder: Path, method: str, progress: Progress) -> Change:
+def _on_base(model: str, base: Source, folder: Path, method: str, progress: Progress) -> Change:
     try:
-        weights, notes = weights_of(base), ()
+        weights, notes = base.weights(), ()
     except LabError as error:
         missing = f"The weights of {base} are not at hand: {error}"
         return _of_adapter(model, str(base), folder, None, (missing,), method, progress)
@@ -240,8 +239,8 @@ def _singular_of_product(b: Array, a: Array) -> Array:
 # All weights ------------------------------------------------------------------------------------------------------
 
 
-def _of_weights(model: str, base: Reference, path: Path, progress: Progress) -> Change:
-    weights, file = weights_of(base), TensorFile(path)
+def _of_weights(model: str, base: Source, path: Path, progress: Progress) -> Change:
+    weights, file = base.weights(), TensorFile(path)
     rows, rest, left_out = [], [], 0
     for done, name in enumerate(file):
         progress("Measuring the change", done, len(file))

@@ -46,9 +46,8 @@ from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.available import available_models
 from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
-from llmlab.models.open import fingerprint, open_model
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
-from llmlab.models.tuned import base_of
+from llmlab.models.source import open_model, source_of
 
 if TYPE_CHECKING:
     from llmlab.training.finetuning.preview import Previewer
@@ -155,14 +154,13 @@ class Host:
     def _tokenizer(self, number: int, reference: Reference) -> TextTokenizer:
         """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
         from llmlab.models.scratch import read_tokenizer
-        from llmlab.models.tokenizers import tokenizer_of
 
         if isinstance(reference, (LiveRun, SavedRun)) and not is_fine_tuned(reference.run):
             return read_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
             return self._model(number, reference).tokenizer
         if self._live_tokenizer is None or self._live_tokenizer[0] != reference.run.path:
-            self._live_tokenizer = reference.run.path, tokenizer_of(base_of(reference.run))
+            self._live_tokenizer = reference.run.path, source_of(reference).tokenizer()
         return self._live_tokenizer[1]
 
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
@@ -248,7 +246,7 @@ class Host:
 
     def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
-        wanted = fingerprint(reference)
+        wanted = source_of(reference).fingerprint()
         if self._open is None or self._opened_from != wanted:
             if announce:
                 self.send(number, "loading")

@@ -21,16 +21,11 @@ from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.model import GPT
-from llmlab.models.adapter_file import Factors, has_own_names, other_form, read_factors, read_settings
+from llmlab.models.adapter_file import BASE_DIGEST, Factors, has_own_names, other_form, read_factors, read_settings
 from llmlab.models.adapter_patterns import require_quick
-from llmlab.models.digest import BASE_DIGEST, is_of
-from llmlab.models.gguf_file import open_gguf
-from llmlab.models.hub import open_hub
-from llmlab.models.huggingface import open_folder, translated
+from llmlab.models.huggingface import translated
 from llmlab.models.model import OpenModel, require_finite
-from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun
-from llmlab.models.scratch import open_saved
-from llmlab.models.tuned import base_of
+from llmlab.models.source import Source
 from llmlab.models.weights import count_parameters, weight_shapes
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
 from llmlab.store.run_folder import RunFolder
@@ -40,41 +35,40 @@ _FLOAT = 4  # bytes of a weight in fp32
 _BLIND_STARTS = ("gaussian", "orthogonal", "mica")
 
 
-def open_adapted(reference: AdaptedModel, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+def open_adapted(
+    below: Source, adapter: Path, reference: str, progress: Progress = quiet, *, with_bytes: int = 0
+) -> OpenModel:
     """The base with the adapter merged into it, in fp32 on the CPU. with_bytes: memory that is needed besides.
 
     LabError when the adapter is damaged, was made for another base, or cannot be merged.
     """
-    adapter = reference.adapter
-    base, model = _with_adapter(reference.base, adapter, adapter.name, progress, with_bytes)
-    name = _name_of(adapter)
-    return OpenModel(str(reference), f"{base.name} + {name}", "adapter", model, base.tokenizer)
+    base, model = _with_adapter(below, adapter, adapter.name, progress, with_bytes)
+    return OpenModel(reference, f"{base.name} + {_name_of(adapter)}", "adapter", model, base.tokenizer)
 
 
 def open_fine_tuned(
+    below: Source,
     run: RunFolder,
     checkpoint: Checkpoint,
-    named: str | None = None,
+    named: str,
     progress: Progress = quiet,
     *,
     with_bytes: int = 0,
 ) -> OpenModel:
     """A checkpoint of a run that fine-tunes: its base with the adapter merged, or with all weights replaced.
 
-    named: how the run is called in the reference; its id if not given. LabError when the checkpoint, or the base,
-    is damaged or gone.
+    named: how the run is called in the reference. LabError when the checkpoint, or the base, is damaged or gone.
     """
     what = f"{run.id}@{checkpoint.step}"
     progress(f"Checking {what}", 0, 3)
     if problem := verify(checkpoint):
         raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
-    below = base_of(run)
     if run.info().settings_as(FinetuneSettings).model.method == FULL:
         base, model = _with_weights(below, checkpoint.path, what, progress, with_bytes)
     else:
         base, model = _with_adapter(below, checkpoint.path, what, progress, with_bytes)
     return OpenModel(
-        reference=f"{named or run.id}@{checkpoint.step}",
+        reference=f"{named}@{checkpoint.step}",
         name=f"{run.id}, step {checkpoint.step:,}",
         kind="finetuned",
         model=model,
@@ -83,33 +77,17 @@ def open_fine_tuned(
     )
 
 
-def _open_base(reference: Reference, with_bytes: int, progress: Progress) -> OpenModel:
-    match reference:
-        case ModelFolder(path):
-            return open_folder(path, str(path), progress, with_bytes=with_bytes)
-        case HubModel(name):
-            return open_hub(name, progress, with_bytes=with_bytes)
-        case GgufFile(path):
-            return open_gguf(path, progress, with_bytes=with_bytes)
-        case AdaptedModel():
-            return open_adapted(reference, progress, with_bytes=with_bytes)
-        case SavedRun():
-            return open_saved(reference, progress, with_bytes=with_bytes)
-        case LiveRun():
-            raise LabError(f"{reference} cannot be a base.", "It changes from step to step.")
-
-
 # Adapters ---------------------------------------------------------------------------------------------------------
 
 
 def _with_adapter(
-    below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
+    below: Source, folder: Path, name: str, progress: Progress, with_bytes: int
 ) -> tuple[OpenModel, nn.Module]:
     """The base, and the model that it has become."""
     shapes = weight_shapes(folder, f"The adapter {name}", ADAPTER_WEIGHTS_FILE)
     size = sum(map(math.prod, shapes.values())) * _FLOAT
     _require_base(below, folder, name)
-    base = _open_base(below, 2 * size + with_bytes, progress)
+    base = below.open(progress, with_bytes=2 * size + with_bytes)
     progress("Merging the adapter", 0, 1)
     plain = isinstance(base.model, GPT) or (_is_gpt2(base.model) and has_own_names(shapes))
     merged = _with_factors(base, folder, name) if plain else _merged(base, folder, name)
@@ -154,7 +132,7 @@ def _require_harmless(settings: Mapping[str, Any], most: int, name: str) -> None
             )
 
 
-def _require_base(below: Reference, folder: Path, name: str) -> None:
+def _require_base(below: Source, folder: Path, name: str) -> None:
     """LabError when the adapter says which base it was trained on, and this is another."""
     try:
         with safetensors.safe_open(folder / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
@@ -164,7 +142,7 @@ def _require_base(below: Reference, folder: Path, name: str) -> None:
             f"The adapter {name} cannot be opened.", f"Its weights are missing or damaged: {error}."
         ) from error
     wanted = about.get(BASE_DIGEST)
-    if wanted is not None and not is_of(below, wanted):
+    if wanted is not None and not below.has_digest(wanted):
         raise LabError(
             f"The adapter {name} was not made for {below}.",
             "It says by a sum over their bytes which weights it was trained on, and these are others.",
@@ -249,11 +227,11 @@ def _name_of(adapter: Path) -> str:
 
 @torch.no_grad()
 def _with_weights(
-    below: Reference, folder: Path, name: str, progress: Progress, with_bytes: int
+    below: Source, folder: Path, name: str, progress: Progress, with_bytes: int
 ) -> tuple[OpenModel, nn.Module]:
     """The base with every weight of a checkpoint in its place."""
     size = count_parameters(folder, name) * _FLOAT
-    base = _open_base(below, size + with_bytes, progress)
+    base = below.open(progress, with_bytes=size + with_bytes)
     progress("Loading the weights", 0, 0)
     places = base.model.state_dict()
     tied = _tied(base.model)

@@ -25,9 +25,11 @@ from llmlab.core.files import read_json
 from llmlab.gpt.gpt2_names import gpt2_name, own_name
 from llmlab.models.adapter_patterns import require_quick
 from llmlab.models.available import ADAPTER_FILE
-from llmlab.models.tensor_file import Array, TensorFile
+from llmlab.models.weights import Array, TensorFile, Weights
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE
 
+# The name of a base's digest in an adapter's safetensors metadata and in a checkpoint's manifest.
+BASE_DIGEST = "base_sha256"
 # What PEFT puts before a weight's name: two wrappers around the model.
 PEFT_PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?:\.weight)?")
@@ -102,6 +104,19 @@ def other_form(pair: Factors) -> Factors | None:
         return replace(pair, module=theirs, transposed=True)
     ours = own_name(pair.module)
     return replace(pair, module=ours, transposed=False) if ours else None
+
+
+def with_adapter(below: Weights, folder: Path) -> Weights:
+    """A base's weights with an adapter's change in them. LabError as `read_factors`."""
+    pairs = read_factors(folder)
+    pairs += [other for pair in pairs if (other := other_form(pair))]
+    factors = {f"{pair.module}.weight": pair for pair in pairs}
+
+    def read(name: str) -> Array | None:
+        weight, pair = below(name), factors.get(name)
+        return weight if weight is None or pair is None else weight + pair.delta
+
+    return read
 
 
 def has_own_names(weights: Iterable[str]) -> bool:

@@ -5,23 +5,25 @@ Families whose settings say all of it are in `_FAMILIES`; of another one the hea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmlab.anatomy.sizes import NAMES, context_length, found_name
 from llmlab.core.config import from_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
-from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FinetuneSettings
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD
+from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.core.task_settings import TRANSFORMER, TaskSettings
+from llmlab.core.task_settings import shape_of as settings_of
 from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
-from llmlab.models.available import CONFIG_FILE, cached_settings
-from llmlab.models.gguf_header import read_gguf_header
-from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, ModelFolder, Reference, SavedRun, parse
+from llmlab.models.available import CONFIG_FILE
+from llmlab.models.gguf_file import read_gguf_header
 from llmlab.models.weights import weight_shapes
-from llmlab.store.checkpoints import select
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,22 @@ class Layer:
 
 @dataclass(frozen=True)
 class BaseShape:
-    """What decides the cost of training a model.
+    """What decides the cost of training a model, and how it is described before it is opened.
 
-    own: the lab's own GPT. vocab_size: rows of the embedding. layers: the linear layers of all blocks. parameters: all
-    of them; a tied head counts once. heads, kv_heads: side by side, their widths summed. hidden: width of the
+    family: as transformers or a GGUF file calls it. own: the lab's own GPT. vocab_size: rows of the embedding.
+    layers: the linear layers of all blocks. parameters: all of them; a tied head counts once. heads, kv_heads: side by
+    side, their widths summed. hidden: width of the
     feed-forward. gated: it has three matrices. rms: its norms are RMSNorms. composed: its non-linearity is written out
     in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them.
     load_copies: how often its weights are in memory in fp32 while it is opened.
     """
 
+    family: str
     own: bool
     vocab_size: int
     n_embd: int
     n_layer: int
+    n_head: int
     context: int
     layers: tuple[Layer, ...]
     parameters: int
@@ -70,52 +75,30 @@ class BaseShape:
         return tuple(layer for layer in self.layers if targets in ("all", layer.part))
 
 
-def base_shape(base: str, outputs: Path) -> BaseShape:
-    """The sizes of what `base` names. LabError when they cannot be told without downloading or loading it."""
-    if not base:
-        raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
-    return _shape(parse(base, outputs), outputs)
+# The lab's own GPT --------------------------------------------------------------------------------------------------
 
 
-def _shape(named: Reference, outputs: Path) -> BaseShape:
-    match named:
-        case SavedRun(run, _, which):
-            settings = run.info().settings
-            if isinstance(settings, FinetuneSettings):
-                return base_shape(settings.model.base, outputs)
-            return _scratch(select(run.checkpoints, which).about, run.id)
-        case ModelFolder(path):
-            return _folder(path, path.name)
-        case HubModel(name):
-            folder = cached_settings(name)
-            if folder is None:
-                raise LabError(
-                    f"{name} is not on this machine yet.", "Its size is known once its settings were downloaded."
-                )
-            return _folder(folder, name)
-        case GgufFile(path):
-            return _gguf(path)
-        case AdaptedModel(base, _):
-            return _shape(base, outputs)
-        case _:
-            raise UsageError(f"{named} still trains.", "", f"Name {named.named}@latest, its newest checkpoint.")
-
-
-def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
+def shape_of_run(about: Mapping[str, Any], name: str) -> BaseShape:
+    """Of a checkpoint of the lab's own GPT. about: its manifest. LabError when that is damaged."""
     try:
-        model = from_mapping(PretrainSettings, {"model": about["model"]}).model
-        vocab_size = int(about["vocab_size"])
+        return shape_of_gpt(from_mapping(PretrainSettings, {"model": about["model"]}).model, int(about["vocab_size"]))
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise LabError(f"The description of {name} is damaged.", f"{error}") from error
+
+
+def shape_of_gpt(model: ModelSettings, vocab_size: int) -> BaseShape:
+    """Of the lab's own GPT with these settings."""
     one = [
         Layer(ATTENTION if attention else FEED_FORWARD, rows, columns)
         for attention, rows, columns in block_layers(model)
     ]
     return BaseShape(
+        family="scratch GPT",
         own=True,
         vocab_size=padded_vocab_size(model, vocab_size),
         n_embd=model.n_embd,
         n_layer=model.n_layer,
+        n_head=model.n_head,
         context=model.block_size,
         layers=tuple(one) * model.n_layer,
         parameters=parameter_count(model, vocab_size),
@@ -127,6 +110,20 @@ def _scratch(about: Mapping[str, Any], name: str) -> BaseShape:
         dropout_heads=model.n_head if model.dropout else 0,
         load_copies=2.0,  # the file's and the model's
     )
+
+
+def shape_of_task(settings: TaskSettings) -> BaseShape:
+    """Of a GPT that learns a task. LabError for another model: the panels look at attention."""
+    from llmlab.data.synthetic.tasks import task_of
+
+    model = settings.model
+    if model.kind != TRANSFORMER:
+        raise LabError(f"A model of the kind {model.kind} cannot be looked into.", "It has no attention.")
+    shape = shape_of_gpt(settings_of(model, settings.time), task_of(settings.data).layout.vocab_size)
+    if model.feed_forward:
+        return shape
+    missing = sum(layer.numbers for layer in shape.layers if layer.part == FEED_FORWARD)
+    return replace(shape, parameters=shape.parameters - missing, layers=shape.targeted(ATTENTION))
 
 
 # Hugging Face folders -----------------------------------------------------------------------------------------------
@@ -165,11 +162,14 @@ _FAMILIES = {
 }
 
 
-def _folder(folder: Path, name: str) -> BaseShape:
+def shape_of_folder(folder: Path, name: str) -> BaseShape:
+    """Of a Hugging Face folder; of a model that also sees or hears, its decoder's. LabError when its files are damaged,
+    or do not tell."""
     config = read_json(folder / CONFIG_FILE)
     if config is None:
         raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
     try:
+        config |= config.get("text_config") or {}
         family = config.get("model_type")
         if family == "gpt2":
             return _gpt2(config)
@@ -203,11 +203,13 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
     vocab_size = config["vocab_size"]
     embeddings = vocab_size * n_embd * (1 if config.get("tie_word_embeddings", family.tied) else 2)
     return BaseShape(
+        family=config["model_type"],
         own=False,
         vocab_size=vocab_size,
         n_embd=n_embd,
         n_layer=n_layer,
-        context=config.get("max_position_embeddings", 2048),
+        n_head=n_head,
+        context=context_length(config),
         layers=tuple(one) * n_layer,
         parameters=embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + n_embd,
         heads=heads,
@@ -225,10 +227,12 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
     block = sum(layer.numbers + layer.width_out for layer in one) + 4 * n_embd
     heads = 1 if config.get("tie_word_embeddings", True) else 2
     return BaseShape(
+        family="gpt2",
         own=False,
         vocab_size=vocab_size,
         n_embd=n_embd,
         n_layer=n_layer,
+        n_head=config["n_head"],
         context=positions,
         layers=tuple(one) * n_layer,
         parameters=(heads * vocab_size + positions) * n_embd + n_layer * block + 2 * n_embd,
@@ -247,13 +251,6 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
 # The peak while transformers turns a file's weights back to fp32, measured on SmolLM2-135M in 4 bits.
 _GGUF_COPIES = 1.6
 _Part = Callable[[str], str | None]
-# Sizes by the names that other families have for them: GPT-2's kin, GPT-Neo, BLOOM and MPT.
-_OTHER_NAMES = {
-    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
-    "hidden_size": ("n_embd", "d_model"),
-    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
-    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
-}
 
 
 def _is_block_weight(name: str) -> str | None:
@@ -273,8 +270,7 @@ def _from_header(
     config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], part: _Part, *, flipped: bool = False
 ) -> BaseShape:
     """config: sizes by transformers' names. shapes: of all weights, [out, in]; flipped: [in, out]."""
-    found = {ours: config[name] for ours, names in _OTHER_NAMES.items() for name in names if name in config}
-    config = {**found, **config}
+    config = {**config, **{size: config[name] for size in NAMES if (name := found_name(config, size))}}
     layers = tuple(_layers(shapes, part, flipped))
     n_layer, n_embd = config["num_hidden_layers"], config["hidden_size"]
     n_head = config["num_attention_heads"]
@@ -282,13 +278,15 @@ def _from_header(
     forward = [layer for layer in layers if layer.part == FEED_FORWARD]
     hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * n_embd)
     return BaseShape(
+        family=str(config.get("model_type")),
         own=False,
         vocab_size=config["vocab_size"],
         n_embd=n_embd,
         n_layer=n_layer,
-        context=config.get("max_position_embeddings", 2048),
+        n_head=n_head,
+        context=context_length(config),
         layers=layers,
-        parameters=sum(_product(shape) for name, shape in shapes.items() if not name.startswith("rope_")),
+        parameters=sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("rope_")),
         heads=n_head * head,
         kv_heads=(config.get("num_key_value_heads") or n_head) * head,
         hidden=hidden,
@@ -304,14 +302,8 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], part: _Part, flipped: bool) -
             yield Layer(found, *(shape if flipped else shape[::-1]))
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    numbers = 1
-    for extent in shape:
-        numbers *= extent
-    return numbers
-
-
-def _gguf(path: Path) -> BaseShape:
+def shape_of_gguf(path: Path) -> BaseShape:
+    """Of a GGUF file. LabError when its header is damaged, or does not tell."""
     header = read_gguf_header(path, path.stem)
     family = header.values.get("general.architecture")
     names = {
@@ -322,11 +314,12 @@ def _gguf(path: Path) -> BaseShape:
         "head_dim": "attention.key_length",
         "max_position_embeddings": "context_length",
     }
-    config = {ours: header.values.get(f"{family}.{theirs}") for ours, theirs in names.items()}
-    config = {name: value for name, value in config.items() if value is not None}
+    found = {ours: header.values.get(f"{family}.{theirs}") for ours, theirs in names.items()}
+    config: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
+    config["model_type"] = family
     try:
         config["vocab_size"] = header.shapes["token_embd.weight"][1]
-        found = _from_header(config, header.shapes, _is_gguf_block_weight, flipped=True)
-        return replace(found, load_copies=_GGUF_COPIES)
+        shape = _from_header(config, header.shapes, _is_gguf_block_weight, flipped=True)
+        return replace(shape, load_copies=_GGUF_COPIES)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
         raise LabError(f"{path.stem} cannot be estimated.", f"Its header lacks {error}.") from error

@@ -18,7 +18,9 @@ from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
-from llmlab.models.model import OpenModel
+from llmlab.models.model import OpenModel, context_limit_of
+
+_UNLIMITED = 1 << 20  # tokens of a model that nothing limits but time and memory
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,7 @@ def _certain(tokenizer: TextTokenizer, last: int, text: str) -> int:
 
 def unread(opened: OpenModel, prompt: str, *, chat: bool = False) -> int:
     """How many tokens at the beginning of a prompt are more than the model's context holds, so that it misses them."""
-    model = opened.model
-    context = model.settings.block_size if isinstance(model, GPT) else _context(base_model(model))
-    return max(0, len(_asked(opened, prompt, chat)[0]) - context)
+    return max(0, len(_asked(opened, prompt, chat)[0]) - (context_limit_of(opened.model) or _UNLIMITED))
 
 
 def continued(
@@ -141,7 +141,7 @@ def next_tokens(
     if isinstance(opened.model, GPT):
         logits = opened.model.next_token(torch.tensor([ids]))[0].float()
     else:
-        window = torch.tensor([ids[-_context(opened.model) :]])
+        window = torch.tensor([ids[-(context_limit_of(opened.model) or _UNLIMITED) :]])
         logits = opened.model(input_ids=window, use_cache=False, logits_to_keep=1).logits[0, -1].float()
     p = logits.softmax(-1)
     entropy = float(-(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum())
@@ -157,7 +157,7 @@ def _continued(
     Ends after the end of text. Beyond the model's context the oldest half of the text is forgotten.
     """
     generator, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
-    context, ends = _context(model), _ends(model)
+    context, ends = context_limit_of(model) or _UNLIMITED, _ends(model)
     ids = list(prompt)[-context:]
     # transformers 5.24 gave the argument and the field another name.
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -175,10 +175,6 @@ def _continued(
             return
         fresh = [chosen]
         ids = [*ids, chosen]
-
-
-def _context(model: nn.Module) -> int:
-    return int(getattr(model.config, "max_position_embeddings", None) or 1 << 20)
 
 
 def _ends(model: nn.Module) -> set[int]:

@@ -7,6 +7,7 @@ lacks a weight is refused, where transformers would fill it with random numbers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from llmlab.core.memory import ran_out, require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
 from llmlab.models.available import CONFIG_FILE
+from llmlab.models.gguf_file import count_gguf_parameters
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.weights import count_parameters
 
@@ -84,6 +87,22 @@ def open_folder(
     model = load_model(folder, name, progress, numbers=numbers, leftover=leftover, loading=loading)
     progress("Reading the tokenizer", 1, 1)
     return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
+
+
+def open_gguf(path: Path, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+    """A GGUF file in fp32 on the CPU. with_bytes: memory that is needed besides, for an adapter.
+
+    LabError when it is cut or foreign, of an architecture that transformers cannot read from GGUF, or too large.
+    """
+    name = path.stem
+    progress("Reading the header", 0, 0)
+    numbers = count_gguf_parameters(path, name)
+    require_memory(numbers * _FLOAT + with_bytes, name)
+    with _read_once(progress):
+        model = load_model(path.parent, name, progress, numbers=numbers, gguf_file=path.name)
+        progress("Reading the tokenizer", 0, 0)
+        tokenizer = load_tokenizer(path.parent, name, path.name)
+    return OpenModel(str(path), name, "gguf", model, tokenizer)
 
 
 def load_model(
@@ -317,6 +336,36 @@ def _reported(progress: Progress) -> Iterator[None]:
         yield
     finally:
         set_hook(previous)
+
+
+@contextlib.contextmanager
+def _read_once(progress: Progress) -> Iterator[None]:
+    """While it lasts, transformers' four readings of the file share one, and its bar is told to `progress`.
+
+    gguf's reader takes seconds to walk through a large vocabulary, and transformers makes a new one each time.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as legacy
+
+    def bar(iterable: Any, **options: Any) -> Bar:
+        return Bar(progress, iterable, **options)
+
+    with _replaced(gguf, "GGUFReader", functools.lru_cache(1)(gguf.GGUFReader)), _replaced(legacy, "tqdm", bar):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, name: str, by: Any) -> Iterator[None]:
+    """While it lasts, a module's `name` is another; nothing happens where a version has no such name."""
+    plain = getattr(module, name, None)
+    if plain is None:
+        yield
+        return
+    setattr(module, name, by)
+    try:
+        yield
+    finally:
+        setattr(module, name, plain)
 
 
 class Bar:

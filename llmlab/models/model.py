@@ -6,12 +6,14 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.modules import base_model
+from llmlab.anatomy.sizes import LONGEST_PROMPT, context_limit
 from llmlab.core.errors import LabError
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
@@ -62,6 +64,19 @@ class OpenModel:
             flat = weight.detach().cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def context_of(model: nn.Module) -> int:
+    """The longest row of tokens that a model reads."""
+    return context_limit_of(model) or LONGEST_PROMPT
+
+
+def context_limit_of(model: nn.Module) -> int | None:
+    """How many tokens a model can read at once; None where nothing limits it (`llmlab.anatomy.sizes`)."""
+    if isinstance(model, GPT):
+        return model.settings.block_size
+    plain: Any = base_model(model)
+    return context_limit(plain.config.get_text_config())
 
 
 def require_finite(model: nn.Module, name: str) -> None:

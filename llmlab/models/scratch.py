@@ -16,40 +16,15 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Task, TaskTokenizer, task_of
-from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
+from llmlab.data.tokenizers import TextTokenizer, Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
 from llmlab.models.model import OpenModel, require_finite
-from llmlab.models.reference import SavedRun, is_fine_tuned, is_task
 from llmlab.models.task_models import make_model
-from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, select, verify
+from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, verify
 from llmlab.store.run_folder import RunFolder
 
 _FLOAT = 4  # bytes of a weight
-
-
-def open_saved(reference: SavedRun, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
-    """A checkpoint of any run: of one that fine-tunes, its base with what it learned. LabError as `open_checkpoint`.
-
-    with_bytes: memory that is needed besides, for an adapter.
-    """
-    run = reference.run
-    checkpoint = select(run.checkpoints, reference.which)
-    if is_fine_tuned(run):
-        from llmlab.models.adapter import open_fine_tuned
-
-        return open_fine_tuned(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
-    if is_task(run):
-        model, task = open_task(run, checkpoint)
-        return OpenModel(
-            reference=f"{reference.named or run.id}@{checkpoint.step}",
-            name=f"{run.id}, step {checkpoint.step:,}",
-            kind="scratch",
-            model=model,
-            tokenizer=TaskTokenizer(task),
-            step=checkpoint.step,
-        )
-    return open_checkpoint(run, checkpoint, reference.named, progress, with_bytes=with_bytes)
 
 
 def open_checkpoint(
@@ -65,14 +40,7 @@ def open_checkpoint(
     LabError when it or its run is damaged, or when it does not fit into memory.
     """
     model = load_checkpoint(run, checkpoint, progress, with_bytes=with_bytes)
-    return OpenModel(
-        reference=f"{named or run.id}@{checkpoint.step}",
-        name=f"{run.id}, step {checkpoint.step:,}",
-        kind="scratch",
-        model=model,
-        tokenizer=read_tokenizer(run),
-        step=checkpoint.step,
-    )
+    return _opened(run, checkpoint, named, model, read_tokenizer(run))
 
 
 def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
@@ -121,6 +89,25 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
     if values is None:
         raise LabError(f"The tokenizer of {run.id} is missing or damaged.", f"It should be {run.tokenizer_json}.")
     return tokenizer_from_json(values)
+
+
+def open_task_checkpoint(run: RunFolder, checkpoint: Checkpoint, named: str) -> OpenModel:
+    """The same of a run that learns a task; its tokenizer reads the task's own words. LabError as `open_checkpoint`."""
+    model, task = open_task(run, checkpoint)
+    return _opened(run, checkpoint, named, model, TaskTokenizer(task))
+
+
+def _opened(
+    run: RunFolder, checkpoint: Checkpoint, named: str | None, model: nn.Module, tokenizer: TextTokenizer
+) -> OpenModel:
+    return OpenModel(
+        reference=f"{named or run.id}@{checkpoint.step}",
+        name=f"{run.id}, step {checkpoint.step:,}",
+        kind="scratch",
+        model=model,
+        tokenizer=tokenizer,
+        step=checkpoint.step,
+    )
 
 
 def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:

@@ -1,19 +1,29 @@
-"""What weight files say of themselves, read from their headers alone: how many numbers, and whether they are whole."""
+"""Weight files, read without torch: their shapes from headers alone, and their numbers one tensor at a time."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from safetensors import SafetensorError, safe_open
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, safetensors_header
+
+if TYPE_CHECKING:  # whoever only looks for models should not wait for numpy
+    import numpy.typing as npt
 
 INDEX_FILE = "model.safetensors.index.json"
 _SINGLE_FILE = "model.safetensors"
 # Weights in files that are Python programs when read: never opened.
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_WIDTH = re.compile(r"BOOL|[A-Z]+(\d{1,3})")
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+
+Array: TypeAlias = "npt.NDArray[Any]"
+# A parameter's full name ("blocks.0.attention.qkv.weight") -> its numbers, None where the model has no such one.
+Weights: TypeAlias = "Callable[[str], Array | None]"
 
 
 def count_parameters(folder: Path, name: str, single: str = _SINGLE_FILE) -> int:
@@ -36,7 +46,7 @@ def weight_shapes(folder: Path, name: str, single: str = _SINGLE_FILE) -> dict[s
                 f"Use a copy of the model whose weights are in {single}.",
             )
         raise LabError(f"{name} cannot be opened.", f"There is no {single} in {folder}.")
-    return {weight: shape for path in files for weight, shape in _shapes(path, name).items()}
+    return {weight: shape for path in files for weight, shape in TensorFile(path, name).shapes.items()}
 
 
 def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Path]:
@@ -55,32 +65,57 @@ def weight_files(folder: Path, name: str, single: str = _SINGLE_FILE) -> list[Pa
     return [folder / file for file in files]
 
 
-def _shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
-    try:
-        size = path.stat().st_size
-        header, start = safetensors_header(path)
-        header.pop("__metadata__", None)
-        shapes, end, held = {}, 0, 0
-        for weight, entry in header.items():
-            shape = tuple(entry["shape"])
-            if any(type(extent) is not int or extent < 0 for extent in shape):
-                raise ValueError("a shape is not made of whole numbers")
-            first, last = (int(offset) for offset in entry["data_offsets"])
-            if first < 0 or 8 * (last - first) != math.prod(shape) * _bits(entry["dtype"]):
-                raise ValueError(f"its {weight} has another length than its shape says")
-            shapes[weight] = shape
-            end, held = max(end, last), held + last - first
-        if start + max(end, held) > size:
-            raise ValueError(f"it should have {start + max(end, held):,} bytes and has {size:,}: it is cut short")
-        return shapes
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        why = f"its header lacks {error}" if isinstance(error, KeyError) else f"{error}"
-        raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
+class TensorFile(Mapping[str, Array]):
+    """A safetensors file: `shapes` of its tensors, and each of them in fp32 (fp64 stays) when it is asked for.
+
+    LabError when the file is missing, cut or foreign, by the checks of the safetensors library. name: of the model.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path = path
+        try:
+            # The library checks that the header and the file agree, and does not say where a tensor begins.
+            with safe_open(path, "np") as file:
+                about = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (a file is no mapping)
+                self.shapes = {key: tuple(part.get_shape()) for key, part in about.items()}
+                self.dtypes = {key: str(part.get_dtype()) for key, part in about.items()}
+            self._header, self._start = safetensors_header(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            why = str(error).removeprefix("Error while deserializing header: ")
+            why = "it is cut short, or its header is wrong" if "not fully covered" in why else why
+            raise LabError(f"{name or path} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
+
+    def __getitem__(self, name: str) -> Array:
+        import numpy as np
+
+        dtype, shape = self.dtypes[name], self.shapes[name]
+        if dtype not in _DTYPES:
+            raise LabError(f"{self.path} cannot be read.", f"Its {name} holds numbers of the type {dtype}.")
+        if 0 in shape:
+            return np.zeros(shape, np.float32)
+        place = self._start + self._header[name]["data_offsets"][0]
+        try:
+            raw = np.memmap(self.path, np.dtype(_DTYPES[dtype]), "r", place, shape)
+        except (OSError, ValueError) as error:
+            raise LabError(f"{self.path} cannot be read.", f"{error}.") from error
+        if dtype == "BF16":  # the upper half of a float32; numpy has no such type
+            return (np.asarray(raw).astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(raw, np.float64 if dtype == "F64" else np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
 
 
-def _bits(dtype: str) -> int:
-    """Of one number. A dtype's name says it (F32, BF16, F8_E4M3), but for BOOL, which takes a byte."""
-    match = _WIDTH.match(dtype)
-    if match is None:
-        raise ValueError(f"it holds numbers of the type {dtype}")
-    return int(match[1] or 8)
+def read_weights(paths: Iterable[Path]) -> Weights:
+    """The weights in a model's files. LabError when one is damaged."""
+    files = {name: file for file in map(TensorFile, paths) for name in file}
+
+    def read(name: str) -> Array | None:
+        # A family's inner model is saved with or without the name that its head's class has for it.
+        found = next((key for key in (name, name.partition(".")[2]) if key in files), None)
+        return None if found is None else files[found][found]
+
+    return read

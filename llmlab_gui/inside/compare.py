@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToo
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.models.reference import parse
-from llmlab.models.tuned import base_and_fine_tuned
+from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.forms.reference_box import ReferenceBox

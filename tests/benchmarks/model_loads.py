@@ -27,7 +27,7 @@ from small_runs import new_run, train_here
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
 from llmlab.inspection.answers import answer
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 _SETTLED = 10  # loads after which caches of the libraries are full
 

@@ -19,7 +19,7 @@ from llmlab.cli.question import listed
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.summary import summarise
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 PROMPT = "the king said"
 

@@ -12,7 +12,7 @@ from tuned_runs import SCRATCH_TARGETS, lora_run
 
 from llmlab.cli.main import main
 from llmlab.inspection.weight_change import change_of
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from llmlab.data.corpora import find_corpus
 from llmlab.data.example_files import read_rows
 from llmlab.data.text_files import file_pieces
 from llmlab.inspection.archive import read_archive
-from llmlab.models.gguf_header import read_gguf_header
+from llmlab.models.gguf_file import read_gguf_header
 from llmlab.models.reference import parse
 
 # Deeper than any reader of JSON or TOML follows.

@@ -24,9 +24,8 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.weight_change import adapter_change, change_of, effective_rank, write_change
 from llmlab.models.adapter_file import read_factors
-from llmlab.models.base_weights import weights_of
-from llmlab.models.open import open_model
 from llmlab.models.reference import parse
+from llmlab.models.source import open_model, source_of
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def test_an_embeddings_and_a_transposed_layers_change_lie_as_their_weights_do(tm
     model = peft_model(open_model(str(base), tmp_path).model, ["c_attn", "wte"], 1, fan_in_fan_out=True)
     model.save_pretrained(tmp_path / "lora")
     merged = dict(model.merge_and_unload().named_parameters())
-    before = weights_of(parse(str(base), tmp_path))
+    before = source_of(parse(str(base), tmp_path)).weights()
     pairs = read_factors(tmp_path / "lora")
     assert sorted(pair.module for pair in pairs) == [
         "transformer.h.0.attn.c_attn",
@@ -147,7 +146,7 @@ def test_a_full_runs_change_is_its_weights_minus_the_bases(outputs: Path) -> Non
 
 def test_the_norms_of_a_gguf_base_are_those_of_its_weights(tmp_path: Path) -> None:
     model = tiny_models.llama()
-    read = weights_of(parse(str(tiny_models.save_gguf(model, tmp_path / "tiny.gguf")), tmp_path))
+    read = source_of(parse(str(tiny_models.save_gguf(model, tmp_path / "tiny.gguf")), tmp_path)).weights()
     for name, weight in model.named_parameters():
         found = read(name)
         assert found is not None, name
@@ -186,7 +185,7 @@ def test_what_is_no_plain_lora_is_refused(outputs: Path, tmp_path: Path) -> None
     cut = save(tmp_path / "cut", {"m.lora_A.weight": a, "m.lora_B.weight": b})
     file = cut / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(LabError, match=r"missing or damaged"):
+    with pytest.raises(LabError, match=r"is damaged or foreign: it is cut short"):
         adapter_change(cut)
 
 

@@ -19,7 +19,7 @@ from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError
 from llmlab.inspection.heads import HeadSummaries, RepeatScores, repeat_scores, repeated_tokens
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 
 def in_pieces(summaries: HeadSummaries | RepeatScores, patterns: Tensor, step: int) -> dict[str, Tensor]:

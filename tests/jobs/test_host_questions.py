@@ -28,7 +28,7 @@ from llmlab.jobs import model_host as host_module
 from llmlab.jobs.launcher import request
 from llmlab.jobs.model_host import Host
 from llmlab.models.about import about
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 from llmlab.store.run_folder import RunFolder
 
 TEXT = "the king and"

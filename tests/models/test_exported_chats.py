@@ -26,7 +26,7 @@ from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run
 from llmlab.models.export.merge import export
 from llmlab.models.generation import write
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 PAIRS = {"sea sky?": "sea", "old new?": "old", "the king?": "the", "red sea?": "red"}
 OWN = ("char", "bpe", "compact", "gpt2")

@@ -19,7 +19,7 @@ from waits import SECONDS
 import llmlab
 from llmlab.core.errors import LabError
 from llmlab.models.available import available_models
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 SHA = "0" * 40
@@ -30,7 +30,7 @@ CODE = """
 import sys
 from pathlib import Path
 from llmlab.core.errors import LabError
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 for name in sys.argv[1:]:
     told = []
     try:
@@ -135,11 +135,11 @@ def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder:
 TOKENIZER_CODE = """
 import sys
 from pathlib import Path
-from llmlab.models.context import context_of
 from llmlab.models.reference import parse
-from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.source import source_of
 reference = parse(sys.argv[1], Path("."))
-print(tokenizer_of(reference).encode("the king"), context_of(reference))
+source = source_of(reference)
+print(source.tokenizer().encode("the king"), source.context())
 """
 
 

@@ -25,8 +25,8 @@ from llmlab.jobs.launcher import request
 from llmlab.models import live
 from llmlab.models.about import about_live
 from llmlab.models.live import ask_live
-from llmlab.models.open import open_model
 from llmlab.models.reference import LiveRun, parse
+from llmlab.models.source import open_model
 from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder, RunStatus
 

@@ -24,11 +24,10 @@ from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.inspection.weight_change import change_of
-from llmlab.models.digest import digest_of
 from llmlab.models.export import merge
 from llmlab.models.export.merge import export
-from llmlab.models.open import fingerprint, open_model
 from llmlab.models.reference import parse
+from llmlab.models.source import open_model, source_of
 
 TEXT = "the king and the thing: 12 kings"
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
@@ -201,7 +200,7 @@ def test_both_forms_of_an_adapter_sit_on_the_run_and_on_its_export(
 def test_an_export_is_known_as_the_base_that_it_was_until_its_weights_are_others(outputs: Path, tmp_path: Path) -> None:
     adapter = copy_adapter(outputs / "finetuning/on-small/checkpoints/step-00000100", tmp_path / "adapter")
     weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
-    about = {"base": "small@final", "base_sha256": digest_of(parse("small@final", outputs))}
+    about = {"base": "small@final", "base_sha256": source_of(parse("small@final", outputs)).digest()}
     safetensors.torch.save_file(weights, adapter / "adapter_model.safetensors", about)
     export("small@final", outputs, tmp_path / "base", "hf")
     opened = open_model(f"{tmp_path / 'base'}+{adapter}", outputs)
@@ -303,7 +302,7 @@ def test_files_that_vanish_after_they_were_named_are_missed_in_a_sentence(output
     named = parse(f"{base}+{adapter}", outputs)
     for folder in (adapter, base):
         shutil.rmtree(folder)
-        for act in (open_model, lambda reference, _: fingerprint(reference)):
+        for act in (open_model, lambda reference, _: source_of(reference).fingerprint()):
             with pytest.raises(LabError):
                 act(named, outputs)
 

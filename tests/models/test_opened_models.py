@@ -21,8 +21,8 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
-from llmlab.models.open import open_model
 from llmlab.models.scratch import load_checkpoint
+from llmlab.models.source import open_model
 from llmlab.store.checkpoints import select
 
 PROMPT = "the king and the thing"

@@ -31,10 +31,8 @@ from llmlab.inspection.evolve import evolve
 from llmlab.jobs.model_host import Host
 from llmlab.models.about import about, about_live
 from llmlab.models.available import available_models
-from llmlab.models.open import fingerprint, open_model
 from llmlab.models.reference import AdaptedModel, LiveRun, ModelFolder, SavedRun, parse
-from llmlab.models.tokenizers import tokenizer_of
-from llmlab.models.tuned import base_of
+from llmlab.models.source import open_model, source_of
 from llmlab.store.run_folder import RunFolder
 
 TEXT = "the king and the thing"
@@ -155,7 +153,7 @@ def test_bases_that_lead_in_a_circle_are_refused(outputs: Path) -> None:
     run = new_tuned(outputs, "b@latest", "a")
     new_tuned(outputs, "a@latest", "b")
     with pytest.raises(LabError, match="stands on the run itself"):
-        base_of(run)
+        _ = source_of(SavedRun(run, run.id)).base
 
 
 def test_a_run_can_stand_on_a_fine_tuned_one(scratch: Made) -> None:
@@ -174,10 +172,10 @@ def test_a_fingerprint_changes_with_the_base(scratch: Made, tmp_path: Path) -> N
     shutil.copytree(scratch.outputs, outputs)
     reference = parse("tuned@final", outputs)
     assert isinstance(reference, SavedRun)
-    before = fingerprint(reference)
-    assert fingerprint(parse("tuned@final", outputs)) == before
+    before = source_of(reference).fingerprint()
+    assert source_of(parse("tuned@final", outputs)).fingerprint() == before
     rebased(reference.run, "small@5")
-    assert fingerprint(reference) != before
+    assert source_of(reference).fingerprint() != before
 
 
 def test_it_is_described_listed_compared_and_followed(made: Made, tmp_path: Path) -> None:
@@ -202,7 +200,7 @@ def test_a_live_run_is_described_by_its_base_and_reads_as_it(made: Made) -> None
     seen, wanted = about_live(live), about(base)
     for name in ("parameters", "n_layer", "n_head", "width", "context"):
         assert getattr(seen, name) == getattr(wanted, name), name
-    assert tokenizer_of(live).encode(TEXT) == base.tokenizer.encode(TEXT)
+    assert source_of(live).tokenizer().encode(TEXT) == base.tokenizer.encode(TEXT)
 
 
 def test_a_checkpoint_that_was_changed_is_refused(llama: Made, tmp_path: Path) -> None:

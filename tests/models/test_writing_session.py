@@ -33,8 +33,8 @@ from llmlab.gpt.generate import NextToken
 from llmlab.models import generation as writing
 from llmlab.models.generation import next_tokens, unread, write
 from llmlab.models.model import OpenModel
-from llmlab.models.open import open_model
 from llmlab.models.scratch import open_checkpoint
+from llmlab.models.source import open_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
 

@@ -20,7 +20,7 @@ from llmlab.jobs.launcher import create_run
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.reference import SavedRun
-from llmlab.models.tuned import base_of
+from llmlab.models.source import PretrainedRun, source_of
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, commit, select
 from llmlab.store.registry import list_runs
@@ -205,8 +205,8 @@ def test_a_base_stays_the_same_when_another_run_gets_its_name(bar: RunFolder, ou
 
 
 def _bases_of(run: RunFolder) -> list[RunFolder]:
-    base = base_of(run)
-    return [base.run] if isinstance(base, SavedRun) else []
+    base = source_of(SavedRun(run, run.id)).base
+    return [base.run] if isinstance(base, PretrainedRun) else []
 
 
 def test_delete_asks_and_moves_to_the_trash(

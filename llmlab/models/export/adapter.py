@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
-from llmlab.core.settings import ModelSettings
 from llmlab.gpt.hf import refusal
 from llmlab.models.adapter_file import (
     ADAPTER_WEIGHTS_FILE,
@@ -29,31 +28,17 @@ from llmlab.models.adapter_file import (
 )
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.export.chat import set_ends, write_generation, write_tokenizer
-from llmlab.models.hub import hub_settings
-from llmlab.models.huggingface import GENERATION_FILE, read_config, translated
-from llmlab.models.reference import (
-    AdaptedModel,
-    GgufFile,
-    HubModel,
-    ModelFolder,
-    Reference,
-    SavedRun,
-    is_fine_tuned,
-    is_task,
-)
-from llmlab.models.scratch import described_model
-from llmlab.models.tokenizers import tokenizer_of
-from llmlab.models.tuned import base_of
+from llmlab.models.huggingface import GENERATION_FILE, translated
+from llmlab.models.source import Files, Folder, Source
 from llmlab.models.weights import weight_shapes
-from llmlab.store.checkpoints import select
 
 
-def write_adapter(adapter: Path, base: Reference, out: Path) -> None:
+def write_adapter(adapter: Path, base: Source, out: Path) -> None:
     """Writes the adapter in the folder `adapter` to `out`, an empty folder. base: what it sits on.
 
     LabError when it is damaged, its base is not here, or it changes what a GPT-2's adapter cannot.
     """
-    own = own_settings(base)
+    own = base.own_settings()
     names = weight_shapes(adapter, f"The adapter {adapter.name}", ADAPTER_WEIGHTS_FILE)
     if own is not None and refusal(own) is None and has_own_names(names):
         settings = _write_as_gpt2(adapter, own.n_layer, out)
@@ -61,7 +46,7 @@ def write_adapter(adapter: Path, base: Reference, out: Path) -> None:
         settings = read_settings(adapter)
         shutil.copyfile(adapter / ADAPTER_WEIGHTS_FILE, out / ADAPTER_WEIGHTS_FILE)
     write_json(out / ADAPTER_FILE, settings | {"base_model_name_or_path": str(base), "inference_mode": True})
-    tokenizer = tokenizer_of(base)
+    tokenizer = base.tokenizer()
     generation = _generation_config(base)
     set_ends(generation, tokenizer, tuned=True)
     write_generation(generation, out)
@@ -111,35 +96,15 @@ def _alpha(pair: Factors) -> float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def own_settings(base: Reference) -> ModelSettings | None:
-    """The shape of the lab's own GPT at the bottom of `base`; None for other models."""
-    if isinstance(base, AdaptedModel):
-        return own_settings(base.base)
-    if not isinstance(base, SavedRun) or is_task(base.run):
-        return None
-    if is_fine_tuned(base.run):
-        return own_settings(base_of(base.run))
-    return described_model(base.run, select(base.run.checkpoints, base.which))[0]
-
-
-def _generation_config(base: Reference) -> Any:
+def _generation_config(base: Source) -> Any:
     """transformers' GenerationConfig of a base, as its files have it. LabError when they cannot be read."""
     from transformers import GenerationConfig
 
-    match base:
-        case AdaptedModel(below):
-            return _generation_config(below)
-        case SavedRun(run) if is_fine_tuned(run):
-            return _generation_config(base_of(run))
-        case ModelFolder(folder) | GgufFile(folder):
-            pass
-        case HubModel(name):
-            folder = hub_settings(name)
-        case _:
-            return GenerationConfig()
-    file = folder.name if folder.is_file() else None
-    config = read_config(folder.parent if file else folder, folder.stem, file)
-    with translated(folder.name):
-        if not file and (folder / GENERATION_FILE).is_file():
-            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    below = base.bottom
+    if not isinstance(below, Files):
+        return GenerationConfig()
+    config = below.config()
+    with translated(below.name):
+        if isinstance(below, Folder) and (folder := below.settings_folder() / GENERATION_FILE).is_file():
+            return GenerationConfig.from_pretrained(folder.parent, local_files_only=True)
         return GenerationConfig.from_model_config(config)

@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import is_disk_full
-from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.files import is_disk_full, write_json
+from llmlab.core.finetuning_settings import FULL
 from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
-from llmlab.models.digest import digest_of, note_export
-from llmlab.models.export.adapter import own_settings, write_adapter
+from llmlab.models.export.adapter import write_adapter
 from llmlab.models.export.chat import TUNED, set_ends, write_generation, write_tokenizer
 from llmlab.models.model import OpenModel
-from llmlab.models.open import open_model
-from llmlab.models.reference import AdaptedModel, Reference, SavedRun, is_fine_tuned, is_task, parse
-from llmlab.models.tuned import base_of
+from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse
+from llmlab.models.source import EXPORT_FILE, Adapted, Source, TunedRun, open_model, source_of
 from llmlab.models.weights import count_parameters
-from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, select, verify
+from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, verify
 
 HF, ADAPTER, GGUF = KINDS = ("hf", "adapter", "gguf")
 _FLOAT = 4  # bytes of a weight in fp32
@@ -64,11 +62,10 @@ def export(
         return
     if why := refusal_of(opened.model):
         raise LabError(f"{opened.name} cannot be written for transformers.", why, "The lab alone opens it.")
-    source = parse(opened.reference, outputs)
     with staged(out, opened.bytes) as staging:
         staging.mkdir()
         _write_folder(opened, staging)
-        note_export(staging, source, digest_of(source))
+        _note_export(staging, source_of(parse(opened.reference, outputs)))
 
 
 def require_new(out: Path, to: str) -> None:
@@ -126,6 +123,16 @@ def _write_folder(opened: OpenModel, folder: Path) -> None:
     write_tokenizer(opened.tokenizer, folder, tuned=tuned)
 
 
+def _note_export(folder: Path, source: Source) -> None:
+    """Writes down in an exported folder which model it is, so that adapters of that model know it again.
+
+    The folder's own digest goes along: with other weights in it, the note says nothing.
+    """
+    own = source_of(ModelFolder(folder)).digest()
+    note = {"source": str(source), "source_sha256": source.digest(), "weights_sha256": own}
+    write_json(folder / EXPORT_FILE, note)
+
+
 def _write_adapter(named: Reference, out: Path) -> None:
     folder, base = _adapter_of(named)
     size = count_parameters(folder, f"The adapter {folder.name}", ADAPTER_WEIGHTS_FILE) * _FLOAT
@@ -134,22 +141,23 @@ def _write_adapter(named: Reference, out: Path) -> None:
         write_adapter(folder, base, staging)
 
 
-def _adapter_of(named: Reference) -> tuple[Path, Reference]:
+def _adapter_of(named: Reference) -> tuple[Path, Source]:
     """An adapter's folder, and what it stands on."""
-    if isinstance(named, AdaptedModel):
-        return named.adapter, named.base
-    if not (isinstance(named, SavedRun) and is_fine_tuned(named.run)):
+    source = source_of(named)
+    if isinstance(source, Adapted):
+        return source.adapter, source.base
+    if not isinstance(source, TunedRun):
         raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", _whole_model(named))
-    if named.run.info().settings_as(FinetuneSettings).model.method == FULL:
+    if source.method == FULL:
         raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", _whole_model(named))
-    checkpoint = select(named.run.checkpoints, named.which)
+    checkpoint = source.checkpoint
     if problem := verify(checkpoint):
         raise LabError(f"{named} cannot be exported.", problem, "Choose another checkpoint.")
-    return checkpoint.path, base_of(named.run)
+    return checkpoint.path, source.base
 
 
 def _whole_model(named: Reference) -> str:
     """How to export a model that is no adapter, where that can be done."""
-    own = own_settings(named)
+    own = source_of(named).own_settings()
     task = isinstance(named, SavedRun) and is_task(named.run)
     return "" if task or (own is not None and refusal(own)) else "Use --to hf for the model."

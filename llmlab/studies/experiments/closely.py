@@ -18,10 +18,8 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset, load_dataset
 from llmlab.data.sequences import Sequences
 from llmlab.gpt.model import GPT
-from llmlab.models.context import context_of
-from llmlab.models.open import open_model
 from llmlab.models.reference import parse
-from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.source import open_model, source_of
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
@@ -107,9 +105,9 @@ def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Pa
 def _finetuning_batches(settings: FinetuneSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
     from llmlab.data.finetuning_data import load_finetuning_data
 
-    base, accumulated = parse(settings.model.base, outputs), settings.train.grad_accum
+    base, accumulated = source_of(parse(settings.model.base, outputs)), settings.train.grad_accum
     data = load_finetuning_data(
-        settings.data, settings.train.seed, tokenizer_of(base), context_of(base), quiet, lambda: False
+        settings.data, settings.train.seed, base.tokenizer(), base.context(), quiet, lambda: False
     )
     _require_same(data.key, worker, settings.data.source)
 

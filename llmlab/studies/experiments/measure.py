@@ -23,9 +23,9 @@ from llmlab.data.dataset import load_dataset
 from llmlab.data.sequences import fixed_sequences, gather
 from llmlab.gpt.model import GPT
 from llmlab.inspection.weight_change import adapter_change, effective_rank
-from llmlab.models.model import OpenModel
-from llmlab.models.open import open_model
+from llmlab.models.model import OpenModel, context_of
 from llmlab.models.reference import SavedRun, parse
+from llmlab.models.source import open_model
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement
 from llmlab.studies.experiments.plan import settings_of
@@ -135,7 +135,7 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
     text = "".join(piece.text for piece in corpus.pieces())
     text = text[-min(_MOST_CHARACTERS, max(1, round(len(text) * _HELD_OUT))) :]
     tokens = np.array(opened.tokenizer.encode(text), dtype=np.int64)
-    length = min(_LENGTH, _context(opened))
+    length = min(_LENGTH, context_of(opened.model))
     if len(tokens) < length + 1:
         raise LabError(
             f"{corpus.title} is too short to measure forgetting on.",
@@ -143,12 +143,6 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
             "Name a longer text: --general CORPUS.",
         )
     return GeneralText(corpus.title, *gather(tokens, fixed_sequences(tokens, length, SEQUENCES), length))
-
-
-def _context(opened: OpenModel) -> int:
-    if isinstance(opened.model, GPT):
-        return opened.model.settings.block_size
-    return int(getattr(getattr(opened.model, "config", None), "max_position_embeddings", 0) or _LENGTH)
 
 
 @torch.no_grad()

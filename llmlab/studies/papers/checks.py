@@ -17,8 +17,9 @@ from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.papers import SIZES, Paper
 from llmlab.jobs.launcher import require_name
-from llmlab.models.available import available_models, cached_models
-from llmlab.models.reference import GgufFile, HubModel, ModelFolder, parse
+from llmlab.models.available import available_models
+from llmlab.models.reference import parse
+from llmlab.models.source import source_of
 from llmlab.notebook.claims import claim_quantity
 from llmlab.notebook.quantities import CLAIM, Quantity
 from llmlab.studies.experiments.plan import LONGEST_NAME
@@ -209,22 +210,9 @@ def models_here(outputs: Path, most_bytes: int = MOST_BYTES) -> list[str]:
         if model.kind not in _PRETRAINED or Path(model.reference).is_relative_to(outputs.resolve()):
             continue
         try:
-            size = sum(path.stat().st_size for path in _weights(model.reference, outputs))
+            size = sum(path.stat().st_size for path in source_of(parse(model.reference, outputs)).weight_files())
         except (LabError, OSError):  # a name that two things bear, or a file that went away meanwhile
             continue
         if 0 < size <= most_bytes:
             sizes[model.reference] = size
     return sorted(sizes, key=lambda reference: sizes[reference])
-
-
-def _weights(reference: str, outputs: Path) -> list[Path]:
-    """The files that hold a model's weights."""
-    match parse(reference, outputs):
-        case GgufFile(path):
-            return [path]
-        case ModelFolder(path):
-            return sorted(path.glob("*.safetensors"))
-        case HubModel(name):
-            return sorted(cached_models()[name].glob("*.safetensors"))
-        case _:
-            return []

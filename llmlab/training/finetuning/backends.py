@@ -27,11 +27,9 @@ from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import PEFT_PREFIX
 from llmlab.models.available import ADAPTER_FILE
-from llmlab.models.hub import hub_snapshot
 from llmlab.models.huggingface import open_folder, translated
-from llmlab.models.model import OpenModel
-from llmlab.models.open import open_model
-from llmlab.models.reference import HubModel, LiveRun, ModelFolder, Reference, parse
+from llmlab.models.model import OpenModel, context_of
+from llmlab.models.source import Folder, Hub, Source, base_named
 from llmlab.training.finetuning.lora import insert, merge
 from llmlab.training.finetuning.quantise import (
     forget_quantisation,
@@ -144,13 +142,13 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
     torch's global generators are seeded with it. LabError in sentences when the base cannot be opened, has no
     tokenizer, has no layer for an adapter, or does not fit into memory.
     """
-    named = _base(settings, outputs)
+    base = _base(settings, outputs)
     if settings.model.method == QLORA:
         require_four_bits(device)
     _require_room(settings, outputs, device)
     if settings.model.backend == "unsloth":
-        return _with_unsloth(named, settings, progress, seed)
-    opened = _open(named, settings.model.method, outputs, device, progress)
+        return _with_unsloth(base, settings, progress, seed)
+    opened = _open(base, settings.model.method, device, progress)
     torch.manual_seed(seed)
     model, adapter_config = opened.model, None
     if settings.model.method == FULL:
@@ -168,20 +166,12 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
     return _prepared(model.to(device.kind), opened.reference, opened.tokenizer, adapter_config)
 
 
-def _base(settings: FinetuneSettings, outputs: Path) -> Reference:
+def _base(settings: FinetuneSettings, outputs: Path) -> Source:
     """What is named as the base. UsageError when nothing is, or what still changes; LabError without a tokenizer."""
-    if not settings.model.base:
-        raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
-    named = parse(settings.model.base, outputs)
-    if isinstance(named, LiveRun):
-        raise UsageError(
-            f"{named} still trains.",
-            "A base must not change while it is fine-tuned.",
-            f"Name {named.named}@latest, its newest checkpoint.",
-        )
-    if isinstance(named, ModelFolder) and not has_tokenizer(named.path):
-        raise _no_tokenizer(named.path.name)
-    return named
+    base = base_named(settings.model.base, outputs)
+    if isinstance(base, Folder) and not isinstance(base, Hub) and not has_tokenizer(base.folder()):
+        raise _no_tokenizer(base.name)
+    return base
 
 
 def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> None:
@@ -196,26 +186,14 @@ def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> 
         require_room(settings, need, device.free_bytes(), outputs)
 
 
-def _open(named: Reference, method: str, outputs: Path, device: Device, progress: Progress) -> OpenModel:
-    in_folder = _in_folder(named, progress) if method == QLORA else None
-    if in_folder is None:
-        opened = open_model(named, outputs, progress)
+def _open(base: Source, method: str, device: Device, progress: Progress) -> OpenModel:
+    if method == QLORA and isinstance(base, Folder):
+        opened = open_quantised(base.fetched(progress), str(base), base.name, device, progress)
     else:
-        opened = open_quantised(in_folder[0], str(named), in_folder[1], device, progress)
+        opened = base.open(progress)
     if isinstance(opened.tokenizer, IdTokenizer):
         raise _no_tokenizer(opened.name)
     return opened
-
-
-def _in_folder(named: Reference, progress: Progress) -> tuple[Path, str] | None:
-    """Folder and name of a Hugging Face model, downloaded where it has to be; None for other kinds."""
-    match named:
-        case ModelFolder(path):
-            return path, path.name
-        case HubModel(name):
-            return hub_snapshot(name, progress), name
-        case _:
-            return None
 
 
 def _no_tokenizer(name: str) -> LabError:
@@ -234,7 +212,7 @@ def _prepared(
         model=model,
         base=base,
         tokenizer=tokenizer,
-        context=_context(model),
+        context=context_of(model),
         adapter_config=adapter_config,
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(number_count(p) for p in parameters),
@@ -242,22 +220,21 @@ def _prepared(
     )
 
 
-def _with_unsloth(named: Reference, settings: FinetuneSettings, progress: Progress, seed: int) -> Prepared:
+def _with_unsloth(base: Source, settings: FinetuneSettings, progress: Progress, seed: int) -> Prepared:
     require_unsloth()
-    in_folder = _in_folder(named, progress)
-    if in_folder is None:
+    if not isinstance(base, Folder):
         raise UsageError(
-            f"Unsloth cannot open {named}.",
+            f"Unsloth cannot open {base}.",
             "It takes a Hugging Face folder or a model of the hub.",
             "Set model.backend=peft.",
         )
-    folder, name = in_folder
+    folder, name = base.fetched(progress), base.name
     tokenizer = _require_openable(folder, name, progress)
     with translated(name):
         model = open_with_unsloth(folder, settings, seed)
     plain = base_model(model)
     targets = [path for path, module in plain.named_modules() if _is_peft_layer(module)]
-    return _prepared(model, str(named), tokenizer, _adapter_config(plain, targets, settings.lora, str(named)), True)
+    return _prepared(model, str(base), tokenizer, _adapter_config(plain, targets, settings.lora, str(base)), True)
 
 
 def _require_openable(folder: Path, name: str, progress: Progress) -> TextTokenizer:
@@ -334,15 +311,6 @@ def _peft_change(layer: Any) -> Tensor:
 def _peft_name(name: str) -> str:
     name = name.replace(f".{_ADAPTER}.", ".")
     return name if name.startswith(PEFT_PREFIX) else f"{PEFT_PREFIX}{name}"
-
-
-def _context(model: nn.Module) -> int:
-    if isinstance(model, GPT):
-        return model.settings.block_size
-    from llmlab.anatomy.families import context
-
-    plain: Any = base_model(model)
-    return context(plain.config.get_text_config())
 
 
 def _one_by_one(model: GPT, ids: Tensor, positions: Tensor) -> Tensor:

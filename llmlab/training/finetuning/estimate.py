@@ -19,7 +19,8 @@ from pathlib import Path
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
 from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS, Memory
-from llmlab.models.base_shape import BaseShape, base_shape
+from llmlab.models.base_shape import BaseShape
+from llmlab.models.source import base_named
 from llmlab.training.finetuning.packing import packing_refusal
 
 # Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (`quantise` beside this).
@@ -65,7 +66,7 @@ def estimate(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> 
     """
     if settings.data.packing and (refusal := packing_refusal(settings.model.base, outputs)):
         raise refusal
-    return estimate_for(base_shape(settings.model.base, outputs), settings, row_tokens)
+    return estimate_for(base_named(settings.model.base, outputs).shape(), settings, row_tokens)
 
 
 def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 0) -> FinetuneEstimate:

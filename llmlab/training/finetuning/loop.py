@@ -32,10 +32,11 @@ from llmlab.core.progress import Progress
 from llmlab.data.answer_scoring import checkable, score
 from llmlab.data.examples import Example, Message
 from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data
+from llmlab.models.adapter_file import BASE_DIGEST
 from llmlab.models.available import ADAPTER_FILE
-from llmlab.models.digest import BASE_DIGEST, digest_of
 from llmlab.models.generation import continued, text_after
 from llmlab.models.reference import parse
+from llmlab.models.source import source_of
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
 from llmlab.store.events import Scored, Started, Warned
 from llmlab.training.control import StopRequested
@@ -73,7 +74,7 @@ class Finetuner(TrainingRun):
         self.scaler = torch.amp.GradScaler(place.device.kind, enabled=False)
         # Forward 2 FLOPs a parameter, backward 2 through all and 2 for those that learn (Kaplan et al. 2020, 2.1).
         self.flops_per_token = 4.0 * self.prepared.total + 2.0 * self.prepared.trainable
-        self._base_sha256 = digest_of(parse(self.prepared.base, place.run.outputs))
+        self._base_sha256 = source_of(parse(self.prepared.base, place.run.outputs)).digest()
         self._asked: dict[str, Example] = {}
         self._mean_tokens = sum(len(one.ids) for one in self.data.train) / len(self.data.train)
 

@@ -12,21 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json
-from llmlab.models.available import CONFIG_FILE, cached_settings
-from llmlab.models.gguf_header import read_gguf_header
-from llmlab.models.reference import (
-    AdaptedModel,
-    GgufFile,
-    HubModel,
-    LiveRun,
-    ModelFolder,
-    Reference,
-    SavedRun,
-    is_fine_tuned,
-    parse,
-)
-from llmlab.models.tuned import base_of
+from llmlab.models.reference import parse
+from llmlab.models.source import source_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +35,7 @@ _ROUNDING = {"fp32": 0.01, "bf16": 0.3}
 def packing_refusal(base: str, outputs: Path) -> UsageError | None:
     """Why examples cannot be packed for this base, as far as its family says; None also where that is unknown."""
     try:
-        mixed = _families(parse(base, outputs)) & MIXED
+        mixed = source_of(parse(base, outputs)).families() & MIXED
     except LabError:  # whoever opens it says what is wrong
         return None
     return _refusal(base, f"Models of its family ({min(mixed)}) read a row of examples as one text.") if mixed else None
@@ -92,21 +79,3 @@ def _centred(logits: Tensor) -> Tensor:
 
 def _refusal(base: str, why: str) -> UsageError:
     return UsageError(f"{base} cannot be fine-tuned on packed examples.", why, "Set data.packing=false.")
-
-
-def _families(named: Reference) -> set[str]:
-    """What a base's files call its family: transformers' `model_type`, or a GGUF file's architecture."""
-    match named:
-        case SavedRun(run) | LiveRun(run):
-            return _families(base_of(run)) if is_fine_tuned(run) else set()
-        case AdaptedModel(base):
-            return _families(base)
-        case GgufFile(path):
-            return {str(read_gguf_header(path, path.stem).values.get("general.architecture"))}
-        case ModelFolder(path):
-            folder: Path | None = path
-        case HubModel(name):
-            folder = cached_settings(name)
-    config = (read_json(folder / CONFIG_FILE) if folder else None) or {}
-    text = config.get("text_config")
-    return {str(part.get("model_type")) for part in (config, text) if isinstance(part, dict)}

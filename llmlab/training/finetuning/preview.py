@@ -25,10 +25,8 @@ from llmlab.data.example_preview import (
 from llmlab.data.examples import read_source
 from llmlab.data.finetuning_data import FinetuningData, encode_source, split_data
 from llmlab.data.tokenizers import TextTokenizer
-from llmlab.models.context import context_of
-from llmlab.models.open import fingerprint
 from llmlab.models.reference import parse
-from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.source import source_of
 from llmlab.training.finetuning.packing import packing_refusal
 
 _MOST_BAD = 1000  # bad lines in one preview
@@ -142,14 +140,14 @@ class Previewer:
 
         Raises as `ExamplePreviews`, and what opening the reference raises.
         """
-        reference = parse(model, self._outputs)
-        opened = fingerprint(reference)
+        source = source_of(parse(model, self._outputs))
+        opened = source.fingerprint()
         key = (opened, settings, seed, _stamp(settings.source))
         if self._previews is None or self._previews[0] != key:
             self._previews = None
             if self._model is None or self._model[0] != opened:
                 progress("Reading the tokenizer", 0, 0)
-                self._model = (opened, tokenizer_of(reference), context_of(reference))
+                self._model = (opened, source.tokenizer(), source.context())
             _, tokenizer, context = self._model
             self._previews = key, ExamplePreviews(settings, seed, tokenizer, context, progress, stop_wanted)
         found = self._previews[1].preview(place)

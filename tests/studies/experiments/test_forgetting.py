@@ -20,7 +20,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.sequences import gather
 from llmlab.gpt.model import GPT
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 from llmlab.store.events import Evaluated
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.experiments import measure

@@ -20,8 +20,8 @@ from llmlab.inspection.evolve import evolve
 from llmlab.inspection.questions import ASPECTS
 from llmlab.jobs.launcher import create_run
 from llmlab.models.about import about, about_live
-from llmlab.models.open import open_model
 from llmlab.models.reference import LiveRun
+from llmlab.models.source import open_model
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder

@@ -27,10 +27,9 @@ from llmlab.core.task_settings import (
 from llmlab.data.synthetic.tasks import TRAIN, held_out, task_of
 from llmlab.inspection.answers import answer
 from llmlab.jobs.launcher import create_run, prepare_resume
-from llmlab.models.context import context_of
-from llmlab.models.open import open_model
 from llmlab.models.reference import parse
 from llmlab.models.scratch import open_task
+from llmlab.models.source import open_model, source_of
 from llmlab.models.task_models import RowEmbedding, make_model
 from llmlab.store.checkpoints import sealed, select
 from llmlab.store.run_folder import RunFolder
@@ -152,7 +151,7 @@ def test_a_tasks_checkpoint_opens_as_any_model_does_and_reads_its_own_tokens(out
     ids = opened.tokenizer.encode("k1 v2 k0")
     assert opened.tokenizer.decode(ids) == "k1 v2 k0"
     assert opened.anatomy.n_layer == 1
-    assert context_of(parse("opened", outputs)) == 5
+    assert source_of(parse("opened", outputs)).context() == 5
     answer(opened, "inspect", {"text": "k1 v2 k0", "what": ["attention"]}, outputs / "seen.safetensors")
     assert (outputs / "seen.safetensors").is_file()
     with pytest.raises(LabError, match="no token of this task"):

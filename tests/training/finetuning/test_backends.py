@@ -23,7 +23,7 @@ from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import Batch
 from llmlab.gpt.model import GPT
 from llmlab.models import hub
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 from llmlab.training.finetuning.backends import Prepared, prepare, probe_unsloth
 from llmlab.training.finetuning.targets import short_names, target_layers
 

@@ -21,14 +21,14 @@ from small_models import COMBINATIONS, lively, shape, some_ids
 from torch import Tensor, nn
 
 import llmlab
-from llmlab.anatomy.families import context
+from llmlab.anatomy.sizes import context_length
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSettings
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run
-from llmlab.models.base_shape import _FAMILIES, BaseShape, _folder, base_shape
-from llmlab.models.base_shape import _scratch as _scratch_shape
+from llmlab.models.base_shape import _FAMILIES, BaseShape, shape_of_folder, shape_of_run
+from llmlab.models.source import base_named
 from llmlab.training.finetuning.estimate import activations, estimate
 from llmlab.training.finetuning.lora import insert
 from llmlab.training.finetuning.targets import layer_size, target_layers
@@ -51,7 +51,7 @@ def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) 
         model.save_pretrained(tmp_path)
     else:
         model.config.save_pretrained(tmp_path)
-    found = base_shape(str(tmp_path), tmp_path)
+    found = base_named(str(tmp_path), tmp_path).shape()
     assert found.parameters == sum(p.numel() for p in model.parameters())
     for part in (ATTENTION, FEED_FORWARD):
         sizes = [layer_size(model.get_submodule(name)) for name in target_layers(model, part)]
@@ -63,8 +63,8 @@ def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) 
 def test_a_folder_of_any_family_that_the_lab_opens_says_its_sizes(family: str, tmp_path: Path) -> None:
     model: Any = family_models.family_model(family)
     model.save_pretrained(tmp_path)
-    config, shape = model.config.get_text_config(), _folder(tmp_path, family)
-    wanted = (config.num_hidden_layers, config.hidden_size, context(config))
+    config, shape = model.config.get_text_config(), shape_of_folder(tmp_path, family)
+    wanted = (config.num_hidden_layers, config.hidden_size, context_length(config))
     assert (shape.n_layer, shape.n_embd, shape.context) == wanted
     learned = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.numel() for buffer in model.buffers())  # a file holds some of them too
@@ -148,9 +148,9 @@ def test_patterns_that_dropout_keeps_grow_with_the_length_of_rows(
 
 def _shape_of(model: nn.Module, folder: Path) -> BaseShape:
     if isinstance(model, GPT):
-        return _scratch_shape({"model": asdict(model.settings), "vocab_size": 31}, "a GPT")
+        return shape_of_run({"model": asdict(model.settings), "vocab_size": 31}, "a GPT")
     model.config.save_pretrained(folder)
-    return base_shape(str(folder), folder)
+    return base_named(str(folder), folder).shape()
 
 
 def _kept(model: nn.Module, method: str, targets: str, row: int = 24) -> float:
@@ -201,7 +201,7 @@ def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Pa
 
 def test_a_fine_tuned_run_is_as_large_as_its_base(bases: dict[str, str], outputs: Path) -> None:
     create_run(outputs, settings_for(bases["llama"]), name="tuned")
-    assert base_shape("tuned", outputs) == base_shape(bases["llama"], outputs)
+    assert base_named("tuned", outputs).shape() == base_named(bases["llama"], outputs).shape()
 
 
 def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
@@ -216,13 +216,15 @@ def test_settings_of_the_hub_are_enough(tmp_path: Path, monkeypatch: pytest.Monk
     snapshot = tmp_path / "models--maker--tiny" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     tiny_models.llama().config.save_pretrained(snapshot)
-    assert base_shape("maker/tiny", tmp_path).parameters == sum(p.numel() for p in tiny_models.llama().parameters())
+    assert base_named("maker/tiny", tmp_path).shape().parameters == sum(
+        p.numel() for p in tiny_models.llama().parameters()
+    )
 
 
 def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 32}')
     with pytest.raises(LabError, match="lacks 'intermediate_size'"):
-        base_shape(str(tmp_path), tmp_path)
+        base_named(str(tmp_path), tmp_path).shape()
 
 
 def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
@@ -241,7 +243,7 @@ def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
 @pytest.mark.xdist_group("real model")
 def test_smollm2s_header_says_what_its_weights_are() -> None:
     opened = smollm2()
-    found = base_shape(opened.reference, Path())
+    found = base_named(opened.reference, Path()).shape()
     assert found.parameters == opened.parameters
     sizes = [layer_size(opened.model.get_submodule(name)) for name in target_layers(opened.model, ALL)]
     assert sorted((layer.width_in, layer.width_out) for layer in found.layers) == sorted(sizes)

@@ -33,8 +33,8 @@ from llmlab.gpt.generate import NextToken
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs.launcher import create_run, prepare_resume, request
 from llmlab.models.live import ask_live
-from llmlab.models.open import open_model
 from llmlab.models.reference import LiveRun, parse
+from llmlab.models.source import open_model
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_models
 import transformers
+from llmlab.data.tuning_data import load_tuning_data
 from small_runs import new_run, train_here
 
 from llmlab.cli.examples import _example
@@ -31,11 +32,8 @@ from llmlab.data.example_preview import (
     PreviewToken,
     preview_from,
 )
-from llmlab.data.finetuning_data import load_finetuning_data
-from llmlab.models.context import context_of
-from llmlab.models.open import open_model
 from llmlab.models.reference import parse
-from llmlab.models.tokenizers import tokenizer_of
+from llmlab.models.source import open_model, source_of
 from llmlab.training.finetuning.preview import Previewer
 
 LINES = [
@@ -98,8 +96,8 @@ def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path)
 
 def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> None:
     settings = ExampleSettings(source=str(source), max_length=40)
-    reference = parse("bar", outputs)
-    data = load_finetuning_data(settings, 1, tokenizer_of(reference), context_of(reference), quiet, lambda: False)
+    base = source_of(parse("bar", outputs))
+    data = load_tuning_data(settings, 1, base.tokenizer(), base.context(), quiet, lambda: False)
     by_number = {example.number: encoded for example, encoded in zip(data.examples, data.train, strict=True)}
     by_number |= {e.number: encoded for e, encoded in zip(data.held_out_examples, data.held_out, strict=True)}
     held_out = {example.number for example in data.held_out_examples}
@@ -136,10 +134,10 @@ def test_the_context_of_a_model_is_known_without_its_weights(outputs: Path, tmp_
     file = tiny_models.save_gguf(tiny_models.llama(), tmp_path / "tiny.gguf")
     adapter = tiny_models.save_adapter(folder, tmp_path / "adapter")
     for name in ("bar", str(folder), str(file), f"{folder}+{adapter}"):
-        assert context_of(parse(name, outputs)) == open_model(name, outputs).anatomy.context == 64
+        assert source_of(parse(name, outputs)).context() == open_model(name, outputs).anatomy.context == 64
     bloom = tmp_path / "bloom"  # its settings name no length (ALiBi)
     transformers.BloomConfig(vocab_size=99, hidden_size=32, n_layer=1, n_head=4).save_pretrained(bloom)
-    assert context_of(parse(str(bloom), outputs)) == 2048
+    assert source_of(parse(str(bloom), outputs)).context() == 2048
 
 
 def test_a_second_look_reads_the_file_again_only_when_it_changed(outputs: Path, source: Path) -> None:

@@ -17,7 +17,7 @@ import llmlab
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.progress import quiet
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 from llmlab.training.finetuning import quantise as module
 from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.estimate import NF4_BYTES

@@ -13,7 +13,7 @@ from small_runs import train_here
 from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.inspection.weight_change import change_of
 from llmlab.jobs.launcher import create_run
-from llmlab.models.open import open_model
+from llmlab.models.source import open_model
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("real model")]
 

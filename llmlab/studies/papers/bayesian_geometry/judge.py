@@ -17,8 +17,8 @@ from llmlab.core.records import from_plain
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, TaskSettings
 from llmlab.data.synthetic.metrics import Calibration
 from llmlab.data.synthetic.tasks import Task
-from llmlab.models.open import open_model
 from llmlab.models.scratch import open_task
+from llmlab.models.source import open_model
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
