@@ -23,7 +23,7 @@ from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy
 from llmlab.gpt.shapes import parameter_count
 from llmlab_gui.pages.checks import figures_of, links_of
-from llmlab_gui.pages.library import READING_ORDER, load_all
+from llmlab_gui.pages.library import READ_FIRST, READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, PAPERS, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
@@ -64,23 +64,7 @@ def commands_of(text: str) -> list[str]:
 
 # README and the guides to the lab's use, in the order in which their commands are followed; the other guides show how
 # to add something, with files that are not there yet.
-MANUAL = (
-    "README.md",
-    *(
-        f"guides/{name}.md"
-        for name in (
-            "window",
-            "terminal",
-            "settings",
-            "runs",
-            "inspecting",
-            "fine-tuning",
-            "experimenting",
-            "checking-claims",
-            "development",
-        )
-    ),
-)
+MANUAL = ("README.md", *(f"{name}.md" for name in READ_FIRST if name.startswith("guides/")))
 # A claim's test names a command without all that it needs.
 _CLAIMS = {f"{page.name}.md" for page in ALL_PAGES if page.group == PAPERS}
 ALL_COMMANDS = [

@@ -11,17 +11,17 @@ from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GLOSSARY, HOW_TO, RESULT
 from llmlab_gui.pages.papers import load_paper_pages
 
 # Results and guides that are read before the others, in this order.
-_READ_FIRST = (
-    "learnings",
-    "window",
-    "terminal",
-    "settings",
-    "runs",
-    "inspecting",
-    "fine-tuning",
-    "experimenting",
-    "checking-claims",
-    "development",
+READ_FIRST = (
+    "results/learnings",
+    "guides/window",
+    "guides/terminal",
+    "guides/settings",
+    "guides/runs",
+    "guides/inspecting",
+    "guides/fine-tuning",
+    "guides/experimenting",
+    "guides/checking-claims",
+    "guides/development",
 )
 # The order in which they are best read; a page that is not named here follows, by name.
 READING_ORDER = (
@@ -109,11 +109,11 @@ def with_terms(text: str) -> str:
 def load_tree(folder: Path, name: str, group: str) -> list[Page]:
     """The pages of a folder and of those in it, each named by its way from there: those of the folder itself first."""
 
-    def place(path: Path) -> tuple[int, int, str]:
-        parts = path.relative_to(folder).parts
-        first = _READ_FIRST.index(path.stem) if len(parts) == 1 and path.stem in _READ_FIRST else len(_READ_FIRST)
-        return first, len(parts), str(path)
+    def place(page: tuple[Path, str]) -> tuple[int, int, str]:
+        path, full_name = page
+        first = READ_FIRST.index(full_name) if full_name in READ_FIRST else len(READ_FIRST)
+        return first, len(path.relative_to(folder).parts), str(path)
 
     found = ((path, f"{name}/{path.relative_to(folder).with_suffix('').as_posix()}") for path in folder.rglob("*.md"))
-    in_order = sorted(found, key=lambda one: place(one[0]))
+    in_order = sorted(found, key=place)
     return [page for path, full_name in in_order if (page := read_page(path, full_name, group))]
