@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.experiment_follow import follow
+from llmlab.cli.experiment_follow import begin, cancel, follow, show_plan, standing
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.predict import add_predict, predictions_of
 from llmlab.cli.words import (
@@ -28,7 +28,6 @@ from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, Settings, lean, make_plan
-from llmlab.studies.launcher import create_experiment, stop_experiment
 from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, find_experiment, list_experiments
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
@@ -95,17 +94,16 @@ def _refuse(word: str) -> None:
 def _begin(args: argparse.Namespace, kind: Kind) -> int:
     outputs = outputs_of(args)
     record = make_plan(_request(args, kind, outputs))
-    existing = ExperimentFolder(outputs / EXPERIMENTS / record.id)
-    if existing.experiment_json.is_file():
-        _require_same(existing.record(), record, args)
-        record = existing.record()
+    folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
+
+    def is_same(before: ExperimentRecord) -> bool:
+        plans = [(one.kind, one.base, [arm.settings for arm in one.arms], one.subject) for one in (before, record)]
+        return plans[0] == plans[1]
+
+    record = standing(folder, record, is_same, "It was begun with other settings.")
     if args.plan:
-        return _show_plan(record, args.json)
-    folder = existing if existing.experiment_json.is_file() else create_experiment(outputs, record)
-    if not args.json:
-        for line in _plan_lines(record):
-            print(line)
-    return follow(folder, as_json=args.json)
+        return show_plan(record, [*_plan_lines(record), *_arm_table(record)], args.json)
+    return begin(folder, record, _plan_lines(record), as_json=args.json)
 
 
 def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
@@ -173,30 +171,6 @@ def _track(args: argparse.Namespace, kind: Kind) -> tuple[str, str]:
     return PRETRAINING, args.preset or DEFAULT_PRESET
 
 
-def _require_same(before: ExperimentRecord, now: ExperimentRecord, args: argparse.Namespace) -> None:
-    """Refuses to go on under a name that means another plan."""
-    plans = [(one.kind, one.base, [arm.settings for arm in one.arms], one.subject) for one in (before, now)]
-    if plans[0] == plans[1] and not args.predictions:
-        return
-    why = "It was begun with other settings." if not args.predictions else "What is predicted comes before the start."
-    raise UsageError(
-        f"An experiment named {before.id!r} is already there.",
-        why,
-        f"Go on with it: llmlab-run experiment resume {before.id}, or choose another --name.",
-    )
-
-
-def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
-    if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(record))
-        return DONE
-    for line in [*_plan_lines(record), *_arm_table(record)]:
-        print(line)
-    return DONE
-
-
 def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
     yield f"{record.id}: {record.title}"
     yield from text.hanging("  question    ", record.question)
@@ -212,18 +186,10 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
 
 def _arm_table(record: ExperimentRecord) -> Iterator[str]:
     yield ""
-    rows = [
-        (
-            arm.name,
-            ", ".join(f"{key}={text.value(value)}" for key, value in arm.settings.items() if key != "train.seed"),
-        )
-        for arm in record.arms
-    ]
-    times = [text.duration(arm.estimated_seconds) for arm in record.arms]
-    cells = [
-        (name, str(arm.seed), time, changed)
-        for arm, time, (name, changed) in zip(record.arms, times, rows, strict=True)
-    ]
+    cells = []
+    for arm in record.arms:
+        changed = (f"{key}={text.value(value)}" for key, value in arm.settings.items() if key != "train.seed")
+        cells.append((arm.name, str(arm.seed), text.duration(arm.estimated_seconds), ", ".join(changed)))
     yield from text.table(("run", "seed", "about", "changed"), cells, right=(1, 2))
 
 
@@ -301,13 +267,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    folder = _named(args)
-    stop_experiment(folder)
-    if args.json:
-        print_json({"experiment": folder.id, "request": "stop"})
-    else:
-        print(f"{folder.id} stops: its run saves first. Go on later: llmlab-run experiment resume {folder.id}")
-    return DONE
+    return cancel(_named(args), as_json=args.json)
 
 
 def _report(args: argparse.Namespace) -> int:

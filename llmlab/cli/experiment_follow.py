@@ -1,4 +1,4 @@
-"""Following an experiment in a terminal: its runs one after the other, and the time left for the whole plan."""
+"""Experiments and checks of papers in a terminal: begun, followed run by run with the time left, and stopped."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts, ask_to_stop
-from llmlab.cli.output import DONE, INTERRUPTED, say
+from llmlab.cli.output import DONE, INTERRUPTED, print_json, say
 from llmlab.cli.predict import tell_outcomes
 from llmlab.cli.task import Pace
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
-from llmlab.studies.launcher import start_experiment
+from llmlab.studies.launcher import make_folder, start_experiment, stop_experiment
 from llmlab.studies.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
 
 if TYPE_CHECKING:
@@ -27,6 +27,60 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.2
 Conclusion: TypeAlias = Callable[[ExperimentFolder, ExperimentStatus, bool], None]
+
+
+def standing(
+    folder: ExperimentFolder, record: ExperimentRecord, is_same: Callable[[ExperimentRecord], bool], other: str
+) -> ExperimentRecord:
+    """The plan to go on with: `record`, or what stands under its name already where that is the same.
+
+    is_same: of what is there. UsageError where it is not; other: what differs, as a sentence.
+    """
+    if not folder.experiment_json.is_file():
+        return record
+    before = folder.record()
+    if is_same(before) and not record.predictions:
+        return before
+    raise UsageError(
+        f"{'An' if folder.noun[0] in 'aeiou' else 'A'} {folder.noun} named {folder.id!r} is already there.",
+        "What is predicted comes before the start." if record.predictions else other,
+        f"Go on with it: {folder.resume_command}, or choose another --name.",
+    )
+
+
+def show_plan(record: ExperimentRecord, lines: Iterable[str], as_json: bool) -> int:
+    """lines: the plan in words."""
+    if as_json:
+        print_json(asdict(record))
+    else:
+        print("\n".join(lines))
+    return DONE
+
+
+def begin(
+    folder: ExperimentFolder,
+    record: ExperimentRecord,
+    lines: Iterable[str],
+    *,
+    as_json: bool,
+    conclude: Conclusion | None = None,
+) -> int:
+    """Makes the folder unless it is there, says the plan, and follows it."""
+    if not folder.experiment_json.is_file():
+        make_folder(folder, record)
+    if not as_json:
+        print("\n".join(lines))
+    return follow(folder, as_json=as_json, conclude=conclude)
+
+
+def cancel(folder: ExperimentFolder, *, as_json: bool) -> int:
+    """Asks the worker to stop."""
+    stop_experiment(folder)
+    if as_json:
+        print_json({folder.noun: folder.id, "request": "stop"})
+    else:
+        print(f"{folder.id} stops: its run saves first. Go on later: {folder.resume_command}")
+    return DONE
 
 
 def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | None = None) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from llmlab.cli import text
 from llmlab.cli.experiment import command_of
-from llmlab.cli.experiment_follow import follow
+from llmlab.cli.experiment_follow import begin, cancel, follow, show_plan, standing
 from llmlab.cli.output import DONE, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
@@ -18,7 +18,6 @@ from llmlab.data.papers import SIZES, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
-from llmlab.studies.launcher import make_folder, stop_experiment
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import (
@@ -163,43 +162,21 @@ def _run(args: argparse.Namespace) -> int:
     )
     tested = options_of(record).claims
     predictions = [parse_check_prediction(line, paper, tested).as_dict() for line in args.predictions]
-    record = replace(record, predictions=predictions)
+    planned = replace(record, predictions=predictions)
     folder = CheckFolder(outputs / PAPERS / record.id)
-    if folder.experiment_json.is_file():
-        before = folder.record()
-        if predictions:
-            raise UsageError(
-                f"A check named {record.id!r} is already there.",
-                "What is predicted comes before the start.",
-                f"Go on with it: {folder.resume_command}, or choose another --name.",
-            )
-        if (before.options, before.arms) != (record.options, record.arms):
-            raise UsageError(
-                f"A check named {record.id!r} is already there.",
-                "It was begun with other claims, seeds or sizes.",
-                f"Go on with it: {folder.resume_command}, or choose another --name.",
-            )
-        record = before
+
+    def is_same(before: ExperimentRecord) -> bool:
+        return (before.options, before.arms) == (planned.options, planned.arms)
+
+    record = standing(folder, planned, is_same, "It was begun with other claims, seeds or sizes.")
     if args.plan:
-        return _show_plan(record, args.json)
-    if not folder.experiment_json.is_file():
-        make_folder(folder, record)
-    if not args.json:
-        for line in _plan_lines(record):
-            print(line)
-    return follow(folder, as_json=args.json, conclude=_conclude)
+        return show_plan(record, [*_plan_lines(record), *_run_table(record)], args.json)
+    return begin(folder, record, _plan_lines(record), as_json=args.json, conclude=_conclude)
 
 
-def _show_plan(record: ExperimentRecord, as_json: bool) -> int:
-    if as_json:
-        print_json(asdict(record))
-        return DONE
-    for line in _plan_lines(record):
-        print(line)
+def _run_table(record: ExperimentRecord) -> Iterator[str]:
     rows = [(arm.name, str(arm.seed), text.duration(arm.estimated_seconds)) for arm in record.arms]
-    for line in text.table(("run", "seed", "about"), rows, right=(1, 2)):
-        print(line)
-    return DONE
+    yield from text.table(("run", "seed", "about"), rows, right=(1, 2))
 
 
 def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
@@ -217,13 +194,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    folder = find_check(args.target, outputs_of(args))
-    stop_experiment(folder)
-    if args.json:
-        print_json({"check": folder.id, "request": "stop"})
-    else:
-        print(f"{folder.id} stops: its run saves first. Go on later: {folder.resume_command}")
-    return DONE
+    return cancel(find_check(args.target, outputs_of(args)), as_json=args.json)
 
 
 def _verdict(args: argparse.Namespace) -> int:
