@@ -29,8 +29,6 @@ from llmlab.studies.experiments.results import Gathered, law_of_others, mean_poi
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]
 _DRAWN = 80  # places at which a fitted curve is drawn
-_PARAMETERS = Axis("parameters", log=True)
-_SECONDS = Axis("time spent training", "seconds", log=True)
 
 
 def analyse(gathered: Gathered) -> Analysis:
@@ -123,13 +121,11 @@ def _minimum(
 
 def _lora_rank(gathered: Gathered) -> Analysis:
     curves = _curves(gathered, lambda arm: arm.x)
+    by_parameters = _curves(gathered, lambda arm: _trained(gathered, arm))
+    title, parameters = "Validation loss by trained parameters", Axis("trained parameters", log=True)
     charts = [
         _chart(gathered, "loss-by-rank", "Validation loss by rank", curves),
-        replace(
-            _chart(gathered, "loss-by-parameters", "Validation loss by trained parameters", []),
-            x_axis=Axis("trained parameters", log=True),
-            curves=_curves(gathered, lambda arm: _trained(gathered, arm)),
-        ),
+        _chart(gathered, "loss-by-parameters", title, by_parameters, x_axis=parameters),
     ]
     findings = []
     for group in gathered.groups:
@@ -141,12 +137,8 @@ def _lora_rank(gathered: Gathered) -> Analysis:
     spread = _spread_over_time(gathered)
     if spread is not None:
         (first, early), (last, late) = spread
-        findings.append(
-            Finding("early_spread", f"largest difference between ranks at step {first}", early, unit="nats a token")
-        )
-        findings.append(
-            Finding("late_spread", f"largest difference between ranks at step {last}", late, unit="nats a token")
-        )
+        findings.append(_nats("early_spread", f"largest difference between ranks at step {first}", early))
+        findings.append(_nats("late_spread", f"largest difference between ranks at step {last}", late))
     measured = {arm.name: read_measurement(gathered.folder, arm.name) for arm in gathered.finished()}
     notes = sorted({one.note for one in measured.values() if one is not None and one.note})
 
@@ -154,11 +146,9 @@ def _lora_rank(gathered: Gathered) -> Analysis:
         one = measured[arm.name]
         return one.effective_rank if one is not None else None
 
-    ranks = replace(
-        _chart(gathered, "effective-rank", "Effective rank that the adapters use, mean over matrices", []),
-        y_axis=Axis("effective rank", log=True),
-        curves=[Curve(group, mean_points(gathered.finished(group), used)) for group in gathered.groups],
-    )
+    title = "Effective rank that the adapters use, mean over matrices"
+    by_group = [Curve(group, mean_points(gathered.finished(group), used)) for group in gathered.groups]
+    ranks = _chart(gathered, "effective-rank", title, by_group, y_axis=Axis("effective rank", log=True))
     if used_points := mean_points(gathered.finished(gathered.groups[-1]), used):
         largest = used_points[-1]
         label = f"effective rank used at rank {largest.x:g} ({gathered.groups[-1]})"
@@ -193,26 +183,17 @@ def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int,
 
 def _size(gathered: Gathered) -> Analysis:
     name = gathered.kind.name
+    by_parameters = _curves(gathered, lambda arm: float(arm.parameters) if arm.parameters else None)
+    parameters = Axis("parameters", log=True)
     charts = [
         _chart(gathered, f"loss-by-{name}", f"Validation loss by {name}", _curves(gathered, lambda arm: arm.x)),
-        replace(
-            _chart(gathered, "loss-by-parameters", "Validation loss by parameters", []),
-            x_axis=_PARAMETERS,
-            curves=_curves(gathered, lambda arm: float(arm.parameters) if arm.parameters else None),
-        ),
+        _chart(gathered, "loss-by-parameters", "Validation loss by parameters", by_parameters, x_axis=parameters),
         _by_time(gathered),
     ]
-    points = mean_points(gathered.finished(), gathered.loss)
-    findings = []
-    for before, after in pairwise(points):
-        findings.append(
-            Finding(
-                f"gain_{after.x:g}",
-                f"gained from {before.x:g} to {after.x:g}",
-                before.y - after.y,
-                unit="nats a token",
-            )
-        )
+    findings = [
+        _nats(f"gain_{after.x:g}", f"gained from {before.x:g} to {after.x:g}", before.y - after.y)
+        for before, after in pairwise(mean_points(gathered.finished(), gathered.loss))
+    ]
     return charts, findings, []
 
 
@@ -261,14 +242,8 @@ def _data_size(gathered: Gathered) -> Analysis:
                 )
             )
     if best and last:
-        findings.append(
-            Finding(
-                "overfitting",
-                "loss at the end above the lowest, smallest text",
-                last[0].y - best[0].y,
-                unit="nats a token",
-            )
-        )
+        above = last[0].y - best[0].y
+        findings.append(_nats("overfitting", "loss at the end above the lowest, smallest text", above))
     chart = _chart(gathered, "loss-by-data", "Loss by training text", [curve for curve in curves if curve.points], fits)
     return [chart], findings, notes
 
@@ -289,16 +264,12 @@ def _scaling(gathered: Gathered) -> Analysis:
     measured = mean_points(target, gathered.loss)
     if measured:
         point = measured[0]
-        findings.insert(
-            0, Finding("next_loss", "loss of the largest model", point.y, point.low, point.high, "nats a token")
-        )
+        findings.insert(0, _nats("next_loss", "loss of the largest model", point.y, point.low, point.high))
     if forecast is not None:
-        findings.append(
-            Finding("forecast", "its predicted loss", forecast.value, forecast.low, forecast.high, "nats a token")
-        )
+        findings.append(_nats("forecast", "its predicted loss", forecast.value, forecast.low, forecast.high))
         if measured:
             error = measured[0].y - forecast.value
-            findings.append(Finding("forecast_error", "measured minus predicted", error, unit="nats a token"))
+            findings.append(_nats("forecast_error", "measured minus predicted", error))
     elif measured:
         notes.append("No prediction had been written when the largest model was trained.")
     chart = _chart(gathered, "scaling-law", "Validation loss by size", [one for one in curves if one.points], fits)
@@ -316,10 +287,10 @@ def _law(law: PowerLaw | None, places: list[float], of: str) -> tuple[list[Fit],
     spread = law.exponent_range() or (None, None)
     findings = [
         Finding("exponent", "exponent b of the power law", law.b, *spread),
-        Finding("constant", "what no size can go below by this fit", law.c, unit="nats a token"),
+        _nats("constant", "what no size can go below by this fit", law.c),
     ]
     if law.noise is not None:
-        findings.append(Finding("noise", "scatter of a run about the fit", law.noise, unit="nats a token"))
+        findings.append(_nats("noise", "scatter of a run about the fit", law.noise))
     return [fit], findings, []
 
 
@@ -339,8 +310,9 @@ def _by_time(gathered: Gathered) -> Chart:
         arms = [arm for arm in gathered.finished() if arm.x == point.x]
         seconds = float(np.mean([arm.seconds for arm in arms]))
         points.append(replace(point, x=seconds, label=f"{point.x:g}"))
-    chart = _chart(gathered, "loss-by-time", "Validation loss by training time", [])
-    return replace(chart, x_axis=_SECONDS, curves=[Curve("validation loss", points)] if points else [])
+    curves = [Curve("validation loss", points)] if points else []
+    spent = Axis("time spent training", "seconds", log=True)
+    return _chart(gathered, "loss-by-time", "Validation loss by training time", curves, x_axis=spent)
 
 
 def _chart(
@@ -350,9 +322,18 @@ def _chart(
     curves: list[Curve],
     fits: list[Fit] | None = None,
     marks: list[Mark] | None = None,
+    *,
+    x_axis: Axis | None = None,
+    y_axis: Axis | None = None,
 ) -> Chart:
+    """Its axes are the kind's, where not said otherwise."""
     kind = gathered.kind
-    return Chart(name, title, kind.x_axis, kind.y_axis, curves, fits or [], marks or [])
+    return Chart(name, title, x_axis or kind.x_axis, y_axis or kind.y_axis, curves, fits or [], marks or [])
+
+
+def _nats(name: str, label: str, value: float, low: float | None = None, high: float | None = None) -> Finding:
+    """A loss, or a difference of losses."""
+    return Finding(name, label, value, low, high, "nats a token")
 
 
 # Forgetting -----------------------------------------------------------------------------------------------------------
@@ -393,23 +374,15 @@ def forgetting(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str
             name += "_" + group.replace(" ", "_")
         point = point_of(0.0, values)
         label = f"rise of the loss on general text, {group}"
-        findings.append(Finding(name, label, point.y, point.low, point.high, "nats a token"))
+        findings.append(_nats(name, label, point.y, point.low, point.high))
         learned = [arm.val_loss for arm in arms if arm.val_loss is not None]
         point = point_of(0.0, learned)
-        findings.append(
-            Finding(
-                f"task_loss_{group.replace(' ', '_')}",
-                f"validation loss of the task, {group}",
-                point.y,
-                point.low,
-                point.high,
-                "nats a token",
-            )
-        )
+        name, label = f"task_loss_{group.replace(' ', '_')}", f"validation loss of the task, {group}"
+        findings.append(_nats(name, label, point.y, point.low, point.high))
     base = read_measurement(gathered.folder, BASE)
     if base is not None and base.general:
         label = f"loss of the base on {base.text} ({base.tokens:,} tokens)"
-        findings.append(Finding("general_before", label, base.general[0][1], unit="nats a token"))
+        findings.append(_nats("general_before", label, base.general[0][1]))
     return charts, findings, notes
 
 
