@@ -41,8 +41,7 @@ from typing import Any
 SERVED = {
     "llmlab": True,
     "llmlab.jobs.worker": False,
-    "llmlab.studies.experiments.worker": True,
-    "llmlab.studies.papers.check": True,
+    "llmlab.studies.worker": True,
     "llmlab.jobs.model_host": False,
 }
 # What takes long to import, besides the lab's own modules.

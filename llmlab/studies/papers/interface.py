@@ -42,10 +42,10 @@ def nothing_more(_verdicts: Sequence[Verdict]) -> str:
 
 @dataclass(frozen=True)
 class PaperPlan:
-    """What a paper's package offers to `llmlab.studies.papers.catalogue`.
+    """What a paper's package offers to `llmlab.studies.papers.checks.PLANS`.
 
     paper: its folder in resources/papers. claims: those that have a test, in the paper's order. judge: the module that
-    measures and judges (`llmlab.studies.papers.judging.Judge`), imported by the check's worker alone.
+    measures and judges (`Judge`), imported by the check's worker alone.
     judging_seconds: what comes after the runs, from size, claims and the number of models. of_models: the claims that
     are tested on models which the learner names, not on runs. overall: what the verdicts say together, where a paper
     has one idea.
