@@ -33,10 +33,9 @@ class WindowSettings:
         file = path or Path(platformdirs.user_config_dir("llmlab", appauthor=False)) / "window.ini"
         self._settings = QSettings(str(file), QSettings.Format.IniFormat)
 
-    def save_layout(self, window: QMainWindow) -> None:
-        """Remembers where everything is."""
+    def save_geometry(self, window: QMainWindow) -> None:
+        """Remembers its size and place."""
         self._settings.setValue("window/geometry", window.saveGeometry())
-        self._settings.setValue("window/state", window.saveState(LAYOUT_VERSION))
         self._settings.sync()
 
     def restore_geometry(self, window: QMainWindow) -> None:
@@ -45,10 +44,24 @@ class WindowSettings:
         if isinstance(geometry, QByteArray):
             window.restoreGeometry(geometry)
 
-    def restore_docks(self, window: QMainWindow) -> bool:
+    @property
+    def workspace(self) -> str:
+        """The one that was in sight last; "" before there was one."""
+        return str(self._settings.value("window/workspace", ""))
+
+    def save_docks(self, window: QMainWindow, workspace: str) -> None:
+        """Remembers where the docks of the workspace in sight are."""
+        self._settings.setValue("window/workspace", workspace)
+        self._settings.setValue(f"workspaces/{workspace}", window.saveState(LAYOUT_VERSION))
+
+    def restore_docks(self, window: QMainWindow, workspace: str) -> bool:
         """Puts the docks back; False when nothing usable was remembered, and the window must arrange them."""
-        state = self._settings.value("window/state")
+        state = self._settings.value(f"workspaces/{workspace}")
         return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
+
+    def forget_docks(self, workspace: str) -> None:
+        """Of a workspace that is to be as it was at first."""
+        self._settings.remove(f"workspaces/{workspace}")
 
     @property
     def recent(self) -> Recent:

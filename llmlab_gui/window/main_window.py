@@ -44,7 +44,7 @@ from llmlab_gui.window.tool_bars import MessagesBar, TrainBar
 from llmlab_gui.window.tour import Tour, stops
 from llmlab_gui.window.uncaught import WindowError, log_path
 from llmlab_gui.window.welcome import WelcomePanel
-from llmlab_gui.window.workspaces import arrange
+from llmlab_gui.window.workspaces import Workspaces
 
 if TYPE_CHECKING:
     from llmlab_gui.finetune.setup import FinetuneSetupDock
@@ -88,7 +88,6 @@ class MainWindow(QMainWindow):
         self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
         self._may_close = False
         self._furnish_when_seen = later
-        self._remembered = False  # the docks are where they were left
         self._is_shut_down = False
         self._connect()
         self._place_window()
@@ -107,9 +106,7 @@ class MainWindow(QMainWindow):
 
         self.docks = make_docks(self.lab, self.experiments, self.papers, self)
         self.menus.add_docks()
-        self._remembered = self.settings.restore_docks(self)
-        if not self._remembered:
-            arrange(self, self.docks, TRAIN)
+        self._workspaces = Workspaces(self, self.docks, self.settings)
         self._show_bars()
         connect_docks(self.docks, self.lab)
         for name, tunes in (("setup", False), ("finetune_setup", True)):
@@ -151,14 +148,15 @@ class MainWindow(QMainWindow):
         dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def use_workspace(self, name: str) -> None:
-        """Arranges the docks for one kind of work."""
+        """Arranges the docks for one kind of work, as they were left the last time."""
         self.furnish()
         self._wave_welcome()
-        arrange(self, self.docks, name)
+        self._workspaces.use(name)
+        self._show_bars()
 
     def reset_layout(self) -> None:
-        """As at the first start."""
-        arrange(self, self.docks, TRAIN)
+        """The workspace in sight, as at the first start."""
+        self._workspaces.reset()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -220,8 +218,8 @@ class MainWindow(QMainWindow):
         if self._tour is not None:
             return
         self.furnish()
-        self._wave_welcome()
-        arrange(self, self.docks, TRAIN)
+        self.use_workspace(TRAIN)
+        self.reset_layout()  # so that what it shows is there
         QApplication.processEvents()  # so that every part has its place before it is outlined
         self._tour = Tour(self, stops(self.docks, self.train_bar))
         self._tour.ended.connect(self._tour_ended)
@@ -340,11 +338,8 @@ class MainWindow(QMainWindow):
 
     def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
-        if not self._remembered:
-            self.reset_layout()
-        elif self.isMaximized() or self.isFullScreen():
-            self.settings.restore_docks(self)
-            self._show_bars()
+        self._workspaces.place()
+        self._show_bars()
         if not self.welcome.isHidden():  # the docks were raised above it
             self._raise_welcome()
 
@@ -410,7 +405,8 @@ class MainWindow(QMainWindow):
             return
         self._is_shut_down = True
         if self.docks:
-            self.settings.save_layout(self)
+            self._workspaces.keep()
+            self.settings.save_geometry(self)
         for dock in self.docks.values():
             dock.shutdown()
         self.notices.shutdown()

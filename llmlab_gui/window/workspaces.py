@@ -1,4 +1,4 @@
-"""Arrangements of the docks: one for each thing that people do here."""
+"""Workspaces: an arrangement of the docks for each thing that people do here, kept as they leave it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeAlias
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import COMPARE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WRITE
 
 
@@ -112,6 +113,35 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate")))),
     ),
 }
+
+
+class Workspaces:
+    """The workspaces of a window, one of them in sight. Each comes back as it was left, until it is reset."""
+
+    def __init__(self, window: QMainWindow, docks: Mapping[str, QDockWidget], settings: WindowSettings) -> None:
+        self._window, self._docks, self._settings = window, docks, settings
+        self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
+        self.place()
+
+    def use(self, name: str) -> None:
+        """Brings a workspace into sight. KeyError for what is none."""
+        self.keep()
+        self.current = name
+        self.place()
+
+    def place(self) -> None:
+        """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
+        if not self._settings.restore_docks(self._window, self.current):
+            arrange(self._window, self._docks, self.current)
+
+    def reset(self) -> None:
+        """The workspace in sight, as at the first start."""
+        self._settings.forget_docks(self.current)
+        self.place()
+
+    def keep(self) -> None:
+        """Remembers where the docks are."""
+        self._settings.save_docks(self._window, self.current)
 
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:

@@ -88,12 +88,31 @@ def test_a_changed_arrangement_comes_back_at_the_next_start(make_main_window: Ma
     assert again.settings.theme == "dark"
 
 
+def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    window.docks["log"].hide()
+    window.use_workspace("Write")
+    window.docks["samples"].hide()
+    window.use_workspace("Train")
+    assert window.docks["log"].isHidden()
+    assert not window.docks["samples"].isHidden()
+    window.use_workspace("Write")
+    window.close_quietly()
+    again = make_main_window()
+    assert again.docks["samples"].isHidden()
+    assert not again.docks["write"].isHidden()
+    again.reset_layout()
+    assert not again.docks["samples"].isHidden()
+    again.use_workspace("Train")
+    assert again.docks["log"].isHidden()
+
+
 @pytest.mark.parametrize("state", [b"", b"\x00garbage", b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7])
 def test_a_damaged_arrangement_gives_the_default_one(
     make_main_window: MakeWindow, tmp_path: Path, state: bytes
 ) -> None:
     stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    stored.setValue("window/state", state)
+    stored.setValue("workspaces/Train", state)
     stored.setValue("window/geometry", b"\xff" * 20)
     stored.setValue("window/theme", "pink")
     stored.sync()
