@@ -20,9 +20,8 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab_gui.charts.axes import round_step
-from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.numbers import tick
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 _LEFT, _RIGHT, _GAP = 58, 10, 6  # pixels beside the bars, and between lines of text
 _MOST_TICKS = 6

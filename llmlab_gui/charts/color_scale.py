@@ -1,8 +1,8 @@
-"""From numbers to colours: one-sided scales from zero up, and two-sided ones centred at zero."""
+"""Colours of numbers (one-sided scales from zero up, two-sided ones centred at zero) and of several curves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtGui import QColor
 
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import Theme, current_theme
+from llmlab_gui.widgets.theme import Theme, current_theme, mix
 
 Colors = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating]
@@ -95,3 +94,27 @@ def _diverging(theme: Theme) -> Colors:
     shares = np.linspace(-1, 1, _STEPS)
     colors = [mix(theme.surface, below if share < 0 else above, abs(float(share))) for share in shares]
     return np.array([(color.red(), color.green(), color.blue()) for color in colors], np.uint8)
+
+
+# The part of viridis that a thin line is seen in: its yellow end is too near to white, its violet one to black.
+_ON_LIGHT, _ON_DARK = (0.0, 0.82), (0.32, 1.0)
+
+
+def sequence_colors(count: int) -> list[QColor]:
+    """`count` colours in an order that the eye sees: from little to much."""
+    low, high = _ON_DARK if QColor(current_theme().surface).lightnessF() < 0.5 else _ON_LIGHT
+    scale = one_sided(0.0, 1.0)
+    return [scale.color(low + (high - low) * (i / (count - 1) if count > 1 else 0.5)) for i in range(count)]
+
+
+def seen_part(scale: ColorScale) -> ColorScale:
+    """The scale with only those of its colours that small points are seen in on the panel's ground."""
+    low, high = _ON_DARK if QColor(current_theme().surface).lightnessF() < 0.5 else _ON_LIGHT
+    last = len(scale.table) - 1
+    return replace(scale, table=scale.table[np.linspace(low * last, high * last, last + 1).astype(np.intp)])
+
+
+def series_color(number: int) -> QColor:
+    """The colour of one of a few things that have no order."""
+    series = current_theme().series
+    return QColor(series[number % len(series)])

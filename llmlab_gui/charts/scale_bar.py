@@ -1,11 +1,13 @@
-"""The bar beside a map that says which number a colour is."""
+"""The bar beside a map or a plot that says which number a colour is."""
 
 from __future__ import annotations
 
 import math
 
+import pyqtgraph as pg
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetricsF, QLinearGradient, QPainter, QPen
+from PySide6.QtWidgets import QStyleOptionGraphicsItem, QWidget
 
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.charts.color_scale import ColorScale
@@ -15,6 +17,8 @@ from llmlab_gui.widgets.theme import current_theme
 WIDTH = 74.0  # with its numbers
 _BAR = 11.0
 _TALLEST = 260.0
+_BESIDE = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+_MARGIN = 8.0  # around a bar that is part of a plot
 
 
 def paint_scale(painter: QPainter, room: QRectF, scale: ColorScale, unit: str, kind: str, *, log: bool) -> None:
@@ -38,10 +42,10 @@ def paint_scale(painter: QPainter, room: QRectF, scale: ColorScale, unit: str, k
         middle = bar.bottom() - share * height
         top = min(max(middle - line / 2, bar.top() - 2), bar.bottom() - line + 2)
         painter.drawLine(int(bar.right()), int(middle), int(bar.right()) + 2, int(middle))
-        painter.drawText(QRectF(left, top, room.right() - left, line), _LEFT, text)
+        painter.drawText(QRectF(left, top, room.right() - left, line), _BESIDE, text)
     if unit:
         place = QRectF(room.left(), bar.bottom() + 4, room.width(), line)
-        painter.drawText(place, _LEFT, metrics.elidedText(unit, Qt.TextElideMode.ElideRight, place.width()))
+        painter.drawText(place, _BESIDE, metrics.elidedText(unit, Qt.TextElideMode.ElideRight, place.width()))
 
 
 def _ticks(scale: ColorScale, kind: str, most: float, *, log: bool) -> list[tuple[float, str]]:
@@ -64,4 +68,24 @@ def _ticks(scale: ColorScale, kind: str, most: float, *, log: bool) -> list[tupl
     return [((place * step - scale.low) / span, tick(place * step, step, kind)) for place in range(first, last + 1)]
 
 
-_LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+class ScaleItem(pg.GraphicsWidget):
+    """Takes room at the right of a plot while there is a scale to show."""
+
+    def __init__(self, plot: pg.PlotItem) -> None:
+        super().__init__()
+        self._scale: ColorScale | None = None
+        self._words = ""
+        plot.layout.addItem(self, 2, 5)
+        self.show_scale(None)
+
+    def show_scale(self, scale: ColorScale | None, words: str = "") -> None:
+        """words: what the colour says, under the bar."""
+        self._scale, self._words = scale, words
+        self.setFixedWidth(WIDTH + _MARGIN if scale is not None else 0)
+        self.setVisible(scale is not None)
+        self.update()
+
+    def paint(self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None) -> None:
+        if self._scale is not None:
+            room = QRectF(self.rect()).adjusted(_MARGIN, _MARGIN, 0, -_MARGIN)
+            paint_scale(painter, room, self._scale, self._words, "value", log=False)

@@ -7,9 +7,8 @@ from collections.abc import Hashable
 from PySide6.QtGui import QColor
 
 from llmlab.studies.records import Arm, ExperimentRecord
-from llmlab_gui.charts.series_colors import sequence_colors, series_color
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.charts.color_scale import sequence_colors, series_color
+from llmlab_gui.widgets.theme import current_theme, mix
 
 # Of several groups each has one colour; its values are told apart by how much of the text's colour they have.
 _TOWARDS_GROUND, _TOWARDS_TEXT = 0.4, 0.45

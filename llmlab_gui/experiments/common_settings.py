@@ -11,9 +11,8 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from llmlab.core.config import describe
 from llmlab.core.settings import Preset, RunSettings
 from llmlab_gui.forms.editors import Editor
-from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
-from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.forms.settings_form import PresetBox, SettingsForm, essentials_grid
 from llmlab_gui.widgets.labels import QuietLabel
 
 S = TypeVar("S", bound=RunSettings)

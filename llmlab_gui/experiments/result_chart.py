@@ -13,9 +13,9 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
+from llmlab_gui.charts.color_scale import sequence_colors, series_color
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.picture import Cell
-from llmlab_gui.charts.series_colors import sequence_colors, series_color
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.theme import current_theme
 

@@ -11,8 +11,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 from llmlab.data.example_preview import CUT, MASKED, TRAINED, PreviewToken
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.inside.token_chips import TokenChips
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 STATE_WORDS = {
     TRAINED: "trained on: its prediction counts in the loss",

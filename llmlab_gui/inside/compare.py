@@ -13,8 +13,7 @@ from llmlab.models.reference import parse
 from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
-from llmlab_gui.forms.reference_box import ReferenceBox
-from llmlab_gui.forms.reference_offers import offers
+from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.inside import comparison
 from llmlab_gui.inside.comparison import POINTS, Names
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table

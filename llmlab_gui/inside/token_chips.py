@@ -11,8 +11,7 @@ from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import visible
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 _INNER, _GAP, _LINE_GAP = 5.0, 3.0, 4.0
 _EDGE = 4.0

@@ -11,8 +11,7 @@ from PySide6.QtGui import QColor, QFontDatabase
 from llmlab.core.errors import LabError
 from llmlab_gui.pages.page import Block, Page, anchor_of, markdown
 from llmlab_gui.pages.source_code import colored_html, find_source
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, mix
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.list_dock import can_go_on
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import ARM_COLUMNS, ArmRow, ArmsModel, Column, rows_table, selected_key
-from llmlab_gui.forms.reference_offers import offers
+from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.paper.check_form import CheckForm

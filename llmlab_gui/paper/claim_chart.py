@@ -12,11 +12,10 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
-from llmlab_gui.charts.color_scale import ColorScale, fitted
+from llmlab_gui.charts.color_scale import ColorScale, fitted, seen_part, sequence_colors, series_color
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.picture import Cell
-from llmlab_gui.charts.scale_item import ScaleItem
-from llmlab_gui.charts.series_colors import seen_part, sequence_colors, series_color
+from llmlab_gui.charts.scale_bar import ScaleItem
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.theme import current_theme
 

@@ -7,8 +7,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import Theme, current_theme, theme_notifier
+from llmlab_gui.widgets.theme import Theme, current_theme, mix, theme_notifier
 
 _SIDE, _UP = 9, 3  # of the words, to the badge's edge
 _GROUND = 0.16  # how much of the colour the ground has

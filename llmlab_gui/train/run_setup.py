@@ -20,9 +20,8 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
 from llmlab_gui.forms.editors import Editor
-from llmlab_gui.forms.essentials import PresetBox, essentials_grid
 from llmlab_gui.forms.field import Field
-from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.forms.settings_form import PresetBox, SettingsForm, essentials_grid
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text

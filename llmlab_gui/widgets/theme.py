@@ -9,7 +9,6 @@ from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 
 from llmlab.core.paths import resources_dir
-from llmlab_gui.widgets.colors import mix
 
 THEME_CHOICES = ("light", "dark", "system")
 
@@ -184,3 +183,10 @@ def _style_sheet(theme: Theme) -> str:
 def _check(theme: Theme) -> str:
     """The mark of a checked box, in the colour of text on the accent."""
     return (resources_dir() / "icons" / f"check-{theme.name}.svg").as_posix()
+
+
+def mix(ground: QColor | str, top: QColor | str, share: float) -> QColor:
+    """`share` (0 to 1) of `top` laid over `ground`."""
+    below, above = QColor(ground), QColor(top)
+    pairs = ((below.red(), above.red()), (below.green(), above.green()), (below.blue(), above.blue()))
+    return QColor(*(round((1 - share) * a + share * b) for a, b in pairs))

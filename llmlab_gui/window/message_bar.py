@@ -9,9 +9,8 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.widgets.colors import mix
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 # Older ones are let go: nobody reads back further.
 _MOST = 20

@@ -19,8 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, mix
 
 _ROOT = QModelIndex()
 _MOST = 200

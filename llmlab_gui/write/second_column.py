@@ -10,8 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from llmlab.core.errors import LabError
 from llmlab.models.reference import parse
 from llmlab.models.source import base_and_fine_tuned
-from llmlab_gui.forms.reference_box import ReferenceBox
-from llmlab_gui.forms.reference_offers import offers
+from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.background import Background

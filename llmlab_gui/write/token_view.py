@@ -20,8 +20,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QTextEdit, QWidget
 
 from llmlab_gui.host.messages import Token
-from llmlab_gui.widgets.colors import mix
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 # Okabe and Ito's orange: told from text and background by every kind of colour vision.
 _TINT = "#e69f00"

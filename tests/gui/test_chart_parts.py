@@ -12,8 +12,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui.charts.axes import NumberAxis
-from llmlab_gui.charts.curve import drawn
-from llmlab_gui.charts.envelope import envelope
+from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import MovingAverage
 from llmlab_gui.widgets.numbers import duration, read_out, tick
