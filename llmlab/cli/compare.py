@@ -38,10 +38,10 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("reference_b", metavar="REF_B", help="another one")
     add_outputs(parser)
     parser.add_argument("--prompt", default="", help="the text that both read; saved inspections have theirs")
-    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-text token before it")
+    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
     parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
     parser.add_argument("--align", action="store_true", help="compare different tokens where they end together")
-    parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each position (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="most likely tokens kept at each position (default: 5)")
     add_out(parser)
 
 

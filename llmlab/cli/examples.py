@@ -39,7 +39,7 @@ _MARKS = {TRAINED: ("[[", "]]"), MASKED: ("", ""), CUT: ("{{", "}}")}
 
 def add_commands(commands: Commands) -> None:
     """Adds the command."""
-    parser = commands.add("data", data, "show examples token by token: trained on, masked, cut", _DETAILS)
+    parser = commands.add("data", data, "show examples token by token: in the loss, masked, truncated", _DETAILS)
     parser.add_argument("source", metavar="SOURCE", help="examples to fine-tune on; see below")
     parser.add_argument("--model", metavar="REF", required=True, help="the model that will read them; see below")
     parser.add_argument("--example", metavar="N", type=int, default=1, help="which one to show (default: 1)")
@@ -103,10 +103,10 @@ def _sizes(preview: Preview) -> Iterator[str]:
     if preview.tokens:
         share = 100 * preview.trained / preview.tokens
         yield (
-            f"{text.counted(preview.tokens, 'token')}, of which {preview.trained:,} ({share:.0f} %) are trained on; "
-            f"{100 * preview.padding:.0f} % of the batches is filling"
+            f"{text.counted(preview.tokens, 'token')}, of which {preview.trained:,} ({share:.0f} %) are in the loss; "
+            f"{100 * preview.padding:.0f} % of each batch is padding"
         )
-    parts = [f"{text.counted(preview.cut, 'example')} cut"] * bool(preview.cut)
+    parts = [f"{text.counted(preview.cut, 'example')} truncated"] * bool(preview.cut)
     later = f"{text.counted(preview.left_out, 'example')} left out, since nothing of the answer is within"
     parts += [later] * bool(preview.left_out)
     yield f"at most {preview.max_length:,} tokens are read: {', '.join(parts) or 'none is longer'}"
@@ -129,9 +129,9 @@ def _example(preview: Preview, example: PreviewExample, colors: bool) -> Iterato
     if left > 0:
         yield f"... and {text.counted(left, 'token')} more"
     before, after = marks[TRAINED]
-    legend = f"{before}trained on{after}, {marks[MASKED][0]}only read{marks[MASKED][1]}"
+    legend = f"{before}in the loss{after}, {marks[MASKED][0]}masked{marks[MASKED][1]}"
     if any(token.state == CUT for token in example.tokens):
-        legend += f", {marks[CUT][0]}cut{marks[CUT][1]}"
+        legend += f", {marks[CUT][0]}truncated{marks[CUT][1]}"
     yield f"({legend}; | stands between tokens)"
 
 
@@ -150,14 +150,14 @@ def _histogram(preview: Preview) -> Iterator[str]:
         end = begin + each * preview.bin_width - 1
         if begin > preview.max_length and not marked:
             marked = True
-            yield f"{'':>{2 * label + 3}} --- {preview.max_length:,}: what is longer is cut ---"
+            yield f"{'':>{2 * label + 3}} --- {preview.max_length:,}: longer examples are truncated ---"
         bar = "█" * (round(_BAR * count / most) or (1 if count else 0))
         yield f"{begin:>{label},} - {end:>{label},} {bar} {count:,}".rstrip()
 
 
 def _bad(preview: Preview) -> Iterator[str]:
     shown = preview.bad[:_BAD_SHOWN]
-    yield f"{text.counted(preview.bad_total, 'line')} of no use:"
+    yield f"{text.counted(preview.bad_total, 'unusable line')}:"
     yield from text.table(("line", "why"), [(f"{number:,}", why) for number, why in shown], right=(0,))
     if preview.bad_total > len(shown):
         yield f"... and {preview.bad_total - len(shown):,} more"

@@ -108,7 +108,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
             worker.kill()  # its run dies with it
             worker.wait()
             shown.close()
-            say(f"Ended at once. Go on from what was saved: {folder.resume_command}")
+            say(f"Ended at once. Resume from what was saved: {folder.resume_command}")
             return INTERRUPTED
         except BaseException:
             worker.terminate()
@@ -123,7 +123,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
         raise LabError(
             f"The worker of {folder.id} is gone (exit code {worker.returncode}).",
             f"All of its log: {folder.log}.",
-            f"Go on: {folder.resume_command}",
+            f"Resume: {folder.resume_command}",
         )
     (conclude or _conclude)(folder, status, as_json)
     tell_outcomes(folder, record.created, as_json=as_json)
@@ -146,7 +146,7 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
                 print(line)
         print(f"\nReport: {folder.report}")
         if status.state != "finished":
-            print(f"Not all runs have ended. Go on: llmlab-run experiment resume {folder.id}")
+            print(f"Not all runs have ended. Resume: llmlab-run experiment resume {folder.id}")
 
 
 class _Shown:

@@ -31,7 +31,7 @@ examples:
 
 def add_commands(commands: Commands) -> None:
     """Adds the command."""
-    parser = commands.add("finetune", finetune, "teach a model that exists: LoRA, QLoRA or all weights", _DETAILS)
+    parser = commands.add("finetune", finetune, "fine-tune an existing model: LoRA, QLoRA or all weights", _DETAILS)
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--model", metavar="REF", help="the base: model.base (`llmlab-run models` lists what is here)")
     parser.add_argument("--data", metavar="NAME|PATH", help="examples: data.source (tasks, a file, or a hub name)")

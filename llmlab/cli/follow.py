@@ -174,7 +174,7 @@ class _Following:
         return LabError(
             f"The worker of {self._run.id} is gone ({how}).",
             f"Its last words: {words}" if words else "It said nothing.",
-            f"All of its log: {self._run.log}. Go on from the last checkpoint: llmlab-run resume {spoken(self._run)}",
+            f"All of its log: {self._run.log}. Resume from the last checkpoint: llmlab-run resume {spoken(self._run)}",
         )
 
 

@@ -81,7 +81,7 @@ def _lines(summary: InspectionSummary) -> list[str]:
         f"Next: {likely(summary.next)}",
     ]
     if summary.settled is not None:
-        lines.append(f"The likeliest next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
+        lines.append(f"The most likely next token is settled from {_row_name(summary.settled, summary.n_layer)} on.")
     if summary.attends:
         weights = ", ".join(
             f"{one.layer}.{one.head} {one.weight:.2f} to {_token(summary, one.key)}" for one in summary.attends

@@ -45,9 +45,13 @@ def add_commands(commands: Commands) -> None:
     add_model(parser)
     add_prompt(parser)
     parser.add_argument("--source", default="", help="the prompt that is patched from")
-    parser.add_argument("--answer", default="", help="the token looked for (default: the model's likeliest)")
-    parser.add_argument("--against", default="", help="another one: the difference of the two logits is watched")
-    parser.add_argument("--position", type=int, default=-1, help="the token whose prediction is watched (default: -1)")
+    parser.add_argument("--answer", default="", help="the token looked for (default: the model's most likely)")
+    parser.add_argument(
+        "--against", default="", help="counterfactual token: the difference of the two logits is watched"
+    )
+    parser.add_argument(
+        "--position", type=int, default=-1, help="position of the token whose prediction is watched (default: -1)"
+    )
     for action in ("zero", "mean", "patch"):
         parser.add_argument(
             f"--{action}", metavar="PART", dest="edits", action="append", type=_edit(action), help=f"{action} a part"
@@ -62,7 +66,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--reference", metavar="TEXT", dest="averaged", default="", help="text that means are taken over"
     )
-    parser.add_argument("--top", type=int, default=5, help="likeliest tokens kept at each position (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="most likely tokens kept at each position (default: 5)")
     add_out(parser)
 
 
@@ -102,7 +106,7 @@ def intervene(args: argparse.Namespace) -> int:
 def _question(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """What is asked, and the values that are its alone."""
     if args.edits and args.sweep:
-        raise UsageError("Single edits and a sweep are two questions.", "", "Ask one after the other.")
+        raise UsageError("Single interventions and a sweep are two questions.", "", "Ask one after the other.")
     if args.edits:
         return "intervene", {"edits": args.edits, "top": args.top}
     if not args.sweep:

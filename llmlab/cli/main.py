@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}".rstrip(".: ")
         advice = "" if debug else " Run the same command with --debug to see where."
-        say(f"error: Something went wrong that the lab did not foresee ({what}).{advice}")
+        say(f"error: Something unexpected went wrong ({what}).{advice}")
         return FAILED
 
 

@@ -21,7 +21,7 @@ from llmlab.models.source import Files, open_model, source_of
 from llmlab.store.checkpoints import checkpoint_name, select
 
 _GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
-Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER. At temperature 0 it always takes the likeliest token.
+Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER. At temperature 0 it always takes the most likely token.
 
 examples:
   llmlab-run generate bar --prompt "The king"
@@ -59,7 +59,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("models", models, "list the models that can be opened", _MODELS_DETAILS)
     add_outputs(parser)
 
-    parser = commands.add("generate", generate, "let a model write", _GENERATE_DETAILS)
+    parser = commands.add("generate", generate, "generate text with a model", _GENERATE_DETAILS)
     parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
     add_outputs(parser)
     parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
@@ -70,7 +70,7 @@ def add_commands(commands: Commands) -> None:
         parser.add_argument(f"--{word}", metavar=metavar, help=f"default: the run's samples.{key}")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
 
-    parser = commands.add("export", export, "write a trained model for other programs", _EXPORT_DETAILS)
+    parser = commands.add("export", export, "export a trained model for other programs", _EXPORT_DETAILS)
     parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
     add_outputs(parser)
     parser.add_argument("--to", choices=("hf", "adapter", "gguf"), default="hf", help="what to write (default: hf)")

@@ -24,7 +24,7 @@ def add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) -
         "--from",
         metavar="RUN@WHICH",
         dest="parent",
-        help=f"branch: go on from a checkpoint of another {parent}, with its settings, as a new run",
+        help=f"branch: start from a checkpoint of another {parent}, with its settings, as a new run",
     )
     add_predict(parser)
     add_outputs(parser)
@@ -37,7 +37,7 @@ def branch_point(args: argparse.Namespace, outputs: Path) -> tuple[RunFolder, Ch
     if args.preset is not None:
         raise UsageError(
             "--preset and --from exclude each other.",
-            "A branch goes on with the settings of the run that it comes from.",
+            "A branch keeps the settings of the run that it comes from.",
             "Change single ones with --set.",
         )
     reference = resolve_run(args.parent, outputs)

@@ -49,7 +49,7 @@ examples:
 
 def add_commands(commands: Commands) -> None:
     """Adds it."""
-    parser = commands.add("notebook", notebook, "what you predicted, what came, and how well you judge", _DETAILS)
+    parser = commands.add("notebook", notebook, "your predictions, their outcomes and your calibration", _DETAILS)
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("rest", metavar="WORD", nargs="*", help="what the action is about")
     add_outputs(parser)

@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
     add_new_run(parser, seeded="weights", learns_from="corpus", parent="run")
 
-    parser = commands.add("resume", resume, "go on with a run that ended or was interrupted", _RESUME_DETAILS)
+    parser = commands.add("resume", resume, "resume a run that ended or was interrupted", _RESUME_DETAILS)
     add_run(parser)
     add_settings(parser)
 

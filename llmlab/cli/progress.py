@@ -151,9 +151,9 @@ class PlainReport(Report):
                 self._print(f"step {event.step}   saved {event.checkpoint} ({text.size(event.bytes)})")
             case Paused():
                 why = "" if event.reason == "requested" else f" {event.reason}"
-                self._print(f"Paused at step {event.step}.{why} Go on: llmlab-run request {spoken(self._run)} resume")
+                self._print(f"Paused at step {event.step}.{why} Resume: llmlab-run request {spoken(self._run)} resume")
             case Resumed():
-                self._print(f"Went on after {text.duration(event.paused_seconds)}.")
+                self._print(f"Resumed after {text.duration(event.paused_seconds)}.")
             case Warned():
                 self._print(f"warning: {event.message}")
 
@@ -247,7 +247,7 @@ def _introduction(event: Started) -> list[str]:
     if event.parameters is None or event.train_tokens is None:
         return []
     where = f"{event.device} {event.precision}, {event.threads} threads"
-    begins = f"goes on at step {event.step}" if event.step else "starts"
+    begins = f"resumes at step {event.step}" if event.step else "starts"
     lines = [
         f"{event.run} {begins}: {text.count(event.parameters)} parameters, {text.count(event.train_tokens)} tokens "
         f"({event.tokenizer}, vocabulary {event.vocab_size}), on {where}"
@@ -284,7 +284,7 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
     """The closing lines."""
     name = spoken(run)
     if last is None:
-        return ["", f"Stopped before it began. Go on: llmlab-run resume {name}"]
+        return ["", f"Stopped before it started. Resume: llmlab-run resume {name}"]
     commands = [("llmlab-gui", "see its curves, its samples, and what it expects next")]
     if isinstance(last, Finished):
         why = "the validation loss no longer fell" if last.reason == "early_stop" else "all steps are done"

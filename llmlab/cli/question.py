@@ -43,7 +43,7 @@ def add_model(parser: Parser) -> None:
 def add_prompt(parser: Parser) -> None:
     """--prompt and --beginning."""
     parser.add_argument("--prompt", required=True, help="the text that the model reads")
-    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-text token before it")
+    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
 
 
 def add_out(parser: Parser) -> None:
@@ -56,10 +56,12 @@ def add_out(parser: Parser) -> None:
 def add_target(parser: Parser, most_likely: str) -> None:
     """--position, --answer and --against. likeliest: whose likeliest token is the answer if none is named."""
     parser.add_argument(
-        "--position", type=int, default=-1, help="the token whose prediction is explained (default: -1)"
+        "--position", type=int, default=-1, help="position of the token whose prediction is explained (default: -1)"
     )
-    parser.add_argument("--answer", default="", help=f"the token looked for (default: the {most_likely}'s likeliest)")
-    parser.add_argument("--against", default="", help="another one: the difference of the two logits is explained")
+    parser.add_argument("--answer", default="", help=f"the token looked for (default: the {most_likely}'s most likely)")
+    parser.add_argument(
+        "--against", default="", help="counterfactual token: the difference of the two logits is explained"
+    )
 
 
 def out_of(args: argparse.Namespace) -> Path:

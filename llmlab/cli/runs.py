@@ -93,7 +93,7 @@ def show(args: argparse.Namespace) -> int:
     print(f"{len(saved)} checkpoints: {', '.join(_named(checkpoint) for checkpoint in saved) or 'none'}")
     if not status.live:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
-        print(f"\nGo on with it: llmlab-run resume {spoken(run)}{more}")
+        print(f"\nResume it: llmlab-run resume {spoken(run)}{more}")
     return DONE
 
 

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
         "queue and the notebook. Reports and events that were written before keep the old name.",
     )
     add_run(parser)
-    parser.add_argument("new", metavar="NEW", help="its name from now on")
+    parser.add_argument("new", metavar="NEW", help="its new name")
 
 
 def delete(args: argparse.Namespace) -> int:

@@ -69,7 +69,7 @@ class ExampleSettings:
         "tasks", "Examples by name (`tasks` is built in), a .jsonl, .csv or .parquet file, or a data set of the hub."
     )
     max_length: int = setting(
-        256, "Tokens of an example that are read; the rest is cut.", unit="tokens", low=8, high=65536
+        256, "Tokens of an example that are read; the rest is truncated.", unit="tokens", low=8, high=65536
     )
     batch_size: int = setting(8, "Examples in one forward pass.", unit="examples", low=1, high=65536)
     train_on: str = setting(

@@ -1,4 +1,4 @@
-"""How long work says where it stands, and hears that it is no longer wanted."""
+"""Progress reporting and cancellation for long work."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ModelSettings:
         advanced=True,
     )
     n_embd: int = setting(
-        128, "Width of the residual stream; a multiple of n_head.", unit="numbers a token", low=8, high=16384
+        128, "Width of the residual stream; a multiple of n_head.", unit="values per token", low=8, high=16384
     )
     block_size: int = setting(64, "Context: how many tokens the model sees at once.", unit="tokens", low=2, high=65536)
     dropout: float = setting(0.0, "Share of activations dropped at random while training.", low=0.0, high=0.9)
@@ -48,7 +48,7 @@ class ModelSettings:
     )
     position: str = setting(
         "learned",
-        "How a token knows where it stands: a learned vector a place (GPT-2) or rotated queries and keys (RoPE).",
+        "How a token knows its position: one learned vector per position (GPT-2) or rotated queries and keys (RoPE).",
         choices=("learned", "rotary"),
     )
     activation: str = setting(
@@ -73,12 +73,12 @@ class DataSettings:
     corpus: str = setting("shakespeare", "A corpus by name, or a path to your own .txt, folder, .jsonl or .parquet.")
     tokenizer: str = setting(
         "gpt2",
-        "gpt2: GPT-2's 50,257 pieces. char: characters. compact: only those GPT-2 pieces that occur (losses not "
-        "comparable with gpt2). bpe: pieces learned from the corpus.",
+        "gpt2: GPT-2's 50,257 tokens. char: characters. compact: only those GPT-2 tokens that occur (losses not "
+        "comparable with gpt2). bpe: tokens learned from the corpus.",
         choices=("gpt2", "char", "compact", "bpe"),
     )
     bpe_vocab_size: int = setting(
-        2048, "Pieces that the bpe tokenizer learns.", unit="tokens", low=257, high=200000, advanced=True
+        2048, "Tokens that the bpe tokenizer learns.", unit="tokens", low=257, high=200000, advanced=True
     )
     batch_size: int = setting(12, "Sequences in one forward pass.", unit="sequences", low=1, high=65536)
     order: str = setting(
@@ -167,7 +167,7 @@ class TrainSettings:
     )
     threads: int = setting(
         0,
-        "Processor threads; 0 means all, or all but one while a window watches.",
+        "Processor threads; 0 means all, or all but one while a window is watching.",
         low=0,
         high=1024,
         advanced=True,
@@ -185,8 +185,8 @@ class SampleSettings:
 
     prompts: tuple[str, ...] = setting(("\n", "The king"), "Prompts that every sample continues.")
     tokens: int = setting(120, "Length of a sample.", unit="tokens", low=1, high=4096)
-    temperature: float = setting(0.8, "0 takes the likeliest token; higher is wilder.", low=0.0, high=10.0)
-    top_k: int = setting(50, "Choose among this many likeliest tokens; 0 means all.", low=0, advanced=True)
+    temperature: float = setting(0.8, "0 takes the most likely token; higher is wilder.", low=0.0, high=10.0)
+    top_k: int = setting(50, "Sample from this many of the most likely tokens; 0 means all.", low=0, advanced=True)
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ class TaskModelSettings:
     )
     n_layer: int = setting(2, "Blocks, or recurrent or hidden layers.", unit="layers", low=1, high=200)
     n_head: int = setting(4, "Attention heads of a block.", unit="heads", low=1, high=256)
-    n_embd: int = setting(64, "Width.", unit="numbers a token", low=8, high=16384)
+    n_embd: int = setting(64, "Width of the residual stream.", unit="values per token", low=8, high=16384)
     feed_forward: bool = setting(
         True, "Transformer: blocks have a feed-forward; without, they are attention alone (Elhage et al. 2021)."
     )
     position: str = setting(
         LEARNED,
-        "Transformer: how a token knows where it stands, by a learned vector a place or rotated queries and keys.",
+        "Transformer: how a token knows its position, by one learned vector per position or rotated queries and keys.",
         choices=(LEARNED, ROTARY),
     )
 

@@ -88,7 +88,7 @@ def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress, cance
         occurs[ids] = True
         count += len(ids)
         characters += read
-        progress("Collecting the pieces that occur", min(1.0, characters / corpus.bytes) if corpus.bytes else 0.0)
+        progress("Collecting the tokens that occur", min(1.0, characters / corpus.bytes) if corpus.bytes else 0.0)
         if data.max_tokens and count >= data.max_tokens:
             break
     return np.flatnonzero(occurs).tolist()
@@ -110,7 +110,7 @@ def _learned_merges(
         show_progress=False,
     )
     limit = int(data.max_tokens * _CHARACTERS_A_TOKEN)
-    pipeline.train_from_iterator(_texts(corpus, limit, "Learning the pieces", progress, cancelled), trainer)
+    pipeline.train_from_iterator(_texts(corpus, limit, "Learning the tokens", progress, cancelled), trainer)
     merges = json.loads(pipeline.to_str())["model"]["merges"]
     return [(first, second) for first, second in merges]
 

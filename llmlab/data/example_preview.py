@@ -43,7 +43,7 @@ class Preview:
     training batches that hold no token. longer: how many of all examples are longer than max_length.
 
     lengths: how many examples have 0 to bin_width - 1 tokens, bin_width to 2 * bin_width - 1, ... before cutting.
-    bad: lines that are of no use, with the reason; the first of `bad_total`. trouble: why nothing can be trained with
+    bad: unusable lines, with the reason; the first of `bad_total`. trouble: why nothing can be trained with
     this (what, why, do), None when it can.
     """
 

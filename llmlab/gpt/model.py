@@ -109,12 +109,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The stream before [B, T, C] -> the stream after [B, T, C]."""
         x = x + self.attention(self.attention_norm(x))  # gather from earlier positions
-        x = x + self.feed_forward(self.feed_forward_norm(x))  # think about what was gathered
+        x = x + self.feed_forward(self.feed_forward_norm(x))  # process what was gathered
         return x
 
 
 class CausalSelfAttention(nn.Module):
-    """Every position asks a question of itself and all earlier positions, and takes a weighted mean of their answers.
+    """Each position queries itself and all earlier positions, and takes a weighted mean of their values.
 
     pattern = softmax(Q K^T / sqrt(D) + mask),  answer = pattern V      (Vaswani et al. 2017, equation 1)
 

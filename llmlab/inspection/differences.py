@@ -126,7 +126,7 @@ def paired(a: Metadata, b: Metadata, ends: tuple[Mapping[int, int], Mapping[int,
         return Pairs(positions, positions)
     if ends is None:
         raise UsageError(
-            "The two models cut the prompt into different tokens.",
+            "The two models tokenize the prompt differently.",
             f"{a.model} into {len(a.token_ids)}, {b.model} into {len(b.token_ids)}; {_first_difference(a, b)}.",
             "Ask for an alignment to compare them where tokens end at the same character.",
         )

@@ -97,7 +97,7 @@ def parse_intervention(text: str) -> Intervention:
     """A change as it is written. UsageError, with the forms there are, when it is none."""
     match = _WRITTEN.fullmatch(text.strip().replace(" mlp:", " feed_forward:"))
     if match is None:
-        raise UsageError(f"{text!r} is no change.", _FORMS)
+        raise UsageError(f"{text!r} is not an intervention.", _FORMS)
     action: Action = "scale" if match["factor"] else match["action"]  # type: ignore[assignment]
     try:
         factor = float(match["factor"] or 0.0)

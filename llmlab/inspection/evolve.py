@@ -149,9 +149,11 @@ def _answer_for_all(last: _Answer, answerable: bool, notes: list[str]) -> str:
     """The last checkpoint's likeliest token: bars of one token are not comparable with those of another."""
     text = last.archive.metadata.more["answer_text"]
     if not answerable:
-        notes.append("Each step is asked about its own likeliest token, so bars of two steps are not comparable.")
+        notes.append(
+            "Each step is asked about its own most likely token, so attributions of two steps are not comparable."
+        )
         return ""
-    notes.append(f"All steps are asked about {text!r}, the likeliest token of step {last.checkpoint.step}.")
+    notes.append(f"All steps are asked about {text!r}, the most likely token of step {last.checkpoint.step}.")
     return text
 
 

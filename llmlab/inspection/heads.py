@@ -7,8 +7,8 @@ With A [T, T] a head's pattern (row: query i, column: key j), means over all que
     first      A_i,0                    an attention sink (Xiao et al. 2024, "Efficient Streaming Language Models")
     distance   sum_j A_ij (i - j)       in tokens
 
-and on N random tokens read twice in a row, after the beginning-of-text token where there is one (Olsson et al. 2022,
-"In-context Learning and Induction Heads"), means over the positions i of the second half, with j the same token's
+and on N random tokens read twice in a row, after the beginning-of-sequence token where there is one (Olsson et al.
+2022, "In-context Learning and Induction Heads"), means over the positions i of the second half, with j the same token's
 position in the first:
 
     duplicate  A_i,j                    a duplicate-token head (Wang et al. 2022, "Interpretability in the Wild")
@@ -112,7 +112,7 @@ def _largest(x: Tensor, dim: int, first: int, time: int, side: int) -> tuple[int
 
 
 def repeated_tokens(vocab: int, length: int, seed: int, beginning: int | None = None) -> list[int]:
-    """`length` different random tokens below `vocab`, twice in a row, after the beginning-of-text token if given.
+    """`length` different random tokens below `vocab`, twice in a row, after the beginning-of-sequence token if given.
 
     Different, so that each token of the second half has one earlier position. LabError when the vocabulary is too
     small.
@@ -170,7 +170,7 @@ def repeat_scores(
         raise LabError("There is no room for repeated tokens.", f"The model reads {anatomy.context} tokens at most.")
     scores = RepeatScores(anatomy, length, offset)
     run(model, anatomy, repeated_tokens(vocab, length, seed, beginning), [scores], last=True)
-    begun = f" after the beginning-of-text token (id {beginning}), which is none of them" if offset else ""
+    begun = f" after the beginning-of-sequence token (id {beginning}), which is none of them" if offset else ""
     how = (
         f"Duplicate-token and induction scores: on {length} random tokens read twice{begun}: "
         f"the first of torch.randperm({vocab}) with seed {seed}."

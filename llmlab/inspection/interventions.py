@@ -100,7 +100,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     anatomy = opened.anatomy
     interventions = [parse_intervention(edit) for edit in question.edits]
     if not interventions:
-        raise UsageError("There is nothing to change.", "", "Name at least one edit: zero head:3.2")
+        raise UsageError("There is nothing to change.", "", "Name at least one intervention: zero head:3.2")
     for intervention in interventions:
         require_intervention(anatomy, intervention)
     check_target(opened, question)

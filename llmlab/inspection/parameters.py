@@ -98,7 +98,9 @@ def parameters(opened: OpenModel, question: Parameters, out: Path, progress: Pro
         run(opened.model, anatomy, ids, [neurons], last=True)
         more["dead"] = neurons.add_to(tensors, anatomy.n_layer, question.threshold)
         if missing := [str(layer) for layer in range(anatomy.n_layer) if layer not in neurons.largest]:
-            notes.append(f"The neurons of layers {', '.join(missing)} cannot be told: no one linear layer reads them.")
+            notes.append(
+                f"The neurons of layers {', '.join(missing)} cannot be inspected: no single linear layer reads them."
+            )
     about = describe(opened, "parameters", ids, question, **more)
     write_archive(out, tensors, replace(about, notes=[*about.notes, *notes]))
 

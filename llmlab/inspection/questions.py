@@ -18,7 +18,7 @@ ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "le
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """The text that the model reads. ids win over text; beginning: put the beginning-of-text token before it."""
+    """The text that the model reads. ids win over text; beginning: put the BOS token before it."""
 
     text: str = ""
     ids: tuple[int, ...] = ()
@@ -36,7 +36,7 @@ class Prompt:
         ids = opened.tokenizer.encode(_whole(self.text))
         if self.beginning:
             if opened.tokenizer.beginning is None:
-                raise UsageError(f"{opened.name} has no beginning-of-text token.", "", "Ask without one.")
+                raise UsageError(f"{opened.name} has no beginning-of-sequence (BOS) token.", "", "Ask without one.")
             ids = [opened.tokenizer.beginning, *ids]
         if not ids:
             raise UsageError("The prompt is empty.", "A model needs at least one token to read.")

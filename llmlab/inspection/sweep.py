@@ -254,5 +254,7 @@ def _notes(question: Sweep, kind: str, target: LogitTarget) -> list[str]:
     if question.action == "patch" and kind == "change":
         notes.append("Prompt and source have the same logit difference, so effects are not normalised.")
     if target.against is None:
-        notes.append("Nothing is held against the answer: its own logit is the target, which other tokens share in.")
+        notes.append(
+            "No counterfactual token is given: the target is the answer's own logit, in which other tokens share."
+        )
     return notes

@@ -112,7 +112,7 @@ def require_free(run: RunFolder) -> None:
             raise UsageError(
                 f"A run named {run.id!r} is already there.",
                 f"It is in {other.path}.",
-                f"Choose another name, or go on with it: llmlab-run resume {other.id}",
+                f"Choose another name, or resume it: llmlab-run resume {other.id}",
             )
 
 
@@ -267,7 +267,7 @@ def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
         raise LabError(
             f"{run.id} is not running (it is {status.state}).",
             "Only a live run answers requests.",
-            f"Go on with it: llmlab-run resume {short_name(run, run.outputs)}",
+            f"Resume it: llmlab-run resume {short_name(run, run.outputs)}",
         )
     try:
         requests.send(run.requests, name, **options)

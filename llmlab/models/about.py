@@ -26,7 +26,7 @@ class About:
     """A model's identity and shape.
 
     bytes: of its weights in memory. memory_bytes: resident memory of the process that holds it. refusals: panels
-    that cannot be trusted, each with its reason. begins: texts are usually put after the beginning-of-text token.
+    that cannot be trusted, each with its reason. begins: texts are usually put after the beginning-of-sequence token.
     """
 
     reference: str

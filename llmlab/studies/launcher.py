@@ -99,7 +99,7 @@ def stop_experiment(folder: ExperimentFolder) -> None:
         raise LabError(
             f"{folder.id} is not running (it is {status.state}).",
             "",
-            "" if status.state == "finished" else f"Go on with it: {folder.resume_command}",
+            "" if status.state == "finished" else f"Resume it: {folder.resume_command}",
         )
     try:
         requests.send(folder.requests, "stop")

@@ -59,8 +59,8 @@ class DivergenceRule:
     def text(self) -> str:
         """The rule as a sentence."""
         return (
-            f"A run is cut as diverged when the median loss of {self.window} steps is {self.above_start:g} nats above "
-            f"its start or {self.above_best:g} above its best, or when a loss is no finite number."
+            f"A run is truncated as diverged when the median loss of {self.window} steps is {self.above_start:g} nats "
+            f"above its start or {self.above_best:g} above its best, or when a loss is no finite number."
         )
 
 

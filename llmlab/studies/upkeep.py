@@ -33,7 +33,7 @@ _BASE = "model.base"
 def require_at_rest(run: RunFolder) -> None:
     """LabError while a process trains the run, or a plan that owns it is under way."""
     if run.status().live:
-        raise LabError(f"{run.id} still trains.", "A live run keeps its folder and its name.", "Stop it first.")
+        raise LabError(f"{run.id} is still training.", "A live run keeps its folder and its name.", "Stop it first.")
     for owner in _owners(run, _plans(run.outputs)):
         if owner.status().live:
             raise LabError(

@@ -159,7 +159,7 @@ class Trainer(FromScratch):
         """LabError when the text gives another vocabulary than the checkpoint was trained with."""
         if checkpoint.about.get("tokenizer") != self.data.tokenizer.key():
             raise LabError(
-                f"{self.run.id} cannot go on: its text now gives another vocabulary.",
+                f"{self.run.id} cannot be resumed: its text now gives another vocabulary.",
                 f"{checkpoint.name} was trained on other tokens than {self.settings.data.corpus} has today.",
                 "Put the old text back, or start a new run.",
             )

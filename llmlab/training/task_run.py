@@ -86,7 +86,7 @@ class TaskRun(FromScratch):
     def require_same_text(self, checkpoint: Checkpoint) -> None:
         """LabError when the checkpoint was trained on another task."""
         if _task_of(checkpoint) != self.settings.data:
-            raise LabError(f"{self.run.id} cannot go on.", f"{checkpoint.name} was trained on another task.")
+            raise LabError(f"{self.run.id} cannot be resumed.", f"{checkpoint.name} was trained on another task.")
 
     def started(self, changed: list[str]) -> Started:
         """With the loss of knowing nothing, and the lowest loss that there is."""

@@ -19,7 +19,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it
-_COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "numbers a token")
+_COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values per token", "numbers a token")
 _LEFT_WIDTH = 66
 _BEAM = 0.012  # width of an error bar's end, of the chart's
 # Larger numbers are no measurements, and no screen has a place for them.

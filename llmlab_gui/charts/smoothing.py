@@ -10,7 +10,7 @@ import numpy as np
 MEMORIES = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 EXPLANATION = (
-    "Exponential moving average: each step weighs e times less than one that came so many steps later. "
+    "Exponential moving average: a step's weight shrinks by a factor of e every so many steps. "
     "Divided by the sum of the weights, so that the first steps are not pulled towards zero."
 )
 

@@ -22,8 +22,8 @@ def ask_to_start(parent: QWidget, busy: list[str]) -> bool:
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Start")
     box.setText(f"{', '.join(busy[:4])} {'is' if len(busy) == 1 else 'are'} running now.")
-    box.setInformativeText("Two at once on one processor slow each other down several times over.")
-    start = box.addButton("Start all the same", QMessageBox.ButtonRole.AcceptRole)
+    box.setInformativeText("Two runs on one processor slow each other down several times over.")
+    start = box.addButton("Start anyway", QMessageBox.ButtonRole.AcceptRole)
     box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
     box.exec()
     agreed = box.clickedButton() is start

@@ -49,7 +49,7 @@ class ExperimentController(QObject):
 
     def go_on(self, folder: ExperimentFolder) -> None:
         """Runs what is left of the plan; what has ended stays as it is."""
-        self._launch(lambda: folder, "goes on where it was")
+        self._launch(lambda: folder, "resumes where it was")
 
     def stop(self, folder: ExperimentFolder) -> None:
         """The run that trains saves and ends; the rest of the plan waits."""

@@ -62,7 +62,7 @@ class _Option:
 
 _OPTIONS = {
     "forgetting": _Option("general", "general text", "what the base learned from, where that is known"),
-    "loss-curves": _Option("target", "target loss", "none: a validation loss whose time is told", is_number=True),
+    "loss-curves": _Option("target", "target loss", "optional: report when this loss is reached", is_number=True),
 }
 
 
@@ -86,7 +86,7 @@ class ExperimentForm(QWidget):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._lab = lab
-        self.kinds = _combo("What to find out", "What the experiment finds out")
+        self.kinds = _combo("What to find out", "Question that the experiment answers")
         for kind in KINDS.values():
             self.kinds.addItem(kind.title, kind.name)
             self.kinds.setItemData(self.kinds.count() - 1, kind.question, Qt.ItemDataRole.ToolTipRole)
@@ -103,10 +103,10 @@ class ExperimentForm(QWidget):
         self.seeds = QSpinBox()
         self.seeds.setRange(1, 100)
         self.seeds.setAccessibleName("Seeds")
-        self.seeds.setToolTip("Runs of each value that differ in their seed only: they show how much is chance")
+        self.seeds.setToolTip("Runs per value that differ only in their seed: they show how much is chance")
         self.groups: dict[str, QCheckBox] = {}
         self.group_row = QWidget()
-        self.subject = _combo("Which run", "The run that is looked at: any that has made steps")
+        self.subject = _combo("Which run", "Run to analyse: any that has made at least one step")
         self.option = QLineEdit()
         self.option.setAccessibleName("Option of the experiment")
         self.name = QLineEdit()
@@ -161,7 +161,7 @@ class ExperimentForm(QWidget):
         if not kind.trains:
             subject = str(self.subject.currentData() or "")
             if not subject:
-                raise LabError("There is no run to look at.", "", "Train one first; it may still be running.")
+                raise LabError("There is no run to analyse.", "", "Train one first; it may still be running.")
             asked = Request(kind, PretrainSettings(), outputs, id=name, options=self._options(), watched=True)
             return Asked(replace(asked, command=command_line(asked, {}, subject)), subject)
         self._check_base()
@@ -281,7 +281,9 @@ class ExperimentForm(QWidget):
                 )
             return
         if not self.model.value():
-            raise LabError("No model was named.", "Fine-tuning begins at one.", "Choose a run of yours, or any model.")
+            raise LabError(
+                "No model was named.", "Fine-tuning starts from a model.", "Choose a run of yours, or any model."
+            )
         for editor in (self.model, self.examples):
             if editor.problem is not None:
                 raise editor.problem

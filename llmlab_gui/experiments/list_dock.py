@@ -70,8 +70,8 @@ class ExperimentsDock(LabDock):
         self.standing.setAccessibleName("Where the experiment stands")
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("What went wrong")
-        self.stop_button = self._button("Stop", "The run that trains saves and ends; the rest waits", self.stop)
-        self.continue_button = self._button("Continue", "Run what is left; what has ended stays", self.go_on)
+        self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
+        self.continue_button = self._button("Continue", "Run what is left; finished runs stay as they are", self.go_on)
         self.open_button = self._button("Open run", "Show the selected run in all other panels", self.open_run)
         self.export_button = menu_button("Export", "Save a table as CSV")
         for text, model in (("The runs of this experiment…", self.arms), ("All experiments…", self.model)):
@@ -200,7 +200,7 @@ class ExperimentsDock(LabDock):
         box.setWindowTitle("Delete")
         box.setText(f"Delete {row.id} for good?" if for_good else f"Move {row.id} to the trash?")
         reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
-        box.setInformativeText(f"Its plan, results and report.{reason}")
+        box.setInformativeText(f"This removes its plan, results and report.{reason}")
         check = QCheckBox(f"Its {len(runs)} runs, too, with all checkpoints")
         if runs and not for_good:
             box.setCheckBox(check)
@@ -257,7 +257,7 @@ class ExperimentsDock(LabDock):
         elif not rows:
             self.show_empty(
                 "No experiments yet",
-                "Vary one thing, predict what comes, and see: they appear here, also those of llmlab-run experiment.",
+                "Vary one setting, predict the outcome and see. Those of llmlab-run experiment appear here, too.",
                 "Plan one",
                 partial(self.lab.dock_requested.emit, "experiment"),
             )
@@ -369,7 +369,7 @@ def standing_text(row: ExperimentRow) -> str:
     elif arms:
         parts.append(f"{status.ended_arms} of {len(arms)} runs have ended; it is {status.state}.")
     else:
-        parts.append(f"It looks at {row.record.subject}; it is {status.state}.")
+        parts.append(f"It analyses {row.record.subject}; it is {status.state}.")
     if status.doing:
         parts.append(f"{status.doing}.")
     left = left_text(status)

@@ -33,7 +33,7 @@ _TRAINING, _VALIDATION = "training loss", "validation loss"
 _SEED_ALPHA, _SEED_WIDTH, _MEAN_WIDTH = 90, 1.0, 2.2
 # A mean needs its runs at the same places: so many of them, more than a screen shows.
 _MEAN_POINTS = 600
-_CAPTION = "Every run of the experiment. Thin: one seed; thick: the mean of a value's seeds; ×: cut as diverged."
+_CAPTION = "Every run of the experiment. Thin: one seed; thick: the mean of a value's seeds; ×: truncated: diverged."
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ExperimentLossesDock(LabDock):
             hint = "Plan one, or choose one in Experiments: the losses of its runs appear here while they train."
             self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
         elif not row.record.arms:
-            self.show_empty("This experiment trains nothing", f"It looks at {row.record.subject}.")
+            self.show_empty("This experiment trains nothing", f"It analyses {row.record.subject}.")
         elif not self.desk.curves:
             self.show_empty("No step is done yet", "The first appears here as soon as a run has made it.")
         else:
@@ -131,7 +131,7 @@ class ExperimentLossesDock(LabDock):
         self.chart.keep_only(keys)
         shown = diverged & set(lines)
         if shown:
-            legend.append(CurveStyle(QColor(current_theme().bad), "cut as diverged", markers="x", width=1.5))
+            legend.append(CurveStyle(QColor(current_theme().bad), "truncated: diverged", markers="x", width=1.5))
         self.chart.set_legend(legend)
         self.panel.set_note(self._note_text(len(shown)))
 
@@ -200,7 +200,13 @@ class ExperimentLossesDock(LabDock):
         # Where it left the view, if it did: a mark that nobody sees says nothing.
         at = y[last] if self.chart.ceiling is None else np.minimum(y[last], self.chart.ceiling)
         style = CurveStyle(
-            QColor(current_theme().bad), "cut as diverged", cell.label, markers="x", marker_size=12, z=300.0, minor=True
+            QColor(current_theme().bad),
+            "truncated: diverged",
+            cell.label,
+            markers="x",
+            marker_size=12,
+            z=300.0,
+            minor=True,
         )
         return self._set(f"diverged/{name}", x[last], at, style)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
-_CAPTION = "Written by the experiment from what its runs recorded; nothing in it comes from elsewhere."
+_CAPTION = "Written by the experiment, only from what its runs recorded."
 
 
 class ExperimentReportDock(ReportDock):

@@ -155,9 +155,9 @@ class ExperimentResultDock(LabDock):
             hint = "Plan one, or choose one in Experiments: its result is drawn here, point by point."
             self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
         elif results is None or not results.charts:
-            hint = "The first point appears when a run has ended." if row.record.arms else "It is being looked at."
+            hint = "The first point appears when a run has ended." if row.record.arms else "It is being analysed."
             if not row.status.live:
-                hint = "None of its runs has ended. Continue it in Experiments."
+                hint = "None of its runs has ended. Resume it in Experiments."
             self.show_empty("No result yet", hint)
         else:
             self.show_body()

@@ -52,7 +52,7 @@ class ExperimentDock(LabDock):
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("What is wrong")
         self.start_button = PrimaryButton("Start")
-        self.start_button.setToolTip("Asks what you expect, then runs the plan")
+        self.start_button.setToolTip("Asks for your prediction, then runs the plan")
         self._lay_out()
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -64,7 +64,7 @@ class ExperimentDock(LabDock):
         lab.runs_changed.connect(self._runs_changed)
         self.desk.controller.started.connect(self._started)
         lab.experiment_requested.connect(self.fill)
-        self.caption("One thing varied, all else the same. Say what you expect before you see it.", "experiments")
+        self.caption("One thing varied, all else the same. Predict before you look.", "experiments")
         self._kind_changed()
 
     def fill(self, wanted: str | ExperimentRecord) -> None:
@@ -204,7 +204,7 @@ class ExperimentDock(LabDock):
 def plan_text(record: ExperimentRecord) -> str:
     """How many runs, how long, and until when nothing is learned."""
     if not record.arms:
-        return f"<b>It looks at {record.subject}</b>; nothing is trained."
+        return f"<b>It analyses {record.subject}</b>; nothing is trained."
     values, seeds = len({(arm.group, value_text(arm)) for arm in record.arms}), len(record.seeds)
     runs = f"{len(record.arms)} runs" + (f", {values} values with {seeds} seeds each" if seeds > 1 else "")
     return f"<b>About {minutes_text(record.estimated_seconds / 60)} here</b> · {runs}."

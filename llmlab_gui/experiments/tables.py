@@ -221,7 +221,7 @@ def _loss(value: float | None) -> str:
 
 EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("Experiment", lambda row: row.id, "Its folder", width=22),
-    Column("State", lambda row: row.status.state, "What it does now", state=True, width=12),
+    Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Runs",
         lambda row: f"{row.status.ended_arms} / {len(row.record.arms)}" if row.record.arms else "–",
@@ -229,14 +229,19 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         right=True,
         width=8,
     ),
-    Column("Left", lambda row: left_text(row.status), "Time that the rest takes", right=True, width=11),
-    Column("Kind", lambda row: row.record.title, "What it finds out", width=13),
-    Column("Base", lambda row: row.record.preset or row.record.subject or row.record.track, "What it varies", width=14),
+    Column("Left", lambda row: left_text(row.status), "Time left", right=True, width=11),
+    Column("Kind", lambda row: row.record.title, "Question that it answers", width=13),
+    Column(
+        "Base",
+        lambda row: row.record.preset or row.record.subject or row.record.track,
+        "Preset, run or model that all trials start from",
+        width=14,
+    ),
     Column("Created", lambda row: created_text(row.record.created), "When it was made", width=13),
 )
 ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
     Column("Value", lambda row: value_text(row.arm), "What is varied", width=16),
-    Column("State", lambda row: row.status.state, "What it does now", state=True, width=12),
+    Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}" if row.status.steps else "–",
@@ -250,7 +255,7 @@ ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
     Column(
         "Time",
         lambda row: time_left_text(row.status.wall_seconds) if row.status.wall_seconds else "–",
-        "How long it took, with starting and measuring",
+        "Duration, including startup and measuring",
         width=10,
     ),
 )
@@ -267,7 +272,7 @@ PLAN_COLUMNS: tuple[Column[Arm], ...] = (
     Column(
         "Time",
         lambda arm: time_left_text(arm.estimated_seconds) if arm.estimated_seconds else "–",
-        "How long it will take here, about",
+        "Estimated duration on this machine",
         width=10,
     ),
 )

@@ -16,7 +16,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
 
-_OPEN = "Open a checkpoint of a run that fine-tunes, or a base with an adapter: BASE+ADAPTER."
+_OPEN = "Open a checkpoint of a fine-tuning run, or a base with an adapter: BASE+ADAPTER."
 
 
 class AdapterDock(InspectionDock):
@@ -34,7 +34,9 @@ class AdapterDock(InspectionDock):
         for view in VIEWS:
             self.view.addItem(view.title)
         self.compare = QPushButton("Compare with its base")
-        self.compare.setToolTip("Both read the prompt, one after the other: where they differ, and what each would say")
+        self.compare.setToolTip(
+            "Both read the prompt, one after the other: see where they differ and what each predicts"
+        )
         self.note = QuietLabel()
         self.map = Heatmap("What changed, layer by module", square=False)
         self.spectrum = BarChart("Singular values of the change")
@@ -77,13 +79,13 @@ class AdapterDock(InspectionDock):
         row = self.lab.current()
         tuned = row is not None and row.info.track == FINETUNING
         if about is not None and about.live and tuned:
-            hint = "A checkpoint is measured, not a run while it trains."
-            self.show_empty("This run trains", hint, "Open its newest checkpoint", self._open_current)
+            hint = "Only checkpoints are measured, not a run while it trains."
+            self.show_empty("This run is still training", hint, "Open its newest checkpoint", self._open_current)
         elif tuned and row is not None:
             self.show_empty("What did fine-tuning change?", f"{row.name} can tell.", "Open it", self._open_current)
         elif about is None and self.session.working is None:
             choose = self.session.choose_requested.emit
-            self.show_empty("Nothing is open that was fine-tuned", _OPEN, "Choose a model", choose)
+            self.show_empty("No fine-tuned model is open", _OPEN, "Choose a model", choose)
         elif about is not None:
             choose = self.session.choose_requested.emit
             self.show_empty(f"{about.name} was not fine-tuned", _OPEN, "Choose a model", choose)

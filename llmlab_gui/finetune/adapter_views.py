@@ -48,7 +48,7 @@ VIEWS = (
     View(
         "Effective rank",
         "effective_rank",
-        "In how many directions: exp of the entropy of the singular values (Roy & Vetterli 2007).",
+        "Effective number of directions: exp of the entropy of the singular values (Roy & Vetterli 2007).",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The table of lines that are of no use, each with its reason."""
+"""The table of unusable lines, each with its reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmlab_gui.charts.picture import Cell
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
-_TITLES = ("Line", "Why it is of no use")
+_TITLES = ("Line", "Why it is unusable")
 
 
 class BadLinesModel(QAbstractTableModel):
@@ -58,7 +58,7 @@ class BadLinesTable(QTableView):
         super().__init__(parent)
         self.lines = BadLinesModel(self)
         self.setModel(self.lines)
-        self.setAccessibleName("Lines that are of no use")
+        self.setAccessibleName("Unusable lines")
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setTabKeyNavigation(False)

@@ -30,7 +30,7 @@ from llmlab_gui.widgets.labels import EmptyState, scrolled
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_CAPTION = "An example as the model reads it. Only where an answer is predicted does the loss count."
+_CAPTION = "An example as the model reads it. Only tokens of answers count in the loss."
 # After so long without a change, the examples are read anew.
 _SETTLE_MS = 400
 
@@ -52,7 +52,7 @@ class DataDock(LabDock):
         self.examples, self.model = ExamplesEditor(lab), ModelEditor(lab)
         self.model.box.setAccessibleName("Model that reads the examples")
         self.follow = QCheckBox("As in Fine-tune set-up")
-        self.follow.setToolTip("Show the examples, the model and the settings of the run that is set up")
+        self.follow.setToolTip("Show the examples, model and settings of Fine-tune set-up")
         self.follow.setChecked(True)
         self.use_button = QPushButton("Use for fine-tuning")
         self.use_button.setToolTip("Put these examples and this model into Fine-tune set-up")
@@ -230,7 +230,7 @@ class DataDock(LabDock):
         if self.model.value():
             self._say("No examples are chosen", f"Name a {', '.join(SUFFIXES)} file above, or drop one here.")
         else:
-            why = "Each model cuts text into tokens in its own way. Name one above, or in Fine-tune set-up."
+            why = "Each model tokenizes text in its own way. Name one above, or in Fine-tune set-up."
             self._say("No model reads these examples yet", why)
 
     def _say(self, title: str, hint: str, action: str = "") -> None:

@@ -14,9 +14,9 @@ from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 STATE_WORDS = {
-    TRAINED: "trained on: its prediction counts in the loss",
-    MASKED: "only read: what it costs to predict it does not count",
-    CUT: "cut: beyond the maximal length, not even read",
+    TRAINED: "in the loss: the model is trained to predict it",
+    MASKED: "masked: read, but not in the loss",
+    CUT: "truncated: beyond the maximum length, not read",
 }
 _LINES = 5  # at least so many are in sight
 _SHORT_WORDS = {TRAINED: "trained on", MASKED: "only read", CUT: "cut"}

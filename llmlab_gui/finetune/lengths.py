@@ -152,7 +152,7 @@ class LengthHistogram(QWidget):
     def _paint_limit(self, painter: QPainter, preview: Preview) -> None:
         """The length at which examples are cut; beyond the plot's end it is only named."""
         theme, metrics, plot = current_theme(), self.fontMetrics(), self._plot()
-        words = f"cut at {preview.max_length:,} tokens: {self.cut_words}"
+        words = f"truncated at {preview.max_length:,} tokens: {self.cut_words}"
         x = self._x(preview.max_length + 1)
         inside = plot.left() <= x <= plot.right()
         painter.setPen(QPen(QColor(theme.warning if preview.longer else theme.quiet), 1, Qt.PenStyle.DashLine))

@@ -1,4 +1,4 @@
-"""A preview of examples: one of them token by token, how long all are, and the lines that are of no use."""
+"""A preview of examples: one of them token by token, their lengths, and the unusable lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from llmlab_gui.widgets.saving import ask_where
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
 # What can be exported: its name in the menus, and whether there is a picture of it.
-_PARTS = ((EXAMPLE, "Example", True), (LENGTHS, "Lengths", True), (BAD_LINES, "Lines of no use", False))
+_PARTS = ((EXAMPLE, "Example", True), (LENGTHS, "Lengths", True), (BAD_LINES, "Unusable lines", False))
 _KINDS = {"png": "picture (PNG)", "svg": "drawing (SVG)", "csv": "numbers (CSV)"}
 # Below this height the example is a tab beside the lengths instead of above them.
 _SHORT = 400
@@ -57,8 +57,8 @@ class PreviewView(QWidget):
         self.about_token.setAccessibleName("The chosen token")
         self.trouble = ProblemLabel()
         self.trouble.setAccessibleName("Why nothing can be trained with these examples")
-        self.previous_button = _arrow(Qt.ArrowType.LeftArrow, "The example before")
-        self.next_button = _arrow(Qt.ArrowType.RightArrow, "The next example")
+        self.previous_button = _arrow(Qt.ArrowType.LeftArrow, "Previous example")
+        self.next_button = _arrow(Qt.ArrowType.RightArrow, "Next example")
         self.number = QSpinBox()
         self.number.setAccessibleName("Number of the example")
         self.number.setToolTip("Which example is shown")
@@ -88,7 +88,7 @@ class PreviewView(QWidget):
         self.lengths.show_preview(preview)
         self.bad_lines.lines.show(preview.bad)
         bad_tab = self.tabs.indexOf(self.bad_lines)
-        self.tabs.setTabText(bad_tab, f"Lines of no use ({preview.bad_total:,})")
+        self.tabs.setTabText(bad_tab, f"Unusable lines ({preview.bad_total:,})")
         listed = f"The first {len(preview.bad):,} are listed" if preview.bad_total > len(preview.bad) else ""
         self.tabs.setTabToolTip(bad_tab, listed)
         self._show_example()
@@ -158,7 +158,7 @@ class PreviewView(QWidget):
         column.addWidget(self.chips, 1)
         column.addWidget(self.about_token)
         self.tabs.addTab(self.lengths, "Lengths")
-        self.tabs.addTab(self.bad_lines, "Lines of no use")
+        self.tabs.addTab(self.bad_lines, "Unusable lines")
         halves = self._halves
         halves.setOrientation(Qt.Orientation.Vertical)
         halves.addWidget(upper)
@@ -229,15 +229,15 @@ class PreviewView(QWidget):
 
 
 def _sizes(preview: Preview) -> str:
-    share = f", of which {100 * preview.trained / preview.tokens:.0f} % are trained on" if preview.tokens else ""
-    cut = f"{preview.cut:,} examples are cut" if preview.cut != 1 else "1 example is cut"
-    later = f"{preview.left_out:,} left out: their answers begin too late"
+    share = f", of which {100 * preview.trained / preview.tokens:.0f} % are in the loss" if preview.tokens else ""
+    cut = f"{preview.cut:,} examples are truncated" if preview.cut != 1 else "1 example is truncated"
+    later = f"{preview.left_out:,} left out: their answers start too late"
     shortened = [cut] * bool(preview.cut) + [later] * bool(preview.left_out)
     words = [
         f"{preview.train:,} to train on, {preview.held_out:,} held out",
         f"{preview.tokens:,} tokens{share}",
-        *(shortened or ["no example is cut"]),
-        f"{100 * preview.padding:.0f} % of the batches is filling",
+        *(shortened or ["no example is truncated"]),
+        f"{100 * preview.padding:.0f} % of each batch is padding",
     ]
     return " · ".join(words)
 

@@ -71,7 +71,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self._refused: tuple[FinetuneSettings, LabError] | None = None  # what cannot work, and why
         self.setAcceptDrops(True)
         self.train_button.setText("Fine-tune")
-        self.caption("Which model learns what, and how. Bold settings differ from the preset.", "fine-tuning")
+        self.caption("What the model learns, and how. Bold settings differ from the preset.", "fine-tuning")
         self._listing = QTimer(self)
         self._listing.setSingleShot(True)
         self._listing.setInterval(0)
@@ -98,7 +98,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
     def check(self) -> None:
         if not self.model.value():
             raise LabError(
-                "No model was named.", "Fine-tuning begins at one.", "Choose a run of yours, or any model above."
+                "No model was named.", "Fine-tuning starts from a model.", "Choose a run of yours, or any model above."
             )
         for editor in (self.model, self.examples):
             if editor.problem is not None:

@@ -50,14 +50,14 @@ class ModelEditor(NamedEditor):
                 return _run_words(reference)
             case LiveRun():
                 raise UsageError(
-                    f"{reference.run.id} still trains.",
+                    f"{reference.run.id} is still training.",
                     "A base must not change while it is fine-tuned.",
                     f"Name {reference.named}@latest, its newest checkpoint.",
                 )
             case GgufFile():
                 return f"GGUF file, {bytes_text(reference.path.stat().st_size)}."
             case ModelFolder():
-                family = (read_json(reference.path / CONFIG_FILE) or {}).get("model_type", "of an unknown family")
+                family = (read_json(reference.path / CONFIG_FILE) or {}).get("model_type", "unknown family")
                 size = sum(file.stat().st_size for file in reference.path.glob("*.safetensors"))
                 if not size:
                     raise LabError(f"There are no weights in {reference.path}.", "It holds no .safetensors file.")

@@ -82,7 +82,7 @@ class Requests(QObject):
         try:
             path = self._folder.new_path(name)
         except OSError as error:
-            failed(LabError("There is no place for an inspection.", str(error)))
+            failed(LabError("There is no room on disk for an inspection.", str(error)))
             return 0
 
         def done(written: Path) -> None:

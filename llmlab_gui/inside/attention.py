@@ -38,7 +38,7 @@ HEATMAP, ARCS, ROLLOUT, STAGES = "heatmap", "arcs", "rollout", "stages"
 _VIEWS = (
     (HEATMAP, "Heatmap", "Rows look at columns: the darker, the more weight"),
     (ARCS, "Arcs", "From each token to those that it looks at"),
-    (ROLLOUT, "Rollout", "Where attention could carry each token from, through all layers up to the chosen one"),
+    (ROLLOUT, "Rollout", "Where each position's information could come from, through all layers up to the chosen one"),
     (STAGES, "Stages", "From queries and keys to the pattern, step by step"),
 )
 _CAPTIONS = {
@@ -150,7 +150,7 @@ class AttentionDock(InspectionDock):
         self.log = QToolButton()
         self.log.setText("Log colours")
         self.log.setCheckable(True)
-        self.log.setToolTip("Colours by powers of ten: small weights can be seen, too")
+        self.log.setToolTip("Logarithmic colours: small weights become visible")
         self.controls.addWidget(self.log)
 
     def _lay_out(self) -> None:

@@ -33,7 +33,7 @@ class StagesPane(QWidget):
         self.archive: Archive | None = None
         self.words = QLabel()
         self.words.setWordWrap(True)
-        self.words.setAccessibleName("The stages of the cell that is pointed at")
+        self.words.setAccessibleName("Stages of the cell under the pointer")
         self.words.setMinimumHeight(2 * self.words.fontMetrics().height() + 6)
         self.maps = {name: Heatmap(title) for name, title, _, _ in _STAGES}
         self._cell = (-1, -1)
@@ -91,7 +91,7 @@ class StagesPane(QWidget):
         if query < 0:
             query, key = self._cell
         if self.archive is None or query < 0 or key < 0 or query >= len(self.archive.metadata.tokens):
-            self.words.setText("Point at a cell: every step of it is written here.")
+            self.words.setText("Point at a cell to see every step of its computation.")
             return
         self.words.setText(stage_words(self.archive, query, key))
 
@@ -112,7 +112,7 @@ def stage_words(archive: Archive, query: int, key: int) -> str:
         steps.append(f"softcap {_number(at('capped'))}")
     masked = at("masked")
     if not np.isfinite(masked):
-        reason = "it comes later" if key > query else "it is out of the window"
+        reason = "it comes later" if key > query else "it is outside the sliding window"
         steps.append(f"masked, since {reason}")
     else:
         before = at("capped") if "stages/capped" in archive else at("scaled")

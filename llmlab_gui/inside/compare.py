@@ -26,7 +26,7 @@ PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
 _VIEWS = (
     "Pattern of one head",
     "All heads",
-    "Stream, layer by token",
+    "Residual stream, layer by token",
     "One point, token by channel",
     "Similarity by layer",
     "Predictions",
@@ -34,10 +34,10 @@ _VIEWS = (
 _CAPTIONS = (
     "A − B of the selected head's attention pattern: orange where A attends more, blue where B does.",
     "How much of each head's attention goes elsewhere in B; click a head to see its pattern's difference.",
-    "How far the two streams point apart (1 − cosine); click to choose layer and token.",
+    "Angle between the two residual streams (1 − cosine); click to choose layer and token.",
     "A − B of one vector for each token, at the selected layer: orange where A is larger, blue where B is.",
     "Mean cosine over tokens, and CKA, which is also 1 where one stream is the other rotated or scaled.",
-    "How far apart the predictions are at each token, and what both would say next.",
+    "How far apart the predictions are at each token, and what both predict next.",
 )
 _WHAT = ("attention", "residual")
 
@@ -60,7 +60,9 @@ class CompareDock(InspectionDock):
         self.swap.setToolTip("Swap A and B")
         self.swap.setAccessibleName("Swap A and B")
         self.align = QCheckBox("align tokens")
-        self.align.setToolTip("Compare the tokens that end at the same character, where both cut the prompt otherwise")
+        self.align.setToolTip(
+            "Compare the tokens that end at the same character, where they tokenize the prompt differently"
+        )
         self.compare = PrimaryButton("Compare")
         self.view, self.point = QComboBox(), QComboBox()
         self.view.setAccessibleName("What is compared")
@@ -72,7 +74,7 @@ class CompareDock(InspectionDock):
         self.empty = EmptyState()
         self.map = Heatmap("Difference of A and B", square=False)
         self.chart = LayerChart("similarity")
-        self.tokens = RankedTokens("Likeliest next tokens of A and B")
+        self.tokens = RankedTokens("Most likely next tokens of A and B")
         self._views = QStackedWidget()
         self._lay_out()
         self.compare.clicked.connect(self.start)
@@ -280,7 +282,7 @@ class CompareDock(InspectionDock):
 
     def _show_heat(self, heat: Heat | None, place: int) -> None:
         if heat is None:
-            self.empty.say("There is no difference to draw", "One lacks this part, or both have it in other sizes.")
+            self.empty.say("There is no difference to draw", "One of them lacks this part, or their sizes differ.")
             self._views.setCurrentWidget(self.empty)
             return
         self.map.describe = lambda row, column: self._words(heat, row, column)

@@ -17,8 +17,8 @@ POINTS = (
     ("post_ffn", "stream after the layer"),
     ("post_attn", "stream after attention"),
     ("pre_attn", "stream before the layer"),
-    ("attn_out", "what attention adds"),
-    ("mlp_out", "what the feed-forward adds"),
+    ("attn_out", "attention output"),
+    ("mlp_out", "feed-forward output"),
 )
 
 

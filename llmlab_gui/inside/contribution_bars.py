@@ -29,7 +29,7 @@ class Target:
     def unit(self) -> str:
         """`logit of “ Paris”`, `logit of “ Paris” − logit of “ Rome”`."""
         against = f" − logit of “{self.against}”" if self.against else ""
-        return f"logit of “{self.answer}”{against}" if self.answer else "logit of the likeliest token"
+        return f"logit of “{self.answer}”{against}" if self.answer else "logit of the most likely token"
 
 
 def layer_bars(archive: Inspected, mode: str, token: int, target: Target | None = None) -> Bars:

@@ -17,7 +17,7 @@ from llmlab_gui.widgets.labels import QuietLabel
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {
-    LOGIT: "Which parts of the model speak for a token, and which against: the bars add up to its logit.",
+    LOGIT: "Logit attribution: what each part adds to a token's logit. The bars add up to it.",
     SHARE: "How much of the last residual each part made, along its direction: the shares add up to 1.",
     NORM: "How long the vectors are that each part adds to the residual stream of the selected token.",
 }
@@ -38,11 +38,11 @@ class ContributionsDock(InspectionDock):
         self._detail = ATTENTION  # what the lower chart shows
         self._asked: tuple[object, ...] = ()
         self.mode = QComboBox()
-        self.mode.setAccessibleName("What the bars are")
+        self.mode.setAccessibleName("What the bars show")
         for key, text in _MODES:
             self.mode.addItem(text, key)
-        self.answer = _token_field("the likeliest", "Token that the bars speak for; a leading space counts")
-        self.against = _token_field("none", "Token whose logit is subtracted; empty for none")
+        self.answer = _token_field("the most likely", "Token whose logit is attributed; a leading space counts")
+        self.against = _token_field("none", "Counterfactual token: its logit is subtracted; empty for none")
         self._target_labels = (QLabel("for"), QLabel("against"))
         self.chart = BarChart("What each layer adds")
         self.detail = BarChart("Heads or neurons of one layer")

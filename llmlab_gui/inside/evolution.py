@@ -29,9 +29,15 @@ from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
 _VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")
 _CAPTIONS = (
-    ("A score of every head at one step, and of the selected head at all: when did it learn that?", "induction-heads"),
+    (
+        "A score of every head at one step, and of the selected head over all steps: when did it learn that?",
+        "induction-heads",
+    ),
     ("The attention pattern of every head, step by step.", "attention-patterns"),
-    ("What the model would say after each layer, step by step; below, how likely the right token is.", "logit-lens"),
+    (
+        "What the model would predict after each layer, step by step; below, the probability of the correct token.",
+        "logit-lens",
+    ),
     ("Which parts speak for the last answer's logit, step by step.", "direct-attribution"),
 )
 _WHAT = ("heads", "lens", "attribution")
@@ -54,7 +60,7 @@ class EvolutionDock(InspectionDock):
         self.run_box, self.stride, self.view, self.score = QComboBox(), QComboBox(), QComboBox(), QComboBox()
         self.watch = PrimaryButton("Read checkpoints")
         self.live = QCheckBox("follow live")
-        self.live.setToolTip("Look again every few seconds while the run trains, and add a frame")
+        self.live.setToolTip("While the run trains, add a frame every few seconds")
         self.note = QuietLabel()
         self.empty = EmptyState()
         self.map = Heatmap("Score of every head", square=False)
@@ -126,7 +132,7 @@ class EvolutionDock(InspectionDock):
         try:
             film = film_of(archive)
         except (KeyError, ValueError, TypeError) as error:
-            self._refuse(LabError("The answer is no evolution.", str(error)))
+            self._refuse(LabError("The reply is not an evolution.", str(error)))
             return
         self._archives = [archive]
         self.note.setText(" ".join(archive.metadata.notes))
@@ -147,7 +153,7 @@ class EvolutionDock(InspectionDock):
         row = self.lab.row(self.run_id)
         if row is None or not row.status.live:
             self.live.setChecked(False)
-            self.note.setText("The run trains no more: read its checkpoints.")
+            self.note.setText("The run has ended: read its checkpoints.")
             return
         newest = self.film.steps[-1] if self.film.frames else None
         waiting = self._waiting and self.session.working is not None  # a cancelled question is never answered
@@ -330,7 +336,7 @@ class EvolutionDock(InspectionDock):
         self._list_runs()
 
     def _say_nothing_yet(self) -> None:
-        hint = "Read the prompt in every checkpoint of a run, or follow a run while it trains."
+        hint = "Read the prompt with every checkpoint of a run, or follow a run while it trains."
         self.empty.say("No film yet", hint)
         self.empty.setVisible(True)
         self.note.setText("")

@@ -30,10 +30,10 @@ class Score:
 SCORES = (
     Score("induction", "Induction", "Weight on what followed the same token the last time, on repeated random tokens"),
     Score("previous", "Previous", "Weight on the token just before, in this prompt"),
-    Score("first", "First", "Weight on the first token of this prompt, where heads look that have nothing to do"),
+    Score("first", "First", "Weight on the first token of this prompt, the attention sink of idle heads"),
     Score("duplicate", "Duplicate", "Weight on the same token earlier, on repeated random tokens"),
-    Score("entropy", "Entropy", "How spread the weights are in this prompt: 0 is one token alone", "nats"),
-    Score("distance", "Distance", "How far back it looks in this prompt, weighted mean", "tokens"),
+    Score("entropy", "Entropy", "Entropy of the weights in this prompt: 0 means a single token", "nats"),
+    Score("distance", "Distance", "Mean distance to what it attends to in this prompt", "tokens"),
 )
 
 

@@ -126,7 +126,7 @@ class InspectionDock(LabDock):
                 "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
             )
         elif session.inspection is None and session.working is None:
-            self.show_empty("Nothing was looked at yet", "The prompt is read as soon as a panel is in sight.")
+            self.show_empty("Nothing was inspected yet", "The prompt is read as soon as a panel is visible.")
         else:
             self.show_body()
             self._draw_if_seen()
@@ -205,7 +205,7 @@ class InspectionDock(LabDock):
             self.export(path)
 
     def _export_button(self) -> QToolButton:
-        button = menu_button("Export", "Save what is shown: a picture, a drawing, its numbers, or its tensors")
+        button = menu_button("Export", "Save what is shown: as a picture, a drawing, numbers or tensors")
         for kind, text in _KINDS:
             button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
         button.menu().aboutToShow.connect(self._update_kinds)

@@ -30,9 +30,9 @@ class InterventionEffect(QWidget):
         self.headline = QLabel()
         self.headline.setWordWrap(True)
         self.headline.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.tokens = RankedTokens("Likeliest next tokens, before and after")
+        self.tokens = RankedTokens("Most likely next tokens, before and after")
         self.kl = LayerChart("KL", "nats", x_label="token")
-        self.moved = Heatmap("How far the stream moved, layer by token", square=False)
+        self.moved = Heatmap("How far the residual stream moved, layer by token", square=False)
         self.kl.setToolTip("KL(before ‖ after) of the predictions at each token, in nats")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -80,7 +80,7 @@ class InterventionEffect(QWidget):
         values = np.asarray(archive["change/post_ffn"])
         tokens = [visible(token) for token in archive.metadata.tokens]
         self.moved.describe = lambda layer, token: (
-            f"After layer {layer}, token {token} “{tokens[token]}”: the stream moved by "
+            f"After layer {layer}, token {token} “{tokens[token]}”: the residual stream moved by "
             f"{values[layer, token]:.6g} of its length"
         )
         rows = [str(layer) for layer in range(len(values))]

@@ -37,7 +37,7 @@ class InterventionForm(QWidget):
         """row: where the fields of a new edit go."""
         super().__init__(parent)
         self._session, self.row = session, row
-        self.part, self.how = _combo("What is changed", PARTS), _combo("How it is changed", HOWS)
+        self.part, self.how = _combo("Part to intervene on", PARTS), _combo("Kind of intervention", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")
         self.factor = QDoubleSpinBox()
         self.factor.setAccessibleName("Factor")
@@ -49,19 +49,19 @@ class InterventionForm(QWidget):
         self.add.setText("Add")
         self.add.setToolTip("Change this, too")
         self.list = QListWidget()
-        self.list.setAccessibleName("What is changed")
+        self.list.setAccessibleName("Part to intervene on")
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.remove, self.clear = QToolButton(), QToolButton()
         self.remove.setText("Remove")
         self.clear.setText("Remove all")
         self.source = QLineEdit()
-        self.source.setPlaceholderText("source prompt, where patches come from")
+        self.source.setPlaceholderText("source prompt for activation patching")
         self.source.setAccessibleName("Source prompt")
-        self.align = _combo("How the source's places go with the prompt's", _ALIGNMENTS)
+        self.align = _combo("How positions of the source align with the prompt's", _ALIGNMENTS)
         self.answer, self.against = QLineEdit(), QLineEdit()
         for field, name, hint in (
-            (self.answer, "Token that is watched", "likeliest"),
-            (self.against, "Token that it is held against", "none"),
+            (self.answer, "Watched token", "most likely"),
+            (self.against, "Counterfactual token", "none"),
         ):
             field.setAccessibleName(name)
             field.setToolTip(f"{name}; a leading space counts")

@@ -21,7 +21,7 @@ from llmlab_gui.widgets.labels import EmptyState
 _SETTLE_MS = 250
 _MOVED_TAB = 1
 _HINT = (
-    "Add a part of the model above, or choose a head in another panel: the predictions before and after the change "
+    "Add an intervention above, or choose a head in another panel: the predictions before and after the change "
     "appear here. The model itself stays as it is."
 )
 
@@ -45,7 +45,7 @@ class InterventionsDock(InspectionDock):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self._before_after, "Before and after")
-        self.tabs.addTab(self.effect.moved, "Where it went")
+        self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")
         body = QWidget()
         layout = QVBoxLayout(body)
@@ -54,7 +54,7 @@ class InterventionsDock(InspectionDock):
         layout.addWidget(self.tabs, 1)
         self.set_body(body)
         self.caption(
-            "What the model would say if a part of it were silent, average, or as in another prompt.",
+            "What the model would predict if a part were ablated (zero or mean) or patched from another prompt.",
             "ablation-and-patching",
         )
         self._settle = QTimer(self)
@@ -148,7 +148,7 @@ class InterventionsDock(InspectionDock):
     def _say_nothing_yet(self) -> None:
         selection = self.session.selection
         head = ChosenIntervention("head", selection.layer, selection.head)
-        words = f"Silence head {head.head} of layer {head.layer}"
+        words = f"Zero-ablate head {head.head} of layer {head.layer}"
         self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_intervention(head))
         self._show_empty_page()
 

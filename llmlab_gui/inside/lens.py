@@ -26,7 +26,7 @@ from llmlab_gui.lab.lab import Lab
 
 _COLORINGS = (
     (PROBABILITY, "Probability"),
-    (RANK, "Rank of the right token"),
+    (RANK, "Rank of the correct token"),
     (ENTROPY, "Entropy"),
     (KL, "KL to the final"),
 )
@@ -52,7 +52,7 @@ class LensDock(InspectionDock):
         self.unpin = QToolButton()
         self.unpin.setText("Unpin all")
         self.unpin.setToolTip("Take the pinned tokens' lines away")
-        self.grid = ValueGrid("Top token by layer and place")
+        self.grid = ValueGrid("Top token by layer and position")
         self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):

@@ -16,7 +16,7 @@ from llmlab_gui.widgets.alternatives import visible
 PROBABILITY, RANK, ENTROPY, KL = "probability", "rank", "entropy", "kl"
 UNITS = {
     PROBABILITY: "probability of the top token",
-    RANK: "rank of the right token",
+    RANK: "rank of the correct token",
     ENTROPY: "entropy of the prediction in nats",
     KL: "KL divergence of the final prediction from this one, in nats",
 }
@@ -84,7 +84,7 @@ def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> 
         lines.append(f"  {100 * probability:8.4g} %  {visible(text_of(id))}")
     rank = int(archive["lens/rank"][row.place, column])
     chance = float(archive["lens/target_probability"][row.place, column])
-    lines.append(f"right token “{target_text(archive, column, text_of)}”: rank {rank:,}, {100 * chance:.4g} %")
+    lines.append(f"correct token “{target_text(archive, column, text_of)}”: rank {rank:,}, {100 * chance:.4g} %")
     entropy, kl = (float(archive[f"lens/{name}"][row.place, column]) for name in ("entropy", "kl"))
     lines.append(f"entropy {entropy:.4g} nats, KL to the final prediction {kl:.4g} nats")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ LAYERS, NEURONS, TENSORS = range(3)
 _VIEWS = ("Norms by layer", "Neurons by layer", "All tensors")
 _CAPTIONS = (
     ("The length of all weights of a layer together, and of their gradient while the run trains.", "optimisation"),
-    ("How many neurons the prompt leaves silent: a short text leaves more silent than a long one.", "feed-forward"),
+    ("How many neurons stay silent on this prompt: more on a short text than on a long one.", "feed-forward"),
     ("Every weight tensor; click a matrix to see its singular values, and how many of them matter.", "optimisation"),
 )
 # By the rule that the archive names (llmlab.inspection.parameters).
@@ -53,7 +53,7 @@ class ParametersDock(AskingDock):
         self.note = QuietLabel()
         self.chart = LayerChart("L2 norm")
         self.list = QTreeWidget()
-        self.spectrum = LayerChart("singular value", x_label="place")
+        self.spectrum = LayerChart("singular value", x_label="rank")
         self.spectrum.set_log(x=False, y=True)
         self._lay_out()
         self.view.currentIndexChanged.connect(self._redraw)
@@ -140,7 +140,7 @@ class ParametersDock(AskingDock):
             self.chart.set_log(x=False, y=False)
             self.chart.show_lines(neuron_lines(archive))
             rule = archive.metadata.more.get("dead")
-            notes.append(_DEAD.get(rule or "", "The neurons of this model cannot be told."))
+            notes.append(_DEAD.get(rule or "", "This model's neurons cannot be inspected."))
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
 _CAPTION = (
-    "A model reads tokens, not letters: the chips are what it sees. Click one to look at its place in every panel."
+    "A model reads tokens, not letters: the chips are what it sees. Click one to look at its position in every panel."
 )
 _LONGEST_IN_MENU = 60
 
@@ -45,14 +45,14 @@ class PromptDock(InspectionDock):
         self.text.setMinimumHeight(self.text.fontMetrics().height() * 2 + 12)
         self.chips = TokenChips()
         self.count, self.look = OneLine(), OneLine(quiet=True)
-        self.count.setAccessibleName("Number of tokens, and what looking at them costs")
+        self.count.setAccessibleName("Number of tokens, and the memory that inspecting them takes")
         self.look.setAccessibleName("What the example shows")
         self.look.hide()
-        self.examples_button = menu_button("Examples", "Prompts that show something")
-        self.history_button = menu_button("History", "Prompts that were looked at before")
-        self.beginning = QCheckBox("Beginning of text")
-        self.follow = QCheckBox("Look again every")
-        self.follow.setToolTip("The model trains: look again when it has learned")
+        self.examples_button = menu_button("Examples", "Example prompts")
+        self.history_button = menu_button("History", "Earlier prompts")
+        self.beginning = QCheckBox("BOS token")
+        self.follow = QCheckBox("Inspect again every")
+        self.follow.setToolTip("The model is training: inspect it again as it learns")
         self.seconds = QDoubleSpinBox()
         self._lay_out()
         self.caption(_CAPTION, "tokens")
@@ -76,7 +76,7 @@ class PromptDock(InspectionDock):
         self.seconds.setDecimals(1)
         self.seconds.setSuffix(" s")
         self.seconds.setValue(self.session.follow_seconds)
-        self.seconds.setAccessibleName("Seconds between two looks at a model that trains")
+        self.seconds.setAccessibleName("Seconds between two inspections of a model in training")
         self.follow.setChecked(self.session.follow)
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
@@ -147,7 +147,7 @@ class PromptDock(InspectionDock):
         has = session.beginning_id is not None
         self.beginning.setEnabled(has)
         self.beginning.setToolTip(
-            f"Begin with token {session.beginning_id}, as the texts did that the model learned from"
+            f"Begin with token {session.beginning_id}, as the model's training texts did"
             if has
             else "This model's texts began with no token of their own"
         )

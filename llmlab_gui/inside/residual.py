@@ -18,8 +18,8 @@ NORMS, COSINES, MAP = "norms", "cosines", "map"
 _VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))
 _CAPTIONS = {
     NORMS: "The stream's length after each half of a layer, and the length of what is added to it.",
-    COSINES: "Whether a part turns the stream: the cosine between the stream before it and after it.",
-    MAP: "One number for each layer and token; hover for its value, click to choose the token in all panels.",
+    COSINES: "How much a part turns the residual stream: cosine of the stream before and after it.",
+    MAP: "One value per layer and token: hover to read it, click to select the token in all panels.",
 }
 
 

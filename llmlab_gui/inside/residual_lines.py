@@ -11,8 +11,8 @@ from llmlab_gui.charts.layer_chart import Line
 QUANTITIES = (
     ("norm/post_ffn", "Stream after the layer", "L2 norm"),
     ("norm/post_attn", "Stream after attention", "L2 norm"),
-    ("norm/attn_out", "What attention adds", "L2 norm"),
-    ("norm/mlp_out", "What the feed-forward adds", "L2 norm"),
+    ("norm/attn_out", "Attention output", "L2 norm"),
+    ("norm/mlp_out", "Feed-forward output", "L2 norm"),
     ("cosine/attention", "Stream before and after attention", "cosine"),
     ("cosine/feed_forward", "Stream before and after the feed-forward", "cosine"),
     ("cosine/block", "Stream before and after the layer", "cosine"),

@@ -21,11 +21,11 @@ _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
 _ACTIONS = (("patch", "patch from the source"), ("zero", "zero"), ("mean", "mean"))
 _POINTS = (
     ("pre_attn", "stream before the layer"),
-    ("attn_out", "what attention adds"),
-    ("mlp_out", "what the feed-forward adds"),
+    ("attn_out", "attention output"),
+    ("mlp_out", "feed-forward output"),
     ("post_ffn", "stream after the layer"),
 )
-_HINT = "Changes one thing at a time and reads the watched logit: one pass a cell."
+_HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
 _EFFECTS = {
     "normalised": "0: as in the prompt, 1: as in the source",
     "change": "change of the watched logit",
@@ -51,9 +51,9 @@ class SweepView(QWidget):
         self._about: tuple[object, ...] = ()  # model and prompt of what is shown
         self.over, self.action, self.point = QComboBox(), QComboBox(), QComboBox()
         for combo, name, choices in (
-            (self.over, "What the map is over", _OVER),
-            (self.action, "What is done in each cell", _ACTIONS),
-            (self.point, "Where the stream is changed", _POINTS),
+            (self.over, "Axes of the map", _OVER),
+            (self.action, "Intervention in each cell", _ACTIONS),
+            (self.point, "Hook point in the residual stream", _POINTS),
         ):
             combo.setAccessibleName(name)
             for key, text in choices:
@@ -61,7 +61,7 @@ class SweepView(QWidget):
         self.run = PrimaryButton("Sweep")
         self.cancel = QPushButton("Cancel")
         self.note = QuietLabel(_HINT)
-        self.map = Heatmap("Effect of each change", square=False)
+        self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()
         row = FlowRow()
         for widget in (self.over, self.action, self.point):
@@ -103,7 +103,7 @@ class SweepView(QWidget):
         if self.request:
             self._session.cancel(self.request)
         self.request = 0
-        self.note.setText("The sweep was cancelled.")
+        self.note.setText("The patching sweep was cancelled.")
         self._show_busy(False)
 
     def _take(self, archive: Archive) -> None:

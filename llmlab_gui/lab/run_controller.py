@@ -132,7 +132,7 @@ class RunController(QObject):
             changes.extend(launcher.prepare_resume(run, overrides or {}))
             return run
 
-        self._launch(make, lambda _: " ".join([f"{run.id} goes on from its newest checkpoint.", *changes]))
+        self._launch(make, lambda _: " ".join([f"{run.id} resumes from its newest checkpoint.", *changes]))
 
     def _launch(
         self,
@@ -267,8 +267,8 @@ class RunController(QObject):
             self.failed.emit(
                 LabError(
                     f"{stopping.run.id} was killed.",
-                    f"It gave no sign of life for {STUCK_SECONDS:.0f} seconds after it was asked to stop.",
-                    "Resume trains on from its newest checkpoint.",
+                    f"It has been silent for {STUCK_SECONDS:.0f} seconds after it was asked to stop.",
+                    "Resume continues from its newest checkpoint.",
                 )
             )
 

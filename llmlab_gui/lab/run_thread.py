@@ -119,6 +119,6 @@ class RunThread(QThread):
         if not self._run.path.is_dir():
             raise LabError(
                 f"The folder of {self._run.id} is gone.",
-                f"{self._run.path} was deleted or moved while it was being watched.",
+                f"{self._run.path} was deleted or moved while it was open.",
                 "Choose another run in Runs.",
             )

@@ -78,8 +78,8 @@ class LearnDock(LabDock):
 
         self.back_button = self._button("◀", "Back (Alt+Left)", self.back)
         self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
-        self.previous_button = self._button("‹ Previous", "The page before this one", lambda: self._turn(-1))
-        self.next_button = self._button("Next ›", "The page after this one", lambda: self._turn(1))
+        self.previous_button = self._button("‹ Previous", "Previous page", lambda: self._turn(-1))
+        self.next_button = self._button("Next ›", "Next page", lambda: self._turn(1))
         self.combo = QComboBox()
         self.combo.setAccessibleName("Pages")
         self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

@@ -45,10 +45,13 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (
-    ("What you expected, over what came: the tinted range, or the curve that you drew.", "predicting"),
+    ("Your prediction over the outcome: the tinted range, or the curve that you drew.", "predicting"),
     ("Of what you state with 80 % confidence, four in five should come true.", "predicting"),
-    ("What was least expected, first: here is most to learn.", "predicting"),
-    ("What you expected of runs, experiments and checks, and what came. Enter shows it over its result.", "predicting"),
+    ("The greatest surprises first: here is most to learn.", "predicting"),
+    (
+        "Your predictions for runs, experiments and checks, and their outcomes. Enter shows one over its result.",
+        "predicting",
+    ),
 )
 # In a lower place table and chart would have no room below each other: the table is then one more page.
 _ROOM_FOR_BOTH = 470
@@ -67,7 +70,7 @@ class NotebookDock(LabDock):
         self.table = QTableView()
         self.filter, self.shown = QLineEdit(), QComboBox()
         self.ask = QCheckBox("Ask before every run")
-        self.ask.setToolTip("Before a run starts, ask what you expect of it; Escape skips the question")
+        self.ask.setToolTip("Before a run starts, ask for your prediction; Escape skips the question")
         self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
         self.calibration, self.brier, self.verdict = CalibrationChart(), BrierChart(), QuietLabel()
@@ -243,10 +246,10 @@ class NotebookDock(LabDock):
         entries = self.book.entries
         if not entries:
             hint = (
-                "Before a run starts, you are asked what you expect of it. Write a range and how sure you are: "
+                "Before a run starts, you are asked for your prediction. Write a range and how sure you are: "
                 "afterwards it is compared with what came."
             )
-            self.show_empty("Nothing was predicted yet", hint, "Set up a run", lambda: self._open_setup())
+            self.show_empty("No predictions yet", hint, "Set up a run", lambda: self._open_setup())
             return
         chosen = self.chosen()
         self.show_body()
@@ -276,7 +279,7 @@ class NotebookDock(LabDock):
             item.setData(Qt.ItemDataRole.UserRole, (line.entry.id, line.place))
             self.surprises.addItem(item)
         if not lines:
-            item = QListWidgetItem("Nothing was a surprise yet: every outcome was at least as likely as one in four.")
+            item = QListWidgetItem("No surprises yet: every outcome had a probability of at least one in four.")
             item.setFlags(Qt.ItemFlag.NoItemFlags)
             self.surprises.addItem(item)
 

@@ -37,7 +37,7 @@ class DrawnCurve(LineChart):
         self._last: tuple[int, float] | None = None  # of the stroke: column and value
         self._exact: list[list[float]] = []  # set from outside, not drawn
         self.setAccessibleName("Draw the validation loss that you expect")
-        self.setToolTip("Draw with the mouse what you expect. Going over a part again replaces it.")
+        self.setToolTip("Draw your prediction with the mouse. Drawing over a part again replaces it.")
         self.setCursor(Qt.CursorShape.CrossCursor)
         self.setMouseEnabled(x=False, y=False)
         self.set_x_axis("step", "count")

@@ -39,7 +39,7 @@ class PredictionDialog(StartQuestion):
         self._expected = expected if any(quantity.answer == CURVE for quantity in quantities) else None
         self.more = QToolButton()
         self.more.setText("Another quantity")
-        self.more.setToolTip("Predict one thing more")
+        self.more.setToolTip("Add a prediction")
         self.draw_button = QToolButton()
         self.draw_button.setText("Draw the curve")
         self.draw_button.setToolTip("Draw the validation loss over the steps with the mouse")

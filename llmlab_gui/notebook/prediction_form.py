@@ -44,7 +44,7 @@ class ConfidenceSlider(QWidget):
         self.slider.setPageStep(2)
         self.slider.setMinimumWidth(140)
         self.slider.setAccessibleName("How sure are you?")
-        self.slider.setToolTip("How sure you are. Over many predictions, so many should come true.")
+        self.slider.setToolTip("How sure you are. Over many predictions, this share should come true.")
         self.text = QuietLabel()
         self.text.setWordWrap(False)
         self.text.setMinimumWidth(
@@ -139,7 +139,7 @@ class ValueRow(QWidget):
         if not low and not high:
             return None
         if not low or not high:
-            raise UsageError(f"The range of the {about.title} has one end.", "", "Fill in both, or neither.")
+            raise UsageError(f"The range of the {about.title} has only one end.", "", "Fill in both, or neither.")
         return parse_prediction(f"{about.name}={low.replace(',', '.')}..{high.replace(',', '.')}{sure}")
 
     def _asked(self) -> None:
@@ -197,10 +197,10 @@ class CurveRow(QWidget):
         self.points.setAccessibleName("Points of the curve")
         self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
         self.clear_button = QPushButton("Clear")
-        self.clear_button.setToolTip("Take the drawing away")
+        self.clear_button.setToolTip("Clear the drawing")
         self.clear_button.setAutoDefault(False)
         self.within = QLineEdit()
-        self.within.setAccessibleName("Within how much, on average")
+        self.within.setAccessibleName("Average tolerance")
         self.within.setPlaceholderText("0.2")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)

@@ -41,7 +41,7 @@ class StartQuestion(QDialog):
             button.setAutoDefault(False)
         self._what = QLabel(about)
         self._what.setWordWrap(True)
-        self._why = QuietLabel(f"Locked when it starts, compared with what comes. {why}")
+        self._why = QuietLabel(f"Locked at the start, compared with the outcome. {why}")
         self.sentence.changed.connect(self.check)
         self.start_button.clicked.connect(self.start)
         self.skip_button.clicked.connect(self.skip)

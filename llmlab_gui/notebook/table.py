@@ -38,20 +38,20 @@ class Column:
 COLUMNS = (
     Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "Run, experiment or check"),
     Column("Predicted", lambda line: stated(line.locked.prediction), lambda line: stated(line.locked.prediction), ""),
-    Column("Became", lambda line: _became(line), lambda line: _became(line), "What came, as the result says"),
+    Column("Outcome", lambda line: _became(line), lambda line: _became(line), "The result"),
     Column("", verdict, verdict, "Inside the range, or the right choice; or altered after it was locked"),
     Column(
         "Brier",
         lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
         lambda line: -1.0 if _brier(line) is None else _brier(line),
-        "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % has",
+        "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % scores",
         True,
     ),
     Column(
         "Surprise",
         lambda line: "" if line.surprise is None else f"{line.surprise:.1f} bits",
         lambda line: -1.0 if line.surprise is None else line.surprise,
-        "How improbable the outcome was under what was stated: so many tosses of a coin that all fall the same way",
+        "How improbable your prediction made the outcome: as this many coin tosses that all land the same way",
         True,
     ),
     Column("State", lambda line: state_words(line.entry), lambda line: state_words(line.entry), ""),

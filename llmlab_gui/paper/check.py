@@ -80,8 +80,8 @@ class CheckDock(LabDock):
         self.standing.setAccessibleName("Where the check stands")
         self.trouble = ProblemLabel()
         self.trouble.setAccessibleName("What went wrong")
-        self.stop_button = self._button("Stop", "The run that trains saves and ends; the rest waits", self.stop)
-        self.go_on_button = self._button("Go on", "Run what is left; what has ended stays", self.go_on)
+        self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
+        self.go_on_button = self._button("Go on", "Run what is left; finished runs stay as they are", self.go_on)
         self.report_button = self._button(
             "Report", "All its verdicts, with figures and how to repeat it", self.open_report
         )

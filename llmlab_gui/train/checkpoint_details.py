@@ -41,7 +41,7 @@ class CheckpointDetails(QTextBrowser):
         row, chosen = self._shown
         quiet = QColor(current_theme().quiet).name()
         if row is None:
-            words = f"{chosen} checkpoints are chosen." if chosen else "Choose a checkpoint to see what it holds."
+            words = f"{chosen} checkpoints are chosen." if chosen else "Choose a checkpoint to see its contents."
             self.setHtml(f'<p style="color:{quiet}">{words}</p>')
             return
         lines = "".join(

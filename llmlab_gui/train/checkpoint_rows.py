@@ -119,7 +119,7 @@ def plan_deletion(chosen: Sequence[CheckpointRow], every: Iterable[CheckpointRow
         if sound:
             newest = max(sound, key=lambda row: row.step)
             going.remove(newest)
-            kept.append(f"{newest.name} stays: if this live run were killed, it would begin again without it.")
+            kept.append(f"{newest.name} stays: if this live run were killed, it would start over without it.")
     return Deletion(tuple(going), tuple(kept))
 
 

@@ -70,7 +70,7 @@ class CheckpointsDock(LabDock):
         self._build_actions()
         self._build_table()
         self._lay_out()
-        self.caption("The run's memory on disk: write with it, go on from it, or start a branch.", "checkpoints")
+        self.caption("Saved states of the run: generate with one, resume from one, or start a branch.", "checkpoints")
 
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_MS)
@@ -295,10 +295,10 @@ class CheckpointsDock(LabDock):
 
     def _build_actions(self) -> None:
         words = (
-            ("write", "Write with it", "Prompt the model of this step", self.write, ""),
+            ("write", "Generate with it", "Prompt the model of this step", self.write, ""),
             ("pin", "Pin", "A pinned checkpoint is kept until you unpin it", self.pin, "P"),
-            ("branch", "Branch…", "A new run that begins here", self.branch, ""),
-            ("tune", "Fine-tune…", "Let the model of this step learn something else", self.fine_tune, ""),
+            ("branch", "Branch…", "A new run that starts here", self.branch, ""),
+            ("tune", "Fine-tune…", "Fine-tune the model of this step", self.fine_tune, ""),
             ("export", "Export…", "As a Hugging Face folder", self.export, ""),
             ("verify", "Verify", "Compare every byte with the hashes of its manifest", self.verify, ""),
             ("folder", "Open folder", "In the file manager", self.open_folder, ""),

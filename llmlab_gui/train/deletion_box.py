@@ -10,7 +10,7 @@ from llmlab_gui.train.checkpoint_rows import Deletion
 def confirm_deletion(parent: QWidget, plan: Deletion, left: int) -> bool:
     """Asks, and says what stays. left: how many checkpoints the run has afterwards."""
     names = ", ".join(row.name for row in plan.rows[:8]) + (" and more" if len(plan.rows) > 8 else "")
-    last = " The run has no other: it can then neither go on nor be prompted." if left <= 0 else ""
+    last = " The run has no other: it can then neither be resumed nor prompted." if left <= 0 else ""
     box = QMessageBox(parent)
     box.setIcon(QMessageBox.Icon.Warning)
     box.setWindowTitle("Delete")

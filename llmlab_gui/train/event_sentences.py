@@ -85,7 +85,7 @@ def sentence(event: Event) -> Sentence | None:
         case Paused():
             return _say(event, "Paused on request." if event.reason == "requested" else f"Paused: {event.reason}")
         case Resumed():
-            return _say(event, f"Went on after a pause of {duration(event.paused_seconds)}.")
+            return _say(event, f"Resumed after a pause of {duration(event.paused_seconds)}.")
         case Warned():
             return _say(event, event.message, "warning")
         case Inspected():
@@ -109,7 +109,7 @@ def _started(event: Started) -> str:
         return f"Worker {event.attempt} began to read the text."
     if event.attempt > 1:
         changed = f" Changed: {'; '.join(event.changed)}" if event.changed else ""
-        return f"Training went on from step {event.step:,} (worker {event.attempt}).{changed}"
+        return f"Training resumed from step {event.step:,} (worker {event.attempt}).{changed}"
     vocabulary = f"{event.tokenizer} vocabulary of {event.vocab_size:,}"
     if event.tokenizer not in _TOKENIZERS:  # a run that fine-tunes names the template that its examples are put into
         vocabulary = f"vocabulary of {event.vocab_size:,}; template {event.tokenizer}"
@@ -122,7 +122,7 @@ def _started(event: Started) -> str:
 
 def _finished(event: Finished) -> str:
     early = event.reason == "early_stop"
-    how = "Finished early: the validation loss got no better." if early else f"Finished all {event.step:,} steps"
+    how = "Finished early: the validation loss stopped improving." if early else f"Finished all {event.step:,} steps"
     text = how if early else f"{how} in {duration(event.active_seconds)} of training."
     if event.val_loss is not None:
         text += f" Validation loss {event.val_loss:.3f}"

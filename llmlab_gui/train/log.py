@@ -93,7 +93,7 @@ class LogDock(LabDock):
         layout.addWidget(self.find_bar)
         layout.addWidget(self._views, 1)
         self.set_body(body)
-        self.caption("What happened in this run, and what the process that trains it printed.", "checkpoints")
+        self.caption("Events of this run, and the output of its training process.", "checkpoints")
 
         self.which.currentIndexChanged.connect(self._switch)
         self.follow.toggled.connect(self._go_to_end)
@@ -128,7 +128,7 @@ class LogDock(LabDock):
             return
         if not self._tail.path.exists():
             self.lab.error_raised.emit(
-                LabError("There is no worker.log yet.", "The worker makes it when it starts.", "Start the run.")
+                LabError("There is no worker.log yet.", "The worker creates it when it starts.", "Start the run.")
             )
             return
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._tail.path)))

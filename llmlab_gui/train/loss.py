@@ -20,7 +20,7 @@ from llmlab_gui.widgets.theme import current_theme
 _SMOOTHING_STEPS = 20
 _CAPTION = (
     "Nats a token, lower is better: training loss step by step, and both splits on the same fixed sequences. "
-    "The tinted gap between them is overfitting. Dotted upright: a pause, or where a worker began anew."
+    "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
 )
 
 

@@ -56,7 +56,7 @@ class QueueDock(LabDock):
         layout.addWidget(self.table, 1)
         layout.addWidget(self.problem)
         self.set_body(body)
-        self.caption("Runs that wait: each starts when the one before has ended.", "experiments")
+        self.caption("Waiting runs: each starts when the one before it has ended.", "experiments")
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self._refresh_if_seen)
@@ -131,12 +131,12 @@ class QueueDock(LabDock):
 
     def _build_actions(self) -> dict[str, QAction]:
         words = (
-            ("start", "Start now", "Start it at once, whatever else trains", self.start_now, ""),
-            ("up", "Up", "One place forward", lambda: self.shift(-1), "Alt+Up"),
-            ("down", "Down", "One place back", lambda: self.shift(1), "Alt+Down"),
+            ("start", "Start now", "Start it now, whatever else is training", self.start_now, ""),
+            ("up", "Up", "Move it up", lambda: self.shift(-1), "Alt+Up"),
+            ("down", "Down", "Move it down", lambda: self.shift(1), "Alt+Down"),
             ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
             ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
-            ("pause", "Pause the queue", "Nothing is started; what trains goes on", self.lab.queue.toggle_paused, ""),
+            ("pause", "Pause the queue", "No run is started; running ones continue", self.lab.queue.toggle_paused, ""),
         )
         made: dict[str, QAction] = {}
         for name, text, tip, slot, keys in words:

@@ -33,9 +33,9 @@ class RunActions(QObject):
         super().__init__(window)
         self._lab, self._window = lab, window
         self.train = self._make("train", "Train", "Train what Set-up describes", "Ctrl+T", train)
-        self.pause = self._make("pause", "Pause", "Wait after this step, with everything kept in memory", "Ctrl+P")
+        self.pause = self._make("pause", "Pause", "Pause after this step; everything stays in memory", "Ctrl+P")
         self.resume = self._make("resume", "Resume", "", "Ctrl+R")
-        self.stop = self._make("stop", "Stop", "Save and end; it can be resumed later", "Ctrl+.")
+        self.stop = self._make("stop", "Stop", "Save and stop; it can be resumed later", "Ctrl+.")
         self.save = self._make("save", "Save now", "Save a checkpoint after this step", "Ctrl+S")
         self.pause.triggered.connect(lambda: self._with_current(lab.controller.pause))
         self.stop.triggered.connect(lambda: self._with_current(lab.controller.stop))
@@ -67,9 +67,9 @@ class RunActions(QObject):
         if state == "finished":
             tip = "Train it longer, from its last checkpoint"
         elif row is not None and not row.status.live:
-            tip = "Train on from its newest checkpoint"
+            tip = "Resume from its newest checkpoint"
         else:
-            tip = "Go on after the pause"
+            tip = "Resume after the pause"
         self._explain(self.resume, tip)
 
     def start(self, plan: Plan) -> None:
@@ -143,8 +143,9 @@ class RunActions(QObject):
         box = QMessageBox(self._window)
         box.setIcon(QMessageBox.Icon.Question)
         box.setWindowTitle("Train")
-        box.setText(f"{', '.join(row.name for row in others)} is training now.")
-        box.setInformativeText("Two at once on one processor slow each other down several times over.")
+        names = " and ".join(row.name for row in others)
+        box.setText(f"{names} {'is' if len(others) == 1 else 'are'} training now.")
+        box.setInformativeText("Two runs on one processor slow each other down several times over.")
         queue = box.addButton("Add to the queue", QMessageBox.ButtonRole.AcceptRole) if may_wait else None
         pause = box.addButton("Pause it and start", QMessageBox.ButtonRole.AcceptRole)
         both = box.addButton("Train both", QMessageBox.ButtonRole.DestructiveRole)

@@ -109,7 +109,7 @@ class RunsDock(LabDock):
         live = [row.name for row in rows if row.status.live]
         if live:
             self.lab.error_raised.emit(
-                LabError(f"{', '.join(live)} still trains.", "A live run cannot be deleted.", "Stop it first.")
+                LabError(f"{', '.join(live)} is still training.", "A live run cannot be deleted.", "Stop it first.")
             )
             return
         if not rows or not self.confirm_deletion(rows, for_good=False):
@@ -246,7 +246,7 @@ class RunsDock(LabDock):
     def _toggle_overlay(self, run_id: str, on: bool) -> None:
         current = self.lab.current()
         if not on and current is not None and current.id == run_id:
-            self.lab.said.emit("The current run is always in the charts. Choose another run to let it go.")
+            self.lab.said.emit("The current run is always in the charts. Choose another run to release it.")
             return
         others = [shown for shown in self.lab.shown() if shown != run_id]
         self.lab.set_shown([*others, run_id] if on else others)

@@ -49,7 +49,7 @@ def _number(value: float | None) -> float:
 COLUMNS = (
     Column("", lambda row: "", lambda row: row.info.created, "Overlay in the charts"),
     Column("Name", lambda row: row.name, lambda row: row.name.lower(), "The run's folder"),
-    Column("State", lambda row: _state(row.status), lambda row: row.status.words, "What it does now"),
+    Column("State", lambda row: _state(row.status), lambda row: row.status.words, "State"),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}",

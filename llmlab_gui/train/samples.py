@@ -50,7 +50,7 @@ _CHOICES = (
     (CHOSEN, "Chosen steps", "Tick steps in the list; the newest is always shown"),
     (SCORED, "Checked answers", "Held-out items whose answers a program checked, before training and after"),
 )
-_WRITES = "The same prompts, continued at different steps of the training."
+_WRITES = "The same prompts, continued by the model at different steps of training."
 _ANSWERS = "The same held-out requests, answered before the training and after."
 _SHOWN = (Sampled, Evaluated, Scored)  # what changes the table
 
@@ -282,7 +282,7 @@ class SamplesDock(LabDock):
             if not live:
                 when = "It ended before its first sample. Prompt a checkpoint in Write instead."
             action = "Sample now" if live else ""
-            self.show_empty("The model has written nothing yet", when, action, self._sample_now)
+            self.show_empty("No samples yet", when, action, self._sample_now)
         else:
             self.show_body()
 

@@ -107,7 +107,7 @@ class SamplesView(QTableView):
         self.setModel(self.samples)
         self._delegate = _TextDelegate(self)
         self.setItemDelegate(self._delegate)
-        self.setAccessibleName("Samples: a column a step, a row a prompt")
+        self.setAccessibleName("Samples: one column per step, one row per prompt")
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)

@@ -45,7 +45,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             track=PRETRAINING,
             parent=parent,
         )
-        self.caption("What decides a run. Bold settings differ from the preset.", "optimisation")
+        self.caption("Settings of the run. Bold ones differ from the preset.", "optimisation")
         self.corpus.state_changed.connect(self.update_all)
         self.corpus.failed.connect(lab.error_raised)
         lab.setup_requested.connect(self.fill)

@@ -59,7 +59,7 @@ class AlternativeList(QListView):
             item.setData(probability, _PROBABILITY)
             item.setData(text == chosen, _CHOSEN)
             note = " (this one was drawn)" if text == chosen else ""
-            item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{note}. Click to write on with it.")
+            item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{note}. Click to continue with it.")
             model.appendRow(item)
         rest = 1.0 - sum(probability for _, probability in pairs)
         if pairs and rest >= 0.0005:  # below half a tenth of a percent it is rounding

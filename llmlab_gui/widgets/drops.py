@@ -51,7 +51,7 @@ def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
     if path.is_dir() and next(path.rglob("*.txt"), None) is not None:
         return DroppedText(path)
     raise LabError(
-        f"{path.name} is nothing that the lab can open.",
+        f"{path.name} cannot be opened here.",
         "It is neither a run, nor a checkpoint in a run's folder, nor a model, nor a text.",
         f"Drop a run's or a model's folder, a {GGUF_SUFFIX} or {', '.join(SUFFIXES)} file, or a folder of .txt files.",
     )

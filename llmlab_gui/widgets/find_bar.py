@@ -26,7 +26,7 @@ class FindBar(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.field, 1)
         layout.addWidget(self._said)
-        for sign, name, backward in (("▲", "Find the one before (Shift+Enter)", True), ("▼", "Find the next", False)):
+        for sign, name, backward in (("▲", "Find previous (Shift+Enter)", True), ("▼", "Find next", False)):
             button = QToolButton(self)
             button.setText(sign)
             button.setToolTip(name)

@@ -129,7 +129,7 @@ class Menus(QObject):
         menu.addActions(self._window.run_actions.all())
         menu.addSeparator()
         self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
-        self._add(menu, "queue", "Pause the queue, or go on", self._window.lab.queue.toggle_paused)
+        self._add(menu, "queue", "Pause or resume the queue", self._window.lab.queue.toggle_paused)
         check = self._add(menu, "check", "Check a paper's claims", partial(self._window.use_workspace, PAPER))
         check.setStatusTip("Its notes, its claims, and runs that put them to the test, in the workspace Paper")
         self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)

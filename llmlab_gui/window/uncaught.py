@@ -57,9 +57,9 @@ def as_lab_error(error: BaseException) -> LabError:
     if isinstance(error, LabError):
         return error
     return WindowError(
-        "The window met an error that it did not expect.",
+        "The window hit an unexpected error.",
         f"{type(error).__name__}: {error}".strip().split("\n")[0],
-        "Training is not touched by it. The whole of it is in the window's log.",
+        "Training is not affected. The full traceback is in the window's log.",
     )
 
 

@@ -149,7 +149,9 @@ class WriteDock(LabDock):
             "the text ends where the answer does"
         )
         self.beside = QCheckBox("Side by side")
-        self.beside.setToolTip("A second model answers the same prompt after the first: of a fine-tuned one, its base")
+        self.beside.setToolTip(
+            "A second model answers the same prompt after the first: for a fine-tuned model, its base"
+        )
         self.copy_button = QPushButton("Copy text")
 
     def _lay_out(self) -> None:
@@ -393,7 +395,7 @@ class WriteDock(LabDock):
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
         chat = self.chat.isChecked()
         self.next_words.setText(
-            f"{'The answer would begin so' if chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats = "
-            f"{bits:.2f} bits: as unsure as among {equal:,.1f} equally likely tokens."
+            f"{'The answer would start with' if chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats = "
+            f"{bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
             f"{'' if chat else ' Click one to append it.'}"
         )

@@ -24,11 +24,13 @@ class GenerationForm(QWidget):
         self.temperature.setRange(0.0, 10.0)
         self.temperature.setSingleStep(0.1)
         self.temperature.setValue(usual.temperature)
-        self.temperature.setToolTip("0 takes the likeliest token each time; 1 draws as the model says; more is wilder")
+        self.temperature.setToolTip(
+            "0 always takes the most likely token; 1 samples from the model's distribution; higher is wilder"
+        )
         self.top_k.setRange(0, 100_000)
         self.top_k.setValue(usual.top_k)
         self.top_k.setSpecialValueText("all")
-        self.top_k.setToolTip("Draw among this many likeliest tokens")
+        self.top_k.setToolTip("Sample from this many of the most likely tokens")
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setValue(usual.seed)
         self.seed.setToolTip("One seed, one text: the same model, prompt and settings write the same again")

@@ -135,7 +135,7 @@ def test_single_edits_show_before_and_after(run: RunFolder, tmp_path: Path, caps
         (("intervene", "bar", "--zero", "head:0.0", "--sweep", "layer,head"), "two questions"),
         (("intervene", "bar", "--sweep", "layer,position"), "no source"),
         (("intervene", "bar", "--zero", "nose:1"), "names no part"),
-        (("intervene", "bar", "--scale", "layer:1"), "is no change"),
+        (("intervene", "bar", "--scale", "layer:1"), "is not an intervention"),
         (("intervene", "bar", "--zero", "head:9.0"), "no layer 9"),
         (("compare", "bar", "baz"), "baz"),
         (("compare", "bar", "bar", "--what", "nose"), "nose"),

@@ -51,8 +51,8 @@ def test_what_matters_of_a_run_is_printed(
     train, val = fake.losses_of(250)
     assert "Reading the corpus" in printed
     assert f"step 250   train {train:.3f}   validation {val:.3f}   best so far" in printed
-    assert "Paused at step 250. Go on: llmlab-run request bar resume" in printed
-    assert "Went on after 1:01." in printed
+    assert "Paused at step 250. Resume: llmlab-run request bar resume" in printed
+    assert "Resumed after 1:01." in printed
     assert "warning: The disk is nearly full." in printed
     assert "  | what say you, my lord?" in printed
     assert "Finished at step 500" in printed

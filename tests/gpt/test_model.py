@@ -57,7 +57,7 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 
 def _attention_by_loops(module: CausalSelfAttention, x: Tensor, turn: bool) -> Tensor:
-    """x [T, C] -> what attention adds [T, C], position by position and head by head, in double precision."""
+    """x [T, C] -> attention output [T, C], position by position and head by head, in double precision."""
     time, width = x.shape
     heads, kv_heads, d = module.n_head, module.n_kv_head, module.head_dim
     q, k, v = module.qkv(x).double().split([width, kv_heads * d, kv_heads * d], dim=-1)

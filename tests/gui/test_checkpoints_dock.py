@@ -167,11 +167,11 @@ def test_the_last_checkpoint_of_a_live_run_stays_and_says_why(
     said = answer_box(monkeypatch, "Delete")
     dock.delete()
     assert not said
-    assert "begin again" in lab.errors[-1].why
+    assert "start over" in lab.errors[-1].why
     lab.pump(fake.stop())
     choose(dock, 100)
     dock.delete()
-    assert "neither go on nor be prompted" in said[0]
+    assert "neither be resumed nor prompted" in said[0]
     shows(qtbot, dock)
 
 

@@ -206,7 +206,7 @@ def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot
     assert asked[-1]["answer"] == "w7"  # the first frame's, so that frames compare
     lab.pump(fake.finish())
     qtbot.waitUntil(lambda: not dock.live.isChecked(), timeout=WAIT)
-    assert "trains no more" in dock.note.text()
+    assert "has ended" in dock.note.text()
     dock.shutdown()
 
 

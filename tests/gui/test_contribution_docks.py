@@ -234,7 +234,7 @@ def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> No
     tip = dock.grid.grid.tip(2, 3)
     for chance in archive["lens/probability"][4, 3]:
         assert f"{100 * chance:.4g} %" in tip
-    assert f"right token “the”: rank {int(archive['lens/rank'][4, 3]):,}" in tip
+    assert f"correct token “the”: rank {int(archive['lens/rank'][4, 3]):,}" in tip
     assert f"entropy {archive['lens/entropy'][4, 3]:.4g}" in tip
 
 

@@ -87,12 +87,12 @@ def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDo
     assert chips.states == [MASKED] * (len(chips.tokens) - 3) + [TRAINED] * 3
     for place, state in enumerate(chips.states):
         assert chips.colors_of(place) == state_colors(state, place)
-    assert chips.words(len(chips.tokens) - 1).endswith("trained on: its prediction counts in the loss")
+    assert chips.words(len(chips.tokens) - 1).endswith("in the loss: the model is trained to predict it")
     point = chips.place_of(len(chips.tokens) - 1).center().toPoint()
     qtbot.mouseClick(chips.viewport(), Qt.MouseButton.LeftButton, pos=point)
     assert "trained on" in dock.view.about_token.text()
     qtbot.keyClick(chips, Qt.Key.Key_Home)
-    assert "only read" in dock.view.about_token.text()
+    assert "masked" in dock.view.about_token.text()
 
 
 def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengths(
@@ -105,7 +105,7 @@ def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengt
         dock.resize(600, height)
         qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs, timeout=WAIT)  # type: ignore[misc]
         assert view.chips.isVisible()
-        assert view.tabs.tabText(view.tabs.indexOf(view.bad_lines)) == "Lines of no use (0)"
+        assert view.tabs.tabText(view.tabs.indexOf(view.bad_lines)) == "Unusable lines (0)"
 
 
 def test_what_is_trained_on_is_in_sight_however_small_the_panel_is(qtbot: QtBot, dock: DataDock) -> None:
@@ -207,7 +207,7 @@ def test_bad_lines_are_listed_and_counted_in_the_tab(qtbot: QtBot, dock: DataDoc
     dock.choose("bad.jsonl", "mine@300")
     shown(qtbot, dock, "bad.jsonl")
     model = dock.view.bad_lines.lines
-    assert dock.view.tabs.tabText(dock.view.tabs.indexOf(dock.view.bad_lines)) == "Lines of no use (3)"
+    assert dock.view.tabs.tabText(dock.view.tabs.indexOf(dock.view.bad_lines)) == "Unusable lines (3)"
     assert [model.index(row, 0).data() for row in range(3)] == ["4", "9", "12"]
     assert model.index(1, 1).data() == "Line 9 is not JSON."
 

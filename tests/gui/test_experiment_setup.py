@@ -165,7 +165,7 @@ def test_loss_curves_look_at_a_run_and_train_nothing(
     dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:
     dock.form.set_kind("loss-curves")
-    qtbot.waitUntil(lambda: "no run to look at" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no run to analyse" in dock.problem.text(), timeout=WAIT)
     FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
     lab.refresh()
     qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)

@@ -123,7 +123,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
     [
         ("nowhere-to-be-found", "There is no model"),
         ("gpt@999", "999"),
-        ("gpt@live", "still trains"),
+        ("gpt@live", "is still training"),
     ],
 )
 def test_a_model_that_cannot_be_a_base_is_said_beside_it(

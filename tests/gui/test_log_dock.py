@@ -49,7 +49,7 @@ def test_a_resumed_run_tells_only_what_still_holds(lab: FakeLab, dock: LogDock) 
     lab.reload(fake)
     text = dock.events_view.toPlainText()
     assert "step 750" not in text
-    assert "Training went on from step 500 (worker 2). Changed: train.steps: 1000 instead of 2000." in text
+    assert "Training resumed from step 500 (worker 2). Changed: train.steps: 1000 instead of 2000." in text
 
 
 def test_markup_in_a_message_is_text(lab: FakeLab, dock: LogDock) -> None:

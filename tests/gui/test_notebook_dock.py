@@ -283,7 +283,7 @@ def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, 
     dock.export("table", tmp_path / "all.csv")
     table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert len(table) == 7
-    assert table[0][:4] == ["About", "Predicted", "Became", "Verdict"]
+    assert table[0][:4] == ["About", "Predicted", "Outcome", "Verdict"]
     choose(dock, "expected", "val_loss")
     for kind in ("png", "svg", "csv"):
         target = tmp_path / f"chart.{kind}"
@@ -325,7 +325,7 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
     lab = Lab(outputs)
     dock = NotebookDock(lab)
     qtbot.addWidget(dock)
-    assert "Nothing was predicted yet" in dock._empty.text
+    assert "No predictions yet" in dock._empty.text
     wanted: list[str] = []
     lab.dock_requested.connect(wanted.append)
     dock._empty._button.click()

@@ -150,7 +150,7 @@ def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs:
     assert row is not None
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         dock.delete([row])
-    assert "still trains" in told.args[0].what
+    assert "is still training" in told.args[0].what
     assert runs["third"].run.path.is_dir()
 
 

@@ -146,7 +146,7 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
     dock.tabs.setCurrentIndex(NEXT_TAB)
     qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=WAIT)
     dock.chat.setChecked(True)
-    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would begin" in dock.next_words.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would start" in dock.next_words.text(), timeout=WAIT)
     dock.next_list.picked.emit(" the")
     assert dock.prompt.toPlainText() == "The king"
     dock.generate()

@@ -150,7 +150,7 @@ def test_who_follows_the_sentence_with_plain_transformers_gets_the_scores(tmp_pa
     results, how = repeat_scores(opened.model, opened.anatomy, vocab=vocab, beginning=beginning)
     said = re.fullmatch(
         r"Duplicate-token and induction scores: on (\d+) random tokens read twice"
-        r"(?: after the beginning-of-text token \(id (\d+)\), which is none of them)?"
+        r"(?: after the beginning-of-sequence token \(id (\d+)\), which is none of them)?"
         r": the first of torch\.randperm\((\d+)\) with seed (\d+)\.",
         how,
     )

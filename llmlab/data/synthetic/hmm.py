@@ -21,7 +21,7 @@ from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator
 
 _PARTS = 100  # a probability is a whole number of hundredths, and so can be a token
 ROW_BASE = _PARTS + 1  # of the digits of a row that is one token
-_LEAST = 0.05  # of a row's entries before it is brought back to sum 1: nothing is impossible
+_LEAST = 0.05  # of a row's entries before it is normalised: nothing is impossible
 _WINDOWS = (1, 2, 3, 4)  # observations that the limited filters see
 
 

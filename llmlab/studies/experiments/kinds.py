@@ -130,7 +130,7 @@ KINDS: dict[str, Kind] = {
             "model.n_embd; heads, layers, steps and learning rate stay.",
             "model.n_embd",
             {PRETRAINING: (16, 32, 64, 128)},
-            Axis("width n_embd", "numbers a token", log=True),
+            Axis("width n_embd", "values per token", log=True),
             ("best", "best_loss", "spread"),
         ),
         Kind(

@@ -230,7 +230,7 @@ def _common(gathered: Gathered) -> list[Finding]:
     lowest = min(finished, key=lambda arm: gathered.loss(arm) or 0.0)
     of_lowest = value_text(record.arm(lowest.name))
     findings += [
-        Finding("best_arm", "arm with the lowest loss", None, choice=lowest.name, text=of_lowest),
+        Finding("best_arm", "trial with the lowest loss", None, choice=lowest.name, text=of_lowest),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
         Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
         Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),

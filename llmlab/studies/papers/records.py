@@ -102,4 +102,4 @@ def read_result(path: Path) -> CheckResult:
             raise ValueError("it is missing, or not JSON")
         return from_plain(CheckResult, values)
     except (ValueError, TypeError) as error:
-        raise LabError(f"{path} holds no verdicts.", f"{error}.", "Let the check go on, or run it again.") from error
+        raise LabError(f"{path} holds no verdicts.", f"{error}.", "Resume the check, or run it again.") from error

@@ -192,7 +192,7 @@ class Finetuner(TrainingRun):
         """LabError when the base is not the one that the checkpoint was trained on."""
         if self.settings.model.method != FULL and checkpoint.about.get(BASE_DIGEST) != self._base_sha256:
             raise LabError(
-                f"{self.run.id} cannot go on: its base is another model now.",
+                f"{self.run.id} cannot be resumed: its base is another model now.",
                 f"{self.prepared.base} has other weights than when {checkpoint.name} was saved.",
                 "Put the old base back, or start a new run.",
             )
@@ -230,11 +230,11 @@ class Finetuner(TrainingRun):
         )
 
     def _left_out(self) -> str:
-        """How many lines of the source are of no use, as a sentence."""
+        """How many lines of the source are unusable, as a sentence."""
         bad, source = self.data.bad, self.settings.data.source
         lines = len(bad) + len(self.data.train) + len(self.data.held_out)
         return (
-            f"{len(bad):,} of {lines:,} examples of {source} are of no use. Number {bad[0].number}: {bad[0].why} "
+            f"{len(bad):,} of {lines:,} examples of {source} are unusable. Number {bad[0].number}: {bad[0].why} "
             "`llmlab-run data` lists them."
         )
 

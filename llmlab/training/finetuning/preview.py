@@ -1,4 +1,4 @@
-"""Looking at examples before a run: what of each is trained on, what is masked, what is cut, and what is of no use."""
+"""Examples before a run: which tokens are in the loss, masked or truncated, and which lines are unusable."""
 
 from __future__ import annotations
 

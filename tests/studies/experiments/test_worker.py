@@ -1,4 +1,4 @@
-"""An experiment's worker with real runs: interrupted anywhere, it goes on where it was, and what ended stays."""
+"""An experiment's worker with real runs: interrupted anywhere, it resumes where it was, and what ended stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check plans what its claims need, runs it, goes on where it was interrupted, and says what came out."""
+"""A check plans what its claims need, runs it, resumes where it was interrupted, and says what came out."""
 
 from __future__ import annotations
 

@@ -184,16 +184,16 @@ def test_the_command_prints_example_lengths_and_bad_lines(
     [shown] = re.findall(r"\[\[ the.*", out)
     assert re.search(r"\]\]\|\{\{.*\}\}$", shown)  # trained on, then cut
     assert "(<|endoftext|>" not in out
-    assert "40: what is longer is cut" in out
+    assert "40: longer examples are truncated" in out
     assert "It is not JSON" in out
-    assert "2 lines of no use" in out
+    assert "2 unusable lines" in out
 
 
 @pytest.mark.parametrize(
     ("most", "said"),
     [
         ("8", "4 examples left out, since nothing of the answer is within"),
-        ("40", "1 example cut, 1 example left out, since nothing of the answer is within"),
+        ("40", "1 example truncated, 1 example left out, since nothing of the answer is within"),
         ("64", "none is longer"),
     ],
 )

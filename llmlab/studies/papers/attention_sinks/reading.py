@@ -199,7 +199,7 @@ def models_sentence(outcomes: dict[str, str], refused: dict[str, str]) -> str:
     if len(outcomes) > 1:
         words += f" A verdict needs {math.ceil(SHARE_OF_MODELS * len(outcomes))} of {len(outcomes)}."
     elif outcomes:
-        words += " It rests on this one model: name others beside it with --model."
+        words += " It rests on this one model: choose more under Models (--model in a terminal)."
     left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
     return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
 
