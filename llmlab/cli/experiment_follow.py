@@ -44,7 +44,7 @@ def standing(
     raise UsageError(
         f"{'An' if folder.noun[0] in 'aeiou' else 'A'} {folder.noun} named {folder.id!r} is already there.",
         "What is predicted comes before the start." if record.predictions else other,
-        f"Go on with it: {folder.resume_command}, or choose another --name.",
+        f"Resume it: {folder.resume_command}, or choose another --name.",
     )
 
 
@@ -79,7 +79,7 @@ def cancel(folder: ExperimentFolder, *, as_json: bool) -> int:
     if as_json:
         print_json({folder.noun: folder.id, "request": "stop"})
     else:
-        print(f"{folder.id} stops: its run saves first. Go on later: {folder.resume_command}")
+        print(f"{folder.id} stops: its run saves first. Resume later: {folder.resume_command}")
     return DONE
 
 

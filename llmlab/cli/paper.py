@@ -219,7 +219,7 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
         print(line)
     print(f"\nReport: {folder.report}")
     if status.state != "finished":
-        print(f"It has not come to its end. Go on: {folder.resume_command}")
+        print(f"It has not finished. Resume: {folder.resume_command}")
 
 
 def _verdict_lines(result: CheckResult) -> Iterator[str]:

@@ -85,7 +85,7 @@ def base_named(text: str, outputs: Path) -> Source:
     reference = parse(text, outputs)
     if isinstance(reference, LiveRun):
         raise UsageError(
-            f"{reference} still trains.",
+            f"{reference} is still training.",
             "A base must not change while it is fine-tuned.",
             f"Name {reference.named}@latest, its newest checkpoint.",
         )

@@ -125,7 +125,7 @@ class PresetBox(QComboBox):
         """name: for screen readers. first: the preset that is chosen. titled: how each reads."""
         super().__init__()
         self.setAccessibleName(name)
-        self.setToolTip("A starting point; everything below can be changed")
+        self.setToolTip("A starting point: you can change everything below")
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(10)
         for preset in presets:
