@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from llmlab.cli import paper as command
+from llmlab.cli import experiment_follow
 from llmlab.cli.main import main
 from llmlab.core.task_settings import BIJECTION
 from llmlab.notebook.locked import read_locked
@@ -31,7 +31,7 @@ PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fai
 def tiny() -> Iterator[None]:
     """One run of two steps, and nobody who follows a worker."""
     size = replace(plan.SIZES["minutes"], seeds=1, tasks={BIJECTION: _TINY}, sequences=20)
-    with mock.patch.dict(plan.SIZES, minutes=size), mock.patch.object(command, "follow", return_value=0):
+    with mock.patch.dict(plan.SIZES, minutes=size), mock.patch.object(experiment_follow, "follow", return_value=0):
         yield
 
 

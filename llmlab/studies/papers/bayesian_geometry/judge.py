@@ -68,6 +68,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import (
     REAL_MODELS,
     SIZES,
 )
+from llmlab.studies.papers.bayesian_geometry.pretrained import parts
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Arm
@@ -188,7 +189,7 @@ def check_geometry(
 
     Those with p-values come last: they are corrected together. LabError where the models' attention cannot be watched.
     """
-    work = _Work(progress, _parts(subjects, claims))
+    work = iter(parts([1] * _parts(subjects, claims), progress))
     shapes, hmm = None, None
     effects: dict[int, AxisEffects] = {}
     followed: dict[int, Alignment] = {}
@@ -201,7 +202,7 @@ def check_geometry(
         if CAUSAL in claims:
             samples, answers = samples_of(models.task, sequences), models.task.layout.answers
             for seed, model in sorted(models.trained.items()):
-                effects[seed] = axis_effects(model, samples, answers, seed, work.next())
+                effects[seed] = axis_effects(model, samples, answers, seed, next(work))
     if shapes is not None and KEYS in claims:
         yield keys_verdict(shapes, hmm)
     if (models := subjects.deep) is not None:
@@ -209,12 +210,12 @@ def check_geometry(
             samples, answers = samples_of(models.task, sequences), models.task.layout.answers
             missed: dict[int, Ablation] = {}
             for seed, model in sorted(models.trained.items()):
-                missed[seed] = ablate(model, samples, answers, work.next())
+                missed[seed] = ablate(model, samples, answers, next(work))
             yield layers_verdict(missed, len(samples.entropy))
         if ALIGNMENT in claims:
             samples = samples_of(models.task, min(sequences, _QUERY_SEQUENCES))
-            followed = {seed: alignment(model, samples, work.next()) for seed, model in sorted(models.trained.items())}
-            followed_random = [alignment(model, samples, work.next()) for model in _random(models)]
+            followed = {seed: alignment(model, samples, next(work)) for seed, model in sorted(models.trained.items())}
+            followed_random = [alignment(model, samples, next(work)) for model in _random(models)]
     p = corrected(
         {
             MANIFOLD: manifold_tests(shapes.trained) if shapes is not None and MANIFOLD in claims else {},
@@ -231,19 +232,6 @@ def check_geometry(
         yield causal_verdict(effects, len(samples_of(subjects.repeats.task, sequences).entropy), p[CAUSAL])
 
 
-class _Work:
-    """Progress over parts of about the same length."""
-
-    def __init__(self, progress: Progress, parts: int) -> None:
-        self._progress, self._parts, self._begun = progress, parts, 0
-
-    def next(self) -> Progress:
-        """The progress of the next part."""
-        number = self._begun
-        self._begun += 1
-        return lambda what, done, total: self._progress(what, number + (done / total if total else 0), self._parts)
-
-
 def _parts(subjects: Subjects, claims: Collection[str]) -> int:
     repeats, deep, hmm = (
         len(models.trained) if models is not None else 0 for models in (subjects.repeats, subjects.deep, subjects.hmm)
@@ -256,12 +244,12 @@ def _parts(subjects: Subjects, claims: Collection[str]) -> int:
     return parts
 
 
-def _population(models: Models, sequences: int, work: _Work) -> Population:
+def _population(models: Models, sequences: int, work: Iterator[Progress]) -> Population:
     samples: Samples = samples_of(models.task, sequences)
     trained: dict[int, ModelGeometry] = {}
     for seed, model in sorted(models.trained.items()):
-        trained[seed] = measure_geometry(model, samples, seed, work.next())
-    random = [measure_geometry(model, samples, number, work.next()) for number, model in enumerate(_random(models))]
+        trained[seed] = measure_geometry(model, samples, seed, next(work))
+    random = [measure_geometry(model, samples, number, next(work)) for number, model in enumerate(_random(models))]
     return Population(trained, random, samples)
 
 
