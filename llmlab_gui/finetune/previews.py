@@ -8,10 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.core.errors import LabError
-from llmlab.data.example_preview import Preview
-from llmlab_gui.host.messages import HostProgress
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.selection import Working
 
 
@@ -37,53 +34,37 @@ class Previews(QObject):
         super().__init__(parent)
         self.working: Working | None = None
         self._host = host
-        self._request: int | None = None
-        host.previewed.connect(self._take)
-        host.progress.connect(self._take_progress)
-        host.failed.connect(self._take_failure)
-        host.cancelled.connect(self._take_cancelled)
+        self._request: Request | None = None
 
     def ask(self, question: Question) -> None:
         """Asks; an unanswered question is no longer wanted."""
         self._drop()
-        self._request = self._host.preview(question.model, question.settings, question.seed, question.place)
+        request = self._host.preview(question.model, question.settings, question.seed, question.place)
+        request.progressed.connect(self._set_working)
+        for result, told in (
+            (request.answered, self.found),
+            (request.failed, self.failed),
+            (request.cancelled, self.cancelled),
+        ):
+            result.connect(self._rest)
+            result.connect(told)
+        self._request = request
         self._set_working(Working("Reading examples"))
 
     def cancel(self) -> None:
         """Nobody waits any more."""
         if self._request is not None:
             self._drop()
-            self._set_working(None)
+            self._rest()
             self.cancelled.emit()
 
     def _drop(self) -> None:
-        request, self._request = self._request, None
-        if request is not None:
-            self._host.cancel(request)
+        if self._request is not None:
+            self._request.drop()
 
-    def _take(self, request: int, preview: Preview) -> None:
-        if self._is_ours(request):
-            self.found.emit(preview)
-
-    def _take_failure(self, request: int, error: LabError) -> None:
-        if self._is_ours(request):
-            self.failed.emit(error)
-
-    def _take_cancelled(self, request: int) -> None:
-        if self._is_ours(request):
-            self.cancelled.emit()
-
-    def _is_ours(self, request: int) -> bool:
-        """Whether the one that is waited for has ended."""
-        if request != self._request:
-            return False
+    def _rest(self) -> None:
         self._request = None
         self._set_working(None)
-        return True
-
-    def _take_progress(self, request: int, progress: HostProgress) -> None:
-        if request == self._request:
-            self._set_working(Working(progress.what, progress.share, progress.eta_seconds))
 
     def _set_working(self, working: Working | None) -> None:
         if working != self.working:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from llmlab_gui.host.selection import PromptToken
+from llmlab.data.example_preview import preview_from
+from llmlab_gui.host.about import about_from
+from llmlab_gui.host.selection import PromptToken, Working
 
 Alternatives = tuple[tuple[str, float], ...]
 
@@ -43,21 +46,6 @@ class NextToken:
 
 
 @dataclass(frozen=True)
-class HostProgress:
-    """How far a request is. done of total, in any unit; total 0 if unknown. eta_seconds: until it is answered."""
-
-    what: str
-    done: float = 0.0
-    total: float = 0.0
-    eta_seconds: float | None = None
-
-    @property
-    def share(self) -> float | None:
-        """From 0 to 1; None if unknown."""
-        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else None
-
-
-@dataclass(frozen=True)
 class TokenizedPrompt:
     """A prompt as a model's tokenizer cuts it. beginning: the id that texts begin with, if the model has one."""
 
@@ -65,25 +53,20 @@ class TokenizedPrompt:
     beginning: int | None = None
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """Something that can be opened. detail: what it is, in a few words."""
-
-    reference: str
-    name: str
-    kind: str
-    detail: str = ""
-
-
-def progress_from(values: Mapping[str, Any]) -> HostProgress:
-    """A `progress` line."""
+def progress_from(values: Mapping[str, Any]) -> Working:
+    """A `progress` line: done of total, in any unit; total 0 if unknown."""
+    done, total = float(values.get("done") or 0.0), float(values.get("total") or 0.0)
     eta = values.get("eta_seconds")
-    return HostProgress(
+    return Working(
         str(values.get("what") or ""),
-        float(values.get("done") or 0.0),
-        float(values.get("total") or 0.0),
+        min(max(done / total, 0.0), 1.0) if total > 0 else None,
         None if eta is None else float(eta),
     )
+
+
+def token_from(values: Mapping[str, Any]) -> Token:
+    """A `token` line."""
+    return Token(text_of(values["text"]), float(values["probability"]), alternatives_from(values.get("top", ())))
 
 
 def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:
@@ -94,14 +77,6 @@ def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:
     return TokenizedPrompt(cuts, None if beginning is None else int(beginning))
 
 
-def rows_from(values: Mapping[str, Any]) -> list[ModelRow]:
-    """A `models` line."""
-    return [
-        ModelRow(str(row["reference"]), str(row["name"]), str(row["kind"]), str(row.get("detail") or ""))
-        for row in values["rows"]
-    ]
-
-
 def alternatives_from(pairs: Any) -> Alternatives:
     """Tokens with their probabilities."""
     return tuple((text_of(text), float(probability)) for text, probability in pairs)
@@ -110,3 +85,14 @@ def alternatives_from(pairs: Any) -> Alternatives:
 def text_of(value: Any) -> str:
     """A token's text; half a surrogate pair, which no widget can show, becomes the replacement sign."""
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# What the lines hold that end a request well, by their event.
+ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "next": lambda values: NextToken(alternatives_from(values["top"]), float(values["entropy"])),
+    "opened": lambda values: about_from(values["about"]),
+    "tokens": cut_from,
+    "answered": lambda values: Path(values["path"]),
+    "previewed": lambda values: preview_from(values["preview"]),
+    "done": lambda values: float(values.get("seconds", 0.0)),
+}

@@ -1,34 +1,26 @@
 """The window's link to the process that holds a model: requests out, answers in, never a wait.
 
 The model lives in `python -m llmlab.jobs.model_host`, started by the first request. Both sides speak JSON, one
-object a line. The window hears of everything through signals, and a host that dies is started again by the next
-request. Models are named by references, as everywhere in the lab: `RUN@150`, a folder, a file, `BASE+ADAPTER`.
+object a line. The window hears of a reply through the signals of the `Request` that asked, and a host that dies is
+started again by the next request. Models are named by references, as everywhere in the lab: `RUN@150`, a folder, a
+file, `BASE+ADAPTER`.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal
+from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment, Qt, QTimer, Signal, SignalInstance
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
-from llmlab.data.example_preview import preview_from
-from llmlab_gui.host.about import about_from
-from llmlab_gui.host.messages import (
-    Generation,
-    NextToken,
-    Token,
-    alternatives_from,
-    cut_from,
-    progress_from,
-    rows_from,
-    text_of,
-)
+from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, token_from
+from llmlab_gui.host.selection import Working
 
 HOST_COMMAND = tuple(module_command("llmlab.jobs.model_host"))
 # Enough for a Python traceback; the host's stderr is otherwise only noise of libraries.
@@ -38,25 +30,48 @@ _STDERR_KEPT = 8192
 _CANCEL_PATIENCE_MS = 15_000
 
 
-class ModelHost(QObject):
-    """Owns the host process. Every request returns its id; signals carry that id first.
+class Request(QObject):
+    """Something that the host was asked. It ends once: `ended`, then one of `answered`, `cancelled` and `failed`.
 
-    A request ends with exactly one of `done`, `next_token`, `opened`, `tokens`, `answered`, `models`, `previewed`,
-    `cancelled` and `failed`.
+    Dropped, it tells nothing more but `ended`. It is deleted when it has ended.
     """
 
-    loading = Signal(int)
-    progress = Signal(int, object)  # HostProgress
-    opened = Signal(int, object)  # ModelAbout
-    tokens = Signal(int, object)  # CutPrompt
-    answered = Signal(int, object, float)  # the archive's Path, and seconds that it took
-    models = Signal(int, list)  # list[ModelRow]
-    previewed = Signal(int, object)  # Preview
-    token = Signal(int, object)  # Token
-    next_token = Signal(int, object)  # NextToken
-    done = Signal(int, float)  # seconds that it took
-    cancelled = Signal(int)
-    failed = Signal(int, object)  # LabError
+    progressed = Signal(object)  # Working
+    token = Signal(object)  # Token, of `generate`
+    ended = Signal()
+    answered = Signal(object)  # what it was asked for
+    cancelled = Signal()
+    failed = Signal(object)  # LabError
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        """cancel: asks the host to end it early."""
+        super().__init__()
+        self.wanted = True  # False once nobody waits for it
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Ends it early; `cancelled` (or `answered`, if that was quicker) follows."""
+        self._cancel()
+
+    def drop(self) -> None:
+        """Ends it early, and nobody waits for what follows."""
+        self.wanted = False
+        self._cancel()
+
+    def tell(self, news: SignalInstance, *values: object) -> None:
+        """The host's: something about it, for who waits."""
+        if self.wanted:
+            news.emit(*values)
+
+    def end(self, result: SignalInstance, *values: object) -> None:
+        """The host's: the last that is heard of it."""
+        self.ended.emit()
+        self.tell(result, *values)
+        self.deleteLater()
+
+
+class ModelHost(QObject):
+    """Owns the host process. What it is asked returns a `Request`, which tells the rest."""
 
     def __init__(
         self, parent: QObject | None = None, command: Sequence[str] = HOST_COMMAND, outputs: Path | None = None
@@ -67,7 +82,7 @@ class ModelHost(QObject):
         self._outputs = outputs
         self._process: QProcess | None = None
         self._ids = itertools.count(1)
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, Request] = {}
         self._cancelling: set[int] = set()
         self._partial = b""
         self._stderr = b""
@@ -81,68 +96,55 @@ class ModelHost(QObject):
         """Whether a request is unanswered."""
         return bool(self._waiting)
 
-    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> Request:
         """Asks for a continuation of `prompt`; `top` alternatives come with each token."""
         options = {"tokens": how.tokens, "temperature": how.temperature, "top_k": how.top_k, "seed": how.seed}
         options["chat"] = how.chat
         return self._send({"do": "generate", "model": model, "prompt": prompt, "top": top, **options})
 
-    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> Request:
         """Asks only what would come next; in a chat, how the answer would begin."""
         return self._send({"do": "next", "model": model, "prompt": prompt, "top": top, "chat": chat})
 
-    def open(self, model: str) -> int:
-        """Loads a model: `progress` as it goes, then `opened`."""
+    def open(self, model: str) -> Request:
+        """Loads a model: a ModelAbout."""
         return self._send({"do": "open", "model": model})
 
-    def tokenize(self, model: str, text: str, beginning: bool) -> int:
-        """Asks how a model's tokenizer cuts a text: `tokens`."""
+    def tokenize(self, model: str, text: str, beginning: bool) -> Request:
+        """Asks how a model's tokenizer cuts a text: a TokenizedPrompt."""
         return self._send({"do": "tokenize", "model": model, "text": text, "beginning": beginning})
 
-    def texts(self, model: str, ids: Sequence[int]) -> int:
-        """Asks what tokens read like: `tokens`."""
+    def texts(self, model: str, ids: Sequence[int]) -> Request:
+        """Asks what tokens read like: a TokenizedPrompt."""
         return self._send({"do": "tokenize", "model": model, "ids": list(ids), "text": "", "beginning": False})
 
-    def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> int:
-        """Asks one of the questions of `llmlab.inspection.questions`; `answered` when the archive is at `out`."""
+    def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> Request:
+        """Asks one of the questions of `llmlab.inspection.questions`; the Path of an archive, `out`."""
         asked = {"question": question, "values": dict(values), "out": str(out)}
         return self._send({"do": "ask", "model": model, **asked})
 
-    def compare(self, first: str, second: str, values: Mapping[str, Any], out: Path) -> int:
-        """Two models on one prompt: `answered`."""
+    def compare(self, first: str, second: str, values: Mapping[str, Any], out: Path) -> Request:
+        """Two models on one prompt: an archive at `out`."""
         return self._send({"do": "compare", "models": [first, second], "values": dict(values), "out": str(out)})
 
-    def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> int:
-        """One question along a run's checkpoints: `answered`."""
+    def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> Request:
+        """One question along a run's checkpoints: an archive at `out`."""
         return self._send({"do": "evolve", "run": run, "values": dict(values), "out": str(out)})
 
-    def change(self, model: str, out: Path) -> int:
-        """What fine-tuning changed in a model's base: `answered`."""
+    def change(self, model: str, out: Path) -> Request:
+        """What fine-tuning changed in a model's base: an archive at `out`."""
         return self._send({"do": "change", "model": model, "out": str(out)})
 
-    def list_models(self) -> int:
-        """Asks what is here and can be opened: `models`."""
-        return self._send({"do": "models"})
-
-    def preview(self, model: str, settings: Mapping[str, Any], seed: int, place: int) -> int:
-        """Asks how a model reads examples: `previewed`, with the one at `place`. settings: the section `data`."""
+    def preview(self, model: str, settings: Mapping[str, Any], seed: int, place: int) -> Request:
+        """Asks how a model reads examples: a Preview, with the one at `place`. settings: the section `data`."""
         values = {"settings": dict(settings), "seed": seed, "place": place}
         return self._send({"do": "preview", "model": model, **values})
-
-    def cancel(self, request: int) -> None:
-        """Ends a request early; `cancelled` (or `done`, if it was quicker) follows."""
-        if request not in self._waiting or request in self._cancelling:
-            return
-        self._cancelling.add(request)
-        self._write({"do": "cancel", "id": request})
-        self._silence.start()
-        if not self._patience.isActive():
-            self._patience.start(_CANCEL_PATIENCE_MS)
 
     def shutdown(self) -> None:
         """Ends the process: asks, terminates, kills; returns when it is gone. Unanswered requests end silently."""
         process, self._process = self._process, None
-        self._forget()
+        for request in self._forget():
+            request.deleteLater()
         if process is None:
             return
         process.closeWriteChannel()
@@ -152,13 +154,22 @@ class ModelHost(QObject):
             process.waitForFinished(3000)
         process.deleteLater()
 
-    def _send(self, values: dict[str, Any]) -> int:
-        request = next(self._ids)
-        self._waiting.add(request)
+    def _send(self, values: dict[str, Any]) -> Request:
+        number = next(self._ids)
+        request = self._waiting[number] = Request(partial(self._cancel, number))
         if self._process is None:
             self._start()
-        self._write({"id": request, **values})
+        self._write({"id": number, **values})
         return request
+
+    def _cancel(self, number: int) -> None:
+        if number not in self._waiting or number in self._cancelling:
+            return
+        self._cancelling.add(number)
+        self._write({"do": "cancel", "id": number})
+        self._silence.start()
+        if not self._patience.isActive():
+            self._patience.start(_CANCEL_PATIENCE_MS)
 
     def _start(self) -> None:
         process = QProcess(self)
@@ -173,7 +184,7 @@ class ModelHost(QObject):
         process.readyReadStandardOutput.connect(self._read)
         process.readyReadStandardError.connect(self._read_stderr)
         process.finished.connect(self._ended)
-        # Queued: a request has its id before it can fail.
+        # Queued: whoever asks has the request before it can fail.
         process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
         self._partial = self._stderr = b""
         self._process = process
@@ -195,58 +206,32 @@ class ModelHost(QObject):
         """One line of the host. What is no answer to a waiting request (a library's print) is passed over."""
         try:
             values = json.loads(line)
-            request = values["id"]
-            if request not in self._waiting:
-                return
-            self._take(request, values["event"], values)
+            if values["id"] in self._waiting:
+                self._take(values["id"], values["event"], values)
         except (ValueError, KeyError, TypeError):
             return
 
-    def _take(self, request: int, event: str, values: Mapping[str, Any]) -> None:
+    def _take(self, number: int, event: str, values: Mapping[str, Any]) -> None:
         """One event of a waiting request: everything is understood before anyone hears of it."""
+        request = self._waiting[number]
         match event:
             case "loading":
-                self.loading.emit(request)
+                request.tell(request.progressed, Working("Loading the model"))
             case "progress":
-                self.progress.emit(request, progress_from(values))
+                request.tell(request.progressed, progress_from(values))
             case "token":
-                alternatives = alternatives_from(values.get("top", ()))
-                self.token.emit(request, Token(text_of(values["text"]), float(values["probability"]), alternatives))
-            case "next":
-                answer = NextToken(alternatives_from(values["top"]), float(values["entropy"]))
-                self._close(request)
-                self.next_token.emit(request, answer)
-            case "opened":
-                about = about_from(values["about"])
-                self._close(request)
-                self.opened.emit(request, about)
-            case "tokens":
-                cut = cut_from(values)
-                self._close(request)
-                self.tokens.emit(request, cut)
-            case "answered":
-                path, seconds = Path(values["path"]), float(values.get("seconds", 0.0))
-                self._close(request)
-                self.answered.emit(request, path, seconds)
-            case "models":
-                rows = rows_from(values)
-                self._close(request)
-                self.models.emit(request, rows)
-            case "previewed":
-                preview = preview_from(values["preview"])
-                self._close(request)
-                self.previewed.emit(request, preview)
-            case "done":
-                seconds = float(values.get("seconds", 0.0))
-                self._close(request)
-                self.done.emit(request, seconds)
+                request.tell(request.token, token_from(values))
             case "cancelled":
-                self._close(request)
-                self.cancelled.emit(request)
+                self._close(number)
+                request.end(request.cancelled)
             case "error":
                 error = LabError(*(str(values.get(part) or "") for part in ("what", "why", "do")))
-                self._close(request)
-                self.failed.emit(request, error)
+                self._close(number)
+                request.end(request.failed, error)
+            case _:
+                answer = ANSWERS[event](values)
+                self._close(number)
+                request.end(request.answered, answer)
 
     def _read_stderr(self) -> None:
         if self._process is not None:
@@ -270,11 +255,10 @@ class ModelHost(QObject):
         process, self._process = self._process, None
         if process is not None:
             process.deleteLater()
-        waiting = sorted(self._waiting)
-        self._forget()
+        waiting = self._forget()
         error = LabError(what, why, "Ask again: a new process starts. A smaller model may help if memory ran out.")
         for request in waiting:
-            self.failed.emit(request, error)
+            request.end(request.failed, error)
 
     def _give_up(self) -> None:
         """Kills a host that is silent while a cancellation waits; `finished` then fails what was waiting.
@@ -288,12 +272,15 @@ class ModelHost(QObject):
         else:
             self._patience.start(_CANCEL_PATIENCE_MS)
 
-    def _close(self, request: int) -> None:
-        self._waiting.discard(request)
-        self._cancelling.discard(request)
+    def _close(self, number: int) -> None:
+        del self._waiting[number]
+        self._cancelling.discard(number)
 
-    def _forget(self) -> None:
+    def _forget(self) -> list[Request]:
+        """Waits for nothing any more; returns what was unanswered."""
+        waiting = list(self._waiting.values())
         self._waiting.clear()
         self._cancelling.clear()
         self._patience.stop()
         self._partial = b""
+        return waiting

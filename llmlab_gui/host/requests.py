@@ -1,9 +1,9 @@
-"""What was asked of the model's process and is not answered yet: who waits for it, and whether anyone still does."""
+"""What was asked of the model's process for the inspection panels and is not answered yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +12,72 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host.archive_folder import ArchiveFolder
-from llmlab_gui.host.messages import HostProgress
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
 
 Then = Callable[[Archive], None]
 Failed = Callable[[LabError], None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pending:
-    """A request without its answer.
+    """What is known of a request without its answer.
 
     bound: pointless with another model or prompt. key: one at a time of a kind. path: where its archive will be.
-    quiet: too short to speak of. wanted: False once nobody waits; it stays in the books until the host has heard.
+    quiet: too short to speak of.
     """
 
     what: str
-    done: Callable[[Any], None]
-    failed: Failed
     bound: bool = True
     key: str = ""
     path: Path | None = None
     quiet: bool = False
-    wanted: bool = True
 
 
 class Requests(QObject):
-    """The books of an InspectionSession. Each request ends with `done`, with `failed`, or silently if dropped."""
+    """The books of an InspectionSession. A dropped request stays in them until the host has heard."""
 
     working_changed = Signal()
 
-    def __init__(self, host: ModelHost, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.working: Working | None = None
-        self._host = host
         self._folder = ArchiveFolder()
-        self._pending: dict[int, Pending] = {}
-        host.progress.connect(self._take_progress)
-        host.loading.connect(lambda request: self._take_progress(request, HostProgress("Loading the model")))
-        host.opened.connect(self._take)
-        host.tokens.connect(self._take)
-        host.answered.connect(lambda request, path, _seconds: self._take(request, path))
-        host.cancelled.connect(self._close)
-        host.failed.connect(self._take_failure)
+        self._pending: dict[Request, Pending] = {}
 
-    def wait(self, request: int, pending: Pending) -> int:
-        """Notes a request that the host was given; returns its id."""
+    def wait(self, request: Request, pending: Pending, then: Callable[[Any], None], failed: Failed) -> Request:
+        """Notes what the host was asked, and drops what has the same key. `then(answer)` or `failed(error)` follows."""
+        self.supersede(pending.key)
         self._pending[request] = pending
+        request.ended.connect(lambda: self._close(request))
+        request.answered.connect(then)
+        request.failed.connect(failed)
+        if not pending.quiet:
+            request.progressed.connect(lambda news: self._set_working(replace(news, what=news.what or pending.what)))
         self._update_working()
         return request
 
     def ask(
         self,
         name: str,
-        send: Callable[[Path], int],
+        send: Callable[[Path], Request],
         then: Then,
         failed: Failed,
         key: str = "",
         *,
         quiet: bool = False,
         bound: bool = True,
-    ) -> int:
+    ) -> Request | None:
         """`send(path)` asks the host for an archive there; `then(archive)` or `failed(error)` follows.
 
         Requests with the same key are dropped. bound: pointless with another prompt or model.
-        Returns the id; 0 when there is no room for an archive.
+        None when there is no room for an archive.
         """
         try:
             path = self._folder.new_path(name)
         except OSError as error:
             failed(LabError("There is no room on disk for an inspection.", str(error)))
-            return 0
+            return None
 
         def done(written: Path) -> None:
             try:
@@ -93,17 +87,20 @@ class Requests(QObject):
                 return
             then(archive)
 
-        self.supersede(key)
-        return self.wait(send(path), Pending(name.capitalize(), done, failed, bound, key, path, quiet))
+        def refused(error: LabError) -> None:
+            self._folder.discard(path)
+            failed(error)
+
+        return self.wait(send(path), Pending(name.capitalize(), bound, key, path, quiet), done, refused)
 
     @property
     def busy(self) -> bool:
         """Whether someone waits for an answer that takes time."""
-        return any(pending.wanted and not pending.quiet for pending in self._pending.values())
+        return bool(self._wanted())
 
     def running(self, key: str) -> bool:
         """Whether someone waits for a request of that kind."""
-        return any(pending.key == key and pending.wanted for pending in self._pending.values())
+        return any(pending.key == key and request.wanted for request, pending in self._pending.items())
 
     def supersede(self, key: str) -> None:
         """Nobody waits any more for what has this key."""
@@ -122,12 +119,10 @@ class Requests(QObject):
         for request in list(self._pending):
             self.drop(request)
 
-    def drop(self, request: int) -> None:
+    def drop(self, request: Request) -> None:
         """Nobody waits for it any more."""
-        pending = self._pending.get(request)
-        if pending is not None and pending.wanted:
-            pending.wanted = False
-            self._host.cancel(request)
+        if request.wanted:
+            request.drop()
             self._update_working()
 
     def shutdown(self) -> None:
@@ -136,38 +131,19 @@ class Requests(QObject):
         self._set_working(None)
         self._folder.remove()
 
-    def _close(self, request: int) -> Pending | None:
-        """The request has ended; None when nobody wants its answer."""
-        pending = self._pending.pop(request, None)
-        if pending is None:
-            return None
+    def _close(self, request: Request) -> None:
+        pending = self._pending.pop(request)
         self._update_working()
-        if pending.wanted:
-            return pending
-        if pending.path is not None:
+        if pending.path is not None and not request.wanted:
             self._folder.discard(pending.path)
-        return None
 
-    def _take(self, request: int, answer: Any) -> None:
-        pending = self._close(request)
-        if pending is not None:
-            pending.done(answer)
-
-    def _take_failure(self, request: int, error: LabError) -> None:
-        pending = self._close(request)
-        if pending is not None:
-            if pending.path is not None:
-                self._folder.discard(pending.path)
-            pending.failed(error)
-
-    def _take_progress(self, request: int, progress: HostProgress) -> None:
-        pending = self._pending.get(request)
-        if pending is not None and pending.wanted and not pending.quiet:
-            self._set_working(Working(progress.what or pending.what, progress.share, progress.eta_seconds))
+    def _wanted(self) -> list[Pending]:
+        """What takes time and someone waits for, the oldest first."""
+        return [pending for request, pending in self._pending.items() if request.wanted and not pending.quiet]
 
     def _update_working(self) -> None:
         """What is shown until the host reports: the oldest request that someone wants."""
-        wanted = [pending for pending in self._pending.values() if pending.wanted and not pending.quiet]
+        wanted = self._wanted()
         if not wanted:
             self._set_working(None)
         elif self.working is None:

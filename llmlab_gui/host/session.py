@@ -20,7 +20,7 @@ from llmlab_gui.host.findings import Findings
 from llmlab_gui.host.inspection_plan import slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.pointed_at import PointedAt
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
 from llmlab_gui.host.selection import PromptToken, Working
@@ -65,7 +65,7 @@ class InspectionSession(PointedAt):
         self.recent = Recent()
         self.follow = True  # look again while a live model trains
         self._step_of = step_of
-        self._requests = Requests(self.host, self)
+        self._requests = Requests(self)
         self._requests.working_changed.connect(self._working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
         self._findings = Findings()
@@ -87,10 +87,8 @@ class InspectionSession(PointedAt):
 
     def open(self, reference: str) -> None:
         """Makes a model the active one. While it loads, and when that fails, the one before stays."""
-        self._requests.supersede("open")
-        request = self.host.open(reference)
-        pending = Pending(f"Opening {reference}", self._take_about, self.failed.emit, bound=False, key="open")
-        self._requests.wait(request, pending)
+        pending = Pending(f"Opening {reference}", bound=False, key="open")
+        self._requests.wait(self.host.open(reference), pending, self._take_about, self.failed.emit)
 
     def close(self) -> None:
         """No model is active any more."""
@@ -141,18 +139,18 @@ class InspectionSession(PointedAt):
         failed: Failed | None = None,
         key: str = "",
         model: str = "",
-    ) -> int:
+    ) -> Request | None:
         """Asks the active model about the prompt; `then(archive)` unless model or prompt have changed by then.
 
         key: an unanswered question with the same one is no longer wanted. failed: told instead of the message bar.
         model: another one to ask, by its reference.
-        Returns the request's id, 0 when nothing can be asked (and `failed` has been told why).
+        Returns the request, None when nothing can be asked (and `failed` has been told why).
         """
         about, told = self.about, failed or self.failed.emit
         problem = self._why_not()
         if problem is not None or about is None:
             told(problem or LabError("No model is open."))
-            return 0
+            return None
         if key != "inspect" and self._findings.found:
             self._requests.supersede("inspect")  # what is slow comes after what someone waits for
         asked = model or about.reference
@@ -163,27 +161,27 @@ class InspectionSession(PointedAt):
 
     def compare(
         self, first: str, second: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None
-    ) -> int:
+    ) -> Request | None:
         """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
         return self._requests.ask(
             "compare", lambda path: self.host.compare(first, second, everything, path), then, told, "compare"
         )
 
-    def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> int:
+    def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> Request | None:
         """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
         return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
 
-    def change(self, model: str, then: Then, failed: Failed) -> int:
+    def change(self, model: str, then: Then, failed: Failed) -> Request | None:
         """What fine-tuning changed in a model's base, whatever the prompt is. One at a time, as above."""
         return self._requests.ask(
             "change", lambda path: self.host.change(model, path), then, failed, "change", bound=False
         )
 
-    def cancel(self, request: int = 0) -> None:
+    def cancel(self, request: Request | None = None) -> None:
         """Ends one request early, or all of them. Nobody is told."""
-        if request:
+        if request is not None:
             self._requests.drop(request)
             return
         inspecting = self._requests.running("inspect")
@@ -297,10 +295,8 @@ class InspectionSession(PointedAt):
         self._findings.clear()
         with_beginning = self.beginning and self.beginning_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_beginning)
-        self._requests.supersede("tokenize")
-        self._requests.wait(
-            request, Pending("Cutting", self._take_tokens, self._take_trouble, key="tokenize", quiet=True)
-        )
+        pending = Pending("Tokenizing", key="tokenize", quiet=True)
+        self._requests.wait(request, pending, self._take_tokens, self._take_trouble)
 
     def _take_tokens(self, cut: TokenizedPrompt) -> None:
         known, self.beginning_id = self.beginning_id, cut.beginning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -23,14 +24,11 @@ class TokenTexts(QObject):
         self._host = session.host
         self._known: dict[str, dict[int, str]] = {}
         self._wanted: dict[str, set[int]] = {}
-        self._asked: dict[int, tuple[str, list[int]]] = {}
+        self._asked: set[tuple[str, int]] = set()  # and not answered yet
         self._ask = QTimer(self)  # all cells of a frame ask together
         self._ask.setSingleShot(True)
         self._ask.setInterval(0)
         self._ask.timeout.connect(self._send)
-        self._host.tokens.connect(self._take)
-        self._host.failed.connect(lambda request, _error: self._asked.pop(request, None))
-        self._host.cancelled.connect(lambda request: self._asked.pop(request, None))
 
     def text(self, model: str, token: int) -> str:
         """One token's text; UNKNOWN at first, and `arrived` then tells when to look again."""
@@ -53,18 +51,18 @@ class TokenTexts(QObject):
         return self._known.setdefault(model, {})
 
     def _send(self) -> None:
-        under_way = {(model, token) for model, tokens in self._asked.values() for token in tokens}
         for model, tokens in self._wanted.items():
-            fresh = sorted(token for token in tokens if (model, token) not in under_way)
+            fresh = {(model, token) for token in tokens} - self._asked
             if fresh:
-                self._asked[self._host.texts(model, fresh)] = (model, fresh)
+                self._asked |= fresh
+                request = self._host.texts(model, sorted(token for _, token in fresh))
+                request.ended.connect(partial(self._asked.difference_update, fresh))
+                request.answered.connect(partial(self._take, model))
         self._wanted = {}
 
-    def _take(self, request: int, cut: TokenizedPrompt) -> None:
-        asked = self._asked.pop(request, None)
-        if asked is not None:
-            self.remember(asked[0], ((token.id, token.text) for token in cut.tokens))
-            self.arrived.emit()
+    def _take(self, model: str, prompt: TokenizedPrompt) -> None:
+        self.remember(model, ((token.id, token.text) for token in prompt.tokens))
+        self.arrived.emit()
 
 
 def texts_of(session: InspectionSession) -> TokenTexts:

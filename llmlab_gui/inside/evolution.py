@@ -163,7 +163,7 @@ class EvolutionDock(InspectionDock):
         asked = {"what": list(_WHAT), "answer": self._answer()}
         model = f"{row.run.path}@live"
         sent = self.session.ask("inspect", asked, self._take_live, self._refuse_live, "evolution.live", model)
-        self._waiting = bool(sent)
+        self._waiting = sent is not None
 
     def _answer(self) -> str:
         """The token that the film's attributions speak of, so that frames compare; "" before there is one."""

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.host.process import Request
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow
@@ -47,7 +48,7 @@ class SweepView(QWidget):
         super().__init__(parent)
         self._session, self._target = session, target
         self.archive: Archive | None = None
-        self.request = 0
+        self.request: Request | None = None
         self._about: tuple[object, ...] = ()  # model and prompt of what is shown
         self.over, self.action, self.point = QComboBox(), QComboBox(), QComboBox()
         for combo, name, choices in (
@@ -95,19 +96,19 @@ class SweepView(QWidget):
             values["point"] = self.point.currentData()
         self._show_busy(True)
         self.request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
-        if not self.request:
+        if self.request is None:
             self._show_busy(False)
 
     def stop(self) -> None:
         """Ends it; what was shown before stays."""
-        if self.request:
+        if self.request is not None:
             self._session.cancel(self.request)
-        self.request = 0
+        self.request = None
         self.note.setText("The patching sweep was cancelled.")
         self._show_busy(False)
 
     def _take(self, archive: Archive) -> None:
-        self.archive, self.request, self._about = archive, 0, self._now()
+        self.archive, self.request, self._about = archive, None, self._now()
         self.map.show()
         self._show_busy(False)
         values = np.asarray(archive["sweep/effect"])
@@ -136,7 +137,7 @@ class SweepView(QWidget):
         self.note.setText(f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip())
 
     def _refuse(self, error: LabError) -> None:
-        self.request = 0
+        self.request = None
         self._show_busy(False)
         self.note.setText(f"{error.what} {error.why} {error.do}".strip())
 
@@ -149,8 +150,8 @@ class SweepView(QWidget):
 
     def _forget(self) -> None:
         """A sweep of another prompt or model is no longer about anything here."""
-        if self.request:  # the session has dropped the question
-            self.request = 0
+        if self.request is not None:  # the session has dropped the question
+            self.request = None
             self._show_busy(False)
         if self.archive is not None and self._about != self._now():
             self.archive = None

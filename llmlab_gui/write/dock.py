@@ -24,7 +24,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import NextToken
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
 from llmlab_gui.widgets.background import Background
@@ -54,7 +54,7 @@ class WriteDock(LabDock):
         self.host = host or lab.inspection.host  # one process for all models of the window
         self._owned = host
         self._background = Background(self)
-        self._asked_next: int | None = None
+        self._asked_next: Request | None = None
         self.picker = ModelPicker(lab, self._background)
         self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
@@ -210,7 +210,7 @@ class WriteDock(LabDock):
         self.set_body(self._halves)
 
     def _connect(self) -> None:
-        lab, host = self.lab, self.host
+        lab = self.lab
         self.generate_button.clicked.connect(self.generate)
         self.stop_button.clicked.connect(self.stop)
         for view in (self.text, self.second.text):
@@ -234,8 +234,6 @@ class WriteDock(LabDock):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
-        host.next_token.connect(self._on_next)
-        host.failed.connect(self._on_failed)
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)
 
@@ -324,12 +322,6 @@ class WriteDock(LabDock):
                 self.lab.error_raised.emit(error)
         self._update_buttons()
 
-    def _on_failed(self, request: int, error: LabError) -> None:
-        if request == self._asked_next:  # typing goes on; a message bar at each key would not help
-            self._asked_next = None
-            self.next_list.show_pairs(())
-            self.next_words.setText(str(error))
-
     def _point(self, view: TokenView, index: int) -> None:
         """Shows what else could have come at token `index` of a text; -1: at the chosen one, if any."""
         index = index if index >= 0 else view.current
@@ -375,7 +367,7 @@ class WriteDock(LabDock):
     def _forget_next(self) -> None:
         """An answer to an earlier prompt, or of an earlier model, is not waited for."""
         if self._asked_next is not None:
-            self.host.cancel(self._asked_next)
+            self._asked_next.drop()
             self._asked_next = None
 
     def _ask_next(self) -> None:
@@ -386,10 +378,10 @@ class WriteDock(LabDock):
         self._asked_next = self.host.ask_next(
             self.picker.reference(), self.prompt.toPlainText(), chat=self.chat.isChecked()
         )
+        self._asked_next.answered.connect(self._on_next)
+        self._asked_next.failed.connect(self._on_next_failed)
 
-    def _on_next(self, request: int, answer: NextToken) -> None:
-        if request != self._asked_next:
-            return
+    def _on_next(self, answer: NextToken) -> None:
         self._asked_next = None
         self.next_list.show_pairs(answer.alternatives)
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
@@ -399,3 +391,9 @@ class WriteDock(LabDock):
             f"{bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
             f"{'' if chat else ' Click one to append it.'}"
         )
+
+    def _on_next_failed(self, error: LabError) -> None:
+        """Typing goes on; a message bar at each key would not help."""
+        self._asked_next = None
+        self.next_list.show_pairs(())
+        self.next_words.setText(str(error))

@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import Generation, Token
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.write.token_view import TokenView
 
 # Tokens that come faster are shown together: one relayout a frame.
@@ -25,17 +25,12 @@ class Writer(QObject):
     def __init__(self, host: ModelHost, view: TokenView, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._host, self.view = host, view
-        self._request: int | None = None
+        self._request: Request | None = None
         self._fresh: list[Token] = []
         self._frame = QTimer(self)
         self._frame.setSingleShot(True)
         self._frame.setInterval(_FRAME_MS)
         self._frame.timeout.connect(self._flush)
-        host.loading.connect(self._on_loading)
-        host.token.connect(self._on_token)
-        host.done.connect(self._on_done)
-        host.cancelled.connect(self._on_cancelled)
-        host.failed.connect(self._on_failed)
 
     @property
     def busy(self) -> bool:
@@ -45,53 +40,53 @@ class Writer(QObject):
     def begin(self, model: str, prompt: str, how: Generation) -> None:
         """Continues a prompt, or answers it in a chat; what the view held is gone."""
         self.view.begin(f"{prompt}\n" if how.chat else prompt)
-        self._request = self._host.generate(model, prompt, how)
+        request = self._request = self._host.generate(model, prompt, how)
+        request.progressed.connect(self._on_loading)
+        request.token.connect(self._on_token)
+        request.answered.connect(self._on_done)
+        request.cancelled.connect(self._on_cancelled)
+        request.failed.connect(self._on_failed)
         self.said.emit("Asking the model…")
 
     def stop(self) -> None:
         """Ends the generation; what is written stays."""
         if self._request is not None:
-            self._host.cancel(self._request)
+            self._request.cancel()
             self.said.emit("Stopping…")
 
     def shutdown(self) -> None:
         """Draws nothing any more."""
         self._frame.stop()
 
-    def _on_loading(self, request: int) -> None:
-        if request == self._request:
-            self.said.emit("Loading the model…")
+    def _on_loading(self) -> None:
+        self.said.emit("Loading the model…")
 
-    def _on_token(self, request: int, token: Token) -> None:
-        if request == self._request:
-            self._fresh.append(token)
-            if not self._frame.isActive():
-                self._frame.start()
+    def _on_token(self, token: Token) -> None:
+        self._fresh.append(token)
+        if not self._frame.isActive():
+            self._frame.start()
 
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
         if fresh:
             self.view.append_tokens(fresh)
 
-    def _on_done(self, request: int, seconds: float) -> None:
-        if request == self._request:
-            self._flush()
-            tokens = self.view.tokens
-            surprise = sum(-math.log(max(token.probability, 1e-12)) for token in tokens)
-            speed = f", {len(tokens) / seconds:,.0f} tokens/s" if seconds > 0 else ""
-            mean = f" Mean surprise {surprise / len(tokens):.2f} nats a token." if tokens else ""
-            self._end(f"{len(tokens)} tokens in {seconds:.2g} s{speed}.{mean}", whole=True)
+    def _on_done(self, seconds: float) -> None:
+        self._flush()
+        tokens = self.view.tokens
+        surprise = sum(-math.log(max(token.probability, 1e-12)) for token in tokens)
+        speed = f", {len(tokens) / seconds:,.0f} tokens/s" if seconds > 0 else ""
+        mean = f" Mean surprise {surprise / len(tokens):.2f} nats a token." if tokens else ""
+        self._end(f"{len(tokens)} tokens in {seconds:.2g} s{speed}.{mean}", whole=True)
 
-    def _on_cancelled(self, request: int) -> None:
-        if request == self._request:
-            self._flush()
-            self._end(f"Stopped after {len(self.view.tokens)} tokens.")
+    def _on_cancelled(self) -> None:
+        self._flush()
+        self._end(f"Stopped after {len(self.view.tokens)} tokens.")
 
-    def _on_failed(self, request: int, error: LabError) -> None:
-        if request == self._request:
-            self._flush()
-            self.failed.emit(error)
-            self._end(error.what)
+    def _on_failed(self, error: LabError) -> None:
+        self._flush()
+        self.failed.emit(error)
+        self._end(error.what)
 
     def _end(self, words: str, *, whole: bool = False) -> None:
         self._request = None

@@ -1,91 +1,83 @@
-"""FakeModelHost: the model host's signals, answered in this process from random archives of known numbers. No torch."""
+"""FakeModelHost: a model host that answers in this process from random archives of known numbers. No torch."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QTimer
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab_gui.host.about import ModelAbout
-from llmlab_gui.host.messages import HostProgress, TokenizedPrompt
-from llmlab_gui.host.selection import PromptToken
+from llmlab_gui.host.messages import TokenizedPrompt
+from llmlab_gui.host.process import Request
+from llmlab_gui.host.selection import PromptToken, Working
 
 LAYERS, HEADS, WIDTH, TOP = 4, 3, 8, 5
 Tensors = dict[str, np.ndarray]
 Made = tuple[Tensors, dict[str, str]]
 
 
-class FakeModelHost(QObject):
+class FakeModelHost:
     """Words are tokens, and their ids are their places in `vocabulary`. `held`: requests that wait for `release`."""
 
-    loading = Signal(int)
-    progress = Signal(int, object)
-    opened = Signal(int, object)
-    tokens = Signal(int, object)
-    answered = Signal(int, object, float)
-    models = Signal(int, list)
-    cancelled = Signal(int)
-    failed = Signal(int, object)
-
     def __init__(self, refusals: Mapping[str, str] | None = None) -> None:
-        super().__init__()
         self.refusals = dict(refusals or {})
         self.kind = "scratch"  # of models that do not train
         self.vocabulary: list[str] = [f"w{number}" for number in range(500)]
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.cancelled_ids: list[int] = []
+        self.cancelled: list[Request] = []
         self.hold: set[str] = set()
         self.fail: dict[str, LabError] = {}
         self.answers: dict[str, Callable[[FakeModelHost, Mapping[str, Any], list[int]], Made]] = {
             "inspect": make_inspection,
         }
-        self._held: dict[int, Callable[[], None]] = {}
-        self._ids = itertools.count(1)
+        self._held: dict[Request, Callable[[], None]] = {}
+        self._waiting: set[Request] = set()
+        self._closed = False
 
-    def open(self, model: str) -> int:
+    def open(self, model: str) -> Request:
         about = ModelAbout(
             reference=model, name=model, kind="live" if model.endswith("@live") else self.kind, step=150,
             parameters=1000, bytes=4000, family="GPT", n_layer=LAYERS, n_head=HEADS, width=WIDTH, vocab_size=500,
             context=5000, refusals=self.refusals,
         )  # fmt: skip
-        return self._later("open", lambda request: self.opened.emit(request, about))
+        return self._later("open", lambda request: request.end(request.answered, about))
 
-    def tokenize(self, model: str, text: str, beginning: bool) -> int:
+    def tokenize(self, model: str, text: str, beginning: bool) -> Request:
         cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in self.ids_of(text))
-        return self._later("tokenize", lambda request: self.tokens.emit(request, TokenizedPrompt(cuts)))
+        return self._later("tokenize", lambda request: request.end(request.answered, TokenizedPrompt(cuts)))
 
-    def texts(self, model: str, ids: Sequence[int]) -> int:
+    def texts(self, model: str, ids: Sequence[int]) -> Request:
         cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in ids)
-        return self._later("texts", lambda request: self.tokens.emit(request, TokenizedPrompt(cuts)))
+        return self._later("texts", lambda request: request.end(request.answered, TokenizedPrompt(cuts)))
 
-    def list_models(self) -> int:
-        return self._later("models", lambda request: self.models.emit(request, []))
-
-    def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> int:
+    def ask(self, model: str, question: str, values: Mapping[str, Any], out: Path) -> Request:
         return self._answer(question, model, values, out)
 
-    def compare(self, first: str, second: str, values: Mapping[str, Any], out: Path) -> int:
+    def compare(self, first: str, second: str, values: Mapping[str, Any], out: Path) -> Request:
         return self._answer("compare", f"{first}|{second}", values, out)
 
-    def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> int:
+    def evolve(self, run: str, values: Mapping[str, Any], out: Path) -> Request:
         return self._answer("evolve", run, values, out)
 
-    def change(self, model: str, out: Path) -> int:
+    def change(self, model: str, out: Path) -> Request:
         return self._answer("change", model, {}, out)
 
-    def cancel(self, request: int) -> None:
-        self.cancelled_ids.append(request)
-        self._held.pop(request, None)
-        QTimer.singleShot(0, self, lambda: self.cancelled.emit(request))
+    def cancel(self, request: Request) -> None:
+        if request in self._waiting:
+            self._waiting.remove(request)
+            self._held.pop(request, None)
+            self.cancelled.append(request)
+            QTimer.singleShot(0, lambda: self._closed or request.end(request.cancelled))
 
     def shutdown(self) -> None:
+        self._closed = True
         self._held.clear()
+        self._waiting.clear()
 
     def release(self) -> None:
         """Answers what was held."""
@@ -96,7 +88,7 @@ class FakeModelHost(QObject):
     def tell_progress(self, what: str, done: float, total: float, eta: float | None = None) -> None:
         """Of every held request."""
         for request in self._held:
-            self.progress.emit(request, HostProgress(what, done, total, eta))
+            request.tell(request.progressed, Working(what, done / total, eta))
 
     def ids_of(self, text: str) -> list[int]:
         for word in text.split():
@@ -104,28 +96,35 @@ class FakeModelHost(QObject):
                 self.vocabulary.append(word)
         return [self.vocabulary.index(word) for word in text.split()]
 
-    def _answer(self, question: str, model: str, values: Mapping[str, Any], out: Path) -> int:
+    def _answer(self, question: str, model: str, values: Mapping[str, Any], out: Path) -> Request:
         self.asked.append((question, dict(values)))
         ids = self.ids_of(values.get("text", ""))
 
-        def go(request: int) -> None:
+        def go(request: Request) -> None:
             if question in self.fail:
-                self.failed.emit(request, self.fail[question])
+                request.end(request.failed, self.fail[question])
                 return
             tensors, more = self.answers[question](self, values, ids)
             words = [self.vocabulary[id] for id in ids]
             about = Metadata(question, model, "0" * 64, ids, words, question=dict(values), more=more)
             write_archive(out, tensors, about)
-            self.answered.emit(request, out, 0.01)
+            request.end(request.answered, out)
 
         return self._later(question, go)
 
-    def _later(self, what: str, go: Callable[[int], None]) -> int:
-        request = next(self._ids)
+    def _later(self, what: str, go: Callable[[Request], None]) -> Request:
+        request = Request(lambda: self.cancel(request))
+
+        def answer() -> None:
+            if request in self._waiting:
+                self._waiting.remove(request)
+                go(request)
+
+        self._waiting.add(request)
         if what in self.hold:
-            self._held[request] = lambda: go(request)
+            self._held[request] = answer
         else:
-            QTimer.singleShot(0, self, lambda: go(request))
+            QTimer.singleShot(0, answer)
         return request
 
 

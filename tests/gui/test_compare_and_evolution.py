@@ -17,6 +17,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
 from llmlab_gui.inside.compare import CompareDock
 from llmlab_gui.inside.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock
@@ -216,7 +217,7 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
     asked: list[str] = []
     plain = lab.host.evolve
 
-    def evolve(run: str, values: Mapping[str, Any], out: Path) -> int:
+    def evolve(run: str, values: Mapping[str, Any], out: Path) -> Request:
         asked.append(run)
         return plain(run, values, out)
 

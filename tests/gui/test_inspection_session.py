@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -185,9 +186,9 @@ def test_of_questions_with_one_key_the_last_is_answered(qtbot: QtBot, session: I
 
 def test_without_a_model_or_a_prompt_the_reason_is_told(qtbot: QtBot, session: InspectionSession) -> None:
     errors: list[LabError] = []
-    assert session.ask("pattern", {"layer": 0, "head": 0}, lambda _: None, errors.append) == 0
+    assert session.ask("pattern", {"layer": 0, "head": 0}, lambda _: None, errors.append) is None
     opened(qtbot, session)
-    assert session.ask("pattern", {"layer": 0, "head": 0}, lambda _: None, errors.append) == 0
+    assert session.ask("pattern", {"layer": 0, "head": 0}, lambda _: None, errors.append) is None
     assert ["No model" in errors[0].what, "prompt is empty" in errors[1].what] == [True, True]
 
 
@@ -336,10 +337,12 @@ def test_an_answer_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_
     inspected(qtbot, session)
     late: list[Archive] = []
     request = session.ask("pattern", {"layer": 0, "head": 0}, late.append)
+    assert request is not None
     path = session._requests._pending[request].path
     assert path is not None
     session.cancel(request)
     path.write_bytes(b"")
-    session.host.answered.emit(request, path, 0.1)
+    answer = {"id": max(session.host._waiting), "event": "answered", "path": str(path)}
+    session.host._answer(json.dumps(answer).encode())
     assert not late
     assert not path.exists()

@@ -170,7 +170,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     assert "40 s left" in dock.strip.left.text()
     request = dock.sweep.request
     dock.sweep.cancel.click()
-    assert lab.host.cancelled_ids[-1] == request
+    assert lab.host.cancelled[-1] is request
     assert "cancelled" in dock.sweep.note.text()
     assert dock.sweep.run.isVisible()
     qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)

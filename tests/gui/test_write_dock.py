@@ -17,7 +17,7 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import Generation, NextToken, Token
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.widgets.alternatives import percent, visible
 from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
 from llmlab_gui.write.token_view import TokenView, tint
@@ -100,28 +100,26 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
 class Slow(ModelHost):
     """Its answers come when a test sends them."""
 
-    asked = 0
+    asked: Request | None = None
 
-    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
-        self.asked += 1
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> Request:
+        self.asked = Request(lambda: None)
         return self.asked
 
-    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
-        self.asked += 1
-        return self.asked
-
-    def cancel(self, request: int) -> None: ...
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> Request:
+        return self.ask_next(model, prompt)
 
 
 def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: FakeLab) -> None:
     host = Slow(command=FAKE_HOST)
     with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
         trained(qtbot, lab, dock)
-        qtbot.waitUntil(lambda: host.asked > 0, timeout=WAIT)
+        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
         earlier = host.asked
+        assert earlier is not None
         with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
             lab.open_write("pretraining/fake", "step-00000100")
-        host.next_token.emit(earlier, NextToken((("a", 1.0),), 0.0))
+        earlier.end(earlier.answered, NextToken((("a", 1.0),), 0.0))
         assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
 
 
@@ -238,11 +236,12 @@ def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: Fa
     host = Slow(command=FAKE_HOST)
     with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
         trained(qtbot, lab, dock)
-        qtbot.waitUntil(lambda: host.asked > 0, timeout=WAIT)
+        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
         error = LabError("The model's template says <b>no</b>.")
-        host.failed.emit(host.asked, error)
-        dock.generate()
-        host.failed.emit(host.asked, error)
+        for ask in (dock._ask_next, dock.generate):
+            ask()
+            assert host.asked is not None
+            host.asked.end(host.asked.failed, error)
         for label in (dock.next_words, dock.said):
             assert (label.text(), label.textFormat()) == (error.what, Qt.TextFormat.PlainText)
 

@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui.host.messages import Generation
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.write.dock import NEXT_TAB, WriteDock
 
 
@@ -27,11 +27,11 @@ class Listening(ModelHost):
         self.asked: list[tuple[str, str, Generation]] = []
         self.asked_next: list[bool] = []
 
-    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> int:
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> Request:
         self.asked.append((model, prompt, how))
         return super().generate(model, prompt, how, top)
 
-    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> int:
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> Request:
         self.asked_next.append(chat)
         return super().ask_next(model, prompt, top, chat=chat)
 
