@@ -1,1 +1,1 @@
-"""Where a model's parts are, how one pass is watched, and the probe that measures what is claimed of both."""
+"""Where a model's parts are, how one forward pass is observed, and the probe that checks both by measuring."""

@@ -1,4 +1,4 @@
-"""One forward pass, watched: observers see the residual stream, the heads and the patterns as they come into being.
+"""One observed forward pass: observers see the residual stream, head outputs and patterns as they are computed.
 
 Nothing is kept that nobody asked for, so the peak is about one layer; hooks are placed only where an observer or
 an edit looks, and always removed. The weights are never changed, and what the model computes is what it computes

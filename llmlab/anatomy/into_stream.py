@@ -1,4 +1,4 @@
-"""How the inputs of a last linear layer, one head's answer or one neuron, reach the residual stream on their own.
+"""What one input of an output projection, a head output or a neuron, adds to the residual stream by itself.
 
 What attention (or a feed-forward) adds to the stream is a linear layer of its inputs x, in some families followed by
 a norm (sandwich) or a multiplier m (Granite):

@@ -1,4 +1,4 @@
-"""Single modules as the numbers that they stand for, found by what they compute and not by what they are called.
+"""Modules as weights and biases, recognised by what they compute and not by their names.
 
 A norm may store its weight as w or as w - 1, a linear layer its matrix upright or lying down, with an adapter's
 difference beside it: what a module does to a few vectors decides which it is. Modules are asked by `forward`, since

@@ -1,4 +1,4 @@
-"""What is claimed of a model, measured: a wrong number is worse than a refusal.
+"""The probe: checks by measuring what is claimed of a model. A wrong number is worse than a refusal.
 
 A few random tokens run through the model, and every identity that the panels rest on is checked on what it computes.
 No weight is changed: switching a half of each block off is an edit of the pass. What does not hold disables the

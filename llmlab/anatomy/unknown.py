@@ -1,4 +1,4 @@
-"""A model of a family that nobody described: where its parts are, found out from one pass.
+"""Models of undescribed families: finds their parts from one forward pass.
 
 Its blocks are the list of as many equal modules as it has layers. One pass keeps what every child of a block reads
 and returns; then sums decide, and no name: attention is what, added to the block's input, is the input of a later

@@ -1,1 +1,1 @@
-"""`llmlab-run`: the lab without its window."""
+"""`llmlab-run`: the lab in a terminal."""

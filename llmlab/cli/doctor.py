@@ -1,4 +1,4 @@
-"""`doctor`: whether this machine can do what the lab needs, measured rather than assumed."""
+"""`doctor`: checks by measuring that this machine can do what the lab needs."""
 
 from __future__ import annotations
 

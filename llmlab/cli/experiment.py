@@ -1,4 +1,4 @@
-"""`experiment`: a group of runs that varies one thing, planned, run, continued and reported in a terminal."""
+"""`experiment`: plans, runs, resumes and reports a group of runs that vary one setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments and checks of papers in a terminal: begun, followed run by run with the time left, and stopped."""
+"""Starts, follows and stops experiments and checks of papers in a terminal."""
 
 from __future__ import annotations
 

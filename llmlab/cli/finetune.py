@@ -1,4 +1,4 @@
-"""`finetune`: a model that exists learns from examples, in a terminal."""
+"""`finetune`: fine-tunes an existing model on examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training in a terminal: starts a run's worker, reports its events, and passes on what the terminal says.
+"""Training in a terminal: starts a run's worker, reports its events and forwards signals.
 
 The worker is a process of its own (see llmlab.jobs.launcher). Ctrl-C asks it to stop and waits until it has saved;
 a second one kills it.

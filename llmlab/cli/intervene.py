@@ -1,4 +1,4 @@
-"""`intervene`: change something inside a model and see what becomes of its prediction."""
+"""`intervene`: ablates or patches parts of a model and shows what that does to its prediction."""
 
 from __future__ import annotations
 

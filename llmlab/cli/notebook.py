@@ -1,4 +1,4 @@
-"""`notebook`: predictions and what became of them."""
+"""`notebook`: predictions and their outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--predict`: what a command's user expects, written down before it starts, and what became of it."""
+"""`--predict`: the user's predictions, locked before the start, and their outcomes."""
 
 from __future__ import annotations
 

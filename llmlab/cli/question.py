@@ -54,7 +54,7 @@ def add_out(parser: Parser) -> None:
 
 
 def add_target(parser: Parser, most_likely: str) -> None:
-    """--position, --answer and --against. likeliest: whose likeliest token is the answer if none is named."""
+    """--position, --answer and --against. most_likely: whose most likely token is the answer if none is named."""
     parser.add_argument(
         "--position", type=int, default=-1, help="position of the token whose prediction is explained (default: -1)"
     )
@@ -178,5 +178,5 @@ def listed(tokens: Sequence[str]) -> str:
 
 
 def likely(tokens: Sequence[Likely]) -> str:
-    """Likeliest tokens with their probabilities."""
+    """Most likely tokens with their probabilities."""
     return ", ".join(f"{text.printable(repr(token.text))} {token.probability:.2%}" for token in tokens)

@@ -1,4 +1,4 @@
-"""`runs`, `show` and `request`: what is there, how one run stands, and asking a live one."""
+"""`runs`, `show` and `request`: lists runs, shows one, and sends requests to a live one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doctor's checks of the devices: does training compute what it should, and how fast is the machine?
+"""Doctor's checks of the devices: that training computes what it should, and how fast.
 
 Imports torch. Whatever is checked is the code that training runs: model, loss, optimizer.
 """

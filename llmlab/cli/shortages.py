@@ -1,4 +1,4 @@
-"""What this machine may not have enough of for a run, said before it starts."""
+"""Warns before a run starts when memory or disk may not suffice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the work of a command is: one line that moves on a terminal, and elsewhere a line now and then."""
+"""Progress of a command's work: a live line on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 

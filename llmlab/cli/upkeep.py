@@ -1,4 +1,4 @@
-"""`delete` and `rename`: runs that are no longer wanted, or wanted under another name."""
+"""`delete` and `rename`: removes runs, or gives them another name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that several commands share, and what they mean."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 

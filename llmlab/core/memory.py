@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, said before it is loaded; and giving memory back after one was closed."""
+"""Checks that a model fits into memory before it is loaded, and frees memory after one is closed."""
 
 from __future__ import annotations
 

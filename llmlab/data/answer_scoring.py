@@ -1,4 +1,4 @@
-"""Whether a model answers as it should, decided by a program: exact match after trivial normalisation."""
+"""Scores answers by a program: exact match after trivial normalisation."""
 
 from __future__ import annotations
 

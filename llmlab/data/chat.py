@@ -1,4 +1,4 @@
-"""How a conversation becomes tokens, and which of them are learned.
+"""Turns a conversation into tokens, with the loss mask.
 
 A model that has a chat template is fine-tuned in it (`llmlab.data.chat_template`). The lab's own models have
 none; they get the plainest format there is:

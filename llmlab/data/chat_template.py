@@ -1,4 +1,4 @@
-"""Conversations in a model's own chat template, rendered as one text (apart, see `rendering`) and cut once.
+"""Conversations in a model's own chat template, rendered as one text (apart, see `rendering`) and tokenized once.
 
 Where the answers are in that text is found by rendering the conversation up to each of them: it must be how the
 whole begins. A template for which it is not, because later turns change how earlier ones are written, cannot be

@@ -1,4 +1,4 @@
-"""What every source of text offers, wherever the text comes from."""
+"""The interface of every source of text."""
 
 from __future__ import annotations
 

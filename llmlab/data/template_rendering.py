@@ -1,4 +1,4 @@
-"""Chat templates are programs of strangers: they are run in a process of their own, with limits of time and memory.
+"""Renders chat templates, which are untrusted programs, in a process of their own with limits of time and memory.
 
 transformers runs them in a sandbox, which keeps them from files and from Python's insides, but neither from nested
 loops without end nor from texts without end; and a thread cannot be stopped from outside. The process renders with

@@ -1,4 +1,4 @@
-"""The four ways in which the lab cuts text into tokens. Each gives back exactly the text it was given."""
+"""The lab's four tokenizers. Each decodes to exactly the text it was given."""
 
 from __future__ import annotations
 

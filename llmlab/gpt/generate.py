@@ -1,4 +1,4 @@
-"""Writing with a model: one token after the other, each drawn from the model's own distribution."""
+"""Generation: one token after the other, each sampled from the model's distribution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NextToken:
     logits: Tensor  # [vocab_size], before temperature and top-k
 
     def top(self, count: int) -> list[tuple[int, float]]:
-        """The likeliest ids with their probabilities (at temperature 1), likeliest first."""
+        """The most likely ids with their probabilities (at temperature 1), most likely first."""
         p, ids = self.logits.softmax(-1).topk(min(count, len(self.logits)))
         return list(zip(ids.tolist(), p.tolist(), strict=True))
 
@@ -35,7 +35,7 @@ def generate(
 ) -> Iterator[NextToken]:
     """Continues `prompt` (at least one id) by `tokens` ids, seeing the last `block_size` of them at each step.
 
-    temperature: 0 takes the likeliest; else logits are divided by it. top_k: draw among that many; 0 means all.
+    temperature: 0 takes the most likely; else logits are divided by it. top_k: draw among that many; 0 means all.
     Draws from a generator of its own, so that training is not disturbed and equal seeds give equal texts. The
     model should be in eval mode.
     """
@@ -51,7 +51,7 @@ def generate(
 
 
 def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """An id drawn from softmax(logits [V] / temperature), among the `top_k` likeliest; the likeliest at 0."""
+    """An id drawn from softmax(logits [V] / temperature), among the `top_k` most likely; the most likely at 0."""
     if temperature == 0:
         return int(logits.argmax())
     scaled = logits / temperature

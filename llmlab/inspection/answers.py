@@ -24,7 +24,7 @@ cannot be told apart.
 Metadata, strings all of them, of every answer: schema, kind, model, weights_sha256, dtype, attention_path, family,
 n_layer, step ("" for what is no run); as JSON token_ids, tokens, versions, notes, question. Besides: position, answer,
 answer_text, against, against_text (inspect, neurons; ids and their texts, "" for no against), next (inspect: JSON list
-of the likeliest tokens there with their probabilities), scale and softcap (stages; "" for none).
+of the most likely tokens there with their probabilities), scale and softcap (stages; "" for none).
 
 L layers, H heads, T tokens of the prompt, C width of the stream, D of a head, K tokens or neurons kept, S at most 64.
 """

@@ -4,10 +4,11 @@ A is opened, inspected into a temporary archive and closed; then B; then both ar
 The archive (kind `comparison`) holds what `llmlab.inspection.differences` describes and, of T compared tokens,
 
     kl [T]                          KL(A || B) of the next-token distributions, in nats (Kullback & Leibler 1951)
-    a/ids, b/ids [T, K] int32       likeliest next tokens of both
+    a/ids, b/ids [T, K] int32       most likely next tokens of both
     a/probability, b/probability [T, K]
 
-metadata: `model` is A, `model_b` B; `texts` and `texts_b` are JSON objects, token id -> text, of the likeliest tokens.
+metadata: `model` is A, `model_b` B; `texts` and `texts_b` are JSON objects, token id -> text, of the most likely
+tokens.
 """
 
 from __future__ import annotations
@@ -104,10 +105,10 @@ class _Capture:
     predicted: Archive
     ends: dict[int, int]  # character offset where a token ends -> its position
     vocabulary: dict[int, str]  # texts of some of all tokens
-    named: dict[str, str]  # texts of the likeliest tokens, by id
+    named: dict[str, str]  # texts of the most likely tokens, by id
 
     def texts(self, positions: list[int]) -> str:
-        """Texts of the likeliest tokens at these positions, as JSON."""
+        """Texts of the most likely tokens at these positions, as JSON."""
         ids = np.unique(self.predicted["ids"][positions]).tolist()
         return json.dumps({str(id): self.named[str(id)] for id in ids}, ensure_ascii=False)
 
@@ -139,7 +140,7 @@ def _capture(opening: Opener, question: Compare, stem: Path, first: _Capture | N
 
 
 def _predict(opened: OpenModel, question: Compare, ids: list[int], path: Path) -> dict[str, str]:
-    """Writes the model's logits and likeliest tokens -> the texts of these."""
+    """Writes the model's logits and most likely tokens -> the texts of these."""
     readout = read(opened, ids)
     slots: dict[str, Slot] = {"logits": (np.float32, (len(ids), opened.vocab_size))}
     require_room(path, archive_bytes(slots))

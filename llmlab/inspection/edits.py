@@ -1,4 +1,4 @@
-"""What can be changed inside a forward pass, and how: the parts of a model, zeroed, averaged, scaled or patched.
+"""Interventions in a forward pass: parts of a model ablated (zero, mean), scaled or patched.
 
 A change is written as an action and a part:
 

@@ -1,4 +1,4 @@
-"""How a model came to be what it is: one question, asked of a run's checkpoints in turn.
+"""Evolution: one question asked of all of a run's checkpoints in turn.
 
 Every checkpoint is opened, inspected and closed before the next one, so one is in memory at a time. The archive
 (kind `evolution`) holds every tensor of an inspection (see `llmlab.inspection.answers`) with a leading axis of
@@ -91,7 +91,7 @@ def _ask(
     notes: list[str],
     progress: Progress,
 ) -> list[_Answer]:
-    """Inspects every checkpoint, the last one first: its likeliest token is the answer that all are asked about."""
+    """Inspects every checkpoint, the last one first: its most likely token is the answer that all are asked about."""
     asked = {name: value for name, value in to_values(question).items() if name != "every"}
     asked.setdefault("what", list(question.what))
     answers: list[_Answer] = []
@@ -146,7 +146,7 @@ def _inspect(reference: str, outputs: Path, asked: Mapping[str, Any], path: Path
 
 
 def _answer_for_all(last: _Answer, answerable: bool, notes: list[str]) -> str:
-    """The last checkpoint's likeliest token: bars of one token are not comparable with those of another."""
+    """The last checkpoint's most likely token: bars of one token are not comparable with those of another."""
     text = last.archive.metadata.more["answer_text"]
     if not answerable:
         notes.append(

@@ -1,4 +1,4 @@
-"""What an experiment found, in few words: for summary.json and the terminal. Numbers come from the archive alone."""
+"""Summaries of interventions and sweeps for summary.json and the terminal. Numbers come from the archive alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tokens lie to one another: principal components and nearest neighbours of an embedding.
+"""Embedding geometry: principal components and nearest neighbours.
 
 The archive (kind `geometry`) holds, for N rows shown out of a matrix of R rows and width C, and K components:
 

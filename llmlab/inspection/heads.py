@@ -1,4 +1,4 @@
-"""What each attention head does, in a few numbers and a thumbnail, taken while its pattern passes by.
+"""Head scores: a few numbers and a thumbnail per attention head, taken while its pattern passes by.
 
 With A [T, T] a head's pattern (row: query i, column: key j), means over all queries that have a choice, i >= 1:
 

@@ -1,4 +1,4 @@
-"""The panels' question: what a model does with one prompt, in one forward pass, into one archive."""
+"""Inspects a prompt: one forward pass, written into one archive."""
 
 from __future__ import annotations
 

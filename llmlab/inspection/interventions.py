@@ -1,9 +1,9 @@
-"""What changes in a model's predictions when something inside it is changed: ablation and patching.
+"""Effects of interventions on a model's predictions: ablation and activation patching.
 
 Two forward passes over one prompt, without and with the changes of `llmlab.inspection.edits`, and one over the
 source where values are patched from. The archive (kind `intervention`) holds, K tokens kept at each of T positions:
 
-    before/ids, after/ids [T, K] int32; before/probability, after/probability [T, K]    likeliest next tokens
+    before/ids, after/ids [T, K] int32; before/probability, after/probability [T, K]    most likely next tokens
     before/logits, after/logits [2]   logits of the answer and of what it is held against (NaN where nothing is)
     target/before, target/after [1]   logit(answer) - logit(against); the answer's logit where against is nothing
     target/source [1]                 the same in the source, at the aligned position, where there is a source
@@ -11,7 +11,7 @@ source where values are patched from. The archive (kind `intervention`) holds, K
     change/post_ffn [L, T]            ||x' - x|| / ||x|| of the stream after every block: where the change went
 
 metadata: `position`, `answer`, `answer_text`, `against`, `against_text` ("" for none), `changes` (JSON list),
-`texts` (JSON object: token id -> text, of the likeliest tokens).
+`texts` (JSON object: token id -> text, of the most likely tokens).
 """
 
 from __future__ import annotations

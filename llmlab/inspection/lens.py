@@ -1,4 +1,4 @@
-"""The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens"): what the model would say at each depth.
+"""The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens"): what the model would predict at each depth.
 
 The stream at every layer is read as if it were the last one: the final norm, with its scale computed from that very
 stream (unlike in attribution, which freezes one), then the unembedding, scale and softcap.
@@ -9,10 +9,10 @@ stream (unlike in attribution, which freezes one), then the unembedding, scale a
 The last row is the model's own prediction. In parallel blocks the post_attn rows are virtual (pre_attn + attn_out).
 For every row and position:
 
-    ids, probability       the K likeliest tokens and their p_r, likeliest first
+    ids, probability       the K most likely tokens and their p_r, most likely first
     rank                   of the target token: 1 + how many tokens are likelier
-    target_probability     p_r(target); the target is the prompt's next token, at the last position the model's
-    likeliest
+    target_probability     p_r(target); the target is the prompt's next token; at the last position, the
+                           model's most likely one
     entropy                sum_v -p_r ln p_r, in nats
     kl                     KL(p_final || p_r) = sum_v p_final ln(p_final / p_r), in nats: 0 in the last row
 

@@ -1,4 +1,4 @@
-"""Which neurons of a feed-forward speak for an answer."""
+"""Logit attribution to the neurons of one feed-forward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One head under the magnifier: its whole pattern, and its way from queries and keys to it."""
+"""One head in detail: its full pattern, and the stages from queries and keys to it."""
 
 from __future__ import annotations
 

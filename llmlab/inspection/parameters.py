@@ -1,4 +1,4 @@
-"""How large a model's weights and gradients are, how they spread, and which neurons a text leaves silent.
+"""Parameters in numbers: norms of weights and gradients, singular values, and silent neurons.
 
 The archive (kind `parameters`) holds, for N parameter tensors (metadata `names`, a JSON list; `layers`, the layer of
 each, -1 outside of the blocks; `shapes`) and L layers:

@@ -1,4 +1,4 @@
-"""What can be asked of one open model: one dataclass a question, as it stands in JSON and in an archive's header."""
+"""Questions to one open model: one dataclass per question, as in JSON and in an archive's header."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Target(Prompt):
     """A position in the prompt and what is predicted there: the logit of `answer`, minus that of `against` if given.
 
     position: from 0, negative from the end. answer and against: one token's text; "" for answer is the model's own
-    likeliest token, "" for against is none.
+    most likely token, "" for against is none.
     """
 
     position: int = -1

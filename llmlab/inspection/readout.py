@@ -1,4 +1,4 @@
-"""What a model predicts at every position of a prompt, without all of its logits lying in memory at once.
+"""Predictions at every position of a prompt, without holding all logits in memory at once.
 
 The logits of 4,000 tokens over a vocabulary of 150,000 are 2.4 GB. The stream before the final norm is a hundredth
 of that, and the logits of a few rows are had from it when they are needed.
@@ -83,14 +83,14 @@ def read(
 
 @dataclass(frozen=True)
 class Predictions:
-    """The likeliest tokens at every position: ids [T, K], their probabilities [T, K]."""
+    """The most likely tokens at every position: ids [T, K], their probabilities [T, K]."""
 
     ids: Tensor
     probabilities: Tensor
 
 
 def predictions(readout: Readout, top: int) -> Predictions:
-    """The `top` likeliest tokens at every position."""
+    """The `top` most likely tokens at every position."""
     ids, probabilities = [], []
     for _, logits in readout.chunks():
         best = logits.softmax(-1).topk(min(top, logits.shape[-1]), -1)

@@ -1,4 +1,4 @@
-"""Tensors of a pass, put aside on disk until its end, when what they are compared with is known.
+"""Spills tensors of a forward pass to disk until its end, when they can be compared.
 
 Every contribution of a 135M model to 512 tokens is 72 MB, of a 7B model 540 MB. Written to a temporary file and read
 back they cost a few percent of the pass, and of memory only the operating system's file cache, which it takes back

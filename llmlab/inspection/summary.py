@@ -1,4 +1,4 @@
-"""What an inspection found, in few words: for summary.json and the terminal. Numbers come from the archive alone."""
+"""Summaries of inspections for summary.json and the terminal. Numbers come from the archive alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in a model does it matter? One change at a time, everywhere: a grid of effects on a logit difference.
+"""The patching sweep: one intervention at a time, everywhere; a grid of effects on a logit difference.
 
 For every cell, (layer, position) at one point of the stream or (layer, head), the prompt is run with that one thing
 zeroed, averaged, or patched from a source, and the target is read: d = logit(answer) - logit(against) at a position.

@@ -1,4 +1,4 @@
-"""What a question is about: the logit of one token at one position, or the difference of two."""
+"""The target of a question: a token's logit at one position, or its difference to a counterfactual token's."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ class LogitTarget:
 
 
 def target_of(opened: OpenModel, question: Target, logits: Tensor, position: int) -> LogitTarget:
-    """The target of a question. logits [V]: the unchanged pass at `position`, whose likeliest token is the default."""
+    """The target of a question. logits [V]: the unchanged pass at `position`; its most likely token is the default."""
     answer = token_of(opened, question.answer, "answer") if question.answer else int(logits.argmax())
     return LogitTarget(position, answer, token_of(opened, question.against, "against") if question.against else None)

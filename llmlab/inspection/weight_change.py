@@ -1,4 +1,4 @@
-"""What fine-tuning changed: of each weight matrix, how far it moved and in how many directions.
+"""Weight changes by fine-tuning: how far each matrix moved, and in how many directions.
 
 Of a LoRA adapter the change of a matrix is (alpha / rank) B A, of which everything is told by small matrices: with
 B = Q_b R_b and A^T = Q_a R_a, the singular values of B A are those of R_b R_a^T [rank, rank]. The product, as large

@@ -136,7 +136,7 @@ def continued(
 def next_tokens(
     opened: OpenModel, prompt: str, top: int, *, chat: bool = False
 ) -> tuple[list[tuple[str, float]], float]:
-    """The likeliest next tokens with their probabilities, and the distribution's entropy in nats. chat: as above."""
+    """The most likely next tokens with their probabilities, and the distribution's entropy in nats. chat: as above."""
     ids, _ = _asked(opened, prompt, chat)
     if isinstance(opened.model, GPT):
         logits = opened.model.next_token(torch.tensor([ids]))[0].float()

@@ -16,7 +16,7 @@ Alternatives = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Generation:
-    """How text is drawn. temperature 0 takes the likeliest token; top_k 0 means all; one seed gives one text.
+    """How text is drawn. temperature 0 takes the most likely token; top_k 0 means all; one seed gives one text.
 
     chat: the prompt is a user's turn, and the model answers it.
     """

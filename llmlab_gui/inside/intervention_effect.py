@@ -1,4 +1,4 @@
-"""What an intervention did: the predictions before and after, the watched logit, and where the change went."""
+"""The effect of interventions: predictions before and after, the watched logit, and where the change spread."""
 
 from __future__ import annotations
 

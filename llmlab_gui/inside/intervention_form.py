@@ -1,4 +1,4 @@
-"""Choosing what is changed inside the model: a row that adds an edit, and the list of those chosen in any panel."""
+"""The form of interventions: a row that adds one, and the list of those chosen in any panel."""
 
 from __future__ import annotations
 

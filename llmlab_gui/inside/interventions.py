@@ -1,4 +1,4 @@
-"""Interventions: parts of the model changed while it reads, the predictions before and after, and sweeps."""
+"""The Interventions dock: predictions before and after ablation or patching, and patching sweeps."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class InterventionsDock(InspectionDock):
         return [self.effect.headline, self.effect.tokens, self.effect.kl]
 
     def table(self) -> Table | None:
-        """Before and after: place, token, KL, and the likeliest tokens of both. Sweep: its cells."""
+        """Before and after: place, token, KL, and the most likely tokens of both. Sweep: its cells."""
         if self._sweeping:
             return self.sweep.map.table() if self.sweep.archive is not None else None
         archive = self.effect.archive

@@ -1,4 +1,4 @@
-"""Logit lens: what the model would say if it stopped after each layer, at every token of the prompt."""
+"""Logit lens: what the model would predict if it stopped after each layer, at every token of the prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Prompt dock: what the active model reads, and how its tokenizer cuts it."""
+"""The Prompt dock: the text that the active model reads, and its tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that show something, and what to look for."""
+"""Example prompts, and what to look for in them."""
 
 from __future__ import annotations
 

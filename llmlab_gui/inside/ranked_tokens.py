@@ -1,4 +1,4 @@
-"""Likeliest tokens side by side: two predictions of one place, each token with a bar as long as its probability."""
+"""Most likely tokens side by side: two predictions at one position, each token with a bar for its probability."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROW_PAD, _GAP, _TOP = 6, 18, 6
 
 @dataclass(frozen=True)
 class Ranked:
-    """One prediction: its title, and (text, probability) pairs, likeliest first. color: among the theme's series."""
+    """One prediction: its title, and (text, probability) pairs, most likely first. color: among the theme's series."""
 
     title: str
     pairs: tuple[tuple[str, float], ...]

@@ -1,4 +1,4 @@
-"""Residual stream: how long its vectors are, what is added to them, and where they turn, layer by layer."""
+"""Residual stream: norms, what each part adds, and where the direction turns, layer by layer."""
 
 from __future__ import annotations
 

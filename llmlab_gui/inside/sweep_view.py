@@ -1,4 +1,4 @@
-"""A sweep: one change at a time everywhere, as a map of what each did to the watched logit."""
+"""A patching sweep as a map: the effect of each single intervention on the watched logit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt as the model reads it: one chip a token, to point at and to choose."""
+"""The prompt as the model reads it: one chip per token, to point at and to choose."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every dock is given: runs found, followed, started; the notebook; the requests of one dock to another."""
+"""What every dock is given: the runs, the notebook, and requests of one dock to another."""

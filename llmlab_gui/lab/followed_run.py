@@ -1,4 +1,4 @@
-"""A run that is shown, and the thread that follows it, with the run's id in every signal."""
+"""A followed run: its thread, with the run's id in every signal."""
 
 from __future__ import annotations
 

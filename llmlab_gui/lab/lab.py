@@ -1,4 +1,4 @@
-"""The window's one model of the world: which runs there are, which are shown, and what happens in them."""
+"""The window's model of the runs: which there are, which are shown, and what happens in them."""
 
 from __future__ import annotations
 

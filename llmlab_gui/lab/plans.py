@@ -1,4 +1,4 @@
-"""What the lab asks of whoever looks after plans of several runs: experiments, and checks of papers."""
+"""The interface to plans of several runs: experiments and checks of papers."""
 
 from __future__ import annotations
 

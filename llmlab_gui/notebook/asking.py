@@ -1,4 +1,4 @@
-"""Asking the learner, before a run, an experiment or a check starts, what they expect of it."""
+"""Asks the learner for a prediction before a run, an experiment or a check starts."""
 
 from __future__ import annotations
 

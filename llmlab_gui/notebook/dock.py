@@ -1,4 +1,4 @@
-"""Notebook: what was predicted, what came, how surprising it was, and how well calibrated the learner is."""
+"""The Notebook dock: predictions, outcomes, surprises, and the learner's calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the notebook: a row a prediction, with what came of it."""
+"""The table of the notebook: one row per prediction, with its outcome."""
 
 from __future__ import annotations
 

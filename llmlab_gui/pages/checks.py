@@ -1,4 +1,4 @@
-"""What is wrong with the pages: dead links, code that is gone, missing parts."""
+"""Checks the pages: dead links, code that is gone, missing parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dialog that asks what a branch does differently."""
+"""The dialog for a branch's settings."""
 
 from __future__ import annotations
 

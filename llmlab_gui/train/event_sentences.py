@@ -1,4 +1,4 @@
-"""What happened in a run, as sentences for people."""
+"""Events of a run as sentences."""
 
 from __future__ import annotations
 

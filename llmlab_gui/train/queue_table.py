@@ -1,4 +1,4 @@
-"""The table of the queue: a row a run, which can be dragged to another place."""
+"""The table of the queue: one row per run, which can be dragged to reorder it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of runs: a row a run, updated in place so that selection and scrolling stay."""
+"""The table of runs: one row per run, updated in place so that selection and scrolling stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Samples dock: how the model's writing changed over the steps, side by side."""
+"""The Samples dock: what the model generated at different steps, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of samples: a column a step, a row a prompt, texts wrapped and read like prose."""
+"""The table of samples: one column per step and one row per prompt, texts wrapped and read like prose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Set-up dock: what the next pretraining run will be, what it will cost, and the button that starts it."""
+"""The Set-up dock: the next pretraining run's settings and costs, and the button that starts it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def percent(probability: float) -> str:
 
 
 class AlternativeList(QListView):
-    """Shows (text, probability) pairs, likeliest first. `picked(text)`: one was clicked, or Enter pressed on it."""
+    """Shows (text, probability) pairs, most likely first. `picked(text)`: one was clicked, or Enter pressed on it."""
 
     picked = Signal(str)
 

@@ -1,4 +1,4 @@
-"""Whether a window can be opened here: Qt ends the whole process when it cannot, so it is found out before. No Qt."""
+"""Checks that a window can be opened here before Qt tries, which ends the process when it cannot. No Qt."""
 
 from __future__ import annotations
 

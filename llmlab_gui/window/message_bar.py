@@ -1,4 +1,4 @@
-"""Errors where they are seen and stop nobody: a bar above the docks, one message at a time, until it is waved away."""
+"""The message bar: errors above the docks, one at a time, until they are dismissed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling that a long run has ended to someone who looks at another window."""
+"""Notifies the learner that a long run has ended while another window is in front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status bar: what the current run does, how far it is, how fast, and how long it still takes."""
+"""The status bar: the current run's state, progress, speed and time left."""
 
 from __future__ import annotations
 

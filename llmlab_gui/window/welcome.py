@@ -1,4 +1,4 @@
-"""What the window shows before there is any run: one button that trains something within a minute."""
+"""The welcome page before the first run: one button that trains something within a minute."""
 
 from __future__ import annotations
 

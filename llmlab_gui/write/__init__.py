@@ -1,1 +1,1 @@
-"""Prompting a checkpoint, and seeing how likely it held each token that it wrote."""
+"""Generation: prompts a checkpoint and shows the probability of each generated token."""

@@ -1,4 +1,4 @@
-"""The Write dock: prompt any checkpoint, and see how likely it held each token that it wrote."""
+"""The Write dock: prompts any checkpoint and shows the probability of each generated token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that say how text is drawn."""
+"""The form of the sampling settings."""
 
 from __future__ import annotations
 

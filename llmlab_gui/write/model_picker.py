@@ -1,4 +1,4 @@
-"""Choosing who answers: a run and one of its checkpoints, or the active model when that is no run."""
+"""Chooses the model that answers: a run's checkpoint, or the active model when that is not a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated text in which every token can be pointed at, and is tinted by how likely the model held it."""
+"""Generated text in which every token can be pointed at, and is tinted by its probability under the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model writing into a view: a generation at a time, token by token, with words on how it goes."""
+"""Generates into a view: one generation at a time, token by token, with its state in words."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 Each folder holds a tiny random model with a tokenizer, as `save_pretrained` writes them. `llmlab-run inspect` opens
 it and asks for everything; the archive is compared with what the same folder, loaded anew, returns: the stream with
-`output_hidden_states`, the probabilities of the likeliest tokens with the lens' last row, the patterns with
+`output_hidden_states`, the probabilities of the most likely tokens with the lens' last row, the patterns with
 `output_attentions` in eager mode. A row a family: which panels are refused, and the largest deviations, also that of
 the attribution's sum from the logit. (Falcon with ALiBi computes something else in eager mode than it does
 otherwise, so its patterns differ here; what is shown is what the model computes when nobody asks for patterns.)

@@ -24,7 +24,7 @@ TOKENS = 12  # with the prompt fewer than the context: GPT-2 in transformers has
 
 
 def _lively(model: GPT) -> None:
-    """Weights so large that the likeliest token is clear, and another one at every place."""
+    """Weights so large that the most likely token is clear, and another one at every place."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.5)

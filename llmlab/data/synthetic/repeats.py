@@ -1,4 +1,4 @@
-"""Random tokens, a segment of which is read twice: what an induction head is for, and nothing else.
+"""Random tokens, a segment of which is read twice: the task that only an induction head solves.
 
     before, s1 s2 ... sn, between, s1 s2 ... sn       T tokens in all, n from `shortest` to `longest`
 
