@@ -27,6 +27,7 @@ from llmlab_gui.pages.library import READ_FIRST, READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, PAPERS, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
+from llmlab_gui.pages.source_code import find_source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -244,6 +245,16 @@ def test_files_that_a_document_names_exist(document: str) -> None:
 def test_the_table_of_folders_is_the_contract_of_layers() -> None:
     (core, *_) = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"]
     assert re.findall(r"^\| `llmlab/(\w+)/` \|", README, flags=re.MULTILINE) == core["layers"][::-1]
+
+
+def test_each_step_of_the_walks_through_the_code_names_a_file_and_what_is_in_it() -> None:
+    page = DOCUMENTS["guides/architecture.md"]
+    steps = re.findall(r"^\d+\. `(llmlab[\w/]*\.py)`: `([\w.]+)`", page, flags=re.MULTILINE)
+    assert len(steps) == len(re.findall(r"^\d+\. ", page, flags=re.MULTILINE)) > 18
+    for path, name in steps:
+        assert find_source(f"{path}::{name}").code
+    named = re.findall(r"`(llmlab(?:_gui)?/[\w/]+\.py)`", page)
+    assert not [path for path in named if not (ROOT / path).is_file()]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

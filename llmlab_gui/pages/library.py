@@ -21,6 +21,7 @@ READ_FIRST = (
     "guides/fine-tuning",
     "guides/experimenting",
     "guides/checking-claims",
+    "guides/architecture",
     "guides/development",
 )
 # The order in which they are best read; a page that is not named here follows, by name.
