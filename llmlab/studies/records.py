@@ -38,8 +38,8 @@ from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 EXPERIMENTS = "experiments"  # the folder beside the tracks
 EXPERIMENT_FORMAT = 1
 LIVE_STATES = ("running", "stopping")
-# Of an arm. `stopped`: it waits to go on. `diverged`: cut by the rule, or its loss was no number.
-ARM_STATES = ("planned", "running", "stopped", "finished", "diverged", "failed", "skipped")
+# Of an arm, which is planned, running or stopped (it waits to go on) before. `diverged`: cut by the rule, or its loss
+# was no number.
 ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
 _LONGEST_WINDOW = 1_000_000  # of a divergence rule, in steps: more than anyone waits for
 

@@ -223,12 +223,13 @@ def _time_to(history: RunHistory, target: float) -> Finding:
 
 def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     onset, events = overfitting_onset(history), rate_events(history)
+    kept_low = "" if onset is not None else "it does not: the validation loss does not turn up by 1 %"
     loss = history.step_columns["loss"]
     tail = loss[-max(2, len(loss) // 5) :]
     noise = float(1.4826 * np.median(np.abs(np.diff(tail) - np.median(np.diff(tail)))) / np.sqrt(2))
     findings = [
         Finding("spikes", f"spikes, {_SPIKE_SIGMAS:g} deviations and more above the median around them", len(spikes)),
-        Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=_onset_text(onset)),
+        Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=kept_low),
         Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats a token"),
     ]
     if history.evaluated:
@@ -253,10 +254,6 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     if events.jumps:
         findings.append(Finding("rate_jumps", "jumps of the learning rate", len(events.jumps)))
     return findings
-
-
-def _onset_text(onset: int | None) -> str:
-    return "" if onset is not None else "it does not: the validation loss does not turn up by 1 %"
 
 
 def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:

@@ -36,7 +36,7 @@ from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray
-EXPONENTIAL, LINEAR, ROOT = SHAPES = ("exponential", "linear", "root")
+LINEAR, ROOT = "linear", "root"
 # Where l + c reaches from the first layer, in multiples of the span: from a steep curve to one that is level.
 _OFFSETS = np.geomspace(1e-4, 1e5, 4000)
 _TINY = 1e-18  # of an error: below the rounding of what is measured

@@ -181,6 +181,7 @@ class _LastRows(Observer):
 # Verdict --------------------------------------------------------------------------------------------------------------
 
 
+_NUMBERS = ("fall", "interval", "quarters", "untrained")  # that are kept with the verdict
 Values = Mapping[str, Any]  # of one model, from `focusing.of_model`
 _STATISTIC = "fall of attention's entropy, first token left out"
 _THRESHOLD = (
@@ -222,14 +223,10 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Ve
         papers_criterion=_papers(models),
         reason=" ".join([*map(_words, models), said]),
         evidence={"models": names, "outcomes": outcomes}
-        | {way: [_numbers(one[way]) for one in models] for way in (ALL, OTHERS)},
+        | {way: [{name: one[way][name] for name in _NUMBERS} for one in models] for way in WAYS},
         charts=[_chart(values, number) for number, values in enumerate(models)],
         tables=[_table(models)],
     )
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in ("fall", "interval", "quarters", "untrained")}
 
 
 def _words(values: Values) -> str:

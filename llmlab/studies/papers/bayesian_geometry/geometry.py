@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of, require
+from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import AttentionCall, Observer, Point, run
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import entropy
@@ -112,7 +112,8 @@ def take(
     """
     anatomy = anatomy_of(model)
     require(anatomy.refusals.attention, "Keys and values")
-    chosen = [layer for layer in _watched(anatomy) if layers is None or layer in layers]
+    watched = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is not None]
+    chosen = [layer for layer in watched if layers is None or layer in layers]
     takers = []
     for done, (ids, positions) in enumerate(zip(samples.ids, samples.positions, strict=True)):
         progress("Reading sequences", done, len(samples.ids))
@@ -124,10 +125,6 @@ def take(
         return [torch.cat([of(taker).pop(layer) for taker in takers]).numpy() for layer in chosen]
 
     return Activations(joined(lambda t: t.values), joined(lambda t: t.residuals), joined(lambda t: t.keys))
-
-
-def _watched(anatomy: Anatomy) -> list[int]:
-    return [layer for layer, block in enumerate(anatomy.blocks) if block.attention is not None]
 
 
 # Manifold ----------------------------------------------------------------------------------------------------------
