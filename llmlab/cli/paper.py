@@ -149,16 +149,7 @@ def _run(args: argparse.Namespace) -> int:
     claims = [part.strip() for part in args.claims.split(",") if part.strip()]
     paper = read_paper(args.target)
     record = plan_check(
-        CheckRequest(
-            paper,
-            args.size,
-            outputs,
-            claims,
-            args.seeds,
-            args.model,
-            args.name,
-            command_of(args),
-        )
+        CheckRequest(paper, args.size, outputs, claims, args.seeds, args.model, args.name, command_of(args))
     )
     tested = options_of(record).claims
     predictions = [parse_check_prediction(line, paper, tested).as_dict() for line in args.predictions]

@@ -28,11 +28,7 @@ Settings: TypeAlias = RunSettings
 
 # What an experiment changes in a preset before the learner does: no samples, and no more checkpoints than going on
 # after an interruption takes.
-LEAN: dict[str, Any] = {
-    "train.sample_interval": 0,
-    "checkpoints.keep_last": 1,
-    "checkpoints.best": False,
-}
+LEAN: dict[str, Any] = {"train.sample_interval": 0, "checkpoints.keep_last": 1, "checkpoints.best": False}
 # The best rate of LoRA is about ten times that of full fine-tuning ("LoRA Without Regret").
 _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
@@ -273,11 +269,7 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
     train = settings.train
     share = settings.data.batch_size / value
     rate = train.learning_rate / math.sqrt(share)
-    changed = {
-        "data.batch_size": value,
-        "train.learning_rate": rate,
-        "train.min_learning_rate": _low(settings, rate),
-    }
+    changed = {"data.batch_size": value, "train.learning_rate": rate, "train.min_learning_rate": _low(settings, rate)}
     for key, number in (
         ("train.steps", train.steps),
         ("train.warmup_steps", train.warmup_steps),

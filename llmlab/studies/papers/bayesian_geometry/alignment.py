@@ -156,9 +156,7 @@ def judge_alignment(found: Alignment, p: float, random: Sequence[Alignment]) -> 
 
 
 def alignment_verdict(
-    trained: dict[int, Alignment],
-    random: Sequence[Alignment],
-    p: Mapping[int, tuple[float, ...] | None],
+    trained: dict[int, Alignment], random: Sequence[Alignment], p: Mapping[int, tuple[float, ...] | None]
 ) -> Verdict:
     """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed.
 

@@ -39,11 +39,7 @@ def floors_of(task: Task, batches: list[TaskBatch]) -> dict[str, Calibration]:
 
 
 _LEAST = 1e-4  # bits
-TITLES = {
-    BIJECTION: "Bijection, no key twice",
-    DUPLICATES: "Bijection, keys repeat",
-    HMM: "Hidden Markov model",
-}
+TITLES = {BIJECTION: "Bijection, no key twice", DUPLICATES: "Bijection, keys repeat", HMM: "Hidden Markov model"}
 KINDS = {
     TRANSFORMER: "transformer",
     LSTM: "LSTM",

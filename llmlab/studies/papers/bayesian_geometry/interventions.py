@@ -151,11 +151,7 @@ def judge_axis(found: AxisEffects) -> str:
     return SUPPORTED if found.effect > np.percentile(found.random, bounds.AXIS_PERCENTILE) else NOT_SUPPORTED
 
 
-def causal_verdict(
-    trained: Mapping[int, AxisEffects],
-    n: int,
-    p: Mapping[int, tuple[float, ...] | None],
-) -> Verdict:
+def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, tuple[float, ...] | None]) -> Verdict:
     """The claim that the axis of entropy is used. n: samples. p: corrected. ValueError without any model."""
     if not trained:
         raise ValueError("there is no model to judge")
@@ -340,8 +336,7 @@ def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
         n=n,
         seeds=seeds,
         papers_criterion=PapersCriterion(
-            every == count,
-            f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers.",
+            every == count, f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers."
         ),
         reason=" ".join([_layers_words(found, n), seeds_sentence(outcomes)]),
         charts=_layers_charts(seeds, found),

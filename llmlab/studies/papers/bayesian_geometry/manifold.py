@@ -62,9 +62,7 @@ def judge_manifold(found: Manifold, p: tuple[float, ...] | None, random: Sequenc
 
 
 def manifold_verdict(
-    found: Population,
-    p: Mapping[int, tuple[float, ...] | None],
-    hmm: Population | None = None,
+    found: Population, p: Mapping[int, tuple[float, ...] | None], hmm: Population | None = None
 ) -> Verdict:
     """The claim that the last layer's values lie along one axis that is entropy.
 
@@ -335,11 +333,7 @@ def keys_chart(layers: Mapping[int, Sequence[KeyLayer]], random: Sequence[Keys],
     x = [float(layer) for layer in range(len(next(iter(layers.values()))))]
     series = [
         Series(
-            f"seed {seed}",
-            x,
-            [one.cosine for one in own],
-            low=[one.low for one in own],
-            high=[one.high for one in own],
+            f"seed {seed}", x, [one.cosine for one in own], low=[one.low for one in own], high=[one.high for one in own]
         )
         for seed, own in sorted(layers.items())
     ]

@@ -153,8 +153,7 @@ def change_verdict(two: BySeed) -> Verdict:
         n=sum(len(two[seed].steps) for seed in seeds),
         seeds=seeds,
         papers_criterion=PapersCriterion(
-            None,
-            "They name no bound; their window, 2.5 to 5 billion tokens, is half of the training up to its end.",
+            None, "They name no bound; their window, 2.5 to 5 billion tokens, is half of the training up to its end."
         ),
         reason=f"{_change_words(windows)} {seeds_sentence(outcomes)}",
         evidence={
