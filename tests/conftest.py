@@ -1,4 +1,4 @@
-"""Shared by all tests: no display, no network, few threads, and folders of their own."""
+"""Shared by all tests: no display, no network, few threads, folders of their own, and how many run at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,67 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # One thread a process: with as many as cores, any other busy process slows both ten times.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+
+# Processes that run tests: more of them would take more memory than a laptop has, about 1.5 GB each.
+_MOST_PROCESSES = 8
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests marked slow, which a run of folders leaves out")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A run of folders uses the cores, unless told otherwise: one file is done before a second process has begun.
+
+    A file's tests run in one process, since they share what is made once for them.
+    """
+    option = config.option
+    if hasattr(config, "workerinput") or not _whole(config) or not config.pluginmanager.hasplugin("xdist"):
+        return
+    if option.numprocesses is None and option.dist == "no" and not option.tx and not option.usepdb:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        option.numprocesses = min(cores, _MOST_PROCESSES) if cores > 1 and option.capture != "no" else 0
+    if option.numprocesses and option.dist == "no":
+        option.dist, option.loadscopereorder = "loadfile", False  # in the order of the tests
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """What may take long begins first, so that no process is left with it at the end."""
+    slow = [] if config.option.all or config.option.markexpr or not _whole(config) else _marked(items, "slow")
+    if slow:
+        items[:] = [item for item in items if item not in set(slow)]
+        config.stash[_LEFT_OUT] = len(slow)
+        config.hook.pytest_deselected(items=slow)
+    yield
+    first = {item.path for item in [*_marked(items, "slow"), *_marked(items, "long")]}
+    items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash.get(_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(f"{left_out} slow tests were left out: pytest --all runs them, too.")
+
+
+def _whole(config: pytest.Config) -> bool:
+    """Whether folders are tested, and not files or single tests."""
+    return all((config.invocation_params.dir / word).is_dir() for word in config.args)
+
+
+def _marked(items: list[pytest.Item], name: str) -> list[pytest.Item]:
+    return [item for item in items if item.get_closest_marker(name)]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -60,7 +60,7 @@ _LIBRARIES = (
 _READ_AT_START = re.compile(
     r"(PYTHON|HF_|HUGGING|TRANSFORMERS_|TORCH|OMP_|MKL_|LD_|LANG|LC_|HOME$|XDG_CACHE_HOME$|TZ$)"
 )
-_UNBUFFERED, _ENCODING = "PYTHONUNBUFFERED", "PYTHONIOENCODING"  # which are done for each by itself
+_UNBUFFERED, _ENCODING = "PYTHONUNBUFFERED", "PYTHONIOENCODING"
 _MODULE = re.compile(r"run_module\('([\w.]+)', run_name='__main__', alter_sys=True\)$")
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER of linux/prctl.h
 _LENGTH = 8  # bytes before a request
@@ -314,8 +314,9 @@ def _run(words: list[str]) -> None:
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
-    done = (_UNBUFFERED, _ENCODING)
-    return {name: value for name, value in environment.items() if _READ_AT_START.match(name) and name not in done}
+    """Without what is done for each by itself, and what torch sets when it is imported."""
+    left_out = (_UNBUFFERED, _ENCODING, "TORCHINDUCTOR_CACHE_DIR")
+    return {name: value for name, value in environment.items() if _READ_AT_START.match(name) and name not in left_out}
 
 
 def _exactly(link: socket.socket, length: int) -> bytes:

@@ -229,7 +229,7 @@ def test_a_model_without_a_tokenizer_is_refused() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("real model")
+@pytest.mark.slow
 def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
     tokenizer = smollm2().tokenizer
     assert isinstance(tokenizer, HuggingFaceTokenizer)

@@ -23,6 +23,8 @@ from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.tour import Tour
 
+pytestmark = pytest.mark.long
+
 
 def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:
     """A live run that a window started."""

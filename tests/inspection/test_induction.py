@@ -6,6 +6,7 @@ no induction heads, two-layer ones do. Our score must tell them apart on models 
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -52,6 +53,7 @@ def trained(n_layer: int, steps: int, until: float) -> tuple[GPT, int]:
     return model, steps
 
 
+@pytest.mark.slow
 def test_two_layers_learn_an_induction_head_and_one_layer_does_not() -> None:
     model, steps = trained(2, MOST_STEPS, until=0.6)
     found = scores(model)

@@ -12,7 +12,7 @@ from real_model import smollm2
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("real model")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CAPITAL = "The capital of France is"
 
 

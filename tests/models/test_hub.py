@@ -114,6 +114,7 @@ def opened(names: list[str], home: Path, endpoint: str, code: str = CODE) -> lis
     return finished.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder: Path, tmp_path: Path) -> None:
     first, again, absent, pickled = opened([NAME, NAME, "maker/nothing", PICKLED], tmp_path / "home", hub.address)
     expected = f"{NAME} {NAME} huggingface {open_model(str(folder), tmp_path).weights_sha256} |"
@@ -143,6 +144,7 @@ print(source.tokenizer().encode("the king"), source.context())
 """
 
 
+@pytest.mark.slow
 def test_a_tokenizer_is_had_without_the_weights_and_the_model_all_the_same_later(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:

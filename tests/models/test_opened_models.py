@@ -229,7 +229,7 @@ def test_running_out_of_memory_all_the_same_is_advice(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("real model")
+@pytest.mark.slow
 def test_smollm2_opens_and_knows_the_capital_of_france() -> None:
     opened = smollm2()
     assert opened.parameters == 134_515_008

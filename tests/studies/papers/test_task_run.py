@@ -92,6 +92,7 @@ def test_what_a_run_reads_does_not_hang_on_settings_of_other_tasks() -> None:
     assert len({task_key(with_values(TaskSettings(), other)) for other in others} | {key}) == 5
 
 
+@pytest.mark.slow
 def test_a_short_wind_tunnel_beats_the_uniform_floor(outputs: Path) -> None:
     run = train_here(new(outputs, "short", train__steps=120, train__eval_interval=0, train__learning_rate=1e-2))
     assert run.path.parent.name == PAPERS

@@ -240,7 +240,7 @@ def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.xdist_group("real model")
+@pytest.mark.slow
 def test_smollm2s_header_says_what_its_weights_are() -> None:
     opened = smollm2()
     found = base_named(opened.reference, Path()).shape()

@@ -137,6 +137,7 @@ def test_where_4_bits_cannot_work(bases: dict[str, str], outputs: Path, monkeypa
     assert "bitsandbytes is not installed" in refused(CPU)
 
 
+@pytest.mark.slow
 def test_libraries_neither_chat_nor_look_for_programs(bases: dict[str, str], outputs: Path, tmp_path: Path) -> None:
     # A package `kernels` that would fetch programs: nobody may import it.
     (tmp_path / "kernels").mkdir()

@@ -15,7 +15,7 @@ from llmlab.inspection.weight_change import change_of
 from llmlab.jobs.launcher import create_run
 from llmlab.models.source import open_model
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("real model")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs: Path) -> None:
