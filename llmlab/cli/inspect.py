@@ -57,7 +57,7 @@ def add_commands(commands: Commands) -> None:
 def inspect(args: argparse.Namespace) -> int:
     """Opens the model, asks, writes the archive and says what was found."""
     answered = Answered(args, "inspection.safetensors")
-    from llmlab.inspection.ask import ask  # brings torch
+    from llmlab.inspection.answers import ask  # brings torch
     from llmlab.inspection.summary import summarise
 
     values: dict[str, Any] = {

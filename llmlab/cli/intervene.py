@@ -83,7 +83,7 @@ def intervene(args: argparse.Namespace) -> int:
     """Opens the model, changes what was asked, writes the archive and says what it did."""
     question, own = _question(args)
     answered = Answered(args, "intervention.safetensors")
-    from llmlab.inspection.ask import ask  # brings torch
+    from llmlab.inspection.answers import ask  # brings torch
     from llmlab.inspection.experiment_summary import summarise_intervention, summarise_sweep
 
     shared: dict[str, Any] = {

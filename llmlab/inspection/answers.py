@@ -41,7 +41,10 @@ import torch
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
+from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
+from llmlab.models.reference import LiveRun, parse
+from llmlab.models.source import open_model
 
 Answer = Callable[[OpenModel, Mapping[str, Any], Path, Progress], None]
 
@@ -72,6 +75,20 @@ def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Pat
     return out
 
 
+def ask(
+    reference: str, question: str, values: Mapping[str, Any], out: Path, outputs: Path, progress: Progress = quiet
+) -> Path:
+    """Answers `question` about what `reference` names into the file `out`. outputs: where runs are found by their ids.
+
+    A run that trains (RUN@live) answers itself; anything else is opened. Errors as `answer`, `open_model` and
+    `ask_live`.
+    """
+    named = parse(reference, outputs)
+    if isinstance(named, LiveRun):
+        return ask_live(named, question, values, out, progress)
+    return answer(open_model(named, outputs, progress), question, values, out, progress)
+
+
 def require_room(out: Path, size: int) -> None:
     """LabError when an archive of `size` bytes does not fit on the disk."""
     folder = out.parent
@@ -87,13 +104,13 @@ def require_room(out: Path, size: int) -> None:
 
 def _answers() -> dict[str, Answer]:
     """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import geometry, inspect, interventions, neurons, one_head, parameters, sweep
+    from llmlab.inspection import geometry, inspect, interventions, one_part, parameters, sweep
 
     return {
         "inspect": inspect.answer_inspect,
-        "pattern": one_head.answer_pattern,
-        "stages": one_head.answer_stages,
-        "neurons": neurons.answer_neurons,
+        "pattern": one_part.answer_pattern,
+        "stages": one_part.answer_stages,
+        "neurons": one_part.answer_neurons,
         "intervene": interventions.answer_intervene,
         "sweep": sweep.answer_sweep,
         "geometry": geometry.answer_geometry,

@@ -24,10 +24,9 @@ from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
 from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, position_of, to_values, token_of
-from llmlab.inspection.readout import read, text_of
+from llmlab.inspection.readout import read, target_of, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
-from llmlab.inspection.target import target_of
 from llmlab.models.model import OpenModel
 
 # What the progress of a pass begins with.

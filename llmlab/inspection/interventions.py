@@ -43,8 +43,7 @@ from llmlab.inspection.edits import (
 )
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.questions import Prompt, Target, from_values, position_of
-from llmlab.inspection.readout import Readout, divergence, predictions, read, text_of
-from llmlab.inspection.target import target_of
+from llmlab.inspection.readout import Readout, divergence, predictions, read, target_of, text_of
 from llmlab.models.model import OpenModel
 
 # The stream after every block is kept for `change/post_ffn` while it is no larger than this (30 layers of width

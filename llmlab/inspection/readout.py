@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import Edit, Observer, run
+from llmlab.inspection.archive import Array
+from llmlab.inspection.questions import Target, token_of
 from llmlab.models.model import OpenModel
 
 # Logits that lie in memory together (64 MB in fp32).
@@ -115,3 +118,37 @@ def text_of(opened: OpenModel, id: int) -> str:
         return opened.tokenizer.token_text(id)
     except (LookupError, ValueError, OverflowError):
         return f"[{id}]"
+
+
+@dataclass(frozen=True)
+class LogitTarget:
+    """What is watched: the logit of `answer` at a position, minus that of `against` where there is one."""
+
+    position: int
+    answer: int
+    against: int | None
+
+    def value(self, logits: Tensor) -> float:
+        """logits [V] -> logit(answer) - logit(against)."""
+        return float(logits[self.answer] - (0.0 if self.against is None else logits[self.against]))
+
+    def logits(self, logits: Tensor) -> Array:
+        """logits [V] -> both [2]; NaN for an against that is not there."""
+        against = float("nan") if self.against is None else float(logits[self.against])
+        return np.array([float(logits[self.answer]), against], dtype=np.float32)
+
+    def strings(self, opened: OpenModel) -> dict[str, str]:
+        """For an archive's metadata."""
+        return {
+            "position": str(self.position),
+            "answer": str(self.answer),
+            "answer_text": text_of(opened, self.answer),
+            "against": "" if self.against is None else str(self.against),
+            "against_text": "" if self.against is None else text_of(opened, self.against),
+        }
+
+
+def target_of(opened: OpenModel, question: Target, logits: Tensor, position: int) -> LogitTarget:
+    """The target of a question. logits [V]: the unchanged pass at `position`, whose most likely token is the default."""
+    answer = token_of(opened, question.answer, "answer") if question.answer else int(logits.argmax())
+    return LogitTarget(position, answer, token_of(opened, question.against, "against") if question.against else None)

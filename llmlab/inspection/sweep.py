@@ -48,8 +48,7 @@ from llmlab.inspection.edits import (
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
 from llmlab.inspection.questions import from_values, position_of
-from llmlab.inspection.readout import read
-from llmlab.inspection.target import LogitTarget, target_of
+from llmlab.inspection.readout import LogitTarget, read, target_of
 from llmlab.models.model import OpenModel
 
 OVER = ("layer,position", "layer,head")

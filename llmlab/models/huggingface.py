@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmlab.anatomy.sizes import NAMES, found_name
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import Cancelled, LabError, brief
 from llmlab.core.files import read_json
@@ -41,17 +42,6 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # What a setting can be is known to transformers alone; huggingface_hub's strict data classes say which one is wrong.
 _FIELD = re.compile(r"Validation error for field '(\w+)'")
 _KV_HEADS = "num_key_value_heads"
-# Sizes by the names that families have for them.
-_SIZES = (
-    ("num_hidden_layers", "n_layer"),
-    ("hidden_size", "n_embd"),
-    ("num_attention_heads", "n_head"),
-    (_KV_HEADS,),
-    ("head_dim",),
-    ("intermediate_size", "n_inner"),
-    ("vocab_size",),
-    ("max_position_embeddings", "n_positions"),
-)
 # Sizes that are 0 in some families: those without a feed-forward, or without keys and values of their own.
 _MAY_BE_NONE = ("intermediate_size", "n_inner", _KV_HEADS, "head_dim")
 _OTHER_SETTINGS = f"Correct it, or take another copy of {CONFIG_FILE}."
@@ -222,9 +212,8 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide
     have to divide the width, though they have a width of their own.
     """
     found: dict[str, int] = {}
-    for names in _SIZES:
-        key = next((name for name in names if settings.get(name) is not None), None)
-        if key is None:
+    for size in NAMES:
+        if (key := found_name(settings, size)) is None:
             continue
         value = settings[key]
         if type(value) is not int:
@@ -233,7 +222,7 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide
             return f"Its {CONFIG_FILE} says {key} = {value!r:.60}, which is no whole number."
         if not 1 <= value < 1 << 31:
             return f"Its {CONFIG_FILE} says {key} = {value:,}, which no model has."
-        found[names[0]] = value
+        found[size] = value
     width, heads, kv_heads = (found.get(name, 0) for name in ("hidden_size", "num_attention_heads", _KV_HEADS))
     if only_whole or not heads:
         return ""

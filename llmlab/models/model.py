@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.sizes import LONGEST_PROMPT, context_limit
 from llmlab.core.errors import LabError
+from llmlab.core.memory import require_memory
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 
@@ -95,3 +97,19 @@ def require_finite(model: nn.Module, name: str) -> None:
                 f"Its weight {key} holds numbers that are not finite, and so would be all that is computed with it.",
                 "Take another copy or an earlier checkpoint: the file is damaged, or its training diverged.",
             )
+
+
+def untrained_like(model: nn.Module, seed: int) -> nn.Module:
+    """A fresh model with the settings of `model`, in fp32 and eval mode; `model` and torch's own draws are untouched.
+
+    Equal seeds give equal weights. LabError when a second one does not fit into memory beside the first.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    require_memory(4 * weights, "A model of its shape with random weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(model, GPT):
+            return type(model)(model.settings, model.vocab_size).eval()
+        plain: Any = base_model(model)  # an adapter has nothing to do with the shape
+        fresh: nn.Module = type(plain)(copy.deepcopy(plain.config))  # transformers draws weights as the family does
+    return fresh.float().eval()

@@ -373,8 +373,21 @@ class Files(Source):
     name: str
 
     @abstractmethod
+    def _settings(self) -> tuple[Path, str | None]:
+        """The folder with settings and tokenizer, and the GGUF file in it that holds them."""
+
     def config(self) -> Any:
         """Its settings, as transformers reads them."""
+        from llmlab.models.huggingface import read_config
+
+        folder, gguf_file = self._settings()
+        return read_config(folder, self.name, gguf_file)
+
+    def tokenizer(self) -> TextTokenizer:
+        from llmlab.data.hf_tokenizer import load_tokenizer
+
+        folder, gguf_file = self._settings()
+        return load_tokenizer(folder, self.name, gguf_file)
 
     def context(self) -> int:
         from llmlab.anatomy.sizes import context_length
@@ -419,15 +432,8 @@ class Folder(Files):
     def fingerprint(self) -> object:
         return _stamps(self.folder())
 
-    def tokenizer(self) -> TextTokenizer:
-        from llmlab.data.hf_tokenizer import load_tokenizer
-
-        return load_tokenizer(self.settings_folder(), self.name)
-
-    def config(self) -> Any:
-        from llmlab.models.huggingface import read_config
-
-        return read_config(self.settings_folder(), self.name)
+    def _settings(self) -> tuple[Path, str | None]:
+        return self.settings_folder(), None
 
     def shape(self) -> BaseShape:
         from llmlab.models.base_shape import shape_of_folder
@@ -506,15 +512,8 @@ class Gguf(Files):
     def fingerprint(self) -> object:
         return _stamps(self.path.parent, self.path.name)
 
-    def tokenizer(self) -> TextTokenizer:
-        from llmlab.data.hf_tokenizer import load_tokenizer
-
-        return load_tokenizer(self.path.parent, self.name, self.path.name)
-
-    def config(self) -> Any:
-        from llmlab.models.huggingface import read_config
-
-        return read_config(self.path.parent, self.name, self.path.name)
+    def _settings(self) -> tuple[Path, str | None]:
+        return self.path.parent, self.path.name
 
     def shape(self) -> BaseShape:
         from llmlab.models.base_shape import shape_of_gguf

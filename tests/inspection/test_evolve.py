@@ -16,7 +16,7 @@ from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.evolve import evolve
-from llmlab.models import open as sessions
+from llmlab.models import source
 from llmlab.models.model import OpenModel
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints
 from llmlab.store.run_folder import RunFolder
@@ -53,7 +53,7 @@ def test_every_step_is_what_a_single_inspection_gives(run: RunFolder, tmp_path: 
     assert steps == [checkpoint.step for checkpoint in list_checkpoints(run.checkpoints)]
     assert len(steps) >= 4
     for number, step in enumerate(steps):
-        opened = sessions.open_model(f"run@{step}", run.path.parent.parent)
+        opened = source.open_model(f"run@{step}", run.path.parent.parent)
         answer(opened, "inspect", {"text": PROMPT, "what": WHAT, "answer": " "}, tmp_path / "one")
         one = read_archive(tmp_path / "one")
         assert set(archive) == set(one)
@@ -102,7 +102,7 @@ def test_a_run_without_a_good_checkpoint_is_an_error(run: RunFolder) -> None:
 
 def test_one_checkpoint_is_in_memory_at_a_time(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     living: list[weakref.ref[torch.nn.Module]] = []
-    really = sessions.open_model
+    really = source.open_model
 
     def open_model(*args: object) -> OpenModel:
         assert not [model for model in living if model() is not None]
@@ -110,7 +110,7 @@ def test_one_checkpoint_is_in_memory_at_a_time(run: RunFolder, monkeypatch: pyte
         living.append(weakref.ref(opened.model))
         return opened
 
-    monkeypatch.setattr(sessions, "open_model", open_model)
+    monkeypatch.setattr(source, "open_model", open_model)
     evolved(run, what=WHAT)
     gc.collect()
     assert len(living) >= 4

@@ -20,7 +20,7 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT, CausalSelfAttention
 from llmlab.inspection.heads import HeadSummaries
-from llmlab.models.untrained import untrained_like
+from llmlab.models.model import untrained_like
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.position import (

@@ -12,7 +12,7 @@ from tiny_models import llama, save
 from llmlab.core.errors import Cancelled
 from llmlab.data.papers import SUPPORTED
 from llmlab.data.tokenizers import Gpt2Tokenizer, save_hf_tokenizer
-from llmlab.models.untrained import untrained_like
+from llmlab.models.model import untrained_like
 from llmlab.studies.papers.bayesian_geometry import focusing, judge, real_models
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
 from llmlab.studies.papers.bayesian_geometry.thresholds import RANDOM_MODELS

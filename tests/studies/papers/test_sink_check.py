@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: C
 def test_a_model_too_large_for_one_with_random_weights_beside_it_is_still_asked_about_the_place(
     check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmlab.models.untrained.require_memory", no_room)
+    monkeypatch.setattr("llmlab.models.model.require_memory", no_room)
     sink, position, norms = judge.late(check)
     assert all("was left out: It does not fit into memory." in one.reason for one in (sink, norms))
     assert position.n == 5

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import tiny_models
 import transformers
-from llmlab.data.tuning_data import load_tuning_data
 from small_runs import new_run, train_here
 
 from llmlab.cli.examples import _example
@@ -32,6 +31,7 @@ from llmlab.data.example_preview import (
     PreviewToken,
     preview_from,
 )
+from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.models.reference import parse
 from llmlab.models.source import open_model, source_of
 from llmlab.training.finetuning.preview import Previewer
@@ -97,7 +97,7 @@ def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path)
 def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> None:
     settings = ExampleSettings(source=str(source), max_length=40)
     base = source_of(parse("bar", outputs))
-    data = load_tuning_data(settings, 1, base.tokenizer(), base.context(), quiet, lambda: False)
+    data = load_finetuning_data(settings, 1, base.tokenizer(), base.context(), quiet, lambda: False)
     by_number = {example.number: encoded for example, encoded in zip(data.examples, data.train, strict=True)}
     by_number |= {e.number: encoded for e, encoded in zip(data.held_out_examples, data.held_out, strict=True)}
     held_out = {example.number for example in data.held_out_examples}

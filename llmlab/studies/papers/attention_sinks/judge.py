@@ -11,9 +11,8 @@ from llmlab.core.errors import LabError
 from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress
 from llmlab.core.records import from_plain
-from llmlab.models.model import OpenModel
+from llmlab.models.model import OpenModel, untrained_like
 from llmlab.models.source import open_model
-from llmlab.models.untrained import untrained_like
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.attention_sinks.norms import norms_verdict
 from llmlab.studies.papers.attention_sinks.plan import NORMS, POSITION, SINK, SIZES, Size

@@ -26,8 +26,7 @@ from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.models.model import OpenModel
-from llmlab.models.untrained import untrained_like
+from llmlab.models.model import OpenModel, untrained_like
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING

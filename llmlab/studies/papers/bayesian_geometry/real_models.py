@@ -23,8 +23,7 @@ from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import divergence, entropy
-from llmlab.models.model import OpenModel
-from llmlab.models.untrained import untrained_like
+from llmlab.models.model import OpenModel, untrained_like
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,

@@ -1,4 +1,4 @@
-"""One head in detail: its full pattern, and the stages from queries and keys to it."""
+"""One part in detail: a head's full pattern and the stages from queries and keys to it, or a layer's neurons."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress
 from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Slot, write_archive
-from llmlab.inspection.inspect import archive_bytes, as_array, describe
-from llmlab.inspection.questions import Pattern, Stages, from_values
+from llmlab.inspection.attribution import NeuronsAt
+from llmlab.inspection.inspect import archive_bytes, as_array, check_target, describe
+from llmlab.inspection.questions import Neurons, Pattern, Stages, from_values, position_of
+from llmlab.inspection.readout import read, target_of
 from llmlab.inspection.stages import StagesOf
 from llmlab.models.model import OpenModel
 
@@ -47,6 +49,24 @@ def answer_stages(opened: OpenModel, values: Mapping[str, Any], out: Path, progr
     require_room(out, sum(tensor.nbytes for tensor in tensors.values()))
     more = {"scale": repr(stages.scale), "softcap": "" if stages.softcap is None else repr(stages.softcap)}
     write_archive(out, tensors, describe(opened, "stages", ids, question, **more))
+
+
+def answer_neurons(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Answers a `Neurons` question: see `llmlab.inspection.attribution.NeuronsAt.results`."""
+    question = from_values(Neurons, values)
+    anatomy = opened.anatomy
+    if not 0 <= question.layer < anatomy.n_layer:
+        raise UsageError(f"There is no layer {question.layer}.", f"They run from 0 to {anatomy.n_layer - 1}.")
+    ids = question.token_ids(opened)
+    position = position_of(question.position, len(ids))
+    check_target(opened, question)
+    watcher = NeuronsAt(anatomy, question.layer, position)
+    progress("Reading the prompt", 0, 0)
+    readout = read(opened, ids, [watcher])
+    target = target_of(opened, question, readout.at(position), position)
+    tensors = watcher.results(target.answer, target.against, question.top)
+    about = describe(opened, "neurons", ids, question, **target.strings(opened))
+    write_archive(out, {name: as_array(tensor) for name, tensor in tensors.items()}, about)
 
 
 def _check(anatomy: Anatomy, layer: int, head: int) -> None:
