@@ -149,6 +149,6 @@ class LogitTarget:
 
 
 def target_of(opened: OpenModel, question: Target, logits: Tensor, position: int) -> LogitTarget:
-    """The target of a question. logits [V]: the unchanged pass at `position`, whose most likely token is the default."""
+    """The target of a question. logits [V]: the unchanged pass at `position`; its most likely token is the default."""
     answer = token_of(opened, question.answer, "answer") if question.answer else int(logits.argmax())
     return LogitTarget(position, answer, token_of(opened, question.against, "against") if question.against else None)
