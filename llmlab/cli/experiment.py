@@ -97,7 +97,7 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
     folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
 
     def is_same(before: ExperimentRecord) -> bool:
-        plans = [(one.kind, one.base, [arm.settings for arm in one.arms], one.subject) for one in (before, record)]
+        plans = [(one.kind, one.base, [trial.settings for trial in one.arms], one.subject) for one in (before, record)]
         return plans[0] == plans[1]
 
     record = standing(folder, record, is_same, "It was begun with other settings.")
@@ -187,9 +187,9 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
 def _arm_table(record: ExperimentRecord) -> Iterator[str]:
     yield ""
     cells = []
-    for arm in record.arms:
-        changed = (f"{key}={text.value(value)}" for key, value in arm.settings.items() if key != "train.seed")
-        cells.append((arm.name, str(arm.seed), text.duration(arm.estimated_seconds), ", ".join(changed)))
+    for trial in record.arms:
+        changed = (f"{key}={text.value(value)}" for key, value in trial.settings.items() if key != "train.seed")
+        cells.append((trial.name, str(trial.seed), text.duration(trial.estimated_seconds), ", ".join(changed)))
     yield from text.table(("run", "seed", "about", "changed"), cells, right=(1, 2))
 
 
@@ -205,7 +205,7 @@ def _list(args: argparse.Namespace) -> int:
             rows.append((folder.id, "", "damaged", "", "", ""))
             continue
         left = text.duration(status.eta_seconds) if status.live else ""
-        ended = f"{status.ended_arms}/{len(record.arms)}" if record.arms else "-"
+        ended = f"{status.ended_trials}/{len(record.arms)}" if record.arms else "-"
         rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))
     if args.json:
         names = ("id", "kind", "state", "runs", "left", "begun")
@@ -234,10 +234,10 @@ def _show(args: argparse.Namespace) -> int:
         print(f"  error       {' '.join(part for part in status.error.values() if part)}")
     print()
     rows = []
-    for arm in record.arms:
-        one = status.arms.get(arm.name)
+    for trial in record.arms:
+        one = status.arms.get(trial.name)
         if one is not None:
-            rows.append((arm.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
+            rows.append((trial.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
     if rows:
         for line in text.table(("run", "state", "step", "validation", ""), rows, right=(2, 3)):
             print(line)

@@ -20,7 +20,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.launcher import make_folder, start_experiment, stop_experiment
-from llmlab.studies.records import ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -164,13 +164,13 @@ class _Shown:
 
     def status(self, status: ExperimentStatus) -> None:
         """Says what is new in it."""
-        for number, arm in enumerate(self._record.arms, 1):
-            one = status.arms.get(arm.name)
-            if one is not None and one.state != self._states.get(arm.name):
-                first = arm.name not in self._states
-                self._states[arm.name] = one.state
+        for number, trial in enumerate(self._record.arms, 1):
+            one = status.arms.get(trial.name)
+            if one is not None and one.state != self._states.get(trial.name):
+                first = trial.name not in self._states
+                self._states[trial.name] = one.state
                 if not (first and one.state == "planned"):
-                    self._arm(number, arm.name, arm.run, one, status)
+                    self._trial(number, trial.name, trial.run, one, status)
         if self._live:
             self._move(status)
         elif not self._json and (status.arm or status.doing) and self._pace.due():
@@ -190,7 +190,7 @@ class _Shown:
                 self._progress.stop()
             self._progress = None
 
-    def _arm(self, number: int, name: str, run: str, one: ArmStatus, status: ExperimentStatus) -> None:
+    def _trial(self, number: int, name: str, run: str, one: TrialStatus, status: ExperimentStatus) -> None:
         if self._json:
             about = {"event": "arm", "time": time.time(), "name": name, "run": run, **asdict(one)}
             _line(to_plain(about | {"eta_seconds": status.eta_seconds}))
@@ -217,7 +217,7 @@ class _Shown:
             self._progress.start()
         assert self._task is not None
         left = status.eta_seconds
-        share = status.ended_arms / len(self._record.arms) if self._record.arms else 0.0
+        share = status.ended_trials / len(self._record.arms) if self._record.arms else 0.0
         if left is not None:
             elapsed = time.monotonic() - self._begun
             share = max(share, elapsed / max(1e-9, elapsed + left))
@@ -229,7 +229,7 @@ class _Shown:
         one, all_runs = status.arms.get(status.arm), len(self._record.arms)
         at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
         left = f"{text.duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
-        place = f"run {min(status.ended_arms + 1, all_runs)}/{all_runs}" if all_runs else ""
+        place = f"run {min(status.ended_trials + 1, all_runs)}/{all_runs}" if all_runs else ""
         return place, "  ".join(part for part in (status.arm, status.doing or at, left) if part)
 
 

@@ -166,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_table(record: ExperimentRecord) -> Iterator[str]:
-    rows = [(arm.name, str(arm.seed), text.duration(arm.estimated_seconds)) for arm in record.arms]
+    rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
     yield from text.table(("run", "seed", "about"), rows, right=(1, 2))
 
 

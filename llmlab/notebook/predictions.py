@@ -3,7 +3,7 @@
 val_loss=1.9..2.2@80%              a range, and how sure one is that the outcome lies in it
 val_loss=2.05+-0.15@80%            the same as a number with a tolerance
 val_loss=2.05                      a number alone: only its distance is measured
-best_lr=1e-3@60%                   a choice among the arms of an experiment; overfits=yes@70% among two answers
+best_lr=1e-3@60%                   a choice among the trials of an experiment; overfits=yes@70% among two answers
 keys=not supported@60%             the verdict on a claim of a paper (llmlab.notebook.claims)
 loss_curve=0:4.4,100:3,400:2.1     a curve, step:loss; with +-0.1@70%: so near it will be on average
 text=It overfits before step 500@70%      a sentence, which the learner judges afterwards

@@ -63,7 +63,7 @@ def _planned_subject(
     now: Callable[[Entry], Outcomes | None],
 ) -> Subject:
     status = folder.recorded_status()
-    begun = status.state != "planned" or any(arm.state != "planned" for arm in status.arms.values())
+    begun = status.state != "planned" or any(trial.state != "planned" for trial in status.arms.values())
     return Subject(
         folder.subject,
         folder.id,
@@ -125,7 +125,7 @@ class ExperimentFacts(Outcomes):
         return min(tried, key=lambda one: abs(math.log(one / value)) if one > 0 < value else abs(one - value))
 
     def options(self, name: str) -> int:
-        """As many as there are arms that differ in the varied setting."""
+        """As many as there are trials that differ in the varied setting."""
         if find_quantity(name).answer != CHOICE:
             return 0
         return len(self.record.arms) if name == "best_arm" else len(self._tried())
@@ -133,7 +133,7 @@ class ExperimentFacts(Outcomes):
     def _tried(self) -> list[float]:
         """The values of the varied setting."""
         kind = KINDS.get(self.record.kind)
-        values = {arm.settings.get(kind.setting) for arm in self.record.arms} if kind is not None else set()
+        values = {trial.settings.get(kind.setting) for trial in self.record.arms} if kind is not None else set()
         return sorted(float(value) for value in values if isinstance(value, (int, float)))
 
 

@@ -16,13 +16,13 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import EXPERIMENTS, ArmStatus, ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 
 
 def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFolder:
     """A new experiment's folder with experiment.json, state `planned`. No worker yet. Predictions are locked.
 
-    Raises UsageError when the name is taken, or a run has one of the names that its arms need; LabError when its
+    Raises UsageError when the name is taken, or a run has one of the names that its trials need; LabError when its
     text is not here or the folder cannot be made.
     """
     folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
@@ -38,7 +38,7 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             f"It is in {folder.path}.",
             f"Choose another --name, or go on with it: {folder.resume_command}",
         )
-    runs = [folder.run_of(arm, record.track) for arm in record.arms]
+    runs = [folder.run_of(trial, record.track) for trial in record.arms]
     for run in runs:
         require_free(run)
     _require_text(record)
@@ -48,8 +48,8 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
     try:
         with new_folder(folder.path) as path:
             made = replace(folder, path=path)
-            arms = {arm.name: ArmStatus() for arm in record.arms}
-            made.write_status(ExperimentStatus(arms=arms, eta_seconds=record.estimated_seconds))
+            trials = {trial.name: TrialStatus() for trial in record.arms}
+            made.write_status(ExperimentStatus(arms=trials, eta_seconds=record.estimated_seconds))
             made.write_record(record)
     except OSError as error:
         raise LabError(

@@ -18,10 +18,10 @@ from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, said, surprise_text
 from llmlab.studies.experiments.figures import draw_figures
-from llmlab.studies.experiments.outcomes import ArmResult, ExperimentResults, Finding, Spike
+from llmlab.studies.experiments.outcomes import ExperimentResults, Finding, Spike, TrialResult
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.records import CheckResult, Verdict
-from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
 
 _SHOWN_CHARACTERS = 160  # of a batch's row
 
@@ -93,7 +93,7 @@ def _experiment(
 ) -> Iterator[str]:
     yield f"# {record.title}: {record.id}"
     if not results.complete:
-        ended = sum(arm.state in ("finished", "diverged", "failed") for arm in results.arms)
+        ended = sum(trial.state in ("finished", "diverged", "failed") for trial in results.arms)
         yield f"**Not complete:** {ended} of {len(results.arms)} runs have ended."
     yield from ("## Question", record.question)
     yield from ("## Hypothesis", record.hypothesis, f"Source: {record.source}.")
@@ -124,9 +124,11 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
         return
     yield record.varies
     values = list(
-        dict.fromkeys(", ".join(f"{key}={_value(value)}" for key, value in arm.varied.items()) for arm in record.arms)
+        dict.fromkeys(
+            ", ".join(f"{key}={_value(value)}" for key, value in trial.varied.items()) for trial in record.arms
+        )
     )
-    groups = [group for group in dict.fromkeys(arm.group for arm in record.arms) if group]
+    groups = [group for group in dict.fromkeys(trial.group for trial in record.arms) if group]
     text = f"Values: {'; '.join(values)}."
     if groups:
         text += f" Compared: {', '.join(groups)}."
@@ -164,17 +166,19 @@ def _finding(finding: Finding) -> list[str]:
 
 def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]:
     yield "### Runs"
-    scored = any(arm.score is not None for arm in results.arms)
+    scored = any(trial.score is not None for trial in results.arms)
     numbers = ["seed", "steps", "train loss", "validation loss", "lowest", *["score"] * scored, "training"]
     columns = ["run", "varied", "seed", "state", *numbers[1:]]
-    yield _table(columns, (_run(record.arm(arm.name), arm, scored) for arm in results.arms), right=numbers)
+    yield _table(columns, (_run(record.trial(trial.name), trial, scored) for trial in results.arms), right=numbers)
     yield "Losses in nats a token; ranges are one standard error over seeds, or 90 % where a fit gives them."
-    if notes := [f"- `{arm.run}`: {arm.note}" for arm in results.arms if arm.note]:
+    if notes := [f"- `{trial.run}`: {trial.note}" for trial in results.arms if trial.note]:
         yield "\n".join(notes)
 
 
-def _run(arm: Arm, result: ArmResult, scored: bool) -> list[str]:
-    varied = ", ".join([arm.group] * bool(arm.group) + [f"{key}={_value(value)}" for key, value in arm.varied.items()])
+def _run(trial: Trial, result: TrialResult, scored: bool) -> list[str]:
+    varied = ", ".join(
+        [trial.group] * bool(trial.group) + [f"{key}={_value(value)}" for key, value in trial.varied.items()]
+    )
     losses = (result.train_loss, result.val_loss, result.best_val_loss)
     score = ["-" if result.score is None else f"{result.score:.1%}"] * scored
     return [

@@ -170,8 +170,8 @@ def _plans(outputs: Path) -> Iterator[tuple[ExperimentFolder, ExperimentRecord]]
 def _owners(run: RunFolder, plans: Iterable[tuple[ExperimentFolder, ExperimentRecord]]) -> Iterator[ExperimentFolder]:
     """Experiments and checks whose runs, or whose subject, it is."""
     for folder, record in plans:
-        arms = [folder.run_of(arm, record.track).path for arm in record.arms]
-        if run.path in arms or (record.subject and _mentions(record.subject, run)):
+        trials = [folder.run_of(trial, record.track).path for trial in record.arms]
+        if run.path in trials or (record.subject and _mentions(record.subject, run)):
             yield folder
 
 
@@ -240,13 +240,15 @@ def _changed_plans(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[Experim
         return (_moved(text, run, renamed) if isinstance(text, str) else None) or text
 
     for folder, record in _plans(run.outputs):
-        arms = []
-        for arm in record.arms:
-            mine = folder.run_of(arm, record.track).path == run.path
-            arms.append(replace(arm, run=renamed.id if mine else arm.run, settings=_with_models(arm.settings, moved)))
+        trials = []
+        for trial in record.arms:
+            mine = folder.run_of(trial, record.track).path == run.path
+            trials.append(
+                replace(trial, run=renamed.id if mine else trial.run, settings=_with_models(trial.settings, moved))
+            )
         changed = replace(
             record,
-            arms=arms,
+            arms=trials,
             subject=renamed.id if _mentions(record.subject, run) else record.subject,
             base=_with_models(record.base, moved),
             options=_with_models(record.options, moved),
@@ -269,8 +271,8 @@ def _with_models(values: Mapping[str, Any], moved: Callable[[Any], Any]) -> dict
 
 def _rename_in_results(folder: ExperimentFolder, run: RunFolder, renamed: RunFolder) -> None:
     results = read_json(folder.results_json) or {}
-    mine = [arm for arm in results.get("arms", []) if isinstance(arm, dict) and arm.get("run") == run.id]
-    for arm in mine:
-        arm["run"] = renamed.id
+    mine = [trial for trial in results.get("arms", []) if isinstance(trial, dict) and trial.get("run") == run.id]
+    for trial in mine:
+        trial["run"] = renamed.id
     if mine:
         write_json(folder.results_json, results)

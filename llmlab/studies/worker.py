@@ -1,6 +1,6 @@
 """The process that runs an experiment, or a check of a paper: `python -m llmlab.studies.worker <its folder>`.
 
-It takes the folder's lock and runs the arms one after the other, each in a worker of its own like any run. What
+It takes the folder's lock and runs the trials one after the other, each in a worker of its own like any run. What
 has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
 where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
 A check asks the paper's own module to measure and to judge.
@@ -36,11 +36,18 @@ from llmlab.store.run_log import EventFollower
 from llmlab.studies.experiments.divergence import DivergenceWatch
 from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
 from llmlab.studies.experiments.plan import seconds_left, settings_of
-from llmlab.studies.experiments.results import arm_result, build_results, forecast_next, hardware
+from llmlab.studies.experiments.results import build_results, forecast_next, hardware, trial_result
 from llmlab.studies.papers.checks import options_of, plan_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
 from llmlab.studies.papers.records import CheckResult, Verdict, write_result
-from llmlab.studies.records import ARM_ENDED_STATES, Arm, ArmStatus, CheckFolder, ExperimentFolder, ExperimentStatus
+from llmlab.studies.records import (
+    TRIAL_ENDED_STATES,
+    CheckFolder,
+    ExperimentFolder,
+    ExperimentStatus,
+    Trial,
+    TrialStatus,
+)
 from llmlab.studies.report import write_check_report, write_report
 
 _POLL_SECONDS = 0.2
@@ -112,50 +119,50 @@ class ExperimentWorker:
             self._conclude("stopped")
 
     def _run_plan(self) -> None:
-        # Where each arm stands is asked of its run: it may have ended after this worker's forerunner was killed.
+        # Where each trial stands is asked of its run: it may have ended after this worker's forerunner was killed.
         # What failed is tried again, since someone has started the experiment anew.
-        standing = {arm.name: self._standing(arm) for arm in self.record.arms}
+        standing = {trial.name: self._standing(trial) for trial in self.record.arms}
         again = {name: replace(one, state="stopped") for name, one in standing.items() if one.state == "failed"}
         self._update(arms=standing | again)
-        for arm in self.record.arms:
+        for trial in self.record.arms:
             self._require_go()
-            if not self.status.arms[arm.name].ended:
-                self._run_arm(arm)
+            if not self.status.arms[trial.name].ended:
+                self._run_trial(trial)
                 self._write_results()
-            if self.status.arms[arm.name].state == "finished":
-                self._update(arm=arm.name, doing=f"Measuring {arm.name}")
-                self._measure(arm)
-        whole = all(self.status.arms[arm.name].ended for arm in self.record.arms)
+            if self.status.arms[trial.name].state == "finished":
+                self._update(arm=trial.name, doing=f"Measuring {trial.name}")
+                self._measure(trial)
+        whole = all(self.status.arms[trial.name].ended for trial in self.record.arms)
         self._conclude("finished" if whole else "stopped")
 
-    def _run_arm(self, arm: Arm) -> None:
-        before, began = self.status.arms[arm.name], time.monotonic()
-        self._update(arm=arm.name, doing="")
+    def _run_trial(self, trial: Trial) -> None:
+        before, began = self.status.arms[trial.name], time.monotonic()
+        self._update(arm=trial.name, doing="")
         try:
-            if arm.forecast:
-                forecast_next(self.folder, self.record, arm)  # written down before the run begins
-            self._train(arm, self._ready(arm))
-            ended = self._standing(arm)
+            if trial.forecast:
+                forecast_next(self.folder, self.record, trial)  # written down before the run begins
+            self._train(trial, self._ready(trial))
+            ended = self._standing(trial)
         except LabError as error:  # this one cannot be made or started; the others can
             ended = replace(before, state="failed", note=str(error))
         except Stop:
-            self._set(arm, self._standing(arm), before, began)
+            self._set(trial, self._standing(trial), before, began)
             raise
-        self._set(arm, ended, before, began)
+        self._set(trial, ended, before, began)
 
-    def _set(self, arm: Arm, standing: ArmStatus, before: ArmStatus, began: float) -> None:
+    def _set(self, trial: Trial, standing: TrialStatus, before: TrialStatus, began: float) -> None:
         seconds = before.wall_seconds + time.monotonic() - began
-        self._update(arms=self.status.arms | {arm.name: replace(standing, wall_seconds=seconds)})
+        self._update(arms=self.status.arms | {trial.name: replace(standing, wall_seconds=seconds)})
 
-    def _ready(self, arm: Arm) -> RunFolder:
+    def _ready(self, trial: Trial) -> RunFolder:
         """The arm's run, made if it is not there yet. LabError when it cannot be made."""
-        run = self.folder.run_of(arm, self.record.track)
+        run = self.folder.run_of(trial, self.record.track)
         if run.run_json.is_file():
             return run
-        settings, record = settings_of(self.record, arm), self.record
-        return create_run(self.folder.outputs, settings, name=arm.run, preset=record.preset, watched=record.watched)
+        settings, record = settings_of(self.record, trial), self.record
+        return create_run(self.folder.outputs, settings, name=trial.run, preset=record.preset, watched=record.watched)
 
-    def _train(self, arm: Arm, run: RunFolder) -> None:
+    def _train(self, trial: Trial, run: RunFolder) -> None:
         """Until the run has ended by itself or was cut by the rule. Raises Stop when one is wanted and it has saved.
 
         A run that someone else trains already is followed; one whose worker was killed is started again.
@@ -165,14 +172,14 @@ class ExperimentWorker:
                 return
             status = run.recorded_status()
             foreign = status.live and run.has_worker(status)
-            watch = self._follow(arm, run, None if foreign else start_worker(run, follow_parent=True))
+            watch = self._follow(trial, run, None if foreign else start_worker(run, follow_parent=True))
             if self._stop_wanted():
                 raise Stop
             if watch.note or run.status().state != "interrupted":
                 return
         raise LabError(f"The worker of {run.id} was killed {_ATTEMPTS} times.", f"Its log: {run.log}.")
 
-    def _follow(self, arm: Arm, run: RunFolder, worker: subprocess.Popen[bytes] | None) -> DivergenceWatch:
+    def _follow(self, trial: Trial, run: RunFolder, worker: subprocess.Popen[bytes] | None) -> DivergenceWatch:
         """Watches one worker of a run until it is gone; asks it to stop when it must."""
         watch, follower = DivergenceWatch(self.record.rule), EventFollower(run)
         asked: float | None = None
@@ -184,7 +191,7 @@ class ExperimentWorker:
                     watch.add(event)
             if gone:
                 return watch
-            self._show(arm, run)
+            self._show(trial, run)
             if asked is None and (watch.note or self._stop_wanted()):
                 asked = time.monotonic()
                 if self.terminated and worker is not None:
@@ -197,13 +204,13 @@ class ExperimentWorker:
                 worker.kill()
             time.sleep(_POLL_SECONDS)
 
-    def _show(self, arm: Arm, run: RunFolder) -> None:
+    def _show(self, trial: Trial, run: RunFolder) -> None:
         """Where the run that trains stands, about once a second."""
         if time.monotonic() - self._last_status < _STATUS_SECONDS:
             return
         now = run.recorded_status()
         standing = replace(
-            self.status.arms[arm.name],
+            self.status.arms[trial.name],
             state="running",
             step=now.step,
             steps=now.steps,
@@ -211,18 +218,18 @@ class ExperimentWorker:
             val_loss=now.val_loss,
             note="",
         )
-        self._update(arms=self.status.arms | {arm.name: standing}, doing=now.doing)
+        self._update(arms=self.status.arms | {trial.name: standing}, doing=now.doing)
 
-    def _standing(self, arm: Arm) -> ArmStatus:
-        """Where an arm stands, from its run's folder alone; only the time it took is kept."""
-        known = self.status.arms.get(arm.name, ArmStatus())
-        run = self.folder.run_of(arm, self.record.track)
+    def _standing(self, trial: Trial) -> TrialStatus:
+        """Where a trial stands, from its run's folder alone; only the time it took is kept."""
+        known = self.status.arms.get(trial.name, TrialStatus())
+        run = self.folder.run_of(trial, self.record.track)
         if not run.run_json.is_file():
-            return known if known.state == "failed" else ArmStatus(wall_seconds=known.wall_seconds)
-        result = arm_result(self.record, arm, run, read_history(run))
-        state = result.state if result.state in ARM_ENDED_STATES else ("stopped" if result.steps else "planned")
+            return known if known.state == "failed" else TrialStatus(wall_seconds=known.wall_seconds)
+        result = trial_result(self.record, trial, run, read_history(run))
+        state = result.state if result.state in TRIAL_ENDED_STATES else ("stopped" if result.steps else "planned")
         status = run.recorded_status()
-        return ArmStatus(
+        return TrialStatus(
             state=state,
             step=result.steps,
             steps=status.steps,
@@ -245,12 +252,12 @@ class ExperimentWorker:
 
     # What a kind of plan does with its runs ----------------------------------------------------------------------
 
-    def _measure(self, arm: Arm) -> None:
+    def _measure(self, trial: Trial) -> None:
         """What is to be measured on a finished run's checkpoints, unless that was done."""
         if self.record.kind in MEASURED_KINDS:
-            from llmlab.studies.experiments.measure import measure_arm  # torch, which other kinds need not
+            from llmlab.studies.experiments.measure import measure_trial  # torch, which other kinds need not
 
-            measure_arm(self.folder, self.record, arm, self._require_go)
+            measure_trial(self.folder, self.record, trial, self._require_go)
 
     def _write_results(self) -> None:
         """What the runs that have ended say."""
@@ -313,11 +320,11 @@ class CheckWorker(ExperimentWorker):
         self._judged: dict[str, Verdict] = {}
         self._judging_since: float | None = None
 
-    def _measure(self, arm: Arm) -> None:
+    def _measure(self, trial: Trial) -> None:
         """What the paper's module wants to know of a run; then all verdicts that can be given by now."""
-        run = self.folder.run_of(arm, self.record.track)
+        run = self.folder.run_of(trial, self.record.track)
         check = self._check()
-        check.kept(arm.name, lambda: self._judge.measure(check, arm, run))
+        check.kept(trial.name, lambda: self._judge.measure(check, trial, run))
         self._write_results()
 
     def _write_results(self) -> None:
@@ -329,7 +336,7 @@ class CheckWorker(ExperimentWorker):
         # What takes long waits for all runs, and for another worker when this one is stopping. A stop that is asked for
         # only now ends it at its next step, so that no check is called finished that has not judged all.
         self._write_results()
-        if all(arm.ended for arm in self.status.arms.values()) and self.status.state != "stopping":
+        if all(trial.ended for trial in self.status.arms.values()) and self.status.state != "stopping":
             self._require_go()
             self._judging_since = time.monotonic()
             for verdict in self._judge.late(self._check()):
@@ -353,10 +360,10 @@ class CheckWorker(ExperimentWorker):
             measurements=self.folder.measurements,
             progress=self._tell,
         )
-        for arm in self.record.arms:
-            values = read_json(check.measurements / f"{arm.name}.json")
-            if values is not None and self.status.arms[arm.name].state == "finished":
-                check.finished.append(Measured(arm, self.folder.run_of(arm, self.record.track), values))
+        for trial in self.record.arms:
+            values = read_json(check.measurements / f"{trial.name}.json")
+            if values is not None and self.status.arms[trial.name].state == "finished":
+                check.finished.append(Measured(trial, self.folder.run_of(trial, self.record.track), values))
         return check
 
     def _tell(self, what: str, done: float, total: float) -> None:
@@ -364,7 +371,7 @@ class CheckWorker(ExperimentWorker):
         self._update(doing=f"{what} ({done / total:.0%})" if total else what)
 
     def _result(self) -> CheckResult:
-        histories = [read_history(self.folder.run_of(arm, self.record.track)) for arm in self.record.arms]
+        histories = [read_history(self.folder.run_of(trial, self.record.track)) for trial in self.record.arms]
         verdicts = [self._judged[claim] for claim in self.options.claims if claim in self._judged]
         return CheckResult(
             paper=self.options.paper,

@@ -1,4 +1,4 @@
-"""Colours of an experiment's arms: by the varied value, in its order; by group where there are several."""
+"""Colours of an experiment's trials: by the varied value, in its order; by group where there are several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from PySide6.QtGui import QColor
 
-from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.color_scale import sequence_colors, series_color
 from llmlab_gui.widgets.theme import current_theme, mix
 
@@ -14,24 +14,24 @@ from llmlab_gui.widgets.theme import current_theme, mix
 _TOWARDS_GROUND, _TOWARDS_TEXT = 0.4, 0.45
 
 
-def cell_of(arm: Arm) -> Hashable:
+def cell_of(trial: Trial) -> Hashable:
     """What runs of different seeds have in common."""
-    return arm.group, tuple(arm.varied.items()), arm.x
+    return trial.group, tuple(trial.varied.items()), trial.x
 
 
-def arm_colors(record: ExperimentRecord) -> dict[str, QColor]:
-    """A colour an arm, by its name; runs of one value share it."""
-    groups = list(dict.fromkeys(arm.group for arm in record.arms))
+def trial_colors(record: ExperimentRecord) -> dict[str, QColor]:
+    """A colour a trial, by its name; runs of one value share it."""
+    groups = list(dict.fromkeys(trial.group for trial in record.arms))
     colors: dict[Hashable, QColor] = {}
     for number, group in enumerate(groups):
-        cells = list(dict.fromkeys(cell_of(arm) for arm in sorted(_of(record, group), key=lambda arm: arm.x)))
+        cells = list(dict.fromkeys(cell_of(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)))
         shades = sequence_colors(len(cells)) if len(groups) == 1 else _shades(series_color(number), len(cells))
         colors |= dict(zip(cells, shades, strict=True))
-    return {arm.name: colors[cell_of(arm)] for arm in record.arms}
+    return {trial.name: colors[cell_of(trial)] for trial in record.arms}
 
 
-def _of(record: ExperimentRecord, group: str) -> list[Arm]:
-    return [arm for arm in record.arms if arm.group == group]
+def _of(record: ExperimentRecord, group: str) -> list[Trial]:
+    return [trial for trial in record.arms if trial.group == group]
 
 
 def _shades(color: QColor, count: int) -> list[QColor]:

@@ -11,11 +11,11 @@ from typing import Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.records import ArmStatus
-from llmlab_gui.experiments.arm_curves import ArmCurve
+from llmlab.studies.records import TrialStatus
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
 from llmlab_gui.experiments.source import R, Source
+from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.plans import PlansDesk
 
 __all__ = ["ExperimentDesk", "ExperimentRow"]
@@ -42,7 +42,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self._by_hand = False
         self._awaited = ""  # just started: it becomes the current one as soon as it is found
         self._outcome: Outcome[R] = Outcome("")
-        self._curves: dict[str, ArmCurve] = {}
+        self._curves: dict[str, TrialCurve] = {}
         self._ended = False
         self._poller = ExperimentsPoller(outputs, source, self)
         self._poller.found.connect(self._take_rows)
@@ -73,9 +73,9 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self._by_hand = bool(experiment_id)
         self._make_current(experiment_id)
 
-    def standing(self, row: ExperimentRow, arm: str) -> ArmStatus:
+    def standing(self, row: ExperimentRow, trial: str) -> TrialStatus:
         """Where one of its runs stands."""
-        return row.status.arms.get(arm, ArmStatus())
+        return row.status.arms.get(trial, TrialStatus())
 
     @property
     def outcome(self) -> Outcome[R]:
@@ -83,8 +83,8 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         return self._outcome if self._outcome.id == self._current else Outcome(self._current)
 
     @property
-    def curves(self) -> dict[str, ArmCurve]:
-        """Losses of the current experiment's runs, by the names of its arms."""
+    def curves(self) -> dict[str, TrialCurve]:
+        """Losses of the current experiment's runs, by the names of its trials."""
         return self._curves
 
     def live(self) -> list[ExperimentRow]:
@@ -147,7 +147,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
             self._outcome = outcome
             self.outcome_changed.emit()
 
-    def _take_curves(self, experiment_id: str, curves: dict[str, ArmCurve]) -> None:
+    def _take_curves(self, experiment_id: str, curves: dict[str, TrialCurve]) -> None:
         if experiment_id == self._current and not self._ended:
             self._curves = curves
             self.curves_changed.emit()

@@ -193,10 +193,10 @@ class ExperimentForm(QWidget):
             self.list_subjects()
             self.subject.setCurrentIndex(max(0, self.subject.findData(record.subject)))
             return
-        values = {arm.varied[kind.setting] for arm in record.arms if kind.setting in arm.varied}
+        values = {trial.varied[kind.setting] for trial in record.arms if kind.setting in trial.varied}
         self.grid.setText(", ".join(f"{value:g}" for value in sorted(values)))
         self.seeds.setValue(len(record.seeds))
-        compared = {arm.group for arm in record.arms}
+        compared = {trial.group for trial in record.arms}
         for name, box in self.groups.items():
             box.setChecked(name in compared)
         sections = record.base.items()

@@ -23,14 +23,14 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.charts.picture import save_csv
-from llmlab_gui.experiments.colors import arm_colors
+from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import (
-    ARM_COLUMNS,
     EXPERIMENT_COLUMNS,
-    ArmRow,
-    ArmsModel,
+    TRIAL_COLUMNS,
     ExperimentsModel,
+    TrialRow,
+    TrialsModel,
     left_text,
     rows_table,
     select_row,
@@ -59,9 +59,9 @@ class ExperimentsDock(LabDock):
         super().__init__(lab, "experiments", "Experiments", parent)
         self.desk = desk
         self._background = Background(self)
-        self.model, self.arms = ExperimentsModel(self), ArmsModel(self)
+        self.model, self.arms = ExperimentsModel(self), TrialsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
-        self.arms_table = rows_table(self.arms, "Runs of the experiment", ARM_COLUMNS)
+        self.arms_table = rows_table(self.arms, "Runs of the experiment", TRIAL_COLUMNS)
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress of the experiment")
         self.bar.setTextVisible(False)
@@ -120,15 +120,16 @@ class ExperimentsDock(LabDock):
         if row is None:
             return
         name = selected_key(self.arms_table)
-        arm = next(
-            (arm for arm in row.record.arms if arm.run == name or (not name and arm.name == row.status.arm)), None
+        trial = next(
+            (trial for trial in row.record.arms if trial.run == name or (not name and trial.name == row.status.arm)),
+            None,
         )
-        if arm is None:
+        if trial is None:
             return
-        run = row.folder.run_of(arm, row.record.track)
+        run = row.folder.run_of(trial, row.record.track)
         if not run.run_json.is_file():
             self.lab.error_raised.emit(
-                LabError(f"{arm.run} has not begun.", "", "Its turn comes after those above it.")
+                LabError(f"{trial.run} has not begun.", "", "Its turn comes after those above it.")
             )
         elif self.lab.row(run.full_name) is not None:
             self.lab.set_current(run.full_name)
@@ -140,7 +141,7 @@ class ExperimentsDock(LabDock):
         """Shows all of its runs in the charts of the other docks."""
         row = self.desk.current()
         if row is not None:
-            runs = [row.folder.run_of(arm, row.record.track).full_name for arm in row.record.arms]
+            runs = [row.folder.run_of(trial, row.record.track).full_name for trial in row.record.arms]
             ids = [run for run in runs if self.lab.row(run) is not None]
             self.lab.set_shown(ids)
             self.lab.said.emit(f"{len(ids)} runs of {row.id} are overlaid in the charts.")
@@ -151,7 +152,7 @@ class ExperimentsDock(LabDock):
         if row is not None:
             self.lab.experiment_requested.emit(row.record)
 
-    def export(self, path: Path, model: ExperimentsModel | ArmsModel) -> None:
+    def export(self, path: Path, model: ExperimentsModel | TrialsModel) -> None:
         """A table as it is shown, as CSV, in the background."""
         header, rows = model.table()
         saved = partial(self.lab.said.emit, f"Saved {path}.")
@@ -176,7 +177,7 @@ class ExperimentsDock(LabDock):
                 LabError(f"{row.id} is running.", "A live experiment cannot be deleted.", "Stop it first.")
             )
             return
-        runs = [path for arm in row.record.arms if (path := row.folder.run_of(arm, row.record.track).path).is_dir()]
+        runs = [path for trial in row.record.arms if (path := row.folder.run_of(trial, row.record.track).path).is_dir()]
         with_runs = self.confirm_deletion(row, runs, for_good=False)
         if with_runs is None:
             return
@@ -265,17 +266,20 @@ class ExperimentsDock(LabDock):
             self.show_body()
         row = self.desk.current()
         select_row(self.table, row.id if row else "")
-        self._show_arms(row)
+        self._show_trials(row)
         self._show_standing(row)
         self._update_buttons()
 
-    def _show_arms(self, row: ExperimentRow | None) -> None:
+    def _show_trials(self, row: ExperimentRow | None) -> None:
         if row is None:
             self.arms.show([])
             return
-        colors = arm_colors(row.record)
+        colors = trial_colors(row.record)
         self.arms.show(
-            [ArmRow(arm, self.desk.standing(row, arm.name), colors[arm.name].name()) for arm in row.record.arms]
+            [
+                TrialRow(trial, self.desk.standing(row, trial.name), colors[trial.name].name())
+                for trial in row.record.arms
+            ]
         )
 
     def _show_standing(self, row: ExperimentRow | None) -> None:
@@ -328,7 +332,7 @@ class ExperimentsDock(LabDock):
         self.delete_action.setEnabled(True)
         menu.deleteLater()
 
-    def _ask_export(self, model: ExperimentsModel | ArmsModel) -> None:
+    def _ask_export(self, model: ExperimentsModel | TrialsModel) -> None:
         row = self.desk.current()
         suggested = f"{row.id}-runs.csv" if row is not None and model is self.arms else "experiments.csv"
         path = ask_where(self, "Export the table", suggested, "Table")
@@ -336,7 +340,7 @@ class ExperimentsDock(LabDock):
             self.export(path, model)
 
     def _restyle(self) -> None:
-        self._show_arms(self.desk.current())
+        self._show_trials(self.desk.current())
         self.model.repaint_all()
         self.arms.repaint_all()
 
@@ -349,8 +353,8 @@ def can_go_on(row: ExperimentRow) -> bool:
 def progress(row: ExperimentRow) -> float:
     """The share of the plan that is done, 0 to 1: runs weigh as much as they were estimated to take."""
     total = done = 0.0
-    for arm in row.record.arms:
-        status, weight = row.status.arms.get(arm.name), arm.estimated_seconds or 1.0
+    for trial in row.record.arms:
+        status, weight = row.status.arms.get(trial.name), trial.estimated_seconds or 1.0
         total += weight
         if status is not None:
             done += weight * (1.0 if status.ended else status.step / status.steps if status.steps else 0.0)
@@ -359,15 +363,15 @@ def progress(row: ExperimentRow) -> float:
 
 def standing_text(row: ExperimentRow) -> str:
     """`Run 3 of 7 (0.003): step 40 of 300. 12 min left.`"""
-    status, arms = row.status, row.record.arms
-    names = [arm.name for arm in arms]
+    status, trials = row.status, row.record.arms
+    names = [trial.name for trial in trials]
     parts = []
     if status.arm in names and status.live:
-        arm = status.arms.get(status.arm)
-        at = f": step {arm.step:,} of {arm.steps:,}" if arm and arm.steps else ""
+        trial = status.arms.get(status.arm)
+        at = f": step {trial.step:,} of {trial.steps:,}" if trial and trial.steps else ""
         parts.append(f"Run {names.index(status.arm) + 1} of {len(names)}, {status.arm}{at}.")
-    elif arms:
-        parts.append(f"{status.ended_arms} of {len(arms)} runs have ended; it is {status.state}.")
+    elif trials:
+        parts.append(f"{status.ended_trials} of {len(trials)} runs have ended; it is {status.state}.")
     else:
         parts.append(f"It analyses {row.record.subject}; it is {status.state}.")
     if status.doing:

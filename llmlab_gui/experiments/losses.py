@@ -12,13 +12,13 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QComboBox, QWidget
 
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.smoothing import MovingAverage
-from llmlab_gui.experiments.arm_curves import ArmCurve
-from llmlab_gui.experiments.colors import arm_colors, cell_of
+from llmlab_gui.experiments.colors import cell_of, trial_colors
+from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.theme import current_theme
@@ -42,7 +42,7 @@ class _Cell:
 
     label: str
     color: QColor
-    arms: list[Arm]
+    arms: list[Trial]
 
 
 class ExperimentLossesDock(LabDock):
@@ -51,7 +51,7 @@ class ExperimentLossesDock(LabDock):
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
         self.desk = desk
-        self._smoothed: dict[str, tuple[ArmCurve, int, np.ndarray]] = {}
+        self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
         self.chart = LineChart("loss", "nats a token")
         self.which = QComboBox()
         self.which.addItems([_TRAINING, _VALIDATION])
@@ -115,11 +115,11 @@ class ExperimentLossesDock(LabDock):
         keys: set[str] = set()
         legend: list[CurveStyle] = []
         for place, cell in enumerate(self._cells()):
-            there = [arm.name for arm in cell.arms if arm.name in lines]
+            there = [trial.name for trial in cell.arms if trial.name in lines]
             if not there:
                 continue
             legend.append(CurveStyle(cell.color, cell.label, width=2.0))
-            seeds = {arm.name: arm.seed for arm in cell.arms}
+            seeds = {trial.name: trial.seed for trial in cell.arms}
             for name in there:
                 style = self._style(cell, f"seed {seeds[name]}", thin=len(there) > 1, z=float(place))
                 keys.add(self._set(name, *lines[name], style))
@@ -136,24 +136,28 @@ class ExperimentLossesDock(LabDock):
         self.panel.set_note(self._note_text(len(shown)))
 
     def _diverged(self) -> set[str]:
-        """Names of the arms that were cut."""
+        """Names of the trials that were cut."""
         row = self.desk.current()
-        arms = row.record.arms if row is not None else []
-        return {arm.name for arm in arms if row is not None and self.desk.standing(row, arm.name).state == "diverged"}
+        trials = row.record.arms if row is not None else []
+        return {
+            trial.name
+            for trial in trials
+            if row is not None and self.desk.standing(row, trial.name).state == "diverged"
+        }
 
     def _cells(self) -> list[_Cell]:
         row = self.desk.current()
         if row is None:
             return []
-        colors = arm_colors(row.record)
+        colors = trial_colors(row.record)
         found: dict[Hashable, _Cell] = {}
-        groups = list(dict.fromkeys(arm.group for arm in row.record.arms))
-        for arm in sorted(row.record.arms, key=lambda arm: (groups.index(arm.group), arm.x, arm.seed)):
-            cell = found.setdefault(cell_of(arm), _Cell(value_text(arm), colors[arm.name], []))
-            cell.arms.append(arm)
+        groups = list(dict.fromkeys(trial.group for trial in row.record.arms))
+        for trial in sorted(row.record.arms, key=lambda trial: (groups.index(trial.group), trial.x, trial.seed)):
+            cell = found.setdefault(cell_of(trial), _Cell(value_text(trial), colors[trial.name], []))
+            cell.arms.append(trial)
         return list(found.values())
 
-    def _line(self, curve: ArmCurve) -> tuple[np.ndarray, np.ndarray]:
+    def _line(self, curve: TrialCurve) -> tuple[np.ndarray, np.ndarray]:
         axis = self.panel.x_axis
         if self.which.currentIndex() == 1:
             values = curve.evaluated("val_loss")
@@ -162,7 +166,7 @@ class ExperimentLossesDock(LabDock):
         memory = self.panel.memory
         return curve.x(axis), self._average(curve, memory) if memory else curve.column("loss")
 
-    def _average(self, curve: ArmCurve, memory: int) -> np.ndarray:
+    def _average(self, curve: TrialCurve, memory: int) -> np.ndarray:
         """The moving average; computed once a curve."""
         known = self._smoothed.get(curve.name)
         if known is not None and known[0] is curve and known[1] == memory:
@@ -220,7 +224,7 @@ class ExperimentLossesDock(LabDock):
 
 def _varied(record: ExperimentRecord) -> str:
     """What tells the curves apart, in words."""
-    names = list(dict.fromkeys(key.rpartition(".")[2] for arm in record.arms for key in arm.varied))
+    names = list(dict.fromkeys(key.rpartition(".")[2] for trial in record.arms for key in trial.varied))
     return " and ".join(names)
 
 

@@ -12,8 +12,8 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
-from llmlab_gui.experiments.arm_curves import ArmCurves
 from llmlab_gui.experiments.source import R, Source
+from llmlab_gui.experiments.trial_curves import TrialCurves
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
 # No file of someone else's fills the memory: of a report more than anyone reads, of its figures a picture for print,
@@ -62,7 +62,7 @@ class ExperimentsPoller(FolderPoller):
     """`found` has every readable experiment, newest first; the others tell of the one that was chosen."""
 
     outcome_found = Signal(object)  # Outcome
-    curves_found = Signal(str, dict)  # id, {arm: ArmCurve}
+    curves_found = Signal(str, dict)  # id, {trial: TrialCurve}
 
     def __init__(self, outputs: Path, source: Source[Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -113,7 +113,7 @@ class _Closely:
 
     def __init__(self, row: ExperimentRow, key: tuple[str, int, float], source: Source[Any]) -> None:
         self.key = key
-        self.curves = ArmCurves(row.folder, row.record) if source.follows_losses else None
+        self.curves = TrialCurves(row.folder, row.record) if source.follows_losses else None
         self.outcome: Outcome[Any] = Outcome(row.id)
         self._folder, self._results = row.folder, source.results
         self._stamps: tuple[Stamp, Stamp] | None = None

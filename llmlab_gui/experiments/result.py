@@ -178,7 +178,7 @@ class ExperimentResultDock(LabDock):
 def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:
     """What was predicted of the main chart's axes: where its lowest point lies, and how low that is."""
     found = []
-    varied = all(next(iter(arm.varied.values()), None) == arm.x for arm in record.arms)  # x is what is varied
+    varied = all(next(iter(trial.varied.values()), None) == trial.x for trial in record.arms)  # x is what is varied
     for line in lines:
         stated = line.locked.prediction
         on_x, on_y = stated.quantity in _ON_X and varied, stated.quantity in _ON_Y

@@ -15,7 +15,7 @@ from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.plan import make_plan
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.form import Asked, ExperimentForm
 from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel, rows_table
@@ -205,7 +205,7 @@ def plan_text(record: ExperimentRecord) -> str:
     """How many runs, how long, and until when nothing is learned."""
     if not record.arms:
         return f"<b>It analyses {record.subject}</b>; nothing is trained."
-    values, seeds = len({(arm.group, value_text(arm)) for arm in record.arms}), len(record.seeds)
+    values, seeds = len({(trial.group, value_text(trial)) for trial in record.arms}), len(record.seeds)
     runs = f"{len(record.arms)} runs" + (f", {values} values with {seeds} seeds each" if seeds > 1 else "")
     return f"<b>About {minutes_text(record.estimated_seconds / 60)} here</b> · {runs}."
 
@@ -222,12 +222,12 @@ def questions(record: ExperimentRecord) -> list[Quantity]:
     return [_with_choices(quantity, record.arms) for quantity in found]
 
 
-def _with_choices(quantity: Quantity, arms: list[Arm]) -> Quantity:
+def _with_choices(quantity: Quantity, trials: list[Trial]) -> Quantity:
     if quantity.answer != CHOICE or quantity.choices or quantity.by_hand:
         return quantity
     if quantity.name == "best_arm":
-        names = [arm.name for arm in arms]
+        names = [trial.name for trial in trials]
     else:
-        values = [next(iter(arm.varied.values()), "") for arm in sorted(arms, key=lambda arm: arm.x)]
+        values = [next(iter(trial.varied.values()), "") for trial in sorted(trials, key=lambda trial: trial.x)]
         names = [f"{value:g}" for value in values if isinstance(value, (int, float))]
     return replace(quantity, choices=tuple(dict.fromkeys(names)))

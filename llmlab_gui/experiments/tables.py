@@ -11,7 +11,7 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QTableView
 
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import Arm, ArmStatus, ExperimentStatus
+from llmlab.studies.records import ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.numbers import count_text, created_text, time_left_text
@@ -21,7 +21,7 @@ from llmlab_gui.widgets.theme import current_theme
 R = TypeVar("R")
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
-# A run's states have icons; those that only an arm has look like the nearest of them.
+# A run's states have icons; those that only a trial has look like the nearest of them.
 _LIKE_RUN = {"planned": "queued", "skipped": "stopped", "diverged": "failed"}
 
 
@@ -38,11 +38,11 @@ class Column(Generic[R]):
 
 
 @dataclass(frozen=True)
-class ArmRow:
+class TrialRow:
     """A run of a plan. color: as in the charts, "" before there are any."""
 
-    arm: Arm
-    status: ArmStatus
+    arm: Trial
+    status: TrialStatus
     color: str = ""
 
 
@@ -140,40 +140,40 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
         return "\n".join(line for line in lines if line)
 
 
-class ArmsModel(RowsModel[ArmRow]):
+class TrialsModel(RowsModel[TrialRow]):
     """The runs of one experiment."""
 
-    def __init__(self, parent: QObject | None = None, columns: Sequence[Column[ArmRow]] | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, columns: Sequence[Column[TrialRow]] | None = None) -> None:
         """columns: ARM_COLUMNS unless given."""
-        super().__init__(columns or ARM_COLUMNS, parent)
+        super().__init__(columns or TRIAL_COLUMNS, parent)
 
-    def key(self, row: ArmRow) -> str:
+    def key(self, row: TrialRow) -> str:
         return row.arm.run
 
-    def state(self, row: ArmRow) -> str:
+    def state(self, row: TrialRow) -> str:
         return row.status.state
 
-    def tip(self, row: ArmRow) -> str:
+    def tip(self, row: TrialRow) -> str:
         changed = ", ".join(f"{key} = {value}" for key, value in row.arm.settings.items())
         return "\n".join(line for line in (row.arm.run, changed, row.status.note) if line)
 
-    def mark(self, row: ArmRow) -> QColor | None:
+    def mark(self, row: TrialRow) -> QColor | None:
         return QColor(row.color) if row.color else None
 
 
-class PlanModel(RowsModel[Arm]):
+class PlanModel(RowsModel[Trial]):
     """The runs of an experiment that has not begun."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(PLAN_COLUMNS, parent)
 
-    def key(self, row: Arm) -> str:
+    def key(self, row: Trial) -> str:
         return row.name
 
-    def state(self, row: Arm) -> str:
+    def state(self, row: Trial) -> str:
         return "planned"
 
-    def tip(self, row: Arm) -> str:
+    def tip(self, row: Trial) -> str:
         changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())
         return f"{changed}\nPredicted from the others before it runs" if row.forecast else changed
 
@@ -224,7 +224,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Runs",
-        lambda row: f"{row.status.ended_arms} / {len(row.record.arms)}" if row.record.arms else "–",
+        lambda row: f"{row.status.ended_trials} / {len(row.record.arms)}" if row.record.arms else "–",
         "Runs that have ended, and planned",
         right=True,
         width=8,
@@ -239,7 +239,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     ),
     Column("Created", lambda row: created_text(row.record.created), "When it was made", width=13),
 )
-ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
+TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     Column("Value", lambda row: value_text(row.arm), "What is varied", width=16),
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
@@ -259,19 +259,19 @@ ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
         width=10,
     ),
 )
-PLAN_COLUMNS: tuple[Column[Arm], ...] = (
+PLAN_COLUMNS: tuple[Column[Trial], ...] = (
     Column("Value", value_text, "What is varied", width=16),
-    Column("Seed", lambda arm: str(arm.seed), "Seed of weights and batches", right=True, width=7),
+    Column("Seed", lambda trial: str(trial.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "At",
-        lambda arm: count_text(arm.x) if arm.x >= 10_000 else f"{arm.x:g}",
+        lambda trial: count_text(trial.x) if trial.x >= 10_000 else f"{trial.x:g}",
         "Its place on the chart's horizontal axis",
         right=True,
         width=9,
     ),
     Column(
         "Time",
-        lambda arm: time_left_text(arm.estimated_seconds) if arm.estimated_seconds else "–",
+        lambda trial: time_left_text(trial.estimated_seconds) if trial.estimated_seconds else "–",
         "Estimated duration on this machine",
         width=10,
     ),

@@ -17,7 +17,7 @@ from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.list_dock import can_go_on
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.experiments.tables import ARM_COLUMNS, ArmRow, ArmsModel, Column, rows_table, selected_key
+from llmlab_gui.experiments.tables import TRIAL_COLUMNS, Column, TrialRow, TrialsModel, rows_table, selected_key
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.notebook.asking import ask_of_check
@@ -37,9 +37,9 @@ _SETTLE_MS = 250
 _WHOLE = 1000  # of the bar
 # As an experiment's runs, by their names: nothing is varied.
 _WIDTHS = {"State": 11, "Step": 13, "Val loss": 8, "Time": 9}
-CHECK_ARM_COLUMNS: tuple[Column[ArmRow], ...] = (
+CHECK_TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     Column("Run", lambda row: row.arm.name, "Its name ends the run's", width=19),
-    *(replace(column, width=_WIDTHS[column.title]) for column in ARM_COLUMNS if column.title in _WIDTHS),
+    *(replace(column, width=_WIDTHS[column.title]) for column in TRIAL_COLUMNS if column.title in _WIDTHS),
 )
 _CAPTION = "Runs of a check are runs like any other. Interrupted, it continues: what has ended stays as it is."
 
@@ -86,8 +86,8 @@ class CheckDock(LabDock):
             "Report", "All its verdicts, with figures and how to repeat it", self.open_report
         )
         self.folder_button = self._button("Folder", "report.md, figures and verdict.json", self.open_folder)
-        self.arms = ArmsModel(self, CHECK_ARM_COLUMNS)
-        self.arms_table = rows_table(self.arms, "Runs of the check", CHECK_ARM_COLUMNS)
+        self.arms = TrialsModel(self, CHECK_TRIAL_COLUMNS)
+        self.arms_table = rows_table(self.arms, "Runs of the check", CHECK_TRIAL_COLUMNS)
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
@@ -294,7 +294,7 @@ class CheckDock(LabDock):
         self.trouble.say(" ".join(str(part) for part in error.values() if part) if error else "")
         self.bar.setValue(round(_WHOLE * share_done(row)))
         self.standing.setText(standing_text(row))
-        self.arms.show([ArmRow(arm, self.desk.checks.standing(row, arm.name)) for arm in row.record.arms])
+        self.arms.show([TrialRow(trial, self.desk.checks.standing(row, trial.name)) for trial in row.record.arms])
 
     def _button(self, text: str, tip: str, slot) -> QPushButton:  # type: ignore[no-untyped-def]
         button = QPushButton(text)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from llmlab.core.task_settings import TRANSFORMER
-from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import left_text
 from llmlab_gui.paper.claim_rows import check_options
 
 
-def finished_arms(row: ExperimentRow) -> list[Arm]:
+def finished_trials(row: ExperimentRow) -> list[Trial]:
     """Its runs that have come to their end, in the plan's order."""
     states = row.status.arms
-    return [arm for arm in row.record.arms if arm.name in states and states[arm.name].state == "finished"]
+    return [trial for trial in row.record.arms if trial.name in states and states[trial.name].state == "finished"]
 
 
-def opens_in_panels(record: ExperimentRecord, arm: Arm) -> bool:
+def opens_in_panels(record: ExperimentRecord, trial: Trial) -> bool:
     """Whether a run's model has layers and heads that the panels can look into."""
     base = record.base.get("model", {})
     kind = base.get("kind", TRANSFORMER) if isinstance(base, dict) else TRANSFORMER
-    return bool(arm.settings.get("model.kind", kind) == TRANSFORMER)
+    return bool(trial.settings.get("model.kind", kind) == TRANSFORMER)
 
 
 def share_done(row: ExperimentRow) -> float:
@@ -35,23 +35,23 @@ def share_done(row: ExperimentRow) -> float:
         whole = status.active_seconds + left if left is not None and left > 0 else record.estimated_seconds
         return min(1.0, status.active_seconds / whole) if whole > 0 else 0.0
     done = 0.0
-    for arm in record.arms:
-        at = status.arms.get(arm.name)
+    for trial in record.arms:
+        at = status.arms.get(trial.name)
         if at is not None:
-            done += arm.estimated_seconds * (1.0 if at.ended else at.step / at.steps if at.steps else 0.0)
+            done += trial.estimated_seconds * (1.0 if at.ended else at.step / at.steps if at.steps else 0.0)
     return min(1.0, done / record.estimated_seconds) if record.estimated_seconds > 0 else 0.0
 
 
 def standing_text(row: ExperimentRow) -> str:
     """`Run 9 of 18 (hmm-s2): step 421 of 2,000. 7 min left.`"""
-    status, names = row.status, [arm.name for arm in row.record.arms]
+    status, names = row.status, [trial.name for trial in row.record.arms]
     parts = []
     if status.live and status.arm in names:
-        arm = status.arms.get(status.arm)
-        at = f": step {arm.step:,} of {arm.steps:,}" if arm is not None and arm.steps else ""
+        trial = status.arms.get(status.arm)
+        at = f": step {trial.step:,} of {trial.steps:,}" if trial is not None and trial.steps else ""
         parts.append(f"Run {names.index(status.arm) + 1} of {len(names)} ({status.arm}){at}.")
     elif names:
-        parts.append(f"{status.ended_arms} of {len(names)} runs have ended.")
+        parts.append(f"{status.ended_trials} of {len(names)} runs have ended.")
     else:
         options = check_options(row)
         parts.append(f"Tested on {', '.join(options.models)}." if options is not None and options.models else "")

@@ -21,11 +21,11 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.charts import Chart
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 from llmlab_gui.charts.picture import save_csv, save_picture
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
-from llmlab_gui.paper.check_runs import finished_arms, opens_in_panels
+from llmlab_gui.paper.check_runs import finished_trials, opens_in_panels
 from llmlab_gui.paper.claim_chart import ClaimChart
 from llmlab_gui.paper.claim_rows import NO_TEST, ClaimRow, check_options
 from llmlab_gui.paper.notes import NotesBrowser
@@ -93,20 +93,20 @@ class EvidenceDock(LabDock):
         theme_notifier.changed.connect(self._restyle)
         self._refresh()
 
-    def open_run(self, arm: Arm) -> None:
+    def open_run(self, trial: Trial) -> None:
         """Makes a run's last checkpoint the active model, and the run the one that the other docks are about."""
         check = self.desk.check
         if check is None:
             return
-        run = check.folder.run_of(arm, check.record.track)
+        run = check.folder.run_of(trial, check.record.track)
         if self.lab.row(run.full_name) is not None:
             self.lab.set_current(run.full_name)
         self.lab.inspection.open(f"{run.full_name}@final")
         self.lab.said.emit(f"{run.id} is opened: the panels of Look inside show it.")
 
-    def open_evolution(self, arm: Arm) -> None:
+    def open_evolution(self, trial: Trial) -> None:
         """The same, with Evolution in front."""
-        self.open_run(arm)
+        self.open_run(trial)
         self.lab.dock_requested.emit("evolution")
 
     def export(self, path: Path) -> None:
@@ -192,12 +192,12 @@ class EvidenceDock(LabDock):
     def _offer_runs(self) -> None:
         """The finished runs, those of them that the panels can look into over time, and the models that were tested."""
         check = self.desk.check
-        arms = finished_arms(check) if check is not None else []
-        inside = [arm for arm in arms if check is not None and opens_in_panels(check.record, arm)]
+        trials = finished_trials(check) if check is not None else []
+        inside = [trial for trial in trials if check is not None and opens_in_panels(check.record, trial)]
         options = check_options(check)
         models = options.models if options is not None else []
-        _fill(self.runs_button, [(arm.name, arm.run, partial(self.open_run, arm)) for arm in arms])
-        _fill(self.evolution_button, [(arm.name, arm.run, partial(self.open_evolution, arm)) for arm in inside])
+        _fill(self.runs_button, [(trial.name, trial.run, partial(self.open_run, trial)) for trial in trials])
+        _fill(self.evolution_button, [(trial.name, trial.run, partial(self.open_evolution, trial)) for trial in inside])
         _fill(self.models_button, [(name, name, partial(self.lab.inspection.open, name)) for name in models])
 
     def _follow(self, url: QUrl) -> None:

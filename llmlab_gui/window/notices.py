@@ -78,7 +78,7 @@ class Notices(QObject):
         seconds = row.status.active_seconds
         if seconds >= LONG_SECONDS:
             what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
-            ended, all_of_them = row.status.ended_arms, len(row.record.arms)
+            ended, all_of_them = row.status.ended_trials, len(row.record.arms)
             runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
             self.tell(what, f"After {minutes_text(seconds / 60)}{runs}.")
 

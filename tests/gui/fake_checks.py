@@ -16,7 +16,7 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.checks import CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
-from llmlab.studies.records import ArmStatus, CheckFolder
+from llmlab.studies.records import CheckFolder, TrialStatus
 
 PAPER, CLAIMS = "induction-heads", ("two-layers", "phase-change")
 
@@ -91,12 +91,12 @@ class FakeCheck:
 
     def run(self, place: int, step: int = 10, **changes: Any) -> None:
         """The run at that place of the plan trains, those before it have ended."""
-        arms = {}
-        for number, arm in enumerate(self.record.arms):
+        trials = {}
+        for number, trial in enumerate(self.record.arms):
             state = "finished" if number < place else "running" if number == place else "planned"
-            arms[arm.name] = ArmStatus(state, step if number == place else 0, 100, 2.0, 2.1, wall_seconds=3.0)
+            trials[trial.name] = TrialStatus(state, step if number == place else 0, 100, 2.0, 2.1, wall_seconds=3.0)
         current = self.record.arms[place].name if place < len(self.record.arms) else ""
-        self.status(state="running", arm=current, arms=arms, active_seconds=30.0, eta_seconds=90.0, **changes)
+        self.status(state="running", arm=current, arms=trials, active_seconds=30.0, eta_seconds=90.0, **changes)
 
     def status(self, **changes: Any) -> None:
         """Changes status.json."""

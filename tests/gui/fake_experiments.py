@@ -1,4 +1,4 @@
-"""Experiments without models: their folders as a worker writes them, with fake runs as their arms."""
+"""Experiments without models: their folders as a worker writes them, with fake runs as their trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import (
     LOSS_AXIS,
     STEP_AXIS,
-    ArmResult,
     Chart,
     Curve,
     ExperimentResults,
@@ -28,11 +27,12 @@ from llmlab.studies.experiments.outcomes import (
     Fit,
     Mark,
     Point,
+    TrialResult,
     write_results,
 )
 from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ArmStatus, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, TrialStatus
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 100
@@ -59,31 +59,31 @@ class FakeExperiment:
         self.runs: dict[str, FakeRun] = {}
 
     def begin(self, place: int, steps: int) -> FakeRun:
-        """The arm at that place of the plan trains, and has made so many steps."""
-        arm = self.record.arms[place]
-        run = FakeRun(self.outputs, arm.run, steps=STEPS, seed=arm.seed, created=self.record.created + place)
-        self.runs[arm.name] = run
+        """The trial at that place of the plan trains, and has made so many steps."""
+        trial = self.record.arms[place]
+        run = FakeRun(self.outputs, trial.run, steps=STEPS, seed=trial.seed, created=self.record.created + place)
+        self.runs[trial.name] = run
         run.start().advance(steps)
-        self.say(arm.name, "running", steps)
+        self.say(trial.name, "running", steps)
         return run
 
     def end(self, place: int, state: str = "finished", note: str = "") -> None:
-        """The arm that trains has ended."""
-        arm = self.record.arms[place]
-        run = self.runs[arm.name]
+        """The trial that trains has ended."""
+        trial = self.record.arms[place]
+        run = self.runs[trial.name]
         if state == "finished":
             run.advance(STEPS - run.step).finish()
         else:
             run.stop()
-        self.say(arm.name, state, run.step, note)
+        self.say(trial.name, state, run.step, note)
 
-    def say(self, arm: str, state: str, step: int, note: str = "") -> None:
-        """Notes where an arm stands, and that the worker lives."""
-        run = self.runs[arm]
-        standing = ArmStatus(
+    def say(self, trial: str, state: str, step: int, note: str = "") -> None:
+        """Notes where a trial stands, and that the worker lives."""
+        run = self.runs[trial]
+        standing = TrialStatus(
             state, step, STEPS, run.step_event(step).loss, run.losses_of(step)[1], wall_seconds=step / 10, note=note
         )
-        self.status(state="running", arm=arm, arms=self.folder.recorded_status().arms | {arm: standing})
+        self.status(state="running", arm=trial, arms=self.folder.recorded_status().arms | {trial: standing})
 
     def status(self, **changes: Any) -> None:
         """Changes status.json."""
@@ -116,9 +116,9 @@ class FakeExperiment:
         curves = [Curve(f"{x:g}", [Point(0, 4.2), Point(STEPS, y)]) for x, y in zip(RATES, losses, strict=True)]
         curves.append(Curve("1", [Point(0, 4.2), Point(20, 190.0)]))
         steps = Chart("over-steps", "Validation loss along training", STEP_AXIS, LOSS_AXIS, curves)
-        arms = [
-            ArmResult(arm.name, arm.run, arm.group, arm.x, arm.seed, "finished", val_loss=y)
-            for arm, y in zip(self.record.arms, losses, strict=False)
+        trials = [
+            TrialResult(trial.name, trial.run, trial.group, trial.x, trial.seed, "finished", val_loss=y)
+            for trial, y in zip(self.record.arms, losses, strict=False)
         ]
         findings = [
             Finding("best_lr", "best learning rate", 0.01, 0.006, 0.015, text="of the grid"),
@@ -126,7 +126,7 @@ class FakeExperiment:
             Finding("lora_to_full", "not found", None),
         ]
         results = ExperimentResults(
-            self.record.id, self.record.kind, True, arms, [minimum, steps], findings, seconds=12.0
+            self.record.id, self.record.kind, True, trials, [minimum, steps], findings, seconds=12.0
         )
         write_results(self.folder, results)
         return results

@@ -24,7 +24,7 @@ from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
-from llmlab_gui.experiments.colors import arm_colors
+from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.list_dock import ExperimentsDock, progress, standing_text
 from llmlab_gui.experiments.losses import ExperimentLossesDock
 from llmlab_gui.experiments.report import ExperimentReportDock
@@ -226,7 +226,7 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     one, two = curves[f"0/{first}"], curves[f"0/{second}"]
     mean = next(curve for key, curve in curves.items() if key.startswith("0/mean/"))
     assert one.style.width < mean.style.width
-    assert one.style.color == two.style.color == mean.style.color == arm_colors(fake.record)[first]
+    assert one.style.color == two.style.color == mean.style.color == trial_colors(fake.record)[first]
     assert len(mean.x) == 50  # as far as both have come
     assert np.allclose(mean.y, (one.y[:50] + two.y[:50]) / 2)
     mark = curves[f"0/diverged/{diverged}"]
@@ -257,8 +257,8 @@ def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtB
 
 
 def test_values_have_colours_in_their_order_and_other_ones_in_another_theme(fake: FakeExperiment) -> None:
-    colors = arm_colors(fake.record)
-    by_rate = {arm.x: colors[arm.name] for arm in fake.record.arms}
+    colors = trial_colors(fake.record)
+    by_rate = {trial.x: colors[trial.name] for trial in fake.record.arms}
     lightness = [by_rate[rate].lightnessF() for rate in RATES]
     assert len({color.name() for color in by_rate.values()}) == 3
     assert lightness == sorted(lightness)
@@ -329,7 +329,7 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
         Expected(True, 0.01, 0.01, "you expected, 60 % sure"),
         Expected(False, 2.0, 3.0, "you expected, 80 % sure"),
     ]
-    moved = replace(record, arms=[replace(arm, x=arm.x * 1e6) for arm in record.arms])
+    moved = replace(record, arms=[replace(trial, x=trial.x * 1e6) for trial in record.arms])
     assert [one.on_x for one in expectations(moved, predicted)] == [False]  # x is something else than what is varied
 
 

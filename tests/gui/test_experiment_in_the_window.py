@@ -51,11 +51,11 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
         dock.show()
     listed, result, report = docks
     desk = lab.experiments
-    first, second = (arm.name for arm in record.arms)
+    first, second = (trial.name for trial in record.arms)
 
-    def standing(arm: str) -> str:
+    def standing(trial: str) -> str:
         row = desk.current()
-        return desk.standing(row, arm).state if row is not None else ""
+        return desk.standing(row, trial).state if row is not None else ""
 
     desk.controller.start(record)
     qtbot.waitUntil(lambda: standing(second) == "running", timeout=WAIT)
@@ -63,10 +63,10 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     assert row is not None
     assert standing(first) == "finished"
     assert listed.stop_button.isVisibleTo(listed)
-    kept = row.folder.run_of(record.arm(first), record.track)
+    kept = row.folder.run_of(record.trial(first), record.track)
     events = kept.events.read_bytes()
 
-    killed = row.folder.run_of(record.arm(second), record.track)
+    killed = row.folder.run_of(record.trial(second), record.track)
     qtbot.waitUntil(lambda: killed.has_worker(killed.recorded_status()), timeout=WAIT)
     desk.controller.kill(row.folder)
     qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)

@@ -62,7 +62,7 @@ def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot
             assert "pretraining" not in kind.grids or not kind.trains
         else:
             assert dock.record.kind == name
-            assert [row.name for row in dock.plan.rows] == [arm.name for arm in dock.record.arms]
+            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.record.arms]
 
 
 def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -71,14 +71,14 @@ def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: 
     dock.form.scratch.form.set_values({"train.steps": 300, "data.corpus": "tiny", "train.seed": 5})
     qtbot.wait(10)
     record = planned(dock, qtbot)
-    assert [(arm.x, arm.seed) for arm in record.arms] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
+    assert [(trial.x, trial.seed) for trial in record.arms] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
     settings = settings_of(record, record.arms[1])
     assert isinstance(settings, PretrainSettings)
     assert (settings.train.learning_rate, settings.train.steps, settings.data.corpus) == (0.01, 300, "tiny")
     assert settings.train.sample_interval == 0  # an experiment leaves out what nobody looks at
     assert record.preset == "baby"
     assert record.watched
-    assert record.estimated_seconds == pytest.approx(sum(arm.estimated_seconds for arm in record.arms))
+    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
     assert "6 runs, 3 values with 2 seeds each" in dock.estimate.text()
     dock.form.scratch.form.set_values({"train.sample_interval": 50})
     qtbot.wait(10)
@@ -204,7 +204,7 @@ def test_the_command_makes_the_same_plan_in_a_terminal(
     assert words[0] == "llmlab-run"
     assert main([*words[1:], "--plan", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["arms"] == json.loads(json.dumps([asdict(arm) for arm in record.arms]))
+    assert told["arms"] == json.loads(json.dumps([asdict(trial) for trial in record.arms]))
     assert told["base"] == json.loads(json.dumps(record.base))
     assert (told["id"], told["kind"], told["preset"]) == (record.id, record.kind, record.preset)
 
@@ -221,7 +221,7 @@ def test_another_like_it_has_the_same_plan_under_another_name(
     assert asked.args == ["experiment"]
     record = planned(dock, qtbot)
     assert record.id != "first"
-    assert [arm.settings for arm in record.arms] == [arm.settings for arm in fake.record.arms]
+    assert [trial.settings for trial in record.arms] == [trial.settings for trial in fake.record.arms]
     assert record.base == fake.record.base
     lab.experiment_requested.emit("depth")
     assert dock.form.kind.name == "depth"

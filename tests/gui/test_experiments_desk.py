@@ -65,7 +65,7 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
     qtbot.waitUntil(lambda: len(desk.curves) == 2, timeout=WAIT)
     before = desk.curves[fake.record.arms[0].name]
     second.advance(30)
-    names = [arm.name for arm in fake.record.arms]
+    names = [trial.name for trial in fake.record.arms]
     qtbot.waitUntil(lambda: desk.curves[names[1]].steps.shape[1] == 60, timeout=WAIT)
     assert desk.curves[names[0]] is before  # nothing new in it: not read again
     for name, run in zip(names, (first, second), strict=False):

@@ -20,7 +20,7 @@ from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
-from llmlab.studies.records import ArmStatus, CheckFolder
+from llmlab.studies.records import CheckFolder, TrialStatus
 
 PAPER = "bayesian-geometry"
 TESTED = ["calibration", "keys"]
@@ -47,8 +47,8 @@ def judged(folder: CheckFolder, state: str = "finished", **verdicts: str) -> Che
         for claim, verdict in verdicts.items()
     ]
     write_result(folder.results_json, CheckResult(PAPER, "minutes", made, "", [1], {}, {}, 1.0))
-    arms = {arm.name: ArmStatus(state) for arm in folder.record().arms}
-    folder.write_status(replace(folder.recorded_status(), state=state, arms=arms))
+    trials = {trial.name: TrialStatus(state) for trial in folder.record().arms}
+    folder.write_status(replace(folder.recorded_status(), state=state, arms=trials))
     return folder
 
 

@@ -15,7 +15,7 @@ from llmlab.notebook.scoring import NotBefore
 from llmlab.store.events import Evaluated, Scored
 from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Finding, Point, write_results
 from llmlab.studies.lab_notebook import experiment_facts
-from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
 
 
 def evaluated(fake: FakeRun, *losses: float, every: int = 10) -> FakeRun:
@@ -106,14 +106,26 @@ def experiment(
 ) -> ExperimentFolder:
     folder = ExperimentFolder(outputs / "experiments" / "lr")
     folder.path.mkdir(parents=True, exist_ok=True)
-    arms = [
-        Arm(f"a{i}", f"lr-a{i}", {"train.learning_rate": rate}, {"learning rate": rate}, seed, rate)
+    trials = [
+        Trial(f"a{i}", f"lr-a{i}", {"train.learning_rate": rate}, {"learning rate": rate}, seed, rate)
         for i, (rate, seed) in enumerate([(1e-4, 1), (1e-3, 1), (1e-2, 1), (1e-3, 2)])
     ]
     x = Axis("learning rate", log=True)
     folder.write_record(
         ExperimentRecord(
-            "lr", "learning-rate", "Learning rate", "?", "!", "", "pretraining", 1.0, {}, arms, [1, 2], x, Axis("loss")
+            "lr",
+            "learning-rate",
+            "Learning rate",
+            "?",
+            "!",
+            "",
+            "pretraining",
+            1.0,
+            {},
+            trials,
+            [1, 2],
+            x,
+            Axis("loss"),
         )
     )
     write_results(folder, ExperimentResults("lr", "learning-rate", complete, [], list(charts), findings))

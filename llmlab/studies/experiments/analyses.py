@@ -14,7 +14,6 @@ from llmlab.studies.experiments.fits import Parabola, PowerLaw, fit_minimum, fit
 from llmlab.studies.experiments.outcomes import (
     BASE,
     STEP_AXIS,
-    ArmResult,
     Chart,
     Curve,
     Finding,
@@ -22,6 +21,7 @@ from llmlab.studies.experiments.outcomes import (
     Mark,
     Measurement,
     Point,
+    TrialResult,
     read_forecast,
     read_measurement,
 )
@@ -51,11 +51,11 @@ def _learning_rate(gathered: Gathered) -> Analysis:
     lowest_rates: dict[str, float] = {}
     bottoms: dict[str, float] = {}
     for group in gathered.groups:
-        arms = gathered.finished(group)
-        points = mean_points(arms, gathered.loss)
+        trials = gathered.finished(group)
+        points = mean_points(trials, gathered.loss)
         if points:
             curves.append(Curve(group or "validation loss", points))
-        cut = sorted({arm.x for arm in gathered.arms if arm.group == group and arm.state == "diverged"})
+        cut = sorted({trial.x for trial in gathered.arms if trial.group == group and trial.state == "diverged"})
         marks += [Mark(rate, f"{group} diverged".strip()) for rate in cut]
         if not points:
             continue
@@ -65,7 +65,7 @@ def _learning_rate(gathered: Gathered) -> Analysis:
         suffix = f"_{group}" if group and group != gathered.groups[0] else ""
         findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
         steady = [point for point in points if point.x not in cut]  # the wall is no part of the basin
-        minimum, spread = _minimum(gathered, arms, steady)
+        minimum, spread = _minimum(gathered, trials, steady)
         if minimum is None:
             notes.append(
                 f"The basin{after} has no bottom inside the grid: the lowest loss is at {lowest.x:g}, "
@@ -111,17 +111,17 @@ def _learning_rate(gathered: Gathered) -> Analysis:
 
 
 def _minimum(
-    gathered: Gathered, arms: list[ArmResult], points: list[Point]
+    gathered: Gathered, trials: list[TrialResult], points: list[Point]
 ) -> tuple[Parabola | None, tuple[float, float] | None]:
     x = np.array([point.x for point in points])
     minimum = fit_minimum(x, np.array([point.y for point in points]))
-    runs = [np.array([gathered.loss(arm) for arm in arms if arm.x == at], dtype=float) for at in x]
+    runs = [np.array([gathered.loss(trial) for trial in trials if trial.x == at], dtype=float) for at in x]
     return minimum, minimum_range(x, runs) if minimum is not None else None
 
 
 def _lora_rank(gathered: Gathered) -> Analysis:
-    curves = _curves(gathered, lambda arm: arm.x)
-    by_parameters = _curves(gathered, lambda arm: _trained(gathered, arm))
+    curves = _curves(gathered, lambda trial: trial.x)
+    by_parameters = _curves(gathered, lambda trial: _trained(gathered, trial))
     title, parameters = "Validation loss by trained parameters", Axis("trained parameters", log=True)
     charts = [
         _chart(gathered, "loss-by-rank", "Validation loss by rank", curves),
@@ -139,11 +139,11 @@ def _lora_rank(gathered: Gathered) -> Analysis:
         (first, early), (last, late) = spread
         findings.append(_nats("early_spread", f"largest difference between ranks at step {first}", early))
         findings.append(_nats("late_spread", f"largest difference between ranks at step {last}", late))
-    measured = {arm.name: read_measurement(gathered.folder, arm.name) for arm in gathered.finished()}
+    measured = {trial.name: read_measurement(gathered.folder, trial.name) for trial in gathered.finished()}
     notes = sorted({one.note for one in measured.values() if one is not None and one.note})
 
-    def used(arm: ArmResult) -> float | None:
-        one = measured[arm.name]
+    def used(trial: TrialResult) -> float | None:
+        one = measured[trial.name]
         return one.effective_rank if one is not None else None
 
     title = "Effective rank that the adapters use, mean over matrices"
@@ -156,10 +156,10 @@ def _lora_rank(gathered: Gathered) -> Analysis:
     return [*charts, ranks], findings, notes
 
 
-def _trained(gathered: Gathered, arm: ArmResult) -> float | None:
+def _trained(gathered: Gathered, trial: TrialResult) -> float | None:
     """Trained parameters, as the run's checkpoints say."""
     record = gathered.record
-    saved = list_checkpoints(gathered.folder.run_of(record.arm(arm.name), record.track).checkpoints)
+    saved = list_checkpoints(gathered.folder.run_of(record.trial(trial.name), record.track).checkpoints)
     count = saved[-1].about.get("parameters") if saved else None
     return float(count) if isinstance(count, int) else None
 
@@ -167,13 +167,13 @@ def _trained(gathered: Gathered, arm: ArmResult) -> float | None:
 def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int, float]] | None:
     """How far the ranks of the last group lie apart, each the mean over its seeds, at the first evaluation after the
     start, and at the last."""
-    arms = gathered.finished(gathered.groups[-1])
+    trials = gathered.finished(gathered.groups[-1])
     by_step: dict[int, dict[float, list[float]]] = {}
-    for arm in arms:
-        for row in gathered.histories[arm.name].evaluated:
-            by_step.setdefault(row.step, {}).setdefault(arm.x, []).append(row.val_loss)
-    whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(arms)]
-    if len({arm.x for arm in arms}) < 2 or len(whole) < 2:
+    for trial in trials:
+        for row in gathered.histories[trial.name].evaluated:
+            by_step.setdefault(row.step, {}).setdefault(trial.x, []).append(row.val_loss)
+    whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(trials)]
+    if len({trial.x for trial in trials}) < 2 or len(whole) < 2:
         return None
     (first, early), (last, late) = (
         (step, float(np.ptp([np.mean(losses) for losses in by_step[step].values()]))) for step in (whole[0], whole[-1])
@@ -183,10 +183,10 @@ def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int,
 
 def _size(gathered: Gathered) -> Analysis:
     name = gathered.kind.name
-    by_parameters = _curves(gathered, lambda arm: float(arm.parameters) if arm.parameters else None)
+    by_parameters = _curves(gathered, lambda trial: float(trial.parameters) if trial.parameters else None)
     parameters = Axis("parameters", log=True)
     charts = [
-        _chart(gathered, f"loss-by-{name}", f"Validation loss by {name}", _curves(gathered, lambda arm: arm.x)),
+        _chart(gathered, f"loss-by-{name}", f"Validation loss by {name}", _curves(gathered, lambda trial: trial.x)),
         _chart(gathered, "loss-by-parameters", "Validation loss by parameters", by_parameters, x_axis=parameters),
         _by_time(gathered),
     ]
@@ -199,7 +199,7 @@ def _size(gathered: Gathered) -> Analysis:
 
 def _batch_size(gathered: Gathered) -> Analysis:
     charts = [
-        _chart(gathered, "loss-by-batch", "Validation loss by batch size", _curves(gathered, lambda arm: arm.x)),
+        _chart(gathered, "loss-by-batch", "Validation loss by batch size", _curves(gathered, lambda trial: trial.x)),
         _by_time(gathered),
     ]
     points = mean_points(gathered.finished(), gathered.loss)
@@ -213,23 +213,23 @@ def _batch_size(gathered: Gathered) -> Analysis:
 
 
 def _data_size(gathered: Gathered) -> Analysis:
-    def read(arm: ArmResult) -> float | None:
-        started = gathered.histories[arm.name].worker
+    def read(trial: TrialResult) -> float | None:
+        started = gathered.histories[trial.name].worker
         return float(started.train_tokens) if started and started.train_tokens else None
 
     finished = gathered.finished()
     best = mean_points(finished, gathered.loss, read)
-    last = mean_points(finished, lambda arm: arm.val_loss, read)
-    train = mean_points(finished, lambda arm: arm.train_loss, read)
+    last = mean_points(finished, lambda trial: trial.val_loss, read)
+    train = mean_points(finished, lambda trial: trial.train_loss, read)
     curves = [Curve("lowest validation loss", best)]
     curves += [
         Curve("validation loss at the end", last, faint=True),
         Curve("training loss at the end", train, faint=True),
     ]
-    pairs = [(at, loss) for arm in finished if (at := read(arm)) and (loss := gathered.loss(arm))]
+    pairs = [(at, loss) for trial in finished if (at := read(trial)) and (loss := gathered.loss(trial))]
     law = fit_power_law(*np.array(pairs, dtype=float).reshape(-1, 2).T)
     fits, findings, notes = _law(law, [point.x for point in best], "tokens")
-    sized = [(size, arm) for arm in finished if (size := read(arm))]
+    sized = [(size, trial) for trial in finished if (size := read(trial))]
     if sized:  # by what was read: 0 on the x axis is all of the text
         size, smallest = min(sized, key=lambda pair: pair[0])
         history = gathered.histories[smallest.name]
@@ -250,8 +250,8 @@ def _data_size(gathered: Gathered) -> Analysis:
 
 def _scaling(gathered: Gathered) -> Analysis:
     record = gathered.record
-    fitted = [arm for arm in gathered.finished() if not record.arm(arm.name).forecast]
-    target = [arm for arm in gathered.finished() if record.arm(arm.name).forecast]
+    fitted = [trial for trial in gathered.finished() if not record.trial(trial.name).forecast]
+    target = [trial for trial in gathered.finished() if record.trial(trial.name).forecast]
     curves = [Curve("measured, fitted", mean_points(fitted, gathered.loss), line=False)]
     curves.append(Curve("measured afterwards", mean_points(target, gathered.loss), line=False))
     forecast = read_forecast(gathered.folder)
@@ -294,7 +294,7 @@ def _law(law: PowerLaw | None, places: list[float], of: str) -> tuple[list[Fit],
     return [fit], findings, []
 
 
-def _curves(gathered: Gathered, x: Callable[[ArmResult], float | None]) -> list[Curve]:
+def _curves(gathered: Gathered, x: Callable[[TrialResult], float | None]) -> list[Curve]:
     """Each group's loss by `x`."""
     curves = [
         Curve(group or "validation loss", mean_points(gathered.finished(group), gathered.loss, x))
@@ -307,8 +307,8 @@ def _by_time(gathered: Gathered) -> Chart:
     """Loss against the time that training took: what a machine pays for it."""
     points = []
     for point in mean_points(gathered.finished(), gathered.loss):
-        arms = [arm for arm in gathered.finished() if arm.x == point.x]
-        seconds = float(np.mean([arm.seconds for arm in arms]))
+        trials = [trial for trial in gathered.finished() if trial.x == point.x]
+        seconds = float(np.mean([trial.seconds for trial in trials]))
         points.append(replace(point, x=seconds, label=f"{point.x:g}"))
     curves = [Curve("validation loss", points)] if points else []
     spent = Axis("time spent training", "seconds", log=True)
@@ -345,14 +345,14 @@ FULL_GROUP = "full"
 
 def forgetting(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]:
     """Both losses along the checkpoints' steps, the Pareto front, and how much each method forgot."""
-    measured = {arm.name: read_measurement(gathered.folder, arm.name) for arm in gathered.finished()}
+    measured = {trial.name: read_measurement(gathered.folder, trial.name) for trial in gathered.finished()}
     notes = sorted({one.note for one in measured.values() if one is not None and one.note})
     paths, general = [], []
     for group in gathered.groups:
-        arms = [arm for arm in gathered.finished(group) if measured[arm.name] is not None]
-        if points := _path(gathered, arms, measured):
+        trials = [trial for trial in gathered.finished(group) if measured[trial.name] is not None]
+        if points := _path(gathered, trials, measured):
             paths.append(Curve(group, points))
-        if points := _along(arms, measured):
+        if points := _along(trials, measured):
             general.append(Curve(group, points))
     front = pareto_front([point for curve in paths for point in curve.points])
     kind = gathered.kind
@@ -364,8 +364,8 @@ def forgetting(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str
     findings = []
     ranks = [group for group in gathered.groups if group != FULL_GROUP]
     for group in gathered.groups:
-        arms = [arm for arm in gathered.finished(group) if measured[arm.name] is not None]
-        rises = [_rise(measured[arm.name]) for arm in arms]
+        trials = [trial for trial in gathered.finished(group) if measured[trial.name] is not None]
+        rises = [_rise(measured[trial.name]) for trial in trials]
         values = [rise for rise in rises if rise is not None]
         if not values:
             continue
@@ -375,7 +375,7 @@ def forgetting(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str
         point = point_of(0.0, values)
         label = f"rise of the loss on general text, {group}"
         findings.append(_nats(name, label, point.y, point.low, point.high))
-        learned = [arm.val_loss for arm in arms if arm.val_loss is not None]
+        learned = [trial.val_loss for trial in trials if trial.val_loss is not None]
         point = point_of(0.0, learned)
         name, label = f"task_loss_{group.replace(' ', '_')}", f"validation loss of the task, {group}"
         findings.append(_nats(name, label, point.y, point.low, point.high))
@@ -401,22 +401,22 @@ def _rise(measured: Measurement | None) -> float | None:
     return measured.general[-1][1] - measured.general[0][1]
 
 
-def _along(arms: Sequence[ArmResult], measured: dict[str, Measurement | None]) -> list[Point]:
+def _along(trials: Sequence[TrialResult], measured: dict[str, Measurement | None]) -> list[Point]:
     """General loss by step, the mean over seeds."""
     steps: dict[float, list[float]] = {}
-    for arm in arms:
-        one = measured[arm.name]
+    for trial in trials:
+        one = measured[trial.name]
         for step, loss in one.general if one is not None else []:
             steps.setdefault(step, []).append(loss)
     return [point_of(step, losses) for step, losses in sorted(steps.items())]
 
 
-def _path(gathered: Gathered, arms: Sequence[ArmResult], measured: dict[str, Measurement | None]) -> list[Point]:
+def _path(gathered: Gathered, trials: Sequence[TrialResult], measured: dict[str, Measurement | None]) -> list[Point]:
     """(task loss, general loss) from step to step, the mean over seeds: x stays in the order of steps."""
     steps: dict[int, tuple[list[float], list[float]]] = {}
-    for arm in arms:
-        task = {row.step: row.val_loss for row in gathered.histories[arm.name].evaluated}
-        one = measured[arm.name]
+    for trial in trials:
+        task = {row.step: row.val_loss for row in gathered.histories[trial.name].evaluated}
+        one = measured[trial.name]
         for step, loss in one.general if one is not None else []:
             if int(step) in task:
                 xs, ys = steps.setdefault(int(step), ([], []))

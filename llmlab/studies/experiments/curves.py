@@ -13,7 +13,6 @@ from llmlab.store.history import RunHistory, read_history
 from llmlab.store.registry import resolve_run
 from llmlab.studies.experiments.outcomes import (
     STEP_AXIS,
-    ArmResult,
     Chart,
     Curve,
     ExperimentResults,
@@ -21,6 +20,7 @@ from llmlab.studies.experiments.outcomes import (
     Mark,
     Point,
     Spike,
+    TrialResult,
 )
 from llmlab.studies.experiments.results import hardware
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
@@ -63,7 +63,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
     if run.events.stat().st_size and len(loss) < history.last_step:
         notes.append(f"{len(loss)} of {history.last_step} steps are in the events: the others were not written down.")
     status = run.status()
-    arm = ArmResult(
+    trial = TrialResult(
         name=run.id,
         run=run.id,
         group="",
@@ -81,7 +81,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         id=record.id,
         kind=record.kind,
         complete=True,
-        arms=[arm],
+        arms=[trial],
         charts=_charts(history, spikes),
         findings=findings,
         spikes=spikes,

@@ -94,7 +94,7 @@ def _scale(axis: Axes, chart: Chart, results: ExperimentResults) -> None:
         axis.set_yscale("log")
         return
     # Curves of runs that diverged would squeeze all others: what knowing nothing costs is high enough.
-    starts = [arm.start_loss for arm in results.arms if arm.start_loss is not None]
+    starts = [trial.start_loss for trial in results.arms if trial.start_loss is not None]
     values = [point.y for curve in chart.curves for point in curve.points if math.isfinite(point.y)]
     if starts and values and max(values) > 1.15 * max(starts) and "loss" in chart.y_axis.label:
         axis.set_ylim(min(values) - 0.05 * (max(starts) - min(values)), 1.1 * max(starts))

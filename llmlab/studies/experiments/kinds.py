@@ -19,7 +19,7 @@ class Kind:
 
     varies: what changes, in words. setting: which one, "" where nothing is varied. grids: its default values by track.
     quantities: names of what its results say and a prediction may (llmlab.notebook.quantities), the chief one first.
-    metric: which loss of a run counts, its last or its best (of ArmResult). seeds: runs a value, where not said
+    metric: which loss of a run counts, its last or its best (of TrialResult). seeds: runs a value, where not said
     otherwise. groups: the curves that can be compared, where there are several. trains: false where a run that is
     there is looked at.
     """

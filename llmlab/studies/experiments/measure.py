@@ -29,25 +29,25 @@ from llmlab.models.source import open_model
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
 
 
-def measure_arm(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> None:
+def measure_trial(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, go: Callable[[], None]) -> None:
     """Measures a finished run, unless that was done. go: called in between; raises when it is to end.
 
     What could not be measured is noted, and tried again the next time.
     """
-    known = read_measurement(folder, arm.name)
+    known = read_measurement(folder, trial.name)
     if known is not None and not known.note:
         return
     try:
         if record.kind == "forgetting":
-            measured = _forgotten(folder, record, arm, go)
+            measured = _forgotten(folder, record, trial, go)
         else:
-            measured = _rank_used(folder, record, arm)
+            measured = _rank_used(folder, record, trial)
     except LabError as error:  # the run is as good as it was
         measured = Measurement(note=str(error))
-    _write(folder, arm.name, measured)
+    _write(folder, trial.name, measured)
 
 
 def _write(folder: ExperimentFolder, name: str, measured: Measurement) -> None:
@@ -55,7 +55,7 @@ def _write(folder: ExperimentFolder, name: str, measured: Measurement) -> None:
     write_json(folder.measurements / f"{name}.json", to_plain(dataclasses.asdict(measured)))
 
 
-def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go: Callable[[], None]) -> Measurement:
+def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, go: Callable[[], None]) -> Measurement:
     settings = settings_of(record)
     assert isinstance(settings, FinetuneSettings)
     outputs = folder.outputs
@@ -65,7 +65,7 @@ def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go:
         loss = general_loss(open_model(settings.model.base, outputs).model, text)
         base = Measurement(text.name, text.tokens, [[0.0, loss]])
         _write(folder, BASE, base)
-    run = folder.run_of(arm, record.track)
+    run = folder.run_of(trial, record.track)
     rows = [list(base.general[0])]
     for checkpoint in list_checkpoints(run.checkpoints):
         go()
@@ -76,12 +76,12 @@ def _forgotten(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm, go:
     return Measurement(text.name, text.tokens, rows)
 
 
-def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> Measurement:
+def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial) -> Measurement:
     """How many directions the adapters really use, and how large their change is."""
-    settings = settings_of(record, arm)
+    settings = settings_of(record, trial)
     if isinstance(settings, FinetuneSettings) and settings.model.method == FULL:
         return Measurement()
-    run = folder.run_of(arm, record.track)
+    run = folder.run_of(trial, record.track)
     rows = adapter_change(select(run.checkpoints, "final").path)
     ranks = [effective_rank(row.singular) for row in rows if row.singular]
     norm = sum(row.norm**2 for row in rows) ** 0.5

@@ -18,8 +18,8 @@ LOSS_AXIS = Axis("validation loss", "nats a token")
 
 
 @dataclass(frozen=True)
-class ArmResult:
-    """One run, from its own events. state: as ArmStatus. Losses in nats a token, of the last evaluation.
+class TrialResult:
+    """One run, from its own events. state: as TrialStatus. Losses in nats a token, of the last evaluation.
 
     diverged_at: the step at which the rule found it diverged. tokens: read in training. seconds: of training.
     """
@@ -142,7 +142,7 @@ class Spike:
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """All of it. complete: every arm has ended, and was measured where its kind asks for it.
+    """All of it. complete: every trial has ended, and was measured where its kind asks for it.
     seconds: of training, all runs together.
 
     charts: the first is the main one. hardware, versions: as the runs recorded them;
@@ -152,7 +152,7 @@ class ExperimentResults:
     id: str
     kind: str
     complete: bool
-    arms: list[ArmResult]
+    arms: list[TrialResult]
     charts: list[Chart]
     findings: list[Finding]
     spikes: list[Spike] = field(default_factory=list)
@@ -168,9 +168,10 @@ class ExperimentResults:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a fit to the arms before it predicts for an arm: written before its run begins, and never again.
+    """What a fit to the trials before it predicts for a trial: written before its run begins, and never again.
 
-    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. arms: those it was fitted to.
+    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. arms: the trials it was fitted
+    to.
     """
 
     arm: str
@@ -209,7 +210,7 @@ BASE = "base"  # the measurement of what all runs began from
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one arm. general: [step, loss on general text]. effective_rank: mean over the adapted matrices, at the end."""
+    """Of a trial. general: [step, loss on general text]. effective_rank: mean over the adapted matrices at the end."""
 
     text: str = ""  # what the general text is
     tokens: int = 0
@@ -220,10 +221,10 @@ class Measurement:
 
 
 def read_measurement(folder: ExperimentFolder, name: str) -> Measurement | None:
-    """The measurement of an arm or of BASE; None when there is none yet."""
+    """The measurement of a trial or of BASE; None when there is none yet."""
     return read_record(Measurement, folder.measurements / f"{name}.json")
 
 
 def awaits_measurement(folder: ExperimentFolder, record: ExperimentRecord, name: str) -> bool:
-    """Whether a finished arm has yet to be measured: what its experiment asks for is not known before."""
+    """Whether a finished trial has yet to be measured: what its experiment asks for is not known before."""
     return record.kind in MEASURED_KINDS and read_measurement(folder, name) is None

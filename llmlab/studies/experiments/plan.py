@@ -21,7 +21,7 @@ from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
-from llmlab.studies.records import Arm, ArmStatus, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial, TrialStatus
 from llmlab.training.kinds import kind_of
 
 Settings: TypeAlias = RunSettings
@@ -33,7 +33,7 @@ LEAN: dict[str, Any] = {"train.sample_interval": 0, "checkpoints.keep_last": 1, 
 _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
-_MOST_ARMS = 200
+_MOST_TRIALS = 200
 LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 
 
@@ -70,7 +70,7 @@ def make_plan(request: Request) -> ExperimentRecord:
     identifier = request.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{kind.name}"
     require_name(identifier, "an experiment", LONGEST_NAME)
     seeds = _seeds(request)
-    arms = [] if not kind.trains else _arms(request, identifier, seeds)
+    trials = [] if not kind.trains else _trials(request, identifier, seeds)
     return ExperimentRecord(
         id=identifier,
         kind=kind.name,
@@ -81,14 +81,14 @@ def make_plan(request: Request) -> ExperimentRecord:
         track=track,
         created=time.time(),
         base=to_mapping(settings),
-        arms=arms,
+        arms=trials,
         seeds=seeds,
         x_axis=kind.x_axis,
         y_axis=kind.y_axis,
         varies=kind.varies,
         preset=request.preset,
         subject=request.subject,
-        estimated_seconds=sum(arm.estimated_seconds for arm in arms),
+        estimated_seconds=sum(trial.estimated_seconds for trial in trials),
         predictions=request.predictions,
         options=request.options,
         command=request.command,
@@ -106,29 +106,29 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
     return with_values(settings, {key: value for key, value in changes.items() if key not in given})
 
 
-def settings_of(record: ExperimentRecord, arm: Arm | None = None) -> Settings:
-    """The settings of an arm, or of the base. Raises UsageError when the file names a setting that there is none of."""
+def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Settings:
+    """The settings of a trial, or of the base. Raises UsageError when the file names a setting that does not exist."""
     base = from_mapping(KINDS[record.track], record.base)
-    return base if arm is None else with_values(base, arm.settings)
+    return base if trial is None else with_values(base, trial.settings)
 
 
-def seconds_left(record: ExperimentRecord, arms: Mapping[str, ArmStatus]) -> float:
-    """Time until every arm has ended: the estimates, corrected by what the ended ones really took.
+def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus]) -> float:
+    """Time until every trial has ended: the estimates, corrected by what the ended ones really took.
 
-    The correction is the median of taken / estimated over finished arms; the one that runs counts by its steps.
+    The correction is the median of taken / estimated over finished trials; the one that runs counts by its steps.
     """
     ratios = [
-        status.wall_seconds / arm.estimated_seconds
-        for arm in record.arms
-        if (status := arms.get(arm.name)) and status.state == "finished" and arm.estimated_seconds > 0
+        status.wall_seconds / trial.estimated_seconds
+        for trial in record.arms
+        if (status := trials.get(trial.name)) and status.state == "finished" and trial.estimated_seconds > 0
     ]
     ratio = statistics.median(ratios) if ratios else 1.0
     left = 0.0
-    for arm in record.arms:
-        status = arms.get(arm.name, ArmStatus())
+    for trial in record.arms:
+        status = trials.get(trial.name, TrialStatus())
         if not status.ended:
             done = status.step / status.steps if status.steps else 0.0
-            left += arm.estimated_seconds * ratio * (1 - done)
+            left += trial.estimated_seconds * ratio * (1 - done)
     return left
 
 
@@ -140,7 +140,7 @@ def _seeds(request: Request) -> list[int]:
     return [first + i for i in range(count)]
 
 
-def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
+def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
     if not request.settings.train.eval_interval:
         raise UsageError(
             "An experiment compares validation losses, and train.eval_interval is 0.",
@@ -148,9 +148,9 @@ def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
             "Set train.eval_interval to a tenth of train.steps.",
         )
     variants = _variants(request)
-    if len(variants) * len(seeds) > _MOST_ARMS:
-        raise UsageError(f"{len(variants)} values and {len(seeds)} seeds are more than {_MOST_ARMS} runs.")
-    arms = []
+    if len(variants) * len(seeds) > _MOST_TRIALS:
+        raise UsageError(f"{len(variants)} values and {len(seeds)} seeds are more than {_MOST_TRIALS} runs.")
+    trials = []
     # The first seed of everything comes first, so that a picture is there early; a forecast needs all others before.
     ordered = sorted(
         ((variant, i) for i in range(len(seeds)) for variant in variants), key=lambda pair: pair[0].forecast
@@ -159,8 +159,8 @@ def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
         name = variant.name + (f"-s{i + 1}" if len(seeds) > 1 else "")
         changed = variant.settings | {"train.seed": seeds[i]}
         settings = with_values(request.settings, changed)
-        arms.append(
-            Arm(
+        trials.append(
+            Trial(
                 name=name,
                 run=f"{identifier}-{name}",
                 settings=changed,
@@ -172,7 +172,7 @@ def _arms(request: Request, identifier: str, seeds: list[int]) -> list[Arm]:
                 estimated_seconds=kind_of(settings).seconds(settings, request.outputs),
             )
         )
-    return arms
+    return trials
 
 
 @dataclass(frozen=True)
@@ -300,6 +300,6 @@ def _low(settings: Settings, rate: float) -> float:
 
 
 def _short(value: float) -> str:
-    """0.003 -> 3e-3, with all digits that make it another number: two arms have two names."""
+    """0.003 -> 3e-3, with all digits that make it another number: two trials have two names."""
     mantissa, _, exponent = f"{Decimal(repr(float(value))).normalize():e}".partition("e")
     return f"{mantissa}e{int(exponent)}"

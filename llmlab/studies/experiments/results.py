@@ -23,43 +23,43 @@ from llmlab.studies.experiments.kinds import Kind, find_kind
 from llmlab.studies.experiments.outcomes import (
     LOSS_AXIS,
     STEP_AXIS,
-    ArmResult,
     Chart,
     Curve,
     ExperimentResults,
     Finding,
     Forecast,
     Point,
+    TrialResult,
     awaits_measurement,
     read_forecast,
 )
-from llmlab.studies.records import ARM_ENDED_STATES, Arm, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the analysis of a kind works on. histories: by arm name, of the runs that have begun."""
+    """What the analysis of a kind works on. histories: by trial name, of the runs that have begun."""
 
     folder: ExperimentFolder
     record: ExperimentRecord
     kind: Kind
-    arms: list[ArmResult]
+    arms: list[TrialResult]
     histories: dict[str, RunHistory]
 
-    def finished(self, group: str | None = None) -> list[ArmResult]:
+    def finished(self, group: str | None = None) -> list[TrialResult]:
         """Arms whose loss counts, in the order of x; of one curve, or all."""
-        chosen = [arm for arm in self.arms if arm.state == "finished" and group in (None, arm.group)]
-        return sorted((arm for arm in chosen if self.loss(arm) is not None), key=lambda arm: arm.x)
+        chosen = [trial for trial in self.arms if trial.state == "finished" and group in (None, trial.group)]
+        return sorted((trial for trial in chosen if self.loss(trial) is not None), key=lambda trial: trial.x)
 
-    def loss(self, arm: ArmResult) -> float | None:
+    def loss(self, trial: TrialResult) -> float | None:
         """The loss by which the kind judges a run."""
-        value = getattr(arm, self.kind.metric)
+        value = getattr(trial, self.kind.metric)
         return value if value is not None and np.isfinite(value) else None
 
     @property
     def groups(self) -> list[str]:
         """The curves, in the order of the plan."""
-        return list(dict.fromkeys(arm.group for arm in self.record.arms))
+        return list(dict.fromkeys(trial.group for trial in self.record.arms))
 
 
 def build_results(
@@ -83,15 +83,15 @@ def build_results(
         id=record.id,
         kind=record.kind,
         complete=all(
-            arm.state in ARM_ENDED_STATES
-            and not (arm.state == "finished" and awaits_measurement(folder, record, arm.name))
-            for arm in gathered.arms
+            trial.state in TRIAL_ENDED_STATES
+            and not (trial.state == "finished" and awaits_measurement(folder, record, trial.name))
+            for trial in gathered.arms
         ),
         arms=gathered.arms,
         charts=[*charts, *_over_steps(gathered)],
         findings=[*findings, *_common(gathered)],
         notes=notes,
-        seconds=sum(arm.seconds for arm in gathered.arms),
+        seconds=sum(trial.seconds for trial in gathered.arms),
         hardware=hardware(histories),
         versions=versions(folder, record),
     )
@@ -100,21 +100,21 @@ def build_results(
 def gather(folder: ExperimentFolder, record: ExperimentRecord) -> Gathered:
     """Reads every run of the plan that has begun."""
     known = folder.recorded_status().arms
-    arms, histories = [], {}
-    for arm in record.arms:
-        run = folder.run_of(arm, record.track)
+    trials, histories = [], {}
+    for trial in record.arms:
+        run = folder.run_of(trial, record.track)
         if not run.run_json.is_file():
-            state = known[arm.name].state if arm.name in known else "planned"
-            note = known[arm.name].note if arm.name in known else ""
+            state = known[trial.name].state if trial.name in known else "planned"
+            note = known[trial.name].note if trial.name in known else ""
             state = state if state in ("failed", "skipped") else "planned"
-            arms.append(ArmResult(arm.name, arm.run, arm.group, arm.x, arm.seed, state, note=note))
+            trials.append(TrialResult(trial.name, trial.run, trial.group, trial.x, trial.seed, state, note=note))
             continue
-        history = histories[arm.name] = read_history(run)
-        arms.append(arm_result(record, arm, run, history))
-    return Gathered(folder, record, find_kind(record.kind), arms, histories)
+        history = histories[trial.name] = read_history(run)
+        trials.append(trial_result(record, trial, run, history))
+    return Gathered(folder, record, find_kind(record.kind), trials, histories)
 
 
-def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunHistory) -> ArmResult:
+def trial_result(record: ExperimentRecord, trial: Trial, run: RunFolder, history: RunHistory) -> TrialResult:
     """One run's numbers. history: its events, as they were read."""
     watch = divergence(run, record.rule)
     status = run.recorded_status()
@@ -131,12 +131,12 @@ def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunH
     last = evaluations[-1] if evaluations else None
     started = history.worker
     scored = [row for row in history.scores if row.step > 0 and row.total]
-    return ArmResult(
-        name=arm.name,
-        run=arm.run,
-        group=arm.group,
-        x=arm.x,
-        seed=arm.seed,
+    return TrialResult(
+        name=trial.name,
+        run=trial.run,
+        group=trial.group,
+        x=trial.x,
+        seed=trial.seed,
         state=state,
         steps=history.last_step,
         parameters=started.parameters if started else None,
@@ -154,14 +154,14 @@ def arm_result(record: ExperimentRecord, arm: Arm, run: RunFolder, history: RunH
 
 
 def mean_points(
-    arms: Sequence[ArmResult],
-    y: Callable[[ArmResult], float | None],
-    x: Callable[[ArmResult], float | None] = lambda arm: arm.x,
+    trials: Sequence[TrialResult],
+    y: Callable[[TrialResult], float | None],
+    x: Callable[[TrialResult], float | None] = lambda trial: trial.x,
 ) -> list[Point]:
     """One point a place on the x axis: the mean over seeds, with one standard error where there are several."""
     places: dict[float, list[float]] = defaultdict(list)
-    for arm in arms:
-        at, value = x(arm), y(arm)
+    for trial in trials:
+        at, value = x(trial), y(trial)
         if at is not None and value is not None and np.isfinite(value):
             places[at].append(value)
     return [point_of(at, values) for at, values in sorted(places.items())]
@@ -176,27 +176,27 @@ def point_of(at: float, values: Sequence[float], label: str = "") -> Point:
     return Point(at, mean, mean - error, mean + error, len(values), label)
 
 
-def value_text(arm: Arm) -> str:
-    """What distinguishes an arm but for its seed, as a curve's name: `0.003`, `full 0.003`, `rank 8`."""
-    parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in arm.varied.values()]
-    named = arm.group.split()
+def value_text(trial: Trial) -> str:
+    """What distinguishes a trial but for its seed, as a curve's name: `0.003`, `full 0.003`, `rank 8`."""
+    parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in trial.varied.values()]
+    named = trial.group.split()
     return " ".join([*named, *(part for part in parts if part not in named)])
 
 
 def varied_value(record: ExperimentRecord, name: str) -> float:
-    """The value of the varied setting of an arm; its place on the x axis where that is no number."""
-    arm = record.arm(name)
-    value = next(iter(arm.varied.values()), None)
-    return float(value) if isinstance(value, (int, float)) else arm.x
+    """The value of the varied setting of a trial; its place on the x axis where that is no number."""
+    trial = record.trial(name)
+    value = next(iter(trial.varied.values()), None)
+    return float(value) if isinstance(value, (int, float)) else trial.x
 
 
 def _over_steps(gathered: Gathered) -> list[Chart]:
     """Validation loss along training, one curve a value, the mean over its seeds."""
     by_value: dict[str, list[RunHistory]] = {}
-    for arm in gathered.record.arms:
-        history = gathered.histories.get(arm.name)
+    for trial in gathered.record.arms:
+        history = gathered.histories.get(trial.name)
         if history is not None:
-            by_value.setdefault(value_text(arm), []).append(history)
+            by_value.setdefault(value_text(trial), []).append(history)
     curves = []
     for name, histories in by_value.items():
         steps: dict[int, list[float]] = defaultdict(list)
@@ -213,22 +213,22 @@ def _over_steps(gathered: Gathered) -> list[Chart]:
 
 
 def _common(gathered: Gathered) -> list[Finding]:
-    """What every experiment can say: the best arm, its loss, the spread, how many diverged."""
+    """What every experiment can say: the best trial, its loss, the spread, how many diverged."""
     finished = gathered.finished()
-    diverged = sum(arm.state == "diverged" for arm in gathered.arms)
+    diverged = sum(trial.state == "diverged" for trial in gathered.arms)
     findings = [Finding("diverged", "runs that diverged", float(diverged), unit="runs")]
     if not finished:
         return findings
     record = gathered.record
-    values: dict[str, list[ArmResult]] = defaultdict(list)
-    for arm in finished:
-        values[value_text(record.arm(arm.name))].append(arm)
-    means = {name: point_of(0.0, [gathered.loss(arm) or 0.0 for arm in arms]) for name, arms in values.items()}
+    values: dict[str, list[TrialResult]] = defaultdict(list)
+    for trial in finished:
+        values[value_text(record.trial(trial.name))].append(trial)
+    means = {name: point_of(0.0, [gathered.loss(trial) or 0.0 for trial in trials]) for name, trials in values.items()}
     best = min(means, key=lambda name: means[name].y)
     worst = max(means, key=lambda name: means[name].y)
     first, point = values[best][0], means[best]
-    lowest = min(finished, key=lambda arm: gathered.loss(arm) or 0.0)
-    of_lowest = value_text(record.arm(lowest.name))
+    lowest = min(finished, key=lambda trial: gathered.loss(trial) or 0.0)
+    of_lowest = value_text(record.trial(lowest.name))
     findings += [
         Finding("best_arm", "trial with the lowest loss", None, choice=lowest.name, text=of_lowest),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
@@ -254,7 +254,7 @@ def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
 def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, str]:
     """Of the lab and of the libraries that the first run that began recorded."""
     found = {"llmlab": record.code_version}
-    for run in (folder.run_of(arm, record.track) for arm in record.arms):
+    for run in (folder.run_of(trial, record.track) for trial in record.arms):
         try:
             recorded = run.info().versions
         except LabError:
@@ -267,8 +267,8 @@ def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, st
 # Forecasts ------------------------------------------------------------------------------------------------------------
 
 
-def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) -> None:
-    """Writes forecast.json from the arms that have finished, unless it is there, or their fit says nothing."""
+def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial) -> None:
+    """Writes forecast.json from the trials that have finished, unless it is there, or their fit says nothing."""
     begun = (folder.run_of(one, record.track).events.exists() for one in record.arms if one.forecast)
     if read_forecast(folder) is not None or any(begun):  # a run of its size with another seed tells as much
         return  # what was not said before is not said afterwards
@@ -276,12 +276,12 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) 
     law = law_of_others(gathered)
     if law is None:
         return
-    spread = law.forecast(arm.x)
-    fitted = [one.name for one in gathered.finished() if not record.arm(one.name).forecast]
+    spread = law.forecast(trial.x)
+    fitted = [one.name for one in gathered.finished() if not record.trial(one.name).forecast]
     forecast = Forecast(
-        arm=arm.name,
-        x=arm.x,
-        value=float(law(np.array(arm.x))),
+        arm=trial.name,
+        x=trial.x,
+        value=float(law(np.array(trial.x))),
         low=spread[0] if spread else None,
         high=spread[1] if spread else None,
         a=law.a,
@@ -294,8 +294,10 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, arm: Arm) 
 
 
 def law_of_others(gathered: Gathered) -> PowerLaw | None:
-    """The power law through all finished arms but those to be predicted."""
-    arms = [arm for arm in gathered.finished() if not gathered.record.arm(arm.name).forecast]
-    if not arms:
+    """The power law through all finished trials but those to be predicted."""
+    trials = [trial for trial in gathered.finished() if not gathered.record.trial(trial.name).forecast]
+    if not trials:
         return None
-    return fit_power_law(np.array([arm.x for arm in arms]), np.array([gathered.loss(arm) for arm in arms], dtype=float))
+    return fit_power_law(
+        np.array([trial.x for trial in trials]), np.array([gathered.loss(trial) for trial in trials], dtype=float)
+    )

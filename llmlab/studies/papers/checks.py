@@ -28,7 +28,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMET
 from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
 from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
-from llmlab.studies.records import Arm, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.task import task_seconds
 
 # The papers whose claims have a test ----------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
     plan = _plan(paper)
     models = _models(request, plan)
     claims = _claims(request, plan, models)
-    arms = [_arm(name, run, request.outputs) for run in plan.runs(size, claims, request.seeds)]
+    trials = [_trial(name, run, request.outputs) for run in plan.runs(size, claims, request.seeds)]
     judging = plan.judging_seconds(size, claims, len(models))
     return ExperimentRecord(
         id=name,
@@ -118,11 +118,11 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         track=PAPERS,
         created=time.time(),
         base=to_mapping(TaskSettings()),
-        arms=arms,
-        seeds=sorted({arm.seed for arm in arms}),
+        arms=trials,
+        seeds=sorted({trial.seed for trial in trials}),
         x_axis=Axis("seed"),
         y_axis=Axis("validation loss", "nats"),
-        estimated_seconds=sum(arm.estimated_seconds for arm in arms) + judging,
+        estimated_seconds=sum(trial.estimated_seconds for trial in trials) + judging,
         predictions=list(request.predictions),
         options=asdict(CheckOptions(paper.name, size, claims, models, judging)),
         command=request.command,
@@ -176,9 +176,9 @@ def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> li
     return [claim for claim in can if claim in (wanted or can) and claim not in without]
 
 
-def _arm(check: str, run: PlannedRun, outputs: Path) -> Arm:
+def _trial(check: str, run: PlannedRun, outputs: Path) -> Trial:
     seconds = task_seconds(with_values(TaskSettings(), run.settings)) + _MEASURE_SECONDS
-    return Arm(
+    return Trial(
         name=run.name,
         run=f"{check}-{run.name}",
         settings=run.settings,

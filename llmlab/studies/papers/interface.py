@@ -14,7 +14,7 @@ from llmlab.core.files import read_json, write_json
 from llmlab.core.progress import Progress, quiet
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def no_runs(_size: str, _claims: Collection[str], _seeds: int) -> list[PlannedRu
 class Measured:
     """A finished run of a check, with what `Judge.measure` found on it."""
 
-    arm: Arm
+    arm: Trial
     run: RunFolder
     values: dict[str, Any]
 
@@ -118,7 +118,7 @@ class Check:
 class Judge(Protocol):
     """The functions of a judging module (`PaperPlan.judge`)."""
 
-    def measure(self, check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+    def measure(self, check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
         """What is to be known of a finished run's checkpoints: plain values, kept in measurements/<arm>.json."""
 
     def early(self, check: Check) -> list[Verdict]:

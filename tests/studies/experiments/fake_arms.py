@@ -13,7 +13,7 @@ from llmlab.store.events import Evaluated
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan, settings_of
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import Arm, ExperimentFolder
+from llmlab.studies.records import ExperimentFolder, Trial
 
 STEPS = 20
 
@@ -25,12 +25,12 @@ def experiment(outputs: Path, kind: str, **more: Any) -> ExperimentFolder:
 
 
 def finish(
-    folder: ExperimentFolder, arm: Arm, val_loss: float, *, train_loss: float = 1.0, best: float = 9.0
+    folder: ExperimentFolder, trial: Trial, val_loss: float, *, train_loss: float = 1.0, best: float = 9.0
 ) -> FakeRun:
     """The arm's run, from its first step to its last. best: validation loss half-way."""
-    settings = settings_of(folder.record(), arm)
+    settings = settings_of(folder.record(), trial)
     assert isinstance(settings, PretrainSettings)
-    fake = FakeRun(folder.outputs, arm.run, steps=STEPS, seed=arm.seed, settings=settings, created=1.75e9)
+    fake = FakeRun(folder.outputs, trial.run, steps=STEPS, seed=trial.seed, settings=settings, created=1.75e9)
     fake.start()
     for step, val in ((0, 4.2), (STEPS // 2, best), (STEPS, val_loss)):
         fake.advance(step - fake.step, evaluate=False)
@@ -38,8 +38,8 @@ def finish(
     return fake.finish()
 
 
-def finish_all(folder: ExperimentFolder, loss: Callable[[Arm], float]) -> None:
-    """Every arm but those to be predicted."""
-    for arm in folder.record().arms:
-        if not arm.forecast:
-            finish(folder, arm, loss(arm))
+def finish_all(folder: ExperimentFolder, loss: Callable[[Trial], float]) -> None:
+    """Every trial but those to be predicted."""
+    for trial in folder.record().arms:
+        if not trial.forecast:
+            finish(folder, trial, loss(trial))

@@ -13,7 +13,7 @@ from fake_arms import experiment, finish_all
 from llmlab.cli import experiment_follow, task
 from llmlab.cli.main import main
 from llmlab.studies.launcher import stop_experiment
-from llmlab.studies.records import ArmStatus, ExperimentStatus, find_experiment
+from llmlab.studies.records import ExperimentStatus, TrialStatus, find_experiment
 
 TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
 TINY += [
@@ -44,7 +44,7 @@ def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.
     ends = [(line["name"], line["state"]) for line in lines if line["event"] == "arm" and line["state"] == "finished"]
     assert ends == [("w8", "finished"), ("w16", "finished")]
     assert lines[-1]["event"] == "finished"
-    assert {arm["run"] for arm in lines[-1]["results"]["arms"]} == {"wide-w8", "wide-w16"}
+    assert {trial["run"] for trial in lines[-1]["results"]["arms"]} == {"wide-w8", "wide-w16"}
     report = Path(lines[-1]["report"]).read_text()
     assert "`llmlab-run experiment width --corpus tiny" in report
     assert "best 16, 70 % sure" in report
@@ -84,7 +84,7 @@ def test_experiments_are_listed_and_shown(outputs: Path, capsys: pytest.CaptureF
     folder = experiment(outputs, "depth", grid=[1, 2])
     assert run("list", "--json") == 0
     assert [(row["id"], row["state"]) for row in json.loads(capsys.readouterr().out)] == [("x", "planned")]
-    finish_all(folder, lambda arm: 3.0 - 0.1 * arm.x)
+    finish_all(folder, lambda trial: 3.0 - 0.1 * trial.x)
     assert run("report", "x") == 0
     assert (
         capsys.readouterr().out == f"{folder.report.read_text()}\nFigures: {folder.figures}\nReport: {folder.report}\n"
@@ -103,7 +103,7 @@ def test_a_terminal_shows_a_report_without_its_markdown(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     folder = experiment(outputs, "depth", grid=[1, 2])
-    finish_all(folder, lambda arm: 3.0 - 0.1 * arm.x)
+    finish_all(folder, lambda trial: 3.0 - 0.1 * trial.x)
     assert run("report", "x") == 0
     shown = capsys.readouterr().out
     assert "What happened" in shown
@@ -123,8 +123,8 @@ def test_without_a_terminal_how_far_the_plan_is_is_a_line_now_and_then(
     at = [
         ExperimentStatus("running", arm=name, doing="Reading tiny (40%)", eta_seconds=70.0),
         ExperimentStatus("running", arm=name, doing="Reading tiny (60%)", eta_seconds=69.0),
-        ExperimentStatus("running", arm=name, arms={name: ArmStatus("running", 3, 6, 3.5)}, eta_seconds=66.0),
-        ExperimentStatus("running", arm=name, arms={name: ArmStatus("running", 5, 6, 3.25)}, eta_seconds=60.0),
+        ExperimentStatus("running", arm=name, arms={name: TrialStatus("running", 3, 6, 3.5)}, eta_seconds=66.0),
+        ExperimentStatus("running", arm=name, arms={name: TrialStatus("running", 5, 6, 3.25)}, eta_seconds=60.0),
     ]
     for status in at:
         shown.status(status)

@@ -25,12 +25,12 @@ from llmlab.store.events import Evaluated
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.experiments import measure
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.measure import GeneralText, general_loss, general_text, measure_arm
+from llmlab.studies.experiments.measure import GeneralText, general_loss, general_text, measure_trial
 from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement, write_results
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.experiments.results import build_results
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import Arm, ExperimentFolder
+from llmlab.studies.records import ExperimentFolder, Trial
 from llmlab.studies.report import write_report
 from llmlab.training.finetuning.kind import Finetuning
 
@@ -79,21 +79,21 @@ def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
     folder = create_experiment(outputs, record)
     folder.measurements.mkdir()
     ends = {"r1": (1.5, 2.1), "r4": (1.2, 2.3), "full": (1.0, 2.9)}
-    for arm in record.arms:
-        _finish(folder, arm, ends[arm.name][0])
-        rows = [[0.0, 2.0], [20.0, ends[arm.name][1]]]
-        write_json(folder.measurements / f"{arm.name}.json", dataclasses.asdict(Measurement("the text", 100, rows)))
+    for trial in record.arms:
+        _finish(folder, trial, ends[trial.name][0])
+        rows = [[0.0, 2.0], [20.0, ends[trial.name][1]]]
+        write_json(folder.measurements / f"{trial.name}.json", dataclasses.asdict(Measurement("the text", 100, rows)))
     write_json(folder.measurements / f"{BASE}.json", dataclasses.asdict(Measurement("the text", 100, [[0.0, 2.0]])))
     return folder
 
 
-def _finish(folder: ExperimentFolder, arm: Arm, loss: float) -> None:
-    fake = FakeRun(folder.outputs, arm.run, steps=20, seed=arm.seed)
-    path = folder.run_of(arm, "finetuning").path
+def _finish(folder: ExperimentFolder, trial: Trial, loss: float) -> None:
+    fake = FakeRun(folder.outputs, trial.run, steps=20, seed=trial.seed)
+    path = folder.run_of(trial, "finetuning").path
     path.parent.mkdir(exist_ok=True)
     fake.run.path.rename(path)
     fake.run = RunFolder(path)
-    fake.run.write_info(RunInfo(arm.run, "finetuning", fake.created, FinetuneSettings()))
+    fake.run.write_info(RunInfo(trial.run, "finetuning", fake.created, FinetuneSettings()))
     fake.start()
     fake.append(Evaluated(0, fake.time_of(0), 3.0, 3.0, True, 0.1))
     fake.advance(20, evaluate=False)
@@ -125,19 +125,21 @@ def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monke
     def never(*args: Any) -> Measurement:
         raise AssertionError
 
-    arm = folder.record().arms[0]
-    before = read_measurement(folder, arm.name)
+    trial = folder.record().arms[0]
+    before = read_measurement(folder, trial.name)
     monkeypatch.setattr(measure, "_forgotten", never)
-    measure_arm(folder, folder.record(), arm, lambda: None)
+    measure_trial(folder, folder.record(), trial, lambda: None)
     assert before is not None
-    assert read_measurement(folder, arm.name) == before
+    assert read_measurement(folder, trial.name) == before
 
 
 def test_what_cannot_be_measured_is_a_note(folder: ExperimentFolder) -> None:
-    arm = folder.record().arms[0]
-    (folder.measurements / f"{arm.name}.json").unlink()
-    measure_arm(folder, folder.record(), arm, lambda: None)  # there is no run `bar` whose checkpoint could be opened
-    measured = read_measurement(folder, arm.name)
+    trial = folder.record().arms[0]
+    (folder.measurements / f"{trial.name}.json").unlink()
+    measure_trial(
+        folder, folder.record(), trial, lambda: None
+    )  # there is no run `bar` whose checkpoint could be opened
+    measured = read_measurement(folder, trial.name)
     assert measured is not None
     assert "model 'bar'" in measured.note
     assert any("model 'bar'" in note for note in build_results(folder, folder.record()).notes)

@@ -16,7 +16,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
-from llmlab.studies.records import ArmStatus, ExperimentRecord
+from llmlab.studies.records import ExperimentRecord, TrialStatus
 from llmlab.training.finetuning.kind import Finetuning
 
 BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
@@ -38,22 +38,22 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
 def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> None:
     record = plan(kind.name)
     assert len(record.arms) == len(kind.grids["pretraining"]) * kind.seeds
-    assert len({arm.run for arm in record.arms}) == len(record.arms)
-    assert record.estimated_seconds == pytest.approx(sum(arm.estimated_seconds for arm in record.arms))
-    for arm in record.arms:
-        assert settings_of(record, arm).train.seed == arm.seed
+    assert len({trial.run for trial in record.arms}) == len(record.arms)
+    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
+    for trial in record.arms:
+        assert settings_of(record, trial).train.seed == trial.seed
 
 
 def test_the_lowest_rate_keeps_its_share_of_the_peak() -> None:
-    for arm in plan("learning-rate").arms:
-        train = settings_of(plan("learning-rate"), arm).train
+    for trial in plan("learning-rate").arms:
+        train = settings_of(plan("learning-rate"), trial).train
         assert train.min_learning_rate / train.learning_rate == pytest.approx(0.1)
 
 
 def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_with_its_root() -> None:
     record = plan("batch-size", grid=["3", "12", "48"])
-    for arm in record.arms:
-        settings = settings_of(record, arm)
+    for trial in record.arms:
+        settings = settings_of(record, trial)
         assert isinstance(settings, PretrainSettings)
         assert settings.train.steps * settings.data.batch_size == 240 * 12
         assert settings.train.warmup_steps * settings.data.batch_size == 24 * 12
@@ -62,25 +62,25 @@ def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_w
 
 def test_alpha_stays_when_the_rank_varies_and_targets_are_compared(tuned: FinetuneSettings) -> None:
     record = plan("lora-rank", tuned, grid=[1, 4, 64], groups=["attention", "all"])
-    assert [arm.group for arm in record.arms] == ["attention"] * 3 + ["all"] * 3
-    for arm in record.arms:
-        settings = settings_of(record, arm)
+    assert [trial.group for trial in record.arms] == ["attention"] * 3 + ["all"] * 3
+    for trial in record.arms:
+        settings = settings_of(record, trial)
         assert isinstance(settings, FinetuneSettings)
         assert settings.lora.alpha == tuned.lora.alpha
-        assert settings.lora.targets == arm.group
-        assert settings.lora.rank == arm.x
+        assert settings.lora.targets == trial.group
+        assert settings.lora.rank == trial.x
 
 
 def test_forgetting_compares_ranks_with_full_at_a_tenth_of_the_rate(tuned: FinetuneSettings) -> None:
     record = plan("forgetting", tuned, grid=[2, 8])
-    methods = [settings_of(record, arm).model.method for arm in record.arms]  # type: ignore[union-attr]
+    methods = [settings_of(record, trial).model.method for trial in record.arms]  # type: ignore[union-attr]
     assert methods == ["lora", "lora", "full"]
     assert settings_of(record, record.arms[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
 
 
 def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSettings) -> None:
     record = plan("learning-rate", tuned, grid=[1e-3, 1e-2])
-    assert [(arm.group, arm.x) for arm in record.arms] == [
+    assert [(trial.group, trial.x) for trial in record.arms] == [
         ("lora", 1e-3),
         ("lora", 1e-2),
         ("full", 1e-3),
@@ -90,13 +90,13 @@ def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSetti
 
 def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_last() -> None:
     record = plan("scaling", grid=[16, 32, 8, 24], seeds=2)
-    assert [(arm.settings["model.n_embd"], arm.seed) for arm in record.arms] == [
+    assert [(trial.settings["model.n_embd"], trial.seed) for trial in record.arms] == [
         *((width, 1337) for width in (8, 16, 24)),
         *((width, 1338) for width in (8, 16, 24)),
         (32, 1337),
         (32, 1338),
     ]
-    assert [arm.forecast for arm in record.arms] == [False] * 6 + [True] * 2
+    assert [trial.forecast for trial in record.arms] == [False] * 6 + [True] * 2
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkey
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))
-    assert {settings_of(record, arm).model.base for arm in record.arms} == {"pretraining/bar@250"}  # type: ignore[union-attr]
+    assert {settings_of(record, trial).model.base for trial in record.arms} == {"pretraining/bar@250"}  # type: ignore[union-attr]
 
 
 def test_without_evaluations_there_is_nothing_to_compare() -> None:
@@ -140,17 +140,17 @@ def test_the_time_left_follows_what_finished_runs_took() -> None:
     record = plan("width", grid=[16, 32, 64])
     first, second, third = record.arms
     assert seconds_left(record, {}) == pytest.approx(record.estimated_seconds)
-    arms = {
-        first.name: ArmStatus("finished", wall_seconds=3 * first.estimated_seconds),
-        second.name: ArmStatus("running", step=60, steps=240),
+    trials = {
+        first.name: TrialStatus("finished", wall_seconds=3 * first.estimated_seconds),
+        second.name: TrialStatus("running", step=60, steps=240),
     }
     expected = 3 * (0.75 * second.estimated_seconds + third.estimated_seconds)
-    assert seconds_left(record, arms) == pytest.approx(expected)
+    assert seconds_left(record, trials) == pytest.approx(expected)
 
 
 def test_rates_that_differ_in_any_digit_are_runs_of_different_names() -> None:
     grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5]
-    names = [arm.name for arm in plan("learning-rate", grid=grid).arms]
+    names = [trial.name for trial in plan("learning-rate", grid=grid).arms]
     assert len(set(names)) == len(grid)
     assert {"lr1e-3", "lr1.0000001e-3", "lr3e-4", "lr1e-2", "lr2.5e-5"} < set(names)
     assert sorted(float(name.removeprefix("lr")) for name in names) == sorted(grid)

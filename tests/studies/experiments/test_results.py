@@ -20,15 +20,15 @@ from llmlab.studies.experiments.divergence import NOT_FINITE
 from llmlab.studies.experiments.outcomes import ExperimentResults, Point, read_forecast, read_results, write_results
 from llmlab.studies.experiments.results import build_results, forecast_next, gather
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import Arm, ExperimentFolder, find_experiment, list_experiments
+from llmlab.studies.records import ExperimentFolder, Trial, find_experiment, list_experiments
 from llmlab.studies.report import write_report
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 
 
-def minimum(arm: Arm) -> float:
+def minimum(trial: Trial) -> float:
     """A basin with its bottom at 2e-3; the second seed is 0.02 above the first."""
-    return 2.0 + 0.1 * math.log(arm.x / 2e-3) ** 2 + 0.02 * (arm.seed - 1337)
+    return 2.0 + 0.1 * math.log(trial.x / 2e-3) ** 2 + 0.02 * (trial.seed - 1337)
 
 
 def built(folder: ExperimentFolder) -> ExperimentResults:
@@ -59,7 +59,7 @@ def test_the_basin_of_the_learning_rate_with_means_and_errors_over_seeds(outputs
 
 def test_a_lowest_loss_at_the_end_of_the_grid_is_said_to_be_there(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
-    finish_all(folder, lambda arm: 4 + math.log10(arm.x))
+    finish_all(folder, lambda trial: 4 + math.log10(trial.x))
     results = built(folder)
     assert results.value("fitted_lr") is None
     assert any("finer or wider grid" in note for note in results.notes)
@@ -78,10 +78,12 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
     gathered = gather(folder, folder.record())
-    arms, results = gathered.record.arms, gathered.arms
-    record = replace(gathered.record, arms=[replace(arm, group=name) for name in ("lora", "full") for arm in arms])
-    both = [replace(arm, group="full") for arm in results]
-    both += [replace(arm, group="lora", val_loss=lora(arm.x)) for arm in results]
+    trials, results = gathered.record.arms, gathered.arms
+    record = replace(
+        gathered.record, arms=[replace(trial, group=name) for name in ("lora", "full") for trial in trials]
+    )
+    both = [replace(trial, group="full") for trial in results]
+    both += [replace(trial, group="lora", val_loss=lora(trial.x)) for trial in results]
     _, findings, _ = analyse(replace(gathered, record=record, arms=both))
     (found,) = [finding for finding in findings if finding.name == "lora_to_full"]
     assert found.value == pytest.approx(ratio, rel=1e-6)
@@ -90,11 +92,11 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
 def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=[*RATES, 3e-2], seeds=2)
     *steady, cut = folder.record().arms
-    for arm in steady:
-        finish(folder, arm, minimum(arm) if arm.x < 3e-2 else 6.0)
+    for trial in steady:
+        finish(folder, trial, minimum(trial) if trial.x < 3e-2 else 6.0)
     FakeRun(outputs, cut.run).start().advance(5).fail(f"The loss at step 6 {NOT_FINITE}.")
     results = built(folder)
-    assert next(arm for arm in results.arms if arm.name == cut.name).state == "diverged"
+    assert next(trial for trial in results.arms if trial.name == cut.name).state == "diverged"
     assert results.value("fitted_lr") == pytest.approx(2e-3, rel=1e-6)
 
 
@@ -104,7 +106,7 @@ def test_runs_that_have_not_ended_are_in_no_mean(outputs: Path) -> None:
     finish(folder, first, 2.5)
     results = built(folder)
     assert not results.complete
-    assert [arm.state for arm in results.arms] == ["finished", "planned", "planned"]
+    assert [trial.state for trial in results.arms] == ["finished", "planned", "planned"]
     assert [point.x for point in results.charts[0].curves[0].points] == [16]
 
 
@@ -113,11 +115,11 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
     record = folder.record()
     noise = np.random.default_rng(0)
 
-    def law(arm: Arm) -> float:
-        return 40 * arm.x**-0.4 + 1.2 + noise.normal(0, 0.003)
+    def law(trial: Trial) -> float:
+        return 40 * trial.x**-0.4 + 1.2 + noise.normal(0, 0.003)
 
     finish_all(folder, law)
-    last = next(arm for arm in record.arms if arm.forecast)
+    last = next(trial for trial in record.arms if trial.forecast)
     forecast_next(folder, record, last)
     forecast = read_forecast(folder)
     assert forecast is not None
@@ -142,8 +144,8 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
 def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
     folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48], seeds=2)
     record = folder.record()
-    finish_all(folder, lambda arm: 40 * arm.x**-0.4 + 1.2)
-    last, again = (arm for arm in record.arms if arm.forecast)
+    finish_all(folder, lambda trial: 40 * trial.x**-0.4 + 1.2)
+    last, again = (trial for trial in record.arms if trial.forecast)
     finish(folder, last, 1.5)
     forecast_next(folder, record, last)
     forecast_next(folder, record, again)  # the same size with another seed
@@ -153,17 +155,17 @@ def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
 
 def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
     folder = experiment(outputs, "data-size", grid=[10_000, 100_000])
-    for arm in folder.record().arms:
-        finish(folder, arm, 3.0, best=2.0 if arm.x == 10_000 else 2.5)
+    for trial in folder.record().arms:
+        finish(folder, trial, 3.0, best=2.0 if trial.x == 10_000 else 2.5)
     assert built(folder).value("best_loss") == 2.0
 
 
 def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> None:
     folder = experiment(outputs, "data-size", grid=[0, 10_000])  # 0: all of it
-    finish_all(folder, lambda arm: 3.0)
+    finish_all(folder, lambda trial: 3.0)
     gathered = gather(folder, folder.record())
-    for arm, read in zip(gathered.arms, (500_000, 10_000), strict=True):
-        history = gathered.histories[arm.name]
+    for trial, read in zip(gathered.arms, (500_000, 10_000), strict=True):
+        history = gathered.histories[trial.name]
         assert history.worker is not None
         history.workers = [replace(history.worker, train_tokens=read)]
     findings = {finding.name: finding.value for finding in analyse(gathered)[1]}
@@ -172,7 +174,7 @@ def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> 
 
 def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32], seeds=2)
-    finish_all(folder, lambda arm: 2.0 + (0.1 if arm.x == 32 else 0.0) + 0.5 * (arm.seed - 1337))
+    finish_all(folder, lambda trial: 2.0 + (0.1 if trial.x == 32 else 0.0) + 0.5 * (trial.seed - 1337))
     spread = _spread_over_time(gather(folder, folder.record()))
     assert spread is not None
     (_, early), (_, late) = spread
@@ -183,7 +185,7 @@ def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
     record = folder.record()
-    folder.write_record(replace(record, arms=[replace(arm, varied={}) for arm in record.arms]))
+    folder.write_record(replace(record, arms=[replace(trial, varied={}) for trial in record.arms]))
     assert built(folder).value("best_lr") == 3e-3
 
 
@@ -247,7 +249,7 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
 
 def test_without_a_prediction_nothing_is_called_surprising(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32])
-    finish_all(folder, lambda arm: 3.0)
+    finish_all(folder, lambda trial: 3.0)
     assert "nothing here can be called surprising" in write_report(folder, folder.record(), built(folder)).read_text()
 
 
@@ -265,7 +267,7 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
     assert [one.id for one in list_experiments(outputs)] == ["x"]
     assert find_experiment("x", outputs) == folder
     assert folder.status().state == "planned"
-    assert folder.record().arm("w16").settings["model.n_embd"] == 16
+    assert folder.record().trial("w16").settings["model.n_embd"] == 16
     with pytest.raises(Exception, match="Did you mean x"):
         find_experiment("xx", outputs)
     folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
@@ -275,7 +277,7 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
 
 def test_the_best_arm_is_the_run_with_the_lowest_loss_and_not_the_first_seed_of_the_best_value(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32], seeds=2)
-    losses = dict(zip([arm.name for arm in folder.record().arms], (2.9, 2.7, 2.6, 3.4), strict=True))
-    finish_all(folder, lambda arm: losses[arm.name])
+    losses = dict(zip([trial.name for trial in folder.record().arms], (2.9, 2.7, 2.6, 3.4), strict=True))
+    finish_all(folder, lambda trial: losses[trial.name])
     found = {finding.name: finding for finding in built(folder).findings}
     assert found["best_arm"].choice == min(losses, key=losses.__getitem__)

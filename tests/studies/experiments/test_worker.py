@@ -89,7 +89,7 @@ def begun() -> Iterator[Callable[[ExperimentFolder], Fork]]:
 
 def states(folder: ExperimentFolder) -> list[str]:
     status = folder.recorded_status()
-    return [status.arms[arm.name].state for arm in folder.record().arms]
+    return [status.arms[trial.name].state for trial in folder.record().arms]
 
 
 def bytes_of(run: RunFolder) -> dict[str, str]:
@@ -106,9 +106,9 @@ def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> 
     assert states(folder) == ["finished"] * 3
     assert results is not None
     assert results.complete
-    for arm in results.arms:
-        assert arm.val_loss == RunFolder(outputs / "pretraining" / arm.run).recorded_status().val_loss
-    assert results.value("best_loss") == min(arm.val_loss or 9.0 for arm in results.arms)
+    for trial in results.arms:
+        assert trial.val_loss == RunFolder(outputs / "pretraining" / trial.run).recorded_status().val_loss
+    assert results.value("best_loss") == min(trial.val_loss or 9.0 for trial in results.arms)
     assert folder.report.is_file()
 
 
@@ -156,7 +156,7 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork]
 ) -> None:
     folder = planned(outputs, steps=500)
-    first, second, _ = (folder.run_of(arm, "pretraining") for arm in folder.record().arms)
+    first, second, _ = (folder.run_of(trial, "pretraining") for trial in folder.record().arms)
     fork = begun(folder)
     wait_until(lambda: second.recorded_status().step > 30)
     pid = second.recorded_status().pid

@@ -17,7 +17,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import Arm, CheckFolder
+from llmlab.studies.records import CheckFolder, Trial
 from llmlab.studies.worker import CheckWorker
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}
@@ -56,9 +56,11 @@ def test_a_check_trains_judges_and_draws_and_measures_the_geometry_once(outputs:
 def test_models_without_attention_are_judged_as_soon_as_they_are_measured(tmp_path: Path) -> None:
     def measured(group: str, kind: str, error: float, seed: int) -> Measured:
         settings = {"data.task": BIJECTION, "model.kind": kind}
-        arm = Arm(f"{group}-s{seed}", f"x-{group}-s{seed}", settings, {}, seed, float(seed), group)
+        trial = Trial(f"{group}-s{seed}", f"x-{group}-s{seed}", settings, {}, seed, float(seed), group)
         line = asdict(Calibration(error, error, error, 10))
-        return Measured(arm, RunFolder(tmp_path), {"model": line, "floors": {"uniform": line | {"entropy_error": 0.8}}})
+        return Measured(
+            trial, RunFolder(tmp_path), {"model": line, "floors": {"uniform": line | {"entropy_error": 0.8}}}
+        )
 
     check = Check([ARCHITECTURE], "minutes", [], tmp_path, tmp_path)
     check.finished.extend(measured(BIJECTION, TRANSFORMER, 0.02, seed) for seed in range(1, 6))

@@ -19,7 +19,7 @@ from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import ArmStatus, CheckFolder, find_check
+from llmlab.studies.records import CheckFolder, TrialStatus, find_check
 from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper
@@ -106,7 +106,7 @@ def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path
     with mock.patch.object(judge, "late", return_value=iter([])) as geometry:
         worker._write_report()
         assert not geometry.called
-        worker.status = replace(worker.status, arms={arm.name: ArmStatus("failed") for arm in record.arms})
+        worker.status = replace(worker.status, arms={trial.name: TrialStatus("failed") for trial in record.arms})
         worker.status = replace(worker.status, state="stopping")
         worker._write_report()
         assert not geometry.called

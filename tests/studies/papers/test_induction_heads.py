@@ -32,7 +32,7 @@ from llmlab.studies.papers.induction_heads.followed import Found, Removed, Windo
 from llmlab.studies.papers.induction_heads.judge import early, head_scores, measure, second_reading_loss
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
 from llmlab.studies.papers.interface import Check, Measured
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -126,11 +126,11 @@ def test_a_check_of_small_runs_follows_every_checkpoint_and_judges_each_claim(ou
         small = {"data.vocabulary": 20, "data.shortest": 3, "data.longest": 5, "data.context": 14, "model.n_embd": 16}
         small |= {"train.steps": 4, "train.eval_windows": 8, "checkpoints.interval": 2}
         run = train_here(create_run(outputs, with_values(TaskSettings(), plan.settings | small), name=plan.name))
-        arm = Arm(plan.name, run.id, plan.settings, {}, plan.seed, plan.seed, plan.group)
+        trial = Trial(plan.name, run.id, plan.settings, {}, plan.seed, plan.seed, plan.group)
         check = Check(list(TESTED), "minutes", [], outputs, outputs)
-        values = measure(check, arm, run)
+        values = measure(check, trial, run)
         assert values["steps"] == [0, 2, 4]
-        finished.append(Measured(arm, run, json.loads(json.dumps(values))))
+        finished.append(Measured(trial, run, json.loads(json.dumps(values))))
     verdicts = early(replace(check, finished=finished))
     assert [verdict.claim for verdict in verdicts] == list(TESTED)
     assert {verdict.verdict for verdict in verdicts} == {INCONCLUSIVE}  # one seed, and four steps

@@ -23,13 +23,13 @@ from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.prompts import Prompts, draw_prompts
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 
 # Fewer tokens leave the first one little to stand out from.
 _LEAST_TOKENS = 16
 
 
-def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
     """Nothing: this paper's plan has no runs."""
     return {}
 

@@ -71,11 +71,11 @@ from llmlab.studies.papers.bayesian_geometry.plan import (
 from llmlab.studies.papers.bayesian_geometry.pretrained import parts
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 from llmlab.training.task_run import measure as calibration_of
 
 
-def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
     """Calibration of the last checkpoint, and of the reasoners that know less."""
     model, task = open_task(run, select(run.checkpoints, "final"))
     count = SIZES[check.size].sequences

@@ -14,10 +14,10 @@ from llmlab.studies.papers.grokking.plan import BETWEEN, FOURIER, LATE, PROGRESS
 from llmlab.studies.papers.grokking.trajectory import Trajectory, follow
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 
 
-def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
     """The run, followed through all of its checkpoints."""
     return asdict(follow(run, check.progress))
 

@@ -38,10 +38,10 @@ from llmlab.studies.papers.induction_heads.followed import Found, Removed
 from llmlab.studies.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Arm
+from llmlab.studies.records import Trial
 
 
-def measure(check: Check, arm: Arm, run: RunFolder) -> dict[str, Any]:
+def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
     """Loss and scores at every checkpoint, and the last one's without each head of the layers before the best."""
     return asdict(follow(run, check.progress))
 

@@ -19,7 +19,7 @@ _BLOCK_BYTES = 512 << 10
 
 
 @dataclass(frozen=True)
-class ArmCurve:
+class TrialCurve:
     """What one run's losses were so far. Never changes: a later look makes another one.
 
     steps: STEP_COLUMNS as [column, row]; evaluations: EVALUATION_COLUMNS as [column, row]. origin: when its first
@@ -55,19 +55,19 @@ class ArmCurve:
         return np.interp(at, self.column("step"), values) if len(values) else np.full(len(at), np.nan)
 
 
-class ArmCurves:
+class TrialCurves:
     """Follows all runs of one experiment. Touches no Qt: the poller's thread has it."""
 
     def __init__(self, folder: ExperimentFolder, record: ExperimentRecord) -> None:
-        self._arms = {arm.name: _Followed(arm.name, folder.run_of(arm, record.track)) for arm in record.arms}
+        self._trials = {trial.name: _Followed(trial.name, folder.run_of(trial, record.track)) for trial in record.arms}
 
     def look(self) -> bool:
         """Reads what is new, at most a block of each run. True when a curve changed; then there may be more."""
-        return sum(arm.look() for arm in self._arms.values()) > 0  # all of them look
+        return sum(trial.look() for trial in self._trials.values()) > 0  # all of them look
 
-    def curves(self) -> dict[str, ArmCurve]:
-        """What is known now, by the names of the arms; runs that have no step yet are left out."""
-        made = {name: arm.curve() for name, arm in self._arms.items()}
+    def curves(self) -> dict[str, TrialCurve]:
+        """What is known now, by the names of the trials; runs that have no step yet are left out."""
+        made = {name: trial.curve() for name, trial in self._trials.items()}
         return {name: curve for name, curve in made.items() if curve.steps.shape[1]}
 
 
@@ -79,7 +79,7 @@ class _Followed:
         self._history = RunHistory(_MOST_ROWS)
         self._follower: EventFollower | None = None
         self._stamp = (0, 0)
-        self._curve: ArmCurve | None = ArmCurve(name)
+        self._curve: TrialCurve | None = TrialCurve(name)
 
     def look(self) -> bool:
         try:
@@ -99,10 +99,10 @@ class _Followed:
             self._curve = None
         return bool(events)
 
-    def curve(self) -> ArmCurve:
+    def curve(self) -> TrialCurve:
         if self._curve is None:
             history = self._history
-            self._curve = ArmCurve(
+            self._curve = TrialCurve(
                 self._name,
                 history.step_columns.values.copy(),
                 history.evaluations.values.copy(),
