@@ -1,15 +1,15 @@
 """Experiments and checks of papers on disk: what core, command line and window read and write alike. No torch.
 
 outputs/experiments/<id>/
-    experiment.json    what was asked: question, hypothesis, base settings, arms, seeds, predictions
-    status.json        where it stands: state, the arm that runs, time left; replaced atomically
+    experiment.json    what was asked: question, hypothesis, base settings, trials, seeds, predictions
+    status.json        where it stands: state, the trial that runs, time left; replaced atomically
     results.json       what came out, from the runs' own events (llmlab.studies.experiments.outcomes)
     report.md          the same for people; figures/ holds its PNG and SVG files
     forecast.json      what a fit predicts for a run, written before that run begins
-    measurements/      what was measured on a run's checkpoints after it: one JSON file an arm
+    measurements/      what was measured on a run's checkpoints after it: one JSON file a trial
     worker.log, worker.lock, requests/
 
-Each arm is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
+Each trial is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
 
 outputs/papers/<id>/ is a check of a paper's claims: a plan of runs as an experiment has one, in paper.json, with
 verdict.json (llmlab.studies.papers.records.CheckResult) for results. Its runs lie beside it, outputs/papers/<id>-<run>.
@@ -38,9 +38,9 @@ from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
 EXPERIMENTS = "experiments"  # the folder beside the tracks
 EXPERIMENT_FORMAT = 1
 LIVE_STATES = ("running", "stopping")
-# Of an arm, which is planned, running or stopped (it waits to go on) before. `diverged`: cut by the rule, or its loss
-# was no number.
-ARM_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
+# Of a trial, which is planned, running or stopped (it waits to go on) before. `diverged`: stopped by the rule, or its
+# loss was no number.
+TRIAL_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
 _LONGEST_WINDOW = 1_000_000  # of a divergence rule, in steps: more than anyone waits for
 
 
@@ -65,12 +65,12 @@ class DivergenceRule:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Trial:
     """One run of the plan.
 
     name: unique in the experiment, ends the run's id. settings: what differs from the base, `section.field` keys.
     varied: the part of it that the experiment is about, for labels. x: its place on the x axis. group: the curve
-    that it belongs to ("lora", "attention"), "" where there is one. forecast: predicted from the arms before it.
+    that it belongs to ("lora", "attention"), "" where there is one. forecast: predicted from the trials before it.
     """
 
     name: str
@@ -85,8 +85,8 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmStatus:
-    """Where an arm stands. note: why it failed or was cut, as a sentence."""
+class TrialStatus:
+    """Where a trial stands. note: why it failed or was stopped, as a sentence."""
 
     state: str = "planned"
     step: int = 0
@@ -100,15 +100,15 @@ class ArmStatus:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state in ARM_ENDED_STATES
+        return self.state in TRIAL_ENDED_STATES
 
 
 @dataclass(frozen=True)
 class ExperimentRecord:
     """What was asked of an experiment; written once, before anything runs.
 
-    kind: of llmlab.studies.experiments.kinds. base: all settings that the arms share, as in run.json. arms: in the
-    order in which they run. subject: the run that is looked at, where nothing new is trained. source: of the
+    kind: of llmlab.studies.experiments.kinds. base: all settings that the trials share, as in run.json. arms: trials,
+    in the order in which they run. subject: the run that is looked at, where nothing new is trained. source: of the
     hypothesis. estimated_seconds: of the whole plan. options: what only this kind knows (the general text, a target
     loss).
     """
@@ -122,7 +122,7 @@ class ExperimentRecord:
     track: str
     created: float
     base: dict[str, Any]
-    arms: list[Arm]
+    arms: list[Trial]
     seeds: list[int]
     x_axis: Axis
     y_axis: Axis
@@ -138,11 +138,11 @@ class ExperimentRecord:
     code_version: str = ""
     format: int = EXPERIMENT_FORMAT
 
-    def arm(self, name: str) -> Arm:
-        """The arm of that name. KeyError when there is none."""
-        for arm in self.arms:
-            if arm.name == name:
-                return arm
+    def trial(self, name: str) -> Trial:
+        """The trial of that name. KeyError when there is none."""
+        for trial in self.arms:
+            if trial.name == name:
+                return trial
         raise KeyError(name)
 
 
@@ -151,13 +151,13 @@ class ExperimentStatus:
     """Where an experiment stands.
 
     state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
-    arm: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
+    trial: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
     """
 
     state: str = "planned"
     arm: str = ""
     doing: str = ""
-    arms: dict[str, ArmStatus] = field(default_factory=dict)
+    arms: dict[str, TrialStatus] = field(default_factory=dict)
     eta_seconds: float | None = None
     active_seconds: float = 0.0  # time spent by its workers so far
     pid: int | None = None
@@ -172,9 +172,9 @@ class ExperimentStatus:
         return self.state in LIVE_STATES
 
     @property
-    def ended_arms(self) -> int:
+    def ended_trials(self) -> int:
         """Arms to which nothing more will happen."""
-        return sum(arm.ended for arm in self.arms.values())
+        return sum(trial.ended for trial in self.arms.values())
 
 
 @dataclass(frozen=True)
@@ -265,9 +265,9 @@ class ExperimentFolder(WorkerFolder):
             return status
         return dataclasses.replace(status, state="interrupted")
 
-    def run_of(self, arm: Arm, track: str) -> RunFolder:
-        """The run of an arm, whether or not it has begun."""
-        return RunFolder(self.outputs / track / arm.run)
+    def run_of(self, trial: Trial, track: str) -> RunFolder:
+        """The run of a trial, whether or not it has begun."""
+        return RunFolder(self.outputs / track / trial.run)
 
 
 @dataclass(frozen=True)
@@ -286,8 +286,8 @@ def _check(record: ExperimentRecord) -> None:
     require_time("created", record.created)
     if record.track not in KINDS:
         raise ValueError(f"track is {record.track!r:.100}")
-    for arm in record.arms:
-        for name in (arm.name, arm.run):
+    for trial in record.arms:
+        for name in (trial.name, trial.run):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
                 raise ValueError(f"{name!r:.100} is no name of a run")
     if not 1 <= record.rule.window <= _LONGEST_WINDOW:
