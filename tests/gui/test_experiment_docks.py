@@ -324,7 +324,9 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
     lines = ("best_lr=1e-2@60%", "best_loss=2..3@80%", "diverged=1", "text=It is flat@50%", "best_arm=lr1e-2")
     stated = [parse_prediction(line).as_dict() for line in lines]
     record = replace(rate_plan(outputs), predictions=lock(EXPERIMENT, stated))
-    predicted = Contents().lines(ExperimentFolder(outputs / "experiments" / "rates"), record)
+    predicted = Contents().lines(
+        ExperimentFolder(outputs / "experiments" / "rates"), record.created, record.predictions
+    )
     assert expectations(record, predicted) == [
         Expected(True, 0.01, 0.01, "you expected, 60 % sure"),
         Expected(False, 2.0, 3.0, "you expected, 80 % sure"),

@@ -96,7 +96,7 @@ def test_a_prediction_that_was_changed_since_is_shown_as_altered(outputs: Path, 
     record = folder.record()
     changed = [prediction | {"choice": SUPPORTED} for prediction in record.predictions]
     for predictions, altered in ((record.predictions, ""), (changed, "✗ altered: ")):
-        (line,) = Contents().lines(folder, replace(record, predictions=predictions))
+        (line,) = Contents().lines(folder, record.created, predictions)
         claim = ClaimRow(read_paper(PAPER).claims[0], "running", predicted=line)
         assert prediction_text(claim).startswith(altered or NOT_SUPPORTED)
         assert ("It counts as a miss." in claim_page(claim).text) == bool(altered)
