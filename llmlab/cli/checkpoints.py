@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from llmlab.cli.output import DONE, FAILED, print_json
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json, safetensors_header
+from llmlab.core.files import read_json
+from llmlab.models.weights import TensorFile
 from llmlab.store.checkpoints import (
     MANIFEST_FILE,
     Checkpoint,
@@ -141,19 +141,10 @@ def _inspect(checkpoint: Checkpoint, as_json: bool) -> int:
 
 def _tensors(path: Path) -> list[dict[str, Any]]:
     """Name, dtype and shape of each tensor in a safetensors file, from its header alone. LabError when damaged."""
-    try:
-        header, _ = safetensors_header(path)
-        return list(_entries(header))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"{path.name} of {path.parent.name} cannot be read.", f"{error}.") from error
-
-
-def _entries(header: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    file = TensorFile(path, f"{path.name} of {path.parent.name}")
     # blocks.10 after blocks.2: numbers in names are compared as numbers.
-    for name in sorted(header, key=lambda name: [part.zfill(8) for part in name.split(".")]):
-        entry = header[name]
-        if name != "__metadata__":
-            yield {"name": name, "dtype": str(entry["dtype"]), "shape": [int(n) for n in entry["shape"]]}
+    names = sorted(file, key=lambda name: [part.zfill(8) for part in name.split(".")])
+    return [{"name": name, "dtype": file.dtypes[name], "shape": list(file.shapes[name])} for name in names]
 
 
 def _delete(checkpoint: Checkpoint) -> None:

@@ -24,6 +24,7 @@ from llmlab.inspection.archive import Archive, Array
 from llmlab.inspection.summary import HEAD_SCORES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LABELS_OF_A_SQUARE = 16  # tokens beside one head's pattern; more overlap
@@ -135,9 +136,14 @@ def _scores(scores: Mapping[str, Array]) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (name, values) in zip(axes, scores.items(), strict=False):
         draw_grid(axis, values, {"entropy": "entropy (nats)", "distance": "distance (tokens)"}.get(name, name))
-        axis.set_xlabel("head")
-        axis.set_ylabel("layer")
+        _count_heads(axis)
     return figure
+
+
+def _count_heads(axis: Axes) -> None:
+    axis.set_xlabel("head")
+    axis.set_ylabel("layer")
+    axis.locator_params(integer=True)
 
 
 def _attribution(archive: Archive) -> Figure:
@@ -225,7 +231,7 @@ def _lines(values: Mapping[str, Array], x_axis: Axis, y_axis: Axis, x: Sequence[
         Series(name, [float(at) for at in (range(len(line)) if x is None else x)], line.tolist(), LINE)
         for name, line in values.items()
     ]
-    return chart_figure(Chart("", "", x_axis, y_axis, lines))
+    return chart_figure(Chart("", lines[0].name if len(lines) == 1 else "", x_axis, y_axis, lines))
 
 
 def _by_layer(values: Array, label: str, tokens: Sequence[str] = (), *, signed: bool = False) -> Figure:
@@ -234,13 +240,10 @@ def _by_layer(values: Array, label: str, tokens: Sequence[str] = (), *, signed: 
     figure = figure_of(INCHES * columns + 2.5, 0.25 * rows + 1.5)
     axis = figure.subplots()
     draw_grid(axis, values, label, signed=signed)
+    _count_heads(axis)
     if tokens:
+        axis.set_xlabel("")
         label_ticks(axis.set_xticks, tokens, rotation=90)
-    else:
-        axis.set_xlabel("head")
-        axis.locator_params(axis="x", integer=True)
-    axis.set_ylabel("layer")
-    axis.locator_params(axis="y", integer=True)
     return figure
 
 

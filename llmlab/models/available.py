@@ -73,6 +73,8 @@ def hub_folder() -> Path:
 
 def cached_models() -> dict[str, Path]:
     """Hub names of models in the cache -> their newest snapshot's folder."""
+    # huggingface_hub's scan_cache_dir takes a second to import, and leaves out a model whose refs/main names a revision
+    # that is not here, as it is after a download that was broken off.
     found = {}
     with suppress(OSError):
         for repository in sorted(hub_folder().glob("models--*")):

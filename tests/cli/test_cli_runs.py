@@ -6,8 +6,10 @@ import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import FakeRun
+from safetensors.numpy import save_file
 
 from llmlab.cli import runs
 from llmlab.cli.main import main
@@ -219,8 +221,8 @@ def _write_header(fake: FakeRun, header: bytes, length: int | None = None) -> No
 
 
 def test_inspect_names_every_weight_with_its_shape(saved: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    tensors = {f"blocks.{n}.weight": {"dtype": "F32", "shape": [2, n + 1], "data_offsets": [0, 8]} for n in (10, 2, 0)}
-    _write_header(saved, json.dumps(tensors | {"__metadata__": {"by": "a test"}}).encode())
+    tensors = {f"blocks.{n}.weight": np.zeros((2, n + 1), np.float32) for n in (10, 2, 0)}
+    save_file(tensors, saved.run.checkpoints / "step-00000020" / "model.safetensors", {"by": "a test"})
     assert main(["checkpoints", "bar", "inspect", "final"]) == 0
     printed = capsys.readouterr().out
     names = [line.split()[0] for line in printed.splitlines() if line.startswith("blocks.")]
@@ -238,4 +240,4 @@ def test_inspect_refuses_hostile_weights_with_a_sentence(
     _write_header(saved, header, length)
     assert main(["checkpoints", "bar", "inspect", "20"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: model.safetensors of step-00000020 cannot be read.")
+    assert error.startswith("error: model.safetensors of step-00000020 cannot be opened.")
