@@ -17,8 +17,9 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError
-from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.picture import save_picture
+from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
 from llmlab_gui.widgets.background import Background
@@ -267,18 +268,13 @@ class ChartPanel(QWidget):
         """Writes what is shown to a .png, .svg or .csv file; `exported` or `failed` tells the end."""
         self.redraw_if_dirty()
         try:
-            if path.suffix == ".png":
-                export.save_png(self.charts, path)
-            elif path.suffix == ".svg":
-                export.save_svg(self.charts, path)
-            else:  # a million numbers take seconds to write
-                found, x_name = export.tables(self.charts), self.x_axis
+            if path.suffix == ".csv":  # a million numbers take seconds to write
+                found, x_name = points(self.charts), self.x_axis
                 self._background.run(
-                    lambda: export.save_csv(found, x_name, path),
-                    lambda _: self.exported.emit(path),
-                    self.failed.emit,
+                    lambda: save_points(found, x_name, path), lambda _: self.exported.emit(path), self.failed.emit
                 )
                 return
+            save_picture(self.charts, path)()
         except LabError as error:
             self.failed.emit(error)
             return

@@ -1,22 +1,18 @@
-"""Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, a drawing, or a table."""
+"""Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, or a drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QRect, QRectF, QSize
 from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainter
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QGraphicsView, QWidget
 
-from llmlab_gui.widgets.saving import save
+from llmlab_gui.widgets.saving import Table, save, save_csv
 from llmlab_gui.widgets.theme import current_theme
-
-Cell: TypeAlias = str | int | float | np.integer | np.floating
 
 _SCALE = 2  # for print or a slide, from a window on an ordinary screen
 
@@ -46,6 +42,7 @@ def save_picture(widgets: Sequence[QWidget], path: Path) -> Callable[[], None]:
         generator.setOutputDevice(buffer)
         generator.setSize(size)
         generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+        generator.setTitle(path.stem)
         painter = QPainter(generator)
         painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
         _paint(widgets, painter)
@@ -56,31 +53,9 @@ def save_picture(widgets: Sequence[QWidget], path: Path) -> Callable[[], None]:
     return partial(save, path, bytes(buffer.data().data()))
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table as CSV; floats at full precision, what is not a number left empty."""
-    lines = [",".join(quoted(name) for name in header)]
-    lines += [",".join(_cell(cell) for cell in row) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> None:
-    """Touches no Qt. Raises LabError when the file cannot be written."""
-    save(path, csv_text(header, rows).encode())
-
-
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return quoted(cell)
-    if isinstance(cell, (int, np.integer)):
-        return str(int(cell))
-    if isinstance(cell, np.floating) and not isinstance(cell, float):
-        return "" if np.isnan(cell) else np.format_float_positional(cell, unique=True, trim="0")
-    return "" if cell != cell else repr(float(cell))
-
-
-def quoted(text: str) -> str:
-    """As a cell of a CSV file."""
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
+def save_shown(widgets: Sequence[QWidget], table: Callable[[], Table], path: Path) -> Callable[[], None]:
+    """What is shown as .png or .svg, or its numbers as .csv: calling what is returned writes it, as above."""
+    return partial(save_csv, *table(), path) if path.suffix == ".csv" else save_picture(widgets, path)
 
 
 def _size(widgets: Sequence[QWidget]) -> QSize:
@@ -91,6 +66,7 @@ def _paint(widgets: Sequence[QWidget], painter: QPainter) -> None:
     top = 0
     for widget in widgets:
         if isinstance(widget, QGraphicsView):  # its `render` is another one, and leaves the ground out
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             target = QRectF(0, top, widget.width(), widget.height())
             painter.fillRect(target, widget.backgroundBrush())
             widget.render(painter, target, widget.viewport().rect())

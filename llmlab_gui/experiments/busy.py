@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QMessageBox, QWidget
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.widgets.question import ask
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -18,14 +20,6 @@ def busy_with(lab: Lab) -> list[str]:
 
 def ask_to_start(parent: QWidget, busy: list[str]) -> bool:
     """Whether to start although these are running."""
-    box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setWindowTitle("Start")
-    box.setText(f"{', '.join(busy[:4])} {'is' if len(busy) == 1 else 'are'} running now.")
-    box.setInformativeText("Two runs on one processor slow each other down several times over.")
-    start = box.addButton("Start anyway", QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
-    box.exec()
-    agreed = box.clickedButton() is start
-    box.deleteLater()
-    return agreed
+    text = f"{', '.join(busy[:4])} {'is' if len(busy) == 1 else 'are'} running now."
+    more = "Two runs on one processor slow each other down several times over."
+    return bool(ask(parent, "Start", text, more, {"start": "Start anyway"}))

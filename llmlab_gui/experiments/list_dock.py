@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
     QMenu,
-    QMessageBox,
     QProgressBar,
     QPushButton,
     QSplitter,
@@ -22,7 +21,6 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import LabError
 from llmlab.studies.upkeep import move_to_trash
-from llmlab_gui.charts.picture import save_csv
 from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import (
@@ -32,15 +30,14 @@ from llmlab_gui.experiments.tables import (
     TrialRow,
     TrialsModel,
     left_text,
-    rows_table,
-    select_row,
-    selected_key,
 )
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
+from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
+from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -196,22 +193,11 @@ class ExperimentsDock(LabDock):
 
     def confirm_deletion(self, row: ExperimentRow, runs: list[Path], *, for_good: bool) -> bool | None:
         """The question before an experiment is deleted: whether its runs go, too; None: nothing goes."""
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Warning)
-        box.setWindowTitle("Delete")
-        box.setText(f"Delete {row.id} for good?" if for_good else f"Move {row.id} to the trash?")
-        reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
-        box.setInformativeText(f"This removes its plan, results and report.{reason}")
+        reason = GONE_FOR_GOOD if for_good else ""
         check = QCheckBox(f"Its {len(runs)} runs, too, with all checkpoints")
-        if runs and not for_good:
-            box.setCheckBox(check)
-        words = "Delete for good" if for_good else "Move to trash"
-        delete = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
-        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
-        box.exec()
-        answer = check.isChecked() if box.clickedButton() is delete else None
-        box.deleteLater()
-        return answer
+        offered = check if runs and not for_good else None
+        more = f"This removes its plan, results and report.{reason}"
+        return check.isChecked() if ask_to_delete(self, row.id, more, for_good=for_good, check=offered) else None
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Line
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.studies.records import ExperimentRecord
-from llmlab_gui.charts.picture import save_csv, save_picture
+from llmlab_gui.charts.picture import save_shown
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.background import Background
@@ -94,11 +94,7 @@ class ExperimentResultDock(LabDock):
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        if path.suffix == ".csv":
-            header, rows = self.chart.table()
-            work = lambda: save_csv(header, rows, path)  # noqa: E731
-        else:
-            work = save_picture([self.chart], path)
+        work = save_shown([self.chart], self.chart.table, path)
         self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
 
     def shutdown(self) -> None:

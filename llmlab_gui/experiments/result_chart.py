@@ -15,8 +15,8 @@ from PySide6.QtWidgets import QWidget
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
 from llmlab_gui.charts.color_scale import sequence_colors, series_color
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
-from llmlab_gui.charts.picture import Cell
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme
 
 _FEW = 4  # curves that are told apart by hue; more have an order, and its colours

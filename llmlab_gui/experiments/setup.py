@@ -18,12 +18,13 @@ from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.form import Asked, ExperimentForm
-from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel, rows_table
+from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.notebook.asking import ask
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
 from llmlab_gui.widgets.numbers import minutes_text
+from llmlab_gui.widgets.row_tables import rows_table
 
 if TYPE_CHECKING:
     from llmlab.studies.experiments.outcomes import ExperimentResults

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QAbstractItemView, QTableView
 
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.numbers import count_text, created_text, time_left_text
-from llmlab_gui.widgets.row_tables import header_data, show_whole_rows
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.row_tables import Column, RowsModel
 
-R = TypeVar("R")
-Index = QModelIndex | QPersistentModelIndex
-_ROOT = QModelIndex()
 # A run's states have icons; those that only a trial has look like the nearest of them.
 _LIKE_RUN = {"planned": "queued", "skipped": "stopped", "diverged": "failed"}
-
-
-@dataclass(frozen=True)
-class Column(Generic[R]):
-    """title; how a cell reads; the header's tool tip; numbers stand at the right; state: has a state's sign."""
-
-    title: str
-    text: Callable[[R], str]
-    tip: str
-    right: bool = False
-    state: bool = False
-    width: int = 10  # characters
 
 
 @dataclass(frozen=True)
@@ -44,81 +25,6 @@ class TrialRow:
     arm: Trial
     status: TrialStatus
     color: str = ""
-
-
-class RowsModel(QAbstractTableModel, Generic[R]):
-    """Rows by a key. Subclasses say what a row's key and tool tip are."""
-
-    def __init__(self, columns: Sequence[Column[R]], parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self.columns = columns
-        self.rows: list[R] = []
-
-    def key(self, row: R) -> str:
-        """Tells rows apart."""
-        raise NotImplementedError
-
-    def state(self, row: R) -> str:
-        """What its sign shows."""
-        raise NotImplementedError
-
-    def tip(self, row: R) -> str:
-        """What hovering it says."""
-        return ""
-
-    def mark(self, row: R) -> QColor | None:
-        """A square of this colour before the first column."""
-        return None
-
-    def show(self, rows: list[R]) -> None:
-        """Replaces the rows; where the keys are the same, only what changed is painted."""
-        if [self.key(row) for row in rows] != [self.key(row) for row in self.rows]:
-            self.beginResetModel()
-            self.rows = rows
-            self.endResetModel()
-            return
-        for place, (old, new) in enumerate(zip(self.rows, rows, strict=True)):
-            if old != new:
-                self.rows[place] = new
-                self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, as they are shown."""
-        header = [column.title for column in self.columns]
-        return header, [[column.text(row) for column in self.columns] for row in self.rows]
-
-    def repaint_all(self) -> None:
-        """Colours are different."""
-        if self.rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(self.columns) - 1))
-
-    def rowCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(self.columns)
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row, column = self.rows[index.row()], self.columns[index.column()]
-        if role == Qt.ItemDataRole.DisplayRole:
-            return column.text(row)
-        if role == Qt.ItemDataRole.UserRole:
-            return self.key(row)
-        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return self.tip(row) or None
-        if role == Qt.ItemDataRole.DecorationRole:
-            if column.state:
-                return state_icon(_LIKE_RUN.get(self.state(row), self.state(row)))
-            color = self.mark(row) if index.column() == 0 else None
-            return swatch(color) if color is not None else None
-        if role == Qt.ItemDataRole.ForegroundRole and column.state:
-            return QColor(state_color(_LIKE_RUN.get(self.state(row), self.state(row)), current_theme()))
-        return None
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        return header_data(self.columns, section, orientation, role)
 
 
 class ExperimentsModel(RowsModel[ExperimentRow]):
@@ -151,7 +57,7 @@ class TrialsModel(RowsModel[TrialRow]):
         return row.arm.run
 
     def state(self, row: TrialRow) -> str:
-        return row.status.state
+        return _LIKE_RUN.get(row.status.state, row.status.state)
 
     def tip(self, row: TrialRow) -> str:
         changed = ", ".join(f"{key} = {value}" for key, value in row.arm.settings.items())
@@ -171,41 +77,11 @@ class PlanModel(RowsModel[Trial]):
         return row.name
 
     def state(self, row: Trial) -> str:
-        return "planned"
+        return _LIKE_RUN["planned"]
 
     def tip(self, row: Trial) -> str:
         changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())
         return f"{changed}\nPredicted from the others before it runs" if row.forecast else changed
-
-
-def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[Any]]) -> QTableView:
-    """A table of whole rows, as all of the window's are."""
-    table = QTableView()
-    table.setModel(model)
-    table.setAccessibleName(name)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setAlternatingRowColors(True)
-    table.setWordWrap(False)
-    table.horizontalHeader().setStretchLastSection(True)
-    show_whole_rows(table, [column.width for column in columns])
-    return table
-
-
-def select_row(table: QTableView, key: str) -> None:
-    """Selects the row with this key, without telling anyone; none when there is none."""
-    model = table.model()
-    for place in range(model.rowCount()):
-        if model.index(place, 0).data(Qt.ItemDataRole.UserRole) == key:
-            if table.currentIndex().row() != place or not table.selectionModel().hasSelection():
-                table.selectRow(place)
-            return
-    table.clearSelection()
-
-
-def selected_key(table: QTableView) -> str:
-    """The key of the selected row, "" for none."""
-    rows = table.selectionModel().selectedRows()
-    return str(rows[0].data(Qt.ItemDataRole.UserRole)) if rows else ""
 
 
 def left_text(status: ExperimentStatus) -> str:

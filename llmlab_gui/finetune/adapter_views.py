@@ -13,8 +13,8 @@ import numpy.typing as npt
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import Bar, BarGroup, Bars, Series
 from llmlab_gui.charts.heatmap import Heat
-from llmlab_gui.charts.picture import Cell
 from llmlab_gui.widgets.numbers import count_text
+from llmlab_gui.widgets.saving import Cell
 
 # Words in the names of modules, in families' own spelling.
 _FLOW = (

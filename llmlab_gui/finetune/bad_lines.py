@@ -7,7 +7,7 @@ from typing import Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
-from llmlab_gui.charts.picture import Cell
+from llmlab_gui.widgets.saving import Cell
 
 Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()

@@ -11,8 +11,8 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.axes import round_step
-from llmlab_gui.charts.picture import Cell
 from llmlab_gui.widgets.numbers import tick
+from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _LEFT, _RIGHT, _GAP = 52, 14, 6  # pixels beside the plot, and between lines of text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.data.example_preview import Preview
-from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
+from llmlab_gui.charts.picture import copy_picture, save_shown
 from llmlab_gui.finetune.bad_lines import BadLinesTable
 from llmlab_gui.finetune.example_chips import ExampleChips, StateLegend
 from llmlab_gui.finetune.lengths import LengthHistogram
@@ -28,7 +28,7 @@ from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.one_line import OneLine
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import Cell, ask_where, csv_text
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
 # What can be exported: its name in the menus, and whether there is a picture of it.
@@ -117,11 +117,7 @@ class PreviewView(QWidget):
 
     def export(self, what: str, path: Path) -> None:
         """Writes the example or the lengths to a .png or .svg, or any of the three to a .csv; `saved` or `failed`."""
-        work: Callable[[], None]
-        if path.suffix == ".csv":
-            work = partial(save_csv, *self.table(what), path)
-        else:
-            work = save_picture([self.picture(what)], path)
+        work = save_shown([self.picture(what)], partial(self.table, what), path)
         self._background.run(work, lambda _: self.saved.emit(path), self.failed.emit)
 
     def shutdown(self) -> None:

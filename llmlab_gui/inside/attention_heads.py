@@ -18,8 +18,9 @@ from PySide6.QtWidgets import (
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
-from llmlab_gui.inside.head_scores import SORT_ROLE, HeadScores
+from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.row_tables import SORT_ROLE
 
 
 class HeadsPane(QWidget):
@@ -53,7 +54,7 @@ class HeadsPane(QWidget):
 
     def show_heads(self, archive: Archive) -> None:
         """Another inspection."""
-        self.scores.show(archive)
+        self.scores.show_archive(archive)
         if "heads/mosaic" in archive:
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
             self._arrange()

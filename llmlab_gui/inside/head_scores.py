@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QObject
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.color_scale import Values
-
-_ROOT = QModelIndex()
-SORT_ROLE = int(Qt.ItemDataRole.UserRole)
+from llmlab_gui.widgets.row_tables import Column, RowsModel
 
 
 @dataclass(frozen=True)
@@ -37,22 +34,27 @@ SCORES = (
 )
 
 
-class HeadScores(QAbstractTableModel):
+class HeadScores(RowsModel[tuple[int, int]]):
     """A row a head: its name (layer.head), then its scores."""
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+        super().__init__((), parent)
         self.scores: list[Score] = []
         self._values: dict[str, Values] = {}
         self._shape = (0, 0)
 
-    def show(self, archive: Archive) -> None:
+    def key(self, row: tuple[int, int]) -> tuple[int, int]:
+        return row
+
+    def show_archive(self, archive: Archive) -> None:
         """The scores of an inspection; those that it lacks have no column."""
         self.beginResetModel()
         self.scores = [score for score in SCORES if f"heads/{score.key}" in archive]
         self._values = {score.key: np.array(archive[f"heads/{score.key}"]) for score in self.scores}
         shape = next(iter(self._values.values())).shape if self._values else (0, 0)
         self._shape = (shape[0], shape[1])
+        self.rows = list(np.ndindex(self._shape))
+        self.columns = [self._names(), *map(self._column, self.scores)]
         self.endResetModel()
 
     def value(self, key: str, layer: int, head: int) -> float:
@@ -90,40 +92,23 @@ class HeadScores(QAbstractTableModel):
         values = self._values.get(key)
         return None if values is None else ~(values >= least)
 
-    def rowCount(self, parent: QModelIndex | QPersistentModelIndex = _ROOT) -> int:
-        return 0 if parent.isValid() else self._shape[0] * self._shape[1]
+    def _names(self) -> Column[tuple[int, int]]:
+        def order(head: tuple[int, int]) -> int:
+            return self.row_of(*head)
 
-    def columnCount(self, parent: QModelIndex | QPersistentModelIndex = _ROOT) -> int:
-        return 0 if parent.isValid() else 1 + len(self.scores)
+        return Column("Head", lambda head: f"{head[0]}.{head[1]}", "Layer and head", right=True, order=order)
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        score = self.scores[section - 1] if section else None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return score.title if score is not None else "Head"
-        if role == Qt.ItemDataRole.ToolTipRole:
-            if score is None:
-                return "Layer and head"
-            return f"{score.words}{f', in {score.unit}' if score.unit else ''}"
-        return None
+    def _column(self, score: Score) -> Column[tuple[int, int]]:
+        def text(head: tuple[int, int]) -> str:
+            value = self.value(score.key, *head)
+            return _short(value) if np.isfinite(value) else "–"
 
-    def data(self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        place = self.head_of(index.row())
-        if not index.column():
-            if role == Qt.ItemDataRole.DisplayRole:
-                return f"{place[0]}.{place[1]}"
-            if role == SORT_ROLE:
-                return index.row()
-        else:
-            value = self.value(self.scores[index.column() - 1].key, *place)
-            if role == Qt.ItemDataRole.DisplayRole:
-                return _short(value) if np.isfinite(value) else "–"
-            if role == SORT_ROLE:
-                return value if np.isfinite(value) else -np.inf
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
+        def order(head: tuple[int, int]) -> float:
+            value = self.value(score.key, *head)
+            return value if np.isfinite(value) else -np.inf
+
+        unit = f", in {score.unit}" if score.unit else ""
+        return Column(score.title, text, f"{score.words}{unit}", right=True, order=order)
 
 
 def _short(value: float) -> str:

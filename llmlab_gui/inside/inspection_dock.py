@@ -11,19 +11,19 @@ from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, ArchiveWriter
-from llmlab_gui.charts.picture import Cell, copy_picture, csv_text, save_csv, save_picture
+from llmlab_gui.charts.picture import copy_picture, save_picture
 from llmlab_gui.host.inspection_plan import refusal_of
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-Table = tuple[Sequence[str], Sequence[Sequence[Cell]]]
+
 _KINDS = (
     ("png", "Picture (PNG)…"),
     ("svg", "Drawing (SVG)…"),

@@ -29,18 +29,19 @@ from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.quantities import RUN
 from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.store.events import Evaluated
-from llmlab_gui.charts import export
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.picture import save_picture
+from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
 from llmlab_gui.notebook.detail import NotebookDetail
-from llmlab_gui.notebook.table import COLUMNS, ID_ROLE, MADE, SHOWN, NotebookFilter, NotebookModel
+from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, NotebookModel
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import QuietLabel, scrolled
-from llmlab_gui.widgets.row_tables import show_whole_rows
-from llmlab_gui.widgets.saving import ask_where, save_rows
+from llmlab_gui.widgets.row_tables import KEY_ROLE, show_whole_rows
+from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
@@ -87,12 +88,12 @@ class NotebookDock(LabDock):
     def chosen(self) -> Line | None:
         """The prediction that the lower part is about."""
         rows = self.table.selectionModel().selectedRows()
-        return self.model.lines[self.proxy.mapToSource(rows[0]).row()] if rows else None
+        return self.model.rows[self.proxy.mapToSource(rows[0]).row()] if rows else None
 
     def choose(self, entry_id: str, place: int | None = None) -> None:
         """Selects a prediction; the first of its entry when no place is named."""
         for row in range(self.proxy.rowCount()):
-            found, at = self.proxy.index(row, 0).data(ID_ROLE)
+            found, at = self.proxy.index(row, 0).data(KEY_ROLE)
             if found == entry_id and place in (None, at):
                 self.table.selectRow(row)
                 self.table.scrollTo(self.proxy.index(row, 0))
@@ -116,11 +117,11 @@ class NotebookDock(LabDock):
 
     def export_table(self, path: Path) -> None:
         """The rows in sight, as CSV. LabError when it cannot be written."""
-        rows = [[*(column.title or "Verdict" for column in COLUMNS), "Sentence"]]
+        rows = []
         for row in range(self.proxy.rowCount()):
-            line = self.model.lines[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
+            line = self.model.rows[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
             rows.append([*(column.text(line) for column in COLUMNS), outcome_sentence(line)])
-        save_rows(rows, path)
+        save_csv([*(column.title or "Verdict" for column in COLUMNS), "Sentence"], rows, path)
 
     def export(self, kind: str, path: Path) -> None:
         """kind: markdown, table, png, svg or csv. What goes wrong is told by the lab."""
@@ -135,9 +136,9 @@ class NotebookDock(LabDock):
             elif not charts:
                 raise LabError("There is no chart to save.", "", "Choose a prediction of a loss, or Calibration.")
             elif kind == "csv":
-                export.save_csv(export.tables(charts), charts[0].x_label, path)
+                save_points(points(charts), charts[0].x_label, path)
             else:
-                (export.save_png if kind == "png" else export.save_svg)(charts, path)
+                save_picture(charts, path)()
         except LabError as error:
             self.lab.error_raised.emit(error)
             return
@@ -253,7 +254,7 @@ class NotebookDock(LabDock):
             return
         chosen = self.chosen()
         self.show_body()
-        self.model.show(entries)
+        self.model.show([line for entry in entries for line in entry.lines()])
         if chosen is not None:
             self.choose(chosen.entry.id, chosen.place)
         if self.chosen() is None:
@@ -270,7 +271,7 @@ class NotebookDock(LabDock):
         self.lab.dock_requested.emit("setup")
 
     def _fill_surprises(self) -> None:
-        lines = [line for line in self.model.lines if (line.surprise or 0.0) >= SURPRISING]
+        lines = [line for line in self.model.rows if (line.surprise or 0.0) >= SURPRISING]
         self.surprises.clear()
         for line in sorted(lines, key=lambda line: -(line.surprise or 0.0)):
             words = f"{surprise_text(line.surprise)} · {line.entry.about}\n{outcome_sentence(line)}"

@@ -2,108 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import QObject, QSortFilterProxyModel, Qt
 from PySide6.QtGui import QColor, QFont
 
-from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Entry, Line
+from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab_gui.widgets.numbers import created_text
-from llmlab_gui.widgets.row_tables import header_data
+from llmlab_gui.widgets.row_tables import SORT_ROLE, Column, Index, RowsModel
 from llmlab_gui.widgets.theme import current_theme
 
-Index = QModelIndex | QPersistentModelIndex
-_ROOT = QModelIndex()
-SORT_ROLE = Qt.ItemDataRole.UserRole
-ID_ROLE = Qt.ItemDataRole.UserRole + 1  # (entry id, place)
 ALL = ""
 # What the choice above the table shows: a state of entries, or all; and its words.
 SHOWN = ((ALL, "All"), (OPEN, "Waiting for the result"), (TO_JUDGE, "To be judged"), (TO_LEARN, "To learn from"))
 
 
-@dataclass(frozen=True)
-class Column:
-    """title; how a cell reads; by what it sorts; the tool tip of its header; whether it is a number."""
-
-    title: str
-    text: Callable[[Line], str]
-    key: Callable[[Line], Any]
-    tip: str
-    right: bool = False
-
-
-COLUMNS = (
-    Column("About", lambda line: line.entry.about, lambda line: line.entry.about.lower(), "Run, experiment or check"),
-    Column("Predicted", lambda line: stated(line.locked.prediction), lambda line: stated(line.locked.prediction), ""),
-    Column("Outcome", lambda line: _became(line), lambda line: _became(line), "The result"),
-    Column("", verdict, verdict, "Inside the range, or the right choice; or altered after it was locked"),
+COLUMNS: tuple[Column[Line], ...] = (
+    Column(
+        "About", lambda line: line.entry.about, "Run, experiment or check", order=lambda line: line.entry.about.lower()
+    ),
+    Column("Predicted", lambda line: stated(line.locked.prediction)),
+    Column("Outcome", lambda line: _became(line), "The result"),
+    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked"),
     Column(
         "Brier",
         lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
-        lambda line: -1.0 if _brier(line) is None else _brier(line),
         "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % scores",
-        True,
+        right=True,
+        order=lambda line: -1.0 if _brier(line) is None else _brier(line),
     ),
     Column(
         "Surprise",
         lambda line: "" if line.surprise is None else f"{line.surprise:.1f} bits",
-        lambda line: -1.0 if line.surprise is None else line.surprise,
         "How improbable your prediction made the outcome: as this many coin tosses that all land the same way",
-        True,
+        right=True,
+        order=lambda line: -1.0 if line.surprise is None else line.surprise,
     ),
-    Column("State", lambda line: state_words(line.entry), lambda line: state_words(line.entry), ""),
-    Column("Learned", lambda line: line.entry.learned, lambda line: line.entry.learned, "One sentence, yours"),
-    Column("Made", lambda line: created_text(line.entry.created), lambda line: line.entry.created, "When it was made"),
+    Column("State", lambda line: state_words(line.entry)),
+    Column("Learned", lambda line: line.entry.learned, "One sentence, yours"),
+    Column(
+        "Made", lambda line: created_text(line.entry.created), "When it was made", order=lambda line: line.entry.created
+    ),
 )
 VERDICT, SURPRISE, MADE = 3, 5, 8
 
 
-class NotebookModel(QAbstractTableModel):
+class NotebookModel(RowsModel[Line]):
     """Lines of all entries."""
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self.lines: list[Line] = []
+        super().__init__(COLUMNS, parent)
 
-    def show(self, entries: Sequence[Entry]) -> None:
-        """Replaces all rows; rows that are there stay in their places, so that a selection does."""
-        fresh = [line for entry in entries for line in entry.lines()]
-        if [_key(line) for line in fresh] == [_key(line) for line in self.lines]:
-            self.lines = fresh
-            self.repaint_all()
-            return
-        self.beginResetModel()
-        self.lines = fresh
-        self.endResetModel()
+    def key(self, row: Line) -> tuple[str, int]:
+        return row.entry.id, row.place
 
-    def repaint_all(self) -> None:
-        """Values or colours are different."""
-        if self.lines:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.lines) - 1, len(COLUMNS) - 1))
-
-    def rowCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(self.lines)
-
-    def columnCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(COLUMNS)
+    def tip(self, row: Line) -> str:
+        return "\n".join([outcome_sentence(row), surprise_text(row.surprise), *remarks(row)]).replace("\n\n", "\n")
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        line, column = self.lines[index.row()], COLUMNS[index.column()]
-        if role == ID_ROLE:
-            return _key(line)
-        if role == SORT_ROLE:
-            return column.key(line)
-        if role == Qt.ItemDataRole.DisplayRole:
-            return column.text(line)
-        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join([outcome_sentence(line), surprise_text(line.surprise), *remarks(line)]).replace(
-                "\n\n", "\n"
-            )
+        line = self.rows[index.row()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == VERDICT:
             right = False if line.altered else None if line.score is None else line.score.right
             return None if right is None else QColor(current_theme().good if right else current_theme().bad)
@@ -111,10 +69,7 @@ class NotebookModel(QAbstractTableModel):
             font = QFont()
             font.setBold(True)
             return font
-        return None
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        return header_data(COLUMNS, section, orientation, role)
+        return super().data(index, role)
 
 
 class NotebookFilter(QSortFilterProxyModel):
@@ -136,13 +91,9 @@ class NotebookFilter(QSortFilterProxyModel):
 
     def filterAcceptsRow(self, row: int, parent: Index) -> bool:
         model = self.sourceModel()
-        if isinstance(model, NotebookModel) and self._state and model.lines[row].entry.state != self._state:
+        if isinstance(model, NotebookModel) and self._state and model.rows[row].entry.state != self._state:
             return False
         return super().filterAcceptsRow(row, parent)
-
-
-def _key(line: Line) -> tuple[str, int]:
-    return line.entry.id, line.place
 
 
 def _became(line: Line) -> str:

@@ -17,7 +17,7 @@ from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.busy import ask_to_start, busy_with
 from llmlab_gui.experiments.list_dock import can_go_on
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.experiments.tables import TRIAL_COLUMNS, Column, TrialRow, TrialsModel, rows_table, selected_key
+from llmlab_gui.experiments.tables import TRIAL_COLUMNS, TrialRow, TrialsModel
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.notebook.asking import ask_of_check
@@ -28,6 +28,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.widgets.numbers import minutes_text
+from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab

@@ -14,9 +14,9 @@ from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
 from llmlab_gui.charts.color_scale import ColorScale, fitted, seen_part, sequence_colors, series_color
 from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
-from llmlab_gui.charts.picture import Cell
 from llmlab_gui.charts.scale_bar import ScaleItem
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme
 
 _FEW = 6  # series that are told apart by hue; more have an order, and its colours

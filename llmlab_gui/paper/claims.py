@@ -12,15 +12,14 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from llmlab.data.papers import VERDICTS
-from llmlab_gui.charts.picture import save_csv
-from llmlab_gui.experiments.tables import rows_table, select_row, selected_key
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.paper.claims_table import CLAIM_COLUMNS, VERDICT_COLUMN, ClaimsModel
 from llmlab_gui.paper.verdict_badge import BadgeDelegate
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
+from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:

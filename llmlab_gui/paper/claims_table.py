@@ -6,8 +6,8 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Qt
 
-from llmlab_gui.experiments.tables import Column, Index, RowsModel
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 
 CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
     Column("Claim", lambda row: row.claim.title, "What the paper says", width=50),

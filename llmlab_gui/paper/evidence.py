@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.charts import Chart
 from llmlab.studies.records import Trial
-from llmlab_gui.charts.picture import save_csv, save_picture
+from llmlab_gui.charts.picture import save_shown
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.paper.check_runs import finished_trials, opens_in_panels
@@ -111,11 +111,7 @@ class EvidenceDock(LabDock):
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        if path.suffix == ".csv":
-            header, rows = self.chart.table()
-            work: Callable[[], None] = partial(save_csv, header, rows, path)
-        else:
-            work = save_picture([self.chart], path)
+        work = save_shown([self.chart], self.chart.table, path)
         self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
 
     def shutdown(self) -> None:

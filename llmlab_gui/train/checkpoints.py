@@ -37,10 +37,11 @@ from llmlab_gui.train.checkpoint_rows import (
     read_rows,
     verify_row,
 )
-from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel, sorted_proxy
-from llmlab_gui.train.deletion_box import confirm_deletion
+from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.question import ask
+from llmlab_gui.widgets.row_tables import sorted_proxy
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class CheckpointsDock(LabDock):
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
         lab.runs_changed.connect(self._update_empty)
-        theme_notifier.changed.connect(self.model.refresh)
+        theme_notifier.changed.connect(self.model.repaint_all)
         current = lab.current()
         self._change_run(current.id if current else "")
 
@@ -145,7 +146,12 @@ class CheckpointsDock(LabDock):
         if not plan.rows:
             self._failed(LabError("Nothing was deleted.", " ".join(plan.kept)))
             return
-        if not confirm_deletion(self, plan, len(self.model.rows) - len(plan.rows)):
+        names = ", ".join(row.name for row in plan.rows[:8]) + (" and more" if len(plan.rows) > 8 else "")
+        last = " The run has no other: it can then neither be resumed nor prompted."
+        told = f"{names}.{last if len(plan.rows) == len(self.model.rows) else ''} This cannot be undone."
+        what = f"Delete {len(plan.rows)} checkpoint{'s' if len(plan.rows) != 1 else ''}?"
+        told = f"{told} {' '.join(plan.kept)}".strip()
+        if not ask(self, "Delete", what, told, {"delete": "Delete"}, harmful="delete"):
             return
         self.say("Deleting…")
         names = f"{len(plan.rows)} checkpoints" if len(plan.rows) > 1 else plan.rows[0].name
@@ -256,7 +262,7 @@ class CheckpointsDock(LabDock):
             self._stamp = stamp
             self.reload()
         else:
-            self.model.refresh()
+            self.model.repaint_all()
 
     def _show(self, run_id: str, rows: list[CheckpointRow]) -> None:
         if run_id != self._run_id:

@@ -7,33 +7,23 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QMimeData, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
+from PySide6.QtCore import QMimeData, QModelIndex, QObject, Qt, Signal
 from PySide6.QtGui import QColor
 
 from llmlab.jobs.queue import QueuedRun
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.numbers import minutes_text
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 from llmlab_gui.widgets.theme import current_theme
 
-Index = QModelIndex | QPersistentModelIndex
-_ROOT = QModelIndex()
 _MIME = "application/x-llmlab-queued-run"
-PLACE, NAME, TAKES, BEGINS, KIND, READS = range(6)
-TITLES = ("", "Run", "Takes", "Begins in", "Kind", "Learns from")
-_TIPS = (
-    "Its turn",
-    "Its name, or the preset that it is made from",
-    "As estimated before it was queued",
-    "When those before it have ended, as far as that is known",
-    "What it does",
-    "Corpus or examples",
-)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that waits. begins: seconds until its turn, None where that is not known."""
+    """A run that waits. place: its turn, from 1. begins: seconds until then, None where that is not known."""
 
+    place: int
     item: QueuedRun
     begins: float | None
 
@@ -41,60 +31,54 @@ class Waiting:
 def waits(items: Sequence[QueuedRun], left: float | None) -> list[Waiting]:
     """When each begins. left: seconds until the runs that live now have ended, None where that is not known."""
     rows, begins = [], left
-    for item in items:
-        rows.append(Waiting(item, None if item.problem else begins))
+    for place, item in enumerate(items, start=1):
+        rows.append(Waiting(place, item, None if item.problem else begins))
         if not item.problem:
             begins = None if begins is None or item.seconds is None else begins + item.seconds
     return rows
 
 
-class QueueModel(QAbstractTableModel):
+COLUMNS: tuple[Column[Waiting], ...] = (
+    Column("", lambda row: str(row.place), "Its turn", right=True),
+    Column(
+        "Run",
+        lambda row: row.item.name or f"{row.item.preset or 'custom'} (named when it starts)",
+        "Its name, or the preset that it is made from",
+    ),
+    Column(
+        "Takes",
+        lambda row: "–" if row.item.seconds is None else minutes_text(row.item.seconds / 60),
+        "As estimated before it was queued",
+        right=True,
+    ),
+    Column("Begins in", lambda row: _begins(row), "When those before it have ended, as far as that is known"),
+    Column("Kind", lambda row: row.item.settings.does, "What it does"),
+    Column("Learns from", lambda row: PurePath(row.item.settings.reads).name, "Corpus or examples"),
+)
+NAME, BEGINS = 1, 3
+
+
+class QueueModel(RowsModel[Waiting]):
     """First comes first."""
 
     moved = Signal(str, int)  # item's id, its new place among the others
 
     def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
-        self.rows: list[Waiting] = []
+        super().__init__(COLUMNS, parent)
 
-    def show(self, rows: list[Waiting]) -> None:
-        """Replaces what is shown; where only times differ, the selection stays."""
-        same = [row.item.id for row in rows] == [row.item.id for row in self.rows]
-        if same:
-            self.rows = rows
-            if rows:
-                self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, len(TITLES) - 1))
-            return
-        self.beginResetModel()
-        self.rows = rows
-        self.endResetModel()
+    def key(self, row: Waiting) -> str:
+        return row.item.id
 
-    def rowCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: Index = _ROOT) -> int:
-        return 0 if parent.isValid() else len(TITLES)
+    def tip(self, row: Waiting) -> str:
+        return _tip(row.item)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row, column = self.rows[index.row()], index.column()
-        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.AccessibleTextRole):
-            return _text(row, index.row(), column)
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return _tip(row.item)
         if role == Qt.ItemDataRole.DecorationRole and column == NAME:
             return state_icon("failed" if row.item.problem else "queued")
         if role == Qt.ItemDataRole.ForegroundRole and row.item.problem and column == BEGINS:
             return QColor(current_theme().bad)
-        if role == Qt.ItemDataRole.TextAlignmentRole and column in (PLACE, TAKES):
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return TITLES[section]
-        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
+        return super().data(index, role)
 
     # Dragging ----------------------------------------------------------------------------------------------------
 
@@ -124,19 +108,8 @@ class QueueModel(QAbstractTableModel):
         return False  # the view takes nothing out: the queue itself is asked to change
 
 
-def _text(row: Waiting, place: int, column: int) -> str:
-    item = row.item
-    if column == PLACE:
-        return str(place + 1)
-    if column == NAME:
-        return item.name or f"{item.preset or 'custom'} (named when it starts)"
-    if column == KIND:
-        return item.settings.does
-    if column == READS:
-        return PurePath(item.settings.reads).name
-    if column == TAKES:
-        return "–" if item.seconds is None else minutes_text(item.seconds / 60)
-    if item.problem:
+def _begins(row: Waiting) -> str:
+    if row.item.problem:
         return "cannot start"
     if row.begins is None:
         return "not known"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QInputDialog, QMessageBox, QWidget
+from PySide6.QtWidgets import QInputDialog, QWidget
 
 from llmlab.core.settings import DEFAULT_PRESET, load_preset
 from llmlab.jobs.queue import QueuedRun
@@ -15,6 +15,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -140,23 +141,13 @@ class RunActions(QObject):
 
     def ask_about_others(self, others: list[RunRow], *, may_wait: bool = False) -> str:
         """`pause` the runs that train now, train `both` at once, `queue` the new one (if it may wait), or `cancel`."""
-        box = QMessageBox(self._window)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setWindowTitle("Train")
+        answers = {"queue": "Add to the queue"} if may_wait else {}
+        answers |= {"pause": "Pause it and start", "both": "Train both"}
         names = " and ".join(row.name for row in others)
-        box.setText(f"{names} {'is' if len(others) == 1 else 'are'} training now.")
-        box.setInformativeText("Two runs on one processor slow each other down several times over.")
-        queue = box.addButton("Add to the queue", QMessageBox.ButtonRole.AcceptRole) if may_wait else None
-        pause = box.addButton("Pause it and start", QMessageBox.ButtonRole.AcceptRole)
-        both = box.addButton("Train both", QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(QMessageBox.StandardButton.Cancel)
-        box.setDefaultButton(queue or pause)
-        box.exec()
-        chosen = box.clickedButton()
-        box.deleteLater()
-        if queue is not None and chosen is queue:
-            return "queue"
-        return "pause" if chosen is pause else "both" if chosen is both else "cancel"
+        text = f"{names} {'is' if len(others) == 1 else 'are'} training now."
+        more = "Two runs on one processor slow each other down several times over."
+        default = next(iter(answers))
+        return ask(self._window, "Train", text, more, answers, default=default, harmful="both") or "cancel"
 
     def _make_room(self, for_run: str, *, may_wait: bool = False) -> str:
         """What the learner wants who was asked about other runs on this machine: see `ask_about_others`."""

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, QSortFilterProxyModel, Qt, QTimer, QUrl
+from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QInputDialog,
     QLineEdit,
     QMenu,
-    QMessageBox,
     QTableView,
     QToolButton,
     QVBoxLayout,
@@ -26,9 +25,10 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, SORT_ROLE, RunsModel
-from llmlab_gui.widgets.row_tables import show_whole_rows
-from llmlab_gui.widgets.saving import ask_where, save_rows
+from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
+from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
+from llmlab_gui.widgets.row_tables import KEY_ROLE, show_whole_rows, sorted_proxy
+from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ class RunsDock(LabDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "runs", "Runs", parent)
         self.model = RunsModel(lab)
-        self.proxy = QSortFilterProxyModel(self)
-        self.proxy.setSourceModel(self.model)
-        self.proxy.setSortRole(SORT_ROLE)
+        self.proxy = sorted_proxy(self.model, self)
         self.proxy.setFilterKeyColumn(-1)
         self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.table = QTableView()
@@ -87,22 +85,22 @@ class RunsDock(LabDock):
 
     def chosen(self) -> list[RunRow]:
         """The selected runs, as the table is sorted."""
-        ids = [index.data(ID_ROLE) for index in self.table.selectionModel().selectedRows(NAME)]
+        ids = [index.data(KEY_ROLE) for index in self.table.selectionModel().selectedRows(NAME)]
         rows = (self.lab.row(run_id) for run_id in ids)
         return [row for row in rows if row is not None]
 
     def export(self, path: Path) -> None:
         """The table as it is shown, as CSV. LabError when it cannot be written."""
-        rows: list[list[object]] = [["Run", *(column.title for column in COLUMNS[2:])]]
+        rows: list[list[Cell]] = []
         for place in range(self.proxy.rowCount()):
-            row = self.lab.row(self.proxy.index(place, NAME).data(ID_ROLE))
+            row = self.lab.row(self.proxy.index(place, NAME).data(KEY_ROLE))
             if row is not None:
                 status = row.status
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
                 words = (settings.does, row.info.reads, settings.base, f"{row.info.created:.0f}")
                 rows.append([row.name, status.state, *numbers, *words])
-        save_rows(rows, path)
+        save_csv(["Run", *(column.title for column in COLUMNS[2:])], rows, path)
 
     def delete(self, rows: list[RunRow]) -> None:
         """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
@@ -149,22 +147,11 @@ class RunsDock(LabDock):
         """The question before runs are deleted. for_good: there is no trash that could hold them."""
         names = ", ".join(row.name for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
         what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Warning)
-        box.setWindowTitle("Delete")
-        box.setText(f"Delete {what} for good?" if for_good else f"Move {what} to the trash?")
-        reason = " The trash of this system cannot hold it, so this cannot be undone." if for_good else ""
         rests = list(chain.from_iterable(what_rests_on([row.run for row in rows]))) if not for_good else []
         more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
         told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
-        box.setInformativeText(f"{names}, with all checkpoints.{reason}{told}")
-        words = "Delete for good" if for_good else "Move to trash"
-        delete = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
-        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
-        box.exec()
-        agreed = box.clickedButton() is delete
-        box.deleteLater()
-        return agreed
+        reason = GONE_FOR_GOOD if for_good else ""
+        return ask_to_delete(self, what, f"{names}, with all checkpoints.{reason}{told}", for_good=for_good)
 
     def _build_actions(self) -> dict[str, QAction]:
         made = {}
@@ -231,7 +218,7 @@ class RunsDock(LabDock):
     def _select_current(self, run_id: str) -> None:
         if not any(row.id == run_id for row in self.chosen()):
             for place in range(self.proxy.rowCount()):
-                if self.proxy.index(place, NAME).data(ID_ROLE) == run_id:
+                if self.proxy.index(place, NAME).data(KEY_ROLE) == run_id:
                     self.table.selectRow(place)
         self._settle.stop()
         self.model.repaint_all()
@@ -239,7 +226,7 @@ class RunsDock(LabDock):
     def _open_chosen(self) -> None:
         """The run of the selection that the keyboard is at."""
         ids = [row.id for row in self.chosen()]
-        at = self.table.currentIndex().siblingAtColumn(NAME).data(ID_ROLE)
+        at = self.table.currentIndex().siblingAtColumn(NAME).data(KEY_ROLE)
         if ids:
             self.lab.set_current(at if at in ids else ids[0])
 

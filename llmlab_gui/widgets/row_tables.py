@@ -1,37 +1,175 @@
-"""How tables of whole rows look in all docks: no grid, rows with some air, titles with their tips."""
+"""Tables of whole rows: one model for all of them, and one look."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
+from llmlab_gui.widgets.icons import state_color, state_icon, swatch
+from llmlab_gui.widgets.theme import current_theme
 
-class TitledColumn(Protocol):
-    """What a header says of a column; right: its cells are numbers, which stand at the right."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def tip(self) -> str: ...
-    @property
-    def right(self) -> bool: ...
+R = TypeVar("R")
+Index = QModelIndex | QPersistentModelIndex
+_ROOT = QModelIndex()
+SORT_ROLE = int(Qt.ItemDataRole.UserRole)
+KEY_ROLE = SORT_ROLE + 1
+_RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
-def header_data(columns: Sequence[TitledColumn], section: int, orientation: Qt.Orientation, role: int) -> Any:
-    """A model's `headerData`: titles, tips, and numbers' titles above them."""
-    if orientation != Qt.Orientation.Horizontal:
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """title; how a cell reads; the header's tool tip; numbers stand at the right; state: has a state's sign.
+
+    width: in characters. order: by what it sorts, its text unless given.
+    """
+
+    title: str
+    text: Callable[[R], str]
+    tip: str = ""
+    right: bool = False
+    state: bool = False
+    width: int = 10
+    order: Callable[[R], Any] | None = None
+
+
+class RowsModel(QAbstractTableModel, Generic[R]):
+    """Rows by a key. Subclasses say what a row's key is, and what else is shown of it."""
+
+    def __init__(self, columns: Sequence[Column[R]], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.columns = columns
+        self.rows: list[R] = []
+
+    def key(self, row: R) -> Hashable:
+        """Tells rows apart."""
+        raise NotImplementedError
+
+    def state(self, row: R) -> str:
+        """What the sign in its state's column shows."""
+        raise NotImplementedError
+
+    def tip(self, row: R) -> str:
+        """What hovering it says."""
+        return ""
+
+    def mark(self, row: R) -> QColor | None:
+        """A square of this colour before the first column."""
         return None
-    column = columns[section]
-    if role == Qt.ItemDataRole.DisplayRole:
-        return column.title
-    if role == Qt.ItemDataRole.ToolTipRole:
-        return column.tip
-    if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
-        return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-    return None
+
+    def show(self, rows: Sequence[R]) -> None:
+        """Replaces the rows; those that stay keep their places, so that selection and scrolling stay."""
+        fresh = {self.key(row): row for row in rows}
+        for place in reversed(range(len(self.rows))):
+            if self.key(self.rows[place]) not in fresh:
+                self.beginRemoveRows(_ROOT, place, place)
+                del self.rows[place]
+                self.endRemoveRows()
+        known = {self.key(row) for row in self.rows}
+        if [key for key in fresh if key in known] != [self.key(row) for row in self.rows]:
+            self.beginResetModel()  # the order changed: rare enough to begin again
+            self.rows = list(fresh.values())
+            self.endResetModel()
+            return
+        for place, (key, row) in enumerate(fresh.items()):
+            if key not in known:
+                self.beginInsertRows(_ROOT, place, place)
+                self.rows.insert(place, row)
+                self.endInsertRows()
+            elif self.rows[place] != row:
+                self.rows[place] = row
+                self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows, as they are shown."""
+        header = [column.title for column in self.columns]
+        return header, [[column.text(row) for column in self.columns] for row in self.rows]
+
+    def repaint_all(self) -> None:
+        """Colours, or what cells say of the time, are different."""
+        if self.rows:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(self.columns) - 1))
+
+    def rowCount(self, parent: Index = _ROOT) -> int:
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: Index = _ROOT) -> int:
+        return 0 if parent.isValid() else len(self.columns)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        row, column = self.rows[index.row()], self.columns[index.column()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return column.text(row)
+        if role == KEY_ROLE:
+            return self.key(row)
+        if role == SORT_ROLE:
+            return column.order(row) if column.order is not None else column.text(row)
+        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
+            return _RIGHT
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return self.tip(row) or None
+        if role == Qt.ItemDataRole.DecorationRole:
+            if column.state:
+                return state_icon(self.state(row))
+            color = self.mark(row) if index.column() == 0 else None
+            return swatch(color) if color is not None else None
+        if role == Qt.ItemDataRole.ForegroundRole and column.state:
+            return QColor(state_color(self.state(row), current_theme()))
+        return None
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        column = self.columns[section]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return column.title
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return column.tip
+        if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
+            return _RIGHT
+        return None
+
+
+def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProxyModel:
+    """The model, sorted by values instead of by their text."""
+    proxy = QSortFilterProxyModel(parent)
+    proxy.setSourceModel(model)
+    proxy.setSortRole(SORT_ROLE)
+    return proxy
+
+
+def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[Any]]) -> QTableView:
+    """A table of whole rows, as all of the window's are."""
+    table = QTableView()
+    table.setModel(model)
+    table.setAccessibleName(name)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    table.setAlternatingRowColors(True)
+    table.setWordWrap(False)
+    table.horizontalHeader().setStretchLastSection(True)
+    show_whole_rows(table, [column.width for column in columns])
+    return table
+
+
+def select_row(table: QTableView, key: str) -> None:
+    """Selects the row with this key, without telling anyone; none when there is none."""
+    model = table.model()
+    for place in range(model.rowCount()):
+        if model.index(place, 0).data(KEY_ROLE) == key:
+            if table.currentIndex().row() != place or not table.selectionModel().hasSelection():
+                table.selectRow(place)
+            return
+    table.clearSelection()
+
+
+def selected_key(table: QTableView) -> str:
+    """The key of the selected row, "" for none."""
+    rows = table.selectionModel().selectedRows()
+    return str(rows[0].data(KEY_ROLE)) if rows else ""
 
 
 def show_whole_rows(table: QTableView, widths: Sequence[int]) -> None:

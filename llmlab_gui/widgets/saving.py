@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_atomic
+
+Cell: TypeAlias = str | int | float | np.integer | np.floating | None
+Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Cell]]]  # header and rows
 
 
 def ask_where(parent: QWidget, title: str, suggested: str | Path, words: str) -> Path | None:
@@ -28,8 +31,30 @@ def save(path: Path, data: bytes) -> None:
         raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
-def save_rows(rows: Iterable[Sequence[object]], path: Path) -> None:
-    """A table as CSV, its header first. Raises LabError when it cannot be written."""
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    save(path, out.getvalue().encode())
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table as CSV; floats at full precision, what is not a number, or not there, left empty."""
+    lines = [",".join(quoted(name) for name in header)]
+    lines += [",".join(_cell(cell) for cell in row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> None:
+    """Touches no Qt. Raises LabError when the file cannot be written."""
+    save(path, csv_text(header, rows).encode())
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return quoted(cell)
+    if isinstance(cell, (int, np.integer)):
+        return str(int(cell))
+    if isinstance(cell, np.floating) and not isinstance(cell, float):
+        return "" if np.isnan(cell) else np.format_float_positional(cell, unique=True, trim="0")
+    return "" if cell != cell else repr(float(cell))
+
+
+def quoted(text: str) -> str:
+    """As a cell of a CSV file."""
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text

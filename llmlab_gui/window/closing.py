@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QMessageBox, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.widgets import question
 
 # How long a stop may take before ending it by force is offered.
 _PATIENCE_SECONDS = 15
@@ -32,26 +33,17 @@ def runs_to_ask_about(lab: Lab) -> list[RunRow]:
 
 def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:
     """Asks what becomes of the live runs. waiting: how many are in the queue behind them."""
-    box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setWindowTitle("Close")
     if len(rows) == 1:
-        box.setText(f"{rows[0].name} is still training.")
+        text = f"{rows[0].name} is still training."
     else:
-        box.setText(f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}.")
-    box.setInformativeText(
+        text = f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}."
+    more = (
         "Stopping saves a checkpoint first, from which it can go on. "
         "In the background it trains on, and the window finds it again when it next opens." + queue_words(waiting)
     )
-    keep = box.addButton("Keep training in the background", QMessageBox.ButtonRole.AcceptRole)
-    stop = box.addButton("Stop training", QMessageBox.ButtonRole.DestructiveRole)
-    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
-    box.setDefaultButton(keep)
-    box.setEscapeButton(cancel)
-    box.exec()
-    chosen = box.clickedButton()
-    box.deleteLater()
-    return {keep: CloseChoice.KEEP, stop: CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)  # type: ignore[call-overload]
+    answers = {"keep": "Keep training in the background", "stop": "Stop training"}
+    chosen = question.ask(parent, "Close", text, more, answers, default="keep", harmful="stop")
+    return {"keep": CloseChoice.KEEP, "stop": CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)
 
 
 def stop(lab: Lab, desks: Sequence[ExperimentDesk[Any]], rows: Sequence[RunRow]) -> None:

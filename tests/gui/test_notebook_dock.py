@@ -69,7 +69,7 @@ def lab(qtbot: QtBot, outputs: Path, live: FakeRun) -> Iterator[Lab]:
 @pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[NotebookDock]:
     with dock_in_sight(qtbot, NotebookDock(lab), 760, 760) as made:
-        qtbot.waitUntil(lambda: len(made.model.lines) == 6, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(made.model.rows) == 6, timeout=WAIT)
         yield made
 
 
@@ -80,7 +80,7 @@ def rows(dock: NotebookDock) -> list[list[str]]:
 
 def choose(dock: NotebookDock, about: str, quantity: str) -> None:
     line = next(
-        line for line in dock.model.lines if line.entry.about == about and line.locked.prediction.quantity == quantity
+        line for line in dock.model.rows if line.entry.about == about and line.locked.prediction.quantity == quantity
     )
     dock.choose(line.entry.id, line.place)
 

@@ -21,8 +21,9 @@ from llmlab_gui.host.about import about_from
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train import runs as runs_dock
 from llmlab_gui.train.runs import RunsDock
-from llmlab_gui.train.runs_table import COLUMNS, ID_ROLE, NAME, SHOW, STATE
+from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
 from llmlab_gui.widgets.numbers import created_text
+from llmlab_gui.widgets.row_tables import KEY_ROLE
 from llmlab_gui.window.status_bar import StatusBar
 
 WAIT = 30_000
@@ -56,7 +57,7 @@ def dock(qtbot: QtBot, lab: Lab) -> RunsDock:
 
 
 def shown_ids(dock: RunsDock) -> list[str]:
-    return [PurePath(dock.proxy.index(row, NAME).data(ID_ROLE)).name for row in range(dock.proxy.rowCount())]
+    return [PurePath(dock.proxy.index(row, NAME).data(KEY_ROLE)).name for row in range(dock.proxy.rowCount())]
 
 
 def cell(dock: RunsDock, run_id: str, title: str, role: int = Qt.ItemDataRole.DisplayRole) -> object:

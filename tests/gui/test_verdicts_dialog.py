@@ -112,7 +112,7 @@ def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
     (line,) = lab.notebook.entries[0].lines()
     assert not line.altered
     model = NotebookModel()
-    model.show(lab.notebook.entries)
+    model.show([line])
     shown = [model.index(0, column).data() for column in range(len(COLUMNS))]
     assert shown[:3] == ["heads", f"{CLAIMS[1]} not supported, 70 % sure", ""]
     assert shown[6] == "waiting"
