@@ -29,10 +29,10 @@ from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kin
 from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.command import command_line
-from llmlab_gui.experiments.common_settings import BaseForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.widgets.labels import QuietLabel
 
 if TYPE_CHECKING:
@@ -115,14 +115,14 @@ class ExperimentForm(QWidget):
         self.name.setPlaceholderText("made from date and kind")
         self.name.setToolTip("The experiment's folder: letters, digits and . _ + -")
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)
-        self.scratch = BaseForm(
+        self.scratch = PresetForm(
             PretrainSettings,
             _TITLES,
             {"data.corpus": self.corpus, "train.steps": None, "train.learning_rate": None, "train.seed": None},
             [load_preset(name) for name in preset_names()],
             DEFAULT_PRESET,
         )
-        self.finetune = BaseForm(
+        self.finetune = PresetForm(
             FinetuneSettings,
             _TITLES,
             {"model.base": self.model, "data.source": self.examples}
@@ -145,7 +145,7 @@ class ExperimentForm(QWidget):
         return str(self.tracks.currentData())
 
     @property
-    def base(self) -> BaseForm[PretrainSettings] | BaseForm[FinetuneSettings]:
+    def base(self) -> PresetForm[PretrainSettings] | PresetForm[FinetuneSettings]:
         """The form of the runs' settings."""
         return self.finetune if self.track == FINETUNING else self.scratch
 

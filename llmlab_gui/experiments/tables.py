@@ -50,7 +50,7 @@ class TrialsModel(RowsModel[TrialRow]):
     """The runs of one experiment."""
 
     def __init__(self, parent: QObject | None = None, columns: Sequence[Column[TrialRow]] | None = None) -> None:
-        """columns: ARM_COLUMNS unless given."""
+        """columns: TRIAL_COLUMNS unless given."""
         super().__init__(columns or TRIAL_COLUMNS, parent)
 
     def key(self, row: TrialRow) -> str:

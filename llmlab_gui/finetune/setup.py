@@ -180,13 +180,6 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
     def _wants_unsloth(self) -> bool:
         return bool(self.form.fields["model.backend"].editor.value() == "unsloth")
 
-    def _use_preset(self) -> None:
-        """As its base says; a preset that names none keeps the one that was chosen."""
-        chosen = self.model.value()
-        super()._use_preset()
-        if not self.model.value():
-            self.model.set_value(chosen)
-
     def _probe(self) -> None:
         """Tries Unsloth in a process of its own, once."""
         self._probed = True

@@ -11,7 +11,6 @@ import psutil
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from llmlab.core.config import describe
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.settings import Preset, RunSettings
@@ -21,7 +20,7 @@ from llmlab.training.kinds import kind_of
 from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
-from llmlab_gui.forms.settings_form import PresetBox, SettingsForm, essentials_grid
+from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text
@@ -76,20 +75,23 @@ class RunSetupDock(LabDock, Generic[S]):
         """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
         where the usual one is not enough. track: the folder of such runs."""
         super().__init__(lab, dock_id, title, parent)
-        self._presets = {preset.name: preset for preset in presets}
         self._first_preset, self._track = first_preset, track
         self._costs: Costs | None = None
-        self.presets = PresetBox(
-            "Preset", presets, first_preset, lambda preset: f"{preset.title} · {minutes_text(preset.minutes)}"
-        )
-        self.about = QuietLabel()
-        infos = {info.key: info for info in describe(settings_type)}
-        self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
-        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the run")
         self.name.setPlaceholderText("made from date, preset and text")
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
+        self.chosen = PresetForm(
+            settings_type,
+            titles,
+            essentials,
+            presets,
+            first_preset,
+            name="Preset",
+            titled=lambda preset: f"{preset.title} · {minutes_text(preset.minutes)}",
+            also={"name": self.name},
+        )
+        self.presets, self.form = self.chosen.presets, self.chosen.form
         self.estimate = QLabel()
         self.estimate.setWordWrap(True)
         self.estimate.setAccessibleName("Estimate")
@@ -111,17 +113,15 @@ class RunSetupDock(LabDock, Generic[S]):
         self._again = QTimer(self)
         self._again.setInterval(_AGAIN_MS)
         self._again.timeout.connect(self._look_again)
-        self.presets.currentIndexChanged.connect(self._use_preset)
         self.form.edited.connect(self._settle.start)
         self.form.entered.connect(self._show_help)
         self.name.textChanged.connect(lambda _: self._settle.start())
-        self.reset_button.clicked.connect(lambda _=False: self._use_preset())
+        self.reset_button.clicked.connect(lambda _=False: self.chosen.use_preset())
         self.train_button.clicked.connect(self.train)
         self.queue_button.clicked.connect(self.queue)
         lab.runs_changed.connect(self._check_name)
         lab.controller.started.connect(self._clear_used_name)
         theme_notifier.changed.connect(self.update_all)
-        self._use_preset()
 
     # What subclasses say -----------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class RunSetupDock(LabDock, Generic[S]):
         others = {key: value for key, value in values.items() if key not in ("preset", "name")}
         self.name.setText(str(values.get("name", "")))
         self.presets.choose(values.get("preset") or self._first_preset)
-        self._use_preset()
+        self.chosen.use_preset()
         try:
             self.form.set_values(others)
         except LabError as error:
@@ -242,18 +242,8 @@ class RunSetupDock(LabDock, Generic[S]):
         self.queue_button.setEnabled(allowed)
 
     def _lay_out(self) -> None:
-        grid = essentials_grid(self.presets, self.about, self.essentials.values())
-        name_label = QLabel("name")
-        name_label.setBuddy(self.name)
-        row = grid.rowCount()
-        grid.addWidget(name_label, row, 0)
-        grid.addWidget(self.name, row, 1, 1, 3)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 6, 0)
-        column.addLayout(grid)
-        column.addWidget(self.form, 1)
-        self._scroll = scrolled(inside)
+        self.chosen.setContentsMargins(0, 0, 6, 0)
+        self._scroll = scrolled(self.chosen)
         buttons = QHBoxLayout()
         buttons.addWidget(self.reset_button)
         buttons.addStretch(1)
@@ -269,11 +259,6 @@ class RunSetupDock(LabDock, Generic[S]):
         layout.addLayout(buttons)
         body.setMinimumWidth(300)
         self.set_body(body)
-
-    def _use_preset(self) -> None:
-        preset = self._presets[self.presets.currentData()]
-        self.about.setText(preset.description)
-        self.form.set_baseline(preset.settings)
 
     def _named(self) -> str | None:
         """The name that was typed, checked; None for one made by the lab."""

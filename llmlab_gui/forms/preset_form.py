@@ -1,0 +1,142 @@
+"""A preset, its chief settings in sight, and all others in the form below them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from llmlab.core.config import describe
+from llmlab.core.settings import Preset, RunSettings
+from llmlab_gui.forms.editors import Editor
+from llmlab_gui.forms.field import Field
+from llmlab_gui.forms.settings_form import SettingsForm
+from llmlab_gui.widgets.labels import QuietLabel
+
+S = TypeVar("S", bound=RunSettings)
+
+
+class PresetForm(QWidget, Generic[S]):
+    """`settings()` is what is in it, checked; `given()` names what differs from the preset."""
+
+    edited = Signal()
+
+    def __init__(
+        self,
+        settings_type: type[S],
+        titles: Mapping[str, str],
+        essentials: Mapping[str, Editor | None],
+        presets: Sequence[Preset[S]],
+        first_preset: str,
+        *,
+        name: str = "Preset of the runs",
+        titled: Callable[[Preset[Any]], str] = lambda preset: preset.title,
+        also: Mapping[str, QWidget] | None = None,
+    ) -> None:
+        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
+        where the usual one is not enough. name: of the presets, for screen readers. titled: how each reads. also: what
+        stands under the essentials, by its label."""
+        super().__init__()
+        self._presets = {preset.name: preset for preset in presets}
+        self.presets = PresetBox(name, presets, first_preset, titled)
+        self.about = QuietLabel()
+        infos = {info.key: info for info in describe(settings_type)}
+        self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
+        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(_grid(self.presets, self.about, self.essentials.values(), also or {}))
+        layout.addWidget(self.form, 1)
+        self.presets.currentIndexChanged.connect(self.use_preset)
+        self.form.edited.connect(self.edited)
+        self.use_preset()
+
+    @property
+    def preset(self) -> str:
+        """The name of the chosen one."""
+        return str(self.presets.currentData())
+
+    def settings(self) -> S:
+        """What is in the form. UsageError naming the first thing that is wrong."""
+        return self.form.settings()
+
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from the preset, by their keys: what the learner said. UsageError as above."""
+        return {field.info.key: field.parsed() for field in self.form.changed()}
+
+    def fill(self, preset: str, values: Mapping[str, Any]) -> None:
+        """Shows a preset and what differs from it, by `section.field`. UsageError for what no setting can be."""
+        self.presets.choose(preset)
+        self.form.reset()
+        self.form.set_values(values)
+
+    def leave_out(self, key: str) -> None:
+        """Takes the setting that is varied out of sight, and shows all others."""
+        for field in self.essentials.values():
+            policy = field.reset_button.sizePolicy()
+            policy.setRetainSizeWhenHidden(field.info.key != key)
+            field.reset_button.setSizePolicy(policy)
+            field.set_visible(field.info.key != key)
+
+    def use_preset(self) -> None:
+        """Shows the chosen preset, unchanged; one that names no model to start from keeps the one that was chosen."""
+        preset = self._presets[self.preset]
+        self.about.setText(preset.description)
+        base = self.essentials.get("model.base")
+        chosen = base.editor.value() if base is not None else ""
+        self.form.set_baseline(preset.settings)
+        if base is not None and chosen and not base.editor.value():
+            base.set_value(chosen)
+
+
+class PresetBox(QComboBox):
+    """The names of presets are its data; their descriptions are tool tips."""
+
+    def __init__(
+        self, name: str, presets: Sequence[Preset[Any]], first: str, titled: Callable[[Preset[Any]], str]
+    ) -> None:
+        """name: for screen readers. first: the preset that is chosen. titled: how each reads."""
+        super().__init__()
+        self.setAccessibleName(name)
+        self.setToolTip("A starting point: you can change everything below")
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(10)
+        for preset in presets:
+            self.addItem(titled(preset), preset.name)
+            self.setItemData(self.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
+        self.choose(first)
+
+    def choose(self, name: str) -> None:
+        """The first when there is none of that name."""
+        self.setCurrentIndex(max(0, self.findData(name)))
+
+
+def _grid(presets: PresetBox, about: QWidget, fields: Iterable[Field], also: Mapping[str, QWidget]) -> QGridLayout:
+    """The preset, what it is, and the fields below one another; name, editor, unit and the way back in a row."""
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(6)
+    grid.setVerticalSpacing(4)
+    grid.setColumnStretch(1, 1)
+    label = QLabel("preset")
+    label.setBuddy(presets)
+    grid.addWidget(label, 0, 0)
+    grid.addWidget(presets, 0, 1, 1, 3)
+    grid.addWidget(about, 1, 1, 1, 3)
+    top = Qt.AlignmentFlag.AlignTop
+    for place, field in enumerate(fields):
+        row = 2 + 2 * place  # under each is room for what is wrong with it
+        name, editor, unit, reset = field.widgets
+        grid.addWidget(name, row, 0, top)
+        grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
+        grid.addWidget(unit, row, 2)
+        grid.addWidget(reset, row, 3, top)
+        grid.addWidget(field.problem, row + 1, 1, 1, 3)
+    for words, widget in also.items():
+        label = QLabel(words)
+        label.setBuddy(widget)
+        row = grid.rowCount()
+        grid.addWidget(label, row, 0)
+        grid.addWidget(widget, row, 1, 1, 3)
+    return grid
