@@ -74,7 +74,7 @@ class BlockAnatomy:
     post_attn_norm: nn.Module | None = None  # a norm between the projection and the stream
     neurons: nn.Module | None = None  # last linear layer of the feed-forward: its input are the neurons [T, hidden]
     window: int | None = None  # how many tokens a sliding layer sees, its own included
-    gated: bool = False  # heads' answers A V go through a gate before the projection (Qwen3-Next)
+    gated: bool = False  # head outputs A V go through a gate before the projection (Qwen3-Next)
 
     @property
     def parallel(self) -> bool:

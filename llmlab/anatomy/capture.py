@@ -71,7 +71,7 @@ class Observer:
         """Rows `first` on of a layer's attention pattern, [H, q, T]; long prompts come in several pieces."""
 
     def heads(self, layer: int, z: Tensor) -> None:
-        """Every head's answer A V, before the output projection: [T, H, D]."""
+        """Every head's output z = A V, before the output projection: [T, H, D]."""
 
     def neurons(self, layer: int, x: Tensor) -> None:
         """Activations of the feed-forward's neurons [T, hidden]."""
@@ -88,7 +88,7 @@ class Edit:
         return None
 
     def heads(self, layer: int, z: Tensor) -> Tensor | None:
-        """All heads' answers [B, T, H, D]."""
+        """All head outputs z [B, T, H, D]."""
         return None
 
 

@@ -39,7 +39,7 @@ class Sequential(Layout):
 
     parts: Parts = field(default_factory=Parts)
     mid: str = "post_attention_layernorm"
-    gated: bool = False  # heads' answers go through a gate before the projection
+    gated: bool = False  # head outputs go through a gate before the projection
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
         described = _block(block, self.parts, mid=block.get_submodule(self.mid))

@@ -5,10 +5,10 @@ No weight is changed: switching a half of each block off is an edit of the pass.
 panels that need it, with the measure as the reason.
 
     attention      watching changes no logit; rows sum to 1 and look neither ahead nor out of their window; long
-                   prompts come out the same in pieces; pattern times values is the heads' answer
+                   prompts come out the same in pieces; pattern times values is the head output
     contributions  pre_attn + attn_out = post_attn, post_attn + mlp_out = post_ffn = the next pre_attn; with the
                    feed-forward off a block adds attn_out and nothing else; with attention off no token hears another
-    heads          the heads' answers through the output projection, in `into_stream`'s numbers, are attn_out
+    heads          the head outputs through the output projection, in `into_stream`'s numbers, are attn_out
     attribution    the stream after the last block, in the anatomy's numbers, gives the logits
 """
 
@@ -100,7 +100,7 @@ class _Stream(Observer):
 
 
 class _Seen(_Stream):
-    """Keeps the heads' answers and the last stream, too."""
+    """Keeps the head outputs and the last stream, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def _without_attention(model: nn.Module, anatomy: Anatomy, ids: Tensor, toleranc
 
 
 def _heads(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> str | None:
-    """Why the heads' answers do not make up attn_out; None where they do."""
+    """Why the head outputs do not make up attn_out; None where they do."""
     for layer, block in enumerate(anatomy.blocks):
         if block.projection is None:
             continue
@@ -212,7 +212,7 @@ def _heads(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> str | None:
         except _SURPRISES as error:
             return f"The output projection of layer {layer} cannot be read ({error})."
         if wrong := _unlike(whole, seen.layers[layer].residual["attn_out"], tolerance.paths):
-            return f"In layer {layer} the heads' answers do not add up to attn_out: they differ by {wrong}."
+            return f"In layer {layer} the head outputs do not add up to attn_out: they differ by {wrong}."
     return None
 
 
@@ -234,11 +234,11 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
         group = kept.pattern.shape[0] // kept.values.shape[0]
         answers = kept.pattern @ kept.values.repeat_interleave(group, 0)  # [H, T, D]
         if unlike := _unlike(answers, kept.answers, tolerance.paths):
-            return f"In layer {layer} the pattern times the values is not the heads' answer, by {unlike}.", None
+            return f"In layer {layer} the pattern times the values is not the head output, by {unlike}.", None
         if block.gated or kept.z is None:
             continue
         if unlike := _unlike(kept.z, answers.transpose(0, 1), tolerance.paths):
-            why = f"In layer {layer} the heads' answers are not what is projected into the stream, by {unlike}."
+            why = f"In layer {layer} the head outputs are not what is projected into the stream, by {unlike}."
             # The interface goes on with the answers shown: then what follows is unknown, but the pattern is not.
             return None if eager_attention_of(block.attention) is not None else why, why
     return None, None

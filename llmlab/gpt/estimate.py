@@ -129,7 +129,7 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
     kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
     grouped, rotary = kv_dim < n_embd, model.position == "rotary"
     products = 2 * n_embd  # the norms' outputs
-    products += n_embd  # attention's answer
+    products += n_embd  # attention's output
     products += (4 if model.activation == "swiglu" else 2) * hidden
     if model.dropout:
         # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn

@@ -16,7 +16,7 @@ Attention's bars split further (`into_stream`): attention[l] = sum over heads of
 last being the output projection's bias and, in sandwich families, that of the norm behind it.
 
 This is the direct path alone. A part that changes what later layers do has an effect that is not in its bar.
-One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of width C, and the heads' answers.
+One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of width C, and the head outputs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class AttributionAt(Observer):
             self._parts[point, layer] = x[self._position].clone()
 
     def heads(self, layer: int, z: Tensor) -> None:
-        """Keeps the heads' answers at the position."""
+        """Keeps the head outputs at the position."""
         if self._anatomy.refusals.heads is None:
             self._z[layer] = z[self._position].clone()
 

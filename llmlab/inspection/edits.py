@@ -44,7 +44,7 @@ from llmlab.inspection.questions import position_of
 
 Action: TypeAlias = Literal["zero", "mean", "scale", "patch"]
 Part: TypeAlias = Literal["head", "attention", "feed_forward", "layer", "residual"]
-# Where a value is taken and put: a point of the stream, or the heads' answers.
+# Where a value is taken and put: a point of the stream, or the head outputs.
 Slot: TypeAlias = tuple[int, str]
 HEADS = "heads"
 EDITABLE: tuple[Point, ...] = ("pre_attn", "attn_out", "mlp_out", "post_ffn")
@@ -235,7 +235,7 @@ class Interventions(Edit):
         return changed
 
     def heads(self, layer: int, z: Tensor) -> Tensor | None:
-        """All heads' answers [B, T, H, D], changed."""
+        """All head outputs z [B, T, H, D], changed."""
         changed = None
         for ready in self._ready.get((layer, HEADS), []):
             changed = z.clone() if changed is None else changed

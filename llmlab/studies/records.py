@@ -151,7 +151,7 @@ class ExperimentStatus:
     """Where an experiment stands.
 
     state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
-    trial: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
+    arm: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
     """
 
     state: str = "planned"

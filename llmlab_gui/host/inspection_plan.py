@@ -50,7 +50,7 @@ def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) ->
 
 
 def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
-    """What would keep the other panels waiting: the lens unembeds every token at 2 L + 1 places."""
+    """Slow for the other panels: the lens unembeds every token at 2 L + 1 points of the residual stream."""
     cost = 2.0 * (2 * about.n_layer + 1) * tokens * about.width * about.vocab_size
     return ("lens",) if cost > _QUICK_LENS else ()
 

@@ -19,7 +19,7 @@ class PromptToken:
 
 @dataclass(frozen=True)
 class Selection:
-    """The one place that all panels look at. token: of the prompt, -1 for the last. point: of the residual stream."""
+    """The one selection that all panels share. token: of the prompt, -1 for the last. point: of the residual stream."""
 
     layer: int = 0
     head: int = 0
@@ -27,7 +27,7 @@ class Selection:
     point: str = "post_ffn"
 
     def token_at(self, count: int) -> int:
-        """The chosen token in a prompt of `count`: always a place in it, 0 when it is empty."""
+        """The chosen token in a prompt of `count`: always a position in it, 0 when it is empty."""
         place = self.token if self.token >= 0 else count + self.token
         return min(max(place, 0), max(count - 1, 0))
 

@@ -99,7 +99,7 @@ def kl_lines(archive: Archive) -> list[Line]:
 
 
 def top_columns(archive: Archive, names: Names, place: int) -> list[Ranked]:
-    """The most likely next tokens of both at a place."""
+    """The most likely next tokens of both at a position."""
     columns = []
     for color, (key, name) in enumerate((("a", names.a), ("b", names.b))):
         if f"{key}/ids" not in archive:

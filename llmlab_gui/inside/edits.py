@@ -32,7 +32,7 @@ def written(edit: ChosenIntervention) -> str:
 
 
 def words(edit: ChosenIntervention, tokens: list[str]) -> str:
-    """`Layer 3, head 2: set to zero`, with the place where only one token is meant."""
+    """`Layer 3, head 2: set to zero`, with the position where only one token is meant."""
     done = f"scaled by {edit.factor:g}" if edit.how == "scale" else _DONE[edit.how]
     where = f" at token {edit.token}"
     if 0 <= edit.token < len(tokens):

@@ -88,7 +88,7 @@ class InterventionEffect(QWidget):
 
 
 def headline(archive: Archive, place: int) -> str:
-    """The watched logit before and after, in a sentence; and the KL at the place that is read."""
+    """The watched logit before and after, in a sentence; and the KL at the position that is read."""
     more = archive.metadata.more
     before, after = (float(archive[f"target/{name}"][0]) for name in ("before", "after"))
     against = f" − “{visible(more['against_text'])}”" if more.get("against_text") else ""

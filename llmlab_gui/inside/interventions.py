@@ -27,7 +27,7 @@ _HINT = (
 
 
 class InterventionsDock(InspectionDock):
-    """A form, and below it the effect of the chosen edits or a sweep over all places."""
+    """A form, and below it the effect of the chosen interventions, or a patching sweep."""
 
     needs_inspection = False
     needs_prompt = True
@@ -88,7 +88,7 @@ class InterventionsDock(InspectionDock):
         return [self.effect.headline, self.effect.tokens, self.effect.kl]
 
     def table(self) -> Table | None:
-        """Before and after: place, token, KL, and the most likely tokens of both. Sweep: its cells."""
+        """Before and after: position, token, KL, and the most likely tokens of both. Sweep: its cells."""
         if self._sweeping:
             return self.sweep.map.table() if self.sweep.archive is not None else None
         archive = self.effect.archive

@@ -80,7 +80,7 @@ class LensDock(InspectionDock):
         self._draw_pins()
 
     def draw(self, archive: Archive) -> None:
-        """The table of a new inspection; pins stay while the prompt has such places."""
+        """The table of a new inspection; pins stay while the prompt has such positions."""
         if "lens/ids" not in archive:  # found for other panels, before this one was in sight
             return
         same = self._archive is not None and self._archive.metadata.token_ids == archive.metadata.token_ids
@@ -140,7 +140,7 @@ class LensDock(InspectionDock):
         self.grid.mark(row, column)
 
     def _choose(self, row: int, column: int) -> None:
-        """Pins the clicked place, and selects it in all panels."""
+        """Pins the clicked cell, and selects it in all panels."""
         self.session.select(token=column, layer=max(0, (self._rows[row].place - 1) // 2))
         if column not in self.pins:
             self.pins = [*self.pins, column][-_MOST_PINS:]

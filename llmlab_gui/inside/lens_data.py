@@ -91,7 +91,7 @@ def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> 
 
 
 def target_text(archive: Inspected, column: int, text_of: TextOf) -> str:
-    """The right token at a place: the prompt's next one; at the end, what the model itself expects."""
+    """The correct token at a position: the prompt's next one; at the end, what the model itself expects."""
     tokens = archive.metadata.tokens
     if column + 1 < len(tokens):
         return visible(tokens[column + 1])

@@ -25,7 +25,7 @@ EAGER = [name for name in NAMES if name != "falcon sequential"]
 # Layers whose feed-forward is not made of experts.
 DENSE = {"qwen2_moe": 1, "qwen3_moe": 1, "qwen3_next": 1, "deepseek_v2": 0, "deepseek_v3": 0}
 EXPERTS = {"mixtral", "olmoe", "phimoe", "gpt_oss", "granitemoe", *DENSE}
-GATED = {"qwen3_next", "qwen3_5"}  # heads' answers go through a gate before they are projected
+GATED = {"qwen3_next", "qwen3_5"}  # head outputs go through a gate before they are projected
 _NO_PATTERN = {"qwen3_next": {0, 2}, "qwen3_5": {0, 2}, "lfm2": {0, 2}}
 
 

@@ -90,7 +90,7 @@ def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDo
     assert chips.words(len(chips.tokens) - 1).endswith("in the loss: the model is trained to predict it")
     point = chips.place_of(len(chips.tokens) - 1).center().toPoint()
     qtbot.mouseClick(chips.viewport(), Qt.MouseButton.LeftButton, pos=point)
-    assert "trained on" in dock.view.about_token.text()
+    assert "in the loss" in dock.view.about_token.text()
     qtbot.keyClick(chips, Qt.Key.Key_Home)
     assert "masked" in dock.view.about_token.text()
 

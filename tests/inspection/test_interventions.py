@@ -54,7 +54,7 @@ def ids_of(model: OpenModel, text: str) -> list[int]:
 
 
 def output_weights(model: OpenModel, layer: int, head: int) -> Tensor:
-    """How one head's answer is written into the stream [C, D]."""
+    """How one head output is written into the stream [C, D]."""
     weight = model.model.state_dict()[f"blocks.{layer}.attention.out.weight"]
     return weight[:, 8 * head : 8 * (head + 1)]
 

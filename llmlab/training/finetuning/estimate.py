@@ -118,7 +118,7 @@ def _weights(base: BaseShape, method: str) -> float:
 def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
     """Numbers that the blocks keep for one token until the backward pass, as autograd saves them.
 
-    The stream twice and each norm's output (4 C); queries, keys, values and attention's answer (4 times the heads'
+    The stream twice and each norm's output (4 C); queries, keys, values and attention's output (4 times the heads'
     width); what the non-linearity multiplies; the inputs of the layers that learn.
     """
     n_embd, heads, hidden, method = base.n_embd, base.heads, base.hidden, settings.model.method

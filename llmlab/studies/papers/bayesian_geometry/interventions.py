@@ -8,7 +8,7 @@ An axis r in the z-scored stream of a layer, with m and s the mean and standard 
 
 at the scored positions. g is 1 for the axis itself, and for a random one such that the mean of |x' - x|^2 is the same.
 
-Each block is bypassed, so that it gives its input as its output, and each head's answers are set to zero, one at a time
+Each block is bypassed, so that it gives its input as its output, and each head's output is set to zero, one at a time
 (`llmlab.inspection.edits`).
 """
 
