@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, downsample, step_rows, with_means
 from llmlab.store.events import Event, Started, StepEvent, from_line, to_line
@@ -69,22 +70,37 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
     return Overview(gathered.steps(), gathered.events, offset, attempt)
 
 
-def read_overview_apart(run: RunFolder, cancelled: Callable[[], bool]) -> Overview:
-    """`read_overview` in a process of its own. Raises LabError, or Cancelled within a fifth of a second."""
-    command = [*module_command("llmlab.store.overview"), str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as reader:
-        while True:
-            try:
-                output, errors = reader.communicate(timeout=0.1)
-                break
-            except subprocess.TimeoutExpired:
-                if cancelled():
-                    reader.kill()
-                    raise Cancelled() from None
-    if reader.returncode != 0:
-        why = errors.decode(errors="replace").strip().splitlines()
-        raise LabError(f"The events of {run.id} cannot be read.", why[-1] if why else "The reading process ended.")
-    return _unpack(output)
+class OverviewReader:
+    """`read_overview` in a process of its own. Its owner looks now and then whether it is done, then closes it."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._output, self._errors = TemporaryFile(), TemporaryFile()  # noqa: SIM115 - live as long as the object
+        command = [*module_command("llmlab.store.overview"), str(run.path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._errors)
+
+    @property
+    def done(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def result(self) -> Overview:
+        """What it read, once it is done. LabError when it could not."""
+        if self._process.returncode != 0:
+            self._errors.seek(0)
+            why = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise LabError(
+                f"The events of {self._run.id} cannot be read.", why[-1] if why else "The reading process ended."
+            )
+        self._output.seek(0)
+        return _unpack(self._output)
+
+    def close(self) -> None:
+        """Ends the process if it still reads."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+        self._errors.close()
 
 
 class _Gathered:
@@ -181,8 +197,8 @@ def _pack(overview: Overview) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(packed: bytes) -> Overview:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+def _unpack(packed: IO[bytes]) -> Overview:
+    with np.load(packed, allow_pickle=False) as arrays:
         lines = arrays["events"].tobytes().splitlines()
         offset, attempt = (int(number) for number in arrays["position"])
         return Overview(arrays["steps"], list(readable(lines)), offset, attempt)

@@ -19,11 +19,10 @@ from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
-from llmlab_gui.lab.followed_run import FollowedRun
 from llmlab_gui.lab.plans import PlansDesk
 from llmlab_gui.lab.run_controller import RunController
 from llmlab_gui.lab.run_queue import QueueRunner
-from llmlab_gui.lab.run_thread import RunThread
+from llmlab_gui.lab.run_watcher import RunWatcher
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
 from llmlab_gui.widgets.theme import current_theme
 
@@ -82,8 +81,7 @@ class Lab(QObject):
         self._overlaid: list[str] = []
         self._slots: dict[str, int] = {}
         self._histories: dict[str, RunHistory] = {}
-        self._followed: dict[str, FollowedRun] = {}
-        self._ending: set[RunThread] = set()
+        self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
         self._news = QTimer(self)
         self._news.setSingleShot(True)
         self._news.setInterval(_COALESCE_MS)
@@ -97,6 +95,12 @@ class Lab(QObject):
         self.controller.started.connect(lambda _: self.notebook.refresh())
         self.run_ended.connect(lambda _: self.notebook.refresh())
         self.runs_changed.connect(self.queue.runs_changed)
+        self._watcher = RunWatcher(self)
+        self._watcher.batch.connect(self._take_events)
+        self._watcher.opened.connect(self._take_overview)
+        self._watcher.status_changed.connect(self._take_status)
+        self._watcher.failed.connect(self._follow_failed)
+        self._watcher.start()
         self._poller = RunsPoller(outputs, self)
         self._poller.found.connect(self._take_rows)
         self._poller.failed.connect(self.error_raised)
@@ -230,12 +234,10 @@ class Lab(QObject):
         self.redraw.stop()
         self._news.stop()
         self._poller.stop()
-        for run_id in list(self._followed):
-            self._unfollow(run_id)
+        self._watcher.stop()
+        self._followed.clear()
         self._poller.wait()
-        for thread in list(self._ending):
-            thread.wait()
-        self._ending.clear()
+        self._watcher.wait()
         self.inspection.shutdown()
         for desk in self.desks:
             desk.shutdown()
@@ -252,7 +254,7 @@ class Lab(QObject):
         return row.status.step if row is not None else None
 
     def _take_rows(self, rows: list[RunRow]) -> None:
-        """The poller's news. A followed run's own thread knows its status sooner."""
+        """The poller's news. The watcher knows a followed run's status sooner."""
         if self._ended:  # sent before the poller stopped, delivered after
             return
         known = self._rows
@@ -286,10 +288,8 @@ class Lab(QObject):
             self._make_current((live or list(self._rows.values()))[0].id)
 
     def _with_newer_status(self, row: RunRow) -> RunRow:
-        followed = self._followed.get(row.id)
-        if followed is None or followed.status is None:
-            return row
-        return replace(row, status=followed.status)
+        status = self._followed.get(row.id)
+        return row if status is None else replace(row, status=status)
 
     def _run_started(self, run: RunFolder) -> None:
         """A run that this window started is what its user wants to see."""
@@ -298,9 +298,8 @@ class Lab(QObject):
         except LabError as error:
             self.error_raised.emit(error)
             return
-        followed = self._followed.get(row.id)
-        if followed is not None:
-            followed.status = None  # it is from before the start
+        if row.id in self._followed:
+            self._followed[row.id] = None  # what was seen is from before the start
         self._insert(row)
         self.set_current(row.id)
         self._by_hand = False  # the next one may take its place once it has ended
@@ -323,7 +322,7 @@ class Lab(QObject):
         self.shown_changed.emit()
 
     def _follow_shown(self) -> None:
-        """One thread a shown run, and a colour of its own."""
+        """Each shown run is followed, and has a colour of its own."""
         shown = [run_id for run_id in self.shown() if run_id in self._rows]
         taken: set[int] = set()
         for run_id in shown:
@@ -333,32 +332,14 @@ class Lab(QObject):
                 self._slots[run_id] = slot
             taken.add(slot)
         for run_id in set(self._followed) - set(shown):
-            self._unfollow(run_id)
+            del self._followed[run_id]
+            self._histories.pop(run_id, None)
+            self._watcher.let_go(run_id)
         for run_id in shown:
             if run_id not in self._followed:
-                self._follow(self._rows[run_id].run)
-
-    def _follow(self, run: RunFolder) -> None:
-        followed = FollowedRun(run, self)
-        self._histories[run.full_name] = RunHistory()
-        self._followed[run.full_name] = followed
-        followed.batch.connect(self._take_events)
-        followed.opened.connect(self._take_overview)
-        followed.status_changed.connect(self._take_status)
-        followed.failed.connect(self._follow_failed)
-        followed.follower.start()
-
-    def _unfollow(self, run_id: str) -> None:
-        followed = self._followed.pop(run_id)
-        self._histories.pop(run_id, None)
-        self._ending.add(followed.follower)
-        followed.follower.finished.connect(self._drop_ended)
-        followed.end()
-        followed.deleteLater()
-        self._drop_ended()
-
-    def _drop_ended(self) -> None:
-        self._ending = {thread for thread in self._ending if not thread.isFinished()}
+                self._followed[run_id] = None
+                self._histories[run_id] = RunHistory()
+                self._watcher.follow(self._rows[run_id].run)
 
     def _take_events(self, run_id: str, events: list[Event]) -> None:
         if self.history(run_id).extend(events):
@@ -370,6 +351,7 @@ class Lab(QObject):
         self.history_reset.emit(run_id)
 
     def _take_status(self, run_id: str, status: RunStatus) -> None:
+        self._followed[run_id] = status
         row = self._rows.get(run_id)
         if row is None:
             return

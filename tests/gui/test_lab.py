@@ -85,15 +85,15 @@ def test_a_reference_to_a_run_of_another_folder_means_none_of_the_same_name_here
     assert lab.row_called(str(elsewhere.run.path)) is None
 
 
-def test_switching_back_and_forth_leaves_one_thread_a_shown_run(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_switching_back_and_forth_leaves_what_is_shown_alone_followed(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     for number, name in enumerate("ab"):
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)
     wait_for_runs(qtbot, lab, 2)
     for _ in range(5):
         lab.set_current("pretraining/a")
         lab.set_current("pretraining/b")
-    qtbot.waitUntil(lambda: not lab._ending, timeout=WAIT)
     assert list(lab._followed) == ["pretraining/b"]
+    qtbot.waitUntil(lambda: len(lab._watcher._watched) == 1, timeout=WAIT)
     qtbot.waitUntil(lambda: len(lab.history("pretraining/b").step_columns) == 20, timeout=WAIT)
 
 

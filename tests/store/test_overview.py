@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import FakeRun
+from forks import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, downsample, step_rows, with_means
 from llmlab.store.events import Started, StepEvent, Warned, from_line
-from llmlab.store.overview import Overview, read_overview, read_overview_apart
+from llmlab.store.overview import Overview, OverviewReader, read_overview
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
 
 LOSSES = st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf]))
 SPIKES = {1234: 40.0, 4321: 0.01, 5999: 25.0}
+
+
+def read_apart(run: RunFolder) -> Overview:
+    with closing(OverviewReader(run)) as reader:
+        wait_until(lambda: reader.done)
+        return reader.result()
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def test_blocks_cut_anywhere_give_the_same(long_run: FakeRun, monkeypatch: pytes
 
 
 def test_a_process_of_its_own_gives_the_same(long_run: FakeRun) -> None:
-    here, apart = read_overview(long_run.run), read_overview_apart(long_run.run, lambda: False)
+    here, apart = read_overview(long_run.run), read_apart(long_run.run)
     assert np.array_equal(here.steps, apart.steps, equal_nan=True)
     assert (here.events, here.offset, here.attempt) == (apart.events, apart.offset, apart.attempt)
 
@@ -148,15 +156,16 @@ def test_values_that_are_not_finite_are_gaps_that_stay(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error_in_words(tmp_path: Path) -> None:
-    for read in (read_overview, lambda run: read_overview_apart(run, lambda: False)):
+    for read in (read_overview, read_apart):
         with pytest.raises(LabError, match="cannot be read"):
             read(RunFolder(tmp_path / "nowhere"))
 
 
-def test_reading_apart_can_be_cancelled(tmp_path: Path) -> None:
+def test_a_process_that_still_reads_ends_when_it_is_closed(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, steps=100_000).start().write_lines(100_000)
-    with pytest.raises(Cancelled):
-        read_overview_apart(fake.run, lambda: True)
+    reader = OverviewReader(fake.run)
+    reader.close()
+    assert reader.done
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""A run is followed by signals, from start to deletion, and the thread ends when asked."""
+"""Runs are followed by signals, from start to deletion, in one thread that ends when asked."""
 
 from __future__ import annotations
 
@@ -6,43 +6,53 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeRun
-from kills import small_settings
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab.jobs.launcher import create_run
 from llmlab.store import overview
-from llmlab.store.events import Event, Finished, StepEvent, Stopped
+from llmlab.store.events import Event, StepEvent
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunStatus
-from llmlab_gui.lab.run_thread import RunThread
+from llmlab_gui.lab.run_watcher import RunWatcher
 
 
 class Watcher:
-    """Starts a RunThread and keeps what it tells."""
+    """Starts a RunWatcher and keeps what it tells of one run."""
 
     def __init__(self, fake: FakeRun) -> None:
-        self.thread = RunThread(fake.run)
+        self.thread = RunWatcher()
+        self.id = fake.run.full_name
         self.events: list[Event] = []
         self.batch_times: list[float] = []
         self.statuses: list[RunStatus] = []
         self.overviews: list[Overview] = []
         self.errors: list[LabError] = []
         self.thread.batch.connect(self._take)
-        self.thread.status_changed.connect(self.statuses.append)
-        self.thread.opened.connect(self.overviews.append)
-        self.thread.failed.connect(self.errors.append)
+        for signal, told in (
+            (self.thread.status_changed, self.statuses),
+            (self.thread.opened, self.overviews),
+            (self.thread.failed, self.errors),
+        ):
+            signal.connect(partial(self._keep, told))
+        self.thread.follow(fake.run)
         self.thread.start()
 
-    def _take(self, events: list[Event]) -> None:
-        self.events += events
-        self.batch_times.append(time.monotonic())
+    def _take(self, run_id: str, events: list[Event]) -> None:
+        if run_id == self.id:
+            self.events += events
+            self.batch_times.append(time.monotonic())
+
+    def _keep(self, told: list[Any], run_id: str, news: object) -> None:
+        if run_id == self.id:
+            told.append(news)
 
     def close(self) -> None:
         self.thread.stop()
@@ -123,14 +133,41 @@ def test_a_long_run_opens_by_its_overview_then_is_followed(
     qtbot.waitUntil(lambda: watcher.events == fake.written[before:], timeout=WAIT)
 
 
-def test_a_deleted_folder_ends_in_a_sentence(tmp_path: Path, qtbot: QtBot, watchers: list[Watcher]) -> None:
-    fake = FakeRun(tmp_path).start().advance(10)
+def test_several_runs_are_followed_each_by_itself_and_one_that_is_let_go_is_silent(
+    tmp_path: Path, qtbot: QtBot, watchers: list[Watcher]
+) -> None:
+    first, second = (FakeRun(tmp_path, name).start().advance(20) for name in ("first", "second"))
+    watchers.append(watcher := Watcher(first))
+    others: list[Event] = []
+    watcher.thread.batch.connect(lambda run_id, events: others.extend(events) if run_id != watcher.id else None)
+    watcher.thread.follow(second.run)
+    qtbot.waitUntil(lambda: (watcher.events, others) == (first.written, second.written), timeout=WAIT)
+    first.advance(40)
+    watcher.thread.let_go(watcher.id)
+    before = len(watcher.events)
+    second.advance(60)
+    qtbot.waitUntil(lambda: others == second.written, timeout=WAIT)
+    assert len(watcher.events) == before
+    watcher.events.clear()
+    watcher.thread.follow(first.run)
+    qtbot.waitUntil(lambda: watcher.events == first.written, timeout=WAIT)
+
+
+def test_a_deleted_folder_ends_in_a_sentence_and_other_runs_are_followed_on(
+    tmp_path: Path, qtbot: QtBot, watchers: list[Watcher]
+) -> None:
+    fake, other = FakeRun(tmp_path).start().advance(10), FakeRun(tmp_path, "other").start().advance(10)
     watchers.append(watcher := Watcher(fake))
+    others: list[Event] = []
+    watcher.thread.batch.connect(lambda run_id, events: others.extend(events) if run_id != watcher.id else None)
+    watcher.thread.follow(other.run)
     qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
     shutil.rmtree(fake.run.path)
     qtbot.waitUntil(lambda: bool(watcher.errors), timeout=WAIT)
     assert "is gone" in watcher.errors[0].what
-    qtbot.waitUntil(watcher.thread.isFinished, timeout=WAIT)
+    other.advance(20)
+    qtbot.waitUntil(lambda: others == other.written, timeout=WAIT)
+    assert len(watcher.errors) == 1
 
 
 @pytest.mark.parametrize("state", ["running", "finished"])
@@ -154,28 +191,3 @@ def test_it_stops_within_a_second_while_a_long_run_is_opened(
     watcher.thread.stop()
     assert watcher.thread.wait(WAIT)
     assert watcher.overviews == watcher.errors == []
-
-
-def test_it_can_train_inside_itself(outputs: Path, qtbot: QtBot) -> None:
-    run = create_run(outputs, small_settings(4), name="inside")
-    thread = RunThread(run, in_process=True)
-    events: list[Event] = []
-    statuses: list[RunStatus] = []
-    thread.batch.connect(events.extend)
-    thread.status_changed.connect(statuses.append)
-    with qtbot.waitSignal(thread.finished, timeout=WAIT):
-        thread.start()
-    qtbot.waitUntil(lambda: bool(events) and isinstance(events[-1], Finished), timeout=WAIT)
-    assert [event.step for event in events if isinstance(event, StepEvent)] == [1, 2, 3, 4]
-    assert statuses[-1].state == "finished"
-
-
-def test_training_inside_itself_stops_when_asked(outputs: Path, qtbot: QtBot) -> None:
-    thread = RunThread(create_run(outputs, small_settings(100_000), name="inside"), in_process=True)
-    events: list[Event] = []
-    thread.batch.connect(events.extend)
-    thread.start()
-    qtbot.waitUntil(lambda: any(isinstance(event, StepEvent) for event in events), timeout=WAIT)
-    thread.stop()
-    assert thread.wait(WAIT)
-    qtbot.waitUntil(lambda: isinstance(events[-1], Stopped), timeout=WAIT)
