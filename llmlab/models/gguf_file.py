@@ -15,8 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from llmlab.core.errors import LabError
 from llmlab.core.files import open_file
 from llmlab.models.weights import Array
@@ -153,6 +151,7 @@ class GgufWeights:
 
     def __call__(self, name: str) -> Array | None:
         import gguf
+        import numpy as np
 
         module, _, kind = name.rpartition(".")
         place = self._names.get_name(module)

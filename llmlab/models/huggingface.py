@@ -118,8 +118,6 @@ def load_model(
     common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     if gguf_file is not None:
         common["gguf_file"] = gguf_file
-    newer = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
-    dtype = {"dtype" if newer else "torch_dtype": torch.float32}
     with translated(name), _reported(progress):
         with _blamed(folder, name):
             config = AutoConfig.from_pretrained(folder, **common)
@@ -142,7 +140,7 @@ def load_model(
                 folder,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named, and refused below, where it would print a table of them
-                **dtype,
+                dtype=torch.float32,
                 **common,
             )
     _require_complete(info, name)

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmlab.anatomy.sizes import context_length
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, sha256_of
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
@@ -23,6 +24,15 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.models.adapter_file import with_adapter
 from llmlab.models.available import CONFIG_FILE, cached_models, cached_settings
+from llmlab.models.base_shape import (
+    BaseShape,
+    shape_of_folder,
+    shape_of_gguf,
+    shape_of_gpt,
+    shape_of_run,
+    shape_of_task,
+)
+from llmlab.models.gguf_file import GgufWeights, read_gguf_header
 from llmlab.models.reference import (
     LATEST,
     AdaptedModel,
@@ -44,7 +54,6 @@ from llmlab.store.run_folder import RunFolder
 if TYPE_CHECKING:
     from llmlab.core.settings import ModelSettings
     from llmlab.data.tokenizers import TextTokenizer
-    from llmlab.models.base_shape import BaseShape
     from llmlab.models.model import OpenModel
 
 # Beside an exported model: which one it is, and the digests of its weights in the lab and in the folder.
@@ -230,8 +239,6 @@ class PretrainedRun(_SavedRun):
         return self.own_settings().block_size
 
     def shape(self) -> BaseShape:
-        from llmlab.models.base_shape import shape_of_run
-
         return shape_of_run(self.checkpoint.about, self.run.id)
 
     def own_settings(self) -> ModelSettings:
@@ -320,7 +327,6 @@ class Live(Source):
     def shape(self) -> BaseShape:
         if self.base is not None:
             return self.base.shape()
-        from llmlab.models.base_shape import shape_of_gpt, shape_of_task
         from llmlab.models.scratch import read_tokenizer
 
         info = self.run.info()
@@ -390,8 +396,6 @@ class Files(Source):
         return load_tokenizer(folder, self.name, gguf_file)
 
     def context(self) -> int:
-        from llmlab.anatomy.sizes import context_length
-
         return context_length(self.config().get_text_config())
 
 
@@ -436,8 +440,6 @@ class Folder(Files):
         return self.settings_folder(), None
 
     def shape(self) -> BaseShape:
-        from llmlab.models.base_shape import shape_of_folder
-
         folder = self.settings_here()
         if folder is None:
             raise LabError(
@@ -505,8 +507,6 @@ class Gguf(Files):
         return [self.path]
 
     def weights(self) -> Weights:
-        from llmlab.models.gguf_file import GgufWeights
-
         return GgufWeights(self.path)
 
     def fingerprint(self) -> object:
@@ -516,13 +516,9 @@ class Gguf(Files):
         return self.path.parent, self.path.name
 
     def shape(self) -> BaseShape:
-        from llmlab.models.base_shape import shape_of_gguf
-
         return shape_of_gguf(self.path)
 
     def families(self) -> set[str]:
-        from llmlab.models.gguf_file import read_gguf_header
-
         return {str(read_gguf_header(self.path, self.name).values.get("general.architecture"))}
 
 

@@ -20,6 +20,8 @@ _SINGLE_FILE = "model.safetensors"
 # Weights in files that are Python programs when read: never opened.
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+# How newer and older releases of safetensors say that a file ends elsewhere than its header says.
+_CUT = ("not fully covered", "MetadataIncompleteBuffer")
 
 Array: TypeAlias = "npt.NDArray[Any]"
 # A parameter's full name ("blocks.0.attention.qkv.weight") -> its numbers, None where the model has no such one.
@@ -82,7 +84,8 @@ class TensorFile(Mapping[str, Array]):
             self._header, self._start = safetensors_header(path)
         except (OSError, SafetensorError, ValueError) as error:
             why = str(error).removeprefix("Error while deserializing header: ")
-            why = "it is cut short, or its header is wrong" if "not fully covered" in why else why
+            if any(said in why for said in _CUT):
+                why = "it is cut short, or its header is wrong"
             raise LabError(f"{name or path} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
 
     def __getitem__(self, name: str) -> Array:

@@ -438,7 +438,7 @@ def test_a_header_with_any_bytes_changed_is_counted_or_refused(
 def test_a_header_that_claims_more_numbers_than_its_bytes_hold_is_refused(saved: Path, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes((saved / "model.safetensors").read_bytes().replace(b'"shape":[32]', b'"shape":[99]'))
-    with pytest.raises(LabError, match="damaged or foreign: invalid shape"):
+    with pytest.raises(LabError, match=r"model\.safetensors is damaged or foreign"):
         count_parameters(tmp_path, "x")
     one = struct.pack("<Q1sIQIQ", 1, b"w", 1, 32, 0, 0)  # 32 numbers in fp32, at the beginning of the data
     path = tmp_path / "shared.gguf"
