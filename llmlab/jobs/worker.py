@@ -148,8 +148,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     else:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
-    origin = trainer.origin
-    recorder.record(dataclasses.replace(trainer.started(changed), settings=origin.settings, data_key=origin.data_key))
+    recorder.record(trainer.started(changed))
     for sentence in skipped:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -23,12 +22,11 @@ from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.model import GPT
 from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
-from llmlab.store.events import Started
 from llmlab.training import state
 from llmlab.training.control import StopRequested
 from llmlab.training.evaluation import mean_loss, write_samples
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import StepResult, TrainingRun, Workplace
+from llmlab.training.run import Facts, StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate
 
 
@@ -94,6 +92,9 @@ class FromScratch(TrainingRun):
     def plain_model(self) -> nn.Module:
         """The model without torch.compile around it."""
         return self.model
+
+    def _parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 class Trainer(FromScratch):
@@ -164,36 +165,20 @@ class Trainer(FromScratch):
                 "Put the old text back, or start a new run.",
             )
 
-    def started(self, changed: list[str]) -> Started:
-        """With all that is known of text and model."""
-        data, train = self.data, self.settings.train
-        return Started(
-            step=self.progress.step,
-            time=time.time(),
-            run=self.run.id,
-            attempt=self.recorder.status.attempt,
-            steps=train.steps,
+    def facts(self) -> Facts:
+        """With the losses of knowing nothing, of knowing frequencies, and of knowing the generator."""
+        data = self.data
+        return Facts(
             parameters=self._parameters(),
             vocab_size=self.model.vocab_size,
             train_tokens=len(data.train),
             val_tokens=len(data.val),
-            tokens_per_step=self.tokens_per_step,
+            tokenizer=data.tokenizer.kind,
             uniform_loss=math.log(self.model.vocab_size),
             unigram_loss=data.unigram_loss,
             floor_loss=data.floor_loss,
-            device=self.device.kind,
-            precision=self.device.precision,
-            threads=torch.get_num_threads(),
-            peak_flops=self.peak_flops,
-            tokenizer=data.tokenizer.kind,
             comparable=data.tokenizer.comparable,
-            active_seconds=self.progress.active_seconds,
-            pid=os.getpid(),
-            changed=changed,
         )
-
-    def _parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = self.sequences.batch(index)  # int64 [batch, block]

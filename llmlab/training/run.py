@@ -7,6 +7,7 @@ model that exists. Both write the same events and checkpoints.
 from __future__ import annotations
 
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -40,6 +41,21 @@ if TYPE_CHECKING:
 _SPEED_STEPS = 20
 # Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
 _MEMORY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a kind of training knows of text and model, as `started` has it (`llmlab.store.events.Started`)."""
+
+    parameters: int
+    vocab_size: int
+    train_tokens: int
+    val_tokens: int
+    tokenizer: str
+    uniform_loss: float
+    unigram_loss: float | None = None
+    floor_loss: float | None = None
+    comparable: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,8 @@ class TrainingRun(ABC):
         """Tokens that a step reads, on average."""
 
     @abstractmethod
-    def started(self, changed: list[str]) -> Started:
-        """The event that opens this worker's part. changed: settings changed on resume, as sentences."""
+    def facts(self) -> Facts:
+        """Of text and model."""
 
     @abstractmethod
     def losses(self) -> tuple[float, float]:
@@ -151,6 +167,27 @@ class TrainingRun(ABC):
         """Decides on the prompts of the samples; those that the vocabulary cannot say are left out with a warning."""
 
     # Between the steps -------------------------------------------------------------------------------------------
+
+    def started(self, changed: list[str]) -> Started:
+        """The event that opens this worker's part. changed: settings changed on resume, as sentences."""
+        return Started(
+            step=self.progress.step,
+            time=time.time(),
+            run=self.run.id,
+            attempt=self.recorder.status.attempt,
+            steps=self.settings.train.steps,
+            tokens_per_step=round(self.tokens_per_step),
+            device=self.device.kind,
+            precision=self.device.precision,
+            threads=torch.get_num_threads(),
+            peak_flops=self.peak_flops,
+            active_seconds=self.progress.active_seconds,
+            pid=os.getpid(),
+            changed=changed,
+            settings=self.origin.settings,
+            data_key=self.origin.data_key,
+            **vars(self.facts()),
+        )
 
     def begin(self) -> None:
         """Where learning begins from is measured and shown; a checkpoint of step 0 has been through this."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -24,10 +22,9 @@ from llmlab.data.synthetic.metrics import Calibration, calibration, entropy
 from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, TaskTokenizer, held_out, task_of
 from llmlab.models.task_models import Answering, make_model
 from llmlab.store.checkpoints import Checkpoint
-from llmlab.store.events import Started
 from llmlab.training.loop import FromScratch
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import Workplace
+from llmlab.training.run import Facts, Workplace
 
 _LN2 = math.log(2)
 
@@ -88,36 +85,17 @@ class TaskRun(FromScratch):
         if _task_of(checkpoint) != self.settings.data:
             raise LabError(f"{self.run.id} cannot be resumed.", f"{checkpoint.name} was trained on another task.")
 
-    def started(self, changed: list[str]) -> Started:
+    def facts(self) -> Facts:
         """With the loss of knowing nothing, and the lowest loss that there is."""
-        train, size = self.settings.train, self.layout.answers[1] - self.layout.answers[0]
-        return Started(
-            step=self.progress.step,
-            time=time.time(),
-            run=self.run.id,
-            attempt=self.recorder.status.attempt,
-            steps=train.steps,
+        return Facts(
             parameters=self._parameters(),
             vocab_size=self.layout.vocab_size,
             train_tokens=self.settings.train_tokens,
-            val_tokens=train.eval_windows * self.layout.time,
-            tokens_per_step=self.tokens_per_step,
-            uniform_loss=math.log(size),
-            unigram_loss=None,
-            floor_loss=_floor_loss(self._held_out),
-            device=self.device.kind,
-            precision=self.device.precision,
-            threads=torch.get_num_threads(),
-            peak_flops=self.peak_flops,
+            val_tokens=self.settings.train.eval_windows * self.layout.time,
             tokenizer=self.settings.data.task,
-            comparable=False,
-            active_seconds=self.progress.active_seconds,
-            pid=os.getpid(),
-            changed=changed,
+            uniform_loss=math.log(self.layout.answers[1] - self.layout.answers[0]),
+            floor_loss=_floor_loss(self._held_out),
         )
-
-    def _parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def _mean_loss(self, batches: list[TaskBatch]) -> float:
         total, count = 0.0, 0

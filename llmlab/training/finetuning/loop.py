@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +37,12 @@ from llmlab.models.generation import continued, text_after
 from llmlab.models.reference import parse
 from llmlab.models.source import source_of
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
-from llmlab.store.events import Scored, Started, Warned
+from llmlab.store.events import Scored, Warned
 from llmlab.training.control import StopRequested
 from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.packing import require_apart
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import StepResult, TrainingRun, Workplace
+from llmlab.training.run import Facts, StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate
 from llmlab.training.state import random_state, restore_random, system_errors
 
@@ -201,32 +200,16 @@ class Finetuner(TrainingRun):
         """A copy with the adapters merged."""
         return self.prepared.merged()
 
-    def started(self, changed: list[str]) -> Started:
-        """With all that is known of examples and model."""
+    def facts(self) -> Facts:
+        """Of examples and what learns."""
         vocab_size = _vocab_size(self.model)
-        return Started(
-            step=self.progress.step,
-            time=time.time(),
-            run=self.run.id,
-            attempt=self.recorder.status.attempt,
-            steps=self.settings.train.steps,
+        return Facts(
             parameters=self.prepared.trainable,
             vocab_size=vocab_size,
             train_tokens=sum(len(one.ids) for one in self.data.train),
             val_tokens=sum(len(one.ids) for one in self.data.held_out),
-            tokens_per_step=round(self.tokens_per_step),
-            uniform_loss=math.log(vocab_size),
-            unigram_loss=None,
-            floor_loss=None,
-            device=self.device.kind,
-            precision=self.device.precision,
-            threads=torch.get_num_threads(),
-            peak_flops=self.peak_flops,
             tokenizer=self.data.chat.name,
-            comparable=False,
-            active_seconds=self.progress.active_seconds,
-            pid=os.getpid(),
-            changed=changed,
+            uniform_loss=math.log(vocab_size),
         )
 
     def _left_out(self) -> str:
