@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llmlab.core.errors import Cancelled
 from llmlab.core.processes import process_start
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.notebook.locked import lock
@@ -41,6 +42,18 @@ _LINE = (
     '{{"event": "step", "time": {:.6f}, "step": {}, "loss": {!r}, "lr": {!r}, "grad_norm": {!r}, "tokens": {}, '
     '"tokens_per_second": {!r}, "active_seconds": {!r}, "eta_seconds": {!r}, "memory_bytes": {}, "mfu": {!r}}}\n'
 )
+
+
+class CancelAfter:
+    """The progress of work that nobody wants any more after so many calls."""
+
+    def __init__(self, calls: int = 0) -> None:
+        self._calls = calls
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        if self._calls == 0:
+            raise Cancelled
+        self._calls -= 1
 
 
 class FakeRun:

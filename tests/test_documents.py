@@ -17,6 +17,7 @@ from llmlab.cli.words import Commands, Parser, assignments_of
 from llmlab.core.config import describe, read_toml, with_values
 from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.progress import quiet
 from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments, resolve_settings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
@@ -266,7 +267,7 @@ def test_the_losses_that_the_pages_name_are_true() -> None:
     loss, tokens = PAGES["loss"].text, PAGES["tokens"].text
     for corpus, tokenizer in (("shakespeare", "char"), ("shakespeare", "gpt2"), ("stories", "compact")):
         settings = resolve_settings(overrides={"data.corpus": corpus, "data.tokenizer": tokenizer})
-        data = load_dataset(settings.data, settings.model.block_size, lambda *_: None, lambda: False)
+        data = load_dataset(settings.data, settings.model.block_size, quiet)
         vocabulary = data.tokenizer.vocab_size
         assert f"{vocabulary:,}" in tokens
         assert f"ln {vocabulary:,} = {math.log(vocabulary):.2f}" in loss

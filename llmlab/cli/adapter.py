@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
-from llmlab.cli.task import terminal_progress
+from llmlab.cli.output import DONE, print_json, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.finetuning_settings import FULL
 

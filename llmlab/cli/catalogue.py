@@ -143,14 +143,14 @@ def _fetch(args: argparse.Namespace) -> int:
         say(f"{corpus.name} is here already.")
     else:
         say(f"Fetching {corpus.title}: {text.size(corpus.bytes)}, {corpus.licence}, from {corpus.origin}")
-        registry.fetch(corpus, _show_bytes, lambda: False)
+        registry.fetch(corpus, _show_bytes)
         say(f"{corpus.name} is here.")
     if args.json:
         print_json(_corpus_dict(corpus))
     return DONE
 
 
-def _show_bytes(done: int, total: int) -> None:
+def _show_bytes(what: str, done: float, total: float) -> None:
     """One line on a terminal that counts up."""
     if sys.stderr.isatty():
         whole = f" of {text.size(total)}" if total else ""

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
-from llmlab.cli.task import terminal_progress
+from llmlab.cli.output import DONE, print_json, terminal_progress
 from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
@@ -55,9 +54,7 @@ def data(args: argparse.Namespace) -> int:
 
     with terminal_progress(not args.json) as progress:
         place = args.example - 1
-        preview = Previewer(outputs_of(args)).preview(
-            args.model, settings.data, settings.train.seed, place, progress, lambda: False
-        )
+        preview = Previewer(outputs_of(args)).preview(args.model, settings.data, settings.train.seed, place, progress)
     if preview.example is not None and preview.example.place != place:
         raise UsageError(
             f"There is no example {args.example:,}.", f"{preview.source} has {preview.examples:,} that can be shown."

@@ -11,10 +11,10 @@ from pathlib import Path
 from llmlab.cli import text
 from llmlab.cli.experiment_follow import begin, cancel, follow, show_plan, standing
 from llmlab.cli.output import DONE, print_json
-from llmlab.cli.predict import add_predict, predictions_of
 from llmlab.cli.words import (
     Commands,
     add_outputs,
+    add_predict,
     add_settings,
     add_settings_file,
     assignments_of,
@@ -127,7 +127,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         grid=_parts(args.grid),
         groups=_parts(args.compare),
         seeds=args.seeds,
-        predictions=[prediction.as_dict() for prediction in predictions_of(args)],
+        predictions=[prediction.as_dict() for prediction in args.predictions],
         options={"general": args.general} if args.general else {},
         command=command_of(args),
     )
@@ -148,7 +148,7 @@ def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         id=name,
         preset=run.info().preset,
         subject=short_name(run, outputs),
-        predictions=[prediction.as_dict() for prediction in predictions_of(args)],
+        predictions=[prediction.as_dict() for prediction in args.predictions],
         options={} if args.loss is None else {"target": args.loss},
         command=command_of(args),
     )

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts, ask_to_stop
-from llmlab.cli.output import DONE, INTERRUPTED, print_json, say
-from llmlab.cli.predict import tell_outcomes
-from llmlab.cli.task import Pace
+from llmlab.cli.notebook import tell_outcomes
+from llmlab.cli.output import DONE, INTERRUPTED, Pace, print_json, say
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results

@@ -21,14 +21,13 @@ from llmlab.cli import (
     evolve,
     examples,
     experiment,
-    finetune,
     inspect,
     intervene,
     models,
     notebook,
     paper,
-    pretrain,
     runs,
+    train,
     upkeep,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
@@ -87,8 +86,7 @@ def _run(words: Sequence[str]) -> int:
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)
     groups = (
-        pretrain,
-        finetune,
+        train,
         runs,
         upkeep,
         checkpoints,

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say
-from llmlab.cli.task import terminal_progress
+from llmlab.cli.output import DONE, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json

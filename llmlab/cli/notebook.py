@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, say
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import expanded
 from llmlab.core.records import to_plain
 from llmlab.data.papers import VERDICTS
@@ -22,6 +22,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import CHECK, QUANTITIES, STEPS_TO
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab.store.registry import resolve_run
+from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.lab_notebook import lab_notebook
 
 _DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
@@ -272,3 +273,25 @@ _CALIBRATION = ("count", "right", "altered", "confidence", "brier", "low", "high
 
 def _unit(unit: str) -> str:
     return f", {unit}" if unit else ""
+
+
+def tell_outcomes(folder: WorkerFolder, created: float, *, as_json: bool) -> None:
+    """Scores what was predicted about a run, experiment or check that has just ended, and says what became of it.
+
+    as_json: on stderr, since stdout belongs to the events. A notebook that cannot be written is a remark, no failure:
+    the run is done, and the next look at the notebook scores it.
+    """
+    show = say if as_json else print
+    try:
+        contents = lab_notebook(folder.outputs).refresh()
+    except LabError as error:
+        say(f"warning: {error}")
+        return
+    entry = contents.about(folder, created)
+    if entry is None or (entry.scored_at is None and not any(line.altered for line in entry.lines())):
+        return
+    show("")
+    for line in entry.lines():
+        bits = surprise_text(line.surprise)
+        show(f"{outcome_sentence(line)}{f' {bits[:1].upper()}{bits[1:]}.' if bits else ''}")
+    show(f'What did you learn? llmlab-run notebook learned {entry.id} "One sentence."')

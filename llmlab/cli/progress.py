@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from llmlab.cli import text
-from llmlab.cli.output import say, silence_stdout
-from llmlab.cli.task import Pace
+from llmlab.cli.output import Pace, say, silence_stdout
 from llmlab.cli.words import spoken
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.events import (

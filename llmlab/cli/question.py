@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json
-from llmlab.cli.task import terminal_progress
+from llmlab.cli.output import DONE, print_json, terminal_progress
 from llmlab.cli.words import Parser, add_outputs
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json

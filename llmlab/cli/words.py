@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded, outputs_dir
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
 
@@ -96,6 +97,20 @@ def add_assignments(parser: Parser, help: str) -> None:
 def add_settings_file(parser: Parser) -> None:
     """--settings."""
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
+
+
+def add_predict(parser: Parser) -> None:
+    """--predict PREDICTION, again for each."""
+    parser.add_argument(
+        "--predict",
+        metavar="WHAT",
+        dest="predictions",
+        action="append",
+        type=parse_prediction,
+        default=[],
+        help="what you expect, locked before the start and scored at the end: val_loss=1.9..2.2@80%%; again for each "
+        "(`llmlab-run notebook quantities` lists what can be predicted)",
+    )
 
 
 def outputs_of(args: argparse.Namespace) -> Path:

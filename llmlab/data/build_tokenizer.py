@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import cache_dir
+from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
-from llmlab.data.cache_lock import IsCancelled, Progress, cache_lock
+from llmlab.data.cache_lock import cache_lock
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
 from llmlab.data.token_cache import TEXT_SEPARATOR, token_stream
@@ -32,7 +33,7 @@ _FORMAT = 1
 _CHARACTERS_A_TOKEN = 4.5
 
 
-def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress, cancelled: IsCancelled) -> Tokenizer:
+def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
     """The tokenizer of `data.tokenizer` for this corpus, from the cache where it was made before.
 
     With data.max_tokens, only the part of the corpus that is read decides. Raises Cancelled and what the corpus
@@ -43,10 +44,10 @@ def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress, canc
     size = data.bpe_vocab_size if data.tokenizer == "bpe" else 0
     what = f"{_FORMAT} {data.tokenizer} {corpus.name} {corpus.content_key()} {size} {data.max_tokens}"
     path = cache_dir() / "tokenizers" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
-    with cache_lock(path, progress, cancelled):
+    with cache_lock(path, progress):
         saved = _saved(path)
         if saved is None:
-            saved = _make(data, corpus, progress, cancelled)
+            saved = _make(data, corpus, progress)
             write_json(path, saved.to_json())
     return saved
 
@@ -59,44 +60,40 @@ def _saved(path: Path) -> Tokenizer | None:
         return None
 
 
-def _make(data: DataSettings, corpus: Corpus, progress: Progress, cancelled: IsCancelled) -> Tokenizer:
+def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
     match data.tokenizer:
         case "char":
-            return CharTokenizer(_characters(data, corpus, progress, cancelled))
+            return CharTokenizer(_characters(data, corpus, progress))
         case "compact":
-            return CompactTokenizer(_occurring_ids(data, corpus, progress, cancelled))
+            return CompactTokenizer(_occurring_ids(data, corpus, progress))
         case _:
-            return BpeTokenizer(_learned_merges(data, corpus, progress, cancelled))
+            return BpeTokenizer(_learned_merges(data, corpus, progress))
 
 
-def _characters(data: DataSettings, corpus: Corpus, progress: Progress, cancelled: IsCancelled) -> list[str]:
+def _characters(data: DataSettings, corpus: Corpus, progress: Progress) -> list[str]:
     characters: set[str] = set()
-    for text in _texts(corpus, data.max_tokens, "Collecting the characters", progress, cancelled):
+    for text in _texts(corpus, data.max_tokens, "Collecting the characters", progress):
         characters.update(text)
     return sorted(characters)
 
 
-def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress, cancelled: IsCancelled) -> list[int]:
+def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress) -> list[int]:
     gpt2 = Gpt2Tokenizer()
     occurs = np.zeros(gpt2.vocab_size, dtype=bool)
     count = characters = 0
     for ids, _, read in token_stream(corpus, gpt2):
-        if cancelled():
-            raise Cancelled
         if data.max_tokens:
             ids = ids[: data.max_tokens - count]
         occurs[ids] = True
         count += len(ids)
         characters += read
-        progress("Collecting the tokens that occur", min(1.0, characters / corpus.bytes) if corpus.bytes else 0.0)
+        progress("Collecting the tokens that occur", min(characters, corpus.bytes), corpus.bytes)
         if data.max_tokens and count >= data.max_tokens:
             break
     return np.flatnonzero(occurs).tolist()
 
 
-def _learned_merges(
-    data: DataSettings, corpus: Corpus, progress: Progress, cancelled: IsCancelled
-) -> list[tuple[str, str]]:
+def _learned_merges(data: DataSettings, corpus: Corpus, progress: Progress) -> list[tuple[str, str]]:
     """Byte pair merges that the corpus suggests, most frequent pair first; the same for the same text."""
     from tokenizers import Tokenizer as Pipeline
     from tokenizers import models, pre_tokenizers, trainers
@@ -110,24 +107,22 @@ def _learned_merges(
         show_progress=False,
     )
     limit = int(data.max_tokens * _CHARACTERS_A_TOKEN)
-    pipeline.train_from_iterator(_texts(corpus, limit, "Learning the tokens", progress, cancelled), trainer)
+    pipeline.train_from_iterator(_texts(corpus, limit, "Learning the tokens", progress), trainer)
     merges = json.loads(pipeline.to_str())["model"]["merges"]
     return [(first, second) for first, second in merges]
 
 
-def _texts(corpus: Corpus, limit: int, what: str, progress: Progress, cancelled: IsCancelled) -> Iterator[str]:
+def _texts(corpus: Corpus, limit: int, what: str, progress: Progress) -> Iterator[str]:
     """The text with blank lines between documents; no piece more once `limit` characters are read (0: all).
 
     Pieces stay whole, as the token cache reads them, so a vocabulary of characters knows all that it meets there.
     """
     count = characters = 0
     for piece in corpus.pieces():
-        if cancelled():
-            raise Cancelled
         text = TEXT_SEPARATOR + piece.text if piece.starts_document and count else piece.text
         count += len(text)
         yield text
         characters += len(piece.text)
-        progress(what, min(1.0, characters / corpus.bytes) if corpus.bytes else 0.0)
+        progress(what, min(characters, corpus.bytes), corpus.bytes)
         if limit and count >= limit:
             return

@@ -10,9 +10,9 @@ import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.build_tokenizer import build_tokenizer
-from llmlab.data.cache_lock import IsCancelled, Progress
 from llmlab.data.corpora import find_corpus
 from llmlab.data.corpus import Corpus
 from llmlab.data.token_cache import TokenCache, token_cache
@@ -40,15 +40,15 @@ class Dataset:
     key: str
 
 
-def load_dataset(data: DataSettings, block_size: int, progress: Progress, cancelled: IsCancelled) -> Dataset:
-    """The dataset that the settings describe; what is not cached yet is built, with progress(what, share 0..1).
+def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dataset:
+    """The dataset that the settings describe; what is not cached yet is built.
 
     Raises Cancelled, and LabError where the corpus is not here, cannot be read, or is too short for one sequence
     of block_size + 1 tokens in each split.
     """
     corpus = find_corpus(data.corpus)
-    tokenizer = build_tokenizer(data, corpus, progress, cancelled)
-    cache = token_cache(corpus, tokenizer, data.max_tokens, progress, cancelled)
+    tokenizer = build_tokenizer(data, corpus, progress)
+    cache = token_cache(corpus, tokenizer, data.max_tokens, progress)
     boundary, val_start = _split(cache, data, tokenizer)
     train, val = cache.tokens[:boundary], cache.tokens[val_start:]
     _check_length(corpus, train, val, block_size, data)

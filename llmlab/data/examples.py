@@ -14,12 +14,12 @@ No torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import sha256_of
 from llmlab.core.progress import Progress
 from llmlab.data.built_in_tasks import task_rows
@@ -90,10 +90,10 @@ class Source:
     sha256: str
 
 
-def read_source(source: str, progress: Progress, stop_wanted: Callable[[], bool], max_examples: int = 0) -> Source:
+def read_source(source: str, progress: Progress, max_examples: int = 0) -> Source:
     """All examples of `tasks`, of a .jsonl, .csv or .parquet file, or of a data set of the hub (`owner/name`).
 
-    max_examples: read no more than so many; 0 means all. Raises Cancelled when `stop_wanted` says so; UsageError
+    max_examples: read no more than so many; 0 means all. UsageError
     when nothing bears that name, LabError when nothing in it can be learned from.
     """
     examples: list[Example] = []
@@ -102,8 +102,6 @@ def read_source(source: str, progress: Progress, stop_wanted: Callable[[], bool]
     origin, rows, total = _open(source, max_examples, progress)
     digest = hashlib.sha256()
     for number, row in rows:
-        if stop_wanted():
-            raise Cancelled
         progress("Reading examples", len(examples), total)
         try:
             if isinstance(row, str):

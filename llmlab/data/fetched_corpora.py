@@ -7,19 +7,18 @@ import re
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import fsync_file, fsync_folder, sha256_of
 from llmlab.core.paths import cache_dir
+from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
 from llmlab.data.own_texts import files_key, text_files
 from llmlab.data.text_files import SUFFIXES, file_pieces
-
-ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all (0: not known)
 
 _VERDICT_URL = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt"
@@ -118,10 +117,10 @@ def fetched_corpora() -> list[FetchedCorpus]:
     ]
 
 
-def fetch(corpus: Corpus, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+def fetch(corpus: Corpus, progress: Progress) -> None:
     """Brings a corpus to this machine, into cache_dir()/corpora/<name>/.
 
-    progress(bytes done, bytes in all). The file appears whole or not at all. Raises Cancelled; LabError without a
+    progress: in bytes. The file appears whole or not at all. Raises Cancelled; LabError without a
     network or room on the disk; UsageError for a corpus that needs no fetching.
     """
     if not isinstance(corpus, FetchedCorpus):
@@ -131,9 +130,9 @@ def fetch(corpus: Corpus, progress: ByteProgress, cancelled: Callable[[], bool])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if corpus.url:
-            _download(corpus, staging, progress, cancelled)
+            _download(corpus, staging, progress)
         else:
-            _from_hub(corpus, staging, progress, cancelled)
+            _from_hub(corpus, staging, progress)
         fsync_file(staging)
         os.replace(staging, target)
         fsync_folder(target.parent)
@@ -147,16 +146,14 @@ def fetch(corpus: Corpus, progress: ByteProgress, cancelled: Callable[[], bool])
         staging.unlink(missing_ok=True)
 
 
-def _download(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+def _download(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
     """Writes the text at the corpus's address to `path`, and checks that it is all there."""
     done = 0
     with path.open("wb") as file:
         for block in _blocks(corpus):
-            if cancelled():
-                raise Cancelled
             file.write(block)
             done += len(block)
-            progress(done, corpus.bytes)
+            progress(f"Fetching {corpus.title}", done, corpus.bytes)
     if sha256_of(path) != corpus.sha256:
         raise LabError(
             f"{corpus.title} is not complete, or was changed at its source.",
@@ -174,7 +171,7 @@ def _blocks(corpus: FetchedCorpus) -> Iterator[bytes]:
         raise _no_network(corpus, error) from error
 
 
-def _from_hub(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancelled: Callable[[], bool]) -> None:
+def _from_hub(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
     """Streams the train split into one Parquet file with the column text."""
     import pyarrow
     import pyarrow.parquet
@@ -184,16 +181,14 @@ def _from_hub(corpus: FetchedCorpus, path: Path, progress: ByteProgress, cancell
     group: list[str] = []
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for text in _articles(_rows(corpus)) if corpus.articles else _rows(corpus):
-            if cancelled():
-                raise Cancelled
             group.append(text)
             done += len(text.encode())
             if len(group) == _ROWS_A_GROUP:
                 writer.write_table(pyarrow.table([group], schema=schema))
-                progress(done, max(done, corpus.bytes))
+                progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
                 group = []
         writer.write_table(pyarrow.table([group], schema=schema))
-    progress(done, done)
+    progress(f"Fetching {corpus.title}", done, done)
 
 
 def _rows(corpus: FetchedCorpus) -> Iterator[str]:

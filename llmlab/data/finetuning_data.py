@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import Progress
 from llmlab.data.chat import ChatFormat, Encoded, chat_format
@@ -146,17 +146,16 @@ def load_finetuning_data(
     tokenizer: TextTokenizer,
     context: int,
     progress: Progress,
-    stop_wanted: Callable[[], bool],
 ) -> FinetuningData:
     """Reads, encodes and splits the examples that `settings` describe.
 
-    context: the longest row that the model can read; 0 if unknown. Raises Cancelled when `stop_wanted` says so.
+    context: the longest row that the model can read; 0 if unknown.
     UsageError for a source or option that cannot be; LabError when nothing is left to learn from.
     """
-    source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
-    encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
+    source = read_source(settings.source, progress, settings.max_examples)
+    encoded = encode_source(source, chat_format(tokenizer), settings, context, progress)
     encoded.check()
-    return split_data(encoded, settings, seed, progress, stop_wanted)
+    return split_data(encoded, settings, seed, progress)
 
 
 @dataclass(frozen=True)
@@ -199,14 +198,11 @@ def encode_source(
     settings: ExampleSettings,
     context: int,
     progress: Progress,
-    stop_wanted: Callable[[], bool],
 ) -> EncodedSource:
-    """Cuts every example into tokens. context, stop_wanted: as in `load_finetuning_data`."""
+    """Cuts every example into tokens. context: as in `load_finetuning_data`."""
     longest = min(settings.max_length, context) if context else settings.max_length
     found = EncodedSource(source, chat, longest, [], list(source.bad), [])
     for done, example in enumerate(source.examples):
-        if stop_wanted():
-            raise Cancelled
         progress("Cutting examples into tokens", done, len(source.examples))
         try:
             encoded = chat.encode(example, longest, settings.train_on)
@@ -224,15 +220,13 @@ def encode_source(
     return found
 
 
-def split_data(
-    encoded: EncodedSource, settings: ExampleSettings, seed: int, progress: Progress, stop_wanted: Callable[[], bool]
-) -> FinetuningData:
+def split_data(encoded: EncodedSource, settings: ExampleSettings, seed: int, progress: Progress) -> FinetuningData:
     """The usable examples, split and ready for batches. LabError when they are too few; Cancelled as above."""
     tokens = dict(encoded.usable)
     train, held_out = split_examples([example for example, _ in encoded.usable], settings.val_fraction, seed)
     lengths = [len(tokens[example].ids) for example in train]
     if settings.packing:
-        rows = packed(lengths, encoded.longest, progress, stop_wanted)
+        rows = packed(lengths, encoded.longest, progress)
     else:
         rows = [(place,) for place in range(len(train))]
     return FinetuningData(
@@ -272,12 +266,10 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
     return Batch(ids, labels, mask, places if positions else None)
 
 
-def packed(
-    lengths: Sequence[int], room: int, progress: Progress, stop_wanted: Callable[[], bool]
-) -> list[tuple[int, ...]]:
+def packed(lengths: Sequence[int], room: int, progress: Progress) -> list[tuple[int, ...]]:
     """Which examples share a row of `room` tokens: first fit, the longest first. Places by row.
 
-    lengths: none longer than a row. Raises Cancelled when `stop_wanted` says so.
+    lengths: none longer than a row.
 
     Every example could have a row of its own, so there is always a first row that fits. It is found by descending a
     binary tree whose nodes hold the largest room left below them: N log N steps for N examples.
@@ -288,8 +280,6 @@ def packed(
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     for done, place in enumerate(order):
         if done % _BETWEEN_LOOKS == 0:
-            if stop_wanted():
-                raise Cancelled
             progress("Packing examples into rows", done, len(order))
         node = 1
         while node < leaves:

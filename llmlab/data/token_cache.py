@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
 from llmlab.core.paths import cache_dir
-from llmlab.data.cache_lock import IsCancelled, Progress, cache_lock
+from llmlab.core.progress import Progress
+from llmlab.data.cache_lock import cache_lock
 from llmlab.data.corpus import Corpus
 from llmlab.data.tokenizers import Tokenizer
 
@@ -53,19 +54,17 @@ class _Meta:
     documents_sha256: str
 
 
-def token_cache(
-    corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress, cancelled: IsCancelled
-) -> TokenCache:
+def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress) -> TokenCache:
     """The tokens of `corpus`, from the cache or built now.
 
     Documents are joined by the end of text, or by a blank line where the tokenizer has none. max_tokens: read
-    no more than this many; 0 means all. progress(what, share). Two processes that want the same cache build it
+    no more than this many; 0 means all. Two processes that want the same cache build it
     once: the second waits. A damaged cache is built again. Raises Cancelled (nothing is left behind), and
     LabError when the disk is full or the corpus is empty.
     """
     key = _cache_key(corpus, tokenizer, max_tokens)
     folder = cache_dir() / "tokens" / key
-    with cache_lock(folder, progress, cancelled):
+    with cache_lock(folder, progress):
         if (cache := _open(folder)) is not None:
             return cache
         for litter in folder.parent.glob(f".tmp-{key}-*"):  # of a process that was killed; the lock is ours
@@ -73,7 +72,7 @@ def token_cache(
         staging = folder.with_name(f".tmp-{key}-{uuid.uuid4().hex[:8]}")
         staging.mkdir(parents=True)
         try:
-            _write(staging, corpus, tokenizer, max_tokens, progress, cancelled)
+            _write(staging, corpus, tokenizer, max_tokens, progress)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(staging, folder)
         except BaseException:
@@ -108,17 +107,13 @@ def _cache_key(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
-def _write(
-    folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress, cancelled: IsCancelled
-) -> None:
+def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     digest, documents_digest = hashlib.sha256(), hashlib.sha256()
     count = documents = characters = 0
     what = f"Cutting {corpus.title} into tokens"
     with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "documents.bin").open("wb") as documents_file:
         for ids, starts_document, read in token_stream(corpus, tokenizer):
-            if cancelled():
-                raise Cancelled
             if starts_document:
                 start = np.array([count], dtype="<i8").tobytes()
                 documents_file.write(start)
@@ -132,7 +127,7 @@ def _write(
             count += len(ids)
             characters += read
             shares = [count / max_tokens if max_tokens else 0.0, characters / corpus.bytes if corpus.bytes else 0.0]
-            progress(what, min(1.0, max(shares)))
+            progress(what, min(1.0, max(shares)), 1.0)
             if max_tokens and count >= max_tokens:
                 break
     if not count:

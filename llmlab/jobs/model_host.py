@@ -237,7 +237,6 @@ class Host:
             int(request["seed"]),
             int(request["place"]),
             self._reporter(number),
-            lambda: number in self._cancelled,
         )
         self.send(number, "previewed", preview=preview.as_dict())
 

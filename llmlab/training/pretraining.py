@@ -60,10 +60,9 @@ class Pretraining(TrainingKind[PretrainSettings]):
     def pinned(self, settings: PretrainSettings, outputs: Path) -> PretrainSettings:
         from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
-        path = expanded(settings.data.corpus)
-        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
-            return with_values(settings, {"data.corpus": str(path.resolve())})
-        return settings
+        if find_corpus(settings.data.corpus).kind != "yours":
+            return settings
+        return with_values(settings, {"data.corpus": str(expanded(settings.data.corpus).resolve())})
 
     def fits(self, changed: SettingInfo, settings: PretrainSettings) -> bool:
         unfit = _VOCABULARY if settings.data.tokenizer == "gpt2" else _VOCABULARY + _TEXT
@@ -81,12 +80,7 @@ class Pretraining(TrainingKind[PretrainSettings]):
         from llmlab.training.loop import Trainer
         from llmlab.training.room import require_room
 
-        data = load_dataset(
-            settings.data,
-            settings.model.block_size,
-            lambda what, share: place.recorder.prepare(f"{what} ({share:.0%})"),
-            place.control.stop_wanted,
-        )
+        data = load_dataset(settings.data, settings.model.block_size, place.tell)
         device, asked = place.device, settings
         if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
             asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})

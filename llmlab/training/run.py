@@ -22,7 +22,7 @@ from torch import nn
 
 from llmlab.core.config import to_mapping
 from llmlab.core.device import Device
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.settings import RunSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
@@ -69,6 +69,12 @@ class Workplace:
     threads: int
     versions: dict[str, str]  # of the libraries
     peak_flops: float  # measured, FLOP/s
+
+    def tell(self, what: str, done: float, total: float) -> None:
+        """Says what keeps the run before its first step (`llmlab.core.progress`). Cancelled when a stop is asked."""
+        if self.control.stop_wanted():
+            raise Cancelled
+        self.recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
 
 
 @dataclass

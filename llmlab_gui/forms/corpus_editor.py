@@ -170,15 +170,17 @@ class CorpusEditor(Editor):
 
         told = 0.0
 
-        def tell(done: int, total: int) -> None:
+        def tell(what: str, done: float, total: float) -> None:
             nonlocal told
+            if self._cancel.is_set():
+                raise Cancelled
             if time.monotonic() - told > _TELL_SECONDS or done == total:
                 told = time.monotonic()
-                self._progress.emit(done, total)
+                self._progress.emit(int(done), int(total))
 
         def work() -> bool:
             try:
-                fetch(corpus, tell, self._cancel.is_set)
+                fetch(corpus, tell)
             except Cancelled:
                 return False
             return True

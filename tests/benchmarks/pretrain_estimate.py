@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from worker_memory import watched
 
+from llmlab.core.progress import quiet
 from llmlab.core.settings import resolve_settings
 from llmlab.data.dataset import load_dataset
 from llmlab.gpt.estimate import estimate
@@ -83,7 +84,7 @@ def row(name: str, threads: int) -> bool:
     """Runs a case and prints its row; whether it missed the bar."""
     preset, changes = CASES[name]
     settings = resolve_settings(preset, overrides={**_SHORT, "train.threads": threads, **changes})
-    load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
+    load_dataset(settings.data, settings.model.block_size, quiet)
     with tempfile.TemporaryDirectory() as folder:
         run = create_run(Path(folder), settings, name="run")
         measured, _ = watched(start_worker(run))

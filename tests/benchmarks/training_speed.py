@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings, resolve_settings
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store.run_folder import RunFolder
@@ -147,7 +148,7 @@ def _peer_process(request: Path, peer: Path | None) -> None:
     values = json.loads(request.read_text())
     settings = from_mapping(PretrainSettings, values["settings"])
     torch.set_num_threads(settings.train.threads)
-    data = load_dataset(settings.data, settings.model.block_size, lambda *_: None, lambda: False)
+    data = load_dataset(settings.data, settings.model.block_size, quiet)
     torch.manual_seed(settings.train.seed)
     weights = GPT(settings.model, data.tokenizer.vocab_size).state_dict()
     vocab = padded_vocab_size(settings.model, data.tokenizer.vocab_size)

@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeRun
 
 import llmlab
-from llmlab.cli import pretrain
+from llmlab.cli import train
 from llmlab.cli.main import main
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
@@ -25,11 +25,11 @@ def untrained(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> list[RunFolder]
     """Commands make their run and train nothing; the list holds the runs that they would have trained."""
     runs: list[RunFolder] = []
 
-    def train(run: RunFolder, report: object) -> int:
+    def only_make(run: RunFolder, report: object) -> int:
         runs.append(run)
         return 0
 
-    monkeypatch.setattr(pretrain, "train", train)
+    monkeypatch.setattr(train, "train", only_make)
     return runs
 
 
@@ -212,7 +212,7 @@ def test_an_unforeseen_error_is_one_sentence_and_debug_shows_its_traceback(
     def explode(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(pretrain, "create_run", explode)
+    monkeypatch.setattr(train, "create_run", explode)
     assert main(["pretrain", "--corpus", "tiny"]) == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError: by nothing" in error

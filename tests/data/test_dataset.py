@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import CancelAfter
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data.dataset import Dataset, load_dataset
 from llmlab.data.tokenizers import Gpt2Tokenizer
@@ -17,7 +19,7 @@ from llmlab.data.tokenizers import Gpt2Tokenizer
 
 def load(block_size: int = 64, **values: object) -> Dataset:
     data = DataSettings(**values)  # type: ignore[arg-type]
-    return load_dataset(data, block_size, lambda what, share: None, lambda: False)
+    return load_dataset(data, block_size, quiet)
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_cancelling_while_the_vocabulary_is_learned_leaves_nothing(
     monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path))
     for kind in ("char", "compact", "bpe"):
         with pytest.raises(Cancelled):
-            load_dataset(DataSettings(corpus="tiny", tokenizer=kind), 64, lambda what, share: None, lambda: True)
+            load_dataset(DataSettings(corpus="tiny", tokenizer=kind), 64, CancelAfter())
     assert not list(tmp_path.rglob("*.json"))
 
 

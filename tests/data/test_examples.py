@@ -12,6 +12,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fakes import CancelAfter
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from llmlab.data.examples import Example, Message, Source, content_of, read_sour
 
 
 def read(source: Path | str, max_examples: int = 0) -> Source:
-    return read_source(str(source), quiet, lambda: False, max_examples)
+    return read_source(str(source), quiet, max_examples)
 
 
 def jsonl(path: Path, *lines: Any) -> Path:
@@ -228,7 +229,7 @@ def test_rows_of_the_hub_are_read_as_those_of_a_file(
 
 def test_reading_ends_when_it_is_no_longer_wanted() -> None:
     with pytest.raises(Cancelled):
-        read_source("tasks", quiet, lambda: True)
+        read_source("tasks", CancelAfter())
 
 
 def test_no_more_examples_are_read_than_asked_for(tmp_path: Path) -> None:

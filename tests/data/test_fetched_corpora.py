@@ -11,9 +11,11 @@ from pathlib import Path
 
 import datasets
 import pytest
+from fakes import CancelAfter
 from huggingface_hub import constants
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.progress import quiet
 from llmlab.data import fetched_corpora as fetched
 from llmlab.data.corpora import find_corpus
 from llmlab.data.fetched_corpora import FetchedCorpus, fetch, fetched_corpora
@@ -70,7 +72,7 @@ def test_a_text_is_fetched_whole_and_checked(site: str) -> None:
     corpus = verdict(site)
     seen: list[tuple[int, int]] = []
     assert not corpus.here()
-    fetch(corpus, lambda done, total: seen.append((done, total)), lambda: False)
+    fetch(corpus, lambda what, done, total: seen.append((done, total)))
     assert corpus.here()
     assert next(corpus.documents()).encode() == TEXT
     assert seen[-1] == (len(TEXT), len(TEXT))
@@ -81,7 +83,7 @@ def test_a_text_is_fetched_whole_and_checked(site: str) -> None:
 def test_a_broken_download_never_counts(site: str, path: str, says: str) -> None:
     corpus = verdict(site + path)
     with pytest.raises(LabError, match=says):
-        fetch(corpus, lambda done, total: None, lambda: False)
+        fetch(corpus, quiet)
     assert not corpus.here()
     assert files(corpus) == []
 
@@ -89,22 +91,21 @@ def test_a_broken_download_never_counts(site: str, path: str, says: str) -> None
 def test_a_text_that_changed_at_its_source_is_refused(site: str) -> None:
     corpus = dataclasses.replace(verdict(site), sha256="0" * 64)
     with pytest.raises(LabError, match="was changed at its source"):
-        fetch(corpus, lambda done, total: None, lambda: False)
+        fetch(corpus, quiet)
     assert not corpus.here()
 
 
 def test_a_download_can_be_cancelled(site: str) -> None:
     corpus = verdict(site)
-    calls = iter(range(100))
     with pytest.raises(Cancelled):
-        fetch(corpus, lambda done, total: None, lambda: next(calls) > 1)
+        fetch(corpus, CancelAfter(2))
     assert files(corpus) == []
 
 
 def test_without_a_network_one_sentence_says_which_file_to_put_where(empty_cache: Path) -> None:
     corpus = verdict("http://127.0.0.1:9/nothing-listens")
     with pytest.raises(LabError) as caught:
-        fetch(corpus, lambda done, total: None, lambda: False)
+        fetch(corpus, quiet)
     assert "could not be fetched" in caught.value.what
     assert str(empty_cache / "corpora" / "verdict" / "the-verdict.txt") in caught.value.do
 
@@ -154,7 +155,7 @@ def test_stories_come_from_the_hub_row_by_row(hub: dict[str, object], monkeypatc
     hub["rows"] = ["One.", "Two.", "Thréé."]
     corpus = by_name("tinystories")
     seen: list[tuple[int, int]] = []
-    fetch(corpus, lambda done, total: seen.append((done, total)), lambda: False)
+    fetch(corpus, lambda what, done, total: seen.append((done, total)))
     assert list(corpus.documents()) == ["One.", "Two.", "Thréé."]
     assert hub["asked"] == ("roneneldan/TinyStories", None, "train", True)
     assert seen == [(8, corpus.bytes), (16, 16)]
@@ -164,7 +165,7 @@ def test_stories_come_from_the_hub_row_by_row(hub: dict[str, object], monkeypatc
 def test_wikitext_lines_are_joined_to_articles(hub: dict[str, object]) -> None:
     hub["rows"] = ["", " = One = \n", "", " = = Section = = \n", " Text = text . \n", " = Two = \n", " More . \n"]
     corpus = by_name("wikitext2")
-    fetch(corpus, lambda done, total: None, lambda: False)
+    fetch(corpus, quiet)
     assert list(corpus.documents()) == [" = One = \n = = Section = = \n Text = text . \n", " = Two = \n More . \n"]
     assert hub["asked"] == ("Salesforce/wikitext", "wikitext-2-raw-v1", "train", True)
 
@@ -173,7 +174,7 @@ def test_a_hub_that_breaks_off_leaves_nothing(hub: dict[str, object]) -> None:
     hub["rows"] = ["One.", "broken"]
     corpus = by_name("tinystories")
     with pytest.raises(LabError, match="the line went dead"):
-        fetch(corpus, lambda done, total: None, lambda: False)
+        fetch(corpus, quiet)
     assert files(corpus) == []
 
 
@@ -181,19 +182,19 @@ def test_fetching_from_the_hub_can_be_cancelled(hub: dict[str, object]) -> None:
     hub["rows"] = ["One.", "Two."]
     corpus = by_name("tinystories")
     with pytest.raises(Cancelled):
-        fetch(corpus, lambda done, total: None, lambda: True)
+        fetch(corpus, CancelAfter())
     assert files(corpus) == []
 
 
 def test_an_offline_hub_is_said_at_once(hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(LabError, match="could not be fetched"):
-        fetch(by_name("tinystories"), lambda done, total: None, lambda: False)
+        fetch(by_name("tinystories"), quiet)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(LabError, match="HF_HUB_OFFLINE is set"):
-        fetch(by_name("tinystories"), lambda done, total: None, lambda: False)
+        fetch(by_name("tinystories"), quiet)
 
 
 def test_an_embedded_corpus_needs_no_fetching() -> None:
     with pytest.raises(UsageError, match="needs no fetching"):
-        fetch(find_corpus("tiny"), lambda done, total: None, lambda: False)
+        fetch(find_corpus("tiny"), quiet)

@@ -9,6 +9,7 @@ import chat_tokenizers as make
 import pytest
 import tiny_models
 import torch
+from fakes import CancelAfter
 from torch.nn.functional import cross_entropy
 
 from llmlab.core.errors import Cancelled, LabError
@@ -21,7 +22,7 @@ GPT2 = Gpt2Tokenizer()
 
 
 def load(tokenizer: TextTokenizer = GPT2, context: int = 0, seed: int = 1, **changes: object) -> FinetuningData:
-    return load_finetuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet, lambda: False)  # type: ignore[arg-type]
+    return load_finetuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet)  # type: ignore[arg-type]
 
 
 def rows_of(batch: Batch) -> list[list[int]]:
@@ -169,4 +170,4 @@ def test_the_context_limits_the_length() -> None:
 
 def test_loading_ends_when_it_is_no_longer_wanted() -> None:
     with pytest.raises(Cancelled):
-        load_finetuning_data(ExampleSettings(), 1, GPT2, 0, quiet, lambda: True)
+        load_finetuning_data(ExampleSettings(), 1, GPT2, 0, CancelAfter())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data import stories
 from llmlab.data.dataset import load_dataset
@@ -132,7 +133,7 @@ def test_the_size_that_the_registry_states_is_right() -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "char"])
 def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str, own_cache: Path) -> None:
     data = DataSettings(corpus="stories", tokenizer=kind)
-    dataset = load_dataset(data, 64, lambda what, share: None, lambda: False)
+    dataset = load_dataset(data, 64, quiet)
     total = len(dataset.train) + len(dataset.val)
     assert dataset.floor_loss == pytest.approx(story_entropy() / (total / stories.STORIES), rel=1e-3)
     assert 0 < dataset.floor_loss < dataset.unigram_loss / 3

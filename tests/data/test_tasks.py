@@ -67,7 +67,7 @@ def test_there_are_six_hundred_different_requests_of_ten_kinds_the_same_every_ti
 
 
 def test_they_are_short_for_gpt2_and_all_can_be_checked() -> None:
-    source = read_source("tasks", quiet, lambda: False)
+    source = read_source("tasks", quiet)
     format = chat_format(Gpt2Tokenizer())
     assert max(len(format.prompt_ids(example)) for example in source.examples) < 40
     assert len(checkable(source.examples)) == 600
@@ -91,7 +91,7 @@ def test_only_white_space_case_and_a_final_full_stop_are_forgiven(expected: str,
 
 
 def test_a_score_asks_for_what_can_be_checked_and_counts_what_is_right() -> None:
-    source = read_source("tasks", quiet, lambda: False, 20)
+    source = read_source("tasks", quiet, 20)
     unchecked = Example(99, (Message("user", "a"), Message("assistant", "b")))
     format = chat_format(Gpt2Tokenizer())
     answers = {tuple(format.prompt_ids(example)): example.answer for example in source.examples}
@@ -103,6 +103,6 @@ def test_a_score_asks_for_what_can_be_checked_and_counts_what_is_right() -> None
 
 
 def test_scoring_ends_when_it_is_no_longer_wanted() -> None:
-    source = read_source("tasks", quiet, lambda: False, 5)
+    source = read_source("tasks", quiet, 5)
     with pytest.raises(Cancelled):
         list(score(source.examples, chat_format(Gpt2Tokenizer()), lambda ids: "", lambda: True))

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import CancelAfter
 from filelock import FileLock
 from waits import SECONDS
 
 from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data import token_cache as module
 from llmlab.data.corpora import find_corpus
@@ -57,7 +58,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(corpus: Corpus, tokenizer: Tokenizer | None = None, max_tokens: int = 0) -> TokenCache:
-    return token_cache(corpus, tokenizer or Gpt2Tokenizer(), max_tokens, lambda what, share: None, lambda: False)
+    return token_cache(corpus, tokenizer or Gpt2Tokenizer(), max_tokens, quiet)
 
 
 def entries(folder: Path) -> list[str]:
@@ -155,9 +156,8 @@ def test_a_damaged_cache_is_built_again(cache_folder: Path, name: str, damage: s
 
 def test_cancelling_leaves_nothing_behind(cache_folder: Path) -> None:
     texts = [f"Text {number}." for number in range(10)]
-    calls = iter(range(100))
     with pytest.raises(Cancelled):
-        token_cache(fake(*texts), Gpt2Tokenizer(), 0, lambda what, share: None, lambda: next(calls) > 5)
+        token_cache(fake(*texts), Gpt2Tokenizer(), 0, CancelAfter(6))
     assert entries(cache_folder) == []
     assert len(build(fake(*texts)).documents) == 10
 
@@ -178,7 +178,7 @@ def test_an_empty_corpus_is_refused(cache_folder: Path) -> None:
 
 def test_progress_rises_to_one(cache_folder: Path) -> None:
     shares: list[float] = []
-    token_cache(find_corpus("tiny"), Gpt2Tokenizer(), 0, lambda what, share: shares.append(share), lambda: False)
+    token_cache(find_corpus("tiny"), Gpt2Tokenizer(), 0, lambda what, done, total: shares.append(done / total))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
@@ -186,14 +186,14 @@ def test_progress_rises_to_one(cache_folder: Path) -> None:
 def test_the_second_process_says_that_it_waits_and_can_be_cancelled(cache_folder: Path) -> None:
     folder = build(fake("abc")).folder
     said: list[str] = []
-    waiting = threading.Event()
 
-    def progress(what: str, share: float) -> None:
+    def progress(what: str, done: float, total: float) -> None:
+        if said:
+            raise Cancelled
         said.append(what)
-        waiting.set()
 
     with FileLock(folder.with_name(f"{folder.name}.lock")), pytest.raises(Cancelled):
-        token_cache(fake("abc"), Gpt2Tokenizer(), 0, progress, waiting.is_set)
+        token_cache(fake("abc"), Gpt2Tokenizer(), 0, progress)
     assert said == ["Waiting for another run that prepares the same text"]
 
 
@@ -202,7 +202,7 @@ import json
 from llmlab.data.dataset import load_dataset
 from llmlab.core.settings import DataSettings
 said = []
-dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, share: said.append(what), lambda: False)
+dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, done, total: said.append(what))
 print(json.dumps({"key": dataset.key, "built": any("Cutting" in what for what in said)}))
 """
 
@@ -227,7 +227,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import DataSettings
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
-    load_dataset(DataSettings(corpus="austen"), 64, lambda what, share: None, lambda: False)
+    load_dataset(DataSettings(corpus="austen"), 64, quiet)
 except LabError as error:
     print(error.what, "|", error.do)
 """
@@ -247,7 +247,7 @@ def test_a_cache_that_cannot_be_written_is_said_with_how_to_name_another(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(LabError, match=r"The cache could not be written\. .*file.cache.*LLMLAB_CACHE"):
-        load_dataset(DataSettings(corpus="tiny", tokenizer=tokenizer), 16, lambda what, share: None, lambda: False)
+        load_dataset(DataSettings(corpus="tiny", tokenizer=tokenizer), 16, quiet)
 
 
 def test_a_large_text_needs_little_memory(cache_folder: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def tiny_text() -> str:
 def of_tiny(own_cache: Path) -> dict[str, Tokenizer]:
     corpus = find_corpus("tiny")
     return {
-        kind: build_tokenizer(DataSettings(corpus="tiny", tokenizer=kind, bpe_vocab_size=700), corpus, quiet, never)
+        kind: build_tokenizer(DataSettings(corpus="tiny", tokenizer=kind, bpe_vocab_size=700), corpus, quiet)
         for kind in KINDS
     }
 
@@ -178,7 +178,7 @@ def test_bpe_learns_the_same_pieces_again(of_tiny: dict[str, Tokenizer], own_cac
     for file in (own_cache / "tokenizers").glob("*.json"):
         file.unlink()
     data = DataSettings(corpus="tiny", tokenizer="bpe", bpe_vocab_size=700)
-    again = build_tokenizer(data, find_corpus("tiny"), quiet, never)
+    again = build_tokenizer(data, find_corpus("tiny"), quiet)
     assert again.to_json() == of_tiny["bpe"].to_json()
     assert again.vocab_size == 700
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.config import describe, differences
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings, load_preset, preset_names
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
@@ -270,8 +271,8 @@ def test_a_corpus_that_is_not_here_is_offered_not_started(dock: SetupDock, qtbot
 def test_fetching_shows_progress_and_makes_the_corpus_usable(
     dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(corpus: Any, progress: Callable[[int, int], None], cancelled: Callable[[], bool]) -> None:
-        progress(10_000, 20_479)
+    def fetch(corpus: Any, progress: Progress) -> None:
+        progress("Fetching", 10_000, 20_479)
         corpus.folder.mkdir(parents=True, exist_ok=True)
         (corpus.folder / corpus.file).write_text("A story. " * 2000)
 
@@ -284,10 +285,9 @@ def test_fetching_shows_progress_and_makes_the_corpus_usable(
 
 
 def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(corpus: Any, progress: Callable[[int, int], None], cancelled: Callable[[], bool]) -> None:
-        while not cancelled():
-            progress(1, 0)
-        raise Cancelled
+    def fetch(corpus: Any, progress: Progress) -> None:
+        while True:
+            progress("Fetching", 1, 0)
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")

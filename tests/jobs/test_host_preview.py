@@ -26,7 +26,7 @@ def test_a_preview_is_the_one_that_is_had_without_the_host(tmp_path: Path) -> No
         host.ask(id=1, do="open", model=str(folder))
         said = host.ask(id=2, **question, place=2)
         assert said[-1]["event"] == "previewed"
-        expected = Previewer(tmp_path).preview(str(folder), ExampleSettings(**settings), 3, 2, quiet, lambda: False)
+        expected = Previewer(tmp_path).preview(str(folder), ExampleSettings(**settings), 3, 2, quiet)
         assert preview_from(said[-1]["preview"]) == expected
         assert expected.bad == ((6, "It has no answer: no completion or response."),)
         said = host.ask(id=3, **question | {"settings": settings | {"source": str(tmp_path / "none.csv")}}, place=0)

@@ -177,7 +177,7 @@ def test_a_clock_that_jumps_back_an_hour_disturbs_no_run(run: RunFolder, alone: 
 
 
 def test_a_stop_while_the_corpus_is_read_ends_at_once_and_loses_nothing(run: RunFolder, alone: RunFolder) -> None:
-    with mock.patch.object(worker, "load_dataset", _load_and_ask(run, "stop")):
+    with mock.patch("llmlab.data.dataset.load_dataset", _load_and_ask(run, "stop")):
         train_here(run)
     assert run.status().state == "stopped"
     started, stopped = all_events(run)
@@ -203,7 +203,7 @@ def test_a_stop_while_the_corpus_is_read_again_keeps_what_happened_before(run: R
     # As after a kill: status.json is a little behind, and half a line is at the end.
     run.write_status(dataclasses.replace(run.recorded_status(), step=5))
     run.events.write_bytes(before + b'{"event": "st')
-    with mock.patch.object(worker, "load_dataset", _load_and_ask(run, "stop")):
+    with mock.patch("llmlab.data.dataset.load_dataset", _load_and_ask(run, "stop")):
         train_here(run)
     started, stopped = (json.loads(line) for line in run.events.read_bytes().removeprefix(before).splitlines())
     assert [event["event"] for event in (started, stopped)] == ["started", "stopped"]
@@ -218,18 +218,17 @@ def test_a_stop_while_the_corpus_is_read_again_keeps_what_happened_before(run: R
 def _load_and_ask(run: RunFolder, name: Any) -> Any:
     """Reads the corpus as if it took long: a request comes in the middle of it."""
 
-    def load(data: Any, block_size: int, progress: Any, cancelled: Any) -> Any:
-        progress("Reading", 0.5)
+    def load(data: Any, block_size: int, progress: Any) -> Any:
+        progress("Reading", 0.5, 1.0)
         requests.send(run.requests, name)
-        if cancelled():
-            raise worker.Cancelled
-        return load_dataset(data, block_size, progress, cancelled)
+        progress("Reading", 0.6, 1.0)
+        return load_dataset(data, block_size, progress)
 
     return load
 
 
 def test_a_pause_that_comes_while_the_corpus_is_read_holds_before_the_first_step(run: RunFolder) -> None:
-    with mock.patch.object(worker, "load_dataset", _load_and_ask(run, "pause")), forked(run) as child:
+    with mock.patch("llmlab.data.dataset.load_dataset", _load_and_ask(run, "pause")), forked(run) as child:
         wait_until(lambda: run.status().state == "paused")
         assert events_of(run, "step") == []
         request(run, "stop")

@@ -21,7 +21,7 @@ from test_notebook import ended, predicted
 from test_outcomes import experiment
 
 from llmlab.cli.main import main
-from llmlab.cli.predict import tell_outcomes
+from llmlab.cli.notebook import tell_outcomes
 from llmlab.core.settings import resolve_settings
 from llmlab.jobs.launcher import create_run
 from llmlab.notebook import notebook

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_runs import new_run, train_here
 
-from llmlab.cli import shortages
+from llmlab.cli import train
 from llmlab.cli.main import main
 from llmlab.core.config import with_values
 from llmlab.core.device import Device
@@ -113,7 +113,7 @@ def test_the_command_line_refuses_a_base_that_cannot_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_here(new_run(tmp_path, 2, "base"))
-    monkeypatch.setattr(shortages, "available_bytes", lambda: GB // 10)
+    monkeypatch.setattr(train, "available_bytes", lambda: GB // 10)
     assert main(["finetune", "--model", "base@final", "--set", "train.device=cpu", "--outputs", str(tmp_path)]) == 1
     assert "does not fit into memory" in capsys.readouterr().err
     assert not (tmp_path / "finetuning").exists()

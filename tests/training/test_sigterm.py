@@ -168,7 +168,7 @@ def test_before_the_first_step_nothing_is_lost(run: RunFolder) -> None:
         _hang_in_c()
 
     with (
-        mock.patch.object(worker, "load_dataset", load),
+        mock.patch("llmlab.data.dataset.load_dataset", load),
         mock.patch.object(worker, "SIGTERM_SECONDS", 0.0),
         forked(run) as fork,
     ):

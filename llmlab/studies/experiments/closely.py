@@ -106,9 +106,7 @@ def _finetuning_batches(settings: FinetuneSettings, worker: Started, outputs: Pa
     from llmlab.data.finetuning_data import load_finetuning_data
 
     base, accumulated = source_of(parse(settings.model.base, outputs)), settings.train.grad_accum
-    data = load_finetuning_data(
-        settings.data, settings.train.seed, base.tokenizer(), base.context(), quiet, lambda: False
-    )
+    data = load_finetuning_data(settings.data, settings.train.seed, base.tokenizer(), base.context(), quiet)
     _require_same(data.key, worker, settings.data.source)
 
     def rows(step: int) -> list[BatchText]:
@@ -188,7 +186,7 @@ def _gradient_of(model: GPT, sequences: Sequences, first: int) -> Callable[[int]
 
 def _sequences(settings: PretrainSettings) -> tuple[Dataset, Sequences]:
     """The batches of a run, as it read them."""
-    data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
+    data = load_dataset(settings.data, settings.model.block_size, quiet)
     cut = settings.data
     return data, Sequences(
         data.train, settings.model.block_size, cut.batch_size, cut.order, cut.stride, settings.train.seed

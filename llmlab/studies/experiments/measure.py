@@ -16,6 +16,7 @@ from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.progress import quiet
 from llmlab.core.records import to_plain
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import find_corpus
@@ -123,7 +124,7 @@ def general_text(base: str, name: str, outputs: Path) -> GeneralText:
     if not name and isinstance(reference, SavedRun):
         settings = reference.run.info().settings
         if isinstance(settings, PretrainSettings):
-            data = load_dataset(settings.data, settings.model.block_size, lambda what, share: None, lambda: False)
+            data = load_dataset(settings.data, settings.model.block_size, quiet)
             starts = fixed_sequences(data.val, settings.model.block_size, SEQUENCES)
             title = f"held-out part of {find_corpus(settings.data.corpus).title}"
             return GeneralText(title, *gather(data.val, starts, settings.model.block_size))

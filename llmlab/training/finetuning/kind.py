@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.core.config import SettingInfo, with_values
-from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FULL, LORA, QLORA, FinetuneSettings
 from llmlab.core.paths import expanded
 from llmlab.data.hf_tokenizer import has_tokenizer
@@ -79,12 +79,7 @@ class Finetuning(TrainingKind[FinetuneSettings]):
     def make(self, place: Workplace, settings: FinetuneSettings) -> Finetuner:
         from llmlab.training.finetuning.loop import Finetuner
 
-        def tell(what: str, done: float, total: float) -> None:
-            if place.control.stop_wanted():
-                raise Cancelled()
-            place.recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
-
-        return Finetuner(place, settings, tell)
+        return Finetuner(place, settings)
 
 
 def _fixed(saved: SavedRun) -> SavedRun:

@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, Dataset
 from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.progress import Progress
 from llmlab.data.answer_scoring import checkable, score
 from llmlab.data.examples import Example, Message
 from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data
@@ -55,15 +54,15 @@ class Finetuner(TrainingRun):
 
     settings: FinetuneSettings
 
-    def __init__(self, place: Workplace, settings: FinetuneSettings, progress: Progress) -> None:
-        """Opens the base and reads the examples, which takes a while: progress says how far it is, and may cancel."""
+    def __init__(self, place: Workplace, settings: FinetuneSettings) -> None:
+        """Opens the base and reads the examples, which takes a while. Raises Cancelled when a stop is asked."""
         if place.device.precision == "fp16":
             raise LabError("Fine-tuning has no fp16.", "It needs a scaler of gradients.", "Set train.precision=auto.")
         seed = settings.train.seed
-        self.prepared: Prepared = prepare(settings, place.run.outputs, place.device, progress, seed)
+        self.prepared: Prepared = prepare(settings, place.run.outputs, place.device, place.tell, seed)
         self.model, self.tokenizer = self.prepared.model, self.prepared.tokenizer
         self.data: FinetuningData = load_finetuning_data(
-            settings.data, seed, self.tokenizer, self.prepared.context, progress, place.control.stop_wanted
+            settings.data, seed, self.tokenizer, self.prepared.context, place.tell
         )
         if self.data.packing:
             with _answering(self.model), place.device.autocast():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,17 +50,16 @@ class ExamplePreviews:
         tokenizer: TextTokenizer,
         context: int,
         progress: Progress,
-        stop_wanted: Callable[[], bool],
     ) -> None:
         """context: the longest row that the model can read; 0 if unknown."""
         self._settings, self._tokenizer, self._context = settings, tokenizer, context
-        source = read_source(settings.source, progress, stop_wanted, settings.max_examples)
-        self._encoded = encode_source(source, chat_format(tokenizer), settings, context, progress, stop_wanted)
+        source = read_source(settings.source, progress, settings.max_examples)
+        self._encoded = encode_source(source, chat_format(tokenizer), settings, context, progress)
         self._data: FinetuningData | None = None
         self._trouble: tuple[str, str, str] | None = None
         try:
             self._encoded.check()
-            self._data = split_data(self._encoded, settings, seed, progress, stop_wanted)
+            self._data = split_data(self._encoded, settings, seed, progress)
         except LabError as error:
             self._trouble = (error.what, error.why, error.do)
 
@@ -134,7 +132,6 @@ class Previewer:
         seed: int,
         place: int,
         progress: Progress,
-        stop_wanted: Callable[[], bool],
     ) -> Preview:
         """The summary, with the example at `place`. model: by its reference; its weights are not read.
 
@@ -149,7 +146,7 @@ class Previewer:
                 progress("Reading the tokenizer", 0, 0)
                 self._model = (opened, source.tokenizer(), source.context())
             _, tokenizer, context = self._model
-            self._previews = key, ExamplePreviews(settings, seed, tokenizer, context, progress, stop_wanted)
+            self._previews = key, ExamplePreviews(settings, seed, tokenizer, context, progress)
         found = self._previews[1].preview(place)
         refusal = packing_refusal(model, self._outputs) if settings.packing else None
         if refusal is None or found.trouble is not None:

@@ -16,6 +16,7 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.sequences import gather
@@ -40,7 +41,7 @@ def test_a_scratch_base_is_measured_on_what_its_pretraining_held_out(outputs: Pa
     text = general_text("run@final", "", outputs)
     settings = run.info().settings
     assert isinstance(settings, PretrainSettings)
-    data = load_dataset(settings.data, 16, lambda what, share: None, lambda: False)
+    data = load_dataset(settings.data, 16, quiet)
     held_out = {tuple(window) for window in gather(data.val, torch.arange(len(data.val) - 16).numpy(), 16)[0].tolist()}
     assert all(tuple(row) in held_out for row in text.x.tolist())
     model = open_model("run@final", outputs).model

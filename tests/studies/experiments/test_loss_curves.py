@@ -17,6 +17,7 @@ import torch
 from small_runs import new_run, train_here
 
 from llmlab.core.finetuning_settings import resolve_finetune_settings
+from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings, TrainSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.finetuning_data import Batch
@@ -93,7 +94,7 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
     assert notes == []
     settings = trained.info().settings
     assert isinstance(settings, PretrainSettings)
-    data = load_dataset(settings.data, 16, lambda what, share: None, lambda: False)
+    data = load_dataset(settings.data, 16, quiet)
     windows = Sequences(data.train, 16, 4, settings.data.order, settings.data.stride, settings.train.seed)
     read = [windows.batch(index)[0] for index in (60, 61)]  # step 31 is the 61st and 62nd batch
     texts = {data.tokenizer.decode(row.tolist()) for rows in read for row in rows}

@@ -28,6 +28,7 @@ from tuned_runs import copy_adapter, llama_folder
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.gpt.generate import NextToken
 from llmlab.inspection.archive import read_archive
@@ -155,9 +156,7 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
     )
     settings = run.info().settings_as(FinetuneSettings)
     prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, settings.train.seed)
-    data = load_finetuning_data(
-        settings.data, settings.train.seed, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False
-    )
+    data = load_finetuning_data(settings.data, settings.train.seed, prepared.tokenizer, prepared.context, quiet)
     learning = [p for p in prepared.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.999), weight_decay=0.0)
     prepared.model.train()
@@ -188,7 +187,7 @@ def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, ex
     sums = []
     for packing in (False, True):
         wanted = replace(settings.data, packing=packing, batch_size=1)
-        data = load_finetuning_data(wanted, 0, prepared.tokenizer, prepared.context, lambda *_: None, lambda: False)
+        data = load_finetuning_data(wanted, 0, prepared.tokenizer, prepared.context, quiet)
         batches = [data.batch(index) for index in range(data.batches_per_epoch)]  # each example once
         total = 0.0
         for batch in batches:

@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 from bases import CPU, prepared, settings_for
+from fakes import CancelAfter
 from family_models import KINDS, VOCAB, new_model, some_ids
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ from llmlab.training.finetuning.preview import Previewer
 
 
 def pack(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
-    return packed(lengths, room, quiet, lambda: False)
+    return packed(lengths, room, quiet)
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, ...]]:
@@ -83,19 +84,19 @@ def test_packing_compares_each_example_with_a_logarithm_of_the_rows() -> None:
 
 def test_packing_says_how_far_it_is_and_ends_when_it_is_no_longer_wanted() -> None:
     lengths, said = [7] * 5000, list[tuple[str, float, float]]()
-    packed(lengths, 20, lambda *now: said.append(now), lambda: False)
+    packed(lengths, 20, lambda *now: said.append(now))
     assert said
     assert {(what, total) for what, _, total in said} == {("Packing examples into rows", 5000)}
     assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
     with pytest.raises(Cancelled):
-        packed(lengths, 20, quiet, lambda: len(said) > 0)
+        packed(lengths, 20, CancelAfter(1))
 
     def cancelled(what: str, done: float, total: float) -> None:
         if what.startswith("Packing"):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        load_finetuning_data(ExampleSettings(packing=True), 1, Gpt2Tokenizer(), 0, cancelled, lambda: False)
+        load_finetuning_data(ExampleSettings(packing=True), 1, Gpt2Tokenizer(), 0, cancelled)
 
 
 # Which models keep them apart -----------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def test_a_preview_says_that_packing_is_refused(tmp_path: Path) -> None:
 
     def trouble(packing: bool) -> tuple[str, str, str] | None:
         data = packing_settings(base, packing=packing).data
-        found = Previewer(tmp_path).preview(base, data, 1, 0, quiet, lambda: False)
+        found = Previewer(tmp_path).preview(base, data, 1, 0, quiet)
         assert found.example is not None
         return found.trouble
 
@@ -188,6 +189,6 @@ def test_a_run_tries_its_base_and_refuses_to_pack_for_one_that_reads_a_row_as_on
 def test_examples_that_share_no_row_are_not_tried(tmp_path: Path) -> None:
     base = opt_folder(tmp_path / "opt")
     settings = packing_settings(base, max_length=80, max_examples=6)
-    data = load_finetuning_data(settings.data, 1, tiny_models.TOKENIZER, 0, quiet, lambda: False)
+    data = load_finetuning_data(settings.data, 1, tiny_models.TOKENIZER, 0, quiet)
     assert all(len(row) == 1 for row in data.rows)
     require_apart(ready(torch.nn.Module()), data, CPU.precision)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_models
 import transformers
+from fakes import CancelAfter
 from small_runs import new_run, train_here
 
 from llmlab.cli.examples import _example
@@ -63,7 +64,7 @@ def source(tmp_path: Path) -> Path:
 
 def previewed(outputs: Path, source: Path | str, place: int = 0, **changes: Any) -> Preview:
     settings = ExampleSettings(source=str(source), **changes)
-    return Previewer(outputs).preview("bar", settings, 1, place, quiet, lambda: False)
+    return Previewer(outputs).preview("bar", settings, 1, place, quiet)
 
 
 def all_of(outputs: Path, source: Path, **changes: Any) -> Iterator[Preview]:
@@ -97,7 +98,7 @@ def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path)
 def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> None:
     settings = ExampleSettings(source=str(source), max_length=40)
     base = source_of(parse("bar", outputs))
-    data = load_finetuning_data(settings, 1, base.tokenizer(), base.context(), quiet, lambda: False)
+    data = load_finetuning_data(settings, 1, base.tokenizer(), base.context(), quiet)
     by_number = {example.number: encoded for example, encoded in zip(data.examples, data.train, strict=True)}
     by_number |= {e.number: encoded for e, encoded in zip(data.held_out_examples, data.held_out, strict=True)}
     held_out = {example.number for example in data.held_out_examples}
@@ -147,7 +148,7 @@ def test_a_second_look_reads_the_file_again_only_when_it_changed(outputs: Path, 
 
     def look(place: int) -> Preview:
         told.clear()
-        return previewer.preview("bar", settings, 1, place, lambda what, done, total: told.append(what), lambda: False)
+        return previewer.preview("bar", settings, 1, place, lambda what, done, total: told.append(what))
 
     look(0)
     assert "Reading examples" in told
@@ -160,12 +161,12 @@ def test_a_second_look_reads_the_file_again_only_when_it_changed(outputs: Path, 
 
 def test_a_preview_ends_when_it_is_no_longer_wanted(outputs: Path) -> None:
     with pytest.raises(Cancelled):
-        Previewer(outputs).preview("bar", ExampleSettings(), 1, 0, quiet, lambda: True)
+        Previewer(outputs).preview("bar", ExampleSettings(), 1, 0, CancelAfter())
 
 
 def test_an_unknown_model_is_wrong_use(outputs: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
-        Previewer(outputs).preview("nowhere", ExampleSettings(), 1, 0, quiet, lambda: False)
+        Previewer(outputs).preview("nowhere", ExampleSettings(), 1, 0, quiet)
 
 
 # In a terminal -----------------------------------------------------------------------------------------------------

