@@ -14,10 +14,9 @@ from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
-from llmlab.data.cache_lock import cache_lock
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
-from llmlab.data.token_cache import TEXT_SEPARATOR, token_stream
+from llmlab.data.token_cache import TEXT_SEPARATOR, cache_lock, token_stream
 from llmlab.data.tokenizers import (
     BpeTokenizer,
     CharTokenizer,

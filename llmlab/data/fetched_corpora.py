@@ -17,8 +17,7 @@ from llmlab.core.files import fsync_file, fsync_folder, sha256_of
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
-from llmlab.data.own_texts import files_key, text_files
-from llmlab.data.text_files import SUFFIXES, file_pieces
+from llmlab.data.own_texts import SUFFIXES, file_pieces, files_key, text_files
 
 _VERDICT_URL = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt"

@@ -1,17 +1,28 @@
-"""A learner's own text, by its path."""
+"""A learner's own text, by its path: .txt, .jsonl and .parquet files, streamed in constant memory.
+
+Nothing is replaced silently: bytes that are no UTF-8, and rows without a text, are refused with their place. Only
+a byte order mark is dropped, and line ends of Windows become plain ones.
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import kind_of_no_file, sha256_of
-from llmlab.data.corpus import Corpus, Piece
-from llmlab.data.text_files import SUFFIXES, file_pieces, text_bytes
+from llmlab.core.files import kind_of_no_file, open_file, parse_json, require_file, sha256_of
+from llmlab.data.corpus import Corpus, Piece, document_pieces
 
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+# Where a row's text is looked for, in this order.
+FIELDS = ("text", "content")
+_BLOCK_BYTES = 1 << 18
+_PARQUET_ROWS = 256
 # Files up to this size together are recognised by their content, larger ones by name, size and time of change.
 _HASH_BYTES = 64 << 20
 
@@ -87,3 +98,147 @@ def files_key(files: list[Path]) -> str:
         content = sha256_of(file) if small else f"{file} {stat.st_mtime_ns}"
         digest.update(content.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def file_pieces(path: Path) -> Iterator[Piece]:
+    """The documents of one file. LabError when it cannot be read as text."""
+    try:
+        match path.suffix.lower():
+            case ".jsonl":
+                yield from _jsonl_pieces(path)
+            case ".parquet":
+                yield from _parquet_pieces(path)
+            case _:
+                yield from document_pieces(_text_blocks(path))
+    except OSError as error:
+        raise LabError(
+            f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
+        ) from error
+
+
+def text_bytes(path: Path) -> int:
+    """About how many bytes of text a file holds; 0 when that cannot be told."""
+    try:
+        if path.suffix.lower() != ".parquet":
+            return path.stat().st_size
+        parquet, column = _open_parquet(path)
+        place = parquet.schema_arrow.names.index(column)
+        groups = [parquet.metadata.row_group(group) for group in range(parquet.metadata.num_row_groups)]
+        return sum(group.column(place).total_uncompressed_size for group in groups)
+    except (OSError, LabError):  # reading it will say what is wrong
+        return 0
+
+
+def _text_blocks(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file in blocks."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    done = 0  # bytes given to the decoder
+    with open_file(path) as file:
+        while True:
+            block = file.read(_BLOCK_BYTES)
+            if done == 0:
+                _refuse_other_encodings(path, block)
+            if b"\0" in block:
+                place = done + block.index(b"\0")
+                raise LabError(
+                    f"{path} is not a text file.", f"Byte {place:,} is zero, which no text holds.", "Choose a text."
+                )
+            waiting = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                place = done - waiting + error.start
+                raise LabError(
+                    f"{path} is not UTF-8 text.",
+                    f"Byte {place:,} (0x{error.object[error.start]:02x}) begins no character.",
+                    "Save it as UTF-8 in a text editor, or convert it with iconv.",
+                ) from error
+            if done == 0:
+                text = text.removeprefix("\ufeff")
+            done += len(block)
+            text = newlines.decode(text, final=not block)
+            if text:
+                yield text
+            if not block:
+                return
+
+
+def _refuse_other_encodings(path: Path, start: bytes) -> None:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise LabError(f"{path} is UTF-16 text.", "The lab reads UTF-8.", "Save it as UTF-8 in a text editor.")
+
+
+def _jsonl_pieces(path: Path) -> Iterator[Piece]:
+    with open_file(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            text = _row_text(line)
+            if text is None:
+                bad = 1 + sum(1 for rest in file if rest.strip() and _row_text(rest) is None)
+                raise LabError(
+                    f"{path} has {bad:,} line(s) without a text; the first is line {number:,}.",
+                    f'A line is a JSON object with a string "{FIELDS[0]}" or "{FIELDS[1]}".',
+                    "Correct or remove them.",
+                )
+            yield from document_pieces([text])
+
+
+def _row_text(line: bytes) -> str | None:
+    """The text of one line; None when it is not JSON or has none."""
+    try:
+        row = parse_json(line.decode("utf-8-sig"))
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    text = next((row[name] for name in FIELDS if name in row), None)
+    return text if isinstance(text, str) and _is_unicode(text) else None
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _parquet_pieces(path: Path) -> Iterator[Piece]:
+    parquet, column = _open_parquet(path)
+    row = 0
+    for batch in _batches(path, parquet, column):
+        for value in batch.column(0):
+            text = value.as_py()
+            if text is None:
+                raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
+            yield from document_pieces([text])
+            row += 1
+
+
+def _batches(path: Path, parquet: Any, column: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=[column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise LabError(f"{path} is damaged.", f"{error}.", "Fetch or write it again.") from error
+
+
+def _open_parquet(path: Path) -> tuple[Any, str]:
+    """The pyarrow ParquetFile and the name of its column of texts."""
+    import pyarrow
+    import pyarrow.parquet
+
+    require_file(path)
+    try:
+        parquet = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise LabError(f"{path} is not a Parquet file.", f"{error}.", "Choose another file.") from error
+    schema = parquet.schema_arrow
+    for name in FIELDS:
+        if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string()):
+            return parquet, name
+    raise LabError(
+        f"{path} has no column of text.",
+        f'It has {", ".join(schema.names)}; "{FIELDS[0]}" or "{FIELDS[1]}" is looked for, as strings.',
+        "Rename the column that holds the text.",
+    )

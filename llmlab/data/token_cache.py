@@ -11,16 +11,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
-from llmlab.data.cache_lock import cache_lock
 from llmlab.data.corpus import Corpus
 from llmlab.data.tokenizers import Tokenizer
 
@@ -28,6 +29,7 @@ from llmlab.data.tokenizers import Tokenizer
 TEXT_SEPARATOR = "\n\n"
 # Raised when the files' format or the way of cutting changes: older caches are then built again.
 _FORMAT = 1
+_POLL_SECONDS = 0.1  # between two looks at the lock of another process
 
 
 @dataclass(frozen=True)
@@ -166,3 +168,35 @@ def _open(folder: Path) -> TokenCache | None:
     except (TypeError, OSError, ValueError):
         return None
     return TokenCache(folder, tokens, documents, meta.sha256)
+
+
+@contextmanager
+def cache_lock(target: Path, progress: Progress) -> Iterator[None]:
+    """Holds the lock of a cache entry against other processes while it is made; says so while it waits.
+
+    Raises Cancelled, and LabError when the cache cannot be written: for the lock, or by what is done meanwhile.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(FileLock(target.with_name(f"{target.name}.lock")), progress):
+            yield
+    except OSError as error:
+        raise LabError(
+            "The cache could not be written.",
+            f"{error.strerror or error} ({target.parent}).",
+            "Make room there, set LLMLAB_CACHE to a folder that can be written, or lower data.max_tokens.",
+        ) from error
+
+
+@contextmanager
+def _locked(lock: BaseFileLock, progress: Progress) -> Iterator[None]:
+    while True:
+        try:
+            lock.acquire(timeout=_POLL_SECONDS)
+            break
+        except Timeout:
+            progress("Waiting for another run that prepares the same text", 0, 0)
+    try:
+        yield
+    finally:
+        lock.release()

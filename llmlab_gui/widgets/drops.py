@@ -9,7 +9,7 @@ from PySide6.QtCore import QMimeData
 
 from llmlab.core.errors import LabError
 from llmlab.data.example_files import SUFFIXES as EXAMPLES
-from llmlab.data.text_files import SUFFIXES
+from llmlab.data.own_texts import SUFFIXES
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
 from llmlab.store.checkpoints import MANIFEST_FILE
 from llmlab.store.run_folder import RunFolder

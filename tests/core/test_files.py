@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import parse_json, read_json, safetensors_header, sha256_of
 from llmlab.data.corpora import find_corpus
 from llmlab.data.example_files import read_rows
-from llmlab.data.text_files import file_pieces
+from llmlab.data.own_texts import file_pieces
 from llmlab.inspection.archive import read_archive
 from llmlab.models.gguf_file import read_gguf_header
 from llmlab.models.reference import parse

@@ -15,7 +15,7 @@ import pytest
 import llmlab
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data.corpora import corpora, find_corpus
-from llmlab.data.text_files import text_bytes
+from llmlab.data.own_texts import text_bytes
 
 
 def documents(path: Path) -> list[str]:
