@@ -5,26 +5,29 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from llmlab.core.config import to_mapping
+from llmlab.core.device import Device
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, SampleSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather
+from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import flops_per_token
+from llmlab.gpt.generate import generate
 from llmlab.gpt.model import GPT
 from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
 from llmlab.training.control import StopRequested
-from llmlab.training.evaluation import mean_loss, write_samples
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.run import Facts, StepResult, TrainingRun, Workplace
 from llmlab.training.schedule import learning_rate
@@ -144,7 +147,7 @@ class Trainer(FromScratch):
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        """As `llmlab.training.evaluation.write_samples` gives them."""
+        """As `write_samples` gives them."""
         return write_samples(self.model, self.data.tokenizer, self.settings.samples, prompts, seed)
 
     def about(self) -> dict[str, Any]:
@@ -186,3 +189,35 @@ class Trainer(FromScratch):
         if self.device.kind == "cuda":  # pinned memory lets the copy run beside the computation
             return ids.pin_memory().to("cuda", non_blocking=True), targets.pin_memory().to("cuda", non_blocking=True)
         return ids.to(self.device.kind), targets.to(self.device.kind)
+
+
+@torch.no_grad()
+def mean_loss(model: GPT, batches: Iterable[tuple[np.ndarray, np.ndarray]], device: Device) -> float:
+    """Mean loss in nats a token over (x, y) batches of ids [batch, time], dropout off. Draws no random number."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for x, y in batches:
+        ids, targets = torch.from_numpy(x).to(device.kind), torch.from_numpy(y).to(device.kind)
+        with device.autocast():
+            total += float(model.loss(ids, targets)) * targets.numel()
+        count += targets.numel()
+    model.train(was_training)
+    return total / count
+
+
+def write_samples(
+    model: GPT, tokenizer: Tokenizer, samples: SampleSettings, prompts: Sequence[str], seed: int
+) -> list[dict[str, str]]:
+    """A continuation of each prompt, as the `sampled` event holds them. An empty prompt begins at a text's start."""
+    was_training = model.training
+    model.eval()
+    written = []
+    for number, prompt in enumerate(prompts):
+        ids = tokenizer.encode(prompt) or [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
+        tokens = generate(
+            model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=seed + number
+        )
+        written.append({"prompt": prompt, "text": tokenizer.decode([token.id for token in tokens])})
+    model.train(was_training)
+    return written

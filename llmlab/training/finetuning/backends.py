@@ -30,6 +30,7 @@ from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.huggingface import open_folder, translated
 from llmlab.models.model import OpenModel, context_of
 from llmlab.models.source import Folder, Hub, Source, base_named
+from llmlab.training.finetuning.kind import no_tokenizer
 from llmlab.training.finetuning.lora import insert, merge
 from llmlab.training.finetuning.quantise import (
     forget_quantisation,
@@ -170,7 +171,7 @@ def _base(settings: FinetuneSettings, outputs: Path) -> Source:
     """What is named as the base. UsageError when nothing is, or what still changes; LabError without a tokenizer."""
     base = base_named(settings.model.base, outputs)
     if isinstance(base, Folder) and not isinstance(base, Hub) and not has_tokenizer(base.folder()):
-        raise _no_tokenizer(base.name)
+        raise no_tokenizer(base.name)
     return base
 
 
@@ -192,16 +193,8 @@ def _open(base: Source, method: str, device: Device, progress: Progress) -> Open
     else:
         opened = base.open(progress)
     if isinstance(opened.tokenizer, IdTokenizer):
-        raise _no_tokenizer(opened.name)
+        raise no_tokenizer(opened.name)
     return opened
-
-
-def _no_tokenizer(name: str) -> LabError:
-    return LabError(
-        f"{name} cannot be fine-tuned.",
-        "It came without a tokenizer, so no example can be written in its tokens.",
-        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
-    )
 
 
 def _prepared(

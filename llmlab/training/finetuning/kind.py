@@ -92,8 +92,13 @@ def _require_whole(folder: Path) -> None:
     """LabError when a folder lacks weights or a tokenizer."""
     weight_shapes(folder, folder.name)
     if not has_tokenizer(folder):
-        raise LabError(
-            f"{folder.name} cannot be fine-tuned.",
-            "It came without a tokenizer, so no example can be written in its tokens.",
-            "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
-        )
+        raise no_tokenizer(folder.name)
+
+
+def no_tokenizer(name: str) -> LabError:
+    """Why a model without a tokenizer cannot learn from examples."""
+    return LabError(
+        f"{name} cannot be fine-tuned.",
+        "It came without a tokenizer, so no example can be written in its tokens.",
+        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+    )
