@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from safetensors import SafetensorError, safe_open
-
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, safetensors_header
 
@@ -74,6 +72,8 @@ class TensorFile(Mapping[str, Array]):
     """
 
     def __init__(self, path: Path, name: str = "") -> None:
+        from safetensors import SafetensorError, safe_open  # whoever only looks for models should not wait for it
+
         self.path = path
         try:
             # The library checks that the header and the file agree, and does not say where a tensor begins.

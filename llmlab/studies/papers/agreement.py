@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.statistics import holm
 
 # All three are choices of this lab, made before any run was judged.
 # At least four seeds, and four in five of them, must say the same.
@@ -65,6 +64,8 @@ Tests: TypeAlias = Mapping[str, Mapping[int, tuple[float, ...] | None]]
 
 def corrected(tests: Tests) -> dict[str, dict[int, tuple[float, ...] | None]]:
     """The same p-values after the correction, in the same places."""
+    from llmlab.studies.papers.statistics import holm  # brings numpy, which `--help` should not wait for
+
     after: dict[str, dict[int, tuple[float, ...] | None]] = {claim: dict(seeds) for claim, seeds in tests.items()}
     for seed in {seed for seeds in tests.values() for seed in seeds}:
         tested = [(claim, p) for claim, seeds in tests.items() if (p := seeds.get(seed)) is not None]
