@@ -222,6 +222,7 @@ def test_two_processes_building_one_cache_agree(cache_folder: Path) -> None:
 
 FULL_DISK = """
 import resource
+from llmlab.core.progress import quiet
 from llmlab.data.dataset import load_dataset
 from llmlab.core.errors import LabError
 from llmlab.core.settings import DataSettings
