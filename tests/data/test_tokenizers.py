@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data.build_tokenizer import build_tokenizer
 from llmlab.data.corpora import find_corpus
@@ -41,14 +42,6 @@ AWKWARD = [
     "don't I'LL we've",
 ]
 TEXT = st.text(max_size=200) | st.sampled_from(AWKWARD)
-
-
-def quiet(what: str, share: float) -> None:
-    """Progress that nobody watches."""
-
-
-def never() -> bool:
-    return False
 
 
 @pytest.fixture(scope="module")
