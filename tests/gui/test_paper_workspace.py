@@ -22,7 +22,8 @@ from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
-from llmlab.studies.records import CheckFolder
+from llmlab.jobs.worker_process import launch
+from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
@@ -501,5 +502,5 @@ def claims_column_is_badged(dock: object) -> bool:
 
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of checks train nothing."""
-    monkeypatch.setattr(CheckFolder, "worker", property(lambda _: "fake_checks"))
+    monkeypatch.setattr(launcher, "launch", lambda _, *asked, **how: launch("fake_checks", *asked, **how))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
