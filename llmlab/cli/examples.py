@@ -15,7 +15,7 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import parse_assignments
-from llmlab.data.example_preview import CUT, MASKED, TRAINED, Preview, PreviewExample
+from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED, Preview, PreviewExample
 
 _DETAILS = """SOURCE is `tasks` (built in), a .jsonl, .csv or .parquet file, or a data set of the hub (owner/name, or
 owner/name:configuration). A row has messages, or instruction, input and output, or prompt and completion, or text.
@@ -30,10 +30,10 @@ examples:
 _ROWS = 16  # bars of the histogram
 _BAR = 40  # letters of its longest bar
 _BAD_SHOWN = 20
-_COLORS = {TRAINED: "\033[1;32m", MASKED: "\033[2m", CUT: "\033[9;31m"}  # bold green, dim, struck out in red
+_COLORS = {IN_LOSS: "\033[1;32m", MASKED: "\033[2m", TRUNCATED: "\033[9;31m"}  # bold green, dim, struck out in red
 _PLAIN = "\033[0m"
 # Without colours: what stands around the tokens.
-_MARKS = {TRAINED: ("[[", "]]"), MASKED: ("", ""), CUT: ("{{", "}}")}
+_MARKS = {IN_LOSS: ("[[", "]]"), MASKED: ("", ""), TRUNCATED: ("{{", "}}")}
 
 
 def add_commands(commands: Commands) -> None:
@@ -125,10 +125,10 @@ def _example(preview: Preview, example: PreviewExample, colors: bool) -> Iterato
     left = example.length - len(example.tokens)
     if left > 0:
         yield f"... and {text.counted(left, 'token')} more"
-    before, after = marks[TRAINED]
+    before, after = marks[IN_LOSS]
     legend = f"{before}in the loss{after}, {marks[MASKED][0]}masked{marks[MASKED][1]}"
-    if any(token.state == CUT for token in example.tokens):
-        legend += f", {marks[CUT][0]}truncated{marks[CUT][1]}"
+    if any(token.state == TRUNCATED for token in example.tokens):
+        legend += f", {marks[TRUNCATED][0]}truncated{marks[TRUNCATED][1]}"
     yield f"({legend}; | stands between tokens)"
 
 

@@ -141,7 +141,7 @@ class PlainFormat(ChatFormat):
         self.pad_id = 0 if end is None else end
 
     def tokens(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        ids = self._beginning()
+        ids = self._bos()
         answers = [False] * len(ids)
         for place, message in enumerate(messages):
             words = message.content.strip()
@@ -162,14 +162,14 @@ class PlainFormat(ChatFormat):
 
     def text_tokens(self, text: str) -> list[int]:
         end = self._tokenizer.end_of_text
-        return [*self._beginning(), *self._cut(text), *([] if end is None else [end])]
+        return [*self._bos(), *self._cut(text), *([] if end is None else [end])]
 
     def _before(self, messages: Sequence[Message]) -> list[int]:
         """The line end between an answer and the next turn, where the answer's end is none."""
         follows_answer = bool(messages) and messages[-1].role == "assistant"
         return self._cut("\n") if follows_answer and not self._line_ends else []
 
-    def _beginning(self) -> list[int]:
+    def _bos(self) -> list[int]:
         return [] if self._tokenizer.beginning is None else [self._tokenizer.beginning]
 
     def _cut(self, text: str) -> list[int]:

@@ -66,13 +66,13 @@ class TemplateFormat(ChatFormat):
                 "It is none of the `tokenizers` library, so answers cannot be told from questions.",
                 "Save it again as a tokenizer.json.",
             )
-        self._adds_beginning = tokenizer.adds_beginning
+        self._adds_bos = tokenizer.adds_bos
         own = inner.chat_template
         self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
         self._options = {**inner.special_tokens_map, **_DATE}
         if self._template is None:
             self.template = plain_template(
-                begins=self._adds_beginning and inner.bos_token is not None, ends=bool(inner.eos_token)
+                begins=self._adds_bos and inner.bos_token is not None, ends=bool(inner.eos_token)
             )
             self.name = "User: … Assistant: …, the lab's own, since the model has none"
         elif isinstance(self._template, str):
@@ -124,7 +124,7 @@ class TemplateFormat(ChatFormat):
         self._refuse_special([Message("text", text)])
         ids, _ = self._cut(text)
         bos, eos = self._inner.bos_token_id, self._inner.eos_token_id
-        begin = [bos] if self._adds_beginning and bos is not None else []
+        begin = [bos] if self._adds_bos and bos is not None else []
         return [*begin, *ids, *([] if eos is None else [eos])]
 
     def _render(self, calls: Sequence[_Call]) -> list[str]:
@@ -148,7 +148,7 @@ class TemplateFormat(ChatFormat):
 
     def _plain(self, call: _Call) -> str:
         """What `PlainFormat` writes, for a tokenizer without a template."""
-        text = (self._inner.bos_token or "") if self._adds_beginning else ""
+        text = (self._inner.bos_token or "") if self._adds_bos else ""
         ending = self._inner.eos_token or "\n"
         for place, message in enumerate(call.messages, start=1):
             words = message.content.strip()

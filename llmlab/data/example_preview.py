@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TRAINED, MASKED, CUT = "trained", "masked", "cut"
+IN_LOSS, MASKED, TRUNCATED = "trained", "masked", "cut"
 TRAIN, HELD_OUT, LEFT_OUT = "training", "held out", "left out"
 
 

@@ -17,7 +17,7 @@ from llmlab.data.chat import ChatFormat, Encoded, chat_format
 from llmlab.data.examples import BadLine, Example, Source, read_source, split_examples
 from llmlab.data.tokenizers import TextTokenizer
 
-NOT_TRAINED = -100  # the label that torch's cross-entropy passes over (its ignore_index)
+NOT_IN_LOSS = -100  # the label that torch's cross-entropy passes over (its ignore_index)
 # Examples that are packed between two looks at whether that is still wanted; they take about 30 ms.
 _BETWEEN_LOOKS = 1000
 # What evaluation on training examples draws them by: any number, as long as it stays.
@@ -45,7 +45,7 @@ class Batch:
     @property
     def trained(self) -> int:
         """Tokens that count in the loss."""
-        return int((self.labels != NOT_TRAINED).sum())
+        return int((self.labels != NOT_IN_LOSS).sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
@@ -250,7 +250,7 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
     """Rows of one or more examples each as a batch, as wide as the longest. positions: with `position_ids`."""
     width = max(sum(len(encoded.ids) for encoded in row) for row in rows)
     shape = (len(rows), width)
-    ids, labels = torch.full(shape, pad_id), torch.full(shape, NOT_TRAINED)
+    ids, labels = torch.full(shape, pad_id), torch.full(shape, NOT_IN_LOSS)
     mask, places = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     for number, row in enumerate(rows):
         begin = 0
@@ -258,7 +258,7 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
             end = begin + len(encoded.ids)
             ids[number, begin:end] = torch.tensor(encoded.ids)
             trained = torch.tensor(encoded.trained)
-            labels[number, begin:end] = torch.where(trained, ids[number, begin:end], NOT_TRAINED)
+            labels[number, begin:end] = torch.where(trained, ids[number, begin:end], NOT_IN_LOSS)
             mask[number, begin:end] = 1
             places[number, begin:end] = torch.arange(end - begin)
             begin = end

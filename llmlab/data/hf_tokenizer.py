@@ -31,8 +31,8 @@ class HuggingFaceTokenizer:
         # Some tokenizers put another token first than the one they call the beginning (BERT's [CLS]).
         if first is None and with_special and with_special[0] in tokenizer.all_special_ids:
             first = with_special[0]
-        self._beginning = None if first is None else int(first)
-        self.adds_beginning = bool(with_special) and with_special[0] == self._beginning
+        self._bos = None if first is None else int(first)
+        self.adds_bos = bool(with_special) and with_special[0] == self._bos
 
     @property
     def inner(self) -> Any:
@@ -42,7 +42,7 @@ class HuggingFaceTokenizer:
     @property
     def beginning(self) -> int | None:
         """The beginning-of-text token, whether or not the tokenizer adds it by itself."""
-        return self._beginning
+        return self._bos
 
     def encode(self, text: str) -> list[int]:
         """Ids without special tokens around them; a text that spells a special token is read as that token.
@@ -92,7 +92,7 @@ class IdTokenizer:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.adds_beginning = False
+        self.adds_bos = False
 
     @property
     def beginning(self) -> int | None:

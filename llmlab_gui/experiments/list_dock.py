@@ -68,7 +68,7 @@ class ExperimentsDock(LabDock):
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("What went wrong")
         self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
-        self.continue_button = self._button("Continue", "Run what is left; finished runs stay as they are", self.go_on)
+        self.resume_button = self._button("Resume", "Run what is left; finished runs stay as they are", self.go_on)
         self.open_button = self._button("Open run", "Show the selected run in all other panels", self.open_run)
         self.export_button = menu_button("Export", "Save a table as CSV")
         for text, model in (("The runs of this experiment…", self.arms), ("All experiments…", self.model)):
@@ -215,7 +215,7 @@ class ExperimentsDock(LabDock):
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
         buttons.addWidget(self.standing, 1)
-        for button in (self.open_button, self.continue_button, self.stop_button, self.export_button):
+        for button in (self.open_button, self.resume_button, self.stop_button, self.export_button):
             buttons.addWidget(button)
         below = QWidget()
         column = QVBoxLayout(below)
@@ -284,7 +284,7 @@ class ExperimentsDock(LabDock):
         state = row.status.state if row else ""
         self.stop_button.setVisible(state in ("running", "stopping"))
         self.stop_button.setEnabled(state == "running")
-        self.continue_button.setVisible(row is not None and can_go_on(row))
+        self.resume_button.setVisible(row is not None and can_go_on(row))
         self.open_button.setEnabled(bool(selected_key(self.arms_table)) or bool(row and row.status.arm))
 
     def _row_changed(self) -> None:
@@ -308,7 +308,7 @@ class ExperimentsDock(LabDock):
         menu.addAction("Set up another like it", self.set_up_again)
         menu.addAction(self.folder_action)
         if can_go_on(row):
-            menu.addAction("Continue", self.go_on)
+            menu.addAction("Resume", self.go_on)
         if row.status.state == "running":
             menu.addAction("Stop", self.stop)
         menu.addSeparator()

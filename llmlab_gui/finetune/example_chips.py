@@ -8,26 +8,26 @@ from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from llmlab.data.example_preview import CUT, MASKED, TRAINED, PreviewToken
+from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED, PreviewToken
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 STATE_WORDS = {
-    TRAINED: "in the loss: the model is trained to predict it",
+    IN_LOSS: "in the loss: the model is trained to predict it",
     MASKED: "masked: read, but not in the loss",
-    CUT: "truncated: beyond the maximum length, not read",
+    TRUNCATED: "truncated: beyond the maximum length, not read",
 }
 _LINES = 5  # at least so many are in sight
-_SHORT_WORDS = {TRAINED: "trained on", MASKED: "only read", CUT: "cut"}
+_SHORT_WORDS = {IN_LOSS: "in the loss", MASKED: "masked", TRUNCATED: "truncated"}
 
 
 def state_colors(state: str, place: int) -> tuple[QColor, QColor]:
     """Ground and text of a token. place: neighbours differ a little, so that their border can be seen."""
     theme = current_theme()
-    if state == TRAINED:
+    if state == IN_LOSS:
         return mix(theme.surface, theme.accent, (0.28, 0.40)[place % 2]), QColor(theme.text)
-    if state == CUT:
+    if state == TRUNCATED:
         return QColor(theme.surface), QColor(theme.bad)
     return mix(theme.surface, theme.quiet, (0.10, 0.18)[place % 2]), QColor(theme.quiet)
 
@@ -57,14 +57,14 @@ class ExampleChips(TokenChips):
             self._show_trained()
 
     def _show_trained(self) -> None:
-        if TRAINED in self.states:
-            self._show(self.states.index(TRAINED))
+        if IN_LOSS in self.states:
+            self._show(self.states.index(IN_LOSS))
 
     def colors_of(self, token: int) -> tuple[QColor, QColor]:
         return state_colors(self.states[token], token)
 
     def font_of(self, token: int) -> QFont:
-        return self._struck if self.states[token] == CUT else self.font()
+        return self._struck if self.states[token] == TRUNCATED else self.font()
 
     def words(self, token: int) -> str:
         return f"{super().words(token)}, {STATE_WORDS[self.states[token]]}"
@@ -96,7 +96,7 @@ class StateLegend(QWidget):
             painter.setBrush(ground)
             painter.drawRoundedRect(left, 1, width, self.height() - 2, 4, 4)
             font = QFont(self.font())
-            font.setStrikeOut(state == CUT)
+            font.setStrikeOut(state == TRUNCATED)
             painter.setFont(font)
             painter.setPen(text)
             painter.drawText(left, 0, width, self.height(), Qt.AlignmentFlag.AlignCenter, words)

@@ -59,7 +59,7 @@ class InspectionSession(PointedAt):
         self.about: ModelAbout | None = None
         self.text, self.beginning = "", False
         self.tokens: list[PromptToken] = []
-        self.beginning_id: int | None = None  # what the model's texts begin with, if anything
+        self.bos_id: int | None = None  # what the model's texts begin with, if anything
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
         self.recent = Recent()
@@ -278,7 +278,7 @@ class InspectionSession(PointedAt):
 
     def _forget(self) -> None:
         """What was found in another model."""
-        self._cut, self.beginning_id = False, None
+        self._cut, self.bos_id = False, None
         self._findings.clear()
         self._set_trouble(None)
         self._set_inspection(None)
@@ -293,13 +293,13 @@ class InspectionSession(PointedAt):
             return
         self._set_trouble(None)
         self._findings.clear()
-        with_beginning = self.beginning and self.beginning_id is not None
-        request = self.host.tokenize(self.about.reference, self.text, with_beginning)
+        with_bos = self.beginning and self.bos_id is not None
+        request = self.host.tokenize(self.about.reference, self.text, with_bos)
         pending = Pending("Tokenizing", key="tokenize", quiet=True)
         self._requests.wait(request, pending, self._take_tokens, self._take_trouble)
 
     def _take_tokens(self, cut: TokenizedPrompt) -> None:
-        known, self.beginning_id = self.beginning_id, cut.beginning
+        known, self.bos_id = self.bos_id, cut.beginning
         if self.beginning and cut.beginning is None:  # a model that knows none
             self.beginning = False
             self.prompt_changed.emit()

@@ -144,10 +144,10 @@ class PromptDock(InspectionDock):
         session = self.session
         self.chips.show_tokens(session.tokens)
         self._show_selection()
-        has = session.beginning_id is not None
+        has = session.bos_id is not None
         self.beginning.setEnabled(has)
         self.beginning.setToolTip(
-            f"Begin with token {session.beginning_id}, as the model's training texts did"
+            f"Begin with token {session.bos_id}, as the model's training texts did"
             if has
             else "This model's texts began with no token of their own"
         )

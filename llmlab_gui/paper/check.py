@@ -42,7 +42,9 @@ CHECK_TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     Column("Run", lambda row: row.arm.name, "Its name ends the run's", width=19),
     *(replace(column, width=_WIDTHS[column.title]) for column in TRIAL_COLUMNS if column.title in _WIDTHS),
 )
-_CAPTION = "Runs of a check are runs like any other. Interrupted, it continues: what has ended stays as it is."
+_CAPTION = (
+    "Runs of a check are runs like any other. An interrupted check can be resumed: finished runs stay as they are."
+)
 
 
 class CheckDock(LabDock):
@@ -64,9 +66,9 @@ class CheckDock(LabDock):
         self.problem.setAccessibleName("What is wrong")
         self.run_button = PrimaryButton("Run")
         self.run_button.setEnabled(False)  # until there is a plan
-        self.run_button.setToolTip("Asks what you expect of each claim, then trains and judges")
+        self.run_button.setToolTip("Asks for your predictions, then trains and judges")
         self.copy_button = QPushButton("Copy command")
-        self.copy_button.setToolTip("What runs the same check in a terminal")
+        self.copy_button.setToolTip("The same check as a command for a terminal")
         self.checks = QComboBox()
         self.checks.setAccessibleName("Which check")
         self.checks.setToolTip("Checks of this paper, newest first")
@@ -82,7 +84,7 @@ class CheckDock(LabDock):
         self.trouble = ProblemLabel()
         self.trouble.setAccessibleName("What went wrong")
         self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
-        self.go_on_button = self._button("Go on", "Run what is left; finished runs stay as they are", self.go_on)
+        self.resume_button = self._button("Resume", "Run what is left; finished runs stay as they are", self.go_on)
         self.report_button = self._button(
             "Report", "All its verdicts, with figures and how to repeat it", self.open_report
         )
@@ -244,7 +246,7 @@ class CheckDock(LabDock):
     def _paper_changed(self) -> None:
         self.form.show_paper()
         if self.desk.paper is None:
-            self.show_empty("No paper is read", "Choose one in Paper: its claims are put to the test here.")
+            self.show_empty("No paper is open", "Choose one in Paper: its claims are tested here.")
         else:
             self.show_body()
         self._fill_wanted()
@@ -285,9 +287,9 @@ class CheckDock(LabDock):
         state = row.status.state if row is not None else ""
         self.stop_button.setVisible(state in ("running", "stopping"))
         self.stop_button.setEnabled(state == "running")
-        self.go_on_button.setVisible(row is not None and can_go_on(row))
+        self.resume_button.setVisible(row is not None and can_go_on(row))
         if row is None:
-            self.standing.setText("No check of this paper was run yet.")
+            self.standing.setText("No check of this paper has been run yet.")
             self.trouble.say("")
             self.arms.show([])
             return
@@ -314,7 +316,7 @@ class CheckDock(LabDock):
         line.setForegroundRole(QPalette.ColorRole.Mid)
         row = QWidget()
         actions = FlowRow(row)
-        for button in (self.go_on_button, self.stop_button, self.report_button, self.folder_button):
+        for button in (self.resume_button, self.stop_button, self.report_button, self.folder_button):
             actions.addWidget(button)
         body = QWidget()
         layout = QVBoxLayout(body)

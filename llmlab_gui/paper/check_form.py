@@ -116,7 +116,7 @@ class CheckForm(QWidget):
         """What is in it. LabError naming the first thing that is wrong."""
         paper = self._desk.paper
         if paper is None:
-            raise UsageError("No paper is read.", "", "Choose one in Paper.")
+            raise UsageError("No paper is open.", "", "Choose one in Paper.")
         if not self.claims:
             raise UsageError("The lab has no test of this paper yet.", "", "Its claims say what one would need.")
         claims = [id for id, box in self.claims.items() if box.isChecked()]

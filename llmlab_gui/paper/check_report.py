@@ -35,7 +35,7 @@ class CheckReportDock(ReportDock):
         return self.desk.report
 
     def say_nothing(self) -> None:
-        hint = "Run one in Check, or choose there one of those that were run: its report is shown here."
+        hint = "Run or choose one in Check: its report is shown here."
         self.show_empty("No check is shown", hint, "Set one up", partial(self.lab.dock_requested.emit, "check"))
 
     def showEvent(self, event: QShowEvent) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
     from llmlab_gui.paper.desk import PaperDesk
 
-_CAPTION = "Bounds were fixed before anything was trained. Choose a claim: what its verdict rests on is in Evidence."
+_CAPTION = "Bounds were fixed before anything was trained. Choose a claim: Evidence shows what its verdict rests on."
 
 
 class ClaimsDock(LabDock):
@@ -41,7 +41,7 @@ class ClaimsDock(LabDock):
         self._delegate = BadgeDelegate(self.table)
         self.table.setItemDelegateForColumn(VERDICT_COLUMN, self._delegate)
         self.standing = QuietLabel()
-        self.standing.setAccessibleName("What was found so far")
+        self.standing.setAccessibleName("Results so far")
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("What is wrong")
         self.export_button = menu_button("Export", "Save the table as CSV")
@@ -86,7 +86,7 @@ class ClaimsDock(LabDock):
         rows = self.desk.claims()
         self.model.show(rows)
         if not rows:
-            self.show_empty("No paper is read", "Choose one in Paper: its claims are listed here.")
+            self.show_empty("No paper is open", "Choose one in Paper: its claims are listed here.")
             return
         self.show_body()
         self._select()
@@ -96,7 +96,7 @@ class ClaimsDock(LabDock):
         found = Counter(row.state for row in rows if row.verdict is not None)
         said = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
         if check is None:
-            words = f"{len(self.desk.tested)} of {len(rows)} claims can be tested here; no check was run yet."
+            words = f"{len(self.desk.tested)} of {len(rows)} claims can be tested here; no check has been run yet."
         else:
             more = " so far" if check.status.state != "finished" else ""
             words = f"{check.id}: {said or 'no verdict'}{more}. {self._untested(len(rows))}".strip()

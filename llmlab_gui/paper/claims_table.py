@@ -12,11 +12,16 @@ from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
     Column("Claim", lambda row: row.claim.title, "What the paper says", width=50),
     Column("Verdict", lambda row: row.state, "What the check found, or why there is no verdict", width=21),
-    Column("You expected", prediction_text, "Said before the check began; ✓ and ✗ tell whether it came so", width=25),
+    Column(
+        "You expected",
+        prediction_text,
+        "Your prediction from before the check; ✓ and ✗ say whether it came true",
+        width=25,
+    ),
     Column(
         "Statistic",
         lambda row: statistic_text(row.verdict),
-        "The number that the verdict rests on most, with its 95 % interval",
+        "The main statistic of the verdict, with its 95 % interval",
         width=50,
     ),
     Column(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
     from llmlab_gui.paper.desk import PaperDesk
 
-_CAPTION = "Lines are what was measured, dashed ones what it is held against; bars and bands are intervals."
+_CAPTION = "Solid lines: measured; dashed: baselines and bounds; bars and bands: intervals."
 _NARROW = 760  # below this width the charts stand under the words
 _TEXT_SHARE = 40  # per cent of the room
 _LONGEST_TITLE, _LONGEST_CAPTION = 120, 600
@@ -138,7 +138,7 @@ class EvidenceDock(LabDock):
         if row is None:
             self._drawn = None
             self.show_empty(
-                "No claim is chosen", "Choose a paper, then one of its claims: here is what is known of it."
+                "No claim is chosen", "Choose a paper, then one of its claims: this shows what is known about it."
             )
             return
         self.show_body()
@@ -265,10 +265,10 @@ def _fill(button: QToolButton, entries: list[tuple[str, str, Callable[[], object
 def _no_chart(row: ClaimRow) -> tuple[str, str]:
     """Why there is none, and what is there instead."""
     if row.verdict is not None:
-        return "This verdict has no chart", "What it rests on is said in words."
+        return "This verdict has no chart", "Its reasons are given in words."
     if row.state == NO_TEST:
         return "Nothing to draw", "The lab does not test this claim."
-    return "No chart yet", "Its charts are drawn here while a check goes on."
+    return "No chart yet", "Its charts appear here during a check."
 
 
 def _reading(chart: Chart) -> str:

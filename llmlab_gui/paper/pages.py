@@ -24,10 +24,10 @@ from llmlab_gui.paper.claim_rows import (
 # Anyone may have written a verdict.json: what is longer than people read is cut.
 _LONGEST_TEXT, _LONGEST_CELL, _MOST_ROWS, _MOST_COLUMNS, _MOST_TABLES = 4000, 200, 60, 16, 20
 _WHAT_TO_DO = {
-    NO_TEST: "The lab has no test of this claim: what would support or refute it is said below.",
-    NO_CHECK: "Choose a size in Check and press Run: you are asked first what you expect.",
+    NO_TEST: "The lab has no test of this claim. Below: what would support or refute it.",
+    NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
-    NO_VERDICT: "The check came to its end without a verdict on it: Check report says more.",
+    NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
     "planned": "The check has not begun. Press Resume in Check.",
     "running": "Its runs are trained and measured now: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Resume in Check: nothing is lost.",
@@ -74,7 +74,7 @@ def _parts(row: ClaimRow) -> Iterator[str]:
 
 def _found(verdict: Verdict, *, final: bool) -> Iterator[str]:
     if not final:
-        yield "*So far: the check has not come to its end, and this may change.*"
+        yield "*So far: the check has not finished, and this may change.*"
     yield _sentence(verdict.reason)
     seeds = ", ".join(str(seed) for seed in verdict.seeds[:20])
     about = [f"{_cell(verdict.statistic.name)} **{_cell(value_text(verdict.statistic, verdict.interval))}**"]

@@ -81,7 +81,7 @@ class QueueDock(LabDock):
             self._select(kept)
         self.now.setText(_now_text(live, state.paused))
         pause = self._actions["pause"]
-        pause.setText("Go on" if state.paused else "Pause the queue")
+        pause.setText("Resume the queue" if state.paused else "Pause the queue")
         pause.setIconText(pause.text())
         self._update_actions()
         if state.items:

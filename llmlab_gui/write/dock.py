@@ -67,7 +67,7 @@ class WriteDock(LabDock):
         self._build_buttons()
         self.text = TokenView()
         self.text.setAccessibleName("What the model wrote")
-        self.text.setPlaceholderText("Press Generate. Point at a token to see what else could have come.")
+        self.text.setPlaceholderText("Press Generate. Point at a token to see its alternatives.")
         self.first_name = QLabel()
         self.first_name.hide()
         self.said = QLabel()
@@ -80,11 +80,11 @@ class WriteDock(LabDock):
         self._pointed_in = self.text
         self.next_list, self.token_list = AlternativeList(), AlternativeList()
         self.next_list.setAccessibleName("Next token after the prompt")
-        self.token_list.setAccessibleName("What else could have come at the chosen token")
+        self.token_list.setAccessibleName("Alternatives at the chosen token")
         self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
         self.next_words.setTextFormat(Qt.TextFormat.PlainText)
         self._lay_out()
-        self.caption("A model gives every possible next token a probability; the text is drawn from them.", "loss")
+        self.caption("A model gives every possible next token a probability; the text is sampled from them.", "loss")
 
         self._typing = self._single_shot(_TYPING_PAUSE_MS, self._ask_next)
         self._connect()
@@ -140,9 +140,9 @@ class WriteDock(LabDock):
     def _build_buttons(self) -> None:
         self.generate_button, self.stop_button = QPushButton("Generate"), QPushButton("Stop")
         self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
-        self.stop_button.setToolTip("Stop writing (Esc)")
+        self.stop_button.setToolTip("Stop generating (Esc)")
         self.spaces = QCheckBox("Show spaces")
-        self.spaces.setToolTip("Draw spaces as · and tabs as ⇥")
+        self.spaces.setToolTip("Show spaces as · and tabs as ⇥")
         self.chat = QCheckBox("Chat")
         self.chat.setToolTip(
             "The prompt is what a user says, in the model's chat template (the lab's own where it has none); "
@@ -286,10 +286,12 @@ class WriteDock(LabDock):
             self.show_body()
         words = ""
         if row is not None and row.status.live:
-            answers = f"Step {checkpoint.step:,}, which is saved, answers." if checkpoint else "Nothing is saved yet."
+            answers = (
+                f"Step {checkpoint.step:,}, the last saved one, answers." if checkpoint else "Nothing is saved yet."
+            )
             words = f'Training is at step {row.status.step:,}. {answers} <a href="save">Save now</a>'
         elif row is not None and checkpoint is None:
-            words = "This run has no checkpoint, so no model that could answer."
+            words = "This run has no checkpoint yet, so no model can answer."
         if words != self.note.text():
             self.note.setText(words)
         self.note.setVisible(bool(words))
@@ -334,9 +336,9 @@ class WriteDock(LabDock):
         self.tabs.setCurrentIndex(TOKEN_TAB)
         self.token_list.show_pairs(token.alternatives, token.text)
         shown = html.escape(visible(token.text))
-        on = "" if self._how.chat else " Click another to write on with it from here."
+        on = "" if self._how.chat else " Click another to continue with it from here."
         self.token_words.setText(
-            f"Token {index + 1}: <b>{shown}</b> was drawn; its probability was {percent(token.probability)}.{on}"
+            f"Token {index + 1}: <b>{shown}</b> was sampled; its probability was {percent(token.probability)}.{on}"
         )
 
     def _branch_text(self, text: str) -> None:

@@ -33,7 +33,7 @@ class GenerationForm(QWidget):
         self.top_k.setToolTip("Sample from this many of the most likely tokens")
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setValue(usual.seed)
-        self.seed.setToolTip("One seed, one text: the same model, prompt and settings write the same again")
+        self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
         self.new_seed = QToolButton()
         self.new_seed.setText("New")
         self.new_seed.setToolTip("Another seed, another text")

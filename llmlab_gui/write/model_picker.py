@@ -111,7 +111,7 @@ class ModelPicker(QWidget):
         if checkpoint is None:
             raise LabError(
                 f"{row.name} has no such checkpoint.",
-                "Only what is saved can answer.",
+                "Only saved checkpoints can answer.",
                 "Press Save, or wait for the next checkpoint." if row.status.live else "Choose another run.",
             )
         return f"{row.run.path}@{checkpoint.step}"

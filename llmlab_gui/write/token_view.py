@@ -249,8 +249,8 @@ class TintLegend(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setAccessibleName("Legend: the more orange a token, the less likely the model held it")
-        self.setToolTip("The background of each token: how likely the model held it when it was drawn.")
+        self.setAccessibleName("Legend: the more orange a token, the lower its probability")
+        self.setToolTip("Background of each token: its probability when it was sampled.")
         theme_notifier.changed.connect(self.update)
 
     def sizeHint(self) -> QSize:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
-from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data, padded
+from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data, padded
 from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer, TextTokenizer
 
 GPT2 = Gpt2Tokenizer()
@@ -57,9 +57,9 @@ def test_labels_are_the_ids_where_they_are_trained_on_and_filling_is_never() -> 
     for row in range(16):
         length = int(batch.attention_mask[row].sum())
         encoded = by_ids[tuple(batch.ids[row, :length].tolist())]
-        expected = [id if trained else NOT_TRAINED for id, trained in zip(encoded.ids, encoded.trained, strict=True)]
+        expected = [id if trained else NOT_IN_LOSS for id, trained in zip(encoded.ids, encoded.trained, strict=True)]
         assert batch.labels[row, :length].tolist() == expected
-        assert set(batch.labels[row, length:].tolist()) <= {NOT_TRAINED}
+        assert set(batch.labels[row, length:].tolist()) <= {NOT_IN_LOSS}
         assert not batch.attention_mask[row, length:].any()
     assert batch.trained == sum(sum(by_ids[tuple(ids)].trained) for ids in rows_of(batch))
     assert [example.number for example in data.examples_in(5)] == [
@@ -111,9 +111,9 @@ def test_packed_rows_cost_what_their_examples_cost_alone(attention: str) -> None
 def _losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """The loss of each trained token, row by row."""
     losses = cross_entropy(
-        logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=NOT_TRAINED, reduction="none"
+        logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=NOT_IN_LOSS, reduction="none"
     )
-    return losses[batch.labels[:, 1:].flatten() != NOT_TRAINED].detach()
+    return losses[batch.labels[:, 1:].flatten() != NOT_IN_LOSS].detach()
 
 
 def test_packing_leaves_less_filling_and_trains_on_as_much() -> None:
@@ -127,7 +127,7 @@ def test_the_first_token_of_an_example_is_never_predicted_from_the_one_before_it
     data = load(TOKENIZER, packing=True, train_on="all", max_length=300, max_examples=40)
     batch = data.batch(0)
     assert batch.position_ids is not None
-    assert set(batch.labels[batch.position_ids == 0].tolist()) == {NOT_TRAINED}
+    assert set(batch.labels[batch.position_ids == 0].tolist()) == {NOT_IN_LOSS}
 
 
 def test_what_a_vocabulary_of_characters_cannot_say_is_a_bad_line(tmp_path: Path) -> None:

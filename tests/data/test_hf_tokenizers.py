@@ -26,7 +26,7 @@ def byte_level(folder: Path) -> HuggingFaceTokenizer:
     return loaded
 
 
-def sentencepiece(*, unigram: bool, adds_beginning: bool = False) -> HuggingFaceTokenizer:
+def sentencepiece(*, unigram: bool, adds_bos: bool = False) -> HuggingFaceTokenizer:
     """Llama's way (BPE with bytes to fall back on) or T5's (Unigram with Metaspace)."""
     if unigram:
         pipeline = Tokenizer(models.Unigram())
@@ -53,7 +53,7 @@ def sentencepiece(*, unigram: bool, adds_beginning: bool = False) -> HuggingFace
         pipeline.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
-    if adds_beginning:
+    if adds_bos:
         pipeline.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return HuggingFaceTokenizer(
         PreTrainedTokenizerFast(tokenizer_object=pipeline, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
@@ -88,7 +88,7 @@ def test_special_tokens_are_shown_as_they_are_written(byte_tokenizer: HuggingFac
     assert end is not None
     assert byte_tokenizer.token_text(end) == "<|endoftext|>"
     assert byte_tokenizer.beginning == end
-    assert not byte_tokenizer.adds_beginning
+    assert not byte_tokenizer.adds_bos
     assert end not in byte_tokenizer.encode("the")
 
 
@@ -106,8 +106,8 @@ def test_sentencepiece_bytes_are_characters_only_where_they_are_whole() -> None:
 
 
 def test_a_beginning_that_a_tokenizer_adds_is_known_and_not_added_here() -> None:
-    tokenizer = sentencepiece(unigram=False, adds_beginning=True)
-    assert tokenizer.adds_beginning
+    tokenizer = sentencepiece(unigram=False, adds_bos=True)
+    assert tokenizer.adds_bos
     assert tokenizer.beginning == 1
     assert 1 not in tokenizer.encode("the")
 
@@ -128,7 +128,7 @@ def test_words_and_their_parts_of_bert_are_pieces() -> None:
     tokenizer = HuggingFaceTokenizer(plain)
     assert texts(tokenizer, "kings") == ["king", "##s"]
     assert tokenizer.beginning == 1
-    assert tokenizer.adds_beginning
+    assert tokenizer.adds_bos
 
 
 def test_ids_that_no_token_has_are_shown_by_their_number(byte_tokenizer: HuggingFaceTokenizer) -> None:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmlab.data.example_preview import CUT, HELD_OUT, MASKED, TRAIN, TRAINED, Preview, PreviewExample, PreviewToken
+from llmlab.data.example_preview import (
+    HELD_OUT,
+    IN_LOSS,
+    MASKED,
+    TRAIN,
+    TRUNCATED,
+    Preview,
+    PreviewExample,
+    PreviewToken,
+)
 
 EXAMPLES = 20
 LENGTHS = (0,) * 8 + (5, 9, 3, 2, 0, 0, 1)
@@ -22,7 +31,7 @@ def preview(request: dict[str, Any]) -> Preview:
     words = f"User: {settings['source']} number {place + 1}\n of many\n Assistant: the right answer".split(" ")
     tokens = []
     for number, word in enumerate(words):
-        state = CUT if number >= longest else TRAINED if number >= len(words) - 3 else MASKED
+        state = TRUNCATED if number >= longest else IN_LOSS if number >= len(words) - 3 else MASKED
         tokens.append(PreviewToken(100 + number, word if number == 0 else f" {word}", state))
     part = HELD_OUT if place % 10 == 9 else TRAIN
     trouble = ("All examples are too long.", "The shortest has 8 tokens.", "Raise data.max_length.")

@@ -79,7 +79,7 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Whol
     check.interrupt()
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 330, 640) as dock:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: dock.go_on_button.isVisible(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.resume_button.isVisible(), timeout=WAIT)
         (area,) = dock.findChildren(QScrollArea)
         qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width(), timeout=WAIT)
 

@@ -18,7 +18,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.data.example_preview import CUT, MASKED, TRAINED
+from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.finetune.example_chips import state_colors
 from llmlab_gui.finetune.preview_view import BAD_LINES, EXAMPLE, LENGTHS
@@ -77,14 +77,14 @@ def test_it_shows_what_the_set_up_describes_and_follows_it(qtbot: QtBot, dock: D
     dock.plan(settings(max_length=9))
     qtbot.waitUntil(lambda: dock.view.preview is not None and dock.view.preview.max_length == 9, timeout=WAIT)
     assert [token.text for token in dock.view.chips.tokens][-1] == " answer"
-    assert dock.view.chips.states.count(CUT) == len(dock.view.chips.states) - 9
+    assert dock.view.chips.states.count(TRUNCATED) == len(dock.view.chips.states) - 9
 
 
 def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDock) -> None:
     dock.plan(settings())
     shown(qtbot, dock, "tasks")
     chips = dock.view.chips
-    assert chips.states == [MASKED] * (len(chips.tokens) - 3) + [TRAINED] * 3
+    assert chips.states == [MASKED] * (len(chips.tokens) - 3) + [IN_LOSS] * 3
     for place, state in enumerate(chips.states):
         assert chips.colors_of(place) == state_colors(state, place)
     assert chips.words(len(chips.tokens) - 1).endswith("in the loss: the model is trained to predict it")
@@ -113,7 +113,7 @@ def test_what_is_trained_on_is_in_sight_however_small_the_panel_is(qtbot: QtBot,
     dock.plan(settings())
     shown(qtbot, dock, "tasks")
     chips = dock.view.chips
-    assert chips.viewport().rect().contains(chips.place_of(chips.states.index(TRAINED)).toRect())
+    assert chips.viewport().rect().contains(chips.place_of(chips.states.index(IN_LOSS)).toRect())
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
@@ -121,7 +121,7 @@ def test_states_differ_in_both_themes(theme: object) -> None:
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     apply_theme(app, "light" if theme is LIGHT else "dark")
-    grounds = [state_colors(state, 0)[0].name() for state in (TRAINED, MASKED, CUT)]
+    grounds = [state_colors(state, 0)[0].name() for state in (IN_LOSS, MASKED, TRUNCATED)]
     assert len(set(grounds)) == 3
     apply_theme(app, "light")
 

@@ -129,14 +129,14 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.stop_button.isVisibleTo(dock), timeout=WAIT)
-    assert not dock.continue_button.isVisibleTo(dock)
+    assert not dock.resume_button.isVisibleTo(dock)
     dock.stop_button.click()
     qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
     fake.status(state="stopped")
-    qtbot.waitUntil(lambda: dock.continue_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.resume_button.isVisibleTo(dock), timeout=WAIT)
     assert not dock.stop_button.isVisibleTo(dock)
     fake.status(state="finished")
-    qtbot.waitUntil(lambda: not dock.continue_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.resume_button.isVisibleTo(dock), timeout=WAIT)
     dock.shutdown()
 
 

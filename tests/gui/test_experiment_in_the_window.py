@@ -70,10 +70,10 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     qtbot.waitUntil(lambda: killed.has_worker(killed.recorded_status()), timeout=WAIT)
     desk.controller.kill(row.folder)
     qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)
-    assert listed.continue_button.isVisibleTo(listed)
+    assert listed.resume_button.isVisibleTo(listed)
     qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
 
-    listed.continue_button.click()
+    listed.resume_button.click()
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
     qtbot.waitUntil(lambda: row.folder.status().state == "finished", timeout=WAIT)
     qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished", timeout=WAIT)

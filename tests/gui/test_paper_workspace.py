@@ -93,7 +93,7 @@ def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: WholeLab, outputs: 
     paper = lab.papers.paper
     assert paper is not None
     assert [row.claim.id for row in claims.model.rows] == [claim.id for claim in paper.claims]
-    assert "no check was run yet" in claims.standing.text()
+    assert "no check has been run yet" in claims.standing.text()
     check = FakeCheck(outputs)
     check.run(1)
     qtbot.waitUntil(lambda: {row.state for row in claims.model.rows} >= {"running"}, timeout=WAIT)
@@ -292,7 +292,7 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
     qtbot.waitUntil(lambda: check_dock.bar.value() == check_dock.bar.maximum(), timeout=WAIT)
     assert check_dock.checks.currentText() == "mine · minutes · finished"
-    assert not check_dock.go_on_button.isVisibleTo(check_dock)
+    assert not check_dock.resume_button.isVisibleTo(check_dock)
     assert evidence.chart.chart == curve_chart()
     assert check_dock.form.name.text() == ""  # it is taken
 
@@ -307,12 +307,12 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
     read(qtbot, lab)
     standing = check_dock.standing  # a look may come between any two of the folder's writes: the last one is waited for
     qtbot.waitUntil(lambda: "It is interrupted. 1 min 30 s left." in standing.text(), timeout=WAIT)
-    assert check_dock.go_on_button.isVisibleTo(check_dock)
+    assert check_dock.resume_button.isVisibleTo(check_dock)
     first, second = check.record.arms[:2]
     share = (first.estimated_seconds + 0.1 * second.estimated_seconds) / check.record.estimated_seconds
     assert check_dock.bar.value() == round(1000 * share)  # the second run is at step 10 of 100
     assert not check_dock.stop_button.isVisibleTo(check_dock)
-    check_dock.go_on_button.click()
+    check_dock.resume_button.click()
     qtbot.waitUntil(lambda: check.folder.status().state == "finished", timeout=WAIT)
     qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
 
@@ -382,7 +382,7 @@ def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
     assert lab.papers.check is not None
     assert lab.papers.check.id == "older"
     shutil.rmtree(outputs / PAPERS / "older")
-    qtbot.waitUntil(lambda: "no check was run yet" in claims.standing.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no check has been run yet" in claims.standing.text(), timeout=WAIT)
 
 
 # What others may have written ----------------------------------------------------------------------------------

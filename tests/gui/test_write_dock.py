@@ -258,11 +258,11 @@ def test_a_hostile_token_is_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) ->
 def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     fake = trained(qtbot, lab, dock)
     lab.pump(fake.advance(50, evaluate=False))
-    assert "Training is at step 250. Step 200, which is saved, answers." in dock.note.text()
+    assert "Training is at step 250. Step 200, the last saved one, answers." in dock.note.text()
     dock.note.linkActivated.emit("save")
     assert lab.controller.saved == ["fake"]
     lab.pump(fake.save_checkpoint(("requested",)))
-    qtbot.waitUntil(lambda: "Step 250, which is saved" in dock.note.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Step 250, the last saved one" in dock.note.text(), timeout=WAIT)
     lab.pump(fake.stop())
     assert not dock.note.isVisible()
 

@@ -175,7 +175,7 @@ def _write_tokenizer(writer: Any, opened: OpenModel, pipeline: Mapping[str, Any]
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)
-    writer.add_add_bos_token(bool(opened.tokenizer.adds_beginning))
+    writer.add_add_bos_token(bool(opened.tokenizer.adds_bos))
     writer.add_add_space_prefix(False)
     for id, add in (
         (inner.bos_token_id, writer.add_bos_token_id),

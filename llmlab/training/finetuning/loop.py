@@ -29,7 +29,7 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.data.answer_scoring import checkable, score
 from llmlab.data.examples import Example, Message
-from llmlab.data.finetuning_data import NOT_TRAINED, Batch, FinetuningData, load_finetuning_data
+from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data
 from llmlab.models.adapter_file import BASE_DIGEST
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.generation import continued, text_after
@@ -97,7 +97,7 @@ class Finetuner(TrainingRun):
         with self.device.autocast():
             logits = self.prepared.logits(batch)[:, :-1]  # [B, T - 1, V]: each position predicts the next token
         labels = batch.labels[:, 1:].to(logits.device)
-        counts = labels != NOT_TRAINED
+        counts = labels != NOT_IN_LOSS
         return F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")
 
     def score(self) -> None:
@@ -144,7 +144,7 @@ class Finetuner(TrainingRun):
                 total, count = 0.0, 0
                 for batch in self.data.fixed_batches(split, self.settings.train.eval_windows):
                     total += float(self.loss_sum(batch))
-                    count += int((batch.labels[:, 1:] != NOT_TRAINED).sum())
+                    count += int((batch.labels[:, 1:] != NOT_IN_LOSS).sum())
                 found.append(total / count)
         return found[0], found[1]
 
@@ -282,7 +282,7 @@ class _Trainer(transformers.Trainer):
         """The batches of one step, and how many trained tokens they hold: the loss is the mean over these."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         self.step_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        return batches, sum(int((batch["labels"][:, 1:] != NOT_TRAINED).sum()) for batch in batches)
+        return batches, sum(int((batch["labels"][:, 1:] != NOT_IN_LOSS).sum()) for batch in batches)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward on one batch; gradients add up until the step is whole."""

@@ -11,12 +11,12 @@ from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import Progress
 from llmlab.data.chat import chat_format
 from llmlab.data.example_preview import (
-    CUT,
     HELD_OUT,
+    IN_LOSS,
     LEFT_OUT,
     MASKED,
     TRAIN,
-    TRAINED,
+    TRUNCATED,
     Preview,
     PreviewExample,
     PreviewToken,
@@ -104,7 +104,7 @@ class ExamplePreviews:
         whole = self._encoded.chat.encode(example, _WHOLE, self._settings.train_on)
         tokens = []
         for number, (id, trained) in enumerate(zip(whole.ids[:_MOST_TOKENS], whole.trained, strict=False)):
-            state = CUT if number >= self._encoded.longest else TRAINED if trained else MASKED
+            state = TRUNCATED if number >= self._encoded.longest else IN_LOSS if trained else MASKED
             tokens.append(PreviewToken(id, self._tokenizer.token_text(id), state))
         return PreviewExample(place, example.number, self._part(place), length, tuple(tokens))
 

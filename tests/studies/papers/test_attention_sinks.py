@@ -252,7 +252,7 @@ def test_domains_that_a_vocabulary_lacks_are_left_out() -> None:
 class Beginning(CharTokenizer):
     """Puts a token before every text, as Llama's does."""
 
-    adds_beginning = True
+    adds_bos = True
 
     @property
     def beginning(self) -> int:
@@ -265,7 +265,7 @@ def test_texts_begin_with_what_the_tokenizer_puts_before_every_text() -> None:
     plain, begun = draw_prompts(letters, 20, 2), draw_prompts(with_one, 20, 2)
     assert begun.ids == [[with_one.beginning, *ids[:19]] for ids in plain.ids]
     assert candidates(with_one) == candidates(letters)  # it stands there anyway
-    with_one.adds_beginning = False
+    with_one.adds_bos = False
     assert draw_prompts(with_one, 20, 2) == plain
     assert [*candidates(with_one)] == [*candidates(letters), "beginning of text"]
 

@@ -21,12 +21,12 @@ from llmlab.core.errors import Cancelled, UsageError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
 from llmlab.data.example_preview import (
-    CUT,
     HELD_OUT,
+    IN_LOSS,
     LEFT_OUT,
     MASKED,
     TRAIN,
-    TRAINED,
+    TRUNCATED,
     Preview,
     PreviewExample,
     PreviewToken,
@@ -85,8 +85,8 @@ def test_the_numbers_are_the_sums_over_the_examples(outputs: Path, source: Path)
         if example.part != LEFT_OUT:
             states.update(token.state for token in example.tokens)
     assert (parts[TRAIN], parts[HELD_OUT], parts[LEFT_OUT]) == (preview.train, preview.held_out, 1)
-    assert (states[TRAINED], states[TRAINED] + states[MASKED]) == (preview.trained, preview.tokens)
-    assert states[CUT] > 0
+    assert (states[IN_LOSS], states[IN_LOSS] + states[MASKED]) == (preview.trained, preview.tokens)
+    assert states[TRUNCATED] > 0
     assert preview.cut == 1
     assert preview.longer == 2
     assert preview.left_out == parts[LEFT_OUT]
@@ -108,9 +108,9 @@ def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> No
         if example.part == LEFT_OUT:
             assert example.number not in by_number
             continue
-        read = [token for token in example.tokens if token.state != CUT]
+        read = [token for token in example.tokens if token.state != TRUNCATED]
         assert [token.id for token in read] == by_number[example.number].ids
-        assert [token.state == TRAINED for token in read] == by_number[example.number].trained
+        assert [token.state == IN_LOSS for token in read] == by_number[example.number].trained
         assert (example.part == HELD_OUT) == (example.number in held_out)
     assert preview.padding == data.padding
 
@@ -218,9 +218,9 @@ def test_a_terminal_with_colours_has_answers_green_questions_dim_and_the_rest_st
         4,
         (
             PreviewToken(1, "User: a\n", MASKED),
-            PreviewToken(2, " s", TRAINED),
-            PreviewToken(3, "ing", TRAINED),
-            PreviewToken(4, "x", CUT),
+            PreviewToken(2, " s", IN_LOSS),
+            PreviewToken(3, "ing", IN_LOSS),
+            PreviewToken(4, "x", TRUNCATED),
         ),
     )
     shown = list(_example(previewed(outputs, source), example, True))[1]
