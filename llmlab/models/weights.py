@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, safetensors_header
 
-if TYPE_CHECKING:  # whoever only looks for models should not wait for numpy
+# Whoever only looks for models should not wait for numpy and safetensors.
+if TYPE_CHECKING:
     import numpy.typing as npt
 
 INDEX_FILE = "model.safetensors.index.json"
