@@ -32,16 +32,10 @@ Dock = TypeVar("Dock", bound=LabDock)
 
 @pytest.fixture(autouse=True)
 def no_window_left(qapp: QApplication) -> Iterator[None]:
-    """A test that leaves a top-level widget fails.
-
-    Until it ends the collector leaves out what was there before: where another test has imported torch, that is a
-    million objects, which every look for what is left would go through.
-    """
-    gc.freeze()
+    """A test that leaves a top-level widget fails."""
     widgets = {id(widget): widget for widget in QApplication.topLevelWidgets()}
     yield
     delete_now()
-    gc.unfreeze()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
 
@@ -116,7 +110,7 @@ def delete_now() -> None:
 
 
 def _running() -> list[QObject]:
-    """Threads that run and timers that tick, among those that the test's fixtures and the test made."""
+    """Threads that run and timers that tick."""
     found: list[QObject] = []
     for thing in gc.get_objects():
         kind = type(thing)  # isinstance would wake the deprecated proxies of other packages
