@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QMainWindow
 
 from llmlab.core.records import from_plain
 from llmlab_gui.host.recent import Recent, recent_from_json
+from llmlab_gui.pages.places import TRAIN
 from llmlab_gui.widgets.theme import THEME_CHOICES
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class WindowSettings:
         """path: the INI file; the platform's place for settings when not given."""
         file = path or Path(platformdirs.user_config_dir("llmlab", appauthor=False)) / "window.ini"
         self._settings = QSettings(str(file), QSettings.Format.IniFormat)
+        if self._settings.contains("window/state"):  # until version 0.4, one arrangement for all workspaces
+            self._settings.setValue(f"workspaces/{TRAIN}", self._settings.value("window/state"))
+            self._settings.remove("window/state")
 
     def save_geometry(self, window: QMainWindow) -> None:
         """Remembers its size and place."""

@@ -88,6 +88,7 @@ class MainWindow(QMainWindow):
         self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
         self._may_close = False
         self._furnish_when_seen = later
+        self._is_settled = False  # the docks were placed in a window of its real size
         self._is_shut_down = False
         self._connect()
         self._place_window()
@@ -191,6 +192,7 @@ class MainWindow(QMainWindow):
         """Opens a model, with the panels that show it."""
         if not any(self.docks[name].isVisible() for name in ("prompt", "attention") if name in self.docks):
             self.use_workspace(LOOK_INSIDE)
+            self.docks["prompt"].show()  # also where it was closed
         self.lab.inspection.open(reference)
 
     def copy_debug_information(self) -> None:
@@ -207,6 +209,12 @@ class MainWindow(QMainWindow):
         self.show_dock("log")
         cast("LogDock", self.docks["log"]).show_output()
 
+    def _show_paper(self, _paper: str, claim: str) -> None:
+        """The workspace Paper, and in it what was asked for, also where it was closed."""
+        self.use_workspace(PAPER)
+        for name in ("claims", "evidence") if claim else ("paper",):
+            self.docks[name].show()
+
     def _show_log_of(self, error: LabError) -> None:
         if isinstance(error, WindowError):
             self.open_window_log()
@@ -219,7 +227,7 @@ class MainWindow(QMainWindow):
             return
         self.furnish()
         self.use_workspace(TRAIN)
-        self.reset_layout()  # so that what it shows is there
+        self._workspaces.lend()  # so that what it shows is there
         QApplication.processEvents()  # so that every part has its place before it is outlined
         self._tour = Tour(self, stops(self.docks, self.train_bar))
         self._tour.ended.connect(self._tour_ended)
@@ -234,7 +242,7 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        if self.docks:
+        if self.docks and not self._is_settled:  # later ones are of a window that was minimised or hidden
             QTimer.singleShot(0, self, self._settle_docks)
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -313,7 +321,7 @@ class MainWindow(QMainWindow):
         lab.compare_requested.connect(lambda _: self.show_dock("compare"))
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.log_requested.connect(self.show_log)
-        lab.paper_requested.connect(lambda *_: self.use_workspace(PAPER))
+        lab.paper_requested.connect(self._show_paper)
         self.page_requests = PageRequests(self)
         self.notices = Notices(lab, self._desks, self.settings, self)
         lab.run_appeared.connect(self._run_appeared)
@@ -338,6 +346,7 @@ class MainWindow(QMainWindow):
 
     def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
+        self._is_settled = True
         self._workspaces.place()
         self._show_bars()
         if not self.welcome.isHidden():  # the docks were raised above it
@@ -387,6 +396,7 @@ class MainWindow(QMainWindow):
     def _tour_ended(self) -> None:
         self._tour = None
         self.settings.tour_seen = True
+        self._workspaces.take_back()
 
     def _wait_for(self, ids: list[str]) -> None:
         dialog = StoppingDialog(self.lab, ids, self)

@@ -121,6 +121,7 @@ class Workspaces:
     def __init__(self, window: QMainWindow, docks: Mapping[str, QDockWidget], settings: WindowSettings) -> None:
         self._window, self._docks, self._settings = window, docks, settings
         self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
+        self._lent = False  # what is in sight is not to be kept
         self.place()
 
     def use(self, name: str) -> None:
@@ -131,6 +132,7 @@ class Workspaces:
 
     def place(self) -> None:
         """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
+        self._lent = False
         if not self._settings.restore_docks(self._window, self.current):
             arrange(self._window, self._docks, self.current)
 
@@ -139,9 +141,21 @@ class Workspaces:
         self._settings.forget_docks(self.current)
         self.place()
 
+    def lend(self) -> None:
+        """The workspace in sight as at the first start, until `take_back`: what was left is kept."""
+        self.keep()
+        self._lent = True
+        arrange(self._window, self._docks, self.current)
+
+    def take_back(self) -> None:
+        """Ends `lend`, unless the docks were placed anew meanwhile."""
+        if self._lent:
+            self.place()
+
     def keep(self) -> None:
         """Remembers where the docks are."""
-        self._settings.save_docks(self._window, self.current)
+        if not self._lent:
+            self._settings.save_docks(self._window, self.current)
 
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:

@@ -17,6 +17,7 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.store import requests
+from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
@@ -109,6 +110,58 @@ def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_wi
     assert again.docks["log"].isHidden()
 
 
+def test_an_arrangement_outlasts_minimising_and_hiding(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    QApplication.processEvents()
+    window.docks["samples"].hide()
+    window.showMinimized()
+    QApplication.processEvents()
+    window.showNormal()
+    qtbot.wait(50)  # what a show brings about comes with the next events
+    assert window.docks["samples"].isHidden()
+    window.hide()
+    window.show()
+    qtbot.wait(50)
+    assert window.docks["samples"].isHidden()
+
+
+def test_the_one_arrangement_of_version_0_4_is_that_of_train(make_main_window: MakeWindow, tmp_path: Path) -> None:
+    window = make_main_window()
+    window.docks["log"].hide()
+    state = window.saveState(LAYOUT_VERSION)
+    window.docks["log"].show()
+    window.close_quietly()
+    stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
+    stored.remove("workspaces")
+    stored.remove("window/workspace")
+    stored.setValue("window/state", state)
+    stored.sync()
+    again = make_main_window()
+    assert again.docks["log"].isHidden()
+    again.reset_layout()
+    assert not again.docks["log"].isHidden()
+    again.close_quietly()
+    assert not make_main_window().docks["log"].isHidden()
+
+
+def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    window.use_workspace("Look inside")
+    for name in ("prompt", "attention"):
+        window.docks[name].hide()
+    window.look_inside("nothing@final")
+    assert not window.docks["prompt"].isHidden()
+    assert window.docks["attention"].isHidden()
+    window.use_workspace("Paper")
+    for name in ("paper", "claims", "evidence"):
+        window.docks[name].hide()
+    window.lab.paper_requested.emit("grokking", "")
+    assert not window.docks["paper"].isHidden()
+    assert window.docks["claims"].isHidden()
+    window.lab.paper_requested.emit("grokking", "any")
+    assert not window.docks["claims"].isHidden()
+
+
 @pytest.mark.parametrize("state", [b"", b"\x00garbage", b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7])
 def test_a_damaged_arrangement_gives_the_default_one(
     make_main_window: MakeWindow, tmp_path: Path, state: bytes
@@ -169,6 +222,21 @@ def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: Ma
         tour.next_button.click()
     assert len(titles) == len(set(titles)) >= 4
     assert window.settings.tour_seen
+
+
+def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    window.docks["samples"].hide()
+    window.use_workspace("Write")
+    window.start_tour()
+    assert not window.docks["samples"].isHidden()
+    tour = window.findChild(Tour)
+    assert tour is not None
+    tour.skip_button.click()
+    assert window.docks["samples"].isHidden()
+    window.start_tour()
+    window.close_quietly()
+    assert make_main_window().docks["samples"].isHidden()
 
 
 # Runs that appear ----------------------------------------------------------------------------------------------
