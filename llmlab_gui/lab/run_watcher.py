@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from contextlib import closing
@@ -82,7 +83,7 @@ class RunWatcher(QThread):
                 if watched.let_go:
                     self._close(watched)
                 elif watched.due <= time.monotonic():
-                    self._look(watched)
+                    self._look_safely(watched)
             due = min((watched.due for watched in self._watched), default=math.inf)
             self._wake.wait(max(0.0, due - time.monotonic()) if due < math.inf else None)
             self._wake.clear()
@@ -92,6 +93,14 @@ class RunWatcher(QThread):
     def _tell(self, watched: _Watched, signal: SignalInstance, news: object) -> None:
         if not watched.let_go:
             signal.emit(watched.run.full_name, news)
+
+    def _look_safely(self, watched: _Watched) -> None:
+        """A mistake in what follows one run is told as all are, and the other runs are followed on."""
+        try:
+            self._look(watched)
+        except Exception:
+            watched.due = math.inf
+            sys.excepthook(*sys.exc_info())
 
     def _look(self, watched: _Watched) -> None:
         try:

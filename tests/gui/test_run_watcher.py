@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from llmlab.store.events import Event, StepEvent
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunStatus
+from llmlab.store.run_log import EventFollower
 from llmlab_gui.lab.run_watcher import RunWatcher
 
 
@@ -168,6 +170,28 @@ def test_a_deleted_folder_ends_in_a_sentence_and_other_runs_are_followed_on(
     other.advance(20)
     qtbot.waitUntil(lambda: others == other.written, timeout=WAIT)
     assert len(watcher.errors) == 1
+
+
+def test_a_mistake_in_one_run_stops_no_other(
+    tmp_path: Path, qtbot: QtBot, watchers: list[Watcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, broken = FakeRun(tmp_path).start().advance(10), FakeRun(tmp_path, "broken").start().advance(10)
+    poll, told = EventFollower.poll, []
+
+    def fail(follower: EventFollower, max_bytes: int) -> list[Event]:
+        if follower._run.id == "broken":
+            raise ZeroDivisionError
+        return poll(follower, max_bytes)
+
+    monkeypatch.setattr(EventFollower, "poll", fail)
+    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: told.append(kind))
+    watchers.append(watcher := Watcher(broken))
+    others: list[Event] = []
+    watcher.thread.batch.connect(lambda _, events: others.extend(events))
+    qtbot.waitUntil(lambda: told == [ZeroDivisionError], timeout=WAIT)
+    watcher.thread.follow(fake.run)
+    qtbot.waitUntil(lambda: others == fake.written, timeout=WAIT)
+    assert told == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("state", ["running", "finished"])
