@@ -28,6 +28,7 @@ _STDERR_KEPT = 8192
 # A host that says nothing for so long while a cancellation waits is stuck: importing torch and loading a large
 # checkpoint from a slow disk stay below it.
 _CANCEL_PATIENCE_MS = 15_000
+LOADING = Working("Loading the model")  # before a text is written or a next token asked for; details may follow
 
 
 class Request(QObject):
@@ -216,7 +217,7 @@ class ModelHost(QObject):
         request = self._waiting[number]
         match event:
             case "loading":
-                request.tell(request.progressed, Working("Loading the model"))
+                request.tell(request.progressed, LOADING)
             case "progress":
                 request.tell(request.progressed, progress_from(values))
             case "token":

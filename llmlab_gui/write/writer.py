@@ -8,7 +8,8 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import Generation, Token
-from llmlab_gui.host.process import ModelHost, Request
+from llmlab_gui.host.process import LOADING, ModelHost, Request
+from llmlab_gui.host.selection import Working
 from llmlab_gui.write.token_view import TokenView
 
 # Tokens that come faster are shown together: one relayout a frame.
@@ -26,6 +27,7 @@ class Writer(QObject):
         super().__init__(parent)
         self._host, self.view = host, view
         self._request: Request | None = None
+        self._stopping = False
         self._fresh: list[Token] = []
         self._frame = QTimer(self)
         self._frame.setSingleShot(True)
@@ -41,7 +43,8 @@ class Writer(QObject):
         """Continues a prompt, or answers it in a chat; what the view held is gone."""
         self.view.begin(f"{prompt}\n" if how.chat else prompt)
         request = self._request = self._host.generate(model, prompt, how)
-        request.progressed.connect(self._on_loading)
+        self._stopping = False
+        request.progressed.connect(self._on_progress)
         request.token.connect(self._on_token)
         request.answered.connect(self._on_done)
         request.cancelled.connect(self._on_cancelled)
@@ -51,6 +54,7 @@ class Writer(QObject):
     def stop(self) -> None:
         """Ends the generation; what is written stays."""
         if self._request is not None:
+            self._stopping = True
             self._request.cancel()
             self.said.emit("Stopping…")
 
@@ -58,8 +62,9 @@ class Writer(QObject):
         """Draws nothing any more."""
         self._frame.stop()
 
-    def _on_loading(self) -> None:
-        self.said.emit("Loading the model…")
+    def _on_progress(self, news: Working) -> None:
+        if news == LOADING and not self._stopping:
+            self.said.emit(f"{news.what}…")
 
     def _on_token(self, token: Token) -> None:
         self._fresh.append(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import FAKE_HOST, dock_in_sight
@@ -17,10 +18,12 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import Generation, NextToken, Token
-from llmlab_gui.host.process import ModelHost, Request
+from llmlab_gui.host.process import LOADING, ModelHost, Request
+from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.alternatives import percent, visible
 from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
 from llmlab_gui.write.token_view import TokenView, tint
+from llmlab_gui.write.writer import Writer
 
 
 @pytest.fixture
@@ -293,3 +296,18 @@ def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> No
     assert model.index(2, 0).data() == "all others  30 %"
     assert len(dock.token_list.pairs()) == 2
     assert math.isclose(sum(p for _, p in dock.token_list.pairs()), 0.7)
+
+
+def test_loading_is_said_once_and_stopping_stays_said(qtbot: QtBot) -> None:
+    request = Request(lambda: None)
+    host, view = SimpleNamespace(generate=lambda *_: request), TokenView()
+    qtbot.addWidget(view)
+    writer = Writer(host, view)  # type: ignore[arg-type]
+    said: list[str] = []
+    writer.said.connect(said.append)
+    writer.begin("fake", "The", Generation())
+    for news in (LOADING, Working("Loading the weights", 0.5), Working("Waiting for the next step")):
+        request.tell(request.progressed, news)
+    writer.stop()
+    request.tell(request.progressed, LOADING)
+    assert said == ["Asking the model…", "Loading the model…", "Stopping…"]
