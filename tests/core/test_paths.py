@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from small_runs import new_run, train_here
+from waits import SECONDS
 
 import llmlab
 from llmlab.data import template_rendering as rendering
 from llmlab.models.adapter_patterns import require_quick
-from llmlab.store.overview import read_overview_apart
+from llmlab.store.overview import OverviewReader
 
 # What Python's library has, and each of these processes imports before anything else that can fail.
 _IMPORTED = ("json", "argparse", "dataclasses", "pathlib", "re", "subprocess", "llmlab")
@@ -50,7 +51,12 @@ def test_chat_templates_are_rendered_by_the_labs_code_alone(monkeypatch: pytest.
 
 
 def test_a_run_is_read_by_the_labs_code_alone(outputs: Path, strange: Path) -> None:
-    assert read_overview_apart(train_here(new_run(outputs)), lambda: False).events
+    reader = OverviewReader(train_here(new_run(outputs)))
+    try:
+        reader._process.wait(SECONDS)
+        assert reader.result().events
+    finally:
+        reader.close()
 
 
 def test_no_process_of_the_lab_looks_for_modules_where_it_starts() -> None:
