@@ -25,6 +25,8 @@ _VERDICT_URL = (
 _TIMEOUT_SECONDS = 20
 _BLOCK_BYTES = 1 << 16
 _ROWS_A_GROUP = 2000
+# Texts between two looks at whether they are still wanted: a group of whole articles takes minutes on a slow line.
+_BETWEEN_LOOKS = 20
 # The heading of a WikiText article: " = Title = "; its sections have more equals signs.
 _ARTICLE = re.compile(r"^ = [^=].* = \n?$")
 
@@ -179,12 +181,13 @@ def _from_hub(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
     done = 0
     group: list[str] = []
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for text in _articles(_rows(corpus)) if corpus.articles else _rows(corpus):
+        for number, text in enumerate(_articles(_rows(corpus)) if corpus.articles else _rows(corpus)):
+            if number % _BETWEEN_LOOKS == 0:
+                progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
             group.append(text)
             done += len(text.encode())
             if len(group) == _ROWS_A_GROUP:
                 writer.write_table(pyarrow.table([group], schema=schema))
-                progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
                 group = []
         writer.write_table(pyarrow.table([group], schema=schema))
     progress(f"Fetching {corpus.title}", done, done)

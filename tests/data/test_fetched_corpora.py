@@ -152,13 +152,14 @@ def hub(site: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_stories_come_from_the_hub_row_by_row(hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetched, "_ROWS_A_GROUP", 2)
+    monkeypatch.setattr(fetched, "_BETWEEN_LOOKS", 2)
     hub["rows"] = ["One.", "Two.", "Thréé."]
     corpus = by_name("tinystories")
     seen: list[tuple[int, int]] = []
     fetch(corpus, lambda what, done, total: seen.append((done, total)))
     assert list(corpus.documents()) == ["One.", "Two.", "Thréé."]
     assert hub["asked"] == ("roneneldan/TinyStories", None, "train", True)
-    assert seen == [(8, corpus.bytes), (16, 16)]
+    assert seen == [(0, corpus.bytes), (8, corpus.bytes), (16, 16)]
     assert files(corpus) == ["tinystories.parquet"]
 
 
@@ -178,11 +179,19 @@ def test_a_hub_that_breaks_off_leaves_nothing(hub: dict[str, object]) -> None:
     assert files(corpus) == []
 
 
-def test_fetching_from_the_hub_can_be_cancelled(hub: dict[str, object]) -> None:
-    hub["rows"] = ["One.", "Two."]
+def test_fetching_from_the_hub_can_be_cancelled_within_a_few_texts(hub: dict[str, object]) -> None:
+    given: list[str] = []
+
+    def rows() -> Iterator[str]:
+        for number in range(1000):
+            given.append(f"Story {number}.")
+            yield given[-1]
+
+    hub["rows"] = rows()
     corpus = by_name("tinystories")
     with pytest.raises(Cancelled):
-        fetch(corpus, CancelAfter())
+        fetch(corpus, CancelAfter(2))
+    assert len(given) < 100
     assert files(corpus) == []
 
 
