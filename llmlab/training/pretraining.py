@@ -60,9 +60,10 @@ class Pretraining(TrainingKind[PretrainSettings]):
     def pinned(self, settings: PretrainSettings, outputs: Path) -> PretrainSettings:
         from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
-        if find_corpus(settings.data.corpus).kind != "yours":
-            return settings
-        return with_values(settings, {"data.corpus": str(expanded(settings.data.corpus).resolve())})
+        path = expanded(settings.data.corpus)
+        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
+            return with_values(settings, {"data.corpus": str(path.resolve())})
+        return settings
 
     def fits(self, changed: SettingInfo, settings: PretrainSettings) -> bool:
         unfit = _VOCABULARY if settings.data.tokenizer == "gpt2" else _VOCABULARY + _TEXT

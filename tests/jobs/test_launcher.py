@@ -151,6 +151,17 @@ def test_a_branch_from_a_damaged_checkpoint_is_refused_and_leaves_nothing(
     assert list(outputs.iterdir()) == []
 
 
+def test_a_text_keeps_the_absolute_path_that_was_given_so_that_branches_have_it(outputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "mine.txt").write_text("A text of my own. " * 200)
+    (tmp_path / "link").symlink_to(tmp_path / "texts")
+    given = str(tmp_path / "link" / "mine.txt")
+    parent = train_here(new_run(outputs, 4, "parent", data__corpus=given))
+    settings = with_values(parent.info().settings, {"train.steps": 8})
+    branch = create_run(outputs, settings, name="branch", parent=(parent, select(parent.checkpoints)))
+    assert parent.info().settings.data.corpus == branch.info().settings.data.corpus == given
+
+
 def test_a_branch_whose_parent_vanishes_meanwhile_leaves_nothing(
     finished: RunFolder, outputs: Path, tmp_path: Path
 ) -> None:
