@@ -157,7 +157,9 @@ class MainWindow(QMainWindow):
 
     def reset_layout(self) -> None:
         """The workspace in sight, as at the first start."""
+        self.furnish()
         self._workspaces.reset()
+        self._keep_welcome_in_front()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -320,7 +322,6 @@ class MainWindow(QMainWindow):
         lab.concept_requested.connect(lambda _: self.show_dock("learn"))
         lab.compare_requested.connect(lambda _: self.show_dock("compare"))
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
-        lab.log_requested.connect(self.show_log)
         lab.paper_requested.connect(self._show_paper)
         self.page_requests = PageRequests(self)
         self.notices = Notices(lab, self._desks, self.settings, self)
@@ -349,8 +350,7 @@ class MainWindow(QMainWindow):
         self._is_settled = True
         self._workspaces.place()
         self._show_bars()
-        if not self.welcome.isHidden():  # the docks were raised above it
-            self._raise_welcome()
+        self._keep_welcome_in_front()
 
     def _run_appeared(self, run_id: str) -> None:
         row = self.lab.row(run_id)
@@ -381,6 +381,11 @@ class MainWindow(QMainWindow):
             dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
         self.welcome.setVisible(shown)
         if shown:
+            self._raise_welcome()
+
+    def _keep_welcome_in_front(self) -> None:
+        """Docks that are placed are raised above it."""
+        if not self.welcome.isHidden():
             self._raise_welcome()
 
     def _raise_welcome(self) -> None:

@@ -224,6 +224,16 @@ def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: Ma
     assert window.settings.tour_seen
 
 
+def test_a_reset_leaves_the_welcome_in_front(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    window.reset_layout()
+    QApplication.processEvents()
+    middle = window.welcome.mapTo(window, window.welcome.rect().center())
+    found = window.childAt(middle)
+    assert found is window.welcome or window.welcome.isAncestorOf(found)
+
+
 def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     window.docks["samples"].hide()
