@@ -12,7 +12,6 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
     {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
     {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
-    {"id": 6, "do": "models"}                                     -> models (rows of reference, name, kind, detail)
     {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
      "top": N, "chat": BOOL}         -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
@@ -43,7 +42,6 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
 from llmlab.data.tokenizers import TextTokenizer
-from llmlab.models.available import available_models
 from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
@@ -117,8 +115,6 @@ class Host:
                 out = Path(request["out"])
                 getattr(self, f"_{request['do']}")(number, request, out)
                 self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
-            case "models":
-                self.send(number, "models", rows=[vars(row) for row in available_models(self._outputs)])
             case "generate":
                 self._generate(number, request)
             case "next":

@@ -40,7 +40,6 @@ class InspectionSession(PointedAt):
     working_changed = Signal()
     trouble_changed = Signal()  # why there is no inspection
     prompt_changed = Signal()  # its text or its beginning, whoever changed it
-    follow_changed = Signal()
     needs_changed = Signal()  # what the panels in sight ask for
     recent_changed = Signal()  # models and prompts that were used lately
     failed = Signal(object)  # LabError that no panel shows by itself
@@ -121,7 +120,7 @@ class InspectionSession(PointedAt):
             self._tokenize_prompt()
 
     def need(self, panel: str, aspects: Sequence[str]) -> None:
-        """What a panel needs of inspections from now on (`plan.ASPECTS`); nothing while it is hidden."""
+        """What a panel needs of inspections from now on (`inspection_plan.ASPECTS`); nothing while it is hidden."""
         if self._needs.get(panel, ()) == tuple(aspects):
             return
         self._needs[panel] = tuple(aspects)
@@ -198,7 +197,6 @@ class InspectionSession(PointedAt):
             self._follow_timer.setInterval(max(200, round(seconds * 1000)))
         self.follow = follow
         self._update_follow()
-        self.follow_changed.emit()
 
     @property
     def follow_seconds(self) -> float:

@@ -61,7 +61,6 @@ class Lab(QObject):
     start_requested = Signal(object)  # llmlab_gui.train.run_setup.Plan
     queue_requested = Signal(object)  # the same, to start when its turn comes
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first
-    log_requested = Signal()  # the worker's output of the current run
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)

@@ -45,7 +45,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         "Made", lambda line: created_text(line.entry.created), "When it was made", order=lambda line: line.entry.created
     ),
 )
-VERDICT, SURPRISE, MADE = 3, 5, 8
+VERDICT, MADE = 3, 8
 
 
 class NotebookModel(RowsModel[Line]):

@@ -54,7 +54,7 @@ class FakeHost:
         if values["id"] in self.cancelled and values.get("prompt") != "deaf":
             self._say(values, event="cancelled")
             return
-        if values["do"] in ("open", "tokenize", "ask", "compare", "evolve", "models", "preview"):
+        if values["do"] in ("open", "tokenize", "ask", "compare", "evolve", "preview"):
             getattr(self, f"_{values['do']}")(values)
             return
         prompt = values["prompt"]
@@ -121,13 +121,6 @@ class FakeHost:
 
     def _evolve(self, values: dict[str, Any]) -> None:
         self._ask({**values, "model": values["run"], "question": "evolution"})
-
-    def _models(self, values: dict[str, Any]) -> None:
-        rows = [
-            {"reference": "mine@300", "name": "mine@300", "kind": "scratch", "detail": "step 300"},
-            {"reference": "/models/small", "name": "small", "kind": "huggingface", "detail": "a folder"},
-        ]
-        self._say(values, event="models", rows=rows)
 
     def _preview(self, values: dict[str, Any]) -> None:
         if not self._misbehaves(values, values["settings"]["source"]):

@@ -25,7 +25,7 @@ from llmlab.models.scratch import open_checkpoint
 from llmlab.store.checkpoints import list_checkpoints, sealed, select
 from llmlab.store.run_folder import RunFolder
 
-FINAL = ("done", "next", "opened", "tokens", "answered", "models", "previewed", "cancelled", "error")
+FINAL = ("done", "next", "opened", "tokens", "answered", "previewed", "cancelled", "error")
 REPOSITORY = Path(llmlab.__file__).parents[1]
 
 

@@ -110,11 +110,6 @@ def test_compare_and_evolve_answer(host: Conversation, places: dict[str, Path], 
     assert len(json.loads(read_archive(out).metadata.more["steps"])) >= 2
 
 
-def test_models_lists_what_is_here(host: Conversation) -> None:
-    rows = host.ask(id=40, do="models")[-1]["rows"]
-    assert ("bar@latest", "run") in [(row["reference"], row["kind"]) for row in rows]
-
-
 def test_generate_and_next_take_a_model_of_any_kind(host: Conversation, places: dict[str, Path]) -> None:
     words = {"model": str(places["model"]), "prompt": TEXT, "top": 2}
     how = {"tokens": 3, "temperature": 0.0, "top_k": 0, "seed": 0}
