@@ -101,7 +101,7 @@ def _sizes(preview: Preview) -> Iterator[str]:
         share = 100 * preview.trained / preview.tokens
         yield (
             f"{text.counted(preview.tokens, 'token')}, of which {preview.trained:,} ({share:.0f} %) are in the loss; "
-            f"{100 * preview.padding:.0f} % of each batch is padding"
+            f"{100 * preview.filling:.0f} % of each batch is padding"
         )
     parts = [f"{text.counted(preview.cut, 'example')} truncated"] * bool(preview.cut)
     later = f"{text.counted(preview.left_out, 'example')} left out, since nothing of the answer is within"

@@ -39,8 +39,9 @@ class Preview:
     """A source as one model will read it.
 
     examples: how many can be shown: train, held_out and those left out together. cut: of train and held_out, how
-    many lose their end. tokens and trained: of train and held_out, after cutting. filling: share of the places in
-    training batches that hold no token. longer: how many of all examples are longer than max_length.
+    many lose their end. tokens and trained: of train and held_out, after cutting. filling: padding, the share of
+    positions in training batches that hold no token; `llmlab-run data --json` calls it so. longer: how many of all
+    examples are longer than max_length.
 
     lengths: how many examples have 0 to bin_width - 1 tokens, bin_width to 2 * bin_width - 1, ... before cutting.
     bad: unusable lines, with the reason; the first of `bad_total`. trouble: why nothing can be trained with
@@ -57,7 +58,7 @@ class Preview:
     longer: int
     tokens: int
     trained: int
-    padding: float
+    filling: float
     max_length: int
     context: int
     shortest: int

@@ -233,7 +233,7 @@ def _sizes(preview: Preview) -> str:
         f"{preview.train:,} to train on, {preview.held_out:,} held out",
         f"{preview.tokens:,} tokens{share}",
         *(shortened or ["no example is truncated"]),
-        f"{100 * preview.padding:.0f} % of each batch is padding",
+        f"{100 * preview.filling:.0f} % of each batch is padding",
     ]
     return " · ".join(words)
 

@@ -46,7 +46,7 @@ def preview(request: dict[str, Any]) -> Preview:
         longer=1 if longest < 14 else 0,
         tokens=200,
         trained=60,
-        padding=0.25,
+        filling=0.25,
         max_length=longest,
         context=1024,
         shortest=8,

@@ -84,7 +84,7 @@ class ExamplePreviews:
             longer=sum(length > encoded.longest for length in lengths),
             tokens=sum(len(one.ids) for one in usable),
             trained=sum(sum(one.trained) for one in usable),
-            padding=data.padding if data else 0.0,
+            filling=data.padding if data else 0.0,
             max_length=encoded.longest,
             context=self._context,
             shortest=lengths[0] if lengths else 0,

@@ -112,12 +112,20 @@ def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> No
         assert [token.id for token in read] == by_number[example.number].ids
         assert [token.state == IN_LOSS for token in read] == by_number[example.number].trained
         assert (example.part == HELD_OUT) == (example.number in held_out)
-    assert preview.padding == data.padding
+    assert preview.filling == data.padding
 
 
 def test_json_and_back_is_the_same(outputs: Path, source: Path) -> None:
     for preview in (previewed(outputs, source, max_length=40), previewed(outputs, source, max_length=8)):
         assert preview_from(json.loads(json.dumps(preview.as_dict()))) == preview
+
+
+def test_json_has_the_names_of_version_0_4(outputs: Path, source: Path) -> None:
+    sizes = "examples train held_out cut longer tokens trained filling max_length context shortest median longest"
+    assert set(previewed(outputs, source).as_dict()) == {
+        *("source", "origin", "template", *sizes.split()),
+        *("bin_width", "lengths", "bad", "bad_total", "trouble", "example"),
+    }
 
 
 def test_what_leaves_nothing_to_train_on_is_shown_with_the_reason(outputs: Path, source: Path) -> None:
