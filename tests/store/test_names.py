@@ -158,11 +158,13 @@ def test_a_run_whose_worker_never_began_gives_its_name_back(outputs: Path) -> No
 
 
 def test_a_run_that_made_a_step_or_saved_something_keeps_its_name(outputs: Path) -> None:
-    stepped, saved = new_run(outputs, 5, "stepped"), new_run(outputs, 5, "saved")
+    stepped, saved, damaged = (new_run(outputs, 5, name) for name in ("stepped", "saved", "damaged"))
     fail(stepped, step=1)
     fail(saved)
     save_step(saved, 0)
-    for run in (stepped, saved):
+    fail(damaged)
+    damaged.events.write_bytes(damaged.events.read_bytes() + b'{"event": "step", "step": 1, "loss": \x00\x00\n')
+    for run in (stepped, saved, damaged):
         with pytest.raises(UsageError, match="already there"):
             new_run(outputs, 7, run.id)
         assert run.log.read_text() == "Why it failed"
