@@ -56,7 +56,6 @@ def launch(
         with folder.held():
             return _launch(module, folder, begin(True), environment, die_with_parent)
     except filelock.Timeout as error:
-        begin(False)  # a worker may have begun while the lock was waited for: says which process it is
         raise LabError(
             f"{folder.id} is being worked at already.", "Another process holds it.", "Wait until it has ended."
         ) from error

@@ -325,6 +325,7 @@ def test_what_is_predicted_while_a_worker_begins_stays(outputs: Path) -> None:
     assert run.info().threads
 
 
+@pytest.mark.real_start  # forked, its worker would have the lock before the second looks again
 def test_of_two_that_start_a_run_at_once_one_is_told_that_it_is_being_trained(run: RunFolder) -> None:
     together = threading.Barrier(2)
 
