@@ -262,6 +262,7 @@ class CheckDock(LabDock):
         for id, box in self.form.claims.items():
             box.setChecked(id == claim)
         self.form.model.choose(model)
+        self.show()
 
     def _edited(self) -> None:
         """What was to run is not what is in the form now."""

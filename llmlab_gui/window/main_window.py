@@ -193,9 +193,12 @@ class MainWindow(QMainWindow):
     def look_inside(self, reference: str) -> None:
         """Opens a model, with the panels that show it."""
         if not any(self.docks[name].isVisible() for name in ("prompt", "attention") if name in self.docks):
-            self.use_workspace(LOOK_INSIDE)
-            self.docks["prompt"].show()  # also where it was closed
+            self._show_in(LOOK_INSIDE, "prompt")
         self.lab.inspection.open(reference)
+
+    def check_paper(self) -> None:
+        """Where a check of a paper's claims is set up."""
+        self._show_in(PAPER, "check")
 
     def copy_debug_information(self) -> None:
         """What a bug report needs, to the clipboard."""
@@ -211,11 +214,14 @@ class MainWindow(QMainWindow):
         self.show_dock("log")
         cast("LogDock", self.docks["log"]).show_output()
 
-    def _show_paper(self, _paper: str, claim: str) -> None:
-        """The workspace Paper, and in it what was asked for, also where it was closed."""
-        self.use_workspace(PAPER)
-        for name in ("claims", "evidence") if claim else ("paper",):
+    def _show_in(self, workspace: str, *docks: str) -> None:
+        """A workspace as it was left, and in it these panels also where they were closed."""
+        self.use_workspace(workspace)
+        for name in docks:
             self.docks[name].show()
+
+    def _show_paper(self, _paper: str, claim: str) -> None:
+        self._show_in(PAPER, *(("claims", "evidence") if claim else ("paper",)))
 
     def _show_log_of(self, error: LabError) -> None:
         if isinstance(error, WindowError):

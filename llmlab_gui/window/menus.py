@@ -17,7 +17,7 @@ from llmlab.core.settings import load_preset, preset_names
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import PAPERS
-from llmlab_gui.pages.places import PAPER, WORKSPACES
+from llmlab_gui.pages.places import WORKSPACES
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.about import ShortcutsDialog, show_about
@@ -130,7 +130,7 @@ class Menus(QObject):
         menu.addSeparator()
         self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
         self._add(menu, "queue", "Pause or resume the queue", self._window.lab.queue.toggle_paused)
-        check = self._add(menu, "check", "Check a paper's claims", partial(self._window.use_workspace, PAPER))
+        check = self._add(menu, "check", "Check a paper's claims", self._window.check_paper)
         check.setStatusTip("Its notes, its claims, and runs that put them to the test, in the workspace Paper")
         self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
         self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")

@@ -160,6 +160,9 @@ def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_wi
     assert window.docks["claims"].isHidden()
     window.lab.paper_requested.emit("grokking", "any")
     assert not window.docks["claims"].isHidden()
+    window.docks["check"].hide()
+    window.check_paper()
+    assert not window.docks["check"].isHidden()
 
 
 @pytest.mark.parametrize("state", [b"", b"\x00garbage", b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7])
