@@ -32,7 +32,7 @@ from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentReco
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 _DETAILS = f"""experiments: {", ".join(KINDS)}
-The runs are normal runs, one after the other: outputs/<track>/<experiment>-<arm>. Ctrl-C stops and keeps everything;
+The runs are normal runs, one after the other: outputs/<track>/<experiment>-<trial>. Ctrl-C stops and keeps everything;
 the same command with the same --name, or `experiment resume ID`, goes on, and finished runs stay as they are.
 Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
 

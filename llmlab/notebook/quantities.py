@@ -57,7 +57,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("best_arm", "trial with the lowest loss", EXPERIMENT, CHOICE),
     Quantity("best_loss", "lowest loss: mean over the seeds of a value", EXPERIMENT, unit="nats a token"),
     Quantity("spread", "loss of the worst finished trial minus the best", EXPERIMENT, unit="nats a token"),
-    Quantity("diverged", "trials that diverge", EXPERIMENT, unit="arms"),
+    Quantity("diverged", "trials that diverge", EXPERIMENT, unit="trials"),
     Quantity("exponent", "exponent of the scaling law", EXPERIMENT),
     Quantity("next_loss", "loss of the next size", EXPERIMENT, unit="nats a token"),
     Quantity("forgotten", "loss on general text, after minus before", EXPERIMENT, unit="nats a token"),

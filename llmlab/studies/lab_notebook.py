@@ -115,7 +115,7 @@ class ExperimentFacts(Outcomes):
         return f"{'; '.join(found)}." if found else "Nothing was found."
 
     def of(self, name: str) -> Outcome | None:
-        """A finding; of a choice, the arm's value that is nearest to what was found (a fit's minimum lies between)."""
+        """A finding; of a choice, the trial's value nearest to what was found (a fit's minimum lies between)."""
         finding = next((finding for finding in self.results.findings if finding.name == name), None)
         if finding is None or finding.choice:
             return None if finding is None else finding.choice

@@ -9,7 +9,7 @@ outputs/experiments/<id>/
     measurements/      what was measured on a run's checkpoints after it: one JSON file a trial
     worker.log, worker.lock, requests/
 
-Each trial is a normal run, outputs/<track>/<experiment id>-<arm>, and can be opened like any other.
+Each trial is a normal run, outputs/<track>/<experiment id>-<trial>, and can be opened like any other.
 
 outputs/papers/<id>/ is a check of a paper's claims: a plan of runs as an experiment has one, in paper.json, with
 verdict.json (llmlab.studies.papers.records.CheckResult) for results. Its runs lie beside it, outputs/papers/<id>-<run>.
@@ -173,7 +173,7 @@ class ExperimentStatus:
 
     @property
     def ended_trials(self) -> int:
-        """Arms to which nothing more will happen."""
+        """Trials to which nothing more will happen."""
         return sum(trial.ended for trial in self.arms.values())
 
 

@@ -155,7 +155,7 @@ class ExperimentWorker:
         self._update(arms=self.status.arms | {trial.name: replace(standing, wall_seconds=seconds)})
 
     def _ready(self, trial: Trial) -> RunFolder:
-        """The arm's run, made if it is not there yet. LabError when it cannot be made."""
+        """The trial's run, made if it is not there yet. LabError when it cannot be made."""
         run = self.folder.run_of(trial, self.record.track)
         if run.run_json.is_file():
             return run

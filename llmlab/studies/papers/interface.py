@@ -119,7 +119,7 @@ class Judge(Protocol):
     """The functions of a judging module (`PaperPlan.judge`)."""
 
     def measure(self, check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
-        """What is to be known of a finished run's checkpoints: plain values, kept in measurements/<arm>.json."""
+        """What is to be known of a finished run's checkpoints: plain values, kept in measurements/<trial>.json."""
 
     def early(self, check: Check) -> list[Verdict]:
         """Verdicts from what was measured so far, quickly: it is asked after every run."""
