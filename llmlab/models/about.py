@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
-from llmlab.models.source import source_of
+from llmlab.models.source import Folder, source_of
 
 _FLOAT = 4  # bytes of a weight
 # How often a run that has not begun is looked at.
@@ -95,7 +95,10 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
             raise LabError(f"{run.id} has not begun to train.", f"It is {status.state}.", "Resume it, then look again.")
         progress(status.doing or f"Waiting for {run.id} to begin", 0, 0)
         time.sleep(_POLL_SECONDS)
-    shape = source_of(reference).shape()
+    source = source_of(reference)
+    if isinstance(source.bottom, Folder):
+        source.bottom.fetched(progress)  # its worker may still be downloading it
+    shape = source.shape()
     return About(
         reference=str(reference),
         name=f"{run.id} (live)",

@@ -25,10 +25,12 @@ from tuned_runs import (
 )
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.compare import compare
 from llmlab.inspection.evolve import evolve
 from llmlab.jobs.model_host import Host
+from llmlab.models import hub
 from llmlab.models.about import about, about_live
 from llmlab.models.available import available_models
 from llmlab.models.reference import AdaptedModel, LiveRun, ModelFolder, SavedRun, parse
@@ -201,6 +203,25 @@ def test_a_live_run_is_described_by_its_base_and_reads_as_it(made: Made) -> None
     for name in ("parameters", "n_layer", "n_head", "width", "context"):
         assert getattr(seen, name) == getattr(wanted, name), name
     assert source_of(live).tokenizer().encode(TEXT) == base.tokenizer.encode(TEXT)
+
+
+def test_a_live_run_is_described_once_its_base_is_downloaded(
+    llama: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    told: list[str] = []
+
+    def hub_snapshot(name: str, progress: Progress) -> Path:
+        progress(f"Downloading {name}", 0, 0)
+        snapshot = tmp_path / "home" / "hub" / "models--maker--tiny" / "snapshots" / ("1" * 40)
+        shutil.copytree(llama.base, snapshot)
+        return snapshot
+
+    monkeypatch.setattr(hub, "hub_snapshot", hub_snapshot)
+    run = new_tuned(tmp_path / "outputs", "maker/tiny")
+    seen = about_live(LiveRun(run, run.id), lambda what, *_: told.append(what))
+    assert told == ["Downloading maker/tiny"]
+    assert seen.parameters == open_model(llama.base, llama.outputs).parameters
 
 
 def test_a_checkpoint_that_was_changed_is_refused(llama: Made, tmp_path: Path) -> None:
