@@ -62,7 +62,7 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
     try:
         end = run.events.stat().st_size  # what a live worker adds meanwhile is followed afterwards
         with run.events.open("rb") as file:
-            while block := whole_lines(file, offset, min(_BLOCK_BYTES, end - offset)):
+            while offset < end and (block := whole_lines(file, offset, min(_BLOCK_BYTES, end - offset))):
                 gathered.add(block)
                 offset += len(block)
     except OSError as error:

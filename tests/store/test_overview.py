@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.core.errors import LabError
+from llmlab.store import overview as overview_module
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, Columns, downsample, step_rows, with_means
 from llmlab.store.events import Started, StepEvent, Warned, from_line
 from llmlab.store.overview import Overview, OverviewReader, read_overview
@@ -114,6 +115,22 @@ def test_what_comes_after_the_overview_is_followed_from_its_end(long_run: FakeRu
         file.write(b'00.0, "step": 6001, "damaged": \n')
     before = len(long_run.written)
     long_run.advance(3, evaluate=False)
+    assert EventFollower(long_run.run, overview.offset).poll() == long_run.written[before:]
+
+
+def test_what_a_worker_adds_while_the_overview_is_read_is_followed_afterwards(
+    long_run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, end = len(long_run.written), long_run.run.events.stat().st_size
+    plain = overview_module._Gathered.add
+
+    def add(self: overview_module._Gathered, block: bytes) -> None:
+        plain(self, block)
+        long_run.advance(2, evaluate=False)
+
+    monkeypatch.setattr(overview_module._Gathered, "add", add)
+    overview = read_overview(long_run.run)
+    assert overview.offset == end
     assert EventFollower(long_run.run, overview.offset).poll() == long_run.written[before:]
 
 
