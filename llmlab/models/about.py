@@ -59,7 +59,7 @@ def about(opened: OpenModel) -> About:
         "step": opened.step,
         "parameters": opened.parameters,
         "bytes": opened.bytes,
-        "begins": bool(getattr(opened.tokenizer, "adds_beginning", False)),
+        "begins": bool(getattr(opened.tokenizer, "adds_bos", False)),
     }
     try:
         anatomy = opened.anatomy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ from peft import PeftModel
 from real_model import smollm2
 from small_runs import new_run, train_here
 from tiny_models import TOKENIZER
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from llmlab.core import memory
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
 from llmlab.models.scratch import load_checkpoint
@@ -124,6 +129,15 @@ def test_about_says_what_it_is(folder: Path, outputs: Path) -> None:
     assert said.refusals == {}
     assert said.memory_bytes > said.bytes
     assert "llama" in said.family.lower()
+
+
+def test_about_says_whether_the_tokenizer_puts_a_token_before_texts(folder: Path, outputs: Path) -> None:
+    opened = open_model(str(folder), outputs)
+    assert not about(opened).begins
+    pipeline = Tokenizer(WordLevel({"<s>": 0, "the": 1}, unk_token="<s>"))
+    pipeline.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    adds_one = HuggingFaceTokenizer(transformers.PreTrainedTokenizerFast(tokenizer_object=pipeline, bos_token="<s>"))
+    assert about(replace(opened, tokenizer=adds_one)).begins
 
 
 def test_greedy_writing_is_transformers_own(folder: Path, outputs: Path) -> None:

@@ -68,7 +68,7 @@ def draw_prompts(tokenizer: TextTokenizer, tokens: int, each: int, seed: int = 0
 
 def always_first(tokenizer: TextTokenizer) -> list[int]:
     """The beginning-of-text token of a tokenizer that puts it before every text, else nothing."""
-    if tokenizer.beginning is not None and getattr(tokenizer, "adds_beginning", False):
+    if tokenizer.beginning is not None and getattr(tokenizer, "adds_bos", False):
         return [tokenizer.beginning]
     return []
 
