@@ -93,8 +93,8 @@ class Source:
 def read_source(source: str, progress: Progress, max_examples: int = 0) -> Source:
     """All examples of `tasks`, of a .jsonl, .csv or .parquet file, or of a data set of the hub (`owner/name`).
 
-    max_examples: read no more than so many; 0 means all. UsageError
-    when nothing bears that name, LabError when nothing in it can be learned from.
+    max_examples: read no more than so many; 0 means all. UsageError when nothing bears that name, LabError when nothing
+    in it can be learned from. Cancelled when `progress` says so.
     """
     examples: list[Example] = []
     bad: list[BadLine] = []

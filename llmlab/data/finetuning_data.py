@@ -149,8 +149,8 @@ def load_finetuning_data(
 ) -> FinetuningData:
     """Reads, encodes and splits the examples that `settings` describe.
 
-    context: the longest row that the model can read; 0 if unknown.
-    UsageError for a source or option that cannot be; LabError when nothing is left to learn from.
+    context: the longest row that the model can read; 0 if unknown. UsageError for a source or option that cannot be;
+    LabError when nothing is left to learn from. Cancelled when `progress` says so, as in all that it calls.
     """
     source = read_source(settings.source, progress, settings.max_examples)
     encoded = encode_source(source, chat_format(tokenizer), settings, context, progress)
@@ -221,7 +221,7 @@ def encode_source(
 
 
 def split_data(encoded: EncodedSource, settings: ExampleSettings, seed: int, progress: Progress) -> FinetuningData:
-    """The usable examples, split and ready for batches. LabError when they are too few; Cancelled as above."""
+    """The usable examples, split and ready for batches. LabError when they are too few."""
     tokens = dict(encoded.usable)
     train, held_out = split_examples([example for example, _ in encoded.usable], settings.val_fraction, seed)
     lengths = [len(tokens[example].ids) for example in train]

@@ -46,10 +46,9 @@ class BaseShape:
 
     family: as transformers or a GGUF file calls it. own: the lab's own GPT. vocab_size: rows of the embedding.
     layers: the linear layers of all blocks. parameters: all of them; a tied head counts once. heads, kv_heads: side by
-    side, their widths summed. hidden: width of the
-    feed-forward. gated: it has three matrices. rms: its norms are RMSNorms. composed: its non-linearity is written out
-    in small steps, and dropout_heads heads keep their patterns, since dropout is applied to them.
-    load_copies: how often its weights are in memory in fp32 while it is opened.
+    side, their widths summed. hidden: width of the feed-forward. gated: it has three matrices. rms: its norms are
+    RMSNorms. composed: its non-linearity is written out in small steps, and dropout_heads heads keep their patterns,
+    since dropout is applied to them. load_copies: how often its weights are in memory in fp32 while it is opened.
     """
 
     family: str

@@ -72,7 +72,7 @@ def no_runs(_size: str, _claims: Collection[str], _seeds: int) -> list[PlannedRu
 class Measured:
     """A finished run of a check, with what `Judge.measure` found on it."""
 
-    arm: Trial
+    trial: Trial
     run: RunFolder
     values: dict[str, Any]
 
@@ -96,7 +96,7 @@ class Check:
 
     def measured(self, group: str = "") -> list[Measured]:
         """The finished runs of a group, or all."""
-        return [one for one in self.finished if group in ("", one.arm.group)]
+        return [one for one in self.finished if group in ("", one.trial.group)]
 
     def kept(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What was measured before under this name, or what `make` finds now: plain values, finite numbers.

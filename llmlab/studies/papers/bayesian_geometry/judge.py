@@ -128,7 +128,7 @@ def _models_of(check: Check, group: str) -> Models | None:
     runs = check.measured(group)
     if not runs:
         return None
-    opened = {one.arm.seed: open_task(one.run, select(one.run.checkpoints, "final")) for one in runs}
+    opened = {one.trial.seed: open_task(one.run, select(one.run.checkpoints, "final")) for one in runs}
     task, shape = next(iter(opened.values()))[1], runs[0].run.info().settings_as(TaskSettings).model
 
     def fresh(seed: int) -> torch.nn.Module:
@@ -140,14 +140,14 @@ def _models_of(check: Check, group: str) -> Models | None:
 
 def calibrations(check: Check) -> list[Calibrated]:
     """Of all finished runs in the plan's order, those of another depth left out."""
-    return [_calibrated(one) for one in check.finished if one.arm.group != DEEP]
+    return [_calibrated(one) for one in check.finished if one.trial.group != DEEP]
 
 
 def _calibrated(one: Measured) -> Calibrated:
-    settings = one.arm.settings
+    settings = one.trial.settings
     lines = {name: from_plain(Calibration, line) for name, line in one.values["floors"].items()}
     model = from_plain(Calibration, one.values["model"])
-    return Calibrated(settings["data.task"], settings["model.kind"], one.arm.seed, model, lines)
+    return Calibrated(settings["data.task"], settings["model.kind"], one.trial.seed, model, lines)
 
 
 # Geometry -------------------------------------------------------------------------------------------------------------

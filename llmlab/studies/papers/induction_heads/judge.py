@@ -125,7 +125,7 @@ def _floors(task: Task, batches: list[TaskBatch]) -> dict[str, float]:
 
 
 def _by_seed(check: Check, group: str) -> BySeed:
-    return {one.arm.seed: from_plain(Found, one.values) for one in check.measured(group)}
+    return {one.trial.seed: from_plain(Found, one.values) for one in check.measured(group)}
 
 
 # Heads ----------------------------------------------------------------------------------------------------------------
