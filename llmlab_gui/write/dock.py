@@ -70,6 +70,7 @@ class WriteDock(LabDock):
         self.text.setPlaceholderText("Press Generate. Point at a token to see its alternatives.")
         self.first_name = QLabel()
         self.first_name.hide()
+        self._author = ""  # the model that wrote what is shown
         self.said = QLabel()
         self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
         self.said.setWordWrap(True)
@@ -113,6 +114,8 @@ class WriteDock(LabDock):
         self._prompt_then = self.prompt.toPlainText()
         self.second.text.begin("")
         self.second.said.clear()
+        self._author = self._first_model()
+        self._name_first()
         self.writer.begin(model, self._prompt_then, self._how)
         self._point(self.text, -1)
         self._update_buttons()
@@ -270,13 +273,18 @@ class WriteDock(LabDock):
 
     def _propose(self) -> None:
         """A second model that suits the first."""
-        about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
-        active = about.name if self.picker.active and about is not None else ""
-        self.first_name.setText(
-            f"A  {active or self.picker.runs.currentText()}{f', step {checkpoint.step:,}' if checkpoint else ''}"
-        )
+        self._name_first()
         if self.picker.answers:
             self.second.propose(self.picker.reference())
+
+    def _first_model(self) -> str:
+        about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
+        active = about.name if self.picker.active and about is not None else ""
+        return f"{active or self.picker.runs.currentText()}{f', step {checkpoint.step:,}' if checkpoint else ''}"
+
+    def _name_first(self) -> None:
+        """Above the first text: who wrote it, whatever was chosen since; before there is one, who would."""
+        self.first_name.setText(f"A  {self._author or self._first_model()}")
 
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint

@@ -89,6 +89,24 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     assert dock.second.said.text().startswith("6 tokens in")
 
 
+def test_a_text_keeps_the_name_of_the_model_that_wrote_it(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock, host: Listening
+) -> None:
+    chosen(qtbot, lab, dock, tuned_run(lab.outputs))
+    dock.beside.setChecked(True)
+    dock.generate()
+    idle(qtbot, dock)
+    other = FakeRun(lab.outputs, "other").start().advance(100)
+    other.save_checkpoint()
+    chosen(qtbot, lab, dock, other)
+    assert dock.first_name.text() == "A  mine, step 100"
+    dock.beside.setChecked(False)
+    idle(qtbot, dock)
+    dock.generate()
+    assert dock.first_name.text() == "A  other, step 100"
+    idle(qtbot, dock)
+
+
 def test_what_someone_chose_stays_and_without_a_choice_nothing_is_asked(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock, host: Listening
 ) -> None:
