@@ -87,6 +87,7 @@ class ModelHost(QObject):
         self._cancelling: set[int] = set()
         self._partial = b""
         self._stderr = b""
+        self._gave_up = False  # whether the window killed it
         self._silence = QElapsedTimer()  # since the host last said anything
         self._patience = QTimer(self)  # of a cancellation
         self._patience.setSingleShot(True)
@@ -188,6 +189,7 @@ class ModelHost(QObject):
         # Queued: whoever asks has the request before it can fail.
         process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
         self._partial = self._stderr = b""
+        self._gave_up = False
         self._process = process
         process.start(self._command[0], self._command[1:])
 
@@ -245,6 +247,11 @@ class ModelHost(QObject):
     def _ended(self, code: int, status: QProcess.ExitStatus) -> None:
         self._read()
         self._read_stderr()
+        if self._gave_up:
+            seconds = _CANCEL_PATIENCE_MS // 1000
+            why = f"The window ended it, because it was silent for {seconds} seconds after something was cancelled."
+            self._fail_all("The process that held the model was ended.", why, "Ask again: a new process starts.")
+            return
         lines = self._stderr.decode(errors="replace").strip().splitlines()
         crashed = status == QProcess.ExitStatus.CrashExit
         why = f"It was killed by signal {code}." if crashed else f"It ended with code {code}."
@@ -252,23 +259,33 @@ class ModelHost(QObject):
             why += f" Its last words: {lines[-1].strip()[:300]}"
         self._fail_all("The process that holds the model is gone.", why)
 
-    def _fail_all(self, what: str, why: str) -> None:
+    def _fail_all(
+        self,
+        what: str,
+        why: str,
+        do: str = "Ask again: a new process starts. A smaller model may help if memory ran out.",
+    ) -> None:
+        """No answer comes any more: what was cancelled has ended as it should, and the rest has failed."""
         process, self._process = self._process, None
         if process is not None:
             process.deleteLater()
-        waiting = self._forget()
-        error = LabError(what, why, "Ask again: a new process starts. A smaller model may help if memory ran out.")
-        for request in waiting:
-            request.end(request.failed, error)
+        cancelled = {self._waiting[number] for number in self._cancelling}
+        error = LabError(what, why, do)
+        for request in self._forget():
+            if request in cancelled:
+                request.end(request.cancelled)
+            else:
+                request.end(request.failed, error)
 
     def _give_up(self) -> None:
-        """Kills a host that is silent while a cancellation waits; `finished` then fails what was waiting.
+        """Kills a host that is silent while a cancellation waits; `finished` then ends what was waiting.
 
         One that talks is alive: the cancelled request waits behind another one.
         """
         if not self._cancelling or self._process is None:
             return
         if self._silence.elapsed() >= _CANCEL_PATIENCE_MS:
+            self._gave_up = True
             self._process.kill()
         else:
             self._patience.start(_CANCEL_PATIENCE_MS)

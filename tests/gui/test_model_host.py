@@ -127,9 +127,16 @@ def test_a_host_deaf_to_a_cancellation_is_killed(
 ) -> None:
     monkeypatch.setattr("llmlab_gui.host.process._CANCEL_PATIENCE_MS", 50)
     request = Heard(host.generate(MODEL, "deaf", Generation()))
+    behind = Heard(host.ask_next(MODEL, "The"))
     request.request.cancel()
-    finished(qtbot, request)
-    assert isinstance(request.end, LabError)
+    finished(qtbot, request, behind)
+    assert request.end == "cancelled"
+    assert isinstance(behind.end, LabError)
+    assert "The window ended it" in behind.end.why
+    assert "memory" not in behind.end.do
+    again = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, again)
+    assert not isinstance(again.end, LabError)
 
 
 def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
