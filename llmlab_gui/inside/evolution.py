@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtGui import QHideEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
@@ -343,8 +343,8 @@ class EvolutionDock(InspectionDock):
         self._pane.setVisible(False)
         self.strip_of_steps.setVisible(False)
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
+    def _come_to_sight(self) -> None:
+        super()._come_to_sight()
         if self.live.isChecked():
             self._look()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
@@ -66,6 +66,7 @@ class InspectionDock(LabDock):
         session.inspection_changed.connect(self.update_state)
         session.trouble_changed.connect(self.update_state)
         session.working_changed.connect(self.update_state)
+        self.visibilityChanged.connect(self._see)
 
     # What subclasses write ---------------------------------------------------------------------------------------
 
@@ -130,17 +131,6 @@ class InspectionDock(LabDock):
         else:
             self.show_body()
             self._draw_if_seen()
-
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        self._shown = True
-        self.session.need(self.objectName(), self.aspects)
-        self._draw_if_seen()
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        super().hideEvent(event)
-        self._shown = False
-        self.session.need(self.objectName(), ())
 
     def shutdown(self) -> None:
         """Waits for a file that is being written."""
@@ -225,6 +215,18 @@ class InspectionDock(LabDock):
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 
+    def _see(self, shown: bool) -> None:
+        """In sight or not: a dock behind another's tab has had its showEvent, and costs the model nothing."""
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self.session.need(self.objectName(), self.aspects if shown else ())
+        if shown:
+            self._come_to_sight()
+
+    def _come_to_sight(self) -> None:
+        self._draw_if_seen()
+
     def _draw_if_seen(self) -> None:
         archive = self.session.inspection
         if archive is None:
@@ -279,8 +281,8 @@ class AskingDock(InspectionDock):
         """All of it."""
         return (self.archive, list(self.archive)) if self.archive is not None else None
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
+    def _come_to_sight(self) -> None:
+        super()._come_to_sight()
         if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
             self._asked = ()
         self._ask()

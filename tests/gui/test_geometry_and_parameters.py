@@ -12,6 +12,7 @@ import pytest
 from fake_model import LAYERS, WIDTH, FakeModelHost, Made
 from inspection_lab import InspectionLab
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -154,3 +155,27 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
     assert not parameters.spectrum.isVisible()
     parameters.list.sortByColumn(2, Qt.SortOrder.AscendingOrder)
     assert parameters.list.topLevelItem(0).text(0) == "blocks.0.mlp.bias"  # 4 < 32 < 80, not as texts
+
+
+def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
+    lab: InspectionLab, qtbot: QtBot
+) -> None:
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    behind, before = GeometryDock(lab), ParametersDock(lab)  # type: ignore[arg-type]
+    for dock in (behind, before):
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+    window.tabifyDockWidget(behind, before)
+    before.raise_()
+    window.show()
+    lab.inspection.open("bar@150")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    lab.inspection.set_prompt("the king", False, at_once=True)
+    qtbot.waitUntil(lambda: before.archive is not None, timeout=WAIT)
+    assert "geometry" not in [question for question, _ in lab.host.asked]
+    behind.raise_()
+    qtbot.waitUntil(lambda: behind.archive is not None, timeout=WAIT)
+    lab.host.asked.clear()
+    lab.inspection.set_prompt("the queen", False, at_once=True)
+    qtbot.waitUntil(lambda: "geometry" in [question for question, _ in lab.host.asked], timeout=WAIT)
+    assert "parameters" not in [question for question, _ in lab.host.asked]
