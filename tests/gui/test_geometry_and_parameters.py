@@ -179,3 +179,4 @@ def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
     lab.inspection.set_prompt("the queen", False, at_once=True)
     qtbot.waitUntil(lambda: "geometry" in [question for question, _ in lab.host.asked], timeout=WAIT)
     assert "parameters" not in [question for question, _ in lab.host.asked]
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)  # the answer finds its dock
