@@ -126,7 +126,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_different_tokens_are_refused_before_the_second_pass(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="different tokens") as caught:
+    with pytest.raises(UsageError, match="tokenize the prompt differently") as caught:
         compared(tmp_path, opening(), reading([("t", "h")]))
     assert "13" in caught.value.why
     assert "12" in caught.value.why
@@ -190,7 +190,7 @@ def test_saved_inspections_of_other_tokens_are_refused_or_aligned(tmp_path: Path
     for name, text in (("a", PROMPT), ("b", "the king slept")):
         (tmp_path / name).mkdir()
         inspected(tmp_path / name, opening(), text=text)
-    with pytest.raises(UsageError, match="different tokens"):
+    with pytest.raises(UsageError, match="tokenize the prompt differently"):
         compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out")
     with pytest.raises(UsageError, match="cannot be aligned"):
         compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out", align=True)
