@@ -59,7 +59,7 @@ class DivergenceRule:
     def text(self) -> str:
         """The rule as a sentence."""
         return (
-            f"A run is truncated as diverged when the median loss of {self.window} steps is {self.above_start:g} nats "
+            f"A run is stopped as diverged when the median loss of {self.window} steps is {self.above_start:g} nats "
             f"above its start or {self.above_best:g} above its best, or when a loss is no finite number."
         )
 

@@ -33,7 +33,7 @@ _TRAINING, _VALIDATION = "training loss", "validation loss"
 _SEED_ALPHA, _SEED_WIDTH, _MEAN_WIDTH = 90, 1.0, 2.2
 # A mean needs its runs at the same places: so many of them, more than a screen shows.
 _MEAN_POINTS = 600
-_CAPTION = "Every run of the experiment. Thin: one seed; thick: the mean of a value's seeds; ×: truncated: diverged."
+_CAPTION = "Every run of the experiment. Thin: one seed; thick: the mean of a value's seeds; ×: stopped as diverged."
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class ExperimentLossesDock(LabDock):
         self.chart.keep_only(keys)
         shown = diverged & set(lines)
         if shown:
-            legend.append(CurveStyle(QColor(current_theme().bad), "truncated: diverged", markers="x", width=1.5))
+            legend.append(CurveStyle(QColor(current_theme().bad), "stopped as diverged", markers="x", width=1.5))
         self.chart.set_legend(legend)
         self.panel.set_note(self._note_text(len(shown)))
 
@@ -205,7 +205,7 @@ class ExperimentLossesDock(LabDock):
         at = y[last] if self.chart.ceiling is None else np.minimum(y[last], self.chart.ceiling)
         style = CurveStyle(
             QColor(current_theme().bad),
-            "truncated: diverged",
+            "stopped as diverged",
             cell.label,
             markers="x",
             marker_size=12,
