@@ -208,6 +208,13 @@ def test_in_a_chat_the_prompt_is_a_users_turn_and_the_text_ends_with_the_answer(
             assert len(list(write(opened, "the king", 5, chat=chat, **how))) == count
 
 
+def test_of_top_k_one_a_model_of_transformers_writes_the_most_likely_tokens(tmp_path: Path) -> None:
+    opened = open_model(str(tiny_models.save(tiny_models.llama(), tmp_path / "tiny")), tmp_path)
+    greedy = [token.text for token in write(opened, "the king", 8, temperature=0.0, top_k=0, seed=0)]
+    assert [token.text for token in write(opened, "the king", 8, temperature=9.0, top_k=1, seed=1)] == greedy
+    assert [token.text for token in write(opened, "the king", 8, temperature=9.0, top_k=0, seed=1)] != greedy
+
+
 # Text of tokenizers of every make, given out piece by piece ----------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.locked import lock, read_locked
 from llmlab.notebook.markdown import notebook_markdown
 from llmlab.notebook.predictions import parse_prediction
-from llmlab.notebook.seals import BEFORE, CHAIN, NOTEBOOK, Chain
+from llmlab.notebook.seals import BEFORE, BROKEN, CHAIN, NOTEBOOK, Chain, read_chain
 from llmlab.store.events import Evaluated, to_line
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.store.worker_folder import WorkerFolder
@@ -210,6 +210,15 @@ def test_a_seal_taken_out_is_missed(
     damaged = lab_notebook(outputs).read().damaged
     assert len(damaged) == (place == 0)
     assert all("1 seal is missing from the notebook" in sentence for sentence in damaged)
+
+
+def test_a_line_whose_hash_does_not_fit_is_broken_also_where_nothing_follows_it(outputs: Path) -> None:
+    predicted(outputs, "bar", "val_loss=1.9..2.2@80%")
+    entry_of(outputs)
+    (seal,) = chain_of(outputs)
+    write_chain(outputs, [seal | {"created": seal["created"] + 1}])
+    (read,) = read_chain(outputs / NOTEBOOK).seals
+    assert read.found == BROKEN
 
 
 def test_an_edit_of_all_three_places_breaks_what_was_sealed_later(outputs: Path) -> None:
