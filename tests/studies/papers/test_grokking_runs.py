@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.grokking.fourier import power_shares
-from llmlab.studies.papers.grokking.plan import LATE, SIZES, TESTED, WITH, WITHOUT, planned_runs
+from llmlab.studies.papers.grokking.plan import LATE, PLAN, SIZES, TESTED, WITH, WITHOUT, planned_runs
 from llmlab.studies.papers.grokking.trajectory import LAST, Split, embedding_of, follow, logits_of_sums
+from llmlab.studies.papers.interface import Check, Measured
+from llmlab.studies.records import Trial
 from llmlab.training.task_run import cross_entropy
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}
@@ -76,6 +79,16 @@ def test_all_checkpoints_of_a_planned_run_are_kept_and_followed(outputs: Path) -
     model, task = open_task(run, select(run.checkpoints, "final"))
     np.testing.assert_allclose(followed.spectra[LAST], power_shares(embedding_of(model, task)))
     assert len(followed.random_keys) == 10
+
+
+def test_the_module_that_the_plan_names_measures_runs_and_judges_all_of_its_claims(outputs: Path) -> None:
+    judge = import_module(PLAN.judge)
+    check = Check(list(TESTED), "minutes", [], outputs, outputs / "measurements")
+    for group, decay in ((WITH, 0.5), (WITHOUT, 0.0)):
+        run = train_here(new(outputs, f"decay-{decay:g}", train__weight_decay=decay))
+        trial = Trial(run.id, run.id, {}, {}, 1, 1.0, group)
+        check.finished.append(Measured(trial, run, judge.measure(check, trial, run)))
+    assert [verdict.claim for verdict in (*judge.early(check), *judge.late(check))] == list(TESTED)
 
 
 def test_a_run_on_another_task_cannot_be_followed(outputs: Path) -> None:

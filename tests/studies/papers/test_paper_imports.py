@@ -6,11 +6,13 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import llmlab.studies.papers
+from llmlab.studies.papers.checks import PLANS
 
 LIGHT = "agreement checks interface records"
 PAPERS = {path.parent.name: path.parent for path in Path(llmlab.studies.papers.__path__[0]).glob("*/__init__.py")}
@@ -39,3 +41,11 @@ def test_what_two_papers_need_is_in_neither(name: str) -> None:
     others = tuple(f"llmlab.studies.papers.{other}." for other in PAPERS.keys() - {name})
     assert others
     assert not [module for module in imported(PAPERS[name]) if f"{module}.".startswith(others)]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_module_that_a_plan_names_measures_and_judges(name: str) -> None:
+    judge = import_module(PLANS[name].judge)
+    assert callable(judge.measure)
+    assert callable(judge.early)
+    assert callable(judge.late)

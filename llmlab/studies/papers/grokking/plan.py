@@ -119,4 +119,4 @@ def _judging_seconds(size: str, claims: Collection[str], _models: int) -> float:
     return 0.0
 
 
-PLAN = PaperPlan("grokking", TESTED, "llmlab.studies.papers.grokking.frequencies", planned_runs, _judging_seconds)
+PLAN = PaperPlan("grokking", TESTED, "llmlab.studies.papers.grokking.judge", planned_runs, _judging_seconds)
