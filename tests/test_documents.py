@@ -236,7 +236,7 @@ def test_the_programs_that_the_manual_starts_are_installed_by_readme() -> None:
 @pytest.mark.parametrize("document", [*MANUAL, "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
 def test_files_that_a_document_names_exist(document: str) -> None:
     text = DOCUMENTS[document]
-    linked = files_of(text) if "/" not in document else ()  # a page's own links: tests/gui/test_concepts.py
+    linked = files_of(text) if "/" not in document else ()  # a page's own links: tests/gui/pages/test_concepts.py
     starts = ("llmlab/", "llmlab_gui/", "resources/", "tests/")
     words = [word for code in code_of(text) for word in code.split()]
     missing = [path for path in [*linked, *(w for w in words if w.startswith(starts))] if not (ROOT / path).exists()]

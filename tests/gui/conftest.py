@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import shiboken6
@@ -16,18 +13,13 @@ from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTime
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from whole_lab import WholeLab
+from windows import MakeWindow
 
 from llmlab_gui.lab import folder_poller
 from llmlab_gui.lab.book import Asking
-from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
-
-# A process that answers as a model's does, at once.
-FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
-MakeWindow = Callable[..., MainWindow]
-Dock = TypeVar("Dock", bound=LabDock)
 
 
 @pytest.fixture(autouse=True)
@@ -89,18 +81,6 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
     assert not alive, f"threads left: {alive}"
-
-
-@contextmanager
-def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator[Dock]:
-    """Shows a dock by itself, and shuts it down at the end."""
-    qtbot.addWidget(dock)
-    dock.resize(width, height)
-    dock.show()
-    try:
-        yield dock
-    finally:
-        dock.shutdown()
 
 
 def delete_now() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import FAKE_HOST
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QCoreApplication, QEvent
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import FAKE_HOST
 
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.host.process import ModelHost

@@ -6,9 +6,9 @@ import json
 import tarfile
 from pathlib import Path
 
-from conftest import MakeWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import MakeWindow
 
 # Made and explained in tests/formats; "outputs" in it becomes the test's own outputs folder.
 ARCHIVE = Path(__file__).parents[1] / "formats" / "made_by_0.4.tar.xz"

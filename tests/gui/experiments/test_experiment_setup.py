@@ -1,0 +1,243 @@
+"""The Experiment dock: from a form to a plan, a prediction, and a start."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_experiments import FakeExperiment
+from fakes import FakeRun
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+from windows import dock_in_sight
+
+from llmlab.cli.main import main
+from llmlab.core.settings import PretrainSettings
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.plan import settings_of
+from llmlab.studies.records import ExperimentRecord
+from llmlab_gui.experiments import setup
+from llmlab_gui.experiments.form import parse_values
+from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: WholeLab) -> Iterator[ExperimentDock]:
+    with dock_in_sight(qtbot, ExperimentDock(lab, lab.experiments), 420, 760) as made:
+        planned(made, qtbot)
+        yield made
+
+
+def planned(dock: ExperimentDock, qtbot: QtBot) -> ExperimentRecord:
+    """The plan of what is in the form now."""
+    qtbot.waitUntil(lambda: not dock._settle.isActive() and dock.record is not None, timeout=WAIT)
+    assert dock.record is not None
+    return dock.record
+
+
+@pytest.fixture
+def started(dock: ExperimentDock, monkeypatch: pytest.MonkeyPatch) -> list[ExperimentRecord]:
+    """What would be started."""
+    asked: list[ExperimentRecord] = []
+    monkeypatch.setattr(dock.desk.controller, "start", asked.append)
+    return asked
+
+
+def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot: QtBot) -> None:
+    for name, kind in KINDS.items():
+        dock.form.set_kind(name)
+        assert dock.form.question.text() == kind.question
+        assert kind.hypothesis in dock.form.hypothesis.text()
+        qtbot.waitUntil(lambda: not dock._settle.isActive(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.record is not None or bool(dock.problem.text()), timeout=WAIT)
+        if dock.record is None:  # it needs a model, or a run
+            assert not dock.start_button.isEnabled()
+            assert "pretraining" not in kind.grids or not kind.trains
+        else:
+            assert dock.record.kind == name
+            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.record.arms]
+
+
+def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: ExperimentDock, qtbot: QtBot) -> None:
+    dock.form.grid.setText("1e-3, 0.01;0.1")
+    dock.form.seeds.setValue(2)
+    dock.form.scratch.form.set_values({"train.steps": 300, "data.corpus": "tiny", "train.seed": 5})
+    qtbot.wait(10)
+    record = planned(dock, qtbot)
+    assert [(trial.x, trial.seed) for trial in record.arms] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
+    settings = settings_of(record, record.arms[1])
+    assert isinstance(settings, PretrainSettings)
+    assert (settings.train.learning_rate, settings.train.steps, settings.data.corpus) == (0.01, 300, "tiny")
+    assert settings.train.sample_interval == 0  # an experiment leaves out what nobody looks at
+    assert record.preset == "baby"
+    assert record.watched
+    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
+    assert "6 runs, 3 values with 2 seeds each" in dock.estimate.text()
+    dock.form.scratch.form.set_values({"train.sample_interval": 50})
+    qtbot.wait(10)
+    settings = settings_of(planned(dock, qtbot))
+    assert settings.train.sample_interval == 50  # unless the learner says so
+
+
+def test_what_is_wrong_is_said_and_nothing_can_be_started(
+    dock: ExperimentDock, qtbot: QtBot, outputs: Path, started: list[ExperimentRecord]
+) -> None:
+    FakeExperiment(outputs, "taken")
+    wrong: list[tuple[Any, str]] = [
+        (lambda: dock.form.grid.setText("fast, slow"), "learning_rate"),
+        (lambda: dock.form.grid.setText("0.1"), "at least two"),
+        (lambda: (dock.form.grid.setText("1e-3, 1e-2"), dock.form.name.setText("taken")), "already there"),
+        (lambda: dock.form.name.setText("a b"), "cannot be"),
+    ]
+    for change, words in wrong:
+        change()
+        qtbot.waitUntil(lambda words=words: words in dock.problem.text(), timeout=WAIT)
+        assert not dock.start_button.isEnabled()
+        assert dock.plan.rows == []
+        dock.start()
+        assert started == []
+    dock.form.name.setText("fine")
+    assert planned(dock, qtbot).id == "fine"
+    assert dock.problem.text() == ""
+
+
+def test_what_was_predicted_is_started_with_the_plan(
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = planned(dock, qtbot)
+    asked: list[Any] = []
+
+    def answer(parent: object, book: object, about: str, quantities: list[Any]) -> list[Any] | None:
+        asked.append((about, quantities))
+        return answers.pop(0)
+
+    answers: list[list[Any] | None] = [None, [parse_prediction("best_lr=1e-3@60%")]]
+    monkeypatch.setattr(setup, "ask", answer)
+    dock.start()
+    assert started == []  # someone thought better of it
+    dock.start()
+    assert [row["quantity"] for row in started[0].predictions] == ["best_lr"]
+    assert started[0].arms == record.arms
+    assert record.question in asked[0][0]
+    assert not dock.start_button.isEnabled()  # until there is a plan with another name
+
+
+def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock, qtbot: QtBot) -> None:
+    dock.form.grid.setText("0.001, 0.01")
+    qtbot.wait(10)
+    asked = {quantity.name: quantity for quantity in questions(planned(dock, qtbot))}
+    assert list(asked)[:2] == ["best_lr", "best_loss"]
+    assert asked["best_lr"].choices == ("0.001", "0.01")
+    assert "text" in asked
+
+
+def test_a_second_experiment_at_once_is_asked_about(
+    dock: ExperimentDock,
+    qtbot: QtBot,
+    lab: WholeLab,
+    outputs: Path,
+    started: list[ExperimentRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FakeExperiment(outputs, "busy").begin(0, 10)
+    lab.experiments.refresh()
+    qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
+    monkeypatch.setattr(setup, "ask", lambda *_: [])
+    named: list[list[str]] = []
+    answers = [False, True]
+    monkeypatch.setattr(dock, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))
+    planned(dock, qtbot)
+    dock.start()
+    assert started == []
+    dock.start()
+    assert named == [["busy"], ["busy"]]
+    assert len(started) == 1
+
+
+def test_loss_curves_look_at_a_run_and_train_nothing(
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
+) -> None:
+    dock.form.set_kind("loss-curves")
+    qtbot.waitUntil(lambda: "no run to analyse" in dock.problem.text(), timeout=WAIT)
+    FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
+    record = planned(dock, qtbot)
+    assert record.subject == "looked"
+    assert record.arms == []
+    assert not dock.plan_table.isVisible()
+    assert "nothing is trained" in plan_text(record)
+
+
+def test_the_varied_setting_is_not_asked_for_twice(dock: ExperimentDock) -> None:
+    rate = dock.form.scratch.essentials["train.learning_rate"]
+    assert dock.form.kind.setting == "train.learning_rate"
+    assert rate.editor.isHidden()
+    dock.form.set_kind("width")
+    assert not rate.editor.isHidden()
+
+
+def test_values_are_separated_as_people_do() -> None:
+    assert parse_values(" 1e-3,3e-3; 0.01  0.1 ") == ["1e-3", "3e-3", "0.01", "0.1"]
+    assert parse_values("") == []
+
+
+def test_the_command_makes_the_same_plan_in_a_terminal(
+    dock: ExperimentDock, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dock.form.grid.setText("1e-3, 0.01")
+    dock.form.seeds.setValue(2)
+    dock.form.name.setText("same")
+    dock.form.scratch.form.set_values(
+        {"train.steps": 300, "data.corpus": "tiny", "model.bias": True, "samples.prompts": ("a b", "c")}
+    )
+    qtbot.wait(10)
+    record = planned(dock, qtbot)
+    words = shlex.split(record.command)
+    assert words[0] == "llmlab-run"
+    assert main([*words[1:], "--plan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["arms"] == json.loads(json.dumps([asdict(trial) for trial in record.arms]))
+    assert told["base"] == json.loads(json.dumps(record.base))
+    assert (told["id"], told["kind"], told["preset"]) == (record.id, record.kind, record.preset)
+
+
+def test_another_like_it_has_the_same_plan_under_another_name(
+    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
+) -> None:
+    fake = FakeExperiment(outputs, "first", seeds=2)
+    dock.form.set_kind("width")
+    qtbot.wait(10)
+    planned(dock, qtbot)
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        lab.experiment_requested.emit(fake.record)
+    assert asked.args == ["experiment"]
+    record = planned(dock, qtbot)
+    assert record.id != "first"
+    assert [trial.settings for trial in record.arms] == [trial.settings for trial in fake.record.arms]
+    assert record.base == fake.record.base
+    lab.experiment_requested.emit("depth")
+    assert dock.form.kind.name == "depth"
+
+
+def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
+    FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
+    lab.refresh()
+    dock.form.set_kind("loss-curves")
+    assert dock.form.option.isVisible()
+    qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
+    dock.form.option.setText("low")
+    qtbot.waitUntil(lambda: "takes a number" in dock.problem.text(), timeout=WAIT)
+    dock.form.option.setText("2.5")
+    record = planned(dock, qtbot)
+    assert record.options == {"target": 2.5}
+    assert record.command == "llmlab-run experiment loss-curves looked --target 2.5"
+    dock.form.set_kind("width")
+    assert not dock.form.option.isVisible()

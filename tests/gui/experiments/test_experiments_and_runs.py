@@ -1,0 +1,51 @@
+"""Where experiments meet the rest of the window: the queue waits for them, closing stops them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_experiments import FakeExperiment
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+from windows import MakeWindow
+
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs.queue import QueuedRun
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
+
+
+def test_the_queue_waits_between_two_runs_of_an_experiment(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(lab.controller, "start_queued", lambda *asked: started.append(asked))
+    fake = FakeExperiment(outputs)
+    fake.status(state="running")  # none of its runs trains just now
+    lab.experiments.refresh()
+    qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
+    lab.queue.add(QueuedRun(resolve_settings("baby")))
+    qtbot.waitUntil(lambda: lab.looked and bool(lab.queue.waiting()), timeout=WAIT)
+    lab.queue.runs_changed()
+    assert started == []
+    fake.status(state="finished")
+    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+
+
+def test_closing_with_stop_also_stops_the_experiment(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeExperiment(outputs)
+    run = fake.begin(0, 10)
+    window = make_main_window()
+    qtbot.waitUntil(lambda: bool(window.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
+    monkeypatch.setattr(closing, "runs_to_ask_about", lambda lab: lab.runs())
+    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.STOP)
+    window.close()
+    qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
+    assert list(run.run.requests.glob("*.json"))
+    run.stop()
+    fake.status(state="stopped")
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)

@@ -1,0 +1,314 @@
+"""Fine-tune set-up: which model, which examples, every setting from the schema, costs and problems before the start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent
+from pytestqt.qtbot import QtBot
+from small_runs import new_run, train_here
+from waits import WAIT
+from windows import MakeWindow, dock_in_sight
+
+from llmlab.core.config import describe, differences
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.store.run_folder import RunFolder
+from llmlab_gui.finetune import setup as finetune_setup
+from llmlab_gui.finetune.setup import FinetuneSetupDock
+from llmlab_gui.forms.editors import NumberEditor
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.run_setup import Plan
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A GPT of one layer and width 16, trained for a few steps."""
+    return train_here(new_run(tmp_path_factory.mktemp("base"), steps=4, name="gpt", model__block_size=64))
+
+
+@pytest.fixture
+def base(trained: RunFolder, outputs: Path) -> str:
+    """It, among the runs of this test."""
+    folder = outputs / "pretraining"
+    folder.mkdir()
+    (folder / "gpt").symlink_to(trained.path)
+    return "gpt@latest"
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[FinetuneSetupDock]:
+    with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as made:
+        yield made
+
+
+def number(dock: FinetuneSetupDock, key: str, text: str) -> None:
+    editor = dock.form.fields[key].editor
+    assert isinstance(editor, NumberEditor)
+    editor.line.setText(text)
+
+
+def ready(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
+    """Waits for the costs of what is set up."""
+    qtbot.waitUntil(lambda: "of memory" in dock.estimate.text() and dock.train_button.isEnabled(), timeout=WAIT)
+
+
+def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> None:
+    assert list(dock.form.fields) == [info.key for info in describe(FinetuneSettings)]
+    for field in dock.form.fields.values():
+        assert field.info.help in field.editor.toolTip()
+        assert (field.editor.focusProxy() or field.editor).accessibleName()
+
+
+def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> None:
+    assert dock.form.sections["data"].more.text() == "1 more setting"
+
+
+@pytest.mark.parametrize("name", finetune_preset_names())
+def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name: str) -> None:
+    dock.presets.setCurrentIndex(dock.presets.findData(name))
+    assert dock.form.settings() == load_finetune_preset(name).settings
+
+
+def test_without_a_model_nothing_can_start_and_it_says_what_to_do(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    assert dock.problem.text().startswith("No model was named.")
+    assert not dock.queue_button.isEnabled()
+
+
+def test_the_newest_own_model_is_offered_and_costs_are_told(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
+    qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
+    ready(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.model.about.text().startswith("Step 4 of a run on tiny"), timeout=WAIT)
+    for words in ("About", "parameters learn", "of memory", "a checkpoint"):
+        assert words in dock.estimate.text()
+    small = dock.estimate.text()
+    dock.form.set_values({"model.method": "full"})
+    qtbot.waitUntil(lambda: dock.estimate.text() != small and "%" not in dock.estimate.text(), timeout=WAIT)
+
+
+def test_start_and_queue_ask_for_exactly_what_the_form_says(
+    qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
+) -> None:
+    dock.set_base(base)
+    number(dock, "train.steps", "7")
+    dock.form.set_values({"model.method": "full"})
+    dock.name.setText("mine")
+    ready(qtbot, dock)
+    for signal, button in (
+        (lab.start_requested, dock.train_button),
+        (lab.queue_requested, dock.queue_button),
+    ):
+        with qtbot.waitSignal(signal, timeout=WAIT) as asked:
+            button.click()
+        plan: Plan = asked.args[0]
+        assert isinstance(plan.settings, FinetuneSettings)
+        scratch = load_finetune_preset("scratch").settings
+        changed = {info.key: new for info, _, new in differences(scratch, plan.settings)}
+        assert changed == {"model.base": base, "model.method": "full", "train.steps": 7}
+        assert (plan.name, plan.preset) == ("mine", "scratch")
+        assert plan.seconds is not None
+        assert plan.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("nowhere-to-be-found", "There is no model"),
+        ("gpt@999", "999"),
+        ("gpt@live", "is still training"),
+    ],
+)
+def test_a_model_that_cannot_be_a_base_is_said_beside_it(
+    qtbot: QtBot, base: str, dock: FinetuneSetupDock, reference: str, words: str
+) -> None:
+    dock.set_base(reference)
+    qtbot.waitUntil(lambda: words in dock.model.wrong.text(), timeout=WAIT)
+    assert words in dock.problem.text()
+    assert not dock.train_button.isEnabled()
+    dock.set_base(base)
+    ready(qtbot, dock)
+    assert dock.model.wrong.isHidden()
+
+
+def test_a_folder_without_weights_is_said(qtbot: QtBot, dock: FinetuneSetupDock, tmp_path: Path) -> None:
+    folder = tmp_path / "empty-model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    dock.set_base(str(folder))
+    qtbot.waitUntil(lambda: "There are no weights" in dock.problem.text(), timeout=WAIT)
+
+
+def test_a_rank_above_the_width_is_said_before_the_start(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
+    dock.set_base(base)
+    ready(qtbot, dock)
+    number(dock, "lora.rank", "64")
+    qtbot.waitUntil(lambda: "lora.rank" in dock.problem.text(), timeout=WAIT)
+    assert not dock.train_button.isEnabled()
+    number(dock, "lora.rank", "4")
+    ready(qtbot, dock)
+
+
+def test_packing_for_a_model_that_reads_a_row_as_one_text_is_refused_before_the_start(
+    qtbot: QtBot, dock: FinetuneSetupDock, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny-opt"
+    folder.mkdir()
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    (folder / "config.json").write_text(json.dumps({"model_type": "opt"} | sizes))
+    weight = {"model.decoder.layers.0.fc1.weight": np.zeros((64, 64), dtype=np.float32)}
+    safetensors.numpy.save_file(weight, folder / "model.safetensors")
+    dock.set_base(str(folder))
+    ready(qtbot, dock)
+    dock.form.set_values({"data.packing": True})
+    qtbot.waitUntil(lambda: "cannot be fine-tuned on packed examples" in dock.problem.text(), timeout=WAIT)
+    assert not dock.train_button.isEnabled()
+    dock.form.set_values({"data.packing": False})
+    ready(qtbot, dock)
+
+
+def test_a_model_of_the_hub_that_is_not_here_can_be_started_all_the_same(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
+    dock.set_base("someone/some-model")
+    qtbot.waitUntil(lambda: "not on this machine" in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "it is fetched when the run starts" in dock.model.about.text(), timeout=WAIT)
+    assert dock.train_button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("nothing-here", "There are no examples"), ("gone.jsonl", "There are no examples"), ("", "No examples")],
+)
+def test_examples_that_are_not_there_are_said_beside_them(
+    qtbot: QtBot, base: str, dock: FinetuneSetupDock, source: str, words: str
+) -> None:
+    dock.set_base(base)
+    dock.set_examples(source)
+    qtbot.waitUntil(lambda: words in dock.problem.text(), timeout=WAIT)
+    dock.set_examples("tasks")
+    ready(qtbot, dock)
+
+
+def test_what_is_wrong_with_a_setting_is_said_under_it(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
+    dock.set_base(base)
+    number(dock, "train.steps", "many")
+    field = dock.form.fields["train.steps"]
+    qtbot.waitUntil(field.problem.isVisible, timeout=WAIT)
+    assert "train.steps" in field.problem.text()
+    number(dock, "train.steps", "20")
+    assert field.problem.isHidden()
+    dock.form.sections["train"].set_open(True)
+    number(dock, "train.min_learning_rate", "0.5")  # each value is fine, together they are not
+    qtbot.waitUntil(lambda: "min_learning_rate" in dock.problem.text(), timeout=WAIT)
+    told = [one.problem.text() for one in dock.form.fields.values() if one.problem.isVisible()]
+    assert len(told) == 1
+    assert "is above" in told[0]
+
+
+def test_unsloth_is_tried_only_when_asked_for_and_its_absence_said(
+    qtbot: QtBot, base: str, dock: FinetuneSetupDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def probe() -> str:
+        tried.append(1)
+        return "There is no CUDA device here."
+
+    monkeypatch.setattr(finetune_setup, "probe_unsloth", probe)
+    dock.set_base(base)
+    ready(qtbot, dock)
+    assert not tried
+    dock.form.set_values({"model.backend": "unsloth"})
+    qtbot.waitUntil(lambda: "There is no CUDA device here." in dock.problem.text(), timeout=WAIT)
+    assert not dock.train_button.isEnabled()
+    dock.form.set_values({"model.backend": "peft"})
+    ready(qtbot, dock)
+    assert len(tried) == 1
+
+
+def test_a_preset_without_a_model_keeps_the_chosen_one(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
+    dock.presets.setCurrentIndex(dock.presets.findData("qwen2.5-0.5b"))
+    assert dock.model.value() == load_finetune_preset("qwen2.5-0.5b").settings.model.base
+    dock.set_base(base)
+    dock.presets.setCurrentIndex(dock.presets.findData("scratch"))
+    assert dock.model.value() == base
+    dock.reset_button.click()
+    assert dock.model.value() == base
+
+
+def test_the_settings_of_a_run_come_back(qtbot: QtBot, lab: Lab, dock: FinetuneSetupDock) -> None:
+    dock.form.set_values({"model.base": "a/b", "lora.rank": 3, "samples.prompts": ("one\ntwo", "three")})
+    settings = dock.form.settings()
+    dock.fill({"preset": "scratch"})
+    assert dock.form.settings() != settings
+    lab.set_up_again(settings, "scratch")
+    assert dock.form.settings() == settings
+
+
+def test_the_model_box_offers_what_is_here(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
+    box = dock.model.box
+    qtbot.waitUntil(lambda: base in [box.itemData(place) for place in range(box.count())], timeout=WAIT)
+
+
+def drop(dock: FinetuneSetupDock, path: Path) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    position, action = QPoint(5, 5), Qt.DropAction.CopyAction
+    dock.dropEvent(QDropEvent(position, action, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier))
+
+
+def test_what_is_dropped_is_taken(
+    qtbot: QtBot, lab: Lab, base: str, trained: RunFolder, dock: FinetuneSetupDock, tmp_path: Path
+) -> None:
+    examples = tmp_path / "mine.jsonl"
+    examples.write_text('{"prompt": "1+1", "completion": "2"}\n')
+    drop(dock, examples)
+    assert dock.examples.value() == str(examples)
+    drop(dock, trained.path)
+    assert dock.model.value() == str(trained.path)
+    ready(qtbot, dock)
+    errors: list[LabError] = []
+    lab.error_raised.connect(errors.append)
+    note = tmp_path / "note.txt"
+    note.write_text("just text")
+    drop(dock, note)
+    assert "holds no examples" in errors[0].what
+
+
+# In the window -------------------------------------------------------------------------------------------------------
+
+
+def test_train_means_the_set_up_that_is_in_sight(make_main_window: MakeWindow, qtbot: QtBot, base: str) -> None:
+    window = make_main_window()
+    window.use_workspace("Train")
+    qtbot.waitUntil(lambda: window.shown_setup is window.docks["setup"], timeout=WAIT)
+    window.use_workspace("Fine-tune")
+    qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    window.use_workspace("Train")
+    window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
+    qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+
+
+def test_a_file_of_examples_that_is_dropped_on_the_window_is_one_where_examples_are_chosen(
+    make_main_window: MakeWindow, qtbot: QtBot, base: str, tmp_path: Path
+) -> None:
+    table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    table.write_text("prompt,completion\n1+1,2\n")
+    lines.write_text('{"prompt": "1+1", "completion": "2"}\n')
+    window = make_main_window()
+    tuning: Any = window.docks["finetune_setup"]
+    window.use_workspace("Train")
+    window.open_path(lines)
+    assert window._setup.corpus.value() == str(lines)  # a text, where texts are chosen
+    window.open_path(table)
+    assert tuning.examples.value() == str(table)
+    window.use_workspace("Fine-tune")
+    qtbot.waitUntil(lambda: window.shown_setup is tuning, timeout=WAIT)
+    window.open_path(lines)
+    assert tuning.examples.value() == str(lines)

@@ -1,0 +1,161 @@
+"""The link to the model's process: answers, cancellation, crashes, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import FAKE_HOST
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.messages import Generation, Token
+from llmlab_gui.host.process import ModelHost, Request
+
+MODEL = "fake@100"
+
+
+class Heard:
+    """What a request told."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.tokens: list[Token] = []
+        self.ends: list[object] = []
+        request.token.connect(self.tokens.append)
+        request.answered.connect(self.ends.append)
+        request.cancelled.connect(lambda: self.ends.append("cancelled"))
+        request.failed.connect(self.ends.append)
+
+    @property
+    def end(self) -> object:
+        (end,) = self.ends
+        return end
+
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+
+@pytest.fixture
+def host(qtbot: QtBot) -> Iterator[ModelHost]:
+    host = ModelHost(command=FAKE_HOST)
+    yield host
+    host.shutdown()
+
+
+def finished(qtbot: QtBot, *requests: Heard) -> None:
+    qtbot.waitUntil(lambda: all(request.ends for request in requests), timeout=WAIT)
+
+
+def test_tokens_come_with_probabilities_and_alternatives_and_then_done(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.generate(MODEL, "The king", Generation(tokens=5)))
+    assert host.busy
+    finished(qtbot, request)
+    assert isinstance(request.end, float)
+    assert [token.probability for token in request.tokens] == [0.6] * 5
+    assert request.tokens[0].alternatives[1] == (" other", 0.3)
+    assert not host.busy
+
+
+def test_next_answers_the_distribution_with_its_entropy(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, request)
+    answer = request.end
+    assert answer.alternatives == ((" the", 0.5), ("\n", 0.25), (" 3", 0.25))  # type: ignore[attr-defined]
+    assert answer.entropy == pytest.approx(1.5 * math.log(2))  # type: ignore[attr-defined]
+
+
+def test_lines_in_pieces_and_noise_between_them_lose_nothing(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.generate(MODEL, "partial", Generation(tokens=6, seed=5)))
+    plain = Heard(host.generate(MODEL, "whole", Generation(tokens=6, seed=5)))
+    finished(qtbot, request, plain)
+    assert len(request.tokens) == 6
+    assert request.text() == plain.text()
+
+
+def test_a_long_prompt_arrives_whole(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.ask_next(MODEL, "é\n" * 5000))
+    finished(qtbot, request)
+    assert (" 10000", 0.25) in request.end.alternatives  # type: ignore[attr-defined]
+
+
+def test_a_cancelled_generation_ends_and_the_next_one_runs(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.generate(MODEL, "endless", Generation()))
+    qtbot.waitUntil(lambda: len(request.tokens) > 3, timeout=WAIT)
+    request.request.cancel()
+    finished(qtbot, request)
+    assert request.end == "cancelled"
+    following = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, following)
+
+
+def test_an_error_of_the_host_has_its_three_parts(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.generate(MODEL, "error", Generation()))
+    finished(qtbot, request)
+    error = request.end
+    assert isinstance(error, LabError)
+    assert (error.what, error.why, error.do) == ("The model cannot read this.", "É is unknown.", "Leave it out.")
+
+
+def test_a_crash_fails_what_waits_and_the_next_request_starts_a_new_process(qtbot: QtBot, host: ModelHost) -> None:
+    first = Heard(host.generate(MODEL, "crash", Generation()))
+    second = Heard(host.ask_next(MODEL, "never answered"))
+    finished(qtbot, first, second)
+    error = first.end
+    assert isinstance(error, LabError)
+    assert "code 9" in error.why
+    assert "MemoryError: out of memory" in error.why
+    assert isinstance(second.end, LabError)
+    assert len(first.tokens) == 2
+    third = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, third)
+    assert not isinstance(third.end, LabError)
+
+
+def test_a_host_that_cannot_start_is_an_error_not_a_silence(qtbot: QtBot) -> None:
+    host = ModelHost(command=("/nonexistent/python",))
+    request = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, request)
+    assert "could not be started" in request.end.what  # type: ignore[attr-defined]
+
+
+def test_a_host_deaf_to_a_cancellation_is_killed(
+    qtbot: QtBot, host: ModelHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.host.process._CANCEL_PATIENCE_MS", 50)
+    request = Heard(host.generate(MODEL, "deaf", Generation()))
+    behind = Heard(host.ask_next(MODEL, "The"))
+    request.request.cancel()
+    finished(qtbot, request, behind)
+    assert request.end == "cancelled"
+    assert isinstance(behind.end, LabError)
+    assert "The window ended it" in behind.end.why
+    assert "memory" not in behind.end.do
+    again = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, again)
+    assert not isinstance(again.end, LabError)
+
+
+def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
+    before = set(psutil.Process().children())
+    request = Heard(host.generate(MODEL, "endless", Generation()))
+    qtbot.waitUntil(lambda: bool(request.tokens), timeout=WAIT)
+    children = set(psutil.Process().children()) - before
+    assert len(children) == 1
+    host.shutdown()
+    assert not any(child.is_running() for child in children)
+    assert not host.busy
+
+
+def test_what_was_dropped_tells_nothing_more_and_the_next_request_is_answered(qtbot: QtBot, host: ModelHost) -> None:
+    dropped = Heard(host.generate(MODEL, "endless", Generation()))
+    qtbot.waitUntil(lambda: bool(dropped.tokens), timeout=WAIT)
+    before = len(dropped.tokens)
+    with qtbot.waitSignal(dropped.request.ended, timeout=WAIT):
+        dropped.request.drop()
+    following = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, following)
+    assert (len(dropped.tokens), dropped.ends) == (before, [])

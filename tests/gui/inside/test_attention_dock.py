@@ -1,0 +1,346 @@
+"""Prompt and Attention: tokens and heads that are chosen or pointed at in one are in the other; views, export, copy."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_lab import FakeLab
+from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import FAKE_HOST, dock_in_sight
+
+from llmlab.inspection.archive import read_archive
+from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
+from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH
+from llmlab_gui.widgets.theme import apply_theme, theme_notifier
+
+PROMPT = "When Mary and John went"
+
+
+class LookingLab(FakeLab):
+    said = Signal(str)
+
+    def __init__(self, outputs: Path) -> None:
+        super().__init__(outputs)
+        self.redraw = RedrawTimer(self)
+        self.inspection = InspectionSession(outputs, self, host=ModelHost(command=FAKE_HOST))
+        self.inspection.failed.connect(self.error_raised)
+        self.words: list[str] = []
+        self.said.connect(self.words.append)
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> Iterator[LookingLab]:
+    lab = LookingLab(tmp_path)
+    yield lab
+    lab.redraw.stop()
+    lab.inspection.shutdown()
+
+
+@pytest.fixture
+def prompt(qtbot: QtBot, lab: LookingLab) -> Iterator[PromptDock]:
+    with dock_in_sight(qtbot, PromptDock(lab), 700, 320) as dock:  # type: ignore[arg-type]
+        yield dock
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: LookingLab) -> Iterator[AttentionDock]:
+    with dock_in_sight(qtbot, AttentionDock(lab), 900, 640) as dock:  # type: ignore[arg-type]
+        yield dock
+
+
+def looked(qtbot: QtBot, lab: LookingLab, text: str = PROMPT, model: str = "small") -> None:
+    lab.inspection.set_prompt(text, False)
+    lab.inspection.open(model)
+    qtbot.waitUntil(lambda: lab.inspection.inspection is not None, timeout=WAIT)
+
+
+# Prompt ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_prompt_gets_an_example_that_suits_it(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock
+) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(prompt.chips.tokens), timeout=WAIT)
+    assert prompt.text.toPlainText() == GENERAL[0].text
+    assert prompt.look.text() == GENERAL[0].look
+    lab.inspection.close()
+    prompt.text.clear()
+    lab.inspection.open("bar@live")
+    qtbot.waitUntil(lambda: prompt.text.toPlainText() == SCRATCH[0].text, timeout=WAIT)
+
+
+def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    prompt.text.setPlainText("The king is dead")
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 4, timeout=WAIT)
+    assert prompt.count.text().startswith("4 tokens of 64 that the model can read · all attention patterns: 768 bytes")
+    assert "id" in prompt.chips.words(1)
+    assert "' king'" in prompt.chips.words(1)
+
+
+def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock
+) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(prompt.chips.tokens), timeout=WAIT)
+    prompt.text.setPlainText("word " * 70)
+    qtbot.waitUntil(lambda: "longer than small can read" in prompt.count.text(), timeout=WAIT)
+    prompt.text.setPlainText("short")
+    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of 64"), timeout=WAIT)
+
+
+def test_the_beginning_is_offered_where_there_is_one(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
+    lab.inspection.set_prompt("a b", False)
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2, timeout=WAIT)
+    assert prompt.beginning.isEnabled()
+    prompt.beginning.setChecked(True)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 3, timeout=WAIT)
+    assert prompt.chips.tokens[0].text == "<s>"
+    lab.inspection.open("plain")
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2 and not prompt.beginning.isEnabled(), timeout=WAIT)
+    assert not prompt.beginning.isChecked()
+
+
+def test_history_has_what_was_looked_at_and_not_its_halves(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock, dock: AttentionDock
+) -> None:
+    looked(qtbot, lab, "The king")
+    for text in ("The king is", "Another one"):
+        lab.inspection.set_prompt(text, False, at_once=True)
+        qtbot.waitUntil(lambda text=text: lab.inspection.recent.prompts[:1] == [text], timeout=WAIT)
+    assert lab.inspection.recent.prompts == ["Another one", "The king is"]
+    prompt.history_button.menu().aboutToShow.emit()
+    prompt.history_button.menu().actions()[1].trigger()
+    assert prompt.text.toPlainText() == "The king is"
+
+
+def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    prompt.examples_button.menu().aboutToShow.emit()
+    for action, example in zip(prompt.examples_button.menu().actions(), (*GENERAL, *SCRATCH), strict=True):
+        action.trigger()
+        assert prompt.text.toPlainText() == example.text
+        assert prompt.look.text() == example.look
+        assert not prompt.look.isHidden()
+        assert example.text.isascii()  # a vocabulary of letters may have no others
+    lab.inspection.set_prompt("something else", False)
+    assert prompt.look.isHidden()  # what an example shows is said of no other prompt
+
+
+def test_without_a_model_the_panel_says_how_to_get_one(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    with qtbot.waitSignal(lab.inspection.choose_requested, timeout=WAIT):
+        dock._empty._button.click()
+
+
+# Linked panels ---------------------------------------------------------------------------------------------------
+
+
+def test_a_click_in_the_mosaic_shows_the_head_everywhere(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    looked(qtbot, lab)
+    mosaic = dock.heads.mosaic
+    qtbot.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=mosaic.rect_of(2, 1).center().toPoint())
+    assert (lab.inspection.selection.layer, lab.inspection.selection.head) == (2, 1)
+    assert (dock.layer.value(), dock.head.value()) == (2, 1)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    assert np.array_equal(dock.pattern, archive["attention/2"][1])  # type: ignore[arg-type]
+    assert np.array_equal(dock.heatmap.heat.values, dock.pattern)  # type: ignore[union-attr, arg-type]
+    index = dock.heads.table.currentIndex()
+    assert index.siblingAtColumn(0).data() == "2.1"
+    dock.head.setValue(3)
+    assert mosaic.chosen == (2, 3)
+
+
+def test_tokens_are_linked_between_prompt_heatmap_and_arcs(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock, dock: AttentionDock
+) -> None:
+    looked(qtbot, lab)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 5, timeout=WAIT)
+    qtbot.mouseClick(
+        prompt.chips.viewport(), Qt.MouseButton.LeftButton, pos=prompt.chips.place_of(1).center().toPoint()
+    )
+    assert dock.heatmap.chosen[0] == 1
+    assert dock.arcs.chosen == 1
+    qtbot.mouseMove(dock.heatmap, dock.heatmap.center_of(3, 2).toPoint())
+    assert prompt.chips.under == 3
+    assert dock.arcs.under == 3
+    qtbot.mouseClick(dock.heatmap, Qt.MouseButton.LeftButton, pos=dock.heatmap.center_of(4, 2).toPoint())
+    assert prompt.chips.chosen == 4
+    assert dock.heatmap.chosen == (4, 2)
+    prompt.chips.pointed.emit(-1)
+    assert lab.inspection.hovered == -1
+
+
+def test_pointing_reads_the_exact_weight(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    looked(qtbot, lab)
+    assert dock.pattern is not None
+    words = dock.heatmap.words(3, 1)
+    assert words.startswith("·John (3) looks at ·Mary (1): ")
+    assert float(words.rpartition(" ")[2]) == pytest.approx(float(dock.pattern[3, 1]), rel=1e-3)
+
+
+# Views -----------------------------------------------------------------------------------------------------------
+
+
+def test_stages_show_every_number_of_a_cell(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    looked(qtbot, lab)
+    dock.show_view(STAGES)
+    qtbot.waitUntil(lambda: dock.stages.archive is not None, timeout=WAIT)
+    archive = dock.stages.archive
+    assert archive is not None
+    dock.stages.maps["scores"].clicked.emit(3, 1)
+    words = dock.stages.words.text()
+    for name in ("scores", "scaled", "pattern"):
+        assert f"{float(archive[f'stages/{name}'][3, 1]):#.4g}" in words, name
+    assert "softmax over 4" in words
+    dock.stages.maps["masked"].clicked.emit(1, 3)
+    assert "masked, since it comes later" in dock.stages.words.text()
+
+
+def test_rollout_is_asked_for_only_when_it_is_looked_at(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    looked(qtbot, lab)
+    assert "attention/rollout" not in lab.inspection.inspection  # type: ignore[operator]
+    dock.show_view(ROLLOUT)
+    qtbot.waitUntil(lambda: dock.rollout.heat is not None, timeout=WAIT)
+    archive = lab.inspection.inspection
+    assert archive is not None
+    lab.inspection.select(layer=1)
+    assert np.array_equal(dock.rollout.heat.values, archive["attention/rollout"][1])  # type: ignore[union-attr]
+    dock.show_view(HEATMAP)
+    assert dock.aspects == ("heads", "attention")
+
+
+def test_a_head_of_a_long_prompt_is_asked_for_by_itself(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan.PATTERNS_LIMIT", 100)
+    looked(qtbot, lab)
+    assert "attention/0" not in lab.inspection.inspection  # type: ignore[operator]
+    qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)
+    first = dock.pattern
+    lab.inspection.select(layer=2, head=3)
+    qtbot.waitUntil(lambda: dock.pattern is not first, timeout=WAIT)
+    assert dock.tensors()[1] == ("pattern",)  # type: ignore[index]
+    assert dock.tensors()[0].metadata.question["head"] == 3  # type: ignore[index]
+
+
+def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock
+) -> None:
+    looked(qtbot, lab)
+    heads, archive = dock.heads, lab.inspection.inspection
+    assert archive is not None
+    scores = np.array(archive["heads/induction"])
+    lowest = tuple(int(place) for place in np.unravel_index(scores.argmin(), scores.shape))  # it will be filtered out
+    heads.chosen.emit(*lowest)
+    heads.by.setCurrentIndex(heads.by.findData("induction"))
+    assert heads.table.model().index(0, 0).data() == "{}.{}".format(*np.unravel_index(scores.argmax(), scores.shape))
+    least = float(np.sort(scores.ravel())[-3]) - 0.005
+    heads.least.setValue(least)
+    assert heads.table.model().rowCount() == int((scores >= heads.least.value()).sum())
+    assert np.array_equal(heads.mosaic._dimmed, scores < heads.least.value())  # type: ignore[arg-type]
+    assert (lab.inspection.selection.layer, lab.inspection.selection.head) == lowest
+    heads.by.setCurrentIndex(0)
+    assert heads.table.model().rowCount() == scores.size
+    assert heads.mosaic._dimmed is None
+
+
+def test_a_model_that_refuses_its_patterns_says_why(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    lab.inspection.set_prompt(PROMPT, False)
+    lab.inspection.open("blind")
+    qtbot.waitUntil(lambda: "Its patterns cannot be trusted." in dock._empty._hint.text(), timeout=WAIT)
+    assert not dock.export_button.isEnabled()
+
+
+def test_cancelled_work_can_be_taken_up_again_in_the_panel(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    lab.inspection.set_prompt("slow one", False)
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: dock.strip.isVisible() and dock.strip.what.text() == "Reading layers", timeout=WAIT)
+    assert dock.strip.left.text() == "30 s left"
+    dock.strip.cancel_button.click()
+    assert not dock.strip.isVisible()
+    assert "cancelled" in dock._empty._title.text()
+    lab.inspection.set_prompt(PROMPT, False, at_once=True)
+    qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)
+
+
+# Export ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", [HEATMAP, ARCS, ROLLOUT, STAGES])
+def test_every_view_is_saved_as_picture_drawing_numbers_and_tensors(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path, view: str
+) -> None:
+    looked(qtbot, lab)
+    dock.show_view(view)
+    qtbot.waitUntil(lambda: dock.table() is not None and (view != ROLLOUT or dock.tensors() is not None), timeout=WAIT)
+    for suffix in ("png", "svg", "csv", "safetensors"):
+        path = tmp_path / f"attention.{suffix}"
+        dock.export(path)
+        qtbot.waitUntil(lambda path=path: f"Saved {path}." in lab.words, timeout=WAIT)
+        assert path.stat().st_size > 100
+    assert (tmp_path / "attention.svg").read_text().count("<") > 20
+    lines = (tmp_path / "attention.csv").read_text().splitlines()
+    assert len(lines) == 26
+    part = read_archive(tmp_path / "attention.safetensors")
+    assert part.metadata.tokens == ["When", " Mary", " and", " John", " went"]
+    assert not lab.errors
+
+
+def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
+    looked(qtbot, lab)
+    dock.copy_table()
+    text = QGuiApplication.clipboard().text()
+    assert text.startswith("query,query text,key,key text,value\n0,When,0,When,1.0\n")
+    dock.copy_picture()
+    assert not QGuiApplication.clipboard().image().isNull()
+
+
+def test_a_full_disk_is_told(qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path) -> None:
+    looked(qtbot, lab)
+    dock.export(tmp_path / "missing" / "attention.png")
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    assert "could not be written" in lab.errors[0].what
+
+
+@pytest.mark.parametrize("make", [PromptDock, AttentionDock])
+def test_a_dock_that_was_used_and_closed_leaves_nothing(
+    qtbot: QtBot, lab: LookingLab, make: Callable[[LookingLab], InspectionDock]
+) -> None:
+    dock = make(lab)
+    dock.resize(700, 500)
+    dock.show()
+    looked(qtbot, lab) if make is AttentionDock else lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
+    for theme in ("dark", "light"):
+        apply_theme(QApplication.instance(), theme)  # type: ignore[arg-type]
+        assert not dock.grab().isNull()
+    dock.shutdown()
+    gone = weakref.ref(dock)
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    del dock
+    gc.collect()
+    # What still arrives must meet nobody.
+    lab.inspection.select(layer=1)
+    lab.inspection.hover(2)
+    theme_notifier.changed.emit()
+    assert gone() is None

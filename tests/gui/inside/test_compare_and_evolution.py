@@ -1,0 +1,207 @@
+"""Two models' differences are drawn as the archive has them; a film shows the step that the slider is on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_answers import STEPS, make_comparison, make_evolution
+from fake_model import FakeModelHost
+from fakes import FakeRun
+from inspection_lab import PROMPT, InspectionLab
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.process import Request
+from llmlab_gui.inside import compare as views
+from llmlab_gui.inside.compare import CompareDock
+from llmlab_gui.inside.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock
+
+COUNT = len(PROMPT.split())
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
+    host = FakeModelHost()
+    host.answers |= {"compare": make_comparison, "evolve": make_evolution}
+    made = InspectionLab(tmp_path, host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def compared(lab: InspectionLab, qtbot: QtBot) -> CompareDock:
+    dock = CompareDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    dock.a.choose("bar@50")
+    dock.b.choose("bar@150")
+    dock.compare.click()
+    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
+    return dock
+
+
+def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:
+    assert lab.host.asked[-1][0] == "compare"
+    assert compared.archive is not None
+    lab.inspection.select(layer=2, head=1)
+    heat = compared.map.heat
+    assert heat is not None
+    assert np.array_equal(heat.values, compared.archive["difference/attention/2"][1])
+    value = float(compared.archive["difference/attention/2"][1, 3, 0])
+    assert f"from 3 “to” to 0 “the”: A − B = {value:.6g}" in compared.map.words(3, 0)
+    scale = compared.map.scale()
+    assert scale.low == -scale.high
+
+
+def test_a_click_among_all_heads_opens_that_heads_difference(
+    lab: InspectionLab, qtbot: QtBot, compared: CompareDock
+) -> None:
+    assert compared.archive is not None
+    compared.view.setCurrentIndex(views.HEADS)
+    heat = compared.map.heat
+    assert heat is not None
+    moved = np.abs(np.asarray(compared.archive["difference/attention/3"][2], np.float64)).sum(axis=-1).mean() / 2
+    assert heat.values[3, 2] == pytest.approx(moved, rel=1e-6)
+    compared.map.clicked.emit(3, 2)
+    assert (lab.inspection.selection.layer, lab.inspection.selection.head) == (3, 2)
+    assert compared.view.currentIndex() == views.PATTERN
+    assert np.array_equal(compared.map.heat.values, compared.archive["difference/attention/3"][2])  # type: ignore[union-attr]
+
+
+def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:
+    archive = compared.archive
+    assert archive is not None
+    compared.view.setCurrentIndex(views.STREAM)
+    assert np.allclose(compared.map.heat.values, 1 - archive["cosine/residual/post_ffn"])  # type: ignore[union-attr]
+    compared.view.setCurrentIndex(views.POINT)
+    lab.inspection.select(layer=1, token=3)
+    assert np.array_equal(compared.map.heat.values, archive["difference/residual/post_ffn"][1])  # type: ignore[union-attr]
+    compared.view.setCurrentIndex(views.LAYERS)
+    assert compared.chart.line("CKA, stream after the layer").y == pytest.approx(archive["cka/post_ffn"])
+    compared.view.setCurrentIndex(views.PREDICTIONS)
+    assert compared.chart.line("KL(A ‖ B)").y == pytest.approx(archive["kl"])
+    first = compared.tokens.columns[0]
+    assert first.title == "A: bar@50"
+    assert [text for text, _ in first.pairs] == [f" word{id}" for id in archive["a/ids"][3]]
+    assert [chance for _, chance in first.pairs] == archive["a/probability"][3].tolist()
+    table = compared.table()
+    assert table is not None
+    assert [row[2] for row in table[1]] == pytest.approx(archive["kl"].tolist())
+
+
+def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
+    lab: InspectionLab, qtbot: QtBot, compared: CompareDock
+) -> None:
+    lab.inspection.set_prompt("something else entirely", False, at_once=True)
+    qtbot.waitUntil(lambda: compared.archive is None, timeout=WAIT)
+    assert not compared.export_button.isEnabled()
+    lab.host.fail["compare"] = LabError("The models cut the prompt into different tokens.", "", "Align them.")
+    compared.swap.click()
+    assert (compared.a.reference, compared.b.reference) == ("bar@150", "bar@50")
+    compared.compare.click()
+    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+
+
+@pytest.fixture
+def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    lab.add(FakeRun(tmp_path, steps=200).start().advance(150))
+    lab.open(qtbot, dock, model="fake@150")
+    dock.watch.click()
+    qtbot.waitUntil(lambda: dock.ready(), timeout=WAIT)
+    return dock
+
+
+def test_the_slider_shows_the_right_step(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
+    archive = film.tensors()[0]  # type: ignore[index]
+    assert film.film.steps == STEPS
+    assert film.strip_of_steps.place == 3
+    lab.inspection.select(layer=1, head=2)
+    for place, step in enumerate(STEPS):
+        film.strip_of_steps.slider.setValue(place)
+        assert film.strip_of_steps.words.text().startswith(f"step {step}")
+        assert np.array_equal(film.map.heat.values, archive["heads/induction"][place])  # type: ignore[union-attr]
+    assert "validation loss 2.000 · 3 of 4" in _words_at(film, 2)
+    line = film.chart.line("layer 1, head 2")
+    assert line.x.tolist() == STEPS
+    assert line.y == pytest.approx(archive["heads/induction"][:, 1, 2], rel=1e-6)
+    assert film.map.scale().high == pytest.approx(archive["heads/induction"].max(), rel=1e-6)
+
+
+def _words_at(film: EvolutionDock, place: int) -> str:
+    film.strip_of_steps.slider.setValue(place)
+    return film.strip_of_steps.words.text()
+
+
+def test_playing_goes_through_all_steps_and_stops(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
+    strip = film.strip_of_steps
+    strip._timer.setInterval(5)
+    seen: list[int] = []
+    strip.moved.connect(seen.append)
+    qtbot.mouseClick(strip.play, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not strip.play.isChecked(), timeout=WAIT)
+    assert seen == [0, 1, 2, 3]
+    assert strip.play.text() == "Play"
+
+
+def test_lens_and_contributions_move_too(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
+    archive = film.tensors()[0]  # type: ignore[index]
+    film.view.setCurrentIndex(LENS)
+    film.strip_of_steps.slider.setValue(1)
+    assert np.array_equal(film.grid.grid.values, archive["lens/probability"][1, [0, 2, 4, 6, 8], :, 0])
+    lab.inspection.select(token=2)
+    assert film.chart.lines[0].y == pytest.approx(archive["lens/target_probability"][:, -1, 2], rel=1e-6)
+    film.view.setCurrentIndex(CONTRIBUTIONS)
+    assert film.bars.bars.value("2", 0) == archive["attribution/attention"][1, 2]
+    assert film.chart.line("logit").y == pytest.approx(archive["attribution/logit"][:, 0], rel=1e-6)
+    film.view.setCurrentIndex(MOSAIC)
+    assert film.mosaic.isVisible()
+
+
+def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    fake = lab.add(FakeRun(tmp_path, steps=400).start().advance(20))
+    lab.inspection.set_follow(True, 0.2)
+    lab.open(qtbot, dock, model="fake@live")
+    assert dock.live.isEnabled()
+    dock.live.click()
+    qtbot.waitUntil(lambda: dock.film.steps == [20], timeout=WAIT)
+    lab.pump(fake.advance(30))
+    qtbot.waitUntil(lambda: dock.film.steps == [20, 50], timeout=WAIT)
+    asked = [values for question, values in lab.host.asked if question == "inspect" and "lens" in values["what"]]
+    assert asked[-1]["answer"] == "w7"  # the first frame's, so that frames compare
+    lab.pump(fake.finish())
+    qtbot.waitUntil(lambda: not dock.live.isChecked(), timeout=WAIT)
+    assert "has ended" in dock.note.text()
+    dock.shutdown()
+
+
+def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    plain = lab.host.evolve
+
+    def evolve(run: str, values: Mapping[str, Any], out: Path) -> Request:
+        asked.append(run)
+        return plain(run, values, out)
+
+    monkeypatch.setattr(lab.host, "evolve", evolve)
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    fake = lab.add(FakeRun(tmp_path / "elsewhere", steps=400).start().advance(20))
+    lab.open(qtbot, dock)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
+    assert asked == [str(fake.run.path)]
+    dock.shutdown()
+
+
+def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
+    lab.inspection.set_prompt("something else", False, at_once=True)
+    qtbot.waitUntil(lambda: not film.ready(), timeout=WAIT)
+    assert not film.strip_of_steps.isVisible()

@@ -1,0 +1,179 @@
+"""Edits chosen anywhere are asked in the core's words; before and after are the archive's; sweeps can be ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_answers import make_intervention, make_sweep
+from fake_model import HEADS, LAYERS, FakeModelHost
+from inspection_lab import PROMPT, InspectionLab
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.selection import ChosenIntervention
+from llmlab_gui.inside.edits import edit_menu, interventions_of_part, words, written
+from llmlab_gui.inside.interventions import InterventionsDock
+
+COUNT = len(PROMPT.split())
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
+    host = FakeModelHost()
+    host.answers |= {"intervene": make_intervention, "sweep": make_sweep}
+    made = InspectionLab(tmp_path, host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dock(lab: InspectionLab, qtbot: QtBot) -> InterventionsDock:
+    made = InterventionsDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("edit", "text", "read"),
+    [
+        (ChosenIntervention("head", 3, 2), "zero head:3.2", "Layer 3, head 2: set to zero"),
+        (
+            ChosenIntervention("feed_forward", 1, token=0, how="scale", factor=0.5),
+            "scale:0.5 feed_forward:1@0",
+            "Layer 1, feed-forward at token 0 “the”: scaled by 0.5",
+        ),
+        (ChosenIntervention("layer", 2, how="mean"), "mean layer:2", "Layer 2, whole block: replaced by its mean"),
+        (
+            ChosenIntervention("token", 0, token=1, how="patch"),
+            "patch token:1",
+            "Embedding at token 1 “king”: patched from the source",
+        ),
+    ],
+)
+def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text: str, read: str) -> None:
+    from llmlab.inspection.edits import parse_intervention
+
+    assert written(edit) == text
+    assert str(parse_intervention(text)).startswith(text.split(":")[0].split(" ")[0])
+    assert words(edit, PROMPT.split()) == read
+
+
+def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    assert "Nothing is changed" in dock.empty.text
+    lab.inspection.add_intervention(ChosenIntervention("head", 2, 1))
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+    archive = dock.effect.archive
+    assert archive is not None
+    question, values = next(asked for asked in reversed(lab.host.asked) if asked[0] == "intervene")
+    assert (question, values["edits"], values["position"]) == ("intervene", ["zero head:2.1"], COUNT - 1)
+    assert dock.form.list.item(0).text() == "Layer 2, head 1: set to zero"
+    qtbot.waitUntil(lambda: dock.effect.tokens.columns[0].pairs[0][0] != "…", timeout=WAIT)
+    for column, name in zip(dock.effect.tokens.columns, ("before", "after"), strict=True):
+        assert column.title == name
+        shown = [f"w{id}" for id in archive[f"{name}/ids"][COUNT - 1]]
+        assert [text for text, _ in column.pairs] == shown
+        assert [chance for _, chance in column.pairs] == archive[f"{name}/probability"][COUNT - 1].tolist()
+    before, after = (float(archive[f"target/{name}"][0]) for name in ("before", "after"))
+    assert f"{before:.4f} → {after:.4f}" in dock.effect.headline.text()
+    assert dock.effect.kl.line("KL").y == pytest.approx(archive["kl"], rel=1e-6)
+
+
+def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
+    lab.inspection.select(layer=3, head=2, token=1)
+    dock.form.only_token.setChecked(True)
+    dock.form.how.setCurrentIndex(2)
+    dock.form.factor.setValue(2.0)
+    dock.form.add.click()
+    assert lab.inspection.edits == [ChosenIntervention("head", 3, 2, 1, "scale", 2.0)]
+    dock.form.clear.click()
+    assert lab.inspection.edits == []
+    qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
+
+
+def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
+    lab.inspection.add_intervention(ChosenIntervention("layer", 1))
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+    lab.inspection.select(token=2)
+    archive = dock.effect.archive
+    assert archive is not None
+    assert [chance for _, chance in dock.effect.tokens.columns[0].pairs] == archive["before/probability"][2].tolist()
+    assert f"KL at token 2: {float(archive['kl'][2]):.4g}" in dock.effect.headline.text()
+
+
+def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
+    lab.host.fail["intervene"] = LabError("There is no source to patch from.", "", "Name another prompt.")
+    lab.inspection.add_intervention(ChosenIntervention("layer", 1, how="patch"))
+    qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=WAIT)
+    assert dock.empty.isVisible()
+    lab.host.fail.clear()
+    dock.form.source.setText("the queen said")
+    qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=WAIT)
+    assert lab.host.asked[-1][1]["source"] == "the queen said"
+
+
+@pytest.mark.parametrize(("over", "columns"), [("layer,position", COUNT), ("layer,head", HEADS)])
+def test_a_sweep_is_a_map_centred_at_zero(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock, over: str, columns: int
+) -> None:
+    dock.tabs.setCurrentWidget(dock.sweep)
+    dock.sweep.over.setCurrentIndex(dock.sweep.over.findData(over))
+    dock.sweep.run.click()
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    archive, heat = dock.sweep.archive, dock.sweep.map.heat
+    assert archive is not None
+    assert heat is not None
+    assert np.array_equal(heat.values, archive["sweep/effect"])
+    assert heat.values.shape == (LAYERS, columns)
+    scale = dock.sweep.map.scale()
+    assert scale.low == -scale.high
+    dock.sweep.map.clicked.emit(1, 2)
+    selection = lab.inspection.selection
+    assert (selection.layer, selection.head if over == "layer,head" else selection.token) == (1, 2)
+    table = dock.table()
+    assert table is not None
+    assert [row[-1] for row in table[1]] == archive["sweep/effect"].ravel().tolist()
+
+
+def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    lab.host.hold.add("sweep")
+    dock.tabs.setCurrentWidget(dock.sweep)
+    dock.sweep.run.click()
+    qtbot.waitUntil(dock.sweep.cancel.isVisible, timeout=WAIT)
+    lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
+    assert "one thing" in dock.strip.what.text()
+    assert "40 s left" in dock.strip.left.text()
+    request = dock.sweep.request
+    dock.sweep.cancel.click()
+    assert lab.host.cancelled[-1] is request
+    assert "cancelled" in dock.sweep.note.text()
+    assert dock.sweep.run.isVisible()
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    lab.host.hold.clear()
+    dock.sweep.run.click()
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+
+
+def test_a_right_click_in_another_panel_chooses_what_is_changed(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    wanted: list[str] = []
+    lab.dock_requested.connect(wanted.append)
+    menu = edit_menu(lab, interventions_of_part("feed_forward", 2), dock)  # type: ignore[arg-type]
+    assert [action.text() for action in menu.actions()] == [
+        "Layer 2, feed-forward: set to zero",
+        "Layer 2, feed-forward: replaced by its mean",
+        "Layer 2, feed-forward: patched from the source",
+    ]
+    menu.actions()[0].trigger()
+    assert lab.inspection.edits == [ChosenIntervention("feed_forward", 2)]
+    assert wanted == ["interventions"]
+    menu.deleteLater()
+    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)

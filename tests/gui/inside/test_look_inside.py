@@ -1,0 +1,174 @@
+"""Looking inside, the whole way: a real window, the real model host, a run that trains while it is looked at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import MakeWindow, press_train, state_of
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import read_archive
+from llmlab_gui.forms.model_dialog import ModelDialog
+from llmlab_gui.inside.attention import STAGES, AttentionDock
+from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.pages.places import LOOK_INSIDE
+from llmlab_gui.window.main_window import MainWindow
+
+PROMPT = "the king and the queen"
+
+
+@pytest.fixture
+def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
+    made = make_main_window()
+    qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
+    return made
+
+
+def docks(window: MainWindow) -> tuple[PromptDock, AttentionDock]:
+    prompt, attention = window.docks["prompt"], window.docks["attention"]
+    assert isinstance(prompt, PromptDock)
+    assert isinstance(attention, AttentionDock)
+    return prompt, attention
+
+
+def drop(window: MainWindow, path: Path) -> None:
+    """As a file manager does it."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
+
+
+def write_model(folder: Path) -> None:
+    """A small Hugging Face folder, made in a process of its own: torch stays out of this one."""
+    models = Path(__file__).parents[2]
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import tiny_models as models;"
+        "models.save(models.llama(), pathlib.Path(sys.argv[2]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(models), str(folder)], check=True, timeout=WAIT / 1000)
+
+
+def host_of(window: MainWindow) -> psutil.Process:
+    process = window.lab.inspection.host._process
+    assert process is not None
+    return psutil.Process(int(process.processId()))
+
+
+def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    session = window.lab.inspection
+    errors: list[LabError] = []
+    window.lab.error_raised.connect(errors.append)
+    run = press_train(window, qtbot, "real", 100_000)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "running", timeout=WAIT)
+
+    # Live: answered at its own steps, and again when it has learned.
+    session.set_prompt("the king", False)
+    session.set_follow(True, 0.5)
+    window.look_inside(f"{run.path}@live")
+    prompt, attention = docks(window)
+    assert prompt.isVisible()
+    assert attention.isVisible()
+    qtbot.waitUntil(lambda: session.inspection is not None or bool(errors), timeout=WAIT)
+    assert not errors, errors
+    assert session.about is not None
+    assert session.about.live
+    assert (session.about.n_layer, session.about.n_head) == (2, 2)
+    assert "real" in window.model_bar.button.text()
+    assert "training now" in window.model_bar.button.text()
+    assert prompt.follow.isVisible()
+    first = session.inspection
+    qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
+    assert not errors
+
+    # A saved checkpoint of it: click a head, and everything follows.
+    window.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped", timeout=WAIT)
+    window.look_inside("real@latest")
+    qtbot.waitUntil(lambda: session.about is not None and session.about.kind == "scratch", timeout=WAIT)
+    errors.clear()  # who looks again just as the run ends is told so
+    session.set_prompt(PROMPT, False, at_once=True)
+    qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
+    archive = session.inspection
+    assert archive is not None
+    assert "".join(token.text for token in prompt.chips.tokens) == PROMPT
+    mosaic = attention.heads.mosaic
+    qtbot.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=mosaic.rect_of(1, 1).center().toPoint())
+    assert np.array_equal(attention.heatmap.heat.values, archive["attention/1"][1])  # type: ignore[union-attr]
+    assert np.allclose(np.array(archive["attention/1"][1]).sum(-1), 1, atol=1e-5)
+    qtbot.mouseMove(attention.heatmap, attention.heatmap.center_of(3, 1).toPoint())
+    assert prompt.chips.under == 3
+    attention.show_view(STAGES)
+    qtbot.waitUntil(lambda: attention.stages.archive is not None, timeout=WAIT)
+    assert np.allclose(attention.stages.archive["stages/pattern"], archive["attention/1"][1], atol=1e-5)  # type: ignore[index]
+
+    # What is shown is saved.
+    said: list[str] = []
+    window.lab.said.connect(said.append)
+    path = tmp_path / "stages.safetensors"
+    attention.export(path)
+    qtbot.waitUntil(lambda: f"Saved {path}." in said, timeout=WAIT)
+    assert read_archive(path).metadata.model == session.about.reference
+
+    # The host is killed, as the system does it when memory runs out: a message, and the next prompt is answered.
+    os.kill(host_of(window).pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
+    assert window.isVisible()
+    session.set_prompt(PROMPT + " and", False, at_once=True)
+    qtbot.waitUntil(lambda: prompts(window) == PROMPT + " and", timeout=WAIT)
+    assert not errors
+
+
+def prompts(window: MainWindow) -> str:
+    found = window.lab.inspection.inspection
+    return str(found.metadata.question.get("text", "")) if found is not None else ""
+
+
+def test_a_folder_that_is_dropped_becomes_the_active_model(window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    folder = tmp_path / "dropped"
+    write_model(folder)
+    drop(window, folder)
+    session = window.lab.inspection
+    qtbot.waitUntil(lambda: session.about is not None, timeout=WAIT)
+    assert session.about is not None
+    assert session.about.kind == "huggingface"
+    assert "dropped" in window.model_bar.button.text()
+    assert window.docks["attention"].isVisible()
+    session.set_prompt(PROMPT, False, at_once=True)
+    qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
+    assert session.recent.models[0].name == session.about.name
+    assert window.settings.recent.models == session.recent.models
+
+
+def test_a_model_is_chosen_in_the_dialog(window: MainWindow, qtbot: QtBot, outputs: Path) -> None:
+    opened: list[str] = []
+    window.lab.inspection.open = opened.append  # type: ignore[method-assign]
+    window.model_bar.choose_action.trigger()
+    dialog = next(child for child in window.findChildren(ModelDialog))
+    assert not dialog.open_button.isEnabled()
+    dialog.reference.setText("owner/base")
+    dialog.adapter.setText("/adapters/one")
+    dialog.open_button.click()
+    assert opened == ["owner/base+/adapters/one"]
+    QApplication.processEvents()
+
+
+def test_every_inspection_panel_waits_for_a_model(window: MainWindow, qtbot: QtBot) -> None:
+    window.use_workspace(LOOK_INSIDE)
+    for name in ("attention", "contributions", "residual", "lens"):
+        window.show_dock(name)
+        assert window.docks[name]._empty._title.text() == "No model is open"

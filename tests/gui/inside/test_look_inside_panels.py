@@ -1,0 +1,127 @@
+"""The panels on a real model, asked by the real host: what one shows agrees with what another shows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from small_runs import new_run, train_here
+from waits import WAIT
+from windows import MakeWindow
+
+from llmlab.core.errors import LabError
+from llmlab_gui.inside.compare import PREDICTIONS, CompareDock
+from llmlab_gui.inside.contributions import ContributionsDock
+from llmlab_gui.inside.evolution import EvolutionDock
+from llmlab_gui.inside.geometry import GeometryDock
+from llmlab_gui.inside.interventions import InterventionsDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.parameters import ParametersDock
+from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.window.main_window import MainWindow
+
+PROMPT = "the king"
+
+
+@pytest.fixture
+def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWindow:
+    train_here(new_run(outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
+    made = make_main_window()
+    qtbot.waitUntil(lambda: made.lab.row("pretraining/real") is not None, timeout=WAIT)
+    made.lab.inspection.set_prompt(PROMPT, False)
+    made.look_inside("real@10")
+    return made
+
+
+def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    session, docks = window.lab.inspection, window.docks
+    errors: list[LabError] = []
+    window.lab.error_raised.connect(errors.append)
+    contributions, interventions, lens = docks["contributions"], docks["interventions"], docks["lens"]
+    residual, compare, evolution = docks["residual"], docks["compare"], docks["evolution"]
+    geometry, parameters = docks["geometry"], docks["parameters"]
+    assert isinstance(contributions, ContributionsDock)
+    assert isinstance(interventions, InterventionsDock)
+    assert isinstance(lens, LensDock)
+    assert isinstance(residual, ResidualDock)
+    assert isinstance(compare, CompareDock)
+    assert isinstance(evolution, EvolutionDock)
+    assert isinstance(geometry, GeometryDock)
+    assert isinstance(parameters, ParametersDock)
+
+    # The bars sum to the logit that the lens' last row is made of.
+    qtbot.waitUntil(lambda: contributions.attribution is not None, timeout=WAIT)
+    attribution = contributions.attribution
+    assert attribution is not None
+    bars = contributions.chart.bars
+    parts = sum(bar.value for group in bars.groups if group.label != "sum" for bar in group.bars)
+    logit = float(attribution["attribution/logit"][0])
+    assert parts == pytest.approx(logit, abs=1e-4)
+    window.show_dock("lens")
+    qtbot.waitUntil(lambda: lens.ready() and len(lens.grid.grid.rows) == 3, timeout=WAIT)
+    last = len(PROMPT) - 1
+    qtbot.waitUntil(lambda: lens.grid.grid.text(2, last) != "…", timeout=WAIT)
+    top = lens.grid.grid.text(2, last)
+    assert f"“{attribution.metadata.more['answer_text']}”" in contributions.chart.bars.unit
+    assert top.replace("·", " ").replace("⏎", "\n") == attribution.metadata.more["answer_text"]
+
+    # A click on an attention bar opens its heads; silencing them all changes the logit by what they write and more.
+    place = [group.label for group in bars.groups].index("1")
+    qtbot.mouseClick(contributions.chart, Qt.MouseButton.LeftButton, pos=contributions.chart.center_of(place, 0))
+    assert session.selection.layer == 1
+    window.show_dock("interventions")
+    interventions.form.part.setCurrentIndex(interventions.form.part.findData("attention"))
+    interventions.form.add.click()
+    qtbot.waitUntil(lambda: interventions.effect.archive is not None, timeout=WAIT)
+    effect = interventions.effect.archive
+    assert effect is not None
+    assert float(effect["target/before"][0]) == pytest.approx(logit, abs=1e-4)
+    assert float(effect["target/after"][0]) != float(effect["target/before"][0])
+    assert float(effect["change/post_ffn"][0].max()) == 0.0  # the layer before hears nothing of it
+    interventions.tabs.setCurrentWidget(interventions.sweep)
+    interventions.sweep.action.setCurrentIndex(interventions.sweep.action.findData("zero"))
+    interventions.sweep.run.click()
+    qtbot.waitUntil(lambda: interventions.sweep.archive is not None, timeout=WAIT)
+    assert float(interventions.sweep.archive["sweep/before"][0]) == pytest.approx(logit, abs=1e-4)  # type: ignore[index]
+
+    # A model compared with itself differs nowhere; with an earlier checkpoint, it does.
+    window.show_dock("compare")
+    for other, same in (("real@10", True), ("real@5", False)):
+        compare.archive = None
+        compare.b.choose(other)
+        compare.compare.click()
+        qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
+        assert (not np.any(compare.map.heat.values)) == same  # type: ignore[union-attr]
+        assert (float(np.max(compare.archive["kl"])) == 0.0) == same  # type: ignore[index]
+    compare.view.setCurrentIndex(PREDICTIONS)
+    assert compare.tokens.columns[0].pairs[0][0] == attribution.metadata.more["answer_text"]
+
+    # The film's last frame is this checkpoint.
+    window.show_dock("evolution")
+    evolution.watch.click()
+    qtbot.waitUntil(evolution.ready, timeout=WAIT)
+    assert evolution.film.steps[-1] == 10
+    assert float(evolution.film.frames[-1]["attribution/logit"][0]) == pytest.approx(logit, abs=1e-4)
+
+    # Points have neighbours; tensors have singular values; the stream has norms, and they are saved as they are.
+    window.show_dock("geometry")
+    qtbot.waitUntil(lambda: geometry.archive is not None, timeout=WAIT)
+    geometry.scatter.clicked.emit(3)
+    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() > 0, timeout=WAIT)
+    window.show_dock("parameters")
+    qtbot.waitUntil(lambda: parameters.list.topLevelItemCount() > 0, timeout=WAIT)
+    window.show_dock("residual")
+    qtbot.waitUntil(lambda: bool(residual.chart.lines), timeout=WAIT)
+    path, said = tmp_path / "norms.csv", list[str]()
+    window.lab.said.connect(said.append)
+    residual.export(path)
+    qtbot.waitUntil(lambda: f"Saved {path}." in said, timeout=WAIT)
+    assert session.inspection is not None
+    norms = session.inspection["contributions/norm/attn_out"][:, last].tolist()
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    assert [float(row[2]) for row in rows if row[0].startswith("attention adds, “")] == norms
+    assert not errors

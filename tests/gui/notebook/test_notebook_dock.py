@@ -1,0 +1,333 @@
+"""The Notebook dock: predictions over results, scores that come by themselves, judging, learning, export."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import dock_in_sight
+
+from llmlab.data.papers import read_paper
+from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
+from llmlab.notebook.locked import lock
+from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.scoring import Score, score_choice
+from llmlab.store.events import Evaluated
+from llmlab_gui.charts.marks import Span
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
+from llmlab_gui.notebook.detail import NotebookDetail
+from llmlab_gui.notebook.dock import CALIBRATION, LIST, RESULT, SURPRISES, NotebookDock
+from llmlab_gui.notebook.table import COLUMNS, VERDICT
+from llmlab_gui.widgets.theme import apply_theme, current_theme
+
+LINES = (
+    "val_loss=1.9..2.2@80%",
+    "loss_curve=1:4,20:2+-0.2@70%",
+    "tokens_per_second=1000..2000@90%",
+    "text=It works@60%",
+)
+
+
+def predicted(outputs: Path, name: str, *lines: str, created: float) -> FakeRun:
+    return FakeRun(outputs, name, steps=20, created=created).predict(*lines)
+
+
+def ended(fake: FakeRun, loss: float) -> FakeRun:
+    fake.losses_of = lambda step: (loss - 0.2, loss)  # type: ignore[method-assign]
+    fake.start().advance(20, evaluate=False)
+    fake.append(Evaluated(10, 1.0, 2.8, 3.0, True, 0.1), Evaluated(20, 1.0, loss - 0.2, loss, True, 0.1))
+    return fake.finish()
+
+
+@pytest.fixture
+def live(outputs: Path) -> FakeRun:
+    """The newest of three: it trains; the others have finished, one as expected, one not."""
+    ended(predicted(outputs, "expected", *LINES, created=1.71e9), 2.05)
+    ended(predicted(outputs, "surprising", "val_loss=1.0..1.2@90%", created=1.72e9), 2.2)
+    return predicted(outputs, "live", "val_loss=1.9..2.2@80%", created=1.73e9).start().advance(5, evaluate=False)
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, outputs: Path, live: FakeRun) -> Iterator[Lab]:
+    made = Lab(outputs)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[NotebookDock]:
+    with dock_in_sight(qtbot, NotebookDock(lab), 760, 760) as made:
+        qtbot.waitUntil(lambda: len(made.model.rows) == 6, timeout=WAIT)
+        yield made
+
+
+def rows(dock: NotebookDock) -> list[list[str]]:
+    proxy = dock.proxy
+    return [[str(proxy.index(row, column).data()) for column in range(len(COLUMNS))] for row in range(proxy.rowCount())]
+
+
+def choose(dock: NotebookDock, about: str, quantity: str) -> None:
+    line = next(
+        line for line in dock.model.rows if line.entry.about == about and line.locked.prediction.quantity == quantity
+    )
+    dock.choose(line.entry.id, line.place)
+
+
+def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> None:
+    found = rows(dock)
+    assert [row[0] for row in found] == ["live", "surprising", *["expected"] * 4]  # newest first
+    by_words = {row[1]: row for row in found if row[0] == "expected"}
+    row = by_words["val_loss 1.9 to 2.2, 80 % sure"]
+    assert row[2:6] == ["2.05", "inside", "0.04", "0.0 bits"]
+    assert by_words["“It works”, 60 % sure"][2:6] == ["", "", "", ""]
+    assert found[0][6] == "waiting"
+    assert found[1][3] == "outside"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_was_altered_is_said_in_the_table_and_the_detail(
+    dock: NotebookDock, outputs: Path, qtbot: QtBot, theme: str
+) -> None:
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    apply_theme(app, theme)
+    path = outputs / "pretraining" / "surprising" / "run.json"
+    values = json.loads(path.read_text())
+    values["predictions"][0] |= {"low": 2.0, "high": 2.3}  # where it ended
+    path.write_text(json.dumps(values))
+    with qtbot.waitSignal(dock.book.changed, timeout=WAIT):
+        dock.book.refresh()
+    (row,) = [row for row in range(dock.proxy.rowCount()) if dock.proxy.index(row, 0).data() == "surprising"]
+    cell = dock.proxy.index(row, VERDICT)
+    assert cell.data() == "altered"
+    assert cell.data(Qt.ItemDataRole.ForegroundRole) == QColor(current_theme().bad)
+    assert rows(dock)[row][1:6] == ["val_loss 1 to 1.2, 90 % sure", "2.2", "altered", "", ""]  # as it was sealed
+    choose(dock, "surprising", "val_loss")
+    assert "Altered: run.json says something else now. It counts as a miss." in dock.detail.sentence.text()
+    assert current_theme().bad in dock.detail.sentence.text()
+    assert dock.detail.scores.isHidden()
+    assert "1 was altered and counts as a miss" in dock.verdict.text()
+    assert not any("surprising" in dock.surprises.item(place).text() for place in range(dock.surprises.count()))
+    apply_theme(app, "light")
+
+
+def test_the_filter_and_the_states_narrow_the_table(dock: NotebookDock) -> None:
+    dock.filter.setText("tokens")
+    assert [row[0] for row in rows(dock)] == ["expected"]
+    dock.filter.clear()
+    for state, abouts in ((OPEN, {"live"}), (TO_JUDGE, {"expected"})):
+        dock.shown.setCurrentIndex(dock.shown.findData(state))
+        assert {row[0] for row in rows(dock)} == abouts
+
+
+def test_sorting_by_surprise_puts_the_greatest_first(dock: NotebookDock) -> None:
+    dock.table.sortByColumn(5, Qt.SortOrder.DescendingOrder)
+    assert rows(dock)[0][0] == "surprising"
+    assert rows(dock)[-1][5] == ""
+
+
+def test_a_range_is_a_band_over_the_loss(dock: NotebookDock) -> None:
+    choose(dock, "expected", "val_loss")
+    chart = dock.detail.result_chart
+    assert dock.detail.chart() is chart
+    curves = chart.curves()
+    assert curves["actual"].y.tolist() == [3.0, 2.05]
+    assert set(curves["low"].y.tolist()) == {1.9}
+    assert set(curves["high"].y.tolist()) == {2.2}
+    assert (curves["outcome"].x.tolist(), curves["outcome"].y.tolist()) == ([20.0], [2.05])
+    assert "It became 2.05: inside." in dock.detail.sentence.text()
+
+
+def test_a_curve_lies_over_the_loss_with_its_tolerance(dock: NotebookDock) -> None:
+    choose(dock, "expected", "loss_curve")
+    curves = dock.detail.result_chart.curves()
+    assert curves["drawn"].y.tolist() == [4.0, 2.0]
+    assert np.allclose(curves["high"].y - curves["low"].y, 0.4)
+
+
+def test_what_an_experiment_found_is_drawn_with_what_was_predicted(qtbot: QtBot) -> None:
+    chart = ResultChart()
+    holder = QWidget()
+    QVBoxLayout(holder).addWidget(chart)
+    qtbot.addWidget(holder)
+    points = [[1e-4, 3.8], [1e-3, 2.5], [1e-2, 3.0]]
+    stated = [parse_prediction(line) for line in ("best_lr=1e-2@60%", "best_loss=2.4..2.6@80%")]
+    entry = Entry("e", "experiment", "lr", "", "", 1.0, predictions=lock("experiment", stated), curve=points)
+    entry = replace(
+        entry,
+        x_axis="learning rate",
+        x_log=True,
+        scores=[asdict(Score("0.001", False)), asdict(Score(2.5, True))],
+        scored_at=2.0,
+    )
+    choice, loss = entry.lines()
+    assert belongs_to_loss(choice)
+    chart.show_line(choice, points)
+    assert chart.log_x
+    assert (chart.curves()["outcome"].x.tolist(), chart.curves()["outcome"].y.tolist()) == ([1e-3], [2.5])
+    assert [span for span, _ in chart.marks.spans] == [Span(1e-2, 1e-2)]
+    chart.show_line(loss, points)
+    assert set(chart.curves()) == {"actual", "low", "high", "outcome"}
+    assert chart.curves()["low"].x.tolist() == [1e-4, 1e-2]
+    assert chart.marks.spans == []
+
+
+def test_a_claim_is_shown_by_its_title_with_the_verdict_that_came(qtbot: QtBot) -> None:
+    detail = NotebookDetail()
+    qtbot.addWidget(detail)
+    stated = [parse_prediction("claim:bayesian-geometry/keys=supported@70%")]
+    entry = Entry("c", "check", "tunnel", "", "A paper: does it hold here?", 1.0, predictions=lock("check", stated))
+    claim = read_paper("bayesian-geometry").claim("keys").title
+    detail.show_line(entry.lines()[0], [], stopped=False)
+    assert detail.no_chart.text == f"{claim} You expected: supported. The check says: no verdict yet."
+    score = score_choice(stated[0], "not supported", options=3)
+    entry = replace(entry, scores=[asdict(score)], scored_at=2.0, result="keys not supported.")
+    detail.show_line(entry.lines()[0], [], stopped=False)
+    assert detail.no_chart.text == f"{claim} You expected: supported. The check says: not supported."
+    assert "became not supported: wrong." in detail.sentence.text()
+    assert "surprise 2.7 bits" in detail.scores.text()
+    assert detail.chart() is None
+
+
+def test_what_is_no_loss_is_shown_with_what_was_stated(dock: NotebookDock) -> None:
+    choose(dock, "expected", "tokens_per_second")
+    chart = dock.detail.chart()
+    assert isinstance(chart, StatedChart)
+    stated = chart.curves()["stated"]
+    inside = (stated.x >= 1000) & (stated.x <= 2000)
+    log = np.log(stated.x)
+    share = np.trapezoid(np.where(inside, stated.y, 0.0), log) / np.trapezoid(stated.y, log)
+    whole = 1 - 0.1 ** (np.ptp(log) / 2 / (np.log(2) / 2))  # of the density that is in sight
+    assert share * whole == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_sentence_is_judged_and_something_is_learned(dock: NotebookDock, qtbot: QtBot) -> None:
+    choose(dock, "expected", "text")
+    assert dock.detail.came_right.isVisible()
+    dock.detail.came_right.click()
+    qtbot.waitUntil(lambda: dock.book.entries[2].state != TO_JUDGE, timeout=WAIT)
+    line = dock.chosen()
+    assert line is not None  # the selection stayed
+    assert line.locked.prediction.quantity == "text"
+    dock.detail.learn.setText("One can know such things.")
+    qtbot.keyClick(dock.detail.learn, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: bool(dock.book.entries[2].learned), timeout=WAIT)
+    assert rows(dock)[-1][7] == "One can know such things."
+
+
+def test_an_open_entry_waits_for_its_sentence(dock: NotebookDock) -> None:
+    choose(dock, "live", "val_loss")
+    assert not dock.detail.learn.isEnabled()
+    assert dock.detail.score_now.isHidden()  # it still trains
+    assert "not there yet" in dock.detail.sentence.text()
+
+
+def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
+    said: list[str] = []
+    lab.said.connect(said.append)
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
+    live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
+    live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
+    live.finish()
+    told = "Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.5: outside."
+    qtbot.waitUntil(lambda: told in said, timeout=WAIT)
+    assert rows(dock)[0][3] == "outside"
+
+
+def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
+    choose(dock, "live", "val_loss")
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
+    lab.set_current("pretraining/live")
+    live.append(Evaluated(5, 1.0, 3.4, 3.5, True, 0.1))
+    qtbot.waitUntil(lambda: dock.detail.result_chart.curves()["actual"].y.tolist() == [3.5], timeout=WAIT)
+
+
+def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, qtbot: QtBot) -> None:
+    dock.show_page(CALIBRATION)
+    yours = dock.calibration.curves()["yours"]
+    assert yours.x.tolist() == pytest.approx([70.0, 80.0, 90.0])
+    assert yours.y.tolist() == pytest.approx([100.0, 100.0, 0.0])
+    assert len(dock.brier.curves()["brier"].y) == 4
+    assert "came true" in dock.verdict.text()
+    dock.show_page(SURPRISES)
+    first = dock.surprises.item(0)
+    assert "surprise" in first.text()
+    texts = [dock.surprises.item(place).text() for place in range(dock.surprises.count())]
+    assert not any("0.0 bits" in text for text in texts)
+    assert any("surprising" in text for text in texts)
+    dock.surprises.itemActivated.emit(first)
+    assert dock.page == RESULT
+    chosen = dock.chosen()
+    assert chosen is not None
+    assert chosen.entry.about in first.text()
+
+
+def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, tmp_path: Path) -> None:
+    said: list[str] = []
+    lab.said.connect(said.append)
+    dock.export("markdown", tmp_path / "all.md")
+    qtbot.waitUntil(lambda: f"Saved {tmp_path / 'all.md'}." in said, timeout=WAIT)
+    assert "# Notebook" in (tmp_path / "all.md").read_text(encoding="utf-8")
+    dock.export("table", tmp_path / "all.csv")
+    table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
+    assert len(table) == 7
+    assert table[0][:4] == ["About", "Predicted", "Outcome", "Verdict"]
+    choose(dock, "expected", "val_loss")
+    for kind in ("png", "svg", "csv"):
+        target = tmp_path / f"chart.{kind}"
+        dock.export(kind, target)
+        assert target.stat().st_size > 100
+    dock.show_page(CALIBRATION)
+    dock.export("csv", tmp_path / "calibration.csv")
+    assert "yours" in (tmp_path / "calibration.csv").read_text(encoding="utf-8")
+    dock.show_page(SURPRISES)
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    dock.export("png", tmp_path / "none.png")
+    dock.export("table", tmp_path / "no" / "such" / "folder.csv")
+    assert len(errors) == 2
+
+
+def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot: QtBot) -> None:
+    assert dock.page == RESULT
+    dock.resize(420, 380)
+    qtbot.waitUntil(lambda: dock.page == LIST, timeout=WAIT)
+    choose(dock, "expected", "val_loss")
+    qtbot.keyClick(dock.table, Qt.Key.Key_Return)
+    assert dock.page == RESULT
+    assert "became 2.05" in dock.detail.sentence.text()
+    dock.resize(420, 760)
+    qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0, timeout=WAIT)
+    assert dock.table.isVisible()
+
+
+def test_the_question_is_switched_on_here(dock: NotebookDock) -> None:
+    dock.ask.setChecked(False)
+    assert not dock.book.asks
+    dock.book.set_asks(True)
+    assert dock.ask.isChecked()
+
+
+def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
+    FakeRun(outputs, "unpredicted").start().advance(20).finish()
+    lab = Lab(outputs)
+    dock = NotebookDock(lab)
+    qtbot.addWidget(dock)
+    assert "No predictions yet" in dock._empty.text
+    wanted: list[str] = []
+    lab.dock_requested.connect(wanted.append)
+    dock._empty._button.click()
+    assert wanted == ["setup"]
+    lab.shutdown()

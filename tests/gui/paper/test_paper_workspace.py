@@ -1,0 +1,508 @@
+"""The workspace Paper: papers and claims are listed, a check starts and goes on, its verdicts and charts are shown."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_checks import CLAIMS, PAPER, FakeCheck, bar_chart, curve_chart, verdict
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication, QImage
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+from windows import MakeWindow, dock_in_sight
+
+from llmlab.core.charts import Chart, Series
+from llmlab.core.errors import LabError
+from llmlab.core.kinds import PAPERS
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
+from llmlab.jobs.worker_process import launch
+from llmlab.studies import launcher
+from llmlab_gui.experiments import controller
+from llmlab_gui.pages.places import PAPER as WORKSPACE
+from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number
+from llmlab_gui.paper.claims import ClaimsDock
+from llmlab_gui.paper.claims_table import VERDICT_COLUMN
+from llmlab_gui.paper.evidence import EvidenceDock
+from llmlab_gui.paper.notes import PaperDock
+from llmlab_gui.widgets.theme import theme_notifier
+
+pytestmark = pytest.mark.usefixtures("quick_looks")
+
+
+@pytest.fixture
+def check_dock(qtbot: QtBot, lab: WholeLab) -> Iterator[CheckDock]:
+    lab.notebook.set_asks(False)
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 640) as made:
+        yield made
+
+
+@pytest.fixture
+def claims(qtbot: QtBot, lab: WholeLab) -> Iterator[ClaimsDock]:
+    with dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 1000, 300) as made:
+        yield made
+
+
+@pytest.fixture
+def evidence(qtbot: QtBot, lab: WholeLab) -> Iterator[EvidenceDock]:
+    with dock_in_sight(qtbot, EvidenceDock(lab, lab.papers), 1000, 600) as made:
+        yield made
+
+
+def read(qtbot: QtBot, lab: WholeLab, paper: str = PAPER) -> None:
+    """Waits for the papers, and reads one of them."""
+    lab.papers.show(paper)
+    qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.checks.looked, timeout=WAIT)
+
+
+def click(claims: ClaimsDock, qtbot: QtBot, claim: str) -> None:
+    place = [row.claim.id for row in claims.model.rows].index(claim)
+    where = claims.table.visualRect(claims.model.index(place, 0)).center()
+    qtbot.mouseClick(claims.table.viewport(), Qt.MouseButton.LeftButton, pos=where)
+
+
+# Papers and claims ---------------------------------------------------------------------------------------------
+
+
+def test_every_paper_is_offered_and_its_notes_are_shown(qtbot: QtBot, lab: WholeLab) -> None:
+    with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
+        read(qtbot, lab)
+        offered = {dock.papers.itemData(place) for place in range(dock.papers.count())}
+        assert offered == {path.parent.name for path in papers_dir().glob("*/claims.toml")}
+        paper = lab.papers.paper
+        assert paper is not None
+        shown = dock.browser.toPlainText()
+        assert paper.authors in shown
+        assert paper.links[0].partition("://")[2] in shown
+        dock.papers.setCurrentIndex(dock.papers.findData("grokking"))
+        dock.papers.activated.emit(dock.papers.currentIndex())
+        assert lab.papers.paper is not None
+        assert lab.papers.paper.name == "grokking"
+        assert "mod 113" in dock.browser.toPlainText()
+
+
+def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock) -> None:
+    read(qtbot, lab)
+    paper = lab.papers.paper
+    assert paper is not None
+    assert [row.claim.id for row in claims.model.rows] == [claim.id for claim in paper.claims]
+    assert "no check has been run yet" in claims.standing.text()
+    check = FakeCheck(outputs)
+    check.run(1)
+    qtbot.waitUntil(lambda: {row.state for row in claims.model.rows} >= {"running"}, timeout=WAIT)
+    states = {row.claim.id: row.state for row in claims.model.rows}
+    assert states["composition"] == NOT_ASKED
+    assert states["large-models"] == NO_TEST
+    check.judge(verdict(CLAIMS[0], SUPPORTED))
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    assert claims.model.rows[1].state == "running"
+    assert "1 supported so far" in claims.standing.text()
+    cells = claims.model.table()[1][0]
+    assert "0.934 (0.91 to 0.95) bits" in cells[3]
+    assert cells[4:] == ["0.004", "passes"]
+
+
+def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, tmp_path: Path
+) -> None:
+    check = FakeCheck(outputs)
+    check.judge()
+    check.finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: claims.model.rows[0].verdict is not None, timeout=WAIT)
+    click(claims, qtbot, CLAIMS[0])
+    assert evidence.badge.state == NOT_SUPPORTED
+    words = evidence.words.toPlainText()
+    for part in ("The reason of two-layers", "At least 0.5 in four", "0.93", "score | best", "They name no bound"):
+        assert part in words
+    assert evidence.charts.count() == 2
+    assert evidence.chart.chart == curve_chart()
+    evidence.charts.setCurrentIndex(1)
+    assert evidence.chart.chart == bar_chart()
+    assert evidence.chart.scale_item.isVisible()
+    header, rows = evidence.chart.table()
+    assert rows[1][header.index("category")] == "layer 1"
+    assert rows[1][header.index("high")] == 0.95
+    for ending in ("png", "svg", "csv"):
+        evidence.export(tmp_path / f"chart.{ending}")
+    qtbot.waitUntil(lambda: (tmp_path / "chart.csv").is_file(), timeout=WAIT)
+    assert not QImage(str(tmp_path / "chart.png")).isNull()
+    click(claims, qtbot, CLAIMS[1])
+    assert evidence.badge.state == INCONCLUSIVE
+    assert evidence.charts.count() == 1
+    click(claims, qtbot, "large-models")
+    assert evidence.chart.chart is None
+    assert "no test" in evidence.words.toPlainText()
+
+
+def test_a_point_of_a_chart_says_its_value_and_interval(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock
+) -> None:
+    check = FakeCheck(outputs)
+    check.judge()
+    check.finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: evidence.chart.chart is not None, timeout=WAIT)
+    tip = evidence.chart.tip_at(evidence.chart.place_of(2.0, 0.2))
+    assert "seed 1" in tip
+    assert "0.2000 (0.1500 to 0.4000)" in tip
+    evidence.log_y.click()
+    assert evidence.chart.log_y
+    theme_notifier.changed.emit()
+    assert evidence.chart.chart == curve_chart()
+
+
+def test_a_finished_run_is_opened_as_the_model_of_all_panels(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    check = FakeCheck(outputs)
+    check.run(1)
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: bool(evidence.runs_button.menu().actions()), timeout=WAIT)
+    first = check.record.arms[0]
+    assert [action.text() for action in evidence.runs_button.menu().actions()] == [first.name]
+    asked: list[str] = []
+    lab.dock_requested.connect(asked.append)
+    evidence.runs_button.menu().actions()[0].trigger()
+    evidence.evolution_button.menu().actions()[0].trigger()
+    assert opened == [f"papers/{first.run}@final"] * 2
+    assert asked == ["evolution"]
+
+
+def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    older, newer = FakeCheck(outputs, "older", created=1.7e9), FakeCheck(outputs, "newer", created=1.71e9)
+    for check in (older, newer):
+        check.finish()
+    read(qtbot, lab)
+    actions = evidence.runs_button.menu().actions
+    qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
+    assert older.record.arms[0].name == newer.record.arms[0].name
+    for check in (newer, older):
+        lab.papers.checks.set_current(check.folder.id)
+        qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
+        actions()[0].trigger()
+    assert opened == [f"papers/{check.record.arms[0].run}@final" for check in (newer, older)]
+
+
+# Checks --------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_says_what_each_size_takes_and_gives_the_command(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
+) -> None:
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
+    form = check_dock.form
+    assert all("about" in form.size_box.itemText(place) for place in range(form.size_box.count()))
+    assert check_dock.record is not None
+    both = len(check_dock.record.arms)
+    form.claims["composition"].setChecked(False)
+    form.seeds.setValue(2)
+    qtbot.waitUntil(lambda: check_dock.record is not None and len(check_dock.record.arms) < both, timeout=WAIT)
+    check_dock.copy_button.click()
+    command = "llmlab-run paper run induction-heads --size minutes --claims two-layers,phase-change --seeds 2"
+    assert QGuiApplication.clipboard().text() == command
+    assert check_dock.record.command == command
+    for box in form.claims.values():
+        box.setChecked(False)
+    qtbot.waitUntil(lambda: "Tick" in check_dock.problem.text(), timeout=WAIT)
+    assert not check_dock.run_button.isEnabled()
+
+
+def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
+) -> None:
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
+    record = check_dock.record
+    assert record is not None
+    check_dock.form.size_box.setCurrentIndex(check_dock.form.size_box.findData("hour"))
+    check_dock._show_plans("minutes", {"minutes": record})  # arrives now; nothing is known of an hour yet
+    assert check_dock.record is record
+    qtbot.waitUntil(lambda: check_dock.record is not None and "--size hour" in check_dock.record.command, timeout=WAIT)
+
+
+def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(lab.papers.checks.controller, "start", started.append)
+    read(qtbot, lab)
+    check_dock.run()  # there is no plan yet
+    check_dock.form.seeds.setValue(2)
+    qtbot.waitUntil(lambda: check_dock.record is not None and "--seeds 2" in check_dock.record.command, timeout=WAIT)
+    assert started == []
+
+
+def test_a_check_that_could_not_be_started_can_be_tried_again(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise LabError("There is no room on the disk.")
+
+    monkeypatch.setattr(controller, "start_experiment", no_room)
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        check_dock.run_button.click()
+    qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
+
+
+def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
+    read(qtbot, lab)
+    check_dock.form.name.setText("n" * 400)
+    check_dock.form.read()
+    assert len(check_dock.form.name.text()) < 100
+
+
+def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
+    read(qtbot, lab)
+    lab.papers.want_check(PAPER, "large-models", "some-model")
+    assert lab.papers.wanted is None
+    assert all(box.isChecked() for box in check_dock.form.claims.values())
+
+
+def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
+    qtbot: QtBot,
+    lab: WholeLab,
+    check_dock: CheckDock,
+    evidence: EvidenceDock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_worker(monkeypatch)
+    read(qtbot, lab)
+    check_dock.form.claims["composition"].setChecked(False)
+    check_dock.form.name.setText("mine")
+    qtbot.waitUntil(lambda: check_dock.record is not None and check_dock.record.id == "mine", timeout=WAIT)
+    check_dock.run_button.click()
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "mine", timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.bar.value() == check_dock.bar.maximum(), timeout=WAIT)
+    assert check_dock.checks.currentText() == "mine · minutes · finished"
+    assert not check_dock.resume_button.isVisibleTo(check_dock)
+    assert evidence.chart.chart == curve_chart()
+    assert check_dock.form.name.text() == ""  # it is taken
+
+
+def test_an_interrupted_check_is_offered_to_go_on_and_does(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_worker(monkeypatch)
+    check = FakeCheck(outputs)
+    check.run(1)
+    check.interrupt()
+    read(qtbot, lab)
+    standing = check_dock.standing  # a look may come between any two of the folder's writes: the last one is waited for
+    qtbot.waitUntil(lambda: "It is interrupted. 1 min 30 s left." in standing.text(), timeout=WAIT)
+    assert check_dock.resume_button.isVisibleTo(check_dock)
+    first, second = check.record.arms[:2]
+    share = (first.estimated_seconds + 0.1 * second.estimated_seconds) / check.record.estimated_seconds
+    assert check_dock.bar.value() == round(1000 * share)  # the second run is at step 10 of 100
+    assert not check_dock.stop_button.isVisibleTo(check_dock)
+    check_dock.resume_button.click()
+    qtbot.waitUntil(lambda: check.folder.status().state == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
+
+
+def test_stop_asks_the_worker_of_the_check_that_is_shown(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock
+) -> None:
+    check = FakeCheck(outputs)
+    check.run(0, step=40)
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: check_dock.stop_button.isVisibleTo(check_dock), timeout=WAIT)
+    assert f"Run 1 of {len(check.record.arms)}" in check_dock.standing.text()
+    assert "step 40 of 100" in check_dock.standing.text()
+    check_dock.stop_button.click()
+    asked = check.folder.requests
+    qtbot.waitUntil(lambda: asked.is_dir() and any(asked.iterdir()), timeout=WAIT)
+
+
+def test_papers_and_their_checks_follow_each_other(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
+) -> None:
+    older, newer = FakeCheck(outputs, "older", created=1.7e9), FakeCheck(outputs, "newer", created=1.71e9)
+    older.judge(verdict(CLAIMS[0], SUPPORTED))
+    older.finish()
+    newer.finish()
+    lab.papers.need()
+    # The paper of the newest check is read, though it is not the first of all papers.
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer", timeout=WAIT)
+    assert lab.papers.paper is not None
+    assert lab.papers.paper.name == PAPER
+    lab.papers.checks.set_current("older")
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    lab.papers.set_paper("attention-sinks")
+    assert lab.papers.check is None
+    assert all(row.verdict is None for row in claims.model.rows)
+    lab.papers.set_paper(PAPER)
+    assert lab.papers.check is not None
+
+
+def test_a_paper_that_was_chosen_keeps_a_check_of_its_own(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock, claims: ClaimsDock
+) -> None:
+    read(qtbot, lab)  # chosen before there is any check
+    mine = FakeCheck(outputs, "mine", created=1.7e9)
+    mine.judge(verdict(CLAIMS[0], SUPPORTED))
+    mine.finish()
+    qtbot.waitUntil(lambda: lab.papers.check is not None, timeout=WAIT)
+    other = FakeCheck(outputs, "other", created=1.71e9, paper="grokking", claims=["late"])
+    other.run(0)  # a terminal started it: the newest that lives
+    qtbot.waitUntil(lambda: lab.papers.checks.row("other") is not None, timeout=WAIT)
+    assert lab.papers.check is not None
+    assert lab.papers.check.id == "mine"
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    assert check_dock.checks.currentData() == "mine"
+
+
+def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
+) -> None:
+    for name, created in (("older", 1.7e9), ("newer", 1.71e9)):
+        FakeCheck(outputs, name, created=created).finish()
+    FakeCheck(outputs, "other", created=1.72e9, paper="grokking", claims=["late"]).finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer", timeout=WAIT)
+    shutil.rmtree(outputs / PAPERS / "newer")
+    qtbot.waitUntil(lambda: lab.papers.checks.row("newer") is None, timeout=WAIT)
+    assert lab.papers.check is not None
+    assert lab.papers.check.id == "older"
+    shutil.rmtree(outputs / PAPERS / "older")
+    qtbot.waitUntil(lambda: "no check has been run yet" in claims.standing.text(), timeout=WAIT)
+
+
+# What others may have written ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("truncated", '{"paper": "induction-heads", "verdicts": [{"claim": "two'),
+        ("wrong types", '{"paper": 3, "size": [], "verdicts": "many"}'),
+        ("no verdict", '{"paper": "x", "size": "y", "verdicts": [{"claim": "two-layers", "verdict": "certainly"}]}'),
+        ("nested", "[" * 100_000),
+        ("not text", "\x00\xff"),
+    ],
+)
+def test_a_damaged_verdict_is_said_and_the_window_goes_on(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock, evidence: EvidenceDock, name: str, text: str
+) -> None:
+    check = FakeCheck(outputs)
+    check.folder.results_json.write_text(text, encoding="utf-8")
+    check.finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: "holds no verdicts" in claims.problem.text(), timeout=WAIT)
+    assert all(row.verdict is None for row in claims.model.rows)
+    check.judge()  # whole again
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
+    assert claims.problem.text() == ""
+
+
+def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
+    check = FakeCheck(outputs)
+    check.folder.experiment_json.write_text("{", encoding="utf-8")
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        lab.papers.need()
+    words = str(told.args[0])
+    assert "no check that can be read" in words
+    assert "paper.json" in words
+    assert "llmlab-run paper list" in words
+
+
+def test_a_verdict_file_of_endless_size_is_not_read(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, claims: ClaimsDock
+) -> None:
+    check = FakeCheck(outputs)
+    with check.folder.results_json.open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: "more than any check writes" in claims.problem.text(), timeout=WAIT)
+
+
+def test_numbers_that_no_chart_has_a_place_for_are_left_out(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, evidence: EvidenceDock
+) -> None:
+    check = FakeCheck(outputs)
+    check.judge()
+    hostile = json.loads(check.folder.results_json.read_text(encoding="utf-8"))
+    chart = hostile["verdicts"][0]["charts"][0]
+    chart["series"][0] |= {"x": [0, 1, 2, 3], "y": [float("nan"), 1e308, -1e308, 0.5], "low": [], "high": []}
+    chart["title"] = "<img src=x>" * 1000
+    hostile["verdicts"][0] |= {"statistic": {"name": "s", "value": float("nan")}, "interval": [float("inf")] * 2}
+    hostile["verdicts"][0]["reason"] = "# So *many* words. " * 100_000
+    hostile["verdicts"][0]["tables"] = [{"title": "t", "columns": ["a"], "rows": [["b", "c"]] * 5000}]
+    check.folder.results_json.write_text(json.dumps(hostile), encoding="utf-8")
+    check.finish()
+    read(qtbot, lab)
+    qtbot.waitUntil(lambda: evidence.chart.chart is not None, timeout=WAIT)
+    evidence.grab()
+    assert len(evidence.words.toPlainText()) < 20_000
+    assert len(evidence.charts.currentText()) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01349, "0.0135"), (4.0, "4"), (120.4, "120"), (1_200_000.4, "1,200,000"), (2e-7, "2e-07"), (math.inf, "–")],
+)
+def test_numbers_are_written_with_the_digits_that_matter(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("kind", ["line", "dashed", "points", "bars"])
+def test_empty_and_single_series_are_drawn(qtbot: QtBot, evidence: EvidenceDock, kind: str) -> None:
+    pair = curve_chart().x_axis, curve_chart().y_axis
+    for x in ([], [1.0]):
+        evidence.chart.show_chart(Chart(f"{kind}{len(x)}", "", *pair, [Series("", list(x), list(x), kind)]))
+        evidence.chart.set_log(x=True, y=True)
+        evidence.chart.grab()
+        assert len(evidence.chart.table()[1]) == len(x)
+
+
+# The window ----------------------------------------------------------------------------------------------------
+
+
+def test_a_link_to_a_claim_brings_the_workspace_with_it(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+) -> None:
+    FakeCheck(outputs).run(0)  # it runs on when the window closes
+    window = make_main_window()
+    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
+    window.lab.paper_requested.emit(PAPER, "composition")
+    qtbot.waitUntil(lambda: window.papers.claim is not None, timeout=WAIT)
+    assert window.docks["claims"].isVisible()
+    evidence = window.docks["evidence"]
+    assert isinstance(evidence, EvidenceDock)
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_ASKED, timeout=WAIT)
+    kinds = {command.kind for command in window.menus.commands()}
+    assert {"Paper", "Workspace"} <= kinds
+    assert WORKSPACE in {command.text for command in window.menus.commands()}
+    assert claims_column_is_badged(window.docks["claims"])
+    window.close_quietly()
+    assert not window.isVisible()
+
+
+def claims_column_is_badged(dock: object) -> bool:
+    assert isinstance(dock, ClaimsDock)
+    return dock.table.itemDelegateForColumn(VERDICT_COLUMN) is not None
+
+
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of checks train nothing."""
+    monkeypatch.setattr(launcher, "launch", lambda _, *asked, **how: launch("fake_checks", *asked, **how))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    )

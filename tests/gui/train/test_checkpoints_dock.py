@@ -1,0 +1,276 @@
+"""Checkpoints: what is on disk is shown, damaged or not; deleting, pinning, branching and exporting are safe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QMessageBox
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import dock_in_sight
+
+from llmlab.core.errors import LabError
+from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
+from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.checkpoints_table import LOSS, STATE, WHY
+from llmlab_gui.train.exporter import Exporter
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 760, 500) as dock:  # type: ignore[arg-type]
+        yield dock
+
+
+def saving(lab: FakeLab, *steps: int, name: str = "fake") -> FakeRun:
+    """A live run with a checkpoint at each of these steps."""
+    fake = FakeRun(lab.outputs, name, steps=1000).start()
+    for step in steps:
+        fake.advance(step - fake.step, evaluate=False).save_checkpoint()
+    return fake
+
+
+def shows(qtbot: QtBot, dock: CheckpointsDock, *steps: int) -> None:
+    qtbot.waitUntil(lambda: [row.step for row in dock.model.rows] == list(steps), timeout=WAIT)
+
+
+def choose(dock: CheckpointsDock, *steps: int) -> None:
+    dock.table.clearSelection()
+    mode = dock.table.selectionMode()
+    dock.table.setSelectionMode(dock.table.SelectionMode.MultiSelection)
+    for place, row in enumerate(dock.model.rows):
+        if row.step in steps:
+            dock.table.selectRow(dock._proxy.mapFromSource(dock.model.index(place, 0)).row())
+    dock.table.setSelectionMode(mode)
+    assert [row.step for row in dock.selected()] == sorted(steps)
+
+
+def answer_box(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
+    """The next message boxes are answered by the button of that text; what they said is returned."""
+    said: list[str] = []
+
+    def exec_(box: QMessageBox) -> int:
+        said.append(f"{box.text()} {box.informativeText()}")
+        next(button for button in box.buttons() if button.text().replace("&", "") == text).click()
+        return 0
+
+    monkeypatch.setattr(QMessageBox, "exec", exec_)
+    return said
+
+
+def test_a_saved_checkpoint_appears_with_its_facts(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = lab.add(saving(lab, 100))
+    shows(qtbot, dock, 100)
+    lab.pump(fake.advance(100, evaluate=False).save_checkpoint(("best",)))
+    shows(qtbot, dock, 100, 200)
+    assert dock.model.index(1, WHY).data() == "best"
+    assert dock.model.index(0, WHY).data() == "at its interval"
+    assert dock.model.index(1, LOSS).data() == f"{fake.losses_of(200)[1]:.4f}"
+    choose(dock, 200)
+    text = dock.details.toPlainText()
+    assert "step-00000200" in text
+    assert "800,000" in text  # parameters, from the manifest
+    assert "sha256" in text
+
+
+def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = lab.add(saving(lab, 100))
+    shows(qtbot, dock, 100)
+    fake.advance(50, evaluate=False).save_checkpoint()  # not pumped
+    shows(qtbot, dock, 100, 150)
+    assert len(dock.model.rows) == 2
+
+
+def test_a_manifest_that_was_edited_is_not_called_unreadable(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = saving(lab, 100)
+    (checkpoint,) = list_checkpoints(fake.run.checkpoints)
+    manifest = checkpoint.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"step": 100', '"step": 101'))
+    lab.add(fake)
+    shows(qtbot, dock, 100)
+    assert "is not what was saved" in (dock.model.rows[0].damage or "")
+
+
+def test_damage_is_shown_with_its_reason_and_cannot_be_used(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = saving(lab, 100, 200, 300)
+    folders = [checkpoint.path for checkpoint in list_checkpoints(fake.run.checkpoints)]
+    (folders[0] / MODEL_FILE).write_bytes(b"short")
+    (folders[1] / "manifest.json").write_text("{")
+    lab.add(fake)
+    shows(qtbot, dock, 100, 200, 300)
+    assert [dock.model.index(row, STATE).data() for row in range(3)] == ["damaged", "damaged", "whole"]
+    assert "5 bytes instead of 1000" in (dock.model.rows[0].damage or "")
+    assert "cannot be read" in (dock.model.rows[1].damage or "")
+    choose(dock, 100)
+    assert not dock.actions_by_name["write"].isEnabled()
+    assert not dock.actions_by_name["branch"].isEnabled()
+    assert dock.actions_by_name["delete"].isEnabled()
+    assert "5 bytes instead of 1000" in dock.details.toPlainText()
+
+
+def test_verify_finds_a_changed_byte_that_sizes_do_not_show(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = saving(lab, 100, 200)
+    path = fake.run.checkpoints / "step-00000200" / MODEL_FILE
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    lab.add(fake)
+    shows(qtbot, dock, 100, 200)
+    choose(dock, 100, 200)
+    dock.actions_by_name["verify"].trigger()
+    qtbot.waitUntil(lambda: dock.model.index(1, STATE).data() == "damaged", timeout=WAIT)
+    assert dock.model.index(0, STATE).data() == "verified"
+    assert "sha256 differs" in dock.said.text()
+    dock.reload()  # what was found out is remembered
+    lab.pump(fake.advance(1, evaluate=False).save_checkpoint())
+    shows(qtbot, dock, 100, 200, 201)
+    assert dock.model.index(1, STATE).data() == "damaged"
+
+
+def test_delete_key_asks_and_deletes_several(
+    qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = lab.add(saving(lab, 100, 200, 300))
+    shows(qtbot, dock, 100, 200, 300)
+    choose(dock, 100, 200)
+    said = answer_box(monkeypatch, "Cancel")
+    with qtbot.waitActive(dock, timeout=WAIT):
+        dock.activateWindow()
+    dock.table.setFocus()
+    qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
+    assert len(said) == 1
+    assert "Delete 2 checkpoints?" in said[0]
+    assert len(list_checkpoints(fake.run.checkpoints)) == 3
+    answer_box(monkeypatch, "Delete")
+    qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
+    shows(qtbot, dock, 300)
+    assert [checkpoint.step for checkpoint in list_checkpoints(fake.run.checkpoints)] == [300]
+
+
+def test_the_last_checkpoint_of_a_live_run_stays_and_says_why(
+    qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = lab.add(saving(lab, 100))
+    shows(qtbot, dock, 100)
+    choose(dock, 100)
+    said = answer_box(monkeypatch, "Delete")
+    dock.delete()
+    assert not said
+    assert "start over" in lab.errors[-1].why
+    lab.pump(fake.stop())
+    choose(dock, 100)
+    dock.delete()
+    assert "neither be resumed nor prompted" in said[0]
+    shows(qtbot, dock)
+
+
+def test_pinned_ones_and_the_newest_sound_one_are_left_out_of_a_deletion(lab: FakeLab) -> None:
+    fake = saving(lab, 1, 2, 3)
+    pinned = read_checkpoint(fake.run.checkpoints / "step-00000001")
+    assert pinned is not None
+    set_pinned(pinned, True)
+    rows = read_rows(fake.run.checkpoints)
+    live = plan_deletion(rows, rows, live=True)
+    assert [row.step for row in live.rows] == [2, 3]  # the pinned one remains to go on from
+    assert live.kept == ("step-00000001 is pinned. Unpin it first.",)
+    set_pinned(pinned, False)
+    rows = read_rows(fake.run.checkpoints)
+    assert [row.step for row in plan_deletion(rows, rows, live=True).rows] == [1, 2]
+    assert [row.step for row in plan_deletion(rows, rows, live=False).rows] == [1, 2, 3]
+
+
+def test_pin_toggles(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    fake = lab.add(saving(lab, 100))
+    shows(qtbot, dock, 100)
+    choose(dock, 100)
+    dock.actions_by_name["pin"].trigger()
+    qtbot.waitUntil(lambda: dock.model.rows[0].pinned, timeout=WAIT)
+    assert (fake.run.checkpoints / "step-00000100" / "pinned").exists()
+    assert dock.actions_by_name["pin"].text() == "Unpin"
+    dock.actions_by_name["pin"].trigger()
+    qtbot.waitUntil(lambda: not dock.model.rows[0].pinned, timeout=WAIT)
+
+
+def test_double_click_writes_with_it(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
+    lab.add(saving(lab, 100, 200))
+    shows(qtbot, dock, 100, 200)
+    place = dock.table.visualRect(dock._proxy.mapFromSource(dock.model.index(0, 0))).center()
+    viewport = dock.table.viewport()
+    with qtbot.waitSignal(lab.write_requested, timeout=WAIT) as asked:
+        qtbot.mouseClick(viewport, Qt.MouseButton.LeftButton, pos=place)
+        qtbot.mouseDClick(viewport, Qt.MouseButton.LeftButton, pos=place)
+    assert asked.args == ["pretraining/fake", "step-00000100"]
+
+
+def test_a_branch_asks_for_what_differs(
+    qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.add(saving(lab, 100))
+    shows(qtbot, dock, 100)
+    choose(dock, 100)
+
+    def fill(dialog: BranchDialog) -> bool:
+        dialog.name.setText("colder")
+        dialog.steps.setValue(400)
+        dialog.rate.setValue(0.0005)
+        dialog.others.setPlainText("data.batch_size=24")
+        return True
+
+    monkeypatch.setattr(BranchDialog, "exec", fill)
+    dock.actions_by_name["branch"].trigger()
+    changes = {"train.steps": "400", "train.learning_rate": "0.0005", "data.batch_size": "24"}
+    assert lab.controller.branched == [("fake", "step-00000100", changes, "colder")]
+
+
+def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: FakeLab) -> None:
+    dialog = BranchDialog(saving(lab, 100).settings, "fake", 100)
+    qtbot.addWidget(dialog)
+    assert dialog.overrides() == {}
+    dialog.others.setPlainText("model.n_leyer=3")
+    assert not dialog.start.isEnabled()
+    assert "Did you mean model.n_layer?" in dialog.problem.text()
+    dialog.others.setPlainText("data.batch_size=3")
+    assert dialog.start.isEnabled()
+    dialog.rate.setValue(1e-5)  # below the preset's minimum: the minimum goes with it
+    assert dialog.overrides()["train.min_learning_rate"] == "1e-06"
+    assert dialog.start.isEnabled()
+
+
+def test_an_export_runs_beside_the_window_and_says_where(qtbot: QtBot, tmp_path: Path) -> None:
+    code = "import sys; print('writing', *sys.argv[1:])"
+    exporter = Exporter(command=(sys.executable, "-c", code))
+    said: list[str] = []
+    exporter.progress.connect(said.append)
+    with qtbot.waitSignal(exporter.done, timeout=WAIT) as done:
+        exporter.start(tmp_path / "run", 100, tmp_path / "out")
+    assert said == [f"writing export {tmp_path / 'run'}@100 --to hf --out {tmp_path / 'out'}"]
+    assert done.args == [str(tmp_path / "out")]
+    assert not exporter.busy
+
+
+def test_a_failed_export_is_one_sentence(qtbot: QtBot, tmp_path: Path) -> None:
+    code = "import sys; print('working'); print('error: RoPE has no place in GPT-2.', file=sys.stderr); sys.exit(1)"
+    exporter = Exporter(command=(sys.executable, "-c", code))
+    with qtbot.waitSignal(exporter.failed, timeout=WAIT) as failed:
+        exporter.start(tmp_path, 1, tmp_path / "out")
+        with pytest.raises(LabError, match="under way"):
+            exporter.start(tmp_path, 1, tmp_path / "out")
+    assert str(failed.args[0]) == "The export failed. RoPE has no place in GPT-2."
+
+
+def test_empty_states_say_what_to_do(lab: FakeLab, dock: CheckpointsDock) -> None:
+    assert dock._stack.currentWidget() is dock._empty
+    assert "Set-up" in dock._empty._hint.text()
+    lab.add(FakeRun(lab.outputs).start())
+    assert "Save" in dock._empty._hint.text()

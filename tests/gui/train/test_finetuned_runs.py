@@ -1,0 +1,206 @@
+"""The panels on a run that fine-tunes: what it is, answers before and after, what a program checked, and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import dock_in_sight
+
+from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.kinds import FINETUNING
+from llmlab.store.events import Sampled, Scored, Started
+from llmlab.store.history import RunHistory
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.checkpoints import CheckpointsDock
+from llmlab_gui.train.event_sentences import history_sentences, sentence
+from llmlab_gui.train.loss import reference_lines
+from llmlab_gui.train.runs import RunsDock
+from llmlab_gui.train.runs_table import COLUMNS
+from llmlab_gui.train.samples import COMPARE, SCORED, SPREAD, SamplesDock
+from llmlab_gui.train.samples_data import score_note
+from llmlab_gui.train.samples_view import TEXT_ROLE
+
+QUESTION, OTHER = "Repeat: moon cat", "What is one plus one?"
+
+
+def tuned(outputs: Path, name: str = "tuned", **changes: object) -> FakeRun:
+    """A run of the folder's shape that fine-tunes."""
+    fake = FakeRun(outputs, name, steps=100)
+    overrides = {"model.base": "somewhere/base@500", "train.steps": 100, **changes}
+    info = replace(fake.run.info(), track=FINETUNING, settings=resolve_finetune_settings(overrides=overrides))
+    fake.run.write_info(info)
+    return fake.start()
+
+
+def answered(fake: FakeRun, step: int, first: str, other: str) -> None:
+    """The model answers two questions, and a program checks them."""
+    at = fake.time_of(step)
+    fake.append(Sampled(step, at, [{"prompt": QUESTION, "text": f" {first}"}, {"prompt": OTHER, "text": other}]))
+    items: list[dict[str, str | bool]] = [
+        {"prompt": OTHER, "expected": "two", "answer": other, "right": other == "two"},
+        {"prompt": QUESTION, "expected": "moon cat", "answer": first, "right": first == "moon cat"},
+    ]
+    fake.append(Scored(step, at, sum(bool(item["right"]) for item in items), 2, items, 0.1))
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def samples(qtbot: QtBot, lab: FakeLab) -> SamplesDock:
+    dock = SamplesDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.resize(980, 600)
+    dock.show()
+    return dock
+
+
+def shown(dock: SamplesDock) -> list[list[str]]:
+    """The texts of the table, row by row."""
+    model = dock.view.samples
+    return [
+        [model.index(row, column).data(TEXT_ROLE) for column in range(model.columnCount())]
+        for row in range(model.rowCount())
+    ]
+
+
+def test_answers_before_and_after_stand_next_to_each_other(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
+    fake = tuned(lab.outputs)
+    answered(fake, 0, "the the", "two")
+    lab.add(fake)
+    qtbot.waitUntil(lambda: samples.shown_steps == [0], timeout=WAIT)
+    assert samples.score.text() == "1 of 2 held-out items were answered exactly right before training."
+    fake.advance(50, evaluate=False)
+    answered(fake, 50, "moon", "two")
+    fake.advance(50, evaluate=False)
+    answered(fake, 100, "moon cat", "three")
+    lab.pump(fake)
+    qtbot.waitUntil(lambda: samples.shown_steps == [0, 100], timeout=WAIT)
+    assert samples.choice.currentData() == COMPARE
+    assert shown(samples) == [["\nthe the", "\nmoon cat"], ["\ntwo", "\nthree"]]  # an answer has a line of its own
+    assert "1 of 2 at step 100" in samples.score.text()
+    header = samples.view.samples.headerData(0, Qt.Orientation.Horizontal)
+    assert header.startswith("step 0 · before training")
+
+
+def test_what_a_program_checked_can_be_read_item_by_item(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
+    fake = tuned(lab.outputs)
+    answered(fake, 0, "the the", "two")
+    answered(fake.advance(100, evaluate=False), 100, "moon cat", "two")
+    lab.add(fake)
+    qtbot.waitUntil(lambda: samples.choice.findData(SCORED) >= 0, timeout=WAIT)
+    samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
+    # What changed sides comes first.
+    assert shown(samples) == [
+        ["\nthe the\n✗ It should be: moon cat", "\nmoon cat\n✓"],
+        ["\ntwo\n✓", "\ntwo\n✓"],
+    ]
+    header = samples.view.samples.headerData(1, Qt.Orientation.Horizontal)
+    assert header.endswith("2 of 2 right")
+
+
+def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
+    lab.add(tuned(lab.outputs))
+    assert samples.choice.currentData() == COMPARE
+    lab.add(FakeRun(lab.outputs, "scratch", steps=1000).start().advance(600))
+    qtbot.waitUntil(lambda: samples.shown_steps == [500], timeout=WAIT)
+    assert samples.choice.currentData() == SPREAD
+    assert samples.choice.findData(SCORED) < 0
+    assert samples.score.isHidden()
+
+
+def test_scores_are_cut_with_the_steps_that_a_worker_goes_back_over(tmp_path: Path) -> None:
+    history = RunHistory()
+    began = tuned(tmp_path).written[0]
+    history.extend([Scored(0, 1.0, 1, 4, [], 0.1), Scored(50, 2.0, 3, 4, [], 0.1)])
+    assert score_note(history).endswith("3 of 4 at step 50.")
+    history.extend([replace(began, step=20)])
+    assert score_note(history) == "1 of 4 held-out items were answered exactly right before training."
+    assert score_note(RunHistory()) == ""
+
+
+def test_the_loss_needs_no_line_that_is_not_known(tmp_path: Path) -> None:
+    history = RunHistory()
+    fake = tuned(tmp_path)
+    started = fake.written[0]
+    assert isinstance(started, Started)
+    history.extend([replace(started, unigram_loss=None, uniform_loss=None, vocab_size=None)])
+    assert reference_lines(history) == []
+
+
+def test_the_log_tells_scores_and_the_template(tmp_path: Path) -> None:
+    fake = tuned(tmp_path)
+    answered(fake, 0, "the the", "two")
+    started = fake.written[0]
+    assert isinstance(started, Started)
+    fake.written[0] = replace(started, tokenizer="ChatML, the model's own")
+    told = [said.text for event in fake.written if (said := sentence(event)) is not None]
+    assert "; vocabulary of 65; template ChatML, the model's own; on cpu" in told[0]
+    assert told[-1] == "Answered 1 of 2 held-out items exactly right."
+    history = RunHistory()
+    history.extend(fake.written)
+    assert [said.text for said in history_sentences(history, 10)] == told
+
+
+def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, outputs: Path) -> None:
+    tuned(outputs, "adapter", **{"lora.rank": 4})
+    tuned(outputs, "whole", **{"model.method": "full"})
+    FakeRun(outputs, "scratch").start()
+    lab = Lab(outputs)
+    dock = RunsDock(lab)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: len(dock.model.rows) == 3, timeout=WAIT)
+    cells = {
+        row.run.id: [column.text(row) for column in COLUMNS if column.title in ("Kind", "Learns from", "Base")]
+        for row in dock.model.rows
+    }
+    assert cells == {
+        "adapter": ["lora, rank 4", "tasks", "base@500"],
+        "whole": ["full", "tasks", "base@500"],
+        "scratch": ["pretraining", "shakespeare", "–"],
+    }
+    dock.export(outputs / "runs.csv")
+    header, *lines = (outputs / "runs.csv").read_text().splitlines()
+    assert all(line.count(",") >= header.count(",") for line in lines)
+    lab.shutdown()
+
+
+def test_kinds_in_words() -> None:
+    settings = FinetuneSettings()
+    assert settings.does == "lora, rank 8"
+    assert replace(settings, model=replace(settings.model, base="a/b")).base == "a/b"
+
+
+@pytest.fixture
+def checkpoints(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 700, 500) as dock:  # type: ignore[arg-type]
+        yield dock
+
+
+def test_a_checkpoint_can_be_fine_tuned(qtbot: QtBot, lab: FakeLab, checkpoints: CheckpointsDock) -> None:
+    lab.add(FakeRun(lab.outputs, "gpt").start().advance(100, evaluate=False).save_checkpoint())
+    qtbot.waitUntil(checkpoints.actions_by_name["tune"].isEnabled, timeout=WAIT)
+    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
+        checkpoints.actions_by_name["tune"].trigger()
+    assert asked.args == [{"model.base": "gpt@100"}]
+
+
+def test_a_branch_of_a_fine_tuning_run_takes_its_own_settings(qtbot: QtBot) -> None:
+    dialog = BranchDialog(resolve_finetune_settings(), "tuned", 100)
+    qtbot.addWidget(dialog)
+    dialog.others.setPlainText("lora.dropout=0.1")
+    assert dialog.start.isEnabled()
+    assert dialog.overrides() == {"lora.dropout": "0.1"}
+    dialog.others.setPlainText("data.corpus=tiny")
+    assert not dialog.start.isEnabled()

@@ -1,0 +1,256 @@
+"""The queue in the window: the next run starts when the one before has ended, and the panel shows and changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeySequence
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import MakeWindow, dock_in_sight
+
+from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import resolve_settings
+from llmlab.jobs import launcher
+from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.store.run_folder import RunFolder
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.queue import QueueDock
+from llmlab_gui.train.queue_table import BEGINS, NAME, waits
+from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
+
+
+class Worker:
+    """A process that never ends by itself."""
+
+    def poll(self) -> None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Workers that were started, by their runs; none really is."""
+    ids: list[str] = []
+
+    def start(run: RunFolder) -> Worker:
+        ids.append(run.id)
+        return Worker()
+
+    monkeypatch.setattr(launcher, "start_worker", start)
+    return ids
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[QueueDock]:
+    with dock_in_sight(qtbot, QueueDock(lab), 700, 400) as made:
+        yield made
+
+
+def item(name: str, seconds: float | None = 60.0) -> QueuedRun:
+    return QueuedRun(resolve_settings("nano", overrides={"data.corpus": "tiny"}), name, "nano", seconds)
+
+
+def add(qtbot: QtBot, lab: Lab, *names: str) -> None:
+    """Puts runs into the queue and waits until they are seen there."""
+    for name in names:
+        lab.queue.add(item(name))
+    qtbot.waitUntil(lambda: [one.name for one in lab.queue.state.items][-len(names) :] == list(names), timeout=WAIT)
+
+
+def end(run: RunFolder) -> None:
+    run.write_status(replace(run.recorded_status(), state="finished"))
+
+
+def names(dock: QueueDock) -> list[str]:
+    return [dock.model.index(row, NAME).data() for row in range(dock.model.rowCount())]
+
+
+def test_each_run_starts_when_the_one_before_has_ended(
+    qtbot: QtBot, lab: Lab, outputs: Path, started: list[str]
+) -> None:
+    live = FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    add(qtbot, lab, "first", "second")
+    qtbot.wait(1200)  # a look of the queue's own
+    assert started == []
+    live.finish()
+    qtbot.waitUntil(lambda: started == ["first"], timeout=WAIT)
+    qtbot.waitUntil(lambda: (row := lab.current()) is not None and row.run.id == "first", timeout=WAIT)
+    end(RunFolder(outputs / "pretraining" / "first"))
+    qtbot.waitUntil(lambda: started == ["first", "second"], timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.queue.state.items == (), timeout=WAIT)
+
+
+def test_a_queue_from_an_earlier_window_goes_on(qtbot: QtBot, outputs: Path, started: list[str]) -> None:
+    RunQueue(outputs).add(item("left"))
+    lab = Lab(outputs)
+    qtbot.waitUntil(lambda: started == ["left"], timeout=WAIT)
+    lab.shutdown()
+
+
+def test_a_paused_queue_starts_nothing_until_it_goes_on(qtbot: QtBot, lab: Lab, started: list[str]) -> None:
+    lab.queue.set_paused(True)
+    qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
+    add(qtbot, lab, "waits")
+    qtbot.wait(1200)
+    assert started == []
+    lab.queue.toggle_paused()
+    qtbot.waitUntil(lambda: started == ["waits"], timeout=WAIT)
+
+
+def test_a_run_that_cannot_start_says_why_and_the_next_one_starts(
+    qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path, started: list[str]
+) -> None:
+    FakeRun(outputs, "taken").start().advance(5).finish()
+    errors: list[LabError] = []
+    lab.error_raised.connect(errors.append)
+    lab.queue.set_paused(True)
+    qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
+    add(qtbot, lab, "taken", "next")
+    lab.queue.set_paused(False)
+    qtbot.waitUntil(lambda: started == ["next"], timeout=WAIT)
+    assert [error.what for error in errors] == ["A run named 'taken' is already there."]
+    qtbot.waitUntil(lambda: names(dock) == ["taken"], timeout=WAIT)
+    assert dock.model.index(0, BEGINS).data() == "cannot start"
+    dock.table.selectRow(0)
+    assert "already there" in dock.problem.text()
+
+
+def test_runs_are_moved_by_keys_and_by_dragging_and_removed(
+    qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path
+) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    add(qtbot, lab, "a", "b", "c")
+    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"], timeout=WAIT)
+    actions = {action.objectName(): action for action in dock.table.actions()}
+    assert actions["action.queue_up"].shortcut() == QKeySequence("Alt+Up")
+    dock.table.selectRow(2)
+    actions["action.queue_up"].trigger()
+    qtbot.waitUntil(lambda: names(dock) == ["a", "c", "b"], timeout=WAIT)
+    assert [one.name for one in dock.chosen()] == ["c"]  # the selection goes with the run
+    dragged = dock.model.mimeData([dock.model.index(2, 0)])  # b, to the top
+    dock.model.dropMimeData(dragged, Qt.DropAction.MoveAction, 0, 0, dock.table.rootIndex())
+    qtbot.waitUntil(lambda: names(dock) == ["b", "a", "c"], timeout=WAIT)
+    dragged = dock.model.mimeData([dock.model.index(0, 0)])  # b again, between a and c
+    dock.model.dropMimeData(dragged, Qt.DropAction.MoveAction, 2, 0, dock.table.rootIndex())
+    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"], timeout=WAIT)
+    dock.table.selectRow(1)
+    actions["action.queue_remove"].trigger()
+    qtbot.waitUntil(lambda: names(dock) == ["a", "c"], timeout=WAIT)
+
+
+def test_a_chosen_run_starts_at_once(
+    qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path, started: list[str]
+) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    add(qtbot, lab, "a", "b")
+    qtbot.waitUntil(lambda: len(names(dock)) == 2, timeout=WAIT)
+    dock.table.selectRow(1)
+    dock.start_now()
+    qtbot.waitUntil(lambda: started == ["b"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["a"], timeout=WAIT)
+
+
+def test_when_each_begins_follows_from_those_before() -> None:
+    items = [item("a", 60.0), replace(item("b", 30.0), problem="It cannot."), item("c", None), item("d", 10.0)]
+    assert [row.begins for row in waits(items, 100.0)] == [100.0, None, 160.0, None]
+    assert [row.begins for row in waits(items, None)] == [None] * 4
+
+
+def test_the_panel_says_what_it_waits_for(qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path) -> None:
+    live = FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    add(qtbot, lab, "a")
+    qtbot.waitUntil(lambda: dock.now.text().startswith("Waits for live: "), timeout=WAIT)
+    live.pause()
+    qtbot.waitUntil(lambda: dock.now.text() == "Waits for live, which is paused.", timeout=WAIT)
+    lab.queue.set_paused(True)
+    qtbot.waitUntil(lambda: dock.now.text() == "The queue is paused: nothing is started.", timeout=WAIT)
+
+
+def test_edit_puts_the_settings_back_into_their_panel(qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    lab.queue.add(QueuedRun(FinetuneSettings(), "tuned", "scratch"))
+    qtbot.waitUntil(lambda: names(dock) == ["tuned"], timeout=WAIT)
+    dock.table.selectRow(0)
+    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
+        dock.edit()
+    assert (asked.args[0]["preset"], asked.args[0]["lora.rank"]) == ("scratch", FinetuneSettings().lora.rank)
+    qtbot.waitUntil(lambda: names(dock) == [], timeout=WAIT)
+
+
+# In the window -------------------------------------------------------------------------------------------------------
+
+
+def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    window = make_main_window()
+    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
+    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
+    qtbot.waitUntil(window.shown_setup.queue_button.isEnabled, timeout=WAIT)
+    window.shown_setup.queue_button.click()
+    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
+    (queued,) = window.lab.queue.state.items
+    assert queued.preset == "baby"
+    assert queued.seconds
+    assert window.status.waiting.text() == "1 in the queue"
+
+
+def test_a_second_run_can_wait_instead(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, started: list[str]
+) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    window = make_main_window()
+    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
+    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
+    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: "queue")
+    window.run_actions.start(Plan(item("a").settings, "a", "nano", 5.0))
+    qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"], timeout=WAIT)
+    assert started == []
+
+
+@pytest.mark.parametrize(("choice", "paused"), [(CloseChoice.KEEP, False), (CloseChoice.STOP, True)])
+def test_closing_keeps_the_queue_and_a_stop_pauses_it(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    choice: CloseChoice,
+    paused: bool,
+) -> None:
+    live = FakeRun(outputs, "live").start().advance(5)
+    live.run.write_info(replace(live.run.info(), watched=True))
+    window = make_main_window()
+    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
+    add(qtbot, window.lab, "a", "b")
+    told: list[int] = []
+
+    def ask(parent: object, rows: object, waiting: int) -> CloseChoice:
+        told.append(waiting)
+        return choice
+
+    monkeypatch.setattr(closing, "ask", ask)
+    window.close()
+    assert told == [2]
+    state = RunQueue(outputs).read()
+    assert [one.name for one in state.items] == ["a", "b"]
+    assert state.paused == paused
+
+
+def test_the_question_at_the_end_says_what_becomes_of_the_queue() -> None:
+    assert closing.queue_words(0) == ""
+    assert "The run that waits in the queue is kept" in closing.queue_words(1)
+    assert "The 3 runs that wait in the queue are kept" in closing.queue_words(3)

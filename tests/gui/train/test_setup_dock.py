@@ -1,0 +1,315 @@
+"""The set-up form: every setting from the schema and back, wrong values said at once, costs before the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import QPointF, Qt
+from PySide6.QtGui import QWheelEvent
+from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import dock_in_sight
+
+from llmlab.core.config import describe, differences
+from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
+from llmlab.core.settings import PretrainSettings, load_preset, preset_names
+from llmlab_gui.forms import corpus_editor
+from llmlab_gui.forms.editors import NumberEditor, number_text
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.setup import SetupDock
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was fetched."""
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[SetupDock]:
+    with dock_in_sight(qtbot, SetupDock(lab), 340, 700) as made:
+        qtbot.waitUntil(lambda: made.corpus.corpus is not None, timeout=WAIT)
+        yield made
+
+
+def line(dock: SetupDock, key: str) -> QLineEdit:
+    editor = dock.form.fields[key].editor
+    assert isinstance(editor, NumberEditor)
+    return editor.line
+
+
+def choose_preset(dock: SetupDock, name: str) -> None:
+    dock.presets.setCurrentIndex(dock.presets.findData(name))
+
+
+def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> None:
+    assert list(dock.form.fields) == [info.key for info in describe(PretrainSettings)]
+    for field in dock.form.fields.values():
+        assert field.info.help in field.editor.toolTip()
+        assert field.info.range_text in field.editor.toolTip()
+        assert (field.editor.focusProxy() or field.editor).accessibleName()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_goes_through_the_form_unchanged(dock: SetupDock, name: str) -> None:
+    choose_preset(dock, name)
+    assert dock.form.settings() == load_preset(name).settings
+    assert not dock.form.changed()
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "meant"),
+    [
+        ("train.learning_rate", "3e-4", 3e-4),
+        ("train.learning_rate", ".002", 0.002),
+        ("train.steps", "2e3", 2000),
+        ("train.steps", "12,000", 12_000),
+        ("data.max_tokens", "5000000000", 5_000_000_000),
+        ("train.beta1", "0.123456789", 0.123456789),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(dock: SetupDock, key: str, typed: str, meant: float) -> None:
+    line(dock, key).setText(typed)
+    assert dock.form.fields[key].parsed() == meant
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-3, 3e-4, 0.123456789012345, 1e-8, 10.0, 1 / 3])
+def test_a_shown_number_is_the_number(value: float) -> None:
+    assert float(number_text(value)) == value
+
+
+def test_the_arrow_keys_step_whole_numbers_by_one_and_rates_by_1_2_5(dock: SetupDock, qtbot: QtBot) -> None:
+    steps, rate = line(dock, "train.steps"), line(dock, "train.learning_rate")
+    qtbot.keyClick(steps, Qt.Key.Key_Up)
+    assert steps.text() == "2001"
+    seen = []
+    for key in (Qt.Key.Key_Up, Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Down):
+        qtbot.keyClick(rate, key)
+        seen.append(float(rate.text()))
+    assert seen == [0.002, 0.005, 0.002, 0.001, 0.0005]
+
+
+def test_a_step_stays_within_the_range(dock: SetupDock, qtbot: QtBot) -> None:
+    layers = line(dock, "model.n_layer")
+    layers.setText("1")
+    qtbot.keyClick(layers, Qt.Key.Key_Down)
+    assert layers.text() == "1"
+
+
+def test_prompts_with_line_breaks_and_backslashes_come_back(dock: SetupDock) -> None:
+    prompts = ("\n", "The king", "a\\nb", "tab\there", "é—🙂")
+    dock.form.set_values({"samples.prompts": prompts})
+    assert dock.form.settings().samples.prompts == prompts
+
+
+def test_a_wrong_value_is_said_at_once_and_nothing_can_start(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
+    line(dock, "train.learning_rate").setText("fast")
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    assert "train.learning_rate" in dock.problem.text()
+    assert "0 to 10" in dock.problem.text()
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        dock.train()
+    assert dock.form.sections["train"].open  # the field was brought into sight
+
+
+def test_settings_that_do_not_fit_together_are_said_with_advice(dock: SetupDock, qtbot: QtBot) -> None:
+    line(dock, "model.n_head").setText("5")
+    qtbot.waitUntil(lambda: "does not divide" in dock.problem.text(), timeout=WAIT)
+    assert "model.n_head=4" in dock.problem.text()
+    problem = dock.form.problem()
+    assert problem is not None
+    assert problem[1] is not None
+    assert problem[1].info.section == "model"
+
+
+def test_what_differs_from_the_preset_is_marked_and_can_be_taken_back(dock: SetupDock, qtbot: QtBot) -> None:
+    field = dock.form.fields["model.n_layer"]
+    dock.form.sections["model"].set_open(True)
+    line(dock, "model.n_layer").setText("7")
+    assert field.changed
+    assert field.label.font().bold()
+    assert field.reset_button.isVisible()
+    assert dock.form.sections["model"].summary.text() == "1 changed: n_layer 7"
+    field.reset_button.click()
+    assert not field.changed
+    assert not field.label.font().bold()
+    assert not field.reset_button.isVisible()
+    line(dock, "train.steps").setText("5")
+    qtbot.waitUntil(dock.reset_button.isEnabled, timeout=WAIT)
+    dock.reset_button.click()
+    assert not dock.form.changed()
+
+
+def test_advanced_settings_are_folded_and_told_when_changed(dock: SetupDock) -> None:
+    section = dock.form.sections["train"]
+    section.set_open(True)
+    beta = dock.form.fields["train.beta1"]
+    assert not beta.editor.isVisible()
+    line(dock, "train.beta1").setText("0.8")
+    assert section.more.text().endswith("1 changed")
+    section.more.click()
+    assert beta.editor.isVisible()
+
+
+def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: "parameters" in dock.estimate.text(), timeout=WAIT)
+    small = dock.estimate.text()
+    for wanted in ("memory", "a checkpoint", "tokens read", "About"):
+        assert wanted in small
+    choose_preset(dock, "gpt2")
+    qtbot.waitUntil(lambda: "124M parameters" in dock.estimate.text(), timeout=WAIT)
+
+
+def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
+    dock: SetupDock, lab: Lab, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    lab.start_requested.connect(asked.append)
+    monkeypatch.setattr("llmlab.training.room.shutil.which", lambda name: None)
+    monkeypatch.setattr("llmlab_gui.train.run_setup.available_bytes", lambda: 500_000_000)
+    dock.form.set_values({"data.batch_size": 1024})
+    dock.update_all()
+    assert "does not fit into memory" in dock.estimate.text()
+    assert "Try data.batch_size=" in dock.estimate.text()
+    assert not dock.train_button.isEnabled()
+    assert dock.queue_button.isEnabled()  # others may have ended by then
+    dock.train()
+    assert asked == []
+    with monkeypatch.context() as others_ended:
+        others_ended.setattr("llmlab_gui.train.run_setup.available_bytes", lambda: 500_000_000_000)
+        qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
+    dock.form.set_values({"data.batch_size": 1, "model.n_layer": 200, "model.n_embd": 16384, "model.n_head": 128})
+    dock.update_all()
+    assert not dock.queue_button.isEnabled()
+    dock.form.set_values({"model.n_layer": 4, "model.n_embd": 128, "model.n_head": 4})
+    dock.update_all()
+    assert dock.train_button.isEnabled()
+    assert dock.queue_button.isEnabled()
+
+
+def test_train_asks_for_exactly_what_the_form_says(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
+    choose_preset(dock, "nano")
+    line(dock, "train.steps").setText("150")
+    dock.corpus.set_value("tiny")
+    dock.name.setText("my-run")
+    qtbot.waitUntil(lambda: dock.corpus.corpus is not None, timeout=WAIT)
+    with qtbot.waitSignal(lab.start_requested, timeout=WAIT) as asked:
+        dock.train_button.click()
+    plan: Plan = asked.args[0]
+    changed = {info.key: new for info, _, new in differences(load_preset("nano").settings, plan.settings)}
+    assert changed == {"train.steps": 150, "data.corpus": "tiny"}
+    assert (plan.name, plan.preset) == ("my-run", "nano")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a b", ".hidden", "x" * 101])
+def test_a_name_that_cannot_be_a_folder_is_refused(dock: SetupDock, name: str) -> None:
+    dock.name.setText(name)
+    with pytest.raises(LabError, match=r"cannot be a run's name.*at most 100 of them, the first a letter or a digit"):
+        dock.plan()
+
+
+def test_a_name_that_is_taken_is_refused(dock: SetupDock, qtbot: QtBot, outputs: Path) -> None:
+    FakeRun(outputs, "taken")
+    dock.name.setText("taken")
+    qtbot.waitUntil(lambda: "already there" in dock.problem.text(), timeout=WAIT)
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_a_link_of_a_page_fills_the_form(dock: SetupDock, lab: Lab) -> None:
+    line(dock, "train.steps").setText("77")
+    lab.setup_requested.emit({"preset": "nano", "train.steps": "300", "data.corpus": "austen", "model.n_layer": "2"})
+    settings = dock.form.settings()
+    assert dock.presets.currentData() == "nano"
+    assert (settings.train.steps, settings.data.corpus, settings.model.n_layer) == (300, "austen", 2)
+    assert settings.train.learning_rate == load_preset("nano").settings.train.learning_rate
+
+
+def test_the_wheel_over_a_field_that_is_not_in_use_changes_nothing(dock: SetupDock) -> None:
+    dock.form.sections["model"].set_open(True)
+    combo = dock.form.fields["model.norm"].editor.findChild(QComboBox)
+    before = combo.currentIndex()
+    turned = QWheelEvent(
+        QPointF(5, 5),
+        QPointF(combo.mapToGlobal(combo.rect().center())),
+        QPointF(0, -120).toPoint(),
+        QPointF(0, -120).toPoint(),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(combo, turned)
+    assert combo.currentIndex() == before
+
+
+# Corpora that are not here -------------------------------------------------------------------------------------
+
+
+def _wait_for_corpus(dock: SetupDock, qtbot: QtBot, name: str) -> None:
+    dock.corpus.set_value(name)
+    qtbot.waitUntil(lambda: dock.corpus.corpus is not None and dock.corpus.corpus.name == name, timeout=WAIT)
+
+
+def test_a_corpus_that_is_not_here_is_offered_not_started(dock: SetupDock, qtbot: QtBot) -> None:
+    _wait_for_corpus(dock, qtbot, "verdict")
+    qtbot.waitUntil(lambda: "not on this machine" in dock.problem.text(), timeout=WAIT)
+    assert dock.corpus.fetch_button.isVisible()
+    assert dock.corpus.fetch_button.text() == "Fetch 20.5 kB"
+    assert not dock.train_button.isEnabled()
+    _wait_for_corpus(dock, qtbot, "tiny")
+    qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
+    assert not dock.corpus.fetch_button.isVisible()
+
+
+def test_fetching_shows_progress_and_makes_the_corpus_usable(
+    dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(corpus: Any, progress: Progress) -> None:
+        progress("Fetching", 10_000, 20_479)
+        corpus.folder.mkdir(parents=True, exist_ok=True)
+        (corpus.folder / corpus.file).write_text("A story. " * 2000)
+
+    monkeypatch.setattr(corpus_editor, "fetch", fetch)
+    _wait_for_corpus(dock, qtbot, "verdict")
+    dock.corpus.fetch_button.click()
+    qtbot.waitUntil(lambda: not dock.corpus.missing, timeout=WAIT)
+    qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.corpus.bar.format() == "10.0 kB of 20.5 kB", timeout=WAIT)
+
+
+def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(corpus: Any, progress: Progress) -> None:
+        while True:
+            progress("Fetching", 1, 0)
+
+    monkeypatch.setattr(corpus_editor, "fetch", fetch)
+    _wait_for_corpus(dock, qtbot, "verdict")
+    dock.corpus.fetch_button.click()
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
+    dock.corpus.fetch_button.click()
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text().startswith("Fetch"), timeout=WAIT)
+    assert dock.corpus.missing
+
+
+def test_a_fetch_that_fails_is_told(dock: SetupDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: Any) -> None:
+        raise LabError("The Verdict could not be fetched.", "There is no network.", "Try again.")
+
+    monkeypatch.setattr(corpus_editor, "fetch", fetch)
+    _wait_for_corpus(dock, qtbot, "verdict")
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        dock.corpus.fetch_button.click()
+    assert told.args[0].what == "The Verdict could not be fetched."
+
+
+def test_a_path_that_is_gone_is_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:
+    dock.corpus.set_value(str(tmp_path / "gone.txt"))
+    qtbot.waitUntil(lambda: "no file or folder" in dock.problem.text(), timeout=WAIT)
+    assert not dock.train_button.isEnabled()

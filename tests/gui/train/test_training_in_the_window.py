@@ -1,0 +1,125 @@
+"""The whole way, with a real worker: press Train, see the charts move, pause, resume, save, stop, close."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import MakeWindow, press_train, state_of
+
+from llmlab.jobs.launcher import request
+from llmlab.store.checkpoints import final_of, list_checkpoints
+from llmlab_gui.train.loss import LossDock
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice
+from llmlab_gui.window.main_window import MainWindow
+
+# torch's import alone takes seconds on a busy machine.
+# A few seconds: long enough to be paused on the way.
+STEPS = 2000
+
+
+@pytest.fixture
+def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
+    made = make_main_window()
+    qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
+    return made
+
+
+def steps_drawn(window: MainWindow, name: str) -> int:
+    """Steps in the loss chart as it is drawn."""
+    dock = window.docks["loss"]
+    assert isinstance(dock, LossDock)
+    curve = dock.chart.curves().get(f"pretraining/{name}/train")
+    return len(curve.x) if curve is not None else 0
+
+
+def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) -> None:
+    run = press_train(window, qtbot, "real", STEPS)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)
+    qtbot.waitUntil(lambda: "tokens/s" in window.status.speed.text(), timeout=WAIT)
+    drawn = steps_drawn(window, "real")
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > drawn, timeout=WAIT)
+
+    window.run_actions.pause.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "paused", timeout=WAIT)
+    held = run.recorded_status().step
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/real").step_columns) == held, timeout=WAIT)
+    qtbot.wait(700)  # it holds
+    assert run.recorded_status().step == held
+
+    window.run_actions.save.trigger()
+    qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held], timeout=WAIT)
+    window.run_actions.resume.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") == STEPS, timeout=WAIT)
+    final = final_of(list_checkpoints(run.checkpoints))
+    assert final is not None
+    assert final.step == STEPS
+    history = window.lab.history("pretraining/real")
+    assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
+    assert len(history.samples) >= 6
+    assert not window.messages.messages
+
+
+def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) -> None:
+    run = press_train(window, qtbot, "stopped", 100_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "stopped") > 5, timeout=WAIT)
+    window.run_actions.stop.trigger()
+    assert not window.run_actions.stop.isEnabled()
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+    ended = run.recorded_status().step
+    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    window.run_actions.resume.trigger()
+    qtbot.waitUntil(lambda: run.recorded_status().step > ended, timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "running", timeout=WAIT)
+    steps = window.lab.history("pretraining/stopped").step_columns["step"]
+    assert list(steps) == list(range(1, len(steps) + 1))  # none twice, none lost
+    window.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+
+
+@pytest.mark.parametrize("choice", list(CloseChoice))
+def test_closing_with_a_live_run(
+    window: MainWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, choice: CloseChoice
+) -> None:
+    run = press_train(window, qtbot, "live", 1_000_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "live") > 0, timeout=WAIT)
+    asked: list[list[str]] = []
+
+    def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
+        asked.append([row.run.id for row in rows])
+        return choice
+
+    monkeypatch.setattr(closing, "ask", ask)
+    window.close()
+    assert asked == [["live"]]
+    if choice is CloseChoice.STOP:
+        qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+        assert run.status().state == "stopped"
+        assert list_checkpoints(run.checkpoints)
+        return
+    assert window.isVisible() is (choice is CloseChoice.CANCEL)
+    before = run.recorded_status().step
+    qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
+    assert run.status().state == "running"
+    request(run, "stop")
+    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
+
+
+def test_a_run_left_in_the_background_is_found_again(
+    make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = press_train(window, qtbot, "kept", 1_000_000)
+    qtbot.waitUntil(lambda: steps_drawn(window, "kept") > 0, timeout=WAIT)
+    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.KEEP)
+    assert window.close()
+    again = make_main_window()
+    qtbot.waitUntil(lambda: steps_drawn(again, "kept") > 5, timeout=WAIT)
+    QApplication.processEvents()
+    assert state_of(again, "kept") == "running"
+    again.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)

@@ -1,0 +1,495 @@
+"""The window: its docks and their places, the first start, runs that appear, and closing with a live run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeRun
+from PySide6.QtCore import QMimeData, QPoint, QSettings, Qt, QUrl
+from PySide6.QtGui import QDropEvent, QGuiApplication
+from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import MakeWindow
+
+from llmlab.core.errors import LabError
+from llmlab.store import requests
+from llmlab_gui.lab.window_settings import LAYOUT_VERSION
+from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
+from llmlab_gui.window import closing
+from llmlab_gui.window.closing import CloseChoice, StoppingDialog
+from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.tour import Tour
+
+pytestmark = pytest.mark.long
+
+
+def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:
+    """A live run that a window started."""
+    fake = FakeRun(outputs, name, steps=steps, created=time.time())
+    fake.run.write_info(replace(fake.run.info(), watched=True))
+    return fake.start().advance(100)
+
+
+def settled(qtbot: QtBot, window: MainWindow) -> MainWindow:
+    """Waits for the first look at the outputs folder."""
+    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
+    return window
+
+
+# Docks ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_dock_is_there_under_its_name_and_in_the_view_menu(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    assert set(window.docks) == set(DOCK_IDS)
+    names = [dock.objectName() for dock in window.docks.values()]
+    assert names == [f"dock.{dock_id}" for dock_id in window.docks]
+    view = next(action.menu() for action in window.menuBar().actions() if action.text() == "&View")
+    offered = view.actions()
+    assert all(dock.toggleViewAction() in offered for dock in window.docks.values())
+
+
+@pytest.mark.parametrize("workspace", WORKSPACES)
+def test_a_workspace_shows_its_docks_without_overlap(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, workspace: str
+) -> None:
+    FakeRun(outputs, steps=2000).start().advance(600)
+    window = settled(qtbot, make_main_window())
+    window.use_workspace(workspace)
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    QApplication.processEvents()
+    shown = [d for d in window.docks.values() if d.isVisible() and not d.visibleRegion().isEmpty()]
+    assert len(shown) >= 3
+    for place, dock in enumerate(shown):
+        assert window.rect().contains(dock.geometry()), dock.objectName()
+        for other in shown[place + 1 :]:
+            assert not dock.geometry().intersects(other.geometry()), (dock.objectName(), other.objectName())
+
+
+def test_every_dock_can_be_shown_in_every_workspace(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    for workspace in WORKSPACES:
+        window.use_workspace(workspace)
+        for dock_id, dock in window.docks.items():
+            window.show_dock(dock_id)
+            assert dock.isVisible(), (workspace, dock_id)
+            assert window.dockWidgetArea(dock) != Qt.DockWidgetArea.NoDockWidgetArea
+
+
+def test_a_changed_arrangement_comes_back_at_the_next_start(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    window.docks["log"].hide()
+    window.use_theme("dark")
+    window.close_quietly()
+    again = make_main_window()
+    assert again.docks["log"].isHidden()
+    assert not again.docks["loss"].isHidden()
+    assert again.settings.theme == "dark"
+
+
+def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    window.docks["log"].hide()
+    window.use_workspace("Write")
+    window.docks["samples"].hide()
+    window.use_workspace("Train")
+    assert window.docks["log"].isHidden()
+    assert not window.docks["samples"].isHidden()
+    window.use_workspace("Write")
+    window.close_quietly()
+    again = make_main_window()
+    assert again.docks["samples"].isHidden()
+    assert not again.docks["write"].isHidden()
+    again.reset_layout()
+    assert not again.docks["samples"].isHidden()
+    again.use_workspace("Train")
+    assert again.docks["log"].isHidden()
+
+
+def test_an_arrangement_outlasts_minimising_and_hiding(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    QApplication.processEvents()
+    window.docks["samples"].hide()
+    window.showMinimized()
+    QApplication.processEvents()
+    window.showNormal()
+    qtbot.wait(50)  # what a show brings about comes with the next events
+    assert window.docks["samples"].isHidden()
+    window.hide()
+    window.show()
+    qtbot.wait(50)
+    assert window.docks["samples"].isHidden()
+
+
+def test_the_one_arrangement_of_version_0_4_is_that_of_train(make_main_window: MakeWindow, tmp_path: Path) -> None:
+    window = make_main_window()
+    window.docks["log"].hide()
+    state = window.saveState(LAYOUT_VERSION)
+    window.docks["log"].show()
+    window.close_quietly()
+    stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
+    stored.remove("workspaces")
+    stored.remove("window/workspace")
+    stored.setValue("window/state", state)
+    stored.sync()
+    again = make_main_window()
+    assert again.docks["log"].isHidden()
+    again.reset_layout()
+    assert not again.docks["log"].isHidden()
+    again.close_quietly()
+    assert not make_main_window().docks["log"].isHidden()
+
+
+def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    window.use_workspace("Look inside")
+    for name in ("prompt", "attention"):
+        window.docks[name].hide()
+    window.look_inside("nothing@final")
+    assert not window.docks["prompt"].isHidden()
+    assert window.docks["attention"].isHidden()
+    window.use_workspace("Paper")
+    for name in ("paper", "claims", "evidence"):
+        window.docks[name].hide()
+    window.lab.paper_requested.emit("grokking", "")
+    assert not window.docks["paper"].isHidden()
+    assert window.docks["claims"].isHidden()
+    window.lab.paper_requested.emit("grokking", "any")
+    assert not window.docks["claims"].isHidden()
+    window.docks["check"].hide()
+    window.check_paper()
+    assert not window.docks["check"].isHidden()
+
+
+@pytest.mark.parametrize("state", [b"", b"\x00garbage", b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7])
+def test_a_damaged_arrangement_gives_the_default_one(
+    make_main_window: MakeWindow, tmp_path: Path, state: bytes
+) -> None:
+    stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
+    stored.setValue("workspaces/Train", state)
+    stored.setValue("window/geometry", b"\xff" * 20)
+    stored.setValue("window/theme", "pink")
+    stored.sync()
+    window = make_main_window()
+    assert not window.docks["setup"].isHidden()
+    assert not window.docks["loss"].isHidden()
+    assert window.settings.theme == "system"
+
+
+def test_every_input_has_an_accessible_name(make_main_window: MakeWindow) -> None:
+    window = make_main_window()
+    kinds = ("QLineEdit", "QComboBox", "QSpinBox", "QDoubleSpinBox", "QSlider", "QTableView", "QPlainTextEdit")
+    nameless = [
+        f"{widget.metaObject().className()} in {_dock_of(widget)}"
+        for widget in window.findChildren(QWidget)
+        if widget.metaObject().className() in kinds
+        and not widget.accessibleName()
+        and not widget.objectName().startswith("qt_")
+        and "ViewBox" not in type(widget.parent()).__name__
+    ]
+    assert not nameless
+
+
+# The first start -----------------------------------------------------------------------------------------------
+
+
+def test_without_runs_one_button_trains_the_default_preset(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    asked: list[str] = []
+    monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: asked.append(preset))
+    qtbot.keyClick(window.welcome.train_button, Qt.Key.Key_Return)
+    assert asked == ["baby"]
+    FakeRun(outputs).start().advance(10)
+    window.lab.refresh()
+    qtbot.waitUntil(lambda: not window.welcome.isVisible(), timeout=WAIT)
+    assert window.docks["loss"].isEnabled()
+
+
+def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    assert not window.settings.tour_seen
+    window.start_tour()
+    tour = window.findChild(Tour)
+    assert tour is not None
+    titles = []
+    while tour.isVisible():
+        titles.append(tour.title.text())
+        assert window.rect().contains(tour.card.geometry())
+        tour.next_button.click()
+    assert len(titles) == len(set(titles)) >= 4
+    assert window.settings.tour_seen
+
+
+def test_a_reset_leaves_the_welcome_in_front(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    window.reset_layout()
+    QApplication.processEvents()
+    middle = window.welcome.mapTo(window, window.welcome.rect().center())
+    found = window.childAt(middle)
+    assert found is window.welcome or window.welcome.isAncestorOf(found)
+
+
+def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    window.docks["samples"].hide()
+    window.use_workspace("Write")
+    window.start_tour()
+    assert not window.docks["samples"].isHidden()
+    tour = window.findChild(Tour)
+    assert tour is not None
+    tour.skip_button.click()
+    assert window.docks["samples"].isHidden()
+    window.start_tour()
+    window.close_quietly()
+    assert make_main_window().docks["samples"].isHidden()
+
+
+# Runs that appear ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_started_elsewhere_appears_and_moves(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> None:
+    window = settled(qtbot, make_main_window())
+    fake = FakeRun(outputs, "headless", steps=1000).start().advance(50)
+    qtbot.waitUntil(lambda: window.status.steps.text() == "step 50 of 1,000", timeout=WAIT)
+    assert "headless" in window.windowTitle()
+    fake.advance(150)
+    qtbot.waitUntil(lambda: window.status.steps.text() == "step 200 of 1,000", timeout=WAIT)
+    assert len(window.lab.history("pretraining/headless").step_columns) == 200
+    assert "tokens/s" in window.status.speed.text()
+    assert "left" in window.status.left.text()
+
+
+def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+) -> None:
+    FakeRun(outputs, "old").start().advance(100).finish()
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/old") is not None, timeout=WAIT)
+    window.lab.set_current("pretraining/old")
+    with qtbot.waitSignal(window.lab.run_appeared, timeout=WAIT):
+        FakeRun(outputs, "new", created=time.time()).start().advance(10)
+    current = window.lab.current()
+    assert current is not None
+    assert current.run.id == "old"
+
+
+def test_actions_are_enabled_as_the_state_allows(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> None:
+    window = settled(qtbot, make_main_window())
+    actions = window.run_actions
+    assert not any(a.isEnabled() for a in (actions.pause, actions.resume, actions.stop, actions.save))
+    fake = FakeRun(outputs).start().advance(10)
+
+    def enabled() -> list[str]:
+        return [a.text() for a in (actions.pause, actions.resume, actions.stop, actions.save) if a.isEnabled()]
+
+    qtbot.waitUntil(lambda: enabled() == ["Pause", "Stop", "Save now"], timeout=WAIT)
+    fake.pause()
+    qtbot.waitUntil(lambda: enabled() == ["Resume", "Stop", "Save now"], timeout=WAIT)
+    fake.unpause().stop()
+    qtbot.waitUntil(lambda: enabled() == ["Resume"], timeout=WAIT)
+
+
+def test_pause_and_resume_of_the_toolbar_reach_the_run(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+) -> None:
+    fake = FakeRun(outputs).start().advance(10)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.run_actions.pause.isEnabled, timeout=WAIT)
+    window.run_actions.pause.trigger()
+    assert [request.name for request in requests.take(fake.run.requests)] == ["pause"]
+    fake.pause()
+    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    window.run_actions.resume.trigger()
+    assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
+
+
+@pytest.mark.parametrize(("answer", "paused", "started"), [("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)])
+def test_a_second_run_at_once_is_asked_about(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    paused: int,
+    started: int,
+) -> None:
+    fake = FakeRun(outputs).start().advance(10)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    starts: list[str] = []
+    monkeypatch.setattr(
+        window.lab.controller, "start", lambda settings, name, preset, predictions: starts.append(preset)
+    )
+    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answer)
+    window.run_actions.train.trigger()
+    assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused
+    assert starts == ["baby"] * started
+
+
+@pytest.mark.parametrize(("steps", "resumed"), [(1500, [{"train.steps": 1500}]), (None, [])])
+def test_resuming_a_finished_run_asks_for_more_steps(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int | None,
+    resumed: list[dict[str, int]],
+) -> None:
+    FakeRun(outputs, steps=100).start().advance(100).finish()
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides: asked.append(overrides))
+    monkeypatch.setattr(window.run_actions, "ask_steps", lambda row: steps)
+    window.run_actions.resume.trigger()
+    assert asked == resumed
+
+
+# Errors and drops ----------------------------------------------------------------------------------------------
+
+
+def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    assert window.message_bar.isHidden()
+    window.lab.error_raised.emit(LabError("The disk is <full>.", "0 bytes are free.", "Free some space."))
+    window.lab.error_raised.emit(LabError("Something else."))
+    assert window.message_bar.isVisible()
+    assert "Something else" in window.messages.text.text()
+    window.messages.close_button.click()
+    assert "The disk is &lt;full&gt;." in window.messages.text.text()
+    assert "Free some space." in window.messages.text.text()
+    window.messages.close_button.click()
+    assert window.message_bar.isHidden()
+
+
+def _drop(window: MainWindow, path: Path) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    event = QDropEvent(
+        QPoint(50, 50),
+        Qt.DropAction.CopyAction,
+        data,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    window.dropEvent(event)
+
+
+def test_a_dropped_text_becomes_the_corpus(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("It was a dark and stormy night. " * 500)
+    window = settled(qtbot, make_main_window())
+    _drop(window, text)
+    setup = window._setup
+    qtbot.waitUntil(lambda: setup.corpus.value() == str(text), timeout=WAIT)
+    qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
+    assert setup.plan().settings.data.corpus == str(text)
+
+
+def test_a_dropped_run_folder_is_opened(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
+    window = settled(qtbot, make_main_window())
+    _drop(window, fake.run.path)
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
+    with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
+        _drop(window, fake.run.checkpoints / "step-00000040")
+    assert asked.args == ["pretraining/guest", "step-00000040"]
+
+
+def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    picture = tmp_path / "cat.png"
+    picture.write_bytes(b"\x89PNG")
+    window = settled(qtbot, make_main_window())
+    _drop(window, picture)
+    qtbot.waitUntil(window.message_bar.isVisible, timeout=WAIT)
+    assert "cat.png" in window.messages.text.text()
+
+
+def test_debug_information_names_versions_and_folders(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+) -> None:
+    window = settled(qtbot, make_main_window())
+    window.copy_debug_information()
+    text = QGuiApplication.clipboard().text()
+    for wanted in ("LLM Learning Lab", "Python 3", "Qt 6", "torch", "Theme light", str(outputs)):
+        assert wanted in text
+
+
+# Closing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[MainWindow, FakeRun]:
+    fake = watched_run(outputs)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
+    return window, fake
+
+
+def _answer(monkeypatch: pytest.MonkeyPatch, choice: CloseChoice) -> list[list[str]]:
+    asked: list[list[str]] = []
+
+    def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
+        asked.append([row.run.id for row in rows])
+        return choice
+
+    monkeypatch.setattr(closing, "ask", ask)
+    return asked
+
+
+def test_closing_can_be_cancelled(live: tuple[MainWindow, FakeRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    window, fake = live
+    asked = _answer(monkeypatch, CloseChoice.CANCEL)
+    assert not window.close()
+    assert asked == [["mine"]]
+    assert window.isVisible()
+    assert requests.take(fake.run.requests) == []
+
+
+def test_closing_can_leave_the_run_training(live: tuple[MainWindow, FakeRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    window, fake = live
+    _answer(monkeypatch, CloseChoice.KEEP)
+    assert window.close()
+    assert not window.isVisible()
+    assert requests.take(fake.run.requests) == []
+
+
+def test_closing_can_stop_the_run_and_waits_for_it(
+    live: tuple[MainWindow, FakeRun], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, fake = live
+    _answer(monkeypatch, CloseChoice.STOP)
+    assert not window.close()
+    dialog = window.findChild(StoppingDialog)
+    assert dialog is not None
+    assert "mine" in dialog.text.text()
+    assert window.isVisible()
+    assert [request.name for request in requests.take(fake.run.requests)] == ["stop"]
+    fake.stop()
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+
+
+def test_closing_does_not_ask_about_runs_of_a_terminal(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRun(outputs, "headless").start().advance(10)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/headless") is not None, timeout=WAIT)
+    asked = _answer(monkeypatch, CloseChoice.CANCEL)
+    assert window.close()
+    assert asked == []
+
+
+def _dock_of(widget: QWidget | None) -> str:
+    while widget is not None and not widget.objectName().startswith("dock."):
+        widget = widget.parentWidget()
+    return widget.objectName() if widget else "the window"

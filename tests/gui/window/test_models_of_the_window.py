@@ -1,0 +1,143 @@
+"""Which models the window offers: what is dropped or was used lately, the dialog, and Write with the active one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import FAKE_HOST
+
+from llmlab.core.errors import LabError
+from llmlab_gui.forms.model_dialog import ModelDialog
+from llmlab_gui.host.about import about_from
+from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.recent import Recent, RecentModel, recent_from_json
+from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets import drops
+from llmlab_gui.window.model_bar import ModelBar
+from llmlab_gui.write.dock import WriteDock
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("config.json", "model.safetensors", "merges.txt"), ("adapter_config.json",), ("tiny.gguf", "readme.txt")],
+    ids=["hugging-face", "adapter", "gguf"],
+)
+def test_a_folder_with_a_model_is_a_model_also_with_texts_beside_it(tmp_path: Path, files: tuple[str, ...]) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    assert drops.meaning(tmp_path) == drops.DroppedModel(str(tmp_path))
+
+
+def test_a_gguf_file_is_a_model_and_other_files_are_what_they_were(tmp_path: Path) -> None:
+    model, text, picture = (tmp_path / name for name in ("a.gguf", "a.txt", "a.png"))
+    for path in (model, text, picture):
+        path.write_text("x")
+    assert drops.meaning(model) == drops.DroppedModel(str(model))
+    assert drops.meaning(text) == drops.DroppedText(text)
+    with pytest.raises(LabError, match="nor a model"):
+        drops.meaning(picture)
+
+
+def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> None:
+    recent = Recent()
+    for number in range(30):
+        recent.add_model(RecentModel(f"m{number}", f"Model {number}", "small"))
+    recent.add_model(RecentModel("m15", "Model 15", "small"))
+    recent.add_prompt("The king")
+    assert [model.reference for model in recent.models][:3] == ["m15", "m29", "m28"]
+    assert len(recent.models) == 20
+    settings = WindowSettings(tmp_path / "window.ini")
+    settings.recent = recent
+    assert WindowSettings(tmp_path / "window.ini").recent == recent
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"models": 1}', '{"models": [{"name": 1}], "prompts": []}', "[" * 9999]
+)
+def test_damaged_settings_are_no_recent_models(text: str) -> None:
+    assert recent_from_json(text) == Recent()
+    assert recent_from_json(json.dumps({"models": [], "prompts": ["a", 3]})).prompts == ["a"]
+
+
+def test_a_description_of_a_newer_host_is_understood_and_a_broken_one_refused() -> None:
+    about = about_from({"reference": "a", "name": "A", "kind": "gguf", "n_layer": 2, "news": [1], "refusals": None})
+    assert (about.n_layer, about.step, dict(about.refusals)) == (2, None, {})
+    with pytest.raises(KeyError):
+        about_from({"name": "A"})
+
+
+def test_the_dialog_lists_runs_and_finds_them(qtbot: QtBot, outputs: Path) -> None:
+    FakeRun(outputs, "mine", steps=1000).start().advance(50)
+    recent = Recent([RecentModel("/models/small", "small", "135M parameters")])
+    dialog = ModelDialog(outputs, recent)
+    qtbot.addWidget(dialog)
+    chosen: list[str] = []
+    dialog.chosen.connect(chosen.append)
+    dialog.show()
+    qtbot.waitUntil(lambda: dialog.rows.rowCount() >= 2, timeout=WAIT)
+    dialog.search.setText("training")
+    assert dialog.table.model().rowCount() == 1
+    dialog.table.selectRow(0)
+    assert dialog.reference.text() == "mine@live"
+    dialog.accept()
+    assert chosen == ["mine@live"]
+
+
+def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
+    qtbot: QtBot, outputs: Path, tmp_path: Path
+) -> None:
+    lab = Lab(outputs)
+    lab.inspection.host._command = list(FAKE_HOST)
+    bar = ModelBar(lab, WindowSettings(tmp_path / "window.ini"))
+    qtbot.addWidget(bar)
+    bar.resize(900, 40)
+    bar.show()
+    assert bar.button.text() == "No model"
+    lab.inspection.open("slow/model")
+    qtbot.waitUntil(lambda: bar.strip.isVisible() and bar.strip.what.text() == "Reading layers", timeout=WAIT)
+    bar.strip.cancel_button.click()
+    qtbot.waitUntil(lambda: not bar.strip.isVisible(), timeout=WAIT)
+    lab.inspection.open("/models/small")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    assert bar.button.text() == "small · 0.12M · Hugging Face · 494 kB"
+    assert "3 layers of 4 heads" in bar.button.toolTip()
+    bar.menu.aboutToShow.emit()
+    texts = [action.text() for action in bar.menu.actions()]
+    assert "small" in texts
+    assert texts[-1] == "Close the model"
+    bar.menu.actions()[-1].trigger()
+    assert bar.button.text() == "No model"
+    assert WindowSettings(tmp_path / "window.ini").recent.models[0].reference == "/models/small"
+    lab.shutdown()
+
+
+def test_write_is_answered_by_the_active_model(qtbot: QtBot, tmp_path: Path) -> None:
+    lab = FakeLab(tmp_path)
+    lab.inspection = InspectionSession(tmp_path, lab, host=ModelHost(command=FAKE_HOST))
+    dock = WriteDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.show()
+    assert not dock.picker.answers
+    lab.inspection.open("/models/small")
+    qtbot.waitUntil(lambda: dock.picker.answers, timeout=WAIT)
+    assert dock.picker.active
+    assert dock.picker.reference() == "/models/small"
+    dock.form.tokens.setValue(4)
+    dock.generate()
+    qtbot.waitUntil(lambda: len(dock.text.tokens) == 4, timeout=WAIT)
+    fake = FakeRun(tmp_path, "mine", steps=1000).start()
+    lab.add(fake.advance(100).save_checkpoint())
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
+    assert dock.picker.reference().endswith("mine@100")  # the current run is followed as ever
+    lab.inspection.close()
+    assert "small (active)" not in [dock.picker.runs.itemText(i) for i in range(dock.picker.runs.count())]
+    dock.shutdown()
+    lab.inspection.shutdown()

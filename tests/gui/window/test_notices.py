@@ -1,0 +1,113 @@
+"""The end of a long run is told outside the window, to someone who looks elsewhere, and only if they want it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_checks import FakeCheck
+from fakes import FakeRun
+from PySide6.QtWidgets import QSystemTrayIcon
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import MakeWindow
+
+from llmlab.core.settings import resolve_settings
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.notices import sentence
+
+
+def live_run(outputs: Path, seconds: float) -> FakeRun:
+    """A run that began so many seconds ago."""
+    return FakeRun(outputs, "run", settings=resolve_settings("nano"), created=time.time() - seconds).start().advance(20)
+
+
+def watched(
+    make: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, *, active: bool = False
+) -> tuple[MainWindow, list[str]]:
+    """A window that sees the run, and what it tells outside."""
+    window = make()
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    told: list[str] = []
+    monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append(title))
+    monkeypatch.setattr(window, "isActiveWindow", lambda: active)
+    return window, told
+
+
+def ended(qtbot: QtBot, window: MainWindow, fake: FakeRun) -> None:
+    with qtbot.waitSignal(window.lab.run_ended, timeout=WAIT):
+        fake.finish()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(300.0, ["run has finished"]), (5.0, [])])
+def test_only_a_long_run_is_told(
+    make_main_window: MakeWindow,
+    qtbot: QtBot,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    told: list[str],
+) -> None:
+    fake = live_run(outputs, seconds)
+    window, titles = watched(make_main_window, qtbot, monkeypatch)
+    ended(qtbot, window, fake)
+    assert titles == told
+
+
+def test_nothing_is_told_to_someone_who_sees_it(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = live_run(outputs, 300.0)
+    window, titles = watched(make_main_window, qtbot, monkeypatch, active=True)
+    ended(qtbot, window, fake)
+    assert titles == []
+
+
+def test_it_can_be_turned_off_and_that_is_remembered(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = live_run(outputs, 300.0)
+    window, titles = watched(make_main_window, qtbot, monkeypatch)
+    command = next(command for command in window.menus.commands() if command.text == "Tell when a long run ends")
+    command.run()
+    ended(qtbot, window, fake)
+    assert titles == []
+    window.close_quietly()
+    assert not make_main_window(show=False).settings.notify
+
+
+def test_the_words_say_how_it_ended_and_how_well(outputs: Path) -> None:
+    fake = live_run(outputs, 300.0)
+    row = RunRow(fake.run, fake.run.info(), replace(fake.run.status(), state="finished", val_loss=1.5))
+    title, words = sentence(row, 300.0)
+    assert title == "run has finished"
+    assert words == "After 5 min, at step 20 of 1,000. Validation loss 1.500."
+    failed = replace(row, status=replace(row.status, state="failed", error={"what": "The disk is full."}))
+    assert sentence(failed, 300.0)[1].endswith("The disk is full.")
+
+
+def test_without_a_tray_it_does_without(make_main_window: MakeWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = make_main_window()
+    monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", staticmethod(lambda: False))
+    window.notices.tell("title", "words")
+    assert not window.findChildren(QSystemTrayIcon)
+
+
+def test_a_check_without_runs_counts_none(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = make_main_window()
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append((title, words)))
+    monkeypatch.setattr(window, "isActiveWindow", lambda: False)
+    check = FakeCheck(outputs, "sinks", paper="attention-sinks", claims=["sink"], models=["some-model"])
+    assert check.record.arms == []
+    check.status(state="running", active_seconds=300.0)
+    desk = window.papers.checks
+    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    with qtbot.waitSignal(desk.ended, timeout=WAIT):
+        check.status(state="finished", active_seconds=300.0)
+    assert told == [("sinks has finished", "After 5 min.")]

@@ -1,0 +1,65 @@
+"""Windows of the tests, and what is done in them: a dock by itself, a run that really trains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.store.run_folder import RunFolder
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.window.main_window import MainWindow
+
+# A process that answers as a model's does, at once.
+FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+MakeWindow = Callable[..., MainWindow]
+Dock = TypeVar("Dock", bound=LabDock)
+SMALL = {
+    "preset": "baby",
+    "model.n_layer": "2",
+    "model.n_head": "2",
+    "model.n_embd": "32",
+    "model.block_size": "32",
+    "data.corpus": "tiny",
+    "data.batch_size": "4",
+    "train.warmup_steps": "5",
+    "train.eval_interval": "50",
+    "train.eval_windows": "4",
+    "train.sample_interval": "50",
+    "train.threads": "1",
+    "samples.tokens": "8",
+    "checkpoints.interval": "0",
+}
+
+
+@contextmanager
+def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator[Dock]:
+    """Shows a dock by itself, and shuts it down at the end."""
+    qtbot.addWidget(dock)
+    dock.resize(width, height)
+    dock.show()
+    try:
+        yield dock
+    finally:
+        dock.shutdown()
+
+
+def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:
+    window.lab.setup_requested.emit(SMALL | {"train.steps": str(steps)})
+    setup = window._setup
+    setup.name.setText(name)
+    qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
+    with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:
+        window.run_actions.train.trigger()
+    run: RunFolder = started.args[0]
+    return run
+
+
+def state_of(window: MainWindow, name: str) -> str:
+    row = window.lab.row(f"pretraining/{name}")
+    return row.status.state if row else ""

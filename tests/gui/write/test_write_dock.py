@@ -1,0 +1,313 @@
+"""Write: prompt, tokens with their probabilities, what else could have come, and the learner writing on with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fake_lab import FakeLab
+from fakes import FakeRun
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QGuiApplication, QTextCursor
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import FAKE_HOST, dock_in_sight
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.messages import Generation, NextToken, Token
+from llmlab_gui.host.process import LOADING, ModelHost, Request
+from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.alternatives import percent, visible
+from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
+from llmlab_gui.write.token_view import TokenView, tint
+from llmlab_gui.write.writer import Writer
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[WriteDock]:
+    with dock_in_sight(qtbot, WriteDock(lab, host=ModelHost(command=FAKE_HOST)), 900, 640) as dock:  # type: ignore[arg-type]
+        yield dock
+
+
+def trained(qtbot: QtBot, lab: FakeLab, dock: WriteDock, name: str = "fake") -> FakeRun:
+    """A live run with checkpoints at 100 and 200, chosen in the dock."""
+    fake = FakeRun(lab.outputs, name, steps=1000).start()
+    fake.advance(100, evaluate=False).save_checkpoint(("best",))
+    fake.advance(100, evaluate=False).save_checkpoint()
+    lab.add(fake)
+    qtbot.waitUntil(
+        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}", timeout=WAIT
+    )
+    return fake
+
+
+def written(qtbot: QtBot, dock: WriteDock, count: int) -> None:
+    qtbot.waitUntil(lambda: len(dock.text.tokens) == count and dock.generate_button.isEnabled(), timeout=WAIT)
+
+
+def activate(qtbot: QtBot, dock: WriteDock) -> None:
+    with qtbot.waitActive(dock, timeout=WAIT):
+        dock.activateWindow()
+
+
+def test_ctrl_enter_writes_and_one_seed_gives_one_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    activate(qtbot, dock)
+    dock.form.tokens.setValue(9)
+    dock.prompt.setFocus()
+    qtbot.keyClick(dock.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    written(qtbot, dock, 9)
+    first = dock.text.text()
+    assert first.startswith("The king")
+    assert dock.said.text().startswith("9 tokens in")
+    qtbot.mouseClick(dock.generate_button, Qt.MouseButton.LeftButton)
+    written(qtbot, dock, 9)
+    assert dock.text.text() == first
+    dock.form.seed.setValue(7)
+    qtbot.mouseClick(dock.generate_button, Qt.MouseButton.LeftButton)
+    written(qtbot, dock, 9)
+    assert dock.text.text() != first
+
+
+def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    activate(qtbot, dock)
+    dock.prompt.setPlainText("endless")
+    dock.generate()
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
+    dock.prompt.setFocus()
+    qtbot.keyClick(dock.prompt, Qt.Key.Key_Escape)
+    qtbot.waitUntil(lambda: "Stopped after" in dock.said.text(), timeout=WAIT)
+    assert len(dock.text.tokens) > 5
+    assert dock.generate_button.isEnabled()
+    assert not dock.stop_button.isEnabled()
+
+
+def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    dock.prompt.clear()
+    qtbot.keyClicks(dock.prompt, "abc")
+    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.next_list.pairs(), timeout=WAIT)
+    assert "Entropy 1.04 nats = 1.50 bits" in dock.next_words.text()
+    assert dock.tabs.currentIndex() == NEXT_TAB
+
+
+class Slow(ModelHost):
+    """Its answers come when a test sends them."""
+
+    asked: Request | None = None
+
+    def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> Request:
+        self.asked = Request(lambda: None)
+        return self.asked
+
+    def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> Request:
+        return self.ask_next(model, prompt)
+
+
+def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: FakeLab) -> None:
+    host = Slow(command=FAKE_HOST)
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+        trained(qtbot, lab, dock)
+        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
+        earlier = host.asked
+        assert earlier is not None
+        with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
+            lab.open_write("pretraining/fake", "step-00000100")
+        earlier.end(earlier.answered, NextToken((("a", 1.0),), 0.0))
+        assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
+
+
+def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    trained(qtbot, lab, dock)
+    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
+    view = dock.next_list
+    place = view.visualRect(view.model().index(0, 0)).center()
+    qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert dock.prompt.toPlainText() == "The king the"
+    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.next_list.pairs(), timeout=WAIT)
+    view.setCurrentIndex(view.model().index(1, 0))
+    qtbot.keyClick(view, Qt.Key.Key_Return)
+    assert dock.prompt.toPlainText() == "The king the\n"
+    dock.prompt.undo()
+    assert dock.prompt.toPlainText() == "The king the"
+
+
+def test_arrow_keys_show_what_else_could_have_come_and_a_click_branches_the_text(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    trained(qtbot, lab, dock)
+    dock.form.tokens.setValue(4)
+    dock.generate()
+    written(qtbot, dock, 4)
+    dock.text.setFocus()
+    qtbot.keyClick(dock.text, Qt.Key.Key_Right)
+    qtbot.keyClick(dock.text, Qt.Key.Key_Right)
+    assert dock.text.current == 1
+    assert dock.tabs.currentIndex() == TOKEN_TAB
+    assert dock.token_list.pairs()[1] == (" other", 0.3)
+    before = "The king" + dock.text.tokens[0].text
+    dock.token_list.picked.emit(" other")
+    assert dock.prompt.toPlainText() == before + " other"
+
+
+def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> None:
+    view = TokenView()
+    qtbot.addWidget(view)
+    view.resize(400, 200)
+    view.show()
+    view.begin("Prompt")
+    view.append_tokens([Token(" one", 0.5), Token("\n", 0.2), Token("🎲x", 0.01)])
+    cursor = QTextCursor(view.document())
+    cursor.setPosition(len("Prompt") + 2)
+    place = view.cursorRect(cursor).center() + QPoint(2, 0)
+    assert view.token_at(place) == 0
+    with qtbot.waitSignal(view.pointed, timeout=WAIT) as pointed:
+        qtbot.mouseMove(view.viewport(), place)
+    assert pointed.args == [0]
+    qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert view.current == 0
+    cursor.setPosition(len("Prompt one⏎\n") + 2)  # after the die, which counts twice
+    assert view.token_at(view.cursorRect(cursor).center() + QPoint(2, 0)) == 2
+    assert view.token_at(QPoint(380, 190)) == -1
+    cursor.setPosition(1)
+    assert view.token_at(view.cursorRect(cursor).center()) == -1  # the prompt is nobody's token
+
+
+def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot) -> None:
+    view = TokenView()
+    qtbot.addWidget(view)
+    view.resize(300, 100)
+    with qtbot.waitExposed(view, timeout=WAIT):
+        view.show()
+    view.begin("The king said to the cat. " * 200)
+    view.append_tokens([Token(" And", 0.5)])
+    bar = view.verticalScrollBar()
+    assert (bar.value(), bar.maximum() > 0) == (bar.maximum(), True)
+
+
+def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
+    view = TokenView()
+    qtbot.addWidget(view)
+    view.begin("a\nb")
+    view.append_tokens([Token(" c·d", 0.5), Token("\n", 0.2), Token("\t🎲<b>\x00", 0.01)])
+    view.set_show_spaces(True)
+    assert view.toPlainText() == "a\nb·c·d⏎\n⇥🎲<b>␀"
+    view.selectAll()
+    view.copy()
+    assert QGuiApplication.clipboard().text() == "a\nb c·d\n\t🎲<b>\x00".replace("\x00", "\x00")
+    assert view.text() == "a\nb c·d\n\t🎲<b>\x00"
+
+
+def test_a_less_likely_token_has_a_stronger_tint() -> None:
+    lightness = [tint(probability).lightnessF() for probability in (1.0, 0.3, 0.1, 0.01, 0.001)]
+    assert lightness == sorted(lightness, reverse=True)
+    assert len(set(lightness)) == len(lightness)
+    assert tint(0.001) == tint(1e-8)
+
+
+def test_white_space_is_visible_and_percentages_have_sensible_digits() -> None:
+    assert visible(" the\n\t") == "·the⏎⇥"
+    assert visible("") == "(nothing)"
+    assert visible("\x07") == "\\u0007"
+    assert [percent(p) for p in (1.0, 0.5, 0.0995, 0.0123, 0.0004)] == ["100 %", "50 %", "10 %", "1.2 %", "< 0.1 %"]
+
+
+def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    dock.prompt.setPlainText("crash")
+    dock.generate()
+    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    assert "MemoryError" in lab.errors[-1].why
+    dock.prompt.setPlainText("good")
+    dock.form.tokens.setValue(3)
+    dock.generate()
+    written(qtbot, dock, 3)
+
+
+def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: FakeLab) -> None:
+    host = Slow(command=FAKE_HOST)
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+        trained(qtbot, lab, dock)
+        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
+        error = LabError("The model's template says <b>no</b>.")
+        for ask in (dock._ask_next, dock.generate):
+            ask()
+            assert host.asked is not None
+            host.asked.end(host.asked.failed, error)
+        for label in (dock.next_words, dock.said):
+            assert (label.text(), label.textFormat()) == (error.what, Qt.TextFormat.PlainText)
+
+
+def test_a_hostile_token_is_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    dock.text.begin("")
+    dock.text.append_tokens([Token("<b>the</b>", 0.5, (("<b>the</b>", 0.5), ("<img src=x>", 0.5)))])
+    dock.text.choose(0)
+    assert dock.text.toPlainText() == "<b>the</b>"
+    assert "&lt;b&gt;" in dock.token_words.text()
+
+
+def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    fake = trained(qtbot, lab, dock)
+    lab.pump(fake.advance(50, evaluate=False))
+    assert "Training is at step 250. Step 200, the last saved one, answers." in dock.note.text()
+    dock.note.linkActivated.emit("save")
+    assert lab.controller.saved == ["fake"]
+    lab.pump(fake.save_checkpoint(("requested",)))
+    qtbot.waitUntil(lambda: "Step 250, the last saved one" in dock.note.text(), timeout=WAIT)
+    lab.pump(fake.stop())
+    assert not dock.note.isVisible()
+
+
+def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock, "first")
+    trained(qtbot, lab, dock, "second")
+    lab.open_write("pretraining/first", "step-00000100")
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
+    assert dock.picker.reference().endswith("first@100")
+    dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
+    dock.picker.which.activated.emit(dock.picker.which.currentIndex())
+    assert dock.picker.reference().endswith("first@200")
+
+
+def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    assert dock._stack.currentWidget() is dock._empty
+    fake = lab.add(FakeRun(lab.outputs).start().advance(10))
+    qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=WAIT)
+    assert not dock.generate_button.isEnabled()
+    lab.pump(fake.save_checkpoint())
+    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
+
+
+def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> None:
+    dock.token_list.show_pairs([("a", 0.5), ("b", 0.2)], "a")
+    model = dock.token_list.model()
+    assert model.index(2, 0).data() == "all others  30 %"
+    assert len(dock.token_list.pairs()) == 2
+    assert math.isclose(sum(p for _, p in dock.token_list.pairs()), 0.7)
+
+
+def test_loading_is_said_once_and_stopping_stays_said(qtbot: QtBot) -> None:
+    request = Request(lambda: None)
+    host, view = SimpleNamespace(generate=lambda *_: request), TokenView()
+    qtbot.addWidget(view)
+    writer = Writer(host, view)  # type: ignore[arg-type]
+    said: list[str] = []
+    writer.said.connect(said.append)
+    writer.begin("fake", "The", Generation())
+    for news in (LOADING, Working("Loading the weights", 0.5), Working("Waiting for the next step")):
+        request.tell(request.progressed, news)
+    writer.stop()
+    request.tell(request.progressed, LOADING)
+    assert said == ["Asking the model…", "Loading the model…", "Stopping…"]
