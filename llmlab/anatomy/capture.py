@@ -1,8 +1,8 @@
 """One observed forward pass: observers see the residual stream, head outputs and patterns as they are computed.
 
-Nothing is kept that nobody asked for, so the peak is about one layer; hooks are placed only where an observer or
-an edit looks, and always removed. The weights are never changed, and what the model computes is what it computes
-unwatched: `output_attentions`, which keeps every layer's pattern alive, is not used.
+Nothing is kept that nobody asked for, so the peak is about one layer; hooks are placed only where an observer or an
+intervention looks, and always removed. The weights are never changed, and what the model computes is what it
+computes unwatched: `output_attentions`, which keeps every layer's pattern alive, is not used.
 
 Within a layer observers are called in the order of the computation: pre_attn, attention, pattern, heads, attn_out,
 post_attn, mlp_out, post_ffn. In parallel blocks, which have no post_attn, pre_attn + attn_out stands in for it.
@@ -50,6 +50,19 @@ class AttentionCall:
     softcap: float | None
     rows: Callable[[int, int], tuple[Tensor, Tensor]]
 
+    @classmethod
+    def of(cls, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> AttentionCall:
+        """softmax(scale q k^T + mask) v, where each key-value head serves a group of query heads."""
+        group = query.shape[0] // key.shape[0]
+
+        def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
+            keys, values = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)  # [H, T, D]
+            scores = query[:, first:last] @ keys.transpose(1, 2) * scale + mask[:, first:last]  # [H, q, T]
+            pattern = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+            return pattern, pattern @ values
+
+        return cls(query, key, value, mask, scale, None, rows)
+
     def chunks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The pattern in pieces that fit: first row, pattern [H, q, T], answers [H, q, D]."""
         n_head, time, _ = self.query.shape
@@ -80,8 +93,11 @@ class Observer:
         """The stream after the last block, before the final norm [T, C]."""
 
 
-class Edit:
-    """Override what you want to change; each gets a batch and returns its replacement, None to leave it alone."""
+class Intervener:
+    """Override what you want to change, by zero ablation, say, or by activation patching.
+
+    Each method gets a batch and returns its replacement, None to leave it alone.
+    """
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
         """pre_attn, attn_out, mlp_out or post_ffn, [B, T, C]. (To set post_attn, set attn_out.)"""
@@ -98,11 +114,11 @@ def run(
     anatomy: Anatomy,
     ids: Sequence[int] | Tensor,
     observers: Sequence[Observer] = (),
-    edits: Sequence[Edit] = (),
+    interventions: Sequence[Intervener] = (),
     *,
     last: bool = False,
 ) -> Tensor:
-    """One forward pass. ids: [T], or [B, T] for edits alone -> logits [B, T, V], [B, 1, V] with `last`.
+    """One forward pass. ids: [T], or [B, T] for interventions alone -> logits [B, T, V], [B, 1, V] with `last`.
 
     UsageError when the prompt is empty, too long, or holds ids that the model does not know.
     """
@@ -113,12 +129,8 @@ def run(
     training = model.training
     model.eval()
     try:
-        with _Hooks(batch.shape[0]) as stack:
-            for layer, block in enumerate(anatomy.blocks):
-                _hook_block(stack, anatomy, layer, block, observers, edits)
-            watching = _overriding(observers, "final")
-            if watching:
-                _before(stack, anatomy.final_norm, _teller([o.final for o in watching]))
+        with _Hooks(batch.shape[0], observers, interventions) as stack:
+            stack.place(anatomy)
             if _overriding(observers, "pattern") or _overriding(observers, "attention"):
                 stack.enter_context(_watched_attention(model, anatomy, observers))
             return _forward(model, batch, last)
@@ -155,149 +167,113 @@ def _check(batch: Tensor, anatomy: Anatomy, observers: Sequence[Observer]) -> No
 # Hooks -----------------------------------------------------------------------------------------------------------
 
 
+def _overriding(looking: Sequence[Any], name: str) -> list[Any]:
+    """Those that look at `name`: their class overrides it."""
+    plain = (None, getattr(Observer, name), getattr(Intervener, name, None))
+    return [one for one in looking if getattr(type(one), name, None) not in plain]
+
+
 class _Hooks(contextlib.ExitStack):
     """The hooks of one pass over several prompts; leaving it removes them."""
 
-    def __init__(self, prompts: int) -> None:
+    def __init__(self, prompts: int, observers: Sequence[Observer], interventions: Sequence[Intervener]) -> None:
         super().__init__()
         self._prompts = prompts
+        names = ("residual", "heads", "neurons", "final")
+        self._observers = {name: _overriding(observers, name) for name in names}
+        self._interventions = {name: _overriding(interventions, name) for name in names}
 
-    def shown(self, see: Callable[[Tensor], Tensor | None], x: Tensor) -> Tensor | None:
+    def place(self, anatomy: Anatomy) -> None:
+        """Hooks on all blocks and before the final norm, as far as anyone looks there."""
+        wanted = {name for name, looking in self._observers.items() if looking or self._interventions[name]}
+        for layer, block in enumerate(anatomy.blocks):
+            if "residual" in wanted:
+                self._place_residual(layer, block)
+            if "heads" in wanted and block.projection is not None:
+                self._before(block.projection, partial(self._show_heads, layer, anatomy.n_head))
+            if "neurons" in wanted and block.neurons is not None:
+                self._before(block.neurons, partial(self._show, "neurons", layer))
+        if "final" in wanted:
+            self._before(anatomy.final_norm, partial(self._show, "final"))
+
+    def _place_residual(self, layer: int, block: BlockAnatomy) -> None:
+        show, tell = partial(self._show, "residual", layer), partial(self._tell, "residual", layer)
+        held: list[Tensor] = []
+
+        def hold(x: Tensor) -> None:
+            held[:] = [x.clone()]  # some families (Falcon) go on in place
+
+        def add(x: Tensor) -> Tensor | None:
+            changed = show("attn_out", x)
+            tell("post_attn", held.pop() + (x if changed is None else changed))
+            return changed
+
+        self._before(block.block, partial(show, "pre_attn"))
+        if block.mid is None and self._observers["residual"]:
+            self._before(block.block, hold)
+            self._after(block.attn, add)
+        else:
+            self._after(block.attn, partial(show, "attn_out"))
+        if block.mid is not None and self._observers["residual"]:
+            self._before(block.mid, partial(tell, "post_attn"))
+        self._after(block.mlp, partial(show, "mlp_out"))
+        self._after(HookPoint(block.block), partial(show, "post_ffn"))
+
+    def _show_heads(self, layer: int, n_head: int, x: Tensor) -> Tensor | None:
+        changed = self._show("heads", layer, x.unflatten(-1, (n_head, -1)))  # [B, T, H, D]
+        return None if changed is None else changed.flatten(-2)
+
+    def _show(self, name: str, *where: Any) -> Tensor | None:
+        """where: layer and point, as far as there are any, and x [B, T, ...].
+
+        Interventions change x one after the other, then observers see it. Returns what has become of it, None when
+        each left it alone.
+        """
+        *place, x = where
+        changed: Tensor | None = None
+        for intervener in self._interventions[name]:
+            new = getattr(intervener, name)(*place, x if changed is None else changed)
+            changed = changed if new is None else new
+        self._tell(name, *place, x if changed is None else changed)
+        return changed
+
+    def _tell(self, name: str, *where: Any) -> None:
+        *place, x = where
+        for observer in self._observers[name]:
+            getattr(observer, name)(*place, x[0])
+
+    def _before(self, module: nn.Module, see: Callable[[Tensor], Tensor | None]) -> None:
+        """Shows `see` a module's input, which some families pass by position and some by keyword."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+            if args:
+                changed = self._batched(see, args[0])
+                return None if changed is None else ((changed, *args[1:]), kwargs)
+            changed = self._batched(see, kwargs["hidden_states"])
+            return None if changed is None else (args, kwargs | {"hidden_states": changed})
+
+        self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def _after(self, hook_point: HookPoint, see: Callable[[Tensor], Tensor | None]) -> None:
+        """Shows `see` a module's output, the first one of several, times the hook point's scale."""
+
+        def hook(_: nn.Module, args: Any, output: Any) -> Any:
+            first = output[0] if isinstance(output, tuple) else output
+            contribution = first if hook_point.scale == 1.0 else first * hook_point.scale
+            changed = self._batched(see, contribution)
+            if changed is None or (hook_point.scale != 1.0 and torch.equal(changed, contribution)):
+                return None  # dividing by the scale what was multiplied by it would round
+            changed = changed if hook_point.scale == 1.0 else changed / hook_point.scale
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        self.callback(hook_point.module.register_forward_hook(hook).remove)
+
+    def _batched(self, see: Callable[[Tensor], Tensor | None], x: Tensor) -> Tensor | None:
         """Calls `see` with [B, T, C]; some layers (OPT's feed-forward) get all positions in one row, [B * T, C]."""
         if x.dim() > 2:
             return see(x)
         changed = see(x.unflatten(0, (self._prompts, -1)))
         return None if changed is None else changed.flatten(0, 1)
-
-
-def _overriding(observers: Sequence[Any], name: str) -> list[Any]:
-    """Those that look at `name`: their class overrides it."""
-    return [o for o in observers if getattr(type(o), name) not in (getattr(Observer, name), getattr(Edit, name, None))]
-
-
-def _teller(listeners: Sequence[Callable[[Tensor], None]]) -> Callable[[Tensor], None]:
-    def tell(x: Tensor) -> None:
-        for listener in listeners:
-            listener(x[0])
-
-    return tell
-
-
-def _edited(edits: Sequence[Callable[[Tensor], Tensor | None]], x: Tensor) -> Tensor | None:
-    """x after all edits in turn, None when each left it alone."""
-    changed = None
-    for edit in edits:
-        new = edit(x if changed is None else changed)
-        changed = new if new is not None else changed
-    return changed
-
-
-def _hook_block(
-    stack: _Hooks,
-    anatomy: Anatomy,
-    layer: int,
-    block: BlockAnatomy,
-    observers: Sequence[Observer],
-    edits: Sequence[Edit],
-) -> None:
-    watching, editing = _overriding(observers, "residual"), _overriding(edits, "residual")
-
-    def seen(point: Point) -> Callable[[Tensor], Tensor | None]:
-        def see(x: Tensor) -> Tensor | None:
-            changed = _edited([partial(edit.residual, layer, point) for edit in editing], x)
-            for observer in watching:
-                observer.residual(layer, point, (x if changed is None else changed)[0])
-            return changed
-
-        return see
-
-    if watching or editing:
-        _before(stack, block.block, seen("pre_attn"))
-        if block.mid is None and watching:
-            _hook_virtual_post_attn(stack, block, layer, watching, seen("attn_out"))
-        else:
-            _after(stack, block.attn, seen("attn_out"))
-        if block.mid is not None and watching:
-            _before(stack, block.mid, _teller([partial(o.residual, layer, "post_attn") for o in watching]))
-        _after(stack, block.mlp, seen("mlp_out"))
-        _after(stack, HookPoint(block.block), seen("post_ffn"))
-    _hook_heads(stack, anatomy, layer, block, observers, edits)
-    reading = _overriding(observers, "neurons")
-    if reading and block.neurons is not None:
-        _before(stack, block.neurons, _teller([partial(o.neurons, layer) for o in reading]))
-
-
-def _hook_virtual_post_attn(
-    stack: _Hooks,
-    block: BlockAnatomy,
-    layer: int,
-    watching: Sequence[Observer],
-    see: Callable[[Tensor], Tensor | None],
-) -> None:
-    held: list[Tensor] = []
-
-    def keep(x: Tensor) -> None:
-        held[:] = [x.clone()]  # some families (Falcon) go on in place
-
-    def add(x: Tensor) -> Tensor | None:
-        changed = see(x)
-        virtual = held.pop() + (x if changed is None else changed)
-        for observer in watching:
-            observer.residual(layer, "post_attn", virtual[0])
-        return changed
-
-    _before(stack, block.block, keep)
-    _after(stack, block.attn, add)
-
-
-def _hook_heads(
-    stack: _Hooks,
-    anatomy: Anatomy,
-    layer: int,
-    block: BlockAnatomy,
-    observers: Sequence[Observer],
-    edits: Sequence[Edit],
-) -> None:
-    watching, editing = _overriding(observers, "heads"), _overriding(edits, "heads")
-    if block.projection is None or not (watching or editing):
-        return
-
-    def see(x: Tensor) -> Tensor | None:
-        z = x.unflatten(-1, (anatomy.n_head, -1))  # [B, T, H, D]
-        changed = _edited([partial(edit.heads, layer) for edit in editing], z)
-        for observer in watching:
-            observer.heads(layer, (z if changed is None else changed)[0])
-        return None if changed is None else changed.flatten(-2)
-
-    _before(stack, block.projection, see)
-
-
-def _before(stack: _Hooks, module: nn.Module, see: Callable[[Tensor], Tensor | None]) -> None:
-    """Shows `see` a module's input, which some families pass by position and some by keyword."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if args:
-            changed = stack.shown(see, args[0])
-            return None if changed is None else ((changed, *args[1:]), kwargs)
-        changed = stack.shown(see, kwargs["hidden_states"])
-        return None if changed is None else (args, kwargs | {"hidden_states": changed})
-
-    stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-
-
-def _after(stack: _Hooks, hook_point: HookPoint, see: Callable[[Tensor], Tensor | None]) -> None:
-    """Shows `see` a module's output, the first one of several, times the tap's scale."""
-
-    def hook(_: nn.Module, args: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        contribution = first if hook_point.scale == 1.0 else first * hook_point.scale
-        changed = stack.shown(see, contribution)
-        if changed is None or (hook_point.scale != 1.0 and torch.equal(changed, contribution)):
-            return None  # dividing by the scale what was multiplied by it would round
-        changed = changed if hook_point.scale == 1.0 else changed / hook_point.scale
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    stack.callback(hook_point.module.register_forward_hook(hook).remove)
 
 
 # Patterns --------------------------------------------------------------------------------------------------------
@@ -308,10 +284,12 @@ def _watched_attention(model: nn.Module, anatomy: Anatomy, observers: Sequence[O
     """While it lasts, observers see each layer's attention."""
     layers = {block.attention: layer for layer, block in enumerate(anatomy.blocks) if block.attention is not None}
 
-    if isinstance(model, GPT):
+    if isinstance(model, GPT):  # never stores its pattern: the same formula on the same queries and keys gives it
         with contextlib.ExitStack() as stack:
             for attention, layer in layers.items():
-                _hook_scratch_attention(stack, attention, layer, observers)
+                assert isinstance(attention, CausalSelfAttention)
+                hook = partial(_watch_scratch, attention, layer, observers)
+                stack.callback(attention.qkv.register_forward_hook(hook).remove)
             yield
         return
     from llmlab.anatomy.hf_attention import watched  # loads transformers
@@ -333,16 +311,10 @@ def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -
     return answers[0] if len(answers) == 1 else torch.cat(answers, dim=1)
 
 
-def _hook_scratch_attention(
-    stack: contextlib.ExitStack, attention: nn.Module, layer: int, observers: Sequence[Observer]
+def _watch_scratch(
+    attention: CausalSelfAttention, layer: int, observers: Sequence[Observer], _: nn.Module, args: Any, qkv: Tensor
 ) -> None:
-    """The lab's own GPT never stores its pattern: the same formula on the same queries and keys gives it."""
-    assert isinstance(attention, CausalSelfAttention)
-
-    def hook(_: nn.Module, args: Any, qkv: Tensor) -> None:
-        watch_call(layer, scratch_call(attention, qkv[0]), observers)
-
-    stack.callback(attention.qkv.register_forward_hook(hook).remove)
+    watch_call(layer, scratch_call(attention, qkv[0]), observers)
 
 
 def scratch_call(attention: CausalSelfAttention, qkv: Tensor) -> AttentionCall:
@@ -353,13 +325,4 @@ def scratch_call(attention: CausalSelfAttention, qkv: Tensor) -> AttentionCall:
     if attention.rotary is not None:
         query, key = attention.rotary(query), attention.rotary(key)
     mask = torch.full((time, time), -math.inf, device=qkv.device).triu(1)[None]  # [1, T, T]
-    scale = attention.head_dim**-0.5
-    group = attention.n_head // attention.n_kv_head
-
-    def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
-        keys, values = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)  # [H, T, D]
-        scores = query[:, first:last] @ keys.transpose(1, 2) * scale + mask[:, first:last]  # [H, q, T]
-        pattern = scores.softmax(-1)
-        return pattern, pattern @ values
-
-    return AttentionCall(query, key, value, mask, scale, None, rows)
+    return AttentionCall.of(query, key, value, mask, attention.head_dim**-0.5)

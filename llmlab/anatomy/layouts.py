@@ -42,8 +42,7 @@ class Sequential(Layout):
     gated: bool = False  # head outputs go through a gate before the projection
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        described = _block(block, self.parts, mid=block.get_submodule(self.mid))
-        return replace(described, gated=True) if self.gated else described
+        return replace(_block(block, self.parts, self.mid), gated=self.gated)
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,8 @@ class Sandwich(Layout):
     mid: str = "pre_feedforward_layernorm"
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        norm = block.get_submodule(self.attn_norm)
-        return _block(
-            block,
-            self.parts,
-            attn=HookPoint(norm),
-            mlp=HookPoint(block.get_submodule(self.mlp_norm)),
-            mid=block.get_submodule(self.mid),
-            post_attn_norm=norm,
-        )
+        described = _block(block, self.parts, self.mid, self.attn_norm, self.mlp_norm)
+        return replace(described, post_attn_norm=described.attn.module)
 
 
 @dataclass(frozen=True)
@@ -86,14 +78,7 @@ class Scaled(Layout):
     multiplier: str = "residual_multiplier"
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        scale = float(getattr(block, self.multiplier))
-        return _block(
-            block,
-            self.parts,
-            attn=HookPoint(block.get_submodule(self.parts.attention), scale),
-            mlp=HookPoint(block.get_submodule(self.parts.mlp), scale),
-            mid=block.get_submodule(self.mid),
-        )
+        return _block(block, self.parts, self.mid, scale=float(getattr(block, self.multiplier)))
 
 
 @dataclass(frozen=True)
@@ -106,13 +91,7 @@ class ResidualInside(Layout):
     mlp: str
 
     def describe(self, block: nn.Module, config: Any) -> BlockAnatomy:
-        return _block(
-            block,
-            self.parts,
-            attn=HookPoint(block.get_submodule(self.attn)),
-            mlp=HookPoint(block.get_submodule(self.mlp)),
-            mid=block.get_submodule(self.mid),
-        )
+        return _block(block, self.parts, self.mid, self.attn, self.mlp)
 
 
 @dataclass(frozen=True)
@@ -168,20 +147,15 @@ def optional(module: nn.Module, path: str | None) -> nn.Module | None:
 
 
 def _block(
-    block: nn.Module,
-    parts: Parts,
-    attn: HookPoint | None = None,
-    mlp: HookPoint | None = None,
-    mid: nn.Module | None = None,
-    post_attn_norm: nn.Module | None = None,
+    block: nn.Module, parts: Parts, mid: str | None = None, attn: str = "", mlp: str = "", scale: float = 1.0
 ) -> BlockAnatomy:
+    """attn, mlp: what gives attn_out and mlp_out, the two halves themselves unless named; times `scale`."""
     return BlockAnatomy(
         block=block,
-        attn=attn or HookPoint(block.get_submodule(parts.attention)),
-        mlp=mlp or HookPoint(block.get_submodule(parts.mlp)),
+        attn=HookPoint(block.get_submodule(attn or parts.attention), scale),
+        mlp=HookPoint(block.get_submodule(mlp or parts.mlp), scale),
         attention=block.get_submodule(parts.attention),
         projection=block.get_submodule(parts.projection),
-        mid=mid,
-        post_attn_norm=post_attn_norm,
+        mid=None if mid is None else block.get_submodule(mid),
         neurons=optional(block, parts.down),
     )

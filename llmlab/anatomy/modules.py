@@ -1,6 +1,6 @@
 """Modules as weights and biases, recognised by what they compute and not by their names.
 
-A norm may store its weight as w or as w - 1, a linear layer its matrix upright or lying down, with an adapter's
+A norm may store its weight as w or as w - 1, a linear layer its matrix as [out, in] or transposed, with an adapter's
 difference beside it: what a module does to a few vectors decides which it is. Modules are asked by `forward`, since
 a module that is being watched would show its hooks these vectors as if they were the prompt's.
 """
@@ -90,7 +90,7 @@ def linear_numbers(module: nn.Module) -> Linear:
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """GPT-2's linear layer, whose matrix lies on its side. (Importing it would load transformers for every model.)"""
+    """GPT-2's linear layer, whose matrix is transposed. (Importing it would load transformers for every model.)"""
     return f"{type(module).__module__}.{type(module).__name__}" == "transformers.pytorch_utils.Conv1D"
 
 

@@ -43,7 +43,7 @@ class Bloom(OwnAttention):
     def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
         q, k, v = _fused(made[0], module.num_heads, 3)
         bias = options["alibi"].unflatten(0, (-1, module.num_heads))[0] + _causal(q)  # [H, T, T]
-        return _call(q, k, v, bias, module.inv_norm_factor)
+        return AttentionCall.of(q, k, v, bias, module.inv_norm_factor)
 
 
 class Mpt(OwnAttention):
@@ -58,7 +58,7 @@ class Mpt(OwnAttention):
         bias = _causal(q)
         if options.get("position_bias") is not None:
             bias = options["position_bias"][:, :, -q.shape[1] :] + bias
-        return _call(q, k, v, bias, module.softmax_scale)
+        return AttentionCall.of(q, k, v, bias, module.softmax_scale)
 
 
 class GptNeo(OwnAttention):
@@ -70,7 +70,7 @@ class GptNeo(OwnAttention):
     def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
         q, k, v = (_heads(part, module.num_heads) for part in made)
         time = q.shape[1]
-        return _call(q, k, v, _masked(~module.bias[0, :, :time, :time], q), 1.0)
+        return AttentionCall.of(q, k, v, _masked(~module.bias[0, :, :time, :time], q), 1.0)
 
 
 class Falcon(OwnAttention):
@@ -94,7 +94,7 @@ class Falcon(OwnAttention):
             q, k = (part[0] for part in rotate(q[None], k[None], *options["position_embeddings"]))
         elif module.config._attn_implementation != "sdpa":  # else it is part of the mask
             bias = bias + alibi.reshape(module.num_heads, 1, -1) * module.inv_norm_factor
-        return _call(q, k, v, bias, module.head_dim**-0.5)
+        return AttentionCall.of(q, k, v, bias, module.head_dim**-0.5)
 
 
 OWN: dict[str, OwnAttention] = {
@@ -152,15 +152,3 @@ def _causal(query: Tensor) -> Tensor:
     """[1, T, T]."""
     time = query.shape[1]
     return _masked(torch.ones(1, time, time, dtype=torch.bool, device=query.device).triu(1), query)
-
-
-def _call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> AttentionCall:
-    group = query.shape[0] // key.shape[0]
-
-    def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
-        keys, values = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)  # [H, T, D]
-        scores = query[:, first:last] @ keys.transpose(1, 2) * scale + bias[:, first:last]  # [H, q, T]
-        pattern = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-        return pattern, pattern @ values
-
-    return AttentionCall(query, key, value, bias, scale, None, rows)

@@ -1,7 +1,7 @@
 """The probe: checks by measuring what is claimed of a model. A wrong number is worse than a refusal.
 
 A few random tokens run through the model, and every identity that the panels rest on is checked on what it computes.
-No weight is changed: switching a half of each block off is an edit of the pass. What does not hold disables the
+No weight is changed: switching a half of each block off is an intervention. What does not hold disables the
 panels that need it, with the measure as the reason.
 
     attention      watching changes no logit; rows sum to 1 and look neither ahead nor out of their window; long
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals
-from llmlab.anatomy.capture import POINTS, AttentionCall, Edit, Observer, Point, run
+from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
 from llmlab.anatomy.hf_attention import eager_attention_of
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.core.errors import LabError
@@ -129,7 +129,7 @@ class _SeenWithPatterns(_Seen):
         self.layers[layer].pattern = pattern.clone()
 
 
-class _Off(Edit):
+class _Off(Intervener):
     """Switches one half of every block off."""
 
     def __init__(self, point: Point) -> None:
@@ -194,7 +194,7 @@ def _without_attention(model: nn.Module, anatomy: Anatomy, ids: Tensor, toleranc
     other[0] = (ids[0] + 1) % anatomy.id_limit
     if len(ids) < 2:
         return None
-    both = run(model, anatomy, torch.stack((ids, other)), edits=[_Off("attn_out")])
+    both = run(model, anatomy, torch.stack((ids, other)), interventions=[_Off("attn_out")])
     changed = _unlike(both[1, 1:], both[0, 1:], tolerance.paths)
     return None if changed is None else f"With attention off, tokens still change later ones, by {changed}."
 

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy, require
-from llmlab.anatomy.capture import Edit, Observer, Point
+from llmlab.anatomy.capture import Intervener, Observer, Point
 from llmlab.core.errors import UsageError
 from llmlab.inspection.questions import position_of
 
@@ -207,7 +207,7 @@ class Sources:
     alignment: Mapping[int, int] = field(default_factory=dict)
 
 
-class Interventions(Edit):
+class Interventions(Intervener):
     """Makes changes in a forward pass, in the order of the computation; at one point, in the order given."""
 
     def __init__(self, interventions: Sequence[Intervention], time: int, sources: Sources | None = None) -> None:

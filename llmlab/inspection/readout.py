@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import Edit, Observer, run
+from llmlab.anatomy.capture import Intervener, Observer, run
 from llmlab.inspection.archive import Array
 from llmlab.inspection.questions import Target, token_of
 from llmlab.models.model import OpenModel
@@ -73,14 +73,14 @@ class _Final(Observer):
 
 
 def read(
-    opened: OpenModel, ids: Sequence[int], observers: Sequence[Observer] = (), edits: Sequence[Edit] = ()
+    opened: OpenModel, ids: Sequence[int], observers: Sequence[Observer] = (), interventions: Sequence[Intervener] = ()
 ) -> Readout:
     """One forward pass and what it predicts. Errors as in `llmlab.anatomy.capture.run`."""
     model, anatomy = opened.model, opened.anatomy
     if anatomy.refusals.attribution is not None:
-        return Readout(anatomy, opened.vocab_size, None, run(model, anatomy, ids, observers, edits)[0])
+        return Readout(anatomy, opened.vocab_size, None, run(model, anatomy, ids, observers, interventions)[0])
     final = _Final()
-    run(model, anatomy, ids, [*observers, final], edits, last=True)
+    run(model, anatomy, ids, [*observers, final], interventions, last=True)
     return Readout(anatomy, opened.vocab_size, final.stream, None)
 
 

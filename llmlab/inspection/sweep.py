@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.anatomy.capture import Intervener, Point, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import write_archive
@@ -116,7 +116,9 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
         some = cells[first : first + batch]
         edit = _HeadsOfRows(some, values, len(shown)) if heads else _PositionsOfRows(some, values)
         logits = (
-            run(opened.model, anatomy, torch.tensor([shown] * len(some)), edits=[edit], last=True)[:, -1].cpu().double()
+            run(opened.model, anatomy, torch.tensor([shown] * len(some)), interventions=[edit], last=True)[:, -1]
+            .cpu()
+            .double()
         )
         for cell, row in zip(some, logits, strict=True):
             grid[cell.layer, cell.index] = target.value(row)
@@ -208,7 +210,7 @@ class _Values:
         return self._means[cell]
 
 
-class _PositionsOfRows(Edit):
+class _PositionsOfRows(Intervener):
     """Row i of the batch is the prompt with cell i changed."""
 
     def __init__(self, cells: Sequence[Cell], values: _Values) -> None:
@@ -226,7 +228,7 @@ class _PositionsOfRows(Edit):
         return x
 
 
-class _HeadsOfRows(Edit):
+class _HeadsOfRows(Intervener):
     """Row i of the batch is the prompt with head i changed."""
 
     def __init__(self, cells: Sequence[Cell], values: _Values, time: int) -> None:

@@ -7,7 +7,7 @@ A module's weight W [out, in] becomes W + scale B A, where scale is alpha / r (H
 where the settings say use_rslora (Kalajdzievski 2023).
 
 An adapter on the lab's own GPT has two forms, of equal factors: the lab's names, or those of the GPT-2 that the same
-model is when it is exported, whose matrices lie on their side. Either fits either of the two models.
+model is when it is exported, whose matrices are transposed (Conv1D). Either fits either of the two models.
 """
 
 from __future__ import annotations

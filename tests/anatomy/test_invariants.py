@@ -18,7 +18,7 @@ from watched_models import Everything
 
 from llmlab.anatomy import capture, hf_attention
 from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Edit, Observer, Point, run
+from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
@@ -201,7 +201,7 @@ def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
             assert any(module is block.neurons for module in owner.modules())
 
 
-class Same(Edit):
+class Same(Intervener):
     """Puts everything back as it was."""
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Same(Edit):
         return z.clone()
 
 
-class AddLast(Edit):
+class AddLast(Intervener):
     """Moves the last token's stream in one layer."""
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
@@ -222,7 +222,7 @@ class AddLast(Edit):
         return changed
 
 
-class WithoutHead(Edit):
+class WithoutHead(Intervener):
     """Zeroes head 1 of layer 1."""
 
     def heads(self, layer: int, z: Tensor) -> Tensor | None:
@@ -234,7 +234,7 @@ class WithoutHead(Edit):
 
 
 @dataclass
-class Subtracted(Edit):
+class Subtracted(Intervener):
     """Subtracts a contribution from what attention adds in layer 1."""
 
     contribution: Tensor
@@ -247,7 +247,7 @@ class Subtracted(Edit):
 def test_patching_a_model_with_itself_changes_nothing(name: str) -> None:
     about = watched(name)
     prompts = torch.stack((some_ids(), some_ids(3)))  # several at once, without observers
-    patched, plain = (run(about.model, about.anatomy, prompts, edits=edits) for edits in ([Same()], []))
+    patched, plain = (run(about.model, about.anatomy, prompts, interventions=some) for some in ([Same()], []))
     assert close(patched, plain, 1e-6)  # Granite's multiplier is divided out and multiplied in again
 
 
@@ -255,7 +255,7 @@ def test_patching_a_model_with_itself_changes_nothing(name: str) -> None:
 def test_editing_the_last_token_leaves_earlier_rows_alone(name: str) -> None:
     about = watched(name)
     plain = run(about.model, about.anatomy, some_ids())[0]
-    edited = run(about.model, about.anatomy, some_ids(), edits=[AddLast()])[0]
+    edited = run(about.model, about.anatomy, some_ids(), interventions=[AddLast()])[0]
     # Experts work on their tokens together: another group of tokens is rounded in another way.
     same = close(edited[:-1], plain[:-1], 1e-6) if name in EXPERTS else torch.equal(edited[:-1], plain[:-1])
     assert same
@@ -274,8 +274,8 @@ def test_zeroing_a_head_is_subtracting_its_contribution(name: str) -> None:
     if block.post_attn_norm is not None:
         added = [block.post_attn_norm(x) for x in added]
     contribution = (added[0] - added[1]) * block.attn.scale
-    zeroed = run(about.model, about.anatomy, some_ids(), edits=[WithoutHead()])
-    subtracted = run(about.model, about.anatomy, some_ids(), edits=[Subtracted(contribution)])
+    zeroed = run(about.model, about.anatomy, some_ids(), interventions=[WithoutHead()])
+    subtracted = run(about.model, about.anatomy, some_ids(), interventions=[Subtracted(contribution)])
     assert close(zeroed, subtracted, 5e-5)
     assert not close(zeroed[0, -1], about.logits[-1], 1e-3)
 

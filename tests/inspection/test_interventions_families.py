@@ -49,7 +49,7 @@ def opened(name: str) -> OpenModel:
 
 def logits(model: nn.Module, anatomy: Anatomy, *edits: str, sources: Sources | None = None) -> Tensor:
     changes = [parse_intervention(edit) for edit in edits]
-    return run(model, anatomy, some_ids(), edits=[Interventions(changes, TIME, sources)] if edits else [])[0]
+    return run(model, anatomy, some_ids(), interventions=[Interventions(changes, TIME, sources)] if edits else [])[0]
 
 
 def patched_from(model: nn.Module, anatomy: Anatomy, ids: Tensor, *edits: str) -> Sources:

@@ -1,7 +1,7 @@
 """An adapter as a folder that PEFT opens on its base, with the tokenizer and the ends that it learned.
 
 One on the lab's own GPT is written for the GPT-2 that `llmlab-run export` makes of that base: the same factors under
-its names, on matrices that lie on their side. Where the base is no GPT-2 (rotary positions, say) there is no such
+its names, on transposed matrices (Conv1D). Where the base is no GPT-2 (rotary positions, say) there is no such
 folder to sit on, and the lab's own names stay.
 """
 

@@ -296,7 +296,7 @@ def _plain_layer(base: Any, change: Tensor | None = None) -> nn.Linear:
 
 
 def _peft_change(layer: Any) -> Tensor:
-    """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix lies on its side."""
+    """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix is transposed."""
     change: Tensor = layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
     return change
 

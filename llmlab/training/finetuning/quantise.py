@@ -76,7 +76,7 @@ def quantise_layers(model: nn.Module, names: Collection[str], device: Device, pr
 
 @torch.no_grad()
 def quantise(layer: nn.Module, device: Device) -> nn.Module:
-    """A linear layer [out, in] (or GPT-2's, whose matrix lies on its side) with its weights in NF4."""
+    """A linear layer [out, in] (or GPT-2's, whose matrix is transposed) with its weights in NF4."""
     bnb = _bitsandbytes()
     weight = layer.get_parameter("weight").detach()
     weight = (weight.T if is_conv1d(layer) else weight).contiguous()

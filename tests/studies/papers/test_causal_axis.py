@@ -11,7 +11,7 @@ from small_models import lively, shape
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of
-from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.anatomy.capture import Intervener, Point, run
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of
@@ -31,10 +31,10 @@ MODEL = lively(shape(n_layer=3, block_size=23), 16).requires_grad_(False)
 ANSWERS = TASK.layout.answers
 
 
-class Seen(Edit):
+class Seen(Intervener):
     """What the next layer reads, and what a removal made of it."""
 
-    def __init__(self, inner: Edit) -> None:
+    def __init__(self, inner: Intervener) -> None:
         self._inner = inner
         self.before: Tensor | None = None
         self.after: Tensor | None = None
@@ -52,7 +52,7 @@ def test_an_axis_is_taken_out_at_the_scored_positions_of_one_layer_alone() -> No
     axis /= np.linalg.norm(axis)
     scored = scored_positions(SAMPLES)
     seen = Seen(Removal(1, scored, mean, axis, axis))
-    run(MODEL, anatomy_of(MODEL), torch.tensor(SAMPLES.ids), edits=[seen])
+    run(MODEL, anatomy_of(MODEL), torch.tensor(SAMPLES.ids), interventions=[seen])
     assert seen.before is not None
     assert seen.after is not None
     assert torch.equal(seen.after[~scored], seen.before[~scored])

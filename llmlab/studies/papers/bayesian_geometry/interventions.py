@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
-from llmlab.anatomy.capture import Edit, Point, run
+from llmlab.anatomy.capture import Intervener, Point, run
 from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -114,7 +114,7 @@ def axis_effects(
     )
 
 
-class Removal(Edit):
+class Removal(Intervener):
     """x' = x - ((x - mean) . read) write at the scored positions of a layer's output."""
 
     def __init__(self, layer: int, scored: Tensor, mean: Array, read: Array, write: Array) -> None:
@@ -137,9 +137,9 @@ def scored_positions(samples: Samples) -> Tensor:
     return scored
 
 
-def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], edit: Edit | None) -> Array:
+def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], change: Intervener | None) -> Array:
     """A model's probabilities of the answers at all samples [N, C], in float64. All sequences are of one length."""
-    logits = run(model, anatomy_of(model), torch.tensor(samples.ids), edits=[edit] if edit else [])
+    logits = run(model, anatomy_of(model), torch.tensor(samples.ids), interventions=[change] if change else [])
     found: Array = logits[scored_positions(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
     return found
 

@@ -169,7 +169,9 @@ def second_reading_loss(
     anatomy, total, count = anatomy_of(model), 0.0, 0
     for batch in batches:
         ids = torch.from_numpy(batch.ids)
-        logits = run(model, anatomy, ids, edits=_zero(zeroed, ids.shape[1]))[:, list(layout.positions)]  # [B, P, V]
+        logits = run(model, anatomy, ids, interventions=_zero(zeroed, ids.shape[1]))[
+            :, list(layout.positions)
+        ]  # [B, P, V]
         came = torch.from_numpy(batch.target.argmax(-1))
         lost = -logits.double().log_softmax(-1).gather(-1, came[..., None])[..., 0]
         total += float(lost[torch.from_numpy(batch.scored)].sum())
