@@ -168,5 +168,5 @@ class LensDock(InspectionDock):
         self.ranks.show_lines(lines)
 
     def _texts_arrived(self) -> None:
-        self.grid.viewport().update()
+        self.grid.table.viewport().update()
         self._draw_pins()

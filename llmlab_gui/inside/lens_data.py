@@ -70,7 +70,8 @@ def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> 
         lambda row, column: lens_tip(archive, rows[row], column, text_of),
         lambda row, column: visible(text_of(int(ids[rows[row].place, column, 0]))),
         unit=UNITS[by],
-        ends=("1", f"{10**scale.high:,.0f}") if by == RANK else None,
+        kind="count" if by == RANK else "value",
+        log=by == RANK,
     )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from fake_lab import FakeLab
 from fake_model import FakeModelHost
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QPoint, Signal
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.inspection_dock import InspectionDock
 
@@ -48,3 +49,8 @@ class InspectionLab(FakeLab):
         """Ends what ticks."""
         self.redraw.stop()
         self.inspection.shutdown()
+
+
+def center_of(grid: ValueGrid, row: int, column: int) -> QPoint:
+    """The middle of a cell, in the viewport of its table."""
+    return grid.table.visualRect(grid.table.cells.index(row, column)).center()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QColor, QImage, QPainter
-from PySide6.QtWidgets import QApplication
+from inspection_lab import center_of
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QImage, QPainter
+from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -16,7 +18,7 @@ from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
 from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.charts.value_grid import Grid, ValueGrid
-from llmlab_gui.widgets.theme import LIGHT, apply_theme
+from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def light(qapp: QApplication) -> None:
     apply_theme(qapp, "light")
 
 
-def picture(widget: BarChart | ValueGrid) -> QImage:
+def picture(widget: BarChart) -> QImage:
     image = QImage(widget.size(), QImage.Format.Format_RGB32)
     painter = QPainter(image)
     widget.paint(painter)
@@ -110,12 +112,11 @@ def test_many_layers_fit_and_no_numbers_are_no_bars(qtbot: QtBot) -> None:
     picture(chart)
 
 
-def token_grid(columns: int) -> Grid:
+def token_grid(columns: int, asked: Callable[[int, int], object] = lambda row, column: None) -> Grid:
     values = np.arange(31 * columns, dtype=np.float64).reshape(31, columns)
-    asked: list[tuple[int, int]] = []
 
     def text(row: int, column: int) -> str:
-        asked.append((row, column))
+        asked(row, column)
         return f"{row}.{column}"
 
     return Grid(
@@ -129,47 +130,108 @@ def token_grid(columns: int) -> Grid:
     )
 
 
-def test_four_thousand_tokens_draw_in_a_frame_of_50_ms(qtbot: QtBot) -> None:
-    grid = ValueGrid("grid")
-    qtbot.addWidget(grid)
-    grid.resize(900, 600)
-    grid.show()
-    grid.show_grid(token_grid(4000))
-    picture(grid)
-    times = []
-    for place in range(0, 4000, 500):
-        grid.horizontalScrollBar().setValue(place * 20)
-        begin = time.perf_counter()
-        picture(grid)
-        times.append(time.perf_counter() - begin)
-    assert min(times) < 0.05
+def shown_grid(qtbot: QtBot, grid: Grid) -> ValueGrid:
+    widget = ValueGrid("grid")
+    qtbot.addWidget(widget)
+    widget.resize(700, 400)
+    widget.show()
+    widget.show_grid(grid)
+    return widget
+
+
+def test_of_four_thousand_tokens_only_those_in_sight_are_painted(qtbot: QtBot) -> None:
+    painted: set[tuple[int, int]] = set()
+    grid = shown_grid(qtbot, token_grid(4000, lambda *cell: painted.add(cell)))
+    for column in range(0, 4000, 500):
+        grid.mark(20, column)
+        painted.clear()
+        grid.grab()
+        rows, columns = ({cell[side] for cell in painted} for side in (0, 1))
+        assert column in columns
+        assert len(columns) <= 700 // 76 + 2
+        assert len(painted) == len(rows) * len(columns)
+        assert len(rows) < 31
 
 
 def test_a_click_tells_the_cell_also_when_scrolled(qtbot: QtBot) -> None:
-    grid = ValueGrid("grid")
-    qtbot.addWidget(grid)
-    grid.resize(700, 400)
-    grid.show()
-    grid.show_grid(token_grid(200))
-    grid.show_cell(30, 150)
+    grid = shown_grid(qtbot, token_grid(200))
+    grid.mark(30, 150)
     clicked: list[tuple[int, int]] = []
     grid.clicked.connect(lambda *cell: clicked.append(cell))
-    qtbot.mouseClick(grid.viewport(), Qt.MouseButton.LeftButton, pos=grid.center_of(30, 150))
-    qtbot.keyClick(grid, Qt.Key.Key_Left)
-    assert clicked == [(30, 150), (30, 149)]
+    qtbot.mouseClick(grid.table.viewport(), Qt.MouseButton.LeftButton, pos=center_of(grid, 30, 149))
+    qtbot.keyClick(grid.table, Qt.Key.Key_Left)
+    assert clicked == [(30, 149), (30, 148)]
+    assert [(index.row(), index.column()) for index in grid.table.selectedIndexes()] == [(30, 148)]
 
 
-def test_a_cell_has_its_values_colour(qtbot: QtBot) -> None:
-    grid = ValueGrid("grid")
-    qtbot.addWidget(grid)
-    grid.resize(700, 400)
-    grid.show()
+def test_a_marked_cell_is_brought_into_sight_and_a_column_is_marked_as_a_whole(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(200))
+    grid.mark(29, 120)
+    assert grid.table.viewport().rect().contains(center_of(grid, 29, 120))
+    grid.mark(-1, 60)
+    assert {index.column() for index in grid.table.selectedIndexes()} == {60}
+    assert len(grid.table.selectedIndexes()) == 31
+    grid.mark(-1, -1)
+    assert not grid.table.selectedIndexes()
+
+
+def test_a_screen_reader_reads_each_cells_token_and_number_and_the_labels(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(8))
+    table = QAccessible.queryAccessibleInterface(grid.table)
+    assert table.role() == QAccessible.Role.Table
+
+    def read(row: int, column: int) -> str:
+        """Row 0 and column 0 are the labels'."""
+        return table.child(9 * row + column).text(QAccessible.Text.Name)
+
+    assert table.childCount() == 9 * 32
+    assert (read(10, 0), read(0, 6), read(10, 6)) == ("layer 9", "t5", "9.5, 77.00")
+
+
+def test_ranks_are_read_as_they_are_though_their_colours_are_powers_of_ten(qtbot: QtBot) -> None:
+    ranks = replace(token_grid(8), values=np.full((31, 8), 3.0), scale=one_sided(0, 4), kind="count", log=True)
+    grid = shown_grid(qtbot, ranks)
+    assert grid.table.cells.index(0, 0).data(Qt.ItemDataRole.AccessibleTextRole) == "0.0, 1,000"
+    assert {"1", "10,000"} <= {label.text() for label in grid.findChildren(QLabel)}
+
+
+def test_the_menu_key_and_a_right_click_ask_about_a_cell_and_choose_none(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(8))
+    grid.mark(3, 4)
+    asked: list[tuple[int, int]] = []
+    grid.asked.connect(lambda row, column, place: asked.append((row, column)))
+    grid.clicked.connect(lambda *cell: pytest.fail(f"{cell} was chosen"))
+    for reason, cell in ((QContextMenuEvent.Reason.Keyboard, (0, 0)), (QContextMenuEvent.Reason.Mouse, (2, 6))):
+        where = center_of(grid, *cell)
+        event = QContextMenuEvent(reason, where, grid.table.viewport().mapToGlobal(where))
+        QApplication.sendEvent(grid.table.viewport(), event)
+    assert asked == [(3, 4), (2, 6)]
+
+
+def test_pointing_at_a_cell_tells_it_and_leaving_tells_none(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(8))
+    pointed: list[tuple[int, int]] = []
+    grid.pointed.connect(lambda *cell: pointed.append(cell))
+    qtbot.mouseMove(grid.table.viewport(), center_of(grid, 1, 4))
+    qtbot.waitUntil(lambda: pointed[-1:] == [(1, 4)], timeout=WAIT)
+    QApplication.sendEvent(grid.table.viewport(), QEvent(QEvent.Type.Leave))
+    assert pointed[-1] == (-1, -1)
+
+
+def test_a_cell_has_its_values_colour_and_none_the_themes(qtbot: QtBot, qapp: QApplication) -> None:
     shown = token_grid(8)
-    grid.show_grid(shown)
-    image = picture(grid)
+    shown.values[5, 5] = np.nan
+    grid = shown_grid(qtbot, shown)
+
+    def color(row: int, column: int) -> QColor:
+        beside_the_words = center_of(grid, row, column) - QPoint(36, 8)
+        return grid.table.viewport().grab().toImage().pixelColor(beside_the_words)
+
     for cell in ((0, 0), (9, 5), (12, 7)):
-        corner = grid.center_of(*cell) - QPoint(36, 8)  # beside the words
-        assert QColor(image.pixel(corner)) == shown.scale.color(float(shown.values[cell]))
+        assert color(*cell) == shown.scale.color(float(shown.values[cell]))
+    assert color(5, 5) == QColor(LIGHT.background)
+    apply_theme(qapp, "dark")
+    assert color(5, 5) == QColor(DARK.background)
 
 
 def test_a_point_is_found_where_it_is_drawn(qtbot: QtBot) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_model import HEADS, LAYERS, FakeModelHost
-from inspection_lab import PROMPT, InspectionLab
+from inspection_lab import PROMPT, InspectionLab, center_of
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -206,7 +206,7 @@ def test_a_virtual_point_is_called_so(lab: InspectionLab, qtbot: QtBot) -> None:
 def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
     dock = LensDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    dock.grid.repaint()
+    dock.grid.table.viewport().repaint()
     qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0), timeout=WAIT)
     return dock
 
@@ -243,7 +243,7 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     archive = lab.inspection.inspection
     assert archive is not None
     assert not dock.ranks.isVisible()
-    qtbot.mouseClick(dock.grid.viewport(), Qt.MouseButton.LeftButton, pos=dock.grid.center_of(3, 2))
+    qtbot.mouseClick(dock.grid.table.viewport(), Qt.MouseButton.LeftButton, pos=center_of(dock.grid, 3, 2))
     assert dock.pins == [2]
     assert (lab.inspection.selection.token, lab.inspection.selection.layer) == (2, 2)
     assert dock.ranks.isVisible()
@@ -255,5 +255,5 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
 
 def test_hovering_in_one_panel_shows_in_the_other(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
-    qtbot.mouseMove(dock.grid.viewport(), dock.grid.center_of(1, 4))
+    qtbot.mouseMove(dock.grid.table.viewport(), center_of(dock.grid, 1, 4))
     qtbot.waitUntil(lambda: lab.inspection.hovered == 4, timeout=WAIT)
