@@ -35,7 +35,6 @@ class LineChart(pg.PlotWidget):
     """
 
     frozen = Signal()
-    x_range_changed = Signal(float, float)  # by hand, in the plot's own coordinates (log10 on a log axis)
     pointed = Signal(float)  # x under the mouse; NaN when it left
     needs_redraw = Signal()
 
@@ -247,8 +246,6 @@ class LineChart(pg.PlotWidget):
 
     def _moved_by_hand(self) -> None:
         self.follow = False
-        low, high = self._view.viewRange()[0]
-        self.x_range_changed.emit(low, high)
         self.frozen.emit()
         self.needs_redraw.emit()
 

@@ -88,7 +88,8 @@ class ChartPanel(QWidget):
             chart.needs_redraw.connect(self.mark_dirty)
             chart.frozen.connect(self._freeze)
             chart.pointed.connect(self._point)
-            chart.x_range_changed.connect(self._share_x)
+            if chart is not self.charts[0]:
+                chart.setXLink(self.charts[0])
         theme_notifier.changed.connect(self._apply_theme)
         redraw.register(self)
         self._x_choice.currentIndexChanged.connect(self._chosen)
@@ -191,7 +192,7 @@ class ChartPanel(QWidget):
         row.addWidget(self._note)
         self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
         self._follow.setChecked(True)
-        self._follow.clicked.connect(self._follow_clicked)
+        self._follow.clicked.connect(self.set_follow)
         row.addWidget(self._follow)
         row.addWidget(chart_export_button(self._choose_file))
         return row
@@ -220,7 +221,7 @@ class ChartPanel(QWidget):
     def _logs_chosen(self) -> None:
         for chart in self.charts:
             chart.set_log(x=self._log_x.isChecked(), y=self._log_y.isChecked())
-        self._show_follow(True)
+        self._follow.setChecked(True)
 
     def _smoothing_chosen(self) -> None:
         self._smoothing_text.setText(f"smooth: {self.memory:,} steps" if self.memory else "smooth: off")
@@ -230,23 +231,12 @@ class ChartPanel(QWidget):
 
     def set_follow(self, follow: bool) -> None:
         """Whether all charts keep the whole run in sight."""
-        self._show_follow(follow)
+        self._follow.setChecked(follow)
         for chart in self.charts:
             chart.set_follow(follow)
 
-    def _follow_clicked(self, checked: bool) -> None:
-        self.set_follow(checked)
-
     def _freeze(self) -> None:
         self.set_follow(False)
-
-    def _show_follow(self, follow: bool) -> None:
-        self._follow.setChecked(follow)
-
-    def _share_x(self, low: float, high: float) -> None:
-        for chart in self.charts:
-            if chart is not self.sender():
-                chart.set_x_range(low, high)
 
     def _point(self, x: float) -> None:
         for chart in self.charts:
