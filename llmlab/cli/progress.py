@@ -254,7 +254,7 @@ def _introduction(event: Started) -> list[str]:
     if not event.step and event.unigram_loss is not None:
         floor = "" if event.floor_loss is None else f", and {event.floor_loss:.3f} is the lowest there can be"
         lines.append(
-            f"In nats a token, knowing nothing costs {event.uniform_loss:.3f}, knowing how often each token occurs "
+            f"In nats per token, knowing nothing costs {event.uniform_loss:.3f}, knowing how often each token occurs "
             f"{event.unigram_loss:.3f}{floor}."
         )
     return lines + [f"changed: {sentence}" for sentence in event.changed]
@@ -317,7 +317,7 @@ def _stopped(last: Event) -> str:
 def _closing_losses(
     last: Event | None, started: Started | None, step: StepEvent | None, evaluated: Evaluated | None
 ) -> list[str]:
-    """The losses at the end, in nats a token, and what to hold them against."""
+    """The losses at the end, in nats per token, and what to hold them against."""
     lines = []
     if evaluated is not None and last is not None and evaluated.step == last.step:
         lines.append(f"  train loss   {text.loss(evaluated.train_loss)}")

@@ -56,7 +56,7 @@ def clock(moment: float) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss in nats a token, or `-` when it was not measured."""
+    """A loss in nats per token, or `-` when it was not measured."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -27,8 +27,8 @@ class Dataset:
     """A corpus in tokens, split in two that share no token.
 
     train, val: read-only memory-mapped ids, uint16 or uint32.
-    unigram_loss: nats a token on `val` for someone who knows only how often each token stands in `train`.
-    floor_loss: nats a token that remain for someone who knows the corpus's generator; None for a real text.
+    unigram_loss: nats per token on `val` for someone who knows only how often each token stands in `train`.
+    floor_loss: nats per token that remain for someone who knows the corpus's generator; None for a real text.
     key: hex sha256 of the tokens, the tokenizer and the split: what an exact resume depends on.
     """
 
@@ -64,7 +64,7 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
 
 
 def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
-    """The lowest loss, in nats a token, that any model can reach on average; None for a text without a known source.
+    """The lowest loss, in nats per token, that any model can reach on average; None for a text without a known source.
 
     It is H / n. H: entropy of one document in nats under the corpus's generator, where the choice to end is one
     of the choices. n: mean tokens from the start of one document to the start of the next, so with the

@@ -53,7 +53,7 @@ class GPT(nn.Module):
         return F.linear(self.residual_stream(ids), self.unembedding)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats a token."""
+        """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats per token."""
         return next_token_loss(self.residual_stream(ids), self.unembedding, targets)
 
     def next_token(self, ids: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Started(Event):
 
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
-    All losses are in nats a token.
+    All losses are in nats per token.
 
     settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
 
@@ -94,7 +94,7 @@ class StepEvent(Event):
 
 @dataclass
 class Evaluated(Event):
-    """Losses on fixed sequences of both splits, nats a token."""
+    """Losses on fixed sequences of both splits, nats per token."""
 
     train_loss: float
     val_loss: float

@@ -170,7 +170,7 @@ def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]
     numbers = ["seed", "steps", "train loss", "validation loss", "lowest", *["score"] * scored, "training"]
     columns = ["run", "varied", "seed", "state", *numbers[1:]]
     yield _table(columns, (_run(record.trial(trial.name), trial, scored) for trial in results.arms), right=numbers)
-    yield "Losses in nats a token; ranges are one standard error over seeds, or 90 % where a fit gives them."
+    yield "Losses in nats per token; ranges are one standard error over seeds, or 90 % where a fit gives them."
     if notes := [f"- `{trial.run}`: {trial.note}" for trial in results.arms if trial.note]:
         yield "\n".join(notes)
 

@@ -193,7 +193,7 @@ class Trainer(FromScratch):
 
 @torch.no_grad()
 def mean_loss(model: GPT, batches: Iterable[tuple[np.ndarray, np.ndarray]], device: Device) -> float:
-    """Mean loss in nats a token over (x, y) batches of ids [batch, time], dropout off. Draws no random number."""
+    """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number."""
     was_training = model.training
     model.eval()
     total, count = 0.0, 0

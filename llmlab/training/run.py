@@ -142,7 +142,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def losses(self) -> tuple[float, float]:
-        """Mean training and validation loss on fixed data, nats a token, dropout off."""
+        """Mean training and validation loss on fixed data, nats per token, dropout off."""
 
     @abstractmethod
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:

@@ -55,7 +55,7 @@ class ExperimentController(QObject):
         """The run that trains saves and ends; the rest of the plan waits."""
 
         def done(_: object) -> None:
-            self.said.emit(f"{folder.id} stops as soon as its run has saved.")
+            self.said.emit(f"{folder.id} stops as soon as the current run has saved.")
 
         self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
 
@@ -117,7 +117,7 @@ class ExperimentController(QObject):
         if not status.live or status.attempt > self._attempts.pop(folder.path, 0) or not folder.path.is_dir():
             return
         error = LabError(
-            f"The worker of {folder.id} ended before it began.",
+            f"The worker of {folder.id} ended before it started work.",
             f"Its exit code is {code}.",
             f"Its output is in {folder.log}.",
         )

@@ -167,7 +167,7 @@ class ExperimentForm(QWidget):
         self._check_base()
         groups = [group for group, box in self.groups.items() if box.isChecked()]
         if self.groups and not groups:
-            raise UsageError("Nothing is chosen to be compared.", "", f"Tick {' or '.join(self.groups)}.")
+            raise UsageError("Nothing is selected to compare.", "", f"Tick {' or '.join(self.groups)}.")
         base, given = self.base, self.base.given()
         asked = Request(
             kind,

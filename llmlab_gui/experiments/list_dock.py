@@ -66,9 +66,9 @@ class ExperimentsDock(LabDock):
         self.standing = QuietLabel()
         self.standing.setAccessibleName("Where the experiment stands")
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName("What went wrong")
-        self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
-        self.resume_button = self._button("Resume", "Run what is left; finished runs stay as they are", self.go_on)
+        self.problem.setAccessibleName("Errors")
+        self.stop_button = self._button("Stop", "The current run saves and stops; the others wait", self.stop)
+        self.resume_button = self._button("Resume", "Run what is left; finished runs are kept", self.go_on)
         self.open_button = self._button("Open run", "Show the selected run in all other panels", self.open_run)
         self.export_button = menu_button("Export", "Save a table as CSV")
         for text, model in (("The runs of this experiment…", self.arms), ("All experiments…", self.model)):
@@ -125,9 +125,7 @@ class ExperimentsDock(LabDock):
             return
         run = row.folder.run_of(trial, row.record.track)
         if not run.run_json.is_file():
-            self.lab.error_raised.emit(
-                LabError(f"{trial.run} has not begun.", "", "Its turn comes after those above it.")
-            )
+            self.lab.error_raised.emit(LabError(f"{trial.run} has not started.", "", "It starts after those above it."))
         elif self.lab.row(run.full_name) is not None:
             self.lab.set_current(run.full_name)
             self.lab.said.emit(f"{run.id} is shown in the other panels.")
@@ -245,7 +243,7 @@ class ExperimentsDock(LabDock):
             self.show_empty(
                 "No experiments yet",
                 "Vary one setting, predict the outcome and see. Those of llmlab-run experiment appear here, too.",
-                "Plan one",
+                "Set one up",
                 partial(self.lab.dock_requested.emit, "experiment"),
             )
         else:

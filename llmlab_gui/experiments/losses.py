@@ -52,7 +52,7 @@ class ExperimentLossesDock(LabDock):
         super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
         self.desk = desk
         self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
-        self.chart = LineChart("loss", "nats a token")
+        self.chart = LineChart("loss", "nats per token")
         self.which = QComboBox()
         self.which.addItems([_TRAINING, _VALIDATION])
         self.which.setAccessibleName("Which loss")
@@ -93,12 +93,12 @@ class ExperimentLossesDock(LabDock):
     def _changed(self) -> None:
         row = self.desk.current()
         if row is None:
-            hint = "Plan one, or choose one in Experiments: the losses of its runs appear here while they train."
-            self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
+            hint = "Set one up, or choose one in Experiments: the losses of its runs appear here while they train."
+            self.show_empty("No experiment is selected", hint, "Set one up", self._plan_one)
         elif not row.record.arms:
             self.show_empty("This experiment trains nothing", f"It analyses {row.record.subject}.")
         elif not self.desk.curves:
-            self.show_empty("No step is done yet", "The first appears here as soon as a run has made it.")
+            self.show_empty("No steps yet", "The first one appears here as soon as a run has done it.")
         else:
             self.show_body()
         self.panel.mark_dirty()

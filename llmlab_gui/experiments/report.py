@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
-_CAPTION = "Written by the experiment, only from what its runs recorded."
+_CAPTION = "Written by the experiment from what its runs recorded."
 
 
 class ExperimentReportDock(ReportDock):
@@ -36,6 +36,6 @@ class ExperimentReportDock(ReportDock):
         return self.desk.outcome.report
 
     def say_nothing(self) -> None:
-        hint = "Plan one, or choose one in Experiments: its report is shown here."
+        hint = "Set one up, or choose one in Experiments: its report appears here."
         plan_one = partial(self.lab.dock_requested.emit, "experiment")
-        self.show_empty("No experiment is shown", hint, "Plan one", plan_one)
+        self.show_empty("No experiment is selected", hint, "Set one up", plan_one)

@@ -54,7 +54,7 @@ class ReportDock(LabDock):
         self.browser = ReportBrowser()
         self.browser.anchorClicked.connect(self.open_link)
         self.where = QuietLabel()
-        self.where.setAccessibleName("Whose report")
+        self.where.setAccessibleName("Report of")
         self.save_button = QPushButton("Save as…")
         self.save_button.setToolTip("Save the report as Markdown, with its figures beside it")
         self.folder_button = QPushButton("Open its folder")

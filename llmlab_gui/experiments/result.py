@@ -148,8 +148,8 @@ class ExperimentResultDock(LabDock):
     def _update_empty(self) -> None:
         row, results = self.desk.current(), self._results
         if row is None:
-            hint = "Plan one, or choose one in Experiments: its result is drawn here, point by point."
-            self.show_empty("No experiment is shown", hint, "Plan one", self._plan_one)
+            hint = "Set one up, or choose one in Experiments: its result is drawn here, point by point."
+            self.show_empty("No experiment is selected", hint, "Set one up", self._plan_one)
         elif results is None or not results.charts:
             hint = "The first point appears when a run has ended." if row.record.arms else "It is being analysed."
             if not row.status.live:

@@ -51,7 +51,7 @@ class ExperimentDock(LabDock):
         self.estimate.setWordWrap(True)
         self.estimate.setAccessibleName("Estimate")
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName("What is wrong")
+        self.problem.setAccessibleName("Errors")
         self.start_button = PrimaryButton("Start")
         self.start_button.setToolTip("Asks for your prediction, then runs the plan")
         self._lay_out()

@@ -68,7 +68,7 @@ class TrialsModel(RowsModel[TrialRow]):
 
 
 class PlanModel(RowsModel[Trial]):
-    """The runs of an experiment that has not begun."""
+    """The runs of an experiment that has not started."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(PLAN_COLUMNS, parent)
@@ -125,8 +125,8 @@ TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
         right=True,
         width=14,
     ),
-    Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats a token", right=True, width=9),
-    Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats a token", right=True, width=8),
+    Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats per token", right=True, width=9),
+    Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats per token", right=True, width=8),
     Column("Seed", lambda row: str(row.arm.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "Time",
@@ -141,7 +141,7 @@ PLAN_COLUMNS: tuple[Column[Trial], ...] = (
     Column(
         "At",
         lambda trial: count_text(trial.x) if trial.x >= 10_000 else f"{trial.x:g}",
-        "Its place on the chart's horizontal axis",
+        "Its position on the chart's horizontal axis",
         right=True,
         width=9,
     ),

@@ -110,7 +110,7 @@ class AdapterTable:
         parts = [f"{len(self.modules)} matrices", f"norm {float(norm):.4g} together"]
         if relative:
             parts.append(f"{float(relative):.3g} times that of the weights before")
-        parts.append(f"{count_text(int(trained))} numbers learned")
+        parts.append(f"{count_text(int(trained))} trained parameters")
         on = f"{self.about.get('method', '')} on {self.about['base']}: " if self.about.get("base") else ""
         return " ".join([f"{on}{', '.join(parts)}.", *self.notes])
 

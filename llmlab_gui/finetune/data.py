@@ -207,7 +207,7 @@ class DataDock(LabDock):
         self._stale = False
         self.view.set_waiting(True)
         if self._pages.currentWidget() is self.nothing:
-            self.nothing.say("Reading the examples…", "The model's tokenizer cuts each of them into tokens.")
+            self.nothing.say("Reading the examples…", "The model's tokenizer turns each of them into tokens.")
         self.previews.ask(question)
 
     def _ask_again(self) -> None:

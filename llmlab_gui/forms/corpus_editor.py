@@ -54,7 +54,7 @@ class CorpusEditor(Editor):
         self.combo.setMinimumContentsLength(10)
         self.own = QToolButton()
         self.own.setAccessibleName("Your own text")
-        self.own.setToolTip("Choose a text of your own")
+        self.own.setToolTip("Choose your own text")
         self.own.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.own)
         menu.addAction("A file: .txt, .jsonl or .parquet…", self._choose_file)

@@ -26,7 +26,7 @@ class ExamplesEditor(NamedEditor):
     """The value is what `llmlab.data.examples.read_source` reads. What is in it, the Data dock shows."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__("Examples", "tasks, a file, or a data set of the hub", parent)
+        super().__init__("Examples", "tasks, a file, or a dataset on the Hugging Face Hub", parent)
         self._lab = lab
         self.button.setAccessibleName("Choose examples")
         self.button.setToolTip("Choose examples")
@@ -35,17 +35,17 @@ class ExamplesEditor(NamedEditor):
 
     def describe(self, name: str) -> str:
         if name == TASKS:
-            return "600 short requests, made by the lab, whose answers a program checks."
+            return "600 short instructions made by the lab, with answers that a program checks."
         path = Path(name).expanduser()
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
-                raise UsageError(f"{path.name} is no file of examples.", f"The lab reads {', '.join(SUFFIXES)}.")
+                raise UsageError(f"{path.name} is not a file of examples.", f"The lab reads {', '.join(SUFFIXES)}.")
             return f"{bytes_text(path.stat().st_size)}. The Data panel shows how each line is read."
         if path.suffix.lower() not in SUFFIXES and is_hub_name(name):
-            return "A data set of the Hugging Face hub, read when the run starts."
+            return "A dataset on the Hugging Face Hub, read when the run starts."
         raise UsageError(
             f"There are no examples {name!r}." if name else "No examples were named.",
-            "It is no file here, and not the name of a data set of the hub (owner/name)." if name else "",
+            "It is neither a file here nor the name of a dataset on the Hub (owner/name)." if name else "",
             f"Name a {', '.join(SUFFIXES)} file, or take {TASKS}, which is built in.",
         )
 

@@ -36,7 +36,7 @@ class Field(QObject):
         if not info.unit:
             self.unit.hide()
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName(f"What is wrong with {info.name}")
+        self.problem.setAccessibleName(f"Error in {info.name}")
         self.reset_button = QToolButton()
         self.reset_button.setAutoRaise(True)
         self.reset_button.setIconSize(QSize(14, 14))

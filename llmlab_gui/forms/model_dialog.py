@@ -125,7 +125,7 @@ class ModelDialog(QDialog):
         for model in models:
             self._add(model.reference, model.name, _KINDS.get(model.kind, model.kind), model.detail)
         if not self.rows.rowCount():
-            self.note.setText(f"Nothing is here yet: train a run first. {_HINT}")
+            self.note.setText(f"There are no models yet: train a run first. {_HINT}")
 
     def _add(self, reference: str, name: str, kind: str, detail: str) -> None:
         items = [QStandardItem(text) for text in (name, kind, detail)]

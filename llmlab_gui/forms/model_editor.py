@@ -64,10 +64,12 @@ class ModelEditor(NamedEditor):
                 return f"Hugging Face folder, {family}, {bytes_text(size)}."
             case HubModel():
                 if not must_be_fetched(reference):
-                    return "Of the Hugging Face hub, in its cache on this machine."
-                return "Of the Hugging Face hub. <b>Not on this machine yet:</b> it is fetched when the run starts."
+                    return "From the Hugging Face Hub, cached on this machine."
+                return (
+                    "From the Hugging Face Hub. <b>Not on this machine yet:</b> it is downloaded when the run starts."
+                )
             case AdaptedModel():
-                return f"An adapter on {reference.base}: the new one is learned on both."
+                return f"An adapter on {reference.base}: the new adapter is trained on top of both."
 
     def offers(self) -> Iterable[tuple[str, str]]:
         return [(model.reference, _words(model)) for model in available_models(self._lab.outputs) if _fits(model)]

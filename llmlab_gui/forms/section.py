@@ -88,7 +88,7 @@ class Section(QWidget):
     def count_changes(self) -> None:
         """Says what differs from the preset, also where it is folded away."""
         changed = [f"{field.info.name} {field.short_text()}" for field in self.fields if field.changed]
-        self.summary.setText(f"{len(changed)} changed: {', '.join(changed)}" if changed else "as the preset")
+        self.summary.setText(f"{len(changed)} changed: {', '.join(changed)}" if changed else "as in the preset")
         advanced = [field for field in self.fields if field.info.advanced]
         hidden = sum(field.changed for field in advanced)
         told = f", {hidden} changed" if hidden else ""

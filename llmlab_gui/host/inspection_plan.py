@@ -41,7 +41,7 @@ def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) ->
     size = about.pattern_bytes(tokens)
     if "attention" in asked and size > PATTERNS_LIMIT:
         asked.discard("attention")
-        said.append(f"All patterns would take {bytes_text(size)}: each head is read when you choose it.")
+        said.append(f"All patterns would take {bytes_text(size)}: each head is computed when you choose it.")
     rollout = about.n_layer * tokens * tokens * _FLOAT
     if "rollout" in asked and rollout > _ROLLOUT_LIMIT:
         asked.discard("rollout")

@@ -249,21 +249,21 @@ class ModelHost(QObject):
         self._read_stderr()
         if self._gave_up:
             seconds = _CANCEL_PATIENCE_MS // 1000
-            why = f"The window ended it, because it was silent for {seconds} seconds after something was cancelled."
-            self._fail_all("The process that held the model was ended.", why, "Ask again: a new process starts.")
+            why = f"The window ended it: it had not answered for {seconds} seconds since a cancel."
+            self._fail_all("The model's process was ended.", why, "Try again: a new process starts.")
             return
         lines = self._stderr.decode(errors="replace").strip().splitlines()
         crashed = status == QProcess.ExitStatus.CrashExit
         why = f"It was killed by signal {code}." if crashed else f"It ended with code {code}."
         if lines:
-            why += f" Its last words: {lines[-1].strip()[:300]}"
-        self._fail_all("The process that holds the model is gone.", why)
+            why += f" Its last line: {lines[-1].strip()[:300]}"
+        self._fail_all("The model's process has ended.", why)
 
     def _fail_all(
         self,
         what: str,
         why: str,
-        do: str = "Ask again: a new process starts. A smaller model may help if memory ran out.",
+        do: str = "Try again: a new process starts. If memory ran out, choose a smaller model.",
     ) -> None:
         """No answer comes any more: what was cancelled has ended as it should, and the rest has failed."""
         process, self._process = self._process, None

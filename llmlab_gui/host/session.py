@@ -244,7 +244,7 @@ class InspectionSession(PointedAt):
         if self.about is None:
             return LabError("No model is open.", "", "Choose one in the toolbar.")
         if not self.text and not self.beginning:
-            return LabError("The prompt is empty.", "A model needs at least one token to read.", "Type one in Prompt.")
+            return LabError("The prompt is empty.", "A model needs at least one token.", "Type one in Prompt.")
         return None
 
     def _drop_bound(self) -> None:

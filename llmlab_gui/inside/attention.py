@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 HEATMAP, ARCS, ROLLOUT, STAGES = "heatmap", "arcs", "rollout", "stages"
 _VIEWS = (
-    (HEATMAP, "Heatmap", "Rows look at columns: the darker, the more weight"),
-    (ARCS, "Arcs", "From each token to those that it looks at"),
+    (HEATMAP, "Heatmap", "Rows attend to columns: the darker, the more weight"),
+    (ARCS, "Arcs", "From each token to those that it attends to"),
     (ROLLOUT, "Rollout", "Where each position's information could come from, through all layers up to the chosen one"),
     (STAGES, "Stages", "From queries and keys to the pattern, step by step"),
 )
 _CAPTIONS = {
-    HEATMAP: "Each row is a token that looks back; its weights on the tokens before it sum to one.",
-    ARCS: "An arc leads from a token to one that it looks at; the thicker, the more weight.",
+    HEATMAP: "Each row is a query token; its attention weights on the tokens up to it sum to one.",
+    ARCS: "An arc leads from a token to one that it attends to; the thicker, the more weight.",
     ROLLOUT: "Patterns averaged over heads, half of each kept for the residual stream, multiplied from layer to layer.",
-    STAGES: "Queries times keys, scaled, masked, and made into shares by softmax.",
+    STAGES: "Queries times keys, scaled, masked, and normalised by softmax.",
 }
 _BASE = ("heads", "attention")
 
@@ -258,7 +258,7 @@ class AttentionDock(InspectionDock):
         if query >= len(names) or key >= len(names):
             return ""
         value = read_out(heatmap.value(query, key), "value")
-        verb = "gets from" if heatmap is self.rollout else "looks at"
+        verb = "gets from" if heatmap is self.rollout else "attends to"
         return f"{names[query]} ({query}) {verb} {names[key]} ({key}): {value}"
 
     # Pointing ----------------------------------------------------------------------------------------------------

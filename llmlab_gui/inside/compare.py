@@ -33,7 +33,7 @@ _VIEWS = (
 )
 _CAPTIONS = (
     "A − B of the selected head's attention pattern: orange where A attends more, blue where B does.",
-    "How much of each head's attention goes elsewhere in B; click a head to see its pattern's difference.",
+    "How much of each head's attention goes elsewhere in B; click a head to see how its pattern differs.",
     "Angle between the two residual streams (1 − cosine); click to choose layer and token.",
     "A − B of one vector for each token, at the selected layer: orange where A is larger, blue where B is.",
     "Mean cosine over tokens, and CKA, which is also 1 where one stream is the other rotated or scaled.",
@@ -230,7 +230,7 @@ class CompareDock(InspectionDock):
 
     def _say_nothing_yet(self) -> None:
         hint = "Choose two models or checkpoints and press Compare: each reads the prompt, one after the other."
-        self.empty.say("Nothing is compared yet", hint)
+        self.empty.say("No comparison yet", hint)
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
@@ -282,7 +282,7 @@ class CompareDock(InspectionDock):
 
     def _show_heat(self, heat: Heat | None, place: int) -> None:
         if heat is None:
-            self.empty.say("There is no difference to draw", "One of them lacks this part, or their sizes differ.")
+            self.empty.say("There is nothing to compare here", "One model lacks this part, or the sizes differ.")
             self._views.setCurrentWidget(self.empty)
             return
         self.map.describe = lambda row, column: self._words(heat, row, column)

@@ -18,8 +18,8 @@ from llmlab_gui.widgets.labels import QuietLabel
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {
     LOGIT: "Logit attribution: what each part adds to a token's logit. The bars add up to it.",
-    SHARE: "How much of the last residual each part made, along its direction: the shares add up to 1.",
-    NORM: "How long the vectors are that each part adds to the residual stream of the selected token.",
+    SHARE: "Each part's share of the last residual, along its direction: the shares add up to 1.",
+    NORM: "Length of the vector that each part adds to the residual stream at the selected token.",
 }
 # After so long without a key or another selection, the model is asked.
 _SETTLE_MS = 200
@@ -155,7 +155,7 @@ class ContributionsDock(InspectionDock):
         try:
             bars = bars_of.head_bars(archive, self._mode, layer, self._token, self._target())
         except KeyError:
-            self._say("This model's heads cannot be told apart.")
+            self._say("This model's heads cannot be separated.")
             return
         self.detail.show_bars(bars, self.session.selection.head)
 

@@ -38,7 +38,7 @@ _CAPTIONS = (
         "What the model would predict after each layer, step by step; below, the probability of the correct token.",
         "logit-lens",
     ),
-    ("Which parts speak for the last answer's logit, step by step.", "direct-attribution"),
+    ("How much each part adds to the last answer's logit, step by step.", "direct-attribution"),
 )
 _WHAT = ("heads", "lens", "attribution")
 _STRIDES = ((1, "every checkpoint"), (2, "every 2nd"), (5, "every 5th"), (10, "every 10th"))
@@ -252,7 +252,7 @@ class EvolutionDock(InspectionDock):
         for combo, name in (
             (self.run_box, "Run whose checkpoints are read"),
             (self.stride, "Which checkpoints"),
-            (self.view, "What the film shows"),
+            (self.view, "View of the evolution"),
             (self.score, "Score"),
         ):
             combo.setAccessibleName(name)
@@ -336,8 +336,8 @@ class EvolutionDock(InspectionDock):
         self._list_runs()
 
     def _say_nothing_yet(self) -> None:
-        hint = "Read the prompt with every checkpoint of a run, or follow a run while it trains."
-        self.empty.say("No film yet", hint)
+        hint = "Runs the prompt through every checkpoint of a run, or follows a run while it trains."
+        self.empty.say("No evolution yet", hint)
         self.empty.setVisible(True)
         self.note.setText("")
         self._pane.setVisible(False)

@@ -48,7 +48,7 @@ def lens_lines(film: Film, token: int, text_of: Callable[[int], str]) -> list[Li
         return []
     steps = np.array([frame.step for frame in frames], np.float64)
     chances = np.array([float(frame["lens/target_probability"][-1, token]) for frame in frames])
-    return [Line(f"right token: “{target_text(frames[-1], token, text_of)}”", steps, chances, markers=True)]
+    return [Line(f"correct token: “{target_text(frames[-1], token, text_of)}”", steps, chances, markers=True)]
 
 
 def logit_lines(film: Film) -> list[Line]:

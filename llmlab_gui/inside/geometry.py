@@ -48,7 +48,7 @@ class GeometryDock(AskingDock):
         self.note = QuietLabel()
         self._lay_out()
         self.caption(
-            "A flat shadow of many dimensions: far apart here is far apart, but touching points may be far apart.",
+            "A projection onto two dimensions: what is far apart here is far apart, but touching points may be, too.",
             "embeddings",
         )
         for combo in (self.matrix, self.sample):

@@ -149,7 +149,7 @@ class InterventionsDock(InspectionDock):
         selection = self.session.selection
         head = ChosenIntervention("head", selection.layer, selection.head)
         words = f"Zero-ablate head {head.head} of layer {head.layer}"
-        self.empty.say("Nothing is changed yet", _HINT, words, lambda: self.session.add_intervention(head))
+        self.empty.say("No intervention yet", _HINT, words, lambda: self.session.add_intervention(head))
         self._show_empty_page()
 
     def _show_empty_page(self) -> None:

@@ -53,7 +53,7 @@ class LensDock(InspectionDock):
         self.unpin.setText("Unpin all")
         self.unpin.setToolTip("Take the pinned tokens' lines away")
         self.grid = ValueGrid("Top token by layer and position")
-        self.ranks = LayerChart("rank", x_label="layers passed")
+        self.ranks = LayerChart("rank", x_label="layers below")
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):
             self.controls.addWidget(widget)
@@ -64,7 +64,7 @@ class LensDock(InspectionDock):
         self.set_body(self._splitter)
         self.caption(
             "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
-            "unembedding. Click one to see the rank of the right token by layer.",
+            "unembedding. Click one to see the rank of the correct token by layer.",
             "logit-lens",
         )
         self._texts = texts_of(self.session)

@@ -30,13 +30,13 @@ LAYERS, NEURONS, TENSORS = range(3)
 _VIEWS = ("Norms by layer", "Neurons by layer", "All tensors")
 _CAPTIONS = (
     ("The length of all weights of a layer together, and of their gradient while the run trains.", "optimisation"),
-    ("How many neurons stay silent on this prompt: more on a short text than on a long one.", "feed-forward"),
+    ("How many neurons stay silent on this prompt; a short text leaves more silent than a long one.", "feed-forward"),
     ("Every weight tensor; click a matrix to see its singular values, and how many of them matter.", "optimisation"),
 )
 # By the rule that the archive names (llmlab.inspection.parameters).
 _DEAD = {
     "never positive": "A neuron counts as dead when it is never above zero on this prompt.",
-    "below threshold": "A neuron counts as dead when it never reaches a hundredth of what is usual in its layer.",
+    "below threshold": "A neuron counts as dead when it never reaches a hundredth of its layer's typical activation.",
 }
 _COLUMNS = ("tensor", "shape", "numbers", "norm", "rms", "largest", "gradient")
 _ORDER = int(Qt.ItemDataRole.UserRole)
@@ -48,7 +48,7 @@ class ParametersDock(AskingDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "parameters", "Parameters", parent)
         self.view = QComboBox()
-        self.view.setAccessibleName("What is shown of the parameters")
+        self.view.setAccessibleName("View of the parameters")
         self.view.addItems(_VIEWS)
         self.note = QuietLabel()
         self.chart = LayerChart("L2 norm")

@@ -25,9 +25,7 @@ from llmlab_gui.widgets.one_line import OneLine
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_CAPTION = (
-    "A model reads tokens, not letters: the chips are what it sees. Click one to look at its position in every panel."
-)
+_CAPTION = "A model reads tokens, not letters. Click a token to select its position in every panel."
 _LONGEST_IN_MENU = 60
 
 
@@ -147,9 +145,9 @@ class PromptDock(InspectionDock):
         has = session.bos_id is not None
         self.beginning.setEnabled(has)
         self.beginning.setToolTip(
-            f"Begin with token {session.bos_id}, as the model's training texts did"
+            f"Start with token {session.bos_id}, as the model's training texts did"
             if has
-            else "This model's texts began with no token of their own"
+            else "This model has no beginning-of-sequence token"
         )
         self._show_estimate()
 

@@ -21,17 +21,17 @@ GENERAL = (
     ExamplePrompt(
         "Indirect object",
         _NAMES,
-        "John is named twice, so the drink goes to Mary. Which heads look from the end back at her name?",
+        "John is named twice, so the drink goes to Mary. Which heads attend from the end back to her name?",
     ),
     ExamplePrompt(
         "A fact",
         "The capital of France is",
-        "Logit lens: at which layer does Paris come up? Attention: who looks at France?",
+        "Logit lens: at which layer does Paris appear? Attention: which heads attend to France?",
     ),
     ExamplePrompt(
         "Induction",
         " table seven orange window north piano table seven orange window north piano table seven",
-        "Words that belong to no text, repeated: induction heads look at what came after the word the last time.",
+        "Random words, repeated: induction heads attend to what followed the word the last time.",
     ),
     ExamplePrompt(
         "Code",
@@ -49,22 +49,22 @@ SCRATCH = (
     ExamplePrompt(
         "A verse",
         _VERSE,
-        "Which heads look at the letter or word just before, and which at the beginning?",
+        "Which heads attend to the letter or word just before, and which to the first token?",
     ),
     ExamplePrompt(
         "A line repeated",
         "ROMEO:\nBut soft, what light?\nROMEO:\nBut soft, what",
-        "The second time, an induction head knows what comes: it looks at what came next the first time.",
+        "The second time, an induction head knows what follows: it attends to what came next the first time.",
     ),
     ExamplePrompt(
         "Letters repeated",
         "kdo wmr pxe kdo wmr pxe kdo wmr",
-        "No text is like this: only what stands in the prompt helps to go on.",
+        "No text looks like this: only the prompt itself helps to predict what follows.",
     ),
     ExamplePrompt(
         "A speaker's name",
         "First Citizen:\nSpeak, speak.\n\nSecond",
-        "Logit lens: when does the model know that a name goes on?",
+        "Logit lens: at which layer does the model know that the name continues?",
     ),
 )
 

@@ -32,17 +32,17 @@ class ResidualDock(InspectionDock):
         super().__init__(lab, "residual", "Residual stream", parent)
         self._archive: Archive | None = None
         self.view = QComboBox()
-        self.view.setAccessibleName("What is shown of the residual stream")
+        self.view.setAccessibleName("View of the residual stream")
         for key, text in _VIEWS:
             self.view.addItem(text, key)
         self.quantity = QComboBox()
-        self.quantity.setAccessibleName("Which number the map shows")
+        self.quantity.setAccessibleName("Quantity in the map")
         for key, text, unit in QUANTITIES:
             self.quantity.addItem(f"{text} ({unit})", key)
         self.mean = QCheckBox("mean of tokens")
         self.mean.setChecked(True)
         self.log = QCheckBox("log y")
-        self.chart = LayerChart("L2 norm", x_label="layers passed")
+        self.chart = LayerChart("L2 norm", x_label="layers below")
         self.map = Heatmap("Residual stream, layer by token", square=False)
         self.note = QuietLabel()
         self.note.hide()
@@ -87,7 +87,7 @@ class ResidualDock(InspectionDock):
             return None
         if self._view != MAP:
             rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
-            return ("line", "layers passed", self.chart.y_label), rows
+            return ("line", "layers below", self.chart.y_label), rows
         tokens, values = self._archive.metadata.tokens, self._archive[f"contributions/{self._quantity}"]
         cells = [
             (layer, place, tokens[place], value) for layer, row in enumerate(values) for place, value in enumerate(row)
@@ -135,7 +135,7 @@ class ResidualDock(InspectionDock):
         name = f"“{visible(tokens[place])}”" if tokens else ""
         if self._view == NORMS:
             self.chart.name_y("L2 norm")
-            self.chart.set_x_axis("layers passed", "count")
+            self.chart.set_x_axis("layers below", "count")
             self.chart.show_lines(norm_lines(self._columns, place, name, mean=self.mean.isChecked()))
         else:
             self.chart.name_y("cosine")

@@ -201,7 +201,7 @@ class RunController(QObject):
         if stopping is None:
             return ""
         seconds = int(time.monotonic() - stopping.since)
-        words = ("Stopping: it saves after this step", "Stopping: asked again", "Killed: waiting for its end")
+        words = ("Stopping: saves after this step", "Stopping: asked again", "Killed: waiting for the process to end")
         return f"{words[stopping.rung]} ({seconds} s)"
 
     def _ask(self, run: RunFolder, name: RequestName) -> bool:
@@ -241,7 +241,7 @@ class RunController(QObject):
         if status.state != "queued" or not run.path.is_dir():
             return
         error = LabError(
-            f"The worker of {run.id} ended before it began.",
+            f"The worker of {run.id} ended before it started work.",
             f"Its exit code is {code}. {_last_line(run.log)}".strip(),
             "Its output is in the Log.",
         )
@@ -267,7 +267,7 @@ class RunController(QObject):
             self.failed.emit(
                 LabError(
                     f"{stopping.run.id} was killed.",
-                    f"It has been silent for {STUCK_SECONDS:.0f} seconds after it was asked to stop.",
+                    f"It has been silent for {STUCK_SECONDS:.0f} seconds since it was asked to stop.",
                     "Resume continues from its newest checkpoint.",
                 )
             )

@@ -22,7 +22,7 @@ _FINE_TUNING_START = 5.0
 
 @dataclass(frozen=True)
 class Expected:
-    """What a chart to draw on has to show. steps: of the run; start_loss: nats a token, where it begins."""
+    """What a chart to draw on has to show. steps: of the run; start_loss: nats per token, where it begins."""
 
     steps: int
     start_loss: float

@@ -60,7 +60,7 @@ class ResultChart(NotebookChart):
     """Validation loss over the steps, with what was predicted of it."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("loss", "nats a token", parent=parent)
+        super().__init__("loss", "nats per token", parent=parent)
         self.setAccessibleName("Prediction over result")
         self._line: Line | None = None
         self._actual: list[list[float]] = []
@@ -163,7 +163,7 @@ class StatedChart(NotebookChart):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("stated density", parent=parent)
-        self.setAccessibleName("What was stated, and what came")
+        self.setAccessibleName("Prediction and outcome")
         self._line: Line | None = None
         self.set_follow(False)
 
@@ -209,7 +209,7 @@ class CalibrationChart(NotebookChart):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("came true", "%", parent=parent)
-        self.setAccessibleName("Calibration: stated confidence against what came true")
+        self.setAccessibleName("Calibration: stated confidence against the share that came true")
         self.set_x_axis("stated confidence (%)", "value")
         self.set_follow(False)
         view = self.getPlotItem().getViewBox()

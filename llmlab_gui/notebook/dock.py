@@ -48,7 +48,7 @@ RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (
     ("Your prediction over the outcome: the tinted range, or the curve that you drew.", "predicting"),
     ("Of what you state with 80 % confidence, four in five should come true.", "predicting"),
-    ("The greatest surprises first: here is most to learn.", "predicting"),
+    ("The greatest surprises first: they teach most.", "predicting"),
     (
         "Your predictions for runs, experiments and checks, and their outcomes. Enter shows one over its result.",
         "predicting",
@@ -248,7 +248,7 @@ class NotebookDock(LabDock):
         if not entries:
             hint = (
                 "Before a run starts, you are asked for your prediction. Write a range and how sure you are: "
-                "afterwards it is compared with what came."
+                "afterwards it is compared with the outcome."
             )
             self.show_empty("No predictions yet", hint, "Set up a run", lambda: self._open_setup())
             return

@@ -29,8 +29,8 @@ class DrawnCurve(LineChart):
     drawn = Signal()  # `points()` are other ones
 
     def __init__(self, steps: int, start_loss: float, parent: QWidget | None = None) -> None:
-        """steps: where the run ends; start_loss: nats a token, a little below the chart's upper end."""
-        super().__init__("loss", "nats a token", parent=parent)
+        """steps: where the run ends; start_loss: nats per token, a little below the chart's upper end."""
+        super().__init__("loss", "nats per token", parent=parent)
         self._steps = max(2, steps)
         self._places = np.linspace(0.0, math.log10(self._steps), _COLUMNS)
         self._values = np.full(_COLUMNS, np.nan)

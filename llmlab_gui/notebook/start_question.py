@@ -27,7 +27,7 @@ class StartQuestion(QDialog):
         self.predictions: list[Prediction] | None = None
         self.sentence = SentenceRow()
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName("What is wrong")
+        self.problem.setAccessibleName("Errors")
         self.ask_again = QCheckBox("Ask before every run")
         self.ask_again.setToolTip("It can be switched on again in the Notebook")
         self.ask_again.setChecked(book.asks)

@@ -68,8 +68,8 @@ class VerdictsDialog(StartQuestion):
     """A row a claim."""
 
     def __init__(self, book: Book, paper: str, claims: Sequence[Quantity], parent: QWidget | None = None) -> None:
-        about = f"Which verdict will there be on each claim of <b>{paper}</b>?"
-        super().__init__(book, about, "Leave out what you have no idea of.", parent)
+        about = f"Which verdict do you expect on each claim of <b>{paper}</b>?"
+        super().__init__(book, about, "Leave out claims you have no idea about.", parent)
         self.rows = [VerdictRow(claim) for claim in claims]
         area = self._area()
         self.lay_out([area], area, _WIDTH)

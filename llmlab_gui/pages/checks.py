@@ -17,7 +17,7 @@ _NEEDED = {FIRST_HOUR: ("question", "run"), CONCEPTS: ("code", "question", "run"
 
 
 def check_pages(pages: Sequence[Page]) -> list[str]:
-    """What is wrong with these pages, one sentence each; their links to pages lead to each other."""
+    """Error in these pages, one sentence each; their links to pages lead to each other."""
     known = {page.name: page for page in pages}
     problems = [f"{page.name}.md: {problem}" for page in pages for problem in _problems(page, known)]
     hour = [page for page in pages if page.group == FIRST_HOUR]

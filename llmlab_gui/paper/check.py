@@ -63,7 +63,7 @@ class CheckDock(LabDock):
         self.estimate.setWordWrap(True)
         self.estimate.setAccessibleName("Estimate")
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName("What is wrong")
+        self.problem.setAccessibleName("Errors")
         self.run_button = PrimaryButton("Run")
         self.run_button.setEnabled(False)  # until there is a plan
         self.run_button.setToolTip("Asks for your predictions, then trains and judges")
@@ -82,9 +82,9 @@ class CheckDock(LabDock):
         self.standing = QuietLabel()
         self.standing.setAccessibleName("Where the check stands")
         self.trouble = ProblemLabel()
-        self.trouble.setAccessibleName("What went wrong")
-        self.stop_button = self._button("Stop", "The current run saves and stops; the rest waits", self.stop)
-        self.resume_button = self._button("Resume", "Run what is left; finished runs stay as they are", self.go_on)
+        self.trouble.setAccessibleName("Errors")
+        self.stop_button = self._button("Stop", "The current run saves and stops; the others wait", self.stop)
+        self.resume_button = self._button("Resume", "Run what is left; finished runs are kept", self.go_on)
         self.report_button = self._button(
             "Report", "All its verdicts, with figures and how to repeat it", self.open_report
         )
@@ -153,7 +153,7 @@ class CheckDock(LabDock):
             return
         run_id = f"{row.record.track}/{chosen}"
         if self.lab.row(run_id) is None:
-            self.lab.error_raised.emit(LabError(f"{chosen} has not begun.", "", "Its turn comes after those above it."))
+            self.lab.error_raised.emit(LabError(f"{chosen} has not started.", "", "It starts after those above it."))
             return
         self.lab.set_current(run_id)
         self.lab.said.emit(f"{chosen} is shown in the other panels.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
     from llmlab_gui.paper.desk import PaperDesk
 
-_CAPTION = "Written by the check from what it measured; every number in it is one of its verdict.json."
+_CAPTION = "Written by the check from what it measured; every number in it is also in verdict.json."
 
 
 class CheckReportDock(ReportDock):
@@ -36,7 +36,7 @@ class CheckReportDock(ReportDock):
 
     def say_nothing(self) -> None:
         hint = "Run or choose one in Check: its report is shown here."
-        self.show_empty("No check is shown", hint, "Set one up", partial(self.lab.dock_requested.emit, "check"))
+        self.show_empty("No check is selected", hint, "Set one up", partial(self.lab.dock_requested.emit, "check"))
 
     def showEvent(self, event: QShowEvent) -> None:
         self.desk.need()

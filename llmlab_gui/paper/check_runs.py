@@ -58,7 +58,7 @@ def standing_text(row: ExperimentRow) -> str:
     if not status.live:
         parts.append(f"It is {status.state}.")
     elif status.state == "stopping":
-        parts.append("It stops as soon as its run has saved.")
+        parts.append("It stops as soon as the current run has saved.")
     if status.doing and status.live:
         parts.append(f"{status.doing.rstrip('.')}.")
     left = left_text(status)

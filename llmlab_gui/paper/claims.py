@@ -43,7 +43,7 @@ class ClaimsDock(LabDock):
         self.standing = QuietLabel()
         self.standing.setAccessibleName("Results so far")
         self.problem = ProblemLabel()
-        self.problem.setAccessibleName("What is wrong")
+        self.problem.setAccessibleName("Errors")
         self.export_button = menu_button("Export", "Save the table as CSV")
         self.export_button.menu().addAction("Claims and verdicts (CSV)…", self._ask_where)
         top = QHBoxLayout()

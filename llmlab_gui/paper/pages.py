@@ -28,7 +28,7 @@ _WHAT_TO_DO = {
     NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
     NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
-    "planned": "The check has not begun. Press Resume in Check.",
+    "planned": "The check has not started. Press Resume in Check.",
     "running": "Its runs are trained and measured now: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Resume in Check: nothing is lost.",
     "interrupted": "The check was interrupted. Press Resume in Check: what has ended stays.",

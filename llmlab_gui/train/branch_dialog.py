@@ -30,8 +30,8 @@ class BranchDialog(QDialog):
         self._settings = settings
         self.setWindowTitle("Branch")
         about = QLabel(
-            f"A new run begins from step {step:,} of {run_id}, with its weights and AdamW's state. "
-            "The old run stays as it is."
+            f"A new run starts from step {step:,} of {run_id}, with its weights and AdamW's state. "
+            "The old run is not changed."
         )
         about.setWordWrap(True)
         self.name = QLineEdit()
@@ -40,7 +40,7 @@ class BranchDialog(QDialog):
         self.steps.setRange(step + 1, 1_000_000_000)
         self.steps.setGroupSeparatorShown(True)
         self.steps.setValue(max(settings.train.steps, step + 1))
-        self.steps.setToolTip("Steps in all, those up to the checkpoint included")
+        self.steps.setToolTip("Total steps, including those before the checkpoint")
         self.rate = QDoubleSpinBox()
         self.rate.setDecimals(7)
         self.rate.setRange(0.0, 10.0)
@@ -49,7 +49,7 @@ class BranchDialog(QDialog):
         self.rate.setToolTip("Peak learning rate")
         self.others = QPlainTextEdit()
         self.others.setPlaceholderText("train.weight_decay=0.01\ndata.batch_size=24")
-        self.others.setToolTip("One section.field=value a line, as with --set")
+        self.others.setToolTip("One section.field=value per line, as with --set")
         self.others.setTabChangesFocus(True)
         self.others.setFixedHeight(self.fontMetrics().height() * 5)
         self.problem = QLabel()

@@ -115,9 +115,9 @@ class ChartDock(LabDock):
         runs = self.shown_runs()
         if not runs:
             hint = "Start one, or choose one in Runs: its curves appear here while it trains."
-            self.show_empty("No run is shown", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
+            self.show_empty("No run is selected", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
         elif not any(len(run.history.step_columns) for run in runs):
-            self.show_empty("No step is done yet", "The first appears here as soon as the run has made it.")
+            self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:
             self.show_body()
 

@@ -41,7 +41,7 @@ class CheckpointDetails(QTextBrowser):
         row, chosen = self._shown
         quiet = QColor(current_theme().quiet).name()
         if row is None:
-            words = f"{chosen} checkpoints are chosen." if chosen else "Choose a checkpoint to see its contents."
+            words = f"{chosen} checkpoints are chosen." if chosen else "Select a checkpoint to see its contents."
             self.setHtml(f'<p style="color:{quiet}">{words}</p>')
             return
         lines = "".join(
@@ -60,7 +60,7 @@ def facts(row: CheckpointRow) -> list[tuple[str, str]]:
         return found
     found.append(("Saved", f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(saved.time))}; {row.why}"))
     if saved.val_loss is not None:
-        found.append(("Validation loss", f"{saved.val_loss:.5f} nats a token"))
+        found.append(("Validation loss", f"{saved.val_loss:.5f} nats per token"))
     for key, value in saved.about.items():
         if not isinstance(value, (dict, list)):
             found.append((key.replace("_", " ").capitalize(), _words(value)))

@@ -152,8 +152,8 @@ def _size_damage(checkpoint: Checkpoint) -> str | None:
 
 def _manifest_damage(path: Path, step: int) -> str:
     if not (path / MANIFEST_FILE).is_file():
-        return "Its manifest.json is missing: the folder is not a whole checkpoint."
-    return manifest_damage(_unread(path, step)) or "Its manifest.json describes no checkpoint."
+        return "Its manifest.json is missing: the checkpoint is not complete."
+    return manifest_damage(_unread(path, step)) or "Its manifest.json does not describe a checkpoint."
 
 
 def _unread(path: Path, step: int) -> Checkpoint:

@@ -71,7 +71,9 @@ class CheckpointsDock(LabDock):
         self._build_actions()
         self._build_table()
         self._lay_out()
-        self.caption("Saved states of the run: generate with one, resume from one, or start a branch.", "checkpoints")
+        self.caption(
+            "Saved states of the run: generate text with one, resume from one, or branch from one.", "checkpoints"
+        )
 
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_MS)
@@ -147,7 +149,7 @@ class CheckpointsDock(LabDock):
             self._failed(LabError("Nothing was deleted.", " ".join(plan.kept)))
             return
         names = ", ".join(row.name for row in plan.rows[:8]) + (" and more" if len(plan.rows) > 8 else "")
-        last = " The run has no other: it can then neither be resumed nor prompted."
+        last = " The run has no other checkpoint: it could then be neither resumed nor prompted."
         told = f"{names}.{last if len(plan.rows) == len(self.model.rows) else ''} This cannot be undone."
         what = f"Delete {len(plan.rows)} checkpoint{'s' if len(plan.rows) != 1 else ''}?"
         told = f"{told} {' '.join(plan.kept)}".strip()
@@ -384,11 +386,13 @@ class CheckpointsDock(LabDock):
     def _update_empty(self) -> None:
         row = self.row
         if row is None:
-            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
         elif self.model.rows:
             self.show_body()
         elif row.status.live:
-            hint = "The first comes at its interval, at the best measurement, or when you press Save."
+            hint = "The first is saved at the checkpoint interval, at the best evaluation, or when you press Save now."
             self.show_empty("Nothing is saved yet", hint)
         else:
-            self.show_empty("This run saved nothing", "It ended before its first checkpoint. Start it again in Set-up.")
+            self.show_empty(
+                "This run has no checkpoints", "It ended before its first checkpoint. Start it again in Set-up."
+            )

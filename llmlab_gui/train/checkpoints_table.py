@@ -29,7 +29,7 @@ COLUMNS: tuple[Column[CheckpointRow], ...] = (
     Column(
         "Val loss",
         lambda row: _loss(row.checkpoint),
-        "Validation loss at that step, nats a token",
+        "Validation loss at that step, nats per token",
         right=True,
         order=lambda row: _number(row, lambda saved: saved.val_loss),
     ),

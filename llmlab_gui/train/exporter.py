@@ -38,7 +38,7 @@ class Exporter(QObject):
     def start(self, run: Path, step: int, folder: Path) -> None:
         """Exports the checkpoint of that step into `folder`. LabError when another export is under way."""
         if self._process is not None:
-            raise LabError("An export is under way.", "One is done at a time.", "Wait for it, or cancel it.")
+            raise LabError("An export is still running.", "Only one runs at a time.", "Wait for it, or cancel it.")
         process = QProcess(self)
         process.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
         process.readyReadStandardOutput.connect(self._read)

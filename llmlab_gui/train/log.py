@@ -186,7 +186,7 @@ class LogDock(LabDock):
         self._tail = LogTail(row.run.log) if row else None
         self.output_view.clear()
         if row is None:
-            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
         else:
             self.show_body()
         self._rebuild()

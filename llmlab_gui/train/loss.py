@@ -28,7 +28,7 @@ class LossDock(ChartDock):
     """The chart that a learner watches most."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        self.chart = LineChart("loss", "nats a token")
+        self.chart = LineChart("loss", "nats per token")
         self._smoothed: dict[str, SmoothedColumn] = {}
         super().__init__(lab, "loss", "Loss", [(self.chart, 1)], smoothing=_SMOOTHING_STEPS, parent=parent)
         self.caption(_CAPTION, "loss-curves")

@@ -201,7 +201,7 @@ class RunsDock(LabDock):
         elif not self.model.rows:
             self.show_empty(
                 "No runs yet",
-                "They appear here, also those that llmlab-run starts in a terminal.",
+                "Runs appear here, including those started by llmlab-run in a terminal.",
                 "Set one up",
                 lambda: self.lab.dock_requested.emit("setup"),
             )

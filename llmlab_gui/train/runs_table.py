@@ -41,14 +41,14 @@ COLUMNS: tuple[Column[RunRow], ...] = (
     Column(
         "Loss",
         lambda row: "–" if row.status.loss is None else f"{row.status.loss:.3f}",
-        "Training loss of the last step, nats a token",
+        "Training loss of the last step, nats per token",
         right=True,
         order=lambda row: _number(row.status.loss),
     ),
     Column(
         "Val loss",
         lambda row: "–" if row.status.val_loss is None else f"{row.status.val_loss:.3f}",
-        "Validation loss at the last evaluation, nats a token",
+        "Validation loss at the last evaluation, nats per token",
         right=True,
         order=lambda row: _number(row.status.val_loss),
     ),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 SPREAD, NEWEST, COMPARE, CHOSEN, SCORED = "spread", "newest", "compare", "chosen", "scored"
 _CHOICES = (
-    (SPREAD, "Spread over the run", "The first, the newest, and some evenly between"),
+    (SPREAD, "Spread over the run", "The first, the newest, and some evenly spaced between"),
     (NEWEST, "The newest few", "The last samples, side by side"),
     (COMPARE, "One step and the newest", "Drag the slider through the run"),
     (CHOSEN, "Chosen steps", "Tick steps in the list; the newest is always shown"),
@@ -92,7 +92,7 @@ class SamplesDock(LabDock):
         menu.addAction(holder)
         menu.aboutToShow.connect(self._fill_list)
         self.ask_button = QPushButton("Sample now")
-        self.ask_button.setToolTip("The model writes at its next step")
+        self.ask_button.setToolTip("The model writes a sample after its next step")
         self.export_button = menu_button("Export", "")
         exports = self.export_button.menu()
         exports.addAction("Copy the selection", self.view.copy_selection)
@@ -275,12 +275,16 @@ class SamplesDock(LabDock):
         live = row is not None and row.status.live
         self.ask_button.setEnabled(live)
         if row is None:
-            self.show_empty("No run is shown", "Start one in Set-up, or choose one in Runs.")
+            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
         elif not self._table.texts and not self._answers.texts:
             never = row.info.settings.train.sample_interval == 0
-            when = "Its sample interval is 0, so it only writes when asked." if never else "It soon will."
+            when = (
+                "Its sample interval is 0: it writes a sample only when asked."
+                if never
+                else "The first sample comes at its sample interval."
+            )
             if not live:
-                when = "It ended before its first sample. Prompt a checkpoint in Write instead."
+                when = "The run ended before its first sample. Prompt a checkpoint in Write instead."
             action = "Sample now" if live else ""
             self.show_empty("No samples yet", when, action, self._sample_now)
         else:

@@ -38,8 +38,9 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoic
     else:
         text = f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}."
     more = (
-        "Stopping saves a checkpoint first, from which it can go on. "
-        "In the background it trains on, and the window finds it again when it next opens." + queue_words(waiting)
+        "Stopping saves a checkpoint first, so it can be resumed. "
+        "In the background it keeps training, and the window shows it again the next time it opens."
+        + queue_words(waiting)
     )
     answers = {"keep": "Keep training in the background", "stop": "Stop training"}
     chosen = question.ask(parent, "Close", text, more, answers, default="keep", harmful="stop")
@@ -63,7 +64,9 @@ def queue_words(waiting: int) -> str:
     if not waiting:
         return ""
     runs = "The run that waits in the queue is" if waiting == 1 else f"The {waiting} runs that wait in the queue are"
-    return f"\n\n{runs} kept: the next starts when the window is open again, or, after Stop, when you say so."
+    return (
+        f"\n\n{runs} kept: the next one starts when the window is open again or, after Stop, when you resume the queue."
+    )
 
 
 class StoppingDialog(QDialog):
@@ -81,7 +84,7 @@ class StoppingDialog(QDialog):
         self._looks = 0
         self.text = QLabel()
         self.text.setWordWrap(True)
-        self.text.setAccessibleName("What is being waited for")
+        self.text.setAccessibleName("Runs that are being stopped")
         bar = QProgressBar()
         bar.setRange(0, 0)
         bar.setAccessibleName("Stopping")

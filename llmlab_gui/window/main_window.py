@@ -361,7 +361,7 @@ class MainWindow(QMainWindow):
     def _run_appeared(self, run_id: str) -> None:
         row = self.lab.row(run_id)
         if row is not None:
-            self.lab.said.emit(f"{row.name} began to train; it is in Runs.")
+            self.lab.said.emit(f"{row.name} started training; it is in Runs.")
 
     def _runs_changed(self) -> None:
         row = self.lab.current()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
 
 _RECENT_RUNS = 12
-_THEMES = {"light": "Light", "dark": "Dark", "system": "As the system"}
+_THEMES = {"light": "Light", "dark": "Dark", "system": "Same as the system"}
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
@@ -113,7 +113,7 @@ class Menus(QObject):
         window = self._window
         self._add(menu, "new", "New run…", lambda: window.show_dock("setup"), "Ctrl+N")
         self._add(menu, "open", "Open a run's folder…", self._open_run, "Ctrl+O")
-        self._add(menu, "open_text", "Train on a text of your own…", self._open_text)
+        self._add(menu, "open_text", "Train on your own text…", self._open_text)
         self.recent = menu.addMenu("Recent runs")
         self.recent.aboutToShow.connect(self._fill_recent)
         menu.addSeparator()
@@ -131,7 +131,7 @@ class Menus(QObject):
         self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
         self._add(menu, "queue", "Pause or resume the queue", self._window.lab.queue.toggle_paused)
         check = self._add(menu, "check", "Check a paper's claims", self._window.check_paper)
-        check.setStatusTip("Its notes, its claims, and runs that put them to the test, in the workspace Paper")
+        check.setStatusTip("Its notes, its claims and the runs that test them, in the workspace Paper")
         self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
         self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")
         self._window.lab.current_changed.connect(self._fit_to_run)
@@ -153,8 +153,8 @@ class Menus(QObject):
             action.setCheckable(True)
             action.setChecked(choice == window.settings.theme)
             group.addAction(action)
-        notify = self._add(menu, "notify", "Tell when a long run ends", self._toggle_notify)
-        notify.setStatusTip("Outside the window, while another program is in front")
+        notify = self._add(menu, "notify", "Notify when a long run ends", self._toggle_notify)
+        notify.setStatusTip("A desktop notification, while another program is in front")
         notify.setCheckable(True)
         notify.setChecked(window.settings.notify)
         full = self._add(menu, "full_screen", "Full screen", self._toggle_full_screen, "F11")
@@ -216,7 +216,7 @@ class Menus(QObject):
             self._window.open_path(Path(name))
 
     def _open_text(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self._window, "A text of your own", "", _TEXTS)
+        name, _ = QFileDialog.getOpenFileName(self._window, "Your own text", "", _TEXTS)
         if name:
             self._window.open_path(Path(name))
 

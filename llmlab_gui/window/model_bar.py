@@ -105,8 +105,8 @@ class ModelBar(QToolBar):
         self.button.setText(f"{name} · {count_text(about.parameters)} · {about.kind_name} · {bytes_text(about.bytes)}")
         memory = f"\nIts process uses {bytes_text(about.memory_bytes)}." if about.memory_bytes else ""
         self.button.setToolTip(
-            f"{about.reference}\n{about.family}: {about.n_layer} layers of {about.n_head} heads, "
-            f"width {about.width:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
+            f"{about.reference}\n{about.family}: {about.n_layer} layers of {about.n_head} heads, d_model "
+            f"{about.width:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
         )
 
     def _remember(self) -> None:

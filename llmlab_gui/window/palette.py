@@ -78,7 +78,7 @@ class CommandPalette(QDialog):
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._commands = commands
         self.line = QLineEdit()
-        self.line.setPlaceholderText("Do, show, open… type a few letters")
+        self.line.setPlaceholderText("Type to find a command, panel, run or page")
         self.line.setAccessibleName("Command")
         self.list = QListView()
         self.list.setAccessibleName("Commands")

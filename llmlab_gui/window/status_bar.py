@@ -62,7 +62,7 @@ class StatusBar(QStatusBar):
         for widget in (self._sign, self.bar, self.steps, self.speed, self.left):
             widget.setVisible(row is not None)
         if row is None:
-            self.state.setText("No run is shown" if self._lab.looked else "")
+            self.state.setText("No run is selected" if self._lab.looked else "")
             return
         status = row.status
         self._sign.setPixmap(state_icon(status.state).pixmap(16, 16))

@@ -163,8 +163,8 @@ def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
         Stop(
             dock("loss"),
             "Watch it learn",
-            "The loss falls from what blind guessing costs. The dashed lines say what its values mean. Point at a "
-            "curve to read it.",
+            "The loss starts at the level of blind guessing and falls. Dashed lines mark baselines. Point at a curve "
+            "to read its values.",
         ),
         Stop(
             dock("runs"),
@@ -179,26 +179,26 @@ def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
         Stop(
             dock("prompt"),
             "Look inside",
-            "Choose a model at the left of the toolbar: a run, also while it trains, or any other on this machine. The "
-            "workspace Look inside shows where it looks, what each layer adds, and what it would say at each.",
+            "Choose a model at the left of the toolbar: a run, even while it trains, or any other on this machine. The "
+            "workspace Look inside shows what it attends to, what each layer adds, and what it would predict there.",
         ),
         Stop(
             dock("finetune_setup"),
             "Fine-tune",
-            "Let a model that exists learn something new: one of your own runs, or a real one. The workspace Fine-tune "
+            "Teach an existing model something new: one of your own runs, or a real model. The workspace Fine-tune "
             "shows what it reads, token by token, and what it answers before and after.",
         ),
         Stop(
             dock("experiment"),
             "Find out",
             "An experiment trains several runs that differ in one setting. Say first what you expect; the notebook "
-            "keeps it, and compares it with what came.",
+            "keeps it and compares it with the outcome.",
         ),
         Stop(
             dock("claims"),
             "Check a claim",
-            "What papers claim, claim by claim. The workspace Paper trains what a check needs, judges by bounds that "
-            "were fixed before, and shows the evidence; say first which verdict you expect.",
+            "Test what a paper claims, claim by claim. The workspace Paper trains what a check needs, judges it by "
+            "thresholds fixed beforehand, and shows the evidence; say first which verdict you expect.",
         ),
         Stop(
             dock("learn"),

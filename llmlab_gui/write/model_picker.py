@@ -112,7 +112,7 @@ class ModelPicker(QWidget):
             raise LabError(
                 f"{row.name} has no such checkpoint.",
                 "Only saved checkpoints can answer.",
-                "Press Save, or wait for the next checkpoint." if row.status.live else "Choose another run.",
+                "Press Save now, or wait for the next checkpoint." if row.status.live else "Choose another run.",
             )
         return f"{row.run.path}@{checkpoint.step}"
 

@@ -81,7 +81,7 @@ class Writer(QObject):
         tokens = self.view.tokens
         surprise = sum(-math.log(max(token.probability, 1e-12)) for token in tokens)
         speed = f", {len(tokens) / seconds:,.0f} tokens/s" if seconds > 0 else ""
-        mean = f" Mean surprise {surprise / len(tokens):.2f} nats a token." if tokens else ""
+        mean = f" Mean surprise {surprise / len(tokens):.2f} nats per token." if tokens else ""
         self._end(f"{len(tokens)} tokens in {seconds:.2g} s{speed}.{mean}", whole=True)
 
     def _on_cancelled(self) -> None:

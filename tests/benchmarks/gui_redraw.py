@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _lab(x: np.ndarray, curves: list[tuple[np.ndarray, float]]) -> Callable[[], None]:
-    chart = _shown(LineChart("loss", "nats a token"))
+    chart = _shown(LineChart("loss", "nats per token"))
     styles = [
         CurveStyle(QColor("#0072b2"), "train", width=width, alpha=90 if width == 1 else 255) for _, width in curves
     ]

@@ -1,4 +1,4 @@
-"""What was stated, and what came of it, cannot be taken back: an edit shows everywhere, and counts as a miss."""
+"""What was stated, and its outcome, cannot be taken back: an edit shows everywhere, and counts as a miss."""
 
 from __future__ import annotations
 

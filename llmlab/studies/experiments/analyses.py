@@ -333,13 +333,13 @@ def _chart(
 
 def _nats(name: str, label: str, value: float, low: float | None = None, high: float | None = None) -> Finding:
     """A loss, or a difference of losses."""
-    return Finding(name, label, value, low, high, "nats a token")
+    return Finding(name, label, value, low, high, "nats per token")
 
 
 # Forgetting -----------------------------------------------------------------------------------------------------------
 
 
-_GENERAL = Axis("loss on general text", "nats a token")
+_GENERAL = Axis("loss on general text", "nats per token")
 FULL_GROUP = "full"
 
 

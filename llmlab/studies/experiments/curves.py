@@ -37,7 +37,7 @@ _RISE = 0.01
 # A jump of the learning rate is at least so much of the peak: a decay to zero halves again and again at its very end.
 _JUMP = 0.1
 _DRAWN = 2000  # points of a curve that a chart shows
-_LOSS = Axis("loss", "nats a token")
+_LOSS = Axis("loss", "nats per token")
 
 
 def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_closely: bool) -> ExperimentResults:
@@ -230,13 +230,16 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     findings = [
         Finding("spikes", f"spikes, {_SPIKE_SIGMAS:g} deviations and more above the median around them", len(spikes)),
         Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=kept_low),
-        Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats a token"),
+        Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats per token"),
     ]
     if history.evaluated:
         last = history.evaluated[-1]
         findings.append(
             Finding(
-                "gap", "validation minus training loss at the end", last.val_loss - last.train_loss, unit="nats a token"
+                "gap",
+                "validation minus training loss at the end",
+                last.val_loss - last.train_loss,
+                unit="nats per token",
             )
         )
     fall = loss[0] - smooth(loss, max(1.0, len(loss) / 100))[-1]
@@ -290,7 +293,7 @@ def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
             "noise",
             "Scatter of a step's loss and norm of the gradient",
             STEP_AXIS,
-            Axis("nats a token, and norm", log=True),
+            Axis("nats per token, and norm", log=True),
             [
                 Curve("scatter of the loss", _points(step, deviation)),
                 Curve(

@@ -10,7 +10,7 @@ from llmlab.core.errors import UsageError
 
 # The tracks, as llmlab.store.run_folder names them.
 PRETRAINING, FINETUNING = "pretraining", "finetuning"
-_LOSS = Axis("validation loss", "nats a token")
+_LOSS = Axis("validation loss", "nats per token")
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ KINDS: dict[str, Kind] = {
             "measured at each checkpoint.",
             "lora.rank",
             {FINETUNING: (1, 4, 16)},
-            Axis("validation loss of the task", "nats a token"),
+            Axis("validation loss of the task", "nats per token"),
             ("forgotten", "forgotten_full", "best_loss"),
-            Axis("loss on general text", "nats a token"),
+            Axis("loss on general text", "nats per token"),
         ),
         Kind(
             "loss-curves",
@@ -117,7 +117,7 @@ KINDS: dict[str, Kind] = {
             {PRETRAINING: (), FINETUNING: ()},
             Axis("step", "steps"),
             ("spikes", "overfitting_step", "noise_scale"),
-            Axis("loss", "nats a token"),
+            Axis("loss", "nats per token"),
             trains=False,
         ),
         Kind(

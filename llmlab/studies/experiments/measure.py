@@ -148,7 +148,7 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
 
 @torch.no_grad()
 def general_loss(model: torch.nn.Module, text: GeneralText) -> float:
-    """Mean loss in nats a token; the model in eval mode, on the CPU."""
+    """Mean loss in nats per token; the model in eval mode, on the CPU."""
     total = 0.0
     for first in range(0, len(text.x), _BATCH):
         x = torch.from_numpy(text.x[first : first + _BATCH])  # [B, T]

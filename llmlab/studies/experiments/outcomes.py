@@ -14,12 +14,12 @@ from llmlab.core.records import read_record, to_plain
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 
 STEP_AXIS = Axis("step", "steps")
-LOSS_AXIS = Axis("validation loss", "nats a token")
+LOSS_AXIS = Axis("validation loss", "nats per token")
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One run, from its own events. state: as TrialStatus. Losses in nats a token, of the last evaluation.
+    """One run, from its own events. state: as TrialStatus. Losses in nats per token, of the last evaluation.
 
     diverged_at: the step at which the rule found it diverged. tokens: read in training. seconds: of training.
     """
@@ -121,7 +121,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class BatchText:
-    """A row of a batch. loss: nats a token under the checkpoint nearest to the spike; None where there is none."""
+    """A row of a batch. loss: nats per token under the checkpoint nearest to the spike; None where there is none."""
 
     text: str
     loss: float | None = None

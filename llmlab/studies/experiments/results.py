@@ -232,8 +232,8 @@ def _common(gathered: Gathered) -> list[Finding]:
     findings += [
         Finding("best_arm", "trial with the lowest loss", None, choice=lowest.name, text=of_lowest),
         Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
-        Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats a token"),
-        Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats a token"),
+        Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats per token"),
+        Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats per token"),
     ]
     return findings
 

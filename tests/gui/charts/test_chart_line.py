@@ -31,7 +31,7 @@ class Drawing:
     """A panel with one chart and one curve."""
 
     def __init__(self, qtbot: QtBot) -> None:
-        self.chart = LineChart("loss", "nats a token")
+        self.chart = LineChart("loss", "nats per token")
         self.redraw = RedrawTimer()
         self.x, self.y = X, Y
         self.panel = ChartPanel([(self.chart, 1)], self._fill, self.redraw, smoothing=50)
@@ -182,7 +182,7 @@ def test_csv_round_trip(drawing: Drawing, qtbot: QtBot, tmp_path: Path) -> None:
         drawing.panel.export(path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["run"], row["curve"], row["unit"]) for row in rows} == {("run-a", "train", "nats a token")}
+    assert {(row["run"], row["curve"], row["unit"]) for row in rows} == {("run-a", "train", "nats per token")}
     assert [float(row["step"]) for row in rows] == X.tolist()
     values = [float(row["value"]) if row["value"] else math.nan for row in rows]
     assert np.array_equal(values, drawing.y, equal_nan=True)
@@ -196,7 +196,7 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     assert "#0072b2" in colors
     drawing.panel.export(tmp_path / "loss.svg")
     svg = (tmp_path / "loss.svg").read_text()
-    assert "nats a token" in svg
+    assert "nats per token" in svg
     assert "clipPath" in svg or "clip-path" in svg
 
 

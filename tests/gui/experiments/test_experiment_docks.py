@@ -340,7 +340,7 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
     [
         (Finding("a", "a", 0.1), "0.1"),
         (Finding("a", "a", 3.0, unit="runs"), "3 runs"),
-        (Finding("a", "a", 3.15478, 3.1, 3.2, "nats a token"), "3.155 (3.1 to 3.2) nats a token"),
+        (Finding("a", "a", 3.15478, 3.1, 3.2, "nats per token"), "3.155 (3.1 to 3.2) nats per token"),
         (Finding("a", "a", None, choice="full"), "full"),
         (Finding("a", "a", None), ""),
     ],

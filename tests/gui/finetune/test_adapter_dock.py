@@ -54,7 +54,7 @@ def test_cells_are_norms_and_what_was_not_changed_is_none(qtbot: QtBot, dock: Ad
     assert dock.map.heat.values[1].tolist()[:2] == [2.0, 1.5]
     assert dock.note.text() == (
         "lora on small@final: 4 matrices, norm 14.2 together, 0.03 times that of the weights before, "
-        "2,048 numbers learned."
+        "2,048 trained parameters."
     )
 
 

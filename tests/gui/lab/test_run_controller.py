@@ -192,7 +192,7 @@ def test_a_worker_whose_step_takes_long_is_not_signalled_within_its_patience(
     for _ in range(4):
         with qtbot.waitSignal(controller.stopping_changed, timeout=WAIT):
             pass
-    assert controller.stopping_text(fake.run).startswith("Stopping: it saves after this step")
+    assert controller.stopping_text(fake.run).startswith("Stopping: saves after this step")
     assert worker.poll() is None
     _claim(fake.run, worker, patience=1e-9)
     qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)

@@ -45,7 +45,7 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
             dock.save(tmp_path / "kept.md")
         assert (tmp_path / "figures" / "heads.png").is_file()
         lab.papers.set_paper("grokking")  # no check of it was run
-        assert "No check is shown" in dock._empty.text
+        assert "No check is selected" in dock._empty.text
         lab.papers.set_paper(PAPER)
         qtbot.waitUntil(lambda: dock._stack.currentWidget() is dock._body, timeout=WAIT)
 

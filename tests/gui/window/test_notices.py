@@ -71,7 +71,7 @@ def test_it_can_be_turned_off_and_that_is_remembered(
 ) -> None:
     fake = live_run(outputs, 300.0)
     window, titles = watched(make_main_window, qtbot, monkeypatch)
-    command = next(command for command in window.menus.commands() if command.text == "Tell when a long run ends")
+    command = next(command for command in window.menus.commands() if command.text == "Notify when a long run ends")
     command.run()
     ended(qtbot, window, fake)
     assert titles == []

@@ -113,7 +113,7 @@ def test_learned_against_forgotten_is_told_by_method(folder: ExperimentFolder) -
     assert paths["Pareto front"] == [(1.0, 2.9), (1.2, 2.3), (1.5, 2.1), (3.0, 2.0)]
     write_results(folder, results)
     report = write_report(folder, folder.record(), results).read_text()
-    assert "| rise of the loss on general text, full (`forgotten_full`) | 0.9 nats a token |" in report
+    assert "| rise of the loss on general text, full (`forgotten_full`) | 0.9 nats per token |" in report
 
 
 def test_results_are_not_complete_before_the_last_run_has_been_measured(folder: ExperimentFolder) -> None:
