@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,13 @@ def _whole(config: pytest.Config) -> bool:
 
 def _marked(items: list[pytest.Item], name: str) -> list[pytest.Item]:
     return [item for item in items if item.get_closest_marker(name)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def old_objects_left_alone() -> None:
+    """Collections, and tests that look at all objects, pass over those made before: torch alone makes a million."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -34,7 +34,8 @@ NOT_RUN = {
 
 _SHARE = 50  # of the steps
 _ONE_THREAD = " --set train.threads=1"
-_FEW = " --set train.eval_windows=8"  # windows that a loss is measured on
+# Windows that a loss is measured on; tokens of the samples, which take longer than so few steps.
+_FEW = " --set train.eval_windows=8 --set samples.tokens=8"
 _STEPS = r"(?<=--steps )\d+|(?<=_interval=)\d+|(?<=checkpoints\.interval=)\d+|(?<=\w@)\d+(?= )"
 
 
@@ -60,8 +61,10 @@ def _trains(words: str) -> str:
     """On one thread, small."""
     if WHOLE:
         return words + _ONE_THREAD
-    words = _small(words) + _FEW + _ONE_THREAD
-    words += "" if "--steps" in words or words.startswith("resume") else " --steps 6"
+    words = _small(words) + _ONE_THREAD
+    if words.startswith("resume"):
+        return words  # the rest is the run's
+    words += _FEW if "--steps" in words else f"{_FEW} --steps 6"
     if words.startswith("pretrain") and "--from" not in words:
         return words + " --set model.n_embd=32"
     return words + " --set data.scored=4" * ("--model" in words)  # it fine-tunes

@@ -37,12 +37,11 @@ class FigureChart(pg.PlotWidget):
     def __init__(self, name: str, parent: QWidget | None = None, *, bottom: NumberAxis | None = None) -> None:
         self._axes = {"bottom": bottom or NumberAxis("bottom"), "left": NumberAxis("left")}
         self._pair: tuple[Axis, Axis] | None = None
-        super().__init__(parent, axisItems=self._axes)
+        super().__init__(parent, enableMenu=False, axisItems=self._axes)
         self.log_x = self.log_y = False
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
         self.setAccessibleName(name)
         plot = self.getPlotItem()
-        plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setContentsMargins(0, 6, 10, 0)
         self._axes["left"].setWidth(_LEFT_WIDTH)

@@ -49,7 +49,7 @@ class LineChart(pg.PlotWidget):
     ) -> None:
         """from_zero: the view that follows begins at zero, for what is read as a share of a whole."""
         self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
-        super().__init__(parent, axisItems={"bottom": self._axis_x, "left": self._axis_y})
+        super().__init__(parent, enableMenu=False, axisItems={"bottom": self._axis_x, "left": self._axis_y})
         self.y_label, self.y_unit = y_label, y_unit
         self._from_zero = from_zero
         self.x_label, self.x_kind = "step", "count"
@@ -63,7 +63,6 @@ class LineChart(pg.PlotWidget):
         self._names_x = True
         plot = self.getPlotItem()
         self.marks = Marks(plot)
-        plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setContentsMargins(0, 6, 10, 0)
         self._axis_y.setWidth(_LEFT_AXIS_WIDTH)

@@ -33,7 +33,7 @@ class Scatter(pg.PlotWidget):
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         self._axes = {"bottom": NumberAxis("bottom"), "left": NumberAxis("left")}
-        super().__init__(parent, axisItems=self._axes)
+        super().__init__(parent, enableMenu=False, axisItems=self._axes)
         self.points: Points = np.zeros((0, 2))
         self.names: list[str] = []
         self._tips: list[str] = []
@@ -42,7 +42,6 @@ class Scatter(pg.PlotWidget):
         self._pressed = QPointF()
         self.setAccessibleName(name)
         plot = self.getPlotItem()
-        plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setAspectLocked(True)
         self._view: pg.ViewBox = plot.getViewBox()

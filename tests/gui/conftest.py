@@ -50,7 +50,8 @@ def lab(qtbot: QtBot, outputs: Path) -> Iterator[WholeLab]:
 def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[MakeWindow]:
     """`make_main_window()` opens a window of 1280 x 800 on the test's outputs folder, light, with fresh settings.
 
-    asks: for a prediction before a run starts.
+    asks: for a prediction before a run starts. docks: without them the window is as it is before it made them, which
+    takes a second.
     """
     app = QApplication.instance()
     assert isinstance(app, QApplication)
@@ -58,10 +59,11 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     before, threads = _running(), set(threading.enumerate())
     windows: list[MainWindow] = []
 
-    def make(*, show: bool = True, asks: bool = False) -> MainWindow:
+    def make(*, show: bool = True, asks: bool = False, docks: bool = True) -> MainWindow:
         settings = WindowSettings(tmp_path / "window.ini")
         settings.save_choices("notebook/asking", Asking(before_runs=asks))
-        window = MainWindow(outputs, settings)
+        window = MainWindow(outputs, settings, later=not docks)
+        window._furnish_when_seen = False
         windows.append(window)
         window.setWindowState(Qt.WindowState.WindowNoState)  # the offscreen screen is small
         window.resize(1280, 800)

@@ -53,21 +53,22 @@ def test_every_dock_is_there_under_its_name_and_in_the_view_menu(make_main_windo
     assert all(dock.toggleViewAction() in offered for dock in window.docks.values())
 
 
-@pytest.mark.parametrize("workspace", WORKSPACES)
-def test_a_workspace_shows_its_docks_without_overlap(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, workspace: str
+def test_each_workspace_shows_its_docks_without_overlap(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     FakeRun(outputs, steps=2000).start().advance(600)
     window = settled(qtbot, make_main_window())
-    window.use_workspace(workspace)
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    QApplication.processEvents()
-    shown = [d for d in window.docks.values() if d.isVisible() and not d.visibleRegion().isEmpty()]
-    assert len(shown) >= 3
-    for place, dock in enumerate(shown):
-        assert window.rect().contains(dock.geometry()), dock.objectName()
-        for other in shown[place + 1 :]:
-            assert not dock.geometry().intersects(other.geometry()), (dock.objectName(), other.objectName())
+    for workspace in WORKSPACES:
+        window.use_workspace(workspace)
+        QApplication.processEvents()
+        shown = [d for d in window.docks.values() if d.isVisible() and not d.visibleRegion().isEmpty()]
+        assert len(shown) >= 3, workspace
+        for place, dock in enumerate(shown):
+            where = (workspace, dock.objectName())
+            assert window.rect().contains(dock.geometry()), where
+            for other in shown[place + 1 :]:
+                assert not dock.geometry().intersects(other.geometry()), (*where, other.objectName())
 
 
 def test_every_dock_can_be_shown_in_every_workspace(make_main_window: MakeWindow, qtbot: QtBot) -> None:
@@ -165,19 +166,23 @@ def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_wi
     assert not window.docks["check"].isHidden()
 
 
-@pytest.mark.parametrize("state", [b"", b"\x00garbage", b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7])
-def test_a_damaged_arrangement_gives_the_default_one(
-    make_main_window: MakeWindow, tmp_path: Path, state: bytes
-) -> None:
+def test_a_damaged_arrangement_gives_the_default_one(make_main_window: MakeWindow, tmp_path: Path) -> None:
     stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    stored.setValue("workspaces/Train", state)
+    damaged = {
+        "Train": (b"\x00garbage", ("setup", "loss")),
+        "Write": (b"", ("write", "samples")),
+        "Learn": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("learn", "loss")),
+    }
+    for workspace, (state, _) in damaged.items():
+        stored.setValue(f"workspaces/{workspace}", state)
     stored.setValue("window/geometry", b"\xff" * 20)
     stored.setValue("window/theme", "pink")
     stored.sync()
     window = make_main_window()
-    assert not window.docks["setup"].isHidden()
-    assert not window.docks["loss"].isHidden()
     assert window.settings.theme == "system"
+    for workspace, (_, docks) in damaged.items():
+        window.use_workspace(workspace)
+        assert not any(window.docks[name].isHidden() for name in docks), workspace
 
 
 def test_every_input_has_an_accessible_name(make_main_window: MakeWindow) -> None:
@@ -256,7 +261,7 @@ def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: Ma
 
 
 def test_a_run_started_elsewhere_appears_and_moves(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> None:
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     fake = FakeRun(outputs, "headless", steps=1000).start().advance(50)
     qtbot.waitUntil(lambda: window.status.steps.text() == "step 50 of 1,000", timeout=WAIT)
     assert "headless" in window.windowTitle()
@@ -271,7 +276,7 @@ def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     FakeRun(outputs, "old").start().advance(100).finish()
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(lambda: window.lab.row("pretraining/old") is not None, timeout=WAIT)
     window.lab.set_current("pretraining/old")
     with qtbot.waitSignal(window.lab.run_appeared, timeout=WAIT):
@@ -282,7 +287,7 @@ def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
 
 
 def test_actions_are_enabled_as_the_state_allows(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> None:
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     actions = window.run_actions
     assert not any(a.isEnabled() for a in (actions.pause, actions.resume, actions.stop, actions.save))
     fake = FakeRun(outputs).start().advance(10)
@@ -301,7 +306,7 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     fake = FakeRun(outputs).start().advance(10)
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(window.run_actions.pause.isEnabled, timeout=WAIT)
     window.run_actions.pause.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["pause"]
@@ -345,7 +350,7 @@ def test_resuming_a_finished_run_asks_for_more_steps(
     resumed: list[dict[str, int]],
 ) -> None:
     FakeRun(outputs, steps=100).start().advance(100).finish()
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
     asked: list[dict[str, int]] = []
     monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides: asked.append(overrides))
@@ -358,7 +363,7 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 
 
 def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     assert window.message_bar.isHidden()
     window.lab.error_raised.emit(LabError("The disk is <full>.", "0 bytes are free.", "Free some space."))
     window.lab.error_raised.emit(LabError("Something else."))
@@ -408,7 +413,7 @@ def test_a_dropped_run_folder_is_opened(make_main_window: MakeWindow, qtbot: QtB
 def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
     picture = tmp_path / "cat.png"
     picture.write_bytes(b"\x89PNG")
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     _drop(window, picture)
     qtbot.waitUntil(window.message_bar.isVisible, timeout=WAIT)
     assert "cat.png" in window.messages.text.text()
@@ -417,7 +422,7 @@ def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow
 def test_debug_information_names_versions_and_folders(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     window.copy_debug_information()
     text = QGuiApplication.clipboard().text()
     for wanted in ("LLM Learning Lab", "Python 3", "Qt 6", "torch", "Theme light", str(outputs)):
@@ -430,7 +435,7 @@ def test_debug_information_names_versions_and_folders(
 @pytest.fixture
 def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[MainWindow, FakeRun]:
     fake = watched_run(outputs)
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
     return window, fake
 
@@ -482,7 +487,7 @@ def test_closing_does_not_ask_about_runs_of_a_terminal(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeRun(outputs, "headless").start().advance(10)
-    window = settled(qtbot, make_main_window())
+    window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(lambda: window.lab.row("pretraining/headless") is not None, timeout=WAIT)
     asked = _answer(monkeypatch, CloseChoice.CANCEL)
     assert window.close()

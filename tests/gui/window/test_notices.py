@@ -29,7 +29,7 @@ def watched(
     make: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, *, active: bool = False
 ) -> tuple[MainWindow, list[str]]:
     """A window that sees the run, and what it tells outside."""
-    window = make()
+    window = make(docks=False)
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
     told: list[str] = []
     monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append(title))
@@ -76,7 +76,7 @@ def test_it_can_be_turned_off_and_that_is_remembered(
     ended(qtbot, window, fake)
     assert titles == []
     window.close_quietly()
-    assert not make_main_window(show=False).settings.notify
+    assert not make_main_window(show=False, docks=False).settings.notify
 
 
 def test_the_words_say_how_it_ended_and_how_well(outputs: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_words_say_how_it_ended_and_how_well(outputs: Path) -> None:
 
 
 def test_without_a_tray_it_does_without(make_main_window: MakeWindow, monkeypatch: pytest.MonkeyPatch) -> None:
-    window = make_main_window()
+    window = make_main_window(docks=False)
     monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", staticmethod(lambda: False))
     window.notices.tell("title", "words")
     assert not window.findChildren(QSystemTrayIcon)
@@ -99,7 +99,7 @@ def test_without_a_tray_it_does_without(make_main_window: MakeWindow, monkeypatc
 def test_a_check_without_runs_counts_none(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = make_main_window()
+    window = make_main_window(docks=False)
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append((title, words)))
     monkeypatch.setattr(window, "isActiveWindow", lambda: False)

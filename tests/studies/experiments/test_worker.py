@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
 from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentRecord
+from llmlab.training.loop import FromScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
 
@@ -71,6 +73,29 @@ def planned(
     settings = quick_settings(steps, checkpoints__interval=20, train__eval_interval=20)
     request = Request(find_kind("depth"), settings, outputs, id="deep", grid=[1, 2, 3], **more)
     return create_experiment(outputs, change(make_plan(request)))
+
+
+@pytest.fixture
+def held(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """`held(depth)`: a run of that depth waits before each step after its thirtieth, while the file that comes is there.
+
+    So it is interrupted on its way, however few its steps are.
+    """
+    plain = FromScratch.optimizer_step
+
+    def step(self: FromScratch) -> object:
+        if self.progress.step > 30 and (outputs / f"hold-{self.settings.model.n_layer}").exists():
+            time.sleep(0.2)
+        return plain(self)
+
+    monkeypatch.setattr(FromScratch, "optimizer_step", step)
+
+    def hold(depth: int) -> Path:
+        file = outputs / f"hold-{depth}"
+        file.touch()
+        return file
+
+    return hold
 
 
 @pytest.fixture
@@ -153,14 +178,15 @@ def test_an_error_while_it_stops_is_recorded(outputs: Path, monkeypatch: pytest.
 
 
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
-    outputs: Path, begun: Callable[[ExperimentFolder], Fork]
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
-    folder = planned(outputs, steps=500)
+    folder, hold = planned(outputs, steps=60), held(2)
     first, second, _ = (folder.run_of(trial, "pretraining") for trial in folder.record().arms)
     fork = begun(folder)
     wait_until(lambda: second.recorded_status().step > 30)
     pid = second.recorded_status().pid
     fork.kill()
+    hold.unlink()
     assert folder.status().state == "interrupted"
     wait_until(lambda: second.status().state == "interrupted")  # it died with its parent
     assert pid is not None
@@ -174,14 +200,17 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     assert folder.status().attempt == 2
 
 
-def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[ExperimentFolder], Fork]) -> None:
-    folder = planned(outputs, steps=500)
+def test_a_run_that_is_killed_goes_on_by_itself(
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
+) -> None:
+    folder, hold = planned(outputs, steps=60), held(1)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > 30)
     pid = run.recorded_status().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    hold.unlink()
     assert fork.wait() == 0
     assert states(folder) == ["finished"] * 3
     assert run.recorded_status().attempt == 2
@@ -189,12 +218,12 @@ def test_a_run_that_is_killed_goes_on_by_itself(outputs: Path, begun: Callable[[
 
 @pytest.mark.parametrize("how", ["request", "SIGTERM"])
 def test_asked_to_stop_it_saves_and_goes_on_later(
-    outputs: Path, begun: Callable[[ExperimentFolder], Fork], how: str
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path], how: str
 ) -> None:
-    folder = planned(outputs, steps=500)
+    folder, hold = planned(outputs, steps=60), held(1)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
-    wait_until(lambda: run.recorded_status().step > 10)
+    wait_until(lambda: run.recorded_status().step > 30)
     if how == "request":
         stop_experiment(folder)
     else:
@@ -205,10 +234,11 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     assert states(folder) == ["stopped", "planned", "planned"]
     assert read_results(folder) is not None
     done = run.recorded_status().step
+    hold.unlink()
     assert begun(folder).wait() == 0
     assert states(folder) == ["finished"] * 3
     assert '"event": "started", "time"' in run.events.read_text()
-    assert done > 10
+    assert 30 < done < 60
 
 
 def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
