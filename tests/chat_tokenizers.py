@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmlab.data.chat import ChatFormat, chat_format
+from llmlab.data.chat import ChatFormat, Encoded, chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.data.tokenizers import TextTokenizer
 
 TEXT = "user assistant system: What is the color of the sky? The sky is blue. And of the sea? It is green, too.\n\n"
 
@@ -164,3 +165,13 @@ def _wrapped(pipeline: Tokenizer, template: str | None, special: tuple[str, ...]
         clean_up_tokenization_spaces=False,
     )
     return HuggingFaceTokenizer(inner)
+
+
+def runs(tokenizer: TextTokenizer, encoded: Encoded) -> list[tuple[str, bool]]:
+    """Neighbouring tokens of one kind joined."""
+    joined: list[tuple[list[int], bool]] = []
+    for id, trained in zip(encoded.ids, encoded.trained, strict=True):
+        if not joined or joined[-1][1] != trained:
+            joined.append(([], trained))
+        joined[-1][0].append(id)
+    return [(tokenizer.decode(ids), trained) for ids, trained in joined]

@@ -29,7 +29,7 @@ HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 NOT_RUN = {
     "corpora fetch": "it needs a network",
     "request": "it needs a run that trains meanwhile: tests/cli/test_cli_runs.py",
-    "finetune --preset smollm2-135m": "it needs a model from a package, and minutes: tests/finetuning",
+    "finetune --preset smollm2-135m": "it needs a model from a package, and minutes: tests/test_real_model.py",
 }
 
 _SHARE = 50  # of the steps
@@ -208,7 +208,7 @@ def folder(tmp_path: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(7200 if WHOLE else 1800)
 def test_the_manual_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed: dict[str, str] = {}

@@ -9,10 +9,9 @@ from typing import Any
 import chat_tokenizers as make
 import psutil
 import pytest
-from chat_tokenizers import CONVERSATION, FAMILIES, byte_level, chat, example
+from chat_tokenizers import CONVERSATION, FAMILIES, byte_level, chat, example, runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from real_model import smollm2
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data import chat_template
@@ -20,7 +19,7 @@ from llmlab.data import template_rendering as rendering
 from llmlab.data.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
 from llmlab.data.chat_template import TemplateFormat
 from llmlab.data.examples import TEXT, Example, Message
-from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, IdTokenizer
+from llmlab.data.hf_tokenizer import IdTokenizer
 from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, TextTokenizer, Tokenizer
 
 LONG = 10_000
@@ -31,16 +30,6 @@ OURS: dict[str, Tokenizer] = {
     "bpe": BpeTokenizer([("t", "h"), ("th", "e"), ("Ġ", "the")]),
     "char": CharTokenizer(make.TEXT + "UASB:"),
 }
-
-
-def runs(tokenizer: TextTokenizer, encoded: Encoded) -> list[tuple[str, bool]]:
-    """Neighbouring tokens of one kind joined."""
-    joined: list[tuple[list[int], bool]] = []
-    for id, trained in zip(encoded.ids, encoded.trained, strict=True):
-        if not joined or joined[-1][1] != trained:
-            joined.append(([], trained))
-        joined[-1][0].append(id)
-    return [(tokenizer.decode(ids), trained) for ids, trained in joined]
 
 
 def trained_text(tokenizer: TextTokenizer, encoded: Encoded) -> list[str]:
@@ -226,25 +215,6 @@ def test_a_character_that_a_vocabulary_lacks_is_named() -> None:
 def test_a_model_without_a_tokenizer_is_refused() -> None:
     with pytest.raises(UsageError, match="without a tokenizer"):
         chat_format(IdTokenizer("bare"))
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.slow
-def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
-    tokenizer = smollm2().tokenizer
-    assert isinstance(tokenizer, HuggingFaceTokenizer)
-    encoded = chat_format(tokenizer).encode(Example(1, CONVERSATION), LONG, ANSWERS)
-    assert runs(tokenizer, encoded) == [
-        (
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is the color of the sky?<|im_end|>\n"
-            "<|im_start|>assistant\n",
-            False,
-        ),
-        ("The sky is blue.<|im_end|>", True),
-        ("\n<|im_start|>user\nAnd of the sea?<|im_end|>\n<|im_start|>assistant\n", False),
-        ("It is green, too.<|im_end|>", True),
-        ("\n", False),
-    ]
 
 
 ENDLESS = {

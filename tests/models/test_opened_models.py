@@ -12,7 +12,6 @@ import tiny_models
 import torch
 import transformers
 from peft import PeftModel
-from real_model import smollm2
 from small_runs import new_run, train_here
 from tiny_models import TOKENIZER
 from tokenizers import Tokenizer
@@ -240,11 +239,3 @@ def test_running_out_of_memory_all_the_same_is_advice(
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", run_out)
     with pytest.raises(LabError, match=r"Memory ran out.*smaller model"):
         open_model(str(folder), outputs)
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.slow
-def test_smollm2_opens_and_knows_the_capital_of_france() -> None:
-    opened = smollm2()
-    assert opened.parameters == 134_515_008
-    assert next_tokens(opened, "The capital of France is", 1)[0][0][0] == " Paris"

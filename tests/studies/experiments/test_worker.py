@@ -77,7 +77,7 @@ def planned(
 
 @pytest.fixture
 def held(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
-    """`held(depth)`: a run of that depth waits before each step after its thirtieth, while the file that comes is there.
+    """`held(depth)`: a run of that depth waits before each step after its thirtieth, while the file it gives is there.
 
     So it is interrupted on its way, however few its steps are.
     """

@@ -16,7 +16,6 @@ import torch
 import transformers
 from bases import KINDS, prepared, settings_for
 from peft import LoraConfig, get_peft_model
-from real_model import smollm2
 from small_models import COMBINATIONS, lively, shape, some_ids
 from torch import Tensor, nn
 
@@ -238,12 +237,3 @@ def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
     root = Path(llmlab.__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.slow
-def test_smollm2s_header_says_what_its_weights_are() -> None:
-    opened = smollm2()
-    found = base_named(opened.reference, Path()).shape()
-    assert found.parameters == opened.parameters
-    sizes = [layer_size(opened.model.get_submodule(name)) for name in target_layers(opened.model, ALL)]
-    assert sorted((layer.width_in, layer.width_out) for layer in found.layers) == sorted(sizes)
