@@ -12,12 +12,14 @@ import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow
 
 from llmlab_gui.lab import folder_poller
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.pages.places import TRAIN
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
 
@@ -60,16 +62,10 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     windows: list[MainWindow] = []
 
     def make(*, show: bool = True, asks: bool = False, docks: bool = True) -> MainWindow:
-        settings = WindowSettings(tmp_path / "window.ini")
-        settings.save_choices("notebook/asking", Asking(before_runs=asks))
-        window = MainWindow(outputs, settings, later=not docks)
-        window._furnish_when_seen = False
-        windows.append(window)
-        window.setWindowState(Qt.WindowState.WindowNoState)  # the offscreen screen is small
-        window.resize(1280, 800)
+        windows.append(_main_window(outputs, tmp_path / "window.ini", asks=asks, docks=docks))
         if show:
-            window.show()
-        return window
+            windows[-1].show()
+        return windows[-1]
 
     yield make
     for window in windows:
@@ -83,6 +79,39 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
     assert not alive, f"threads left: {alive}"
+
+
+@pytest.fixture(scope="module")
+def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainWindow]:
+    """One window on an empty outputs folder, in sight, for all tests of a file."""
+    apply_theme(qapp, "light")
+    folder = tmp_path_factory.mktemp("window")
+    window = _main_window(folder, folder / "window.ini", asks=False, docks=True)
+    window.show()
+    yield window
+    window.close_quietly()
+    window.deleteLater()
+    delete_now()
+
+
+@pytest.fixture
+def same_window(window_of_the_file: MainWindow, qtbot: QtBot) -> MainWindow:
+    """The file's window, in Train as at the first start: for tests that start nothing and leave no choice made."""
+    qtbot.waitUntil(lambda: window_of_the_file.lab.looked, timeout=WAIT)
+    window_of_the_file.use_workspace(TRAIN)
+    window_of_the_file.reset_layout()
+    QApplication.processEvents()
+    return window_of_the_file
+
+
+def _main_window(outputs: Path, ini: Path, *, asks: bool, docks: bool) -> MainWindow:
+    settings = WindowSettings(ini)
+    settings.save_choices("notebook/asking", Asking(before_runs=asks))
+    window = MainWindow(outputs, settings, later=not docks)
+    window._furnish_when_seen = False
+    window.setWindowState(Qt.WindowState.WindowNoState)  # the offscreen screen is small
+    window.resize(1280, 800)
+    return window
 
 
 def delete_now() -> None:

@@ -43,8 +43,8 @@ def settled(qtbot: QtBot, window: MainWindow) -> MainWindow:
 # Docks ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_dock_is_there_under_its_name_and_in_the_view_menu(make_main_window: MakeWindow) -> None:
-    window = make_main_window()
+def test_every_dock_is_there_under_its_name_and_in_the_view_menu(same_window: MainWindow) -> None:
+    window = same_window
     assert set(window.docks) == set(DOCK_IDS)
     names = [dock.objectName() for dock in window.docks.values()]
     assert names == [f"dock.{dock_id}" for dock_id in window.docks]
@@ -53,14 +53,13 @@ def test_every_dock_is_there_under_its_name_and_in_the_view_menu(make_main_windo
     assert all(dock.toggleViewAction() in offered for dock in window.docks.values())
 
 
-def test_each_workspace_shows_its_docks_without_overlap(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
-) -> None:
-    FakeRun(outputs, steps=2000).start().advance(600)
-    window = settled(qtbot, make_main_window())
+def test_each_workspace_shows_its_docks_without_overlap(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    FakeRun(window.lab.outputs, steps=2000).start().advance(600)
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
     for workspace in WORKSPACES:
         window.use_workspace(workspace)
+        window.reset_layout()
         QApplication.processEvents()
         shown = [d for d in window.docks.values() if d.isVisible() and not d.visibleRegion().isEmpty()]
         assert len(shown) >= 3, workspace
@@ -71,8 +70,8 @@ def test_each_workspace_shows_its_docks_without_overlap(
                 assert not dock.geometry().intersects(other.geometry()), (*where, other.objectName())
 
 
-def test_every_dock_can_be_shown_in_every_workspace(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
+def test_every_dock_can_be_shown_in_every_workspace(same_window: MainWindow) -> None:
+    window = same_window
     for workspace in WORKSPACES:
         window.use_workspace(workspace)
         for dock_id, dock in window.docks.items():
@@ -185,8 +184,8 @@ def test_a_damaged_arrangement_gives_the_default_one(make_main_window: MakeWindo
         assert not any(window.docks[name].isHidden() for name in docks), workspace
 
 
-def test_every_input_has_an_accessible_name(make_main_window: MakeWindow) -> None:
-    window = make_main_window()
+def test_every_input_has_an_accessible_name(same_window: MainWindow) -> None:
+    window = same_window
     kinds = ("QLineEdit", "QComboBox", "QSpinBox", "QDoubleSpinBox", "QSlider", "QTableView", "QPlainTextEdit")
     nameless = [
         f"{widget.metaObject().className()} in {_dock_of(widget)}"

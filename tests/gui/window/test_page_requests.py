@@ -7,10 +7,9 @@ from typing import cast
 import pytest
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QApplication, QLabel
+from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import MakeWindow
 
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.learn.dock import LearnDock
@@ -22,15 +21,8 @@ from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.window.main_window import MainWindow
 
 
-def settled(window: MainWindow) -> MainWindow:
-    """On the screen, with the arrangement that it has at the start."""
-    window.show()
-    QApplication.processEvents()
-    return window
-
-
-def test_the_first_hour_begins_with_its_first_page_in_sight(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(make_main_window())
+def test_the_first_hour_begins_with_its_first_page_in_sight(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
     window.findChild(QAction, "action.first_hour").trigger()
     learn = cast(LearnDock, window.docks["learn"])
     qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
@@ -47,8 +39,8 @@ def test_the_first_hour_begins_with_its_first_page_in_sight(make_main_window: Ma
     assert setup.name.text() == ""  # another run is not named like the one before
 
 
-def test_a_claims_link_sets_up_its_check(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(make_main_window())
+def test_a_claims_link_sets_up_its_check(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
     learn = cast(LearnDock, window.docks["learn"])
     learn.open_link(QUrl("paper:attention-sinks/sink?model=mine@final"))
     form = cast(CheckDock, window.docks["check"]).form
@@ -59,10 +51,8 @@ def test_a_claims_link_sets_up_its_check(make_main_window: MakeWindow, qtbot: Qt
 
 
 @pytest.mark.parametrize("workspace", ["look-inside", "write"])
-def test_a_page_that_asks_for_a_workspace_stays_in_sight(
-    make_main_window: MakeWindow, qtbot: QtBot, workspace: str
-) -> None:
-    window = settled(make_main_window())
+def test_a_page_that_asks_for_a_workspace_stays_in_sight(same_window: MainWindow, qtbot: QtBot, workspace: str) -> None:
+    window = same_window
     learn = cast(LearnDock, window.docks["learn"])
     window.lab.open_concept("attention")
     learn.open_link(QUrl(f"workspace:{workspace}"))
@@ -70,8 +60,8 @@ def test_a_page_that_asks_for_a_workspace_stays_in_sight(
     assert is_seen(window.docks["prompt" if workspace == "look-inside" else "write"])
 
 
-def test_every_dock_has_its_title_in_the_table_and_offers_its_other_pages(make_main_window: MakeWindow) -> None:
-    window = make_main_window()
+def test_every_dock_has_its_title_in_the_table_and_offers_its_other_pages(same_window: MainWindow) -> None:
+    window = same_window
     titles = {name: dock.windowTitle().replace("&&", "&") for name, dock in window.docks.items() if name != "learn"}
     assert {name: title for name, (title, _) in DOCK_PAGES.items()} == titles
     pages = {page.name: page.title for page in load_pages()}

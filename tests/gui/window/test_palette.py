@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
-from windows import MakeWindow
 
+from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.palette import Command, CommandPalette, best, score
 
 TEXTS = ("Train", "Pause", "Reset layout", "Learning rate & gradient norm", "Loss", "Open run 20261124-baby", "Log")
@@ -44,8 +44,8 @@ def test_an_empty_line_offers_everything_in_its_order() -> None:
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support")
-def test_the_palette_runs_what_is_chosen_by_keyboard(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = make_main_window()
+def test_the_palette_runs_what_is_chosen_by_keyboard(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
     window.palette_action.trigger()
     palette = window.findChild(CommandPalette)
     assert palette is not None
@@ -55,6 +55,6 @@ def test_the_palette_runs_what_is_chosen_by_keyboard(make_main_window: MakeWindo
     assert not window.docks["samples"].visibleRegion().isEmpty()
 
 
-def test_the_palette_offers_panels_runs_presets_pages_and_actions(make_main_window: MakeWindow) -> None:
-    kinds = {command.kind for command in make_main_window().menus.commands()}
+def test_the_palette_offers_panels_runs_presets_pages_and_actions(same_window: MainWindow) -> None:
+    kinds = {command.kind for command in same_window.menus.commands()}
     assert {"Do", "Show", "Workspace", "Theme", "Set up", "Paper", "Learn"} <= kinds

@@ -25,7 +25,7 @@ SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Of a tiny Llama with random weights, on few and short prompts."""
     monkeypatch.setitem(SIZES, "minutes", SMALL)
-    folder = tiny_models.save(tiny_models.llama(num_hidden_layers=4), tmp_path / "tiny")
+    folder = tiny_models.save(tiny_models.llama(num_hidden_layers=8), tmp_path / "tiny")
     (tmp_path / "measurements").mkdir()
     return Check(list(TESTED), "minutes", [str(folder)], tmp_path / "outputs", tmp_path / "measurements")
 
@@ -37,7 +37,7 @@ def test_a_model_of_transformers_is_measured_for_all_claims(check: Check) -> Non
     assert (sink.n, position.n, norms.n) == (10, 5, 10)
     assert {one.evidence["outcomes"].keys() == {model} for one in (sink, position, norms)} == {True}
     share = sink.charts[0].series[0]
-    assert len(share.y) == 4
+    assert len(share.y) == 8
     assert np.all(np.array(share.low) <= share.y)
     assert np.all(np.array(share.y) <= share.high)
     assert 0 < sink.statistic.value < 0.3  # type: ignore[operator]  # random weights have no sink
@@ -45,7 +45,7 @@ def test_a_model_of_transformers_is_measured_for_all_claims(check: Check) -> Non
     assert "no sink to ask about" in position.reason
     assert position.charts[0].categories[0] == "the text's own"
     assert "beginning of text" in position.charts[0].categories
-    assert len(norms.charts[0].series[0].y) == 5
+    assert len(norms.charts[0].series[0].y) == 9
     assert [table.rows[0][0] for one in (sink, position, norms) for table in one.tables] == [model] * 4
 
 
