@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, terminal_progress
+from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.finetuning_settings import FULL
 
@@ -39,12 +39,7 @@ def adapter(args: argparse.Namespace) -> int:
 
     with terminal_progress(not args.json) as progress:
         change = change_of(args.reference, outputs_of(args), progress)
-    if args.json:
-        print_json(_plain(change))
-        return DONE
-    for line in _lines(change):
-        print(line)
-    return DONE
+    return answer(args, _plain(change), _lines(change))
 
 
 def _plain(change: Change) -> dict[str, object]:

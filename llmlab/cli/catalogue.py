@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.output import answer, say
 from llmlab.cli.words import Commands
 from llmlab.core.config import SettingInfo, describe, to_mapping
 from llmlab.core.errors import UsageError
@@ -58,9 +59,6 @@ def corpora(args: argparse.Namespace) -> int:
     from llmlab.data import corpora as registry  # brings numpy, which `--help` should not wait for
 
     every = registry.corpora()
-    if args.json:
-        print_json([_corpus_dict(corpus) for corpus in every])
-        return DONE
     header = ("corpus", "size", "here", "licence", "what it is")
     rows = [
         (
@@ -72,55 +70,49 @@ def corpora(args: argparse.Namespace) -> int:
         )
         for corpus in every
     ]
-    for line in text.table(header, rows, right=(1,)):
-        print(line)
-    return DONE
+    return answer(args, [_corpus_dict(corpus) for corpus in every], text.table(header, rows, right=(1,)))
 
 
 def presets(args: argparse.Namespace) -> int:
     """Prints all presets."""
     every = [load_preset(name) for name in preset_names()]
     tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
-    if args.json:
-        values = [
-            _preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every
-        ]
-        print_json([*values, *(_preset_dict(preset, FINETUNING) for preset in tuned)])
-        return DONE
+    values = [_preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every]
+    values += [_preset_dict(preset, FINETUNING) for preset in tuned]
+    return answer(args, values, _preset_lines(every, tuned))
+
+
+def _preset_lines(every: list[Preset[PretrainSettings]], tuned: list[Preset[FinetuneSettings]]) -> Iterator[str]:
     rows = []
     for preset in every:
         needed, model = estimate(preset.settings), preset.settings.model
         shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
         numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(preset.minutes))
         rows.append((preset.name, *numbers, preset.description))
-    for line in text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4)):
-        print(line)
-    print()
+    yield from text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4))
+    yield ""
     fine_tuned_rows = [
         (preset.name, preset.settings.model.method, preset.settings.model.base or "(yours)", preset.description)
         for preset in tuned
     ]
-    for line in text.table(("to fine-tune", "method", "base", "what it is"), fine_tuned_rows):
-        print(line)
-    return DONE
+    yield from text.table(("to fine-tune", "method", "base", "what it is"), fine_tuned_rows)
 
 
 def settings(args: argparse.Namespace) -> int:
     """Prints every setting."""
     values = _values(args)
     every = list(describe(type(values)))
-    if args.json:
-        print_json([_setting_dict(info, values) for info in every])
-        return DONE
+    return answer(args, [_setting_dict(info, values) for info in every], _setting_lines(args, values, every))
+
+
+def _setting_lines(args: argparse.Namespace, values: RunSettings, every: list[SettingInfo]) -> Iterator[str]:
     rows = [(info.key, text.value(_value(info, values)), info.range_text, _meaning(info)) for info in every]
     shown = "default" if args.preset is None else args.preset
-    for line in text.table(("setting", shown, "takes", "meaning"), rows):
-        print(line)
+    yield from text.table(("setting", shown, "takes", "meaning"), rows)
     if args.preset is None:
         command, preset = ("finetune", FINETUNE_PRESET) if args.finetune else ("pretrain", DEFAULT_PRESET)
-        print(f"\nA preset changes some of these; without one, {command} uses {preset}'s:")
-        print(f"  llmlab-run settings --preset {preset}")
-    return DONE
+        yield f"\nA preset changes some of these; without one, {command} uses {preset}'s:"
+        yield f"  llmlab-run settings --preset {preset}"
 
 
 def _values(args: argparse.Namespace) -> RunSettings:
@@ -145,9 +137,7 @@ def _fetch(args: argparse.Namespace) -> int:
         say(f"Fetching {corpus.title}: {text.size(corpus.bytes)}, {corpus.licence}, from {corpus.origin}")
         registry.fetch(corpus, _show_bytes)
         say(f"{corpus.name} is here.")
-    if args.json:
-        print_json(_corpus_dict(corpus))
-    return DONE
+    return answer(args, _corpus_dict(corpus), ())
 
 
 def _show_bytes(what: str, done: float, total: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, FAILED, print_json
+from llmlab.cli.output import DONE, FAILED, answer
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.core.errors import LabError, UsageError
@@ -52,47 +53,37 @@ def checkpoints(args: argparse.Namespace) -> int:
     reference = resolve_run(args.run, outputs_of(args))
     which = args.step.removeprefix("@") if args.step is not None else reference.which
     if args.action == "list":
-        return _list(reference, args.json)
+        saved = list_checkpoints(reference.run.checkpoints)
+        return answer(args, [checkpoint_dict(checkpoint) for checkpoint in saved], _list(reference, saved))
     if args.action == "verify":
-        return _verify(reference, which, args.json)
+        return _verify(args, reference, which)
     if which is None:
         raise UsageError(
             f"Which checkpoint should be used for {args.action}?", "", "Name a STEP, final, best or latest."
         )
     checkpoint = select(reference.run.checkpoints, which)
     if args.action == "inspect":
-        return _inspect(checkpoint, args.json)
+        return _inspect(args, checkpoint)
     if args.action == "delete":
         _delete(checkpoint)
         said = f"Deleted {checkpoint.name} ({text.size(checkpoint.bytes)})."
     else:
         set_pinned(checkpoint, args.action == "pin")
         said = f"{checkpoint.name} is {args.action}ned."
-    if args.json:
-        print_json([checkpoint_dict(one) for one in list_checkpoints(reference.run.checkpoints)])
+    return answer(args, [checkpoint_dict(one) for one in list_checkpoints(reference.run.checkpoints)], [said])
+
+
+def _list(reference: RunReference, saved: Sequence[Checkpoint]) -> Iterator[str]:
+    rows = [
+        (str(one.step), text.loss(one.val_loss), text.size(one.bytes), text.clock(one.time), _why(one)) for one in saved
+    ]
+    if rows:
+        yield from text.table(("step", "validation", "size", "saved", "why"), rows, right=(0, 1, 2))
     else:
-        print(said)
-    return DONE
+        yield f"{reference.run.id} has saved no checkpoint yet."
 
 
-def _list(reference: RunReference, as_json: bool) -> int:
-    saved = list_checkpoints(reference.run.checkpoints)
-    if as_json:
-        print_json([checkpoint_dict(checkpoint) for checkpoint in saved])
-    elif not saved:
-        print(f"{reference.run.id} has saved no checkpoint yet.")
-    else:
-        header = ("step", "validation", "size", "saved", "why")
-        rows = [
-            (str(one.step), text.loss(one.val_loss), text.size(one.bytes), text.clock(one.time), _why(one))
-            for one in saved
-        ]
-        for line in text.table(header, rows, right=(0, 1, 2)):
-            print(line)
-    return DONE
-
-
-def _verify(reference: RunReference, which: str | None, as_json: bool) -> int:
+def _verify(args: argparse.Namespace, reference: RunReference, which: str | None) -> int:
     """All checkpoints of the run, or one, against their manifests; folders without a manifest are problems too."""
     folder = reference.run.checkpoints
     lost = unreadable(folder)
@@ -103,40 +94,35 @@ def _verify(reference: RunReference, which: str | None, as_json: bool) -> int:
     chosen = list_checkpoints(folder) if which is None else [] if lost else [select(folder, which)]
     problems = {checkpoint.name: verify(checkpoint) for checkpoint in chosen}
     problems |= {name: f"{name} has no manifest that can be read." for name in lost}
-    if as_json:
-        print_json([{"name": name, "problem": problem} for name, problem in sorted(problems.items())])
-    else:
-        for name, problem in sorted(problems.items()):
-            print(problem or f"{name} is what was saved.")
-        if not problems:
-            print(f"{reference.run.id} has saved no checkpoint yet.")
+    found = sorted(problems.items())
+    lines = [problem or f"{name} is what was saved." for name, problem in found]
+    none = [f"{reference.run.id} has saved no checkpoint yet."]
+    answer(args, [{"name": name, "problem": problem} for name, problem in found], lines or none)
     return FAILED if any(problems.values()) else DONE
 
 
-def _inspect(checkpoint: Checkpoint, as_json: bool) -> int:
+def _inspect(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     """All that a checkpoint says of itself, and the shapes of its weights."""
     tensors = _tensors(checkpoint.weights)
-    manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
-    files = manifest.get("files", {})
-    if as_json:
-        print_json(checkpoint_dict(checkpoint) | {"files": files, "tensors": tensors})
-        return DONE
-    print(f"{checkpoint.name}, saved {text.clock(checkpoint.time)} ({_why(checkpoint)})")
-    print(f"  folder       {checkpoint.path}")
-    print(f"  validation   {text.loss(checkpoint.val_loss)}")
+    files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
+    value = checkpoint_dict(checkpoint) | {"files": files, "tensors": tensors}
+    return answer(args, value, _description(checkpoint, files, tensors))
+
+
+def _description(checkpoint: Checkpoint, files: dict[str, Any], tensors: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{checkpoint.name}, saved {text.clock(checkpoint.time)} ({_why(checkpoint)})"
+    yield f"  folder       {checkpoint.path}"
+    yield f"  validation   {text.loss(checkpoint.val_loss)}"
     for name, entry in files.items():
-        print(f"  {name}   {text.size(entry['bytes'])}   sha256 {entry['sha256']}")
+        yield f"  {name}   {text.size(entry['bytes'])}   sha256 {entry['sha256']}"
     for key, described in checkpoint.about.items():
-        shown = (
-            " ".join(f"{k}={text.value(v)}" for k, v in described.items()) if isinstance(described, dict) else described
-        )
-        print(f"  {key:<12} {shown}")
-    print()
+        if isinstance(described, dict):
+            described = " ".join(f"{name}={text.value(value)}" for name, value in described.items())
+        yield f"  {key:<12} {described}"
+    yield ""
     rows = [(tensor["name"], tensor["dtype"], " x ".join(str(n) for n in tensor["shape"])) for tensor in tensors]
-    for line in text.table(("weight", "type", "shape"), rows):
-        print(line)
-    print(f"{text.count(sum(math.prod(tensor['shape']) for tensor in tensors))} numbers in {len(tensors)} tensors")
-    return DONE
+    yield from text.table(("weight", "type", "shape"), rows)
+    yield f"{text.count(sum(math.prod(tensor['shape']) for tensor in tensors))} numbers in {len(tensors)} tensors"
 
 
 def _tensors(path: Path) -> list[dict[str, Any]]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_out, likely, listed, parts_of
+from llmlab.cli.question import Answered, add_out, add_what, likely, listed, values_of
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary
-
-_DEFAULT_WHAT = "attention,residual"
 
 _DETAILS = """REF_A and REF_B as for `llmlab-run inspect`. One model is in memory at a time.
 
@@ -39,10 +37,9 @@ def add_commands(commands: Commands) -> None:
     add_outputs(parser)
     parser.add_argument("--prompt", default="", help="the text that both read; saved inspections have theirs")
     parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
-    parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
+    add_what(parser, "attention,residual")
     parser.add_argument("--align", action="store_true", help="compare different tokens where they end together")
-    parser.add_argument("--top", type=int, default=5, help="most likely tokens kept at each position (default: 5)")
-    add_out(parser)
+    add_out(parser, "most likely tokens kept")
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -53,7 +50,7 @@ def compare(args: argparse.Namespace) -> int:
     answered = Answered(args, "comparison.safetensors")
     from llmlab.inspection.experiment_summary import summarise_comparison
 
-    with answered.progress() as progress:
+    with answered.progress as progress:
         if saved is not None:
             from llmlab.inspection.differences import compare_archives
 
@@ -61,7 +58,8 @@ def compare(args: argparse.Namespace) -> int:
         else:
             from llmlab.inspection.compare import compare as compare_models  # brings torch
 
-            compare_models(args.reference_a, args.reference_b, outputs_of(args), _values(args), answered.path, progress)
+            values = values_of(args, "what", "align", "top")
+            compare_models(args.reference_a, args.reference_b, outputs_of(args), values, answered.path, progress)
     return answered.report(summarise_comparison, _lines)
 
 
@@ -74,16 +72,6 @@ def _saved(args: argparse.Namespace) -> tuple[Path, Path] | None:
     if any(archives) and expanded(args.out).resolve() in {path.resolve().parent for path in paths}:
         raise UsageError(f"What is in {args.out} is what is compared.", "", "Choose another --out.")
     return (paths[0], paths[1]) if all(archives) else None
-
-
-def _values(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "text": args.prompt,
-        "beginning": args.beginning,
-        "what": parts_of(args.what),
-        "align": args.align,
-        "top": args.top,
-    }
 
 
 def _lines(summary: ComparisonSummary) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, terminal_progress
+from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
@@ -49,7 +49,9 @@ def add_commands(commands: Commands) -> None:
 
 def data(args: argparse.Namespace) -> int:
     """Reads the source with the model's tokenizer and prints what was found."""
-    settings = with_values(FinetuneSettings(), _values(args))
+    values = {} if args.max_length is None else {"data.max_length": args.max_length}
+    values |= {"data.source": args.source} | parse_assignments(args.assignments)
+    settings = with_values(FinetuneSettings(), values)
     from llmlab.training.finetuning.preview import Previewer  # brings torch
 
     with terminal_progress(not args.json) as progress:
@@ -59,22 +61,8 @@ def data(args: argparse.Namespace) -> int:
         raise UsageError(
             f"There is no example {args.example:,}.", f"{preview.source} has {preview.examples:,} that can be shown."
         )
-    if args.json:
-        print_json(preview.as_dict())
-    else:
-        print("\n".join(_lines(preview, _has_colors())))
-    return DONE
-
-
-def _values(args: argparse.Namespace) -> dict[str, str]:
-    values = {"data.source": args.source}
-    if args.max_length is not None:
-        values["data.max_length"] = args.max_length
-    return values | parse_assignments(args.assignments)
-
-
-def _has_colors() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ  # no-color.org
+    colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # no-color.org
+    return answer(args, preview.as_dict(), _lines(preview, colors))
 
 
 def _lines(preview: Preview, colors: bool) -> Iterator[str]:

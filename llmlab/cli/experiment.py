@@ -6,11 +6,12 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.experiment_follow import begin, cancel, follow, show_plan, standing
-from llmlab.cli.output import DONE, print_json
+from llmlab.cli.experiment_follow import begin, cancel, findings_table, follow, standing
+from llmlab.cli.output import DONE, answer, print_json
 from llmlab.cli.words import (
     Commands,
     add_outputs,
@@ -20,6 +21,8 @@ from llmlab.cli.words import (
     assignments_of,
     finetuning_assignments_of,
     outputs_of,
+    parts_of,
+    unknown,
 )
 from llmlab.core import finetuning_settings as finetuning
 from llmlab.core.errors import LabError, UsageError
@@ -27,8 +30,15 @@ from llmlab.core.settings import DEFAULT_PRESET, load_preset, parse_assignments,
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results
-from llmlab.studies.experiments.plan import Request, Settings, lean, make_plan
-from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, find_experiment, list_experiments
+from llmlab.studies.experiments.plan import Request, lean, make_plan
+from llmlab.studies.records import (
+    EXPERIMENTS,
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
+    find_experiment,
+    list_experiments,
+)
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 _DETAILS = f"""experiments: {", ".join(KINDS)}
@@ -78,17 +88,8 @@ def experiment(args: argparse.Namespace) -> int:
     if args.what in _ACTIONS:
         return {"list": _list, "show": _show, "resume": _resume, "cancel": _cancel, "report": _report}[args.what](args)
     if args.what not in KINDS:
-        _refuse(args.what)
+        raise unknown("experiment or action", args.what, [*KINDS, *_ACTIONS])
     return _begin(args, find_kind(args.what))
-
-
-def _refuse(word: str) -> None:
-    import difflib
-
-    known = [*KINDS, *_ACTIONS]
-    nearest = difflib.get_close_matches(word, known, n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else ""
-    raise UsageError(f"There is no experiment or action {word!r}.", f"There are: {', '.join(known)}.", hint)
 
 
 def _begin(args: argparse.Namespace, kind: Kind) -> int:
@@ -102,7 +103,7 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
 
     record = standing(folder, record, is_same, "It was begun with other settings.")
     if args.plan:
-        return show_plan(record, [*_plan_lines(record), *_arm_table(record)], args.json)
+        return answer(args, asdict(record), (*_plan_lines(record), *_trial_table(record)))
     return begin(folder, record, _plan_lines(record), as_json=args.json)
 
 
@@ -113,19 +114,16 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
     assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
-    base: Settings
-    if track == FINETUNING:
-        base = with_overrides(finetuning.load_finetune_preset(preset).settings, args.settings, assignments)
-    else:
-        base = with_overrides(load_preset(preset).settings, args.settings, assignments)
+    preset_settings = (finetuning.load_finetune_preset if track == FINETUNING else load_preset)(preset).settings
+    base = with_overrides(preset_settings, args.settings, assignments)
     return Request(
         kind=kind,
         settings=lean(base, kind, parse_assignments(assignments)),
         outputs=outputs,
         id=args.name or "",
         preset=preset,
-        grid=_parts(args.grid),
-        groups=_parts(args.compare),
+        grid=parts_of(args.grid),
+        groups=parts_of(args.compare),
         seeds=args.seeds,
         predictions=[prediction.as_dict() for prediction in args.predictions],
         options={"general": args.general} if args.general else {},
@@ -184,7 +182,7 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
         yield f"  predicted   {prediction.get('quantity', 'something that is damaged')} (locked now)"
 
 
-def _arm_table(record: ExperimentRecord) -> Iterator[str]:
+def _trial_table(record: ExperimentRecord) -> Iterator[str]:
     yield ""
     cells = []
     for trial in record.arms:
@@ -195,9 +193,8 @@ def _arm_table(record: ExperimentRecord) -> Iterator[str]:
 
 def _list(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
-    folders = list_experiments(outputs)
     rows = []
-    for folder in folders:
+    for folder in list_experiments(outputs):
         status = folder.status()
         try:
             record = folder.record()
@@ -207,59 +204,37 @@ def _list(args: argparse.Namespace) -> int:
         left = text.duration(status.eta_seconds) if status.live else ""
         ended = f"{status.ended_trials}/{len(record.arms)}" if record.arms else "-"
         rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))
-    if args.json:
-        names = ("id", "kind", "state", "runs", "left", "begun")
-        print_json([dict(zip(names, row, strict=True)) for row in rows])
-    elif not rows:
-        print(f"There are no experiments in {outputs} yet. Begin with: llmlab-run experiment learning-rate --steps 200")
-    else:
-        for line in text.table(("experiment", "kind", "state", "runs", "left", "begun"), rows, right=(3, 4)):
-            print(line)
-    return DONE
+    names = ("id", "kind", "state", "runs", "left", "begun")
+    table = text.table(("experiment", *names[1:]), rows, right=(3, 4))
+    none = [f"There are no experiments in {outputs} yet. Begin with: llmlab-run experiment learning-rate --steps 200"]
+    return answer(args, [dict(zip(names, row, strict=True)) for row in rows], table if rows else none)
 
 
 def _show(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     folder = _named(args)
     record, status, results = folder.record(), folder.status(), read_results(folder)
-    if args.json:
-        found = asdict(results) if results is not None else None
-        print_json({"record": asdict(record), "status": asdict(status), "results": found})
-        return DONE
-    for line in _plan_lines(record):
-        print(line)
-    print(f"  state       {status.state}{f', at {status.arm}' if status.arm else ''}")
+    found = asdict(results) if results is not None else None
+    value = {"record": asdict(record), "status": asdict(status), "results": found}
+    return answer(args, value, _description(folder, record, status))
+
+
+def _description(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> Iterator[str]:
+    yield from _plan_lines(record)
+    yield f"  state       {status.state}{f', at {status.arm}' if status.arm else ''}"
     if status.error:
-        print(f"  error       {' '.join(part for part in status.error.values() if part)}")
-    print()
+        yield f"  error       {' '.join(part for part in status.error.values() if part)}"
+    yield ""
     rows = []
     for trial in record.arms:
         one = status.arms.get(trial.name)
         if one is not None:
             rows.append((trial.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
     if rows:
-        for line in text.table(("run", "state", "step", "validation", ""), rows, right=(2, 3)):
-            print(line)
-    if results is not None:
-        print()
-        for line in findings_table(folder):
-            print(line)
+        yield from text.table(("run", "state", "step", "validation", ""), rows, right=(2, 3))
+    if found := list(findings_table(folder)):
+        yield from ("", *found)
     if folder.report.is_file():
-        print(f"\nReport: {folder.report}")
-    return DONE
-
-
-def findings_table(folder: ExperimentFolder) -> Iterator[str]:
-    """What came out, a line a number."""
-    results = read_results(folder)
-    rows = []
-    for finding in results.findings if results is not None else []:
-        value = finding.choice or ("-" if finding.value is None else f"{finding.value:.4g}")
-        spread = "" if finding.low is None or finding.high is None else f"{finding.low:.4g} to {finding.high:.4g}"
-        rows.append((finding.name, value, spread, finding.unit, finding.label))
-    if rows:
-        yield from text.table(("found", "value", "range", "unit", "what"), rows, right=(1,))
+        yield f"\nReport: {folder.report}"
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -267,7 +242,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    return cancel(_named(args), as_json=args.json)
+    return cancel(_named(args), args)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -305,10 +280,6 @@ def _named(args: argparse.Namespace) -> ExperimentFolder:
     if args.target is None:
         raise UsageError(f"{args.what} needs an experiment's id.", "", "`llmlab-run experiment list` lists them.")
     return find_experiment(args.target, outputs_of(args))
-
-
-def _parts(words: str | None) -> list[str]:
-    return [part.strip() for part in (words or "").split(",") if part.strip()]
 
 
 def command_of(args: argparse.Namespace) -> str:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
-import os
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts, ask_to_stop
 from llmlab.cli.notebook import tell_outcomes
-from llmlab.cli.output import DONE, INTERRUPTED, Pace, print_json, say
+from llmlab.cli.output import DONE, INTERRUPTED, MovingLine, Pace, answer, can_redraw, say
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.launcher import make_folder, start_experiment, stop_experiment
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 _POLL_SECONDS = 0.2
 Conclusion: TypeAlias = Callable[[ExperimentFolder, ExperimentStatus, bool], None]
@@ -47,15 +43,6 @@ def standing(
     )
 
 
-def show_plan(record: ExperimentRecord, lines: Iterable[str], as_json: bool) -> int:
-    """lines: the plan in words."""
-    if as_json:
-        print_json(asdict(record))
-    else:
-        print("\n".join(lines))
-    return DONE
-
-
 def begin(
     folder: ExperimentFolder,
     record: ExperimentRecord,
@@ -72,14 +59,11 @@ def begin(
     return follow(folder, as_json=as_json, conclude=conclude)
 
 
-def cancel(folder: ExperimentFolder, *, as_json: bool) -> int:
+def cancel(folder: ExperimentFolder, args: argparse.Namespace) -> int:
     """Asks the worker to stop."""
     stop_experiment(folder)
-    if as_json:
-        print_json({folder.noun: folder.id, "request": "stop"})
-    else:
-        print(f"{folder.id} stops: its run saves first. Resume later: {folder.resume_command}")
-    return DONE
+    said = f"{folder.id} stops: its run saves first. Resume later: {folder.resume_command}"
+    return answer(args, {folder.noun: folder.id, "request": "stop"}, [said])
 
 
 def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | None = None) -> int:
@@ -135,8 +119,6 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
         found = to_plain(asdict(results)) if results is not None else None
         _line({"event": status.state, "experiment": folder.id, "report": str(folder.report), "results": found})
     else:
-        from llmlab.cli.experiment import findings_table
-
         print()
         for line in findings_table(folder):
             print(line)
@@ -148,6 +130,18 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
             print(f"Not all runs have ended. Resume: llmlab-run experiment resume {folder.id}")
 
 
+def findings_table(folder: ExperimentFolder) -> Iterator[str]:
+    """What came out, a line a number."""
+    results = read_results(folder)
+    rows = []
+    for finding in results.findings if results is not None else []:
+        value = finding.choice or ("-" if finding.value is None else f"{finding.value:.4g}")
+        spread = "" if finding.low is None or finding.high is None else f"{finding.low:.4g} to {finding.high:.4g}"
+        rows.append((finding.name, value, spread, finding.unit, finding.label))
+    if rows:
+        yield from text.table(("found", "value", "range", "unit", "what"), rows, right=(1,))
+
+
 class _Shown:
     """What was said already; a line for each run that ends, and how far the plan is: a moving line where the terminal
     can redraw, elsewhere a line now and then."""
@@ -155,9 +149,7 @@ class _Shown:
     def __init__(self, record: ExperimentRecord, as_json: bool) -> None:
         self._record, self._json = record, as_json
         self._states: dict[str, str] = {}
-        self._live = not as_json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._line = MovingLine() if not as_json and can_redraw() else None
         self._begun = time.monotonic()
         self._pace = Pace()
 
@@ -170,24 +162,20 @@ class _Shown:
                 self._states[trial.name] = one.state
                 if not (first and one.state == "planned"):
                     self._trial(number, trial.name, trial.run, one, status)
-        if self._live:
-            self._move(status)
+        if self._line is not None:
+            self._line.move(*self._words(status), self._share(status), 1.0)
         elif not self._json and (status.arm or status.doing) and self._pace.due():
             print("  ".join(part for part in self._words(status) if part), flush=True)
 
     def note(self, sentence: str) -> None:
         """A remark of the command itself."""
-        if self._progress is not None:
-            self._progress.console.print(sentence, markup=False, highlight=False)
-        else:
-            say(sentence)
+        self._line.above(sentence) if self._line is not None else say(sentence)
 
     def close(self) -> None:
         """Ends the moving line."""
-        if self._progress is not None:
+        if self._line is not None:
             with contextlib.suppress(OSError):
-                self._progress.stop()
-            self._progress = None
+                self._line.close()
 
     def _trial(self, number: int, name: str, run: str, one: TrialStatus, status: ExperimentStatus) -> None:
         if self._json:
@@ -200,28 +188,15 @@ class _Shown:
         loss = f"validation {text.loss(one.val_loss)}" if one.val_loss is not None else ""
         words = "  ".join(part for part in (loss, text.duration(one.wall_seconds) if one.wall_seconds else "") if part)
         line = f"{number}/{len(self._record.arms)}  {name}  {one.state}  {words}{left}  {one.note}".rstrip()
-        if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, flush=True)
+        self._line.above(line) if self._line is not None else print(line, flush=True)
 
-    def _move(self, status: ExperimentStatus) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        if self._progress is None:
-            columns = TextColumn("{task.fields[place]}", markup=False), BarColumn(bar_width=24)
-            description = TextColumn("{task.description}", markup=False)
-            self._progress = Progress(*columns, description, refresh_per_second=8, transient=True)
-            self._task = self._progress.add_task("", total=1.0, place="")
-            self._progress.start()
-        assert self._task is not None
-        left = status.eta_seconds
+    def _share(self, status: ExperimentStatus) -> float:
+        """How much of the plan is done: the share of trials, or of the time where more of that has passed."""
         share = status.ended_trials / len(self._record.arms) if self._record.arms else 0.0
-        if left is not None:
-            elapsed = time.monotonic() - self._begun
-            share = max(share, elapsed / max(1e-9, elapsed + left))
-        place, words = self._words(status)
-        self._progress.update(self._task, description=words, completed=share, place=place)
+        if status.eta_seconds is None:
+            return share
+        elapsed = time.monotonic() - self._begun
+        return max(share, elapsed / max(1e-9, elapsed + status.eta_seconds))
 
     def _words(self, status: ExperimentStatus) -> tuple[str, str]:
         """Which run it is, of how many; and what it does, with the time left for the whole plan."""

@@ -1,19 +1,32 @@
-"""`inspect`: looks inside a model while it reads a prompt."""
+"""`inspect` and `evolve`: looks inside a model, or all checkpoints of a run, while it reads a prompt."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_model, add_out, add_prompt, add_target, likely, listed, parts_of
-from llmlab.cli.words import Commands, outputs_of
+from llmlab.cli.question import (
+    Answered,
+    add_model,
+    add_out,
+    add_prompt,
+    add_target,
+    add_what,
+    likely,
+    listed,
+    values_of,
+)
+from llmlab.cli.words import Commands, Parser, add_run, outputs_of
 
 if TYPE_CHECKING:
+    from llmlab.inspection.experiment_summary import EvolutionSummary
     from llmlab.inspection.summary import InspectionSummary
 
 # Without --what: all that is small. Patterns and the whole stream take megabytes and are asked for by name.
 _DEFAULT_WHAT = "heads,contributions,attribution,lens"
+_ASKED = ("what", "position", "answer", "against", "top")
 
 # What the scores of `llmlab.inspection.heads` are called.
 _SCORES = {
@@ -42,16 +55,32 @@ examples:
   llmlab-run inspect bar@best --prompt "To be, or not to" --answer " be" --what attribution,lens --out seen --plots
   llmlab-run inspect my-model/ --prompt "The capital of France is" --answer " Paris" --against " Rome" --out seen"""
 
+_EVOLVE_DETAILS = """--what as for `llmlab-run inspect`. One checkpoint is in memory at a time; damaged ones are left
+out and named. More checkpoints are kept with --set checkpoints.keep_last=100 when the run begins.
+
+It writes DIR/evolution.safetensors, the tensors of an inspection with a leading axis of steps, and DIR/summary.json.
+
+examples:
+  llmlab-run evolve bar --prompt "The king said to the queen" --what heads,lens --out grown
+  llmlab-run evolve bar --prompt "one two three one two" --what heads,attention --every 2 --out grown"""
+
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
+    """Adds both commands."""
     parser = commands.add("inspect", inspect, "look inside a model while it reads a prompt", _DETAILS)
     add_model(parser)
+    _add_question(parser, _DEFAULT_WHAT, "model")
+    parser = commands.add("evolve", evolve, "ask all checkpoints of a run the same question", _EVOLVE_DETAILS)
+    add_run(parser)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th checkpoint (default: 1)")
+    _add_question(parser, "heads,lens", "last checkpoint")
+
+
+def _add_question(parser: Parser, what: str, most_likely: str) -> None:
     add_prompt(parser)
-    parser.add_argument("--what", default=_DEFAULT_WHAT, help=f"parts, separated by commas (default: {_DEFAULT_WHAT})")
-    add_target(parser, "model")
-    parser.add_argument("--top", type=int, default=5, help="tokens that the lens keeps at each position (default: 5)")
-    add_out(parser)
+    add_what(parser, what)
+    add_target(parser, most_likely)
+    add_out(parser, "tokens that the lens keeps")
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -60,18 +89,20 @@ def inspect(args: argparse.Namespace) -> int:
     from llmlab.inspection.answers import ask  # brings torch
     from llmlab.inspection.summary import summarise
 
-    values: dict[str, Any] = {
-        "text": args.prompt,
-        "beginning": args.beginning,
-        "what": parts_of(args.what),
-        "position": args.position,
-        "answer": args.answer,
-        "against": args.against,
-        "top": args.top,
-    }
-    with answered.progress() as progress:
-        ask(args.reference, "inspect", values, answered.path, outputs_of(args), progress)
+    with answered.progress as progress:
+        ask(args.reference, "inspect", values_of(args, *_ASKED), answered.path, outputs_of(args), progress)
     return answered.report(summarise, _lines)
+
+
+def evolve(args: argparse.Namespace) -> int:
+    """Asks every checkpoint, writes the archive and says what was found."""
+    answered = Answered(args, "evolution.safetensors")
+    from llmlab.inspection.evolve import evolve as evolve_run  # brings torch
+    from llmlab.inspection.experiment_summary import summarise_evolution
+
+    with answered.progress as progress:
+        evolve_run(args.run, outputs_of(args), values_of(args, *_ASKED, "every"), answered.path, progress)
+    return answered.report(summarise_evolution, _evolution_lines)
 
 
 def _lines(summary: InspectionSummary) -> list[str]:
@@ -117,3 +148,15 @@ def _row_name(row: int, n_layer: int) -> str:
     if row == 2 * n_layer:
         return "the end of the last layer"
     return f"{'before' if row % 2 == 0 else 'after'} the attention of layer {row // 2}"
+
+
+def _evolution_lines(summary: EvolutionSummary) -> Iterator[str]:
+    yield f"{summary.model}: {text.counted(len(summary.steps), 'checkpoint')}; {listed(summary.tokens)}"
+    columns = {"step": [str(step) for step in summary.steps]}
+    columns["validation"] = [text.loss(loss) for loss in summary.val_loss]
+    for score, heads in summary.heads.items():
+        columns[f"{score} (head)"] = [f"{one.score:.2f} ({one.layer}.{one.head})" if one else "-" for one in heads]
+    for name, values in (("p(prompt)", summary.target_probability), ("logit", summary.attribution)):
+        if values:
+            columns[name] = [f"{value:.3f}" for value in values]
+    yield from text.table([*columns], [*zip(*columns.values(), strict=True)], right=range(len(columns)))

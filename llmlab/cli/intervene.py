@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_model, add_out, add_prompt, likely, listed
+from llmlab.cli.question import Answered, add_model, add_out, add_prompt, add_target, likely, listed, values_of
 from llmlab.cli.words import Commands, outputs_of
 from llmlab.core.errors import UsageError
 
@@ -45,20 +44,12 @@ def add_commands(commands: Commands) -> None:
     add_model(parser)
     add_prompt(parser)
     parser.add_argument("--source", default="", help="the prompt that is patched from")
-    parser.add_argument("--answer", default="", help="the token looked for (default: the model's most likely)")
-    parser.add_argument(
-        "--against", default="", help="counterfactual token: the difference of the two logits is watched"
-    )
-    parser.add_argument(
-        "--position", type=int, default=-1, help="position of the token whose prediction is watched (default: -1)"
-    )
-    for action in ("zero", "mean", "patch"):
+    add_target(parser, "model")
+    changes = {action: ("PART", f"{action} {{}}".format) for action in ("zero", "mean", "patch")}
+    for action, (metavar, written) in (changes | {"scale": ("PART=FACTOR", _scaling)}).items():
         parser.add_argument(
-            f"--{action}", metavar="PART", dest="edits", action="append", type=_edit(action), help=f"{action} a part"
+            f"--{action}", metavar=metavar, dest="edits", action="append", type=written, help=f"{action} a part"
         )
-    parser.add_argument(
-        "--scale", metavar="PART=FACTOR", dest="edits", action="append", type=_scaling, help="scale a part"
-    )
     parser.add_argument("--sweep", metavar="OVER", default="", help="layer,position or layer,head")
     parser.add_argument("--point", default="", help="of a sweep over positions (default: pre_attn)")
     parser.add_argument("--ablate", choices=("zero", "mean"), help="a sweep that ablates instead of patching")
@@ -66,12 +57,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--reference", metavar="TEXT", dest="averaged", default="", help="text that means are taken over"
     )
-    parser.add_argument("--top", type=int, default=5, help="most likely tokens kept at each position (default: 5)")
-    add_out(parser)
-
-
-def _edit(action: str) -> Callable[[str], str]:
-    return lambda part: f"{action} {part}"
+    add_out(parser, "most likely tokens kept")
 
 
 def _scaling(words: str) -> str:
@@ -86,18 +72,9 @@ def intervene(args: argparse.Namespace) -> int:
     from llmlab.inspection.answers import ask  # brings torch
     from llmlab.inspection.experiment_summary import summarise_intervention, summarise_sweep
 
-    shared: dict[str, Any] = {
-        "text": args.prompt,
-        "beginning": args.beginning,
-        "source": args.source,
-        "answer": args.answer,
-        "against": args.against,
-        "position": args.position,
-        "align": args.align,
-        "reference": args.averaged,
-    }
-    with answered.progress() as progress:
-        ask(args.reference, question, shared | own, answered.path, outputs_of(args), progress)
+    values = values_of(args, "source", "answer", "against", "position", "align") | {"reference": args.averaged} | own
+    with answered.progress as progress:
+        ask(args.reference, question, values, answered.path, outputs_of(args), progress)
     if question == "sweep":
         return answered.report(summarise_sweep, _sweep_lines)
     return answered.report(summarise_intervention, _intervention_lines)

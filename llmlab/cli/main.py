@@ -6,7 +6,6 @@ and by them only when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import difflib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from llmlab.cli import (
     checkpoints,
     compare,
     doctor,
-    evolve,
     examples,
     experiment,
     inspect,
@@ -31,7 +29,7 @@ from llmlab.cli import (
     upkeep,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
-from llmlab.cli.words import Commands, Parser
+from llmlab.cli.words import Commands, Parser, unknown
 from llmlab.core.errors import Cancelled, LabError, UsageError
 
 _EXAMPLES = """examples:
@@ -93,7 +91,6 @@ def _run(words: Sequence[str]) -> int:
         models,
         inspect,
         compare,
-        evolve,
         experiment,
         examples,
         intervene,
@@ -111,11 +108,9 @@ def _run(words: Sequence[str]) -> int:
     if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         raise UsageError(f"{words[0]} stands before the command.", "Options come after it.", "See llmlab-run --help")
     if not words[0].startswith("-") and words[0] not in commands.names:
-        nearest = difflib.get_close_matches(words[0], commands.names, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else ""
-        raise UsageError(f"There is no command {words[0]!r}.", f"There are: {', '.join(commands.names)}.", hint)
-    args, unknown = parser.parse_known_args(words)
-    if unknown:
-        args.parser.refuse(unknown)
+        raise unknown("command", words[0], commands.names)
+    args, more = parser.parse_known_args(words)
+    if more:
+        args.parser.refuse(more)
     args.words = list(words)  # for what writes down how it was made
     return int(args.command(args))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say, terminal_progress
+from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
@@ -84,15 +84,11 @@ def add_commands(commands: Commands) -> None:
 def models(args: argparse.Namespace) -> int:
     """Prints what is here."""
     found = available_models(outputs_of(args))
-    if args.json:
-        print_json([vars(model) for model in found])
-    elif not found:
-        print("There are no models here yet. Train one (llmlab-run pretrain), or put some into $LLMLAB_MODELS.")
-    else:
-        rows = [(text.printable(model.reference), model.kind, text.printable(model.detail)) for model in found]
-        for line in text.table(("reference", "kind", ""), rows):
-            print(line)
-    return DONE
+    rows = [(text.printable(model.reference), model.kind, text.printable(model.detail)) for model in found]
+    none = ["There are no models here yet. Train one (llmlab-run pretrain), or put some into $LLMLAB_MODELS."]
+    return answer(
+        args, [vars(model) for model in found], text.table(("reference", "kind", ""), rows) if found else none
+    )
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -147,13 +143,10 @@ def export(args: argparse.Namespace) -> int:
     require_new(out, args.to)
     with terminal_progress(not args.json) as progress:
         write(str(reference), outputs, out, args.to, precision=args.precision, progress=progress)
-    if args.json:
-        print_json({**_exported(reference), "to": args.to, "out": str(out)})
-        return DONE
-    print(f"{_exported(reference)['model']} is in {out}. In Python:")
-    for line in _python(args.to, out, outputs):
-        print(f"  {line}")
-    return DONE
+    exported = _exported(reference)
+    python = (f"  {line}" for line in _python(args.to, out, outputs))
+    lines = (f"{exported['model']} is in {out}. In Python:", *python)
+    return answer(args, {**exported, "to": args.to, "out": str(out)}, lines)
 
 
 def _exported(reference: Reference) -> dict[str, str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.output import answer, say
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import expanded
 from llmlab.core.records import to_plain
 from llmlab.data.papers import VERDICTS
-from llmlab.notebook.calibration import calibration
+from llmlab.notebook.calibration import Calibration, calibration
 from llmlab.notebook.entries import Entry, statements
 from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.notebook import Contents, Notebook
@@ -68,17 +68,10 @@ def notebook(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "list")
     contents = _refreshed(book)
-    if args.json:
-        print_json([_plain(entry) for entry in contents.entries])
-        return DONE
-    if not contents.entries:
-        print("Nothing was predicted yet. Begin with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%")
-        return DONE
     header = ("about", "predicted", "became", "", "surprise", "state")
-    rows = [row for entry in contents.entries for row in _rows(entry)]
-    for line in text.table(header, rows):
-        print(line)
-    return DONE
+    table = text.table(header, [row for entry in contents.entries for row in _rows(entry)])
+    none = ["Nothing was predicted yet. Begin with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%"]
+    return answer(args, [_plain(entry) for entry in contents.entries], table if contents.entries else none)
 
 
 def _refreshed(book: Notebook) -> Contents:
@@ -106,14 +99,9 @@ def _score(args: argparse.Namespace, book: Notebook) -> int:
     contents = _refreshed(book)
     if not args.rest:
         scored = [entry for entry in contents.entries if entry.id in contents.fresh]
-        if args.json:
-            print_json([_plain(entry) for entry in scored])
-            return DONE
-        for entry in scored:
-            for line in _description(entry):
-                print(line)
-        print(f"{text.counted(len(scored), 'entry') if len(scored) == 1 else f'{len(scored)} entries'} scored.")
-        return DONE
+        lines = [line for entry in scored for line in _description(entry)]
+        count = f"{len(scored)} {'entry' if len(scored) == 1 else 'entries'} scored."
+        return answer(args, [_plain(entry) for entry in scored], [*lines, count])
     entry = book.find(args.rest[0])
     judged = [_judgement(word) for word in args.rest[1:]]
     if not judged:
@@ -141,16 +129,15 @@ def _learned(args: argparse.Namespace, book: Notebook) -> int:
 def _calibration(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "calibration")
     found = calibration(statements(_refreshed(book).entries))
-    if args.json:
-        print_json(
-            {
-                **{name: getattr(found, name) for name in _CALIBRATION},
-                "bins": [{**vars(each), "frequency": each.frequency} for each in found.bins],
-                "over_time": [vars(moment) for moment in found.over_time],
-                "verdict": found.verdict,
-            }
-        )
-        return DONE
+    values = {name: getattr(found, name) for name in _CALIBRATION} | {
+        "bins": [vars(each) | {"frequency": each.frequency} for each in found.bins],
+        "over_time": [vars(moment) for moment in found.over_time],
+        "verdict": found.verdict,
+    }
+    return answer(args, values, _calibration_lines(found))
+
+
+def _calibration_lines(found: Calibration) -> Iterator[str]:
     if found.bins:
         rows = [
             (
@@ -161,28 +148,27 @@ def _calibration(args: argparse.Namespace, book: Notebook) -> int:
             )
             for each in found.bins
         ]
-        for line in text.table(("stated", "came true", "share", "95 % interval"), rows, right=(0, 1, 2, 3)):
-            print(line)
-        print(f"Mean Brier score {found.brier:.3f}; always saying 50 % has 0.25.")
-    print(found.verdict)
-    return DONE
+        yield from text.table(("stated", "came true", "share", "95 % interval"), rows, right=(0, 1, 2, 3))
+        yield f"Mean Brier score {found.brier:.3f}; always saying 50 % has 0.25."
+    yield found.verdict
 
 
 def _quantities(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "quantities")
-    if args.json:
-        print_json([vars(quantity) for quantity in QUANTITIES])
-        return DONE
     rows = [
-        (q.name, q.subject or "all of them", " or ".join(q.choices) or q.answer, q.title + _unit(q.unit))
+        (
+            q.name,
+            q.subject or "all of them",
+            " or ".join(q.choices) or q.answer,
+            ", ".join(filter(None, (q.title, q.unit))),
+        )
         for q in QUANTITIES
     ]
     rows.insert(8, (f"{STEPS_TO}2.5", "run", "number", "steps until the validation loss is 2.5, or any other loss"))
     verdicts = "what a check of a paper says of a claim; `llmlab-run paper show PAPER` lists its claims"
     rows.insert(-2, ("the id of a claim", CHECK, " or ".join(VERDICTS), verdicts))
-    for line in text.table(("quantity", "of a", "answer", "what it is"), rows):
-        print(line)
-    return DONE
+    table = text.table(("quantity", "of a", "answer", "what it is"), rows)
+    return answer(args, [vars(quantity) for quantity in QUANTITIES], table)
 
 
 def _export(args: argparse.Namespace, book: Notebook) -> int:
@@ -190,11 +176,7 @@ def _export(args: argparse.Namespace, book: Notebook) -> int:
     path = expanded(Path(name))
     entries = _refreshed(book).entries
     save_markdown(entries, path)
-    if args.json:
-        print_json({"path": str(path), "entries": len(entries)})
-    else:
-        print(f"Wrote {path}.")
-    return DONE
+    return answer(args, {"path": str(path), "entries": len(entries)}, [f"Wrote {path}."])
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Notebook], int]] = {
@@ -218,12 +200,7 @@ def _words(args: argparse.Namespace, usage: str) -> list[str]:
 
 
 def _tell(args: argparse.Namespace, entry: Entry) -> int:
-    if args.json:
-        print_json(_plain(entry))
-    else:
-        for line in _description(entry):
-            print(line)
-    return DONE
+    return answer(args, _plain(entry), _description(entry))
 
 
 def _description(entry: Entry) -> Iterator[str]:
@@ -269,10 +246,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 _CALIBRATION = ("count", "right", "altered", "confidence", "brier", "low", "high")
-
-
-def _unit(unit: str) -> str:
-    return f", {unit}" if unit else ""
 
 
 def tell_outcomes(folder: WorkerFolder, created: float, *, as_json: bool) -> None:

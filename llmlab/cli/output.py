@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -24,6 +26,16 @@ _LINE_SECONDS = 10.0
 def print_json(value: Any) -> None:
     """One JSON value on stdout, indented; NaN and infinity are refused (ValueError)."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def answer(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> int:
+    """Prints what a command found: `value` with --json, else the lines, each as it is made. -> its exit code."""
+    if args.json:
+        print_json(value)
+    else:
+        for line in lines:
+            print(line)
+    return DONE
 
 
 def say(text: str) -> None:
@@ -63,6 +75,45 @@ class Pace:
             return False
         self._last = now
         return True
+
+
+def can_redraw() -> bool:
+    """Whether stdout is a terminal on which a line can move."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class MovingLine:
+    """A line on stdout that is drawn anew: where something is, a bar, and words; others scroll above it."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    def move(self, place: str, words: str, done: float, total: float | None) -> None:
+        """Draws it; it appears with the first call. total: None for a bar that only shows that something goes on."""
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress, TextColumn  # 0.2 s: only for those who see it
+
+            where = TextColumn("{task.fields[place]}", markup=False)
+            doing = TextColumn("{task.description}", markup=False)
+            self._bar = Progress(where, BarColumn(bar_width=24), doing, refresh_per_second=8, transient=True)
+            self._task = self._bar.add_task(words, total=None, place="")
+            self._bar.start()
+        assert self._task is not None
+        self._bar.update(self._task, description=words, completed=done, total=total, place=place)
+
+    def above(self, line: str, style: str = "") -> None:
+        """Prints a line above it, or where it would be."""
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Takes it away."""
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            bar.stop()
 
 
 @contextlib.contextmanager

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, replace
 
 from llmlab.cli import text
 from llmlab.cli.experiment import command_of
-from llmlab.cli.experiment_follow import begin, cancel, follow, show_plan, standing
-from llmlab.cli.output import DONE, print_json
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.experiment_follow import begin, cancel, follow, standing
+from llmlab.cli.output import answer, print_json
+from llmlab.cli.words import Commands, add_outputs, outputs_of, parts_of, unknown
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
-from llmlab.data.papers import SIZES, list_papers, read_paper
+from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
@@ -29,7 +28,6 @@ from llmlab.studies.records import (
     list_checks,
 )
 
-_ACTIONS = ("list", "show", "run", "resume", "cancel", "verdict")
 _DETAILS = """actions:
   list           the papers that the lab knows, and the checks that were begun
   show PAPER     its claims: what would support or refute each, and how it is tested here
@@ -77,32 +75,27 @@ def add_commands(commands: Commands) -> None:
 def paper(args: argparse.Namespace) -> int:
     """Does what the first word says."""
     if args.what not in _ACTIONS:
-        nearest = difflib.get_close_matches(args.what, _ACTIONS, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else ""
-        raise UsageError(f"There is no action {args.what!r}.", f"There are: {', '.join(_ACTIONS)}.", hint)
+        raise unknown("action", args.what, _ACTIONS)
     if args.what != "list" and args.target is None:
         raise UsageError(f"{args.what} needs a name.", "", "`llmlab-run paper list` lists papers and checks.")
     if args.predictions and args.what != "run":
         raise UsageError(f"{args.what} takes no --predict.", "What is predicted comes before the start: paper run.", "")
-    actions = {"list": _list, "show": _show, "run": _run, "resume": _resume, "cancel": _cancel, "verdict": _verdict}
-    return actions[args.what](args)
+    return _ACTIONS[args.what](args)
 
 
 def _list(args: argparse.Namespace) -> int:
     papers, checks = list_papers(), list_checks(outputs_of(args))
-    if args.json:
-        about = [{"name": one.name, "title": one.title, "claims": [claim.id for claim in one.claims]} for one in papers]
-        print_json({"papers": about, "checks": [{"id": one.id, "state": one.status().state} for one in checks]})
-        return DONE
+    about = [{"name": one.name, "title": one.title, "claims": [claim.id for claim in one.claims]} for one in papers]
+    states = [{"id": one.id, "state": one.status().state} for one in checks]
+    return answer(args, {"papers": about, "checks": states}, _list_lines(papers, checks))
+
+
+def _list_lines(papers: list[Paper], checks: list[CheckFolder]) -> Iterator[str]:
     rows = [(one.name, str(one.year), ", ".join(claims_tested(one)) or "-", one.title) for one in papers]
-    for line in text.table(("paper", "year", "tested here", "title"), rows):
-        print(line)
+    yield from text.table(("paper", "year", "tested here", "title"), rows)
     if checks:
-        print()
-        rows = [_check_row(folder) for folder in checks]
-        for line in text.table(("check", "state", "begun", "verdicts"), rows):
-            print(line)
-    return DONE
+        yield ""
+        yield from text.table(("check", "state", "begun", "verdicts"), [_check_row(folder) for folder in checks])
 
 
 def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
@@ -119,15 +112,15 @@ def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
 
 def _show(args: argparse.Namespace) -> int:
     found = read_paper(args.target)
-    if args.json:
-        print_json(asdict(found) | {"tested": claims_tested(found)})
-        return DONE
-    print(f"{found.title}\n{found.authors}, {found.year}\n")
-    for link in found.links:
-        print(f"  {link}")
-    can = claims_tested(found)
+    tested = claims_tested(found)
+    return answer(args, asdict(found) | {"tested": tested}, _paper_lines(found, tested))
+
+
+def _paper_lines(found: Paper, tested: Collection[str]) -> Iterator[str]:
+    yield f"{found.title}\n{found.authors}, {found.year}\n"
+    yield from (f"  {link}" for link in found.links)
     for claim in found.claims:
-        print(f"\n{claim.id}: {claim.title}{'' if claim.id in can else ' (no runs test it here yet)'}")
+        yield f"\n{claim.id}: {claim.title}{'' if claim.id in tested else ' (no runs test it here yet)'}"
         parts = (
             ("claim", claim.statement),
             ("where", claim.where),
@@ -139,14 +132,12 @@ def _show(args: argparse.Namespace) -> int:
         )
         for name, words in parts:
             if words:
-                for line in text.hanging(f"  {name:10} ", words):
-                    print(line)
-    return DONE
+                yield from text.hanging(f"  {name:10} ", words)
 
 
 def _run(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
-    claims = [part.strip() for part in args.claims.split(",") if part.strip()]
+    claims = parts_of(args.claims)
     paper = read_paper(args.target)
     record = plan_check(
         CheckRequest(paper, args.size, outputs, claims, args.seeds, args.model, args.name, command_of(args))
@@ -161,13 +152,10 @@ def _run(args: argparse.Namespace) -> int:
 
     record = standing(folder, planned, is_same, "It was begun with other claims, seeds or sizes.")
     if args.plan:
-        return show_plan(record, [*_plan_lines(record), *_run_table(record)], args.json)
+        rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
+        table = text.table(("run", "seed", "about"), rows, right=(1, 2))
+        return answer(args, asdict(record), (*_plan_lines(record), *table))
     return begin(folder, record, _plan_lines(record), as_json=args.json, conclude=_conclude)
-
-
-def _run_table(record: ExperimentRecord) -> Iterator[str]:
-    rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
-    yield from text.table(("run", "seed", "about"), rows, right=(1, 2))
 
 
 def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
@@ -185,19 +173,13 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    return cancel(find_check(args.target, outputs_of(args)), as_json=args.json)
+    return cancel(find_check(args.target, outputs_of(args)), args)
 
 
 def _verdict(args: argparse.Namespace) -> int:
     folder = find_check(args.target, outputs_of(args))
     result = read_result(folder.results_json)
-    if args.json:
-        print_json(asdict(result))
-        return DONE
-    for line in _verdict_lines(result):
-        print(line)
-    print(f"\nReport: {folder.report}")
-    return DONE
+    return answer(args, asdict(result), _verdict_lines(result, folder))
 
 
 def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:
@@ -206,14 +188,13 @@ def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool)
         print_json({"event": status.state, "check": folder.id, "report": str(folder.report), "result": asdict(result)})
         return
     print()
-    for line in _verdict_lines(result):
+    for line in _verdict_lines(result, folder):
         print(line)
-    print(f"\nReport: {folder.report}")
     if status.state != "finished":
         print(f"It has not finished. Resume: {folder.resume_command}")
 
 
-def _verdict_lines(result: CheckResult) -> Iterator[str]:
+def _verdict_lines(result: CheckResult, folder: ExperimentFolder) -> Iterator[str]:
     rows = []
     for one in result.verdicts:
         value = "-" if one.statistic.value is None else f"{one.statistic.value:.4g} {one.statistic.unit}".rstrip()
@@ -230,3 +211,14 @@ def _verdict_lines(result: CheckResult) -> Iterator[str]:
         yield from text.hanging("  the paper  ", one.papers_criterion.words)
     if not result.verdicts:
         yield "No run has ended yet, so nothing can be said."
+    yield f"\nReport: {folder.report}"
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": _list,
+    "show": _show,
+    "run": _run,
+    "resume": _resume,
+    "cancel": _cancel,
+    "verdict": _verdict,
+}

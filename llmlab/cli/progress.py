@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
 
 from llmlab.cli import text
-from llmlab.cli.output import Pace, say, silence_stdout
+from llmlab.cli.output import MovingLine, Pace, can_redraw, say, silence_stdout
 from llmlab.cli.words import spoken
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.events import (
@@ -29,15 +26,12 @@ from llmlab.store.events import (
 )
 from llmlab.store.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 _SAMPLE_LINES = 3
 _SAMPLE_WIDTH = 96
 
 
-class Report(Protocol):
-    """Shows what happens in a run."""
+class Report:
+    """Shows what happens in a run; this one shows nothing."""
 
     def preparing(self, doing: str) -> None:
         """Called again and again before the first event. doing: the worker's own words, or nothing yet."""
@@ -85,20 +79,11 @@ class JsonReport(Report):
     def __init__(self, run: RunFolder) -> None:
         self._output = Output(run)
 
-    def preparing(self, doing: str) -> None:
-        return
-
     def event(self, event: Event) -> None:
         self._output.line(to_line(event))
 
     def note(self, sentence: str) -> None:
         say(sentence)
-
-    def close(self) -> None:
-        return
-
-    def summary(self, last: Event | None) -> None:
-        return
 
 
 class PlainReport(Report):
@@ -116,9 +101,6 @@ class PlainReport(Report):
 
     def note(self, sentence: str) -> None:
         self._print(sentence)
-
-    def close(self) -> None:
-        return
 
     def preparing(self, doing: str) -> None:
         what = doing.partition(" (")[0]  # without its percentage
@@ -142,7 +124,8 @@ class PlainReport(Report):
                 self._print(f"step {event.step}   {losses}{best}")
             case Sampled():
                 for sample in event.samples:
-                    self._quietly(_answer(sample) if self._run.tunes else _sample(sample))
+                    for line in _answer(sample) if self._run.tunes else _sample(sample):
+                        self._print(line, "dim")
             case Scored():
                 self._scores.append(event)
                 self._print(f"step {event.step}   {event.correct} of {event.total} held-out items answered right")
@@ -169,11 +152,7 @@ class PlainReport(Report):
             steps = self._started.steps if self._started else 0
             self._print(f"step {event.step}/{steps}   {_numbers(event, self._evaluated)}")
 
-    def _quietly(self, lines: list[str]) -> None:
-        for line in lines:
-            self._print(line)
-
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, style: str = "") -> None:
         self._output.line(line)
 
 
@@ -182,63 +161,32 @@ class LiveReport(PlainReport):
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._line = MovingLine()
 
     def preparing(self, doing: str) -> None:
-        self._show(f"{doing or 'Starting'} ...")
+        with self._output.guarded():
+            self._line.move("", f"{doing or 'Starting'} ...", 0, None)
 
     def close(self) -> None:
-        if self._progress is not None:
-            with self._output.guarded():
-                self._progress.stop()
-            self._progress = self._task = None
+        with self._output.guarded():
+            self._line.close()
 
     def _step(self, event: StepEvent) -> None:
         steps = self._started.steps if self._started else None
-        self._show(_numbers(event, self._evaluated), event.step, steps)
-
-    def _print(self, line: str) -> None:
-        if self._progress is None:
-            super()._print(line)
-        else:
-            self._above(line)
-
-    def _quietly(self, lines: list[str]) -> None:
-        if self._progress is None:
-            super()._quietly(lines)
-            return
-        for line in lines:
-            self._above(line, "dim")
-
-    def _above(self, line: str, style: str = "") -> None:
-        """Prints above the moving line."""
-        assert self._progress is not None
+        at = f"step {event.step}/{steps}" if steps else ""
         with self._output.guarded():
-            self._progress.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            self._line.move(at, _numbers(event, self._evaluated), event.step, steps)
 
-    def _show(self, words: str, step: int = 0, steps: int | None = None) -> None:
-        """Draws the moving line, which appears with the first call."""
-        if self._progress is None:
-            from rich.progress import BarColumn, Progress, TextColumn  # 0.2 s: only for those who see it
-
-            place = TextColumn("{task.fields[place]}", markup=False)
-            numbers = TextColumn("{task.description}", markup=False)
-            self._progress = Progress(place, BarColumn(bar_width=24), numbers, refresh_per_second=8, transient=True)
-            self._task = self._progress.add_task(words, total=None, place="")
-            with self._output.guarded():
-                self._progress.start()
-        assert self._task is not None
-        at = f"step {step}/{steps}" if steps else ""
-        self._progress.update(self._task, description=words, completed=step, total=steps, place=at)
+    def _print(self, line: str, style: str = "") -> None:
+        with self._output.guarded():
+            self._line.above(line, style)
 
 
 def make_report(run: RunFolder, as_json: bool) -> Report:
     """The report that fits --json and the terminal."""
     if as_json:
         return JsonReport(run)
-    live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveReport(run) if live else PlainReport(run)
+    return LiveReport(run) if can_redraw() else PlainReport(run)
 
 
 def _introduction(event: Started) -> list[str]:
@@ -327,6 +275,11 @@ def _closing_losses(
     if isinstance(last, Finished) and last.best_step not in (None, last.step):
         lines.append(f"  best         {text.loss(last.best_val_loss)} on validation, at step {last.best_step}")
     if started is not None and started.reached_training and started.unigram_loss is not None:
-        floor = "" if started.floor_loss is None else f", floor {text.loss(started.floor_loss)}"
-        lines.append(f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}")
+        lines.append(f"  compare      {baselines(started)}")
     return lines
+
+
+def baselines(started: Started) -> str:
+    """What to hold a loss against, in nats a token."""
+    floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
+    return f"uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"

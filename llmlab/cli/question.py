@@ -6,18 +6,16 @@ import argparse
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_json, terminal_progress
-from llmlab.cli.words import Parser, add_outputs
+from llmlab.cli.words import Parser, add_outputs, parts_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import expanded
-from llmlab.core.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.inspection.archive import Archive
@@ -45,8 +43,16 @@ def add_prompt(parser: Parser) -> None:
     parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
 
 
-def add_out(parser: Parser) -> None:
-    """--plots, --out and --force."""
+def add_what(parser: Parser, default: str) -> None:
+    """--what."""
+    parser.add_argument(
+        "--what", type=parts_of, default=default, help=f"parts, separated by commas (default: {default})"
+    )
+
+
+def add_out(parser: Parser, kept: str) -> None:
+    """--top, --plots, --out and --force. kept: of what --top tokens are kept."""
+    parser.add_argument("--top", type=int, default=5, help=f"{kept} at each position (default: 5)")
     parser.add_argument("--plots", action="store_true", help="figures too, as PNG and SVG")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new or empty folder for the results")
     parser.add_argument("--force", action="store_true", help="replace the results in DIR, with their figures")
@@ -58,12 +64,10 @@ def add_target(parser: Parser, most_likely: str) -> None:
         "--position", type=int, default=-1, help="position of the token whose prediction is explained (default: -1)"
     )
     parser.add_argument("--answer", default="", help=f"the token looked for (default: the {most_likely}'s most likely)")
-    parser.add_argument(
-        "--against", default="", help="counterfactual token: the difference of the two logits is explained"
-    )
+    parser.add_argument("--against", default="", help="counterfactual token: the logit difference is explained")
 
 
-def out_of(args: argparse.Namespace) -> Path:
+def _out_of(args: argparse.Namespace) -> Path:
     """The folder of --out, made if need be. UsageError when it is a file, or holds something and --force is not said.
 
     Hidden files do not count: of a killed command, or of a file manager.
@@ -112,16 +116,13 @@ class Answered:
 
     def __init__(self, args: argparse.Namespace, name: str) -> None:
         """Makes the folder of --out and clears it of what killed commands left. UsageError when it cannot be one."""
-        self.path = out_of(args) / name
+        self.path = _out_of(args) / name
         _clear_litter(self.path.parent)
         self._json, self._plots = args.json, args.plots
         self._begin = time.perf_counter()
+        self.progress = terminal_progress(not args.json)  # to be entered for the work
 
-    def progress(self) -> AbstractContextManager[Progress]:
-        """What to hand to the work."""
-        return terminal_progress(not self._json)
-
-    def report(self, summarise: Callable[[Archive], S], lines: Callable[[S], list[str]]) -> int:
+    def report(self, summarise: Callable[[Archive], S], lines: Callable[[S], Iterable[str]]) -> int:
         """Reads the archive back, draws the figures, writes summary.json, and prints. -> the exit code."""
         from llmlab.inspection.archive import read_archive
 
@@ -134,9 +135,7 @@ class Answered:
             raise LabError(
                 f"Earlier results in {folder} could not be removed.", f"{error.strerror or error}."
             ) from error
-        figures: list[Path] = []
-        if self._plots:
-            figures = self._draw(archive)
+        figures = self._draw(archive) if self._plots else []
         seconds = time.perf_counter() - self._begin
         values = summary.as_dict() | {"seconds": seconds, "figures": [figure.name for figure in figures]}
         try:
@@ -165,9 +164,9 @@ class Answered:
             raise LabError(f"The figures could not be written to {folder}.", why) from error
 
 
-def parts_of(words: str) -> list[str]:
-    """`heads, lens` -> its parts."""
-    return [part.strip() for part in words.split(",") if part.strip()]
+def values_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The question's values, by their names in llmlab.inspection: the prompt, and these arguments."""
+    return {"text": args.prompt, "beginning": args.beginning} | {name: getattr(args, name) for name in names}
 
 
 def listed(tokens: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.output import DONE, answer, print_json, say
+from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
 from llmlab.core.errors import LabError, UsageError
@@ -56,15 +57,10 @@ def runs(args: argparse.Namespace) -> int:
     """Prints all runs."""
     outputs = outputs_of(args)
     found = [_RunLine.of(run, outputs) for run in list_runs(outputs)]
-    if args.json:
-        print_json([line.as_dict() for line in found])
-    elif not found:
-        print(f"There are no runs in {outputs} yet. Begin with: llmlab-run pretrain")
-    else:
-        header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "begun")
-        for line in text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7)):
-            print(line)
-    return DONE
+    header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "begun")
+    table = text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7))
+    none = [f"There are no runs in {outputs} yet. Begin with: llmlab-run pretrain"]
+    return answer(args, [line.as_dict() for line in found], table if found else none)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -85,10 +81,7 @@ def show(args: argparse.Namespace) -> int:
         about |= {"evaluations": [vars(event) for event in history.evaluated], "error": status.error}
         print_json(about)
         return DONE
-    for line in _description(run, info, status, history.worker, predicted):
-        print(line)
-    print()
-    for line in _evaluation_table(history.evaluated):
+    for line in (*_description(run, info, status, history.worker, predicted), *_evaluation_table(history.evaluated)):
         print(line)
     print(f"{len(saved)} checkpoints: {', '.join(_named(checkpoint) for checkpoint in saved) or 'none'}")
     if not status.live:
@@ -112,23 +105,20 @@ def request(args: argparse.Namespace) -> int:
     before = run.status()
     wanted = _ANSWERED.get(args.request, ())
     if before.state in wanted and before.live:
-        answer, answered = f"{run.id} is {before.state} already.", True
+        said, answered = f"{run.id} is {before.state} already.", True
     else:
         saved = _saved(run)
         send_request(run, args.request)
         if args.request == "save":
             answered = _wait_until(lambda: bool(_saved(run) - saved))
-            answer = f"{run.id} saved {', '.join(sorted(name for name, _ in _saved(run) - saved))}."
+            said = f"{run.id} saved {', '.join(sorted(name for name, _ in _saved(run) - saved))}."
         else:
             answered = _wait_until(lambda: run.status().state in wanted)
-            answer = f"{run.id} is {run.status().state} at step {run.status().step}."
+            said = f"{run.id} is {run.status().state} at step {run.status().step}."
     if not answered:
-        answer = f"{run.id} has not answered yet; it will at the end of its current step."
-    if args.json:
-        print_json({"run": run.id, "request": args.request, "answered": answered, "state": run.status().state})
-    else:
-        print(answer)
-    return DONE
+        said = f"{run.id} has not answered yet; it will at the end of its current step."
+    state = run.status().state
+    return answer(args, {"run": run.id, "request": args.request, "answered": answered, "state": state}, [said])
 
 
 def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -203,9 +193,8 @@ def _description(
     if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
         yield f"  computed on  {started.device} {started.precision}, {started.threads} threads"
-        floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
         if started.unigram_loss is not None:
-            yield f"  compare      uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"
+            yield f"  compare      {baselines(started)}"
     yield f"  loss         train {text.loss(status.loss)}, validation {text.loss(status.val_loss)}"
     changed = [f"{row[0].key}={text.value(row[2])}" for row in differences(_preset_settings(info), settings)]
     yield f"  settings     preset {info.preset or 'none'}{': ' if changed else ''}{' '.join(changed)}"
@@ -220,6 +209,7 @@ def _preset_settings(info: RunInfo) -> RunSettings:
 
 
 def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:
+    yield ""
     if not evaluations:
         return
     # Evenly chosen, the last always among them.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.output import DONE, answer, say
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.store.registry import RunReference, resolve_run
@@ -59,12 +59,11 @@ def delete(args: argparse.Namespace) -> int:
         return DONE
     for run in kept:
         delete_run(run, for_good=True)
-    if args.json:
-        print_json([{"run": run.full_name, "deleted": "for good" if run in kept else "to the trash"} for run in runs])
-    else:
-        for run in runs:
-            print(f"Deleted {run.full_name} for good." if run in kept else f"{run.full_name} is in the trash.")
-    return DONE
+    values = [{"run": run.full_name, "deleted": "for good" if run in kept else "to the trash"} for run in runs]
+    lines = (
+        f"Deleted {run.full_name} for good." if run in kept else f"{run.full_name} is in the trash." for run in runs
+    )
+    return answer(args, values, lines)
 
 
 def rename(args: argparse.Namespace) -> int:
@@ -73,11 +72,8 @@ def rename(args: argparse.Namespace) -> int:
 
     run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
     renamed = rename_run(run, args.new)
-    if args.json:
-        print_json({"run": renamed.id, "was": run.id, "path": str(renamed.path)})
-    else:
-        print(f"{run.id} is {renamed.id} now.")
-    return DONE
+    value = {"run": renamed.id, "was": run.id, "path": str(renamed.path)}
+    return answer(args, value, [f"{run.id} is {renamed.id} now."])
 
 
 def _whole(reference: RunReference, name: str) -> RunFolder:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,9 +40,18 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Raises UsageError for words that mean nothing here, with the nearest option."""
         options = re.findall(r"--[a-z-]+", self.format_usage())
-        nearest = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help"
+        hint = _nearest(unknown[0].partition("=")[0], options) or f"See {self.prog} --help"
         raise UsageError(f"{self.prog} does not take {unknown[0]!r}.", "", hint)
+
+
+def unknown(what: str, word: str, known: Collection[str]) -> UsageError:
+    """The error for a word that is none of `known`, with the nearest of them."""
+    return UsageError(f"There is no {what} {word!r}.", f"There are: {', '.join(known)}.", _nearest(word, known))
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {nearest[0]}?" if nearest else ""
 
 
 class Commands:
@@ -111,6 +120,11 @@ def add_predict(parser: Parser) -> None:
         help="what you expect, locked before the start and scored at the end: val_loss=1.9..2.2@80%%; again for each "
         "(`llmlab-run notebook quantities` lists what can be predicted)",
     )
+
+
+def parts_of(words: str | None) -> list[str]:
+    """`heads, lens` -> its parts; none without words."""
+    return [part.strip() for part in (words or "").split(",") if part.strip()]
 
 
 def outputs_of(args: argparse.Namespace) -> Path:
