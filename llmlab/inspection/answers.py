@@ -31,7 +31,6 @@ L layers, H heads, T tokens of the prompt, C width of the stream, D of a head, K
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,29 @@ import torch
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
+from llmlab.inspection.geometry import Geometry, geometry
+from llmlab.inspection.inspect import inspect
+from llmlab.inspection.interventions import Intervene, intervene
+from llmlab.inspection.one_part import neurons, pattern, stages
+from llmlab.inspection.parameters import Parameters, parameters
+from llmlab.inspection.questions import Inspect, Neurons, Pattern, Stages, from_values
+from llmlab.inspection.sweep import PatchingSweep, patching_sweep
 from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, parse
 from llmlab.models.source import open_model
 
-Answer = Callable[[OpenModel, Mapping[str, Any], Path, Progress], None]
+# By name: what is asked, and what answers it into a file.
+_QUESTIONS: dict[str, tuple[type, Callable[[OpenModel, Any, Path, Progress], None]]] = {
+    "inspect": (Inspect, inspect),
+    "pattern": (Pattern, pattern),
+    "stages": (Stages, stages),
+    "neurons": (Neurons, neurons),
+    "intervene": (Intervene, intervene),
+    "sweep": (PatchingSweep, patching_sweep),
+    "geometry": (Geometry, geometry),
+    "parameters": (Parameters, parameters),
+}
 
 
 def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> Path:
@@ -55,11 +71,11 @@ def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Pat
     UsageError for an unknown question or field. LabError when a panel is refused for this model, when memory runs
     out (with what to do) or the disk is full. Cancelled when `progress` says so; nothing half-written is left.
     """
-    answers = _answers()
-    if question not in answers:
-        raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(answers)}.")
+    if question not in _QUESTIONS:
+        raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(_QUESTIONS)}.")
+    kind, answered = _QUESTIONS[question]
     try:
-        answers[question](opened, values, out, progress)
+        answered(opened, from_values(kind, values), out, progress)
     except OSError as error:
         raise LabError(f"The answer could not be written to {out}.", f"{error.strerror or error}.") from error
     except (RuntimeError, MemoryError) as error:
@@ -87,32 +103,3 @@ def ask(
     if isinstance(named, LiveRun):
         return ask_live(named, question, values, out, progress)
     return answer(open_model(named, outputs, progress), question, values, out, progress)
-
-
-def require_room(out: Path, size: int) -> None:
-    """LabError when an archive of `size` bytes does not fit on the disk."""
-    folder = out.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise LabError(
-            f"The archive would need {size / 1e6:,.1f} MB.",
-            f"{folder} has {free / 1e6:,.1f} MB free.",
-            "Shorten the prompt, or leave out `attention` and `residual`.",
-        )
-
-
-def _answers() -> dict[str, Answer]:
-    """By name. Imported here: each of these modules knows what it answers, and some import this one."""
-    from llmlab.inspection import geometry, inspect, interventions, one_part, parameters, sweep
-
-    return {
-        "inspect": inspect.answer_inspect,
-        "pattern": one_part.answer_pattern,
-        "stages": one_part.answer_stages,
-        "neurons": one_part.answer_neurons,
-        "intervene": interventions.answer_intervene,
-        "sweep": sweep.answer_sweep,
-        "geometry": geometry.answer_geometry,
-        "parameters": parameters.answer_parameters,
-    }

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -83,13 +85,7 @@ class Metadata:
         rest = dict(texts)
         rest.pop("schema")
         values: dict[str, Any] = {}
-        for name, kind in (
-            ("token_ids", list),
-            ("tokens", list),
-            ("notes", list),
-            ("versions", dict),
-            ("question", dict),
-        ):
+        for name, kind in _PARSED.items():
             values[name] = parse_json(rest.pop(name))
             if not isinstance(values[name], kind):
                 raise ValueError(f"{name} is not a {kind.__name__}")
@@ -104,10 +100,11 @@ class ArchiveWriter:
     Used as a context manager: leaving it by an error removes what was written. OSError when the disk is full.
     """
 
-    def __init__(
-        self, path: Path, shapes: Mapping[str, tuple[npt.DTypeLike, Sequence[int]]], metadata: Metadata
-    ) -> None:
-        """shapes: dtype and shape of every tensor, by name. What is never written reads as zeros."""
+    def __init__(self, path: Path, shapes: Mapping[str, Slot], metadata: Metadata) -> None:
+        """shapes: dtype and shape of every tensor, by name. What is never written reads as zeros.
+
+        LabError when they do not fit on the disk.
+        """
         self._path = path
         self._staging = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
         header: dict[str, Any] = {}
@@ -116,7 +113,7 @@ class ArchiveWriter:
         # Wider types first keeps every tensor aligned to its own width, as safetensors' readers expect.
         for name in sorted(shapes, key=lambda n: (-np.dtype(shapes[n][0]).itemsize, n)):
             dtype, shape = np.dtype(shapes[name][0]), tuple(int(size) for size in shapes[name][1])
-            size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            size = dtype.itemsize * math.prod(shape)
             header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [end, end + size]}
             self._places[name] = (end, dtype, shape)
             end += size
@@ -127,6 +124,12 @@ class ArchiveWriter:
         room = len(text) + _ROOM_IN_HEADER
         self._start = 8 + room + (-room % 8)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if end > (free := shutil.disk_usage(path.parent).free):
+            raise LabError(
+                f"The archive would need {end / 1e6:,.1f} MB.",
+                f"{path.parent} has {free / 1e6:,.1f} MB free.",
+                "Shorten the prompt, or leave out `attention` and `residual`.",
+            )
         self._file = self._staging.open("wb")
         try:
             self._file.truncate(self._start + end)
@@ -142,8 +145,8 @@ class ArchiveWriter:
         if array.shape[1:] != inner[1:] or (inner and first_row + len(array) > inner[0]):
             raise ValueError(f"{array.shape} from row {first_row} on does not fit into {name}{list(index)} of {shape}")
         for depth, place in enumerate(index):
-            start += place * dtype.itemsize * int(np.prod(shape[depth + 1 :], dtype=np.int64))
-        start += first_row * dtype.itemsize * int(np.prod(inner[1:], dtype=np.int64))
+            start += place * dtype.itemsize * math.prod(shape[depth + 1 :])
+        start += first_row * dtype.itemsize * math.prod(inner[1:])
         self._file.seek(self._start + start)
         self._file.write(array.data if array.size else b"")
 
@@ -255,19 +258,11 @@ def _place(entry: Mapping[str, Any], start: int, size: int) -> tuple[int, np.dty
     first, last = entry["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
         raise ValueError("a tensor's shape or place is not made of whole numbers")
-    if last - first != dtype.itemsize * _product(shape):
+    if last - first != dtype.itemsize * math.prod(shape):
         raise ValueError("a tensor's shape and length differ")
     if start + last > size:
         raise EOFError(f"It should have {start + last:,} bytes and has {size:,}")
     return start + first, dtype, shape
-
-
-def _product(shape: Sequence[int]) -> int:
-    """Python's whole numbers: a hostile shape must not wrap around."""
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 def _plain(array: Array) -> Array:

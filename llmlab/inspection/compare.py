@@ -26,10 +26,9 @@ import torch
 
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
-from llmlab.inspection.answers import answer, require_room
+from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
 from llmlab.inspection.differences import Pairs, about, paired, plan_of, slots_of, write_differences
-from llmlab.inspection.inspect import archive_bytes
 from llmlab.inspection.questions import Prompt, from_values, to_values
 from llmlab.inspection.readout import predictions, read, text_of
 from llmlab.models.model import OpenModel
@@ -85,7 +84,6 @@ def compare_opened(open_a: Opener, open_b: Opener, question: Compare, out: Path,
         plan = plan_of(a.seen, b.seen, pairs)
         vocabulary = _shared_vocabulary(a, b, plan.notes)
         slots = slots_of(plan, len(pairs.a)) | _prediction_slots(a, b, len(pairs.a), vocabulary)
-        require_room(out, archive_bytes(slots))
         metadata = about(a.seen.metadata, b.seen.metadata, pairs, plan)
         more = metadata.more | {"texts": a.texts(pairs.a), "texts_b": b.texts(pairs.b)}
         metadata = replace(metadata, question=to_values(question), more=more)
@@ -143,7 +141,6 @@ def _predict(opened: OpenModel, question: Compare, ids: list[int], path: Path) -
     """Writes the model's logits and most likely tokens -> the texts of these."""
     readout = read(opened, ids)
     slots: dict[str, Slot] = {"logits": (np.float32, (len(ids), opened.vocab_size))}
-    require_room(path, archive_bytes(slots))
     best = predictions(readout, question.top)
     with ArchiveWriter(path, slots, Metadata("logits", opened.reference, "")) as writer:
         for first, logits in readout.chunks():

@@ -22,9 +22,9 @@ import numpy as np
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
-from llmlab.inspection.answers import answer, require_room
+from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, ArchiveWriter, Slot, read_archive
-from llmlab.inspection.inspect import READING, archive_bytes
+from llmlab.inspection.inspect import READING
 from llmlab.inspection.questions import Inspect, from_values, to_values
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints, unreadable
 from llmlab.store.registry import resolve_run, short_name
@@ -165,7 +165,6 @@ def _write(out: Path, run: str, answers: list[_Answer], question: Evolve, notes:
         shapes = {answer.archive.shape(name) if name in answer.archive else None for answer in answers}
         if shapes == {last.shape(name)}:
             slots[name] = (last[name].dtype, (len(answers), *last.shape(name)))
-    require_room(out, archive_bytes(slots))
     about = last.metadata
     more = about.more | {
         "steps": json.dumps([answer.checkpoint.step for answer in answers]),

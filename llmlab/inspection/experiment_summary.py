@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmlab.inspection.archive import Archive, Array
-from llmlab.inspection.summary import HEAD_SCORES, HeadScore, Likely, Summary, beginning
+from llmlab.inspection.summary import HEAD_SCORES, POINTS, HeadScore, Likely, Summary, beginning, strongest
 
 _LISTED = 5
-_POINTS = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def summarise_comparison(archive: Archive) -> ComparisonSummary:
     more = archive.metadata.more
     differences = [name for name in archive if name.startswith("difference/")]
     largest = {name.removeprefix("difference/"): _largest(archive[name]) for name in differences}
-    cosines = {point: archive[f"cosine/residual/{point}"] for point in _POINTS if f"cosine/residual/{point}" in archive}
+    cosines = {point: archive[f"cosine/residual/{point}"] for point in POINTS if f"cosine/residual/{point}" in archive}
     return ComparisonSummary(
         **beginning(archive),
         model_b=more["model_b"],
@@ -152,7 +151,7 @@ def summarise_comparison(archive: Archive) -> ComparisonSummary:
         predicted="a/ids" in archive,
         largest=largest,
         cosine={point: _plain(values.mean(1)) for point, values in cosines.items()},
-        cka={point: _plain(archive[f"cka/{point}"]) for point in _POINTS if f"cka/{point}" in archive},
+        cka={point: _plain(archive[f"cka/{point}"]) for point in POINTS if f"cka/{point}" in archive},
         kl=archive["kl"].tolist() if "kl" in archive else [],
         disagreements=list(_disagreements(archive)) if "a/ids" in archive else [],
     )
@@ -168,7 +167,8 @@ def summarise_evolution(archive: Archive) -> EvolutionSummary:
         steps=steps,
         val_loss=json.loads(more["val_loss"]),
         heads={
-            score: [_strongest(values) for values in archive[f"heads/{score}"]]
+            # None where no head has a score: a prompt of one token, or a checkpoint that diverged.
+            score: [next(iter(strongest(values)), None) for values in archive[f"heads/{score}"]]
             for score in HEAD_SCORES
             if f"heads/{score}" in archive
         },
@@ -198,14 +198,6 @@ def _disagreements(archive: Archive) -> Sequence[Disagreement]:
         if a.text != b.text:
             found.append(Disagreement(position, token, a, b))
     return found
-
-
-def _strongest(scores: Array) -> HeadScore | None:
-    """None where no head has a score: a prompt of one token, or a checkpoint that diverged."""
-    if np.isnan(scores).all():
-        return None
-    layer, head = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
-    return HeadScore(int(layer), int(head), float(scores[layer, head]))
 
 
 def _largest(values: Array) -> float:

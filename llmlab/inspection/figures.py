@@ -21,7 +21,7 @@ from llmlab.core.figures import (
     save_figure,
 )
 from llmlab.inspection.archive import Archive, Array
-from llmlab.inspection.summary import HEAD_SCORES
+from llmlab.inspection.summary import HEAD_SCORES, POINTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _LABELS_OF_A_SQUARE = 16  # tokens beside one head's pattern; more overlap
 _MOST_STEPS = 24  # labelled
-_POINTS = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
 _LAYER = Axis("layer")
 
 Named = Iterator[tuple[str, "Figure"]]
@@ -199,7 +198,7 @@ def _comparison(archive: Archive) -> Named:
     if "kl" in archive:
         yield "kl", _by_token(archive, archive["kl"], "KL(A || B), nats")
     for named, group in (("cosine", "cosine/residual"), ("cka", "cka")):
-        lines = {point: archive[f"{group}/{point}"] for point in _POINTS if f"{group}/{point}" in archive}
+        lines = {point: archive[f"{group}/{point}"] for point in POINTS if f"{group}/{point}" in archive}
         if lines:
             by_layer = {point: values.mean(1) if values.ndim > 1 else values for point, values in lines.items()}
             yield named, _lines(by_layer, _LAYER, Axis(named))

@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +33,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
-from llmlab.inspection.questions import Prompt, from_values, token_of
+from llmlab.inspection.questions import Prompt, token_of
 from llmlab.inspection.readout import text_of
 from llmlab.inspection.spectra import principal_components
 from llmlab.models.model import OpenModel
@@ -59,11 +57,6 @@ class Geometry(Prompt):
     components: int = 3
     near: str = ""
     neighbours: int = 20
-
-
-def answer_geometry(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
-    """Answers the question `geometry` into an archive. See `Geometry`."""
-    geometry(opened, from_values(Geometry, values), out, progress)
 
 
 @torch.inference_mode()

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,12 +17,11 @@ from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import POINTS, Observer, Point
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
-from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
 from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
-from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, from_values, position_of, to_values, token_of
+from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, position_of, to_values, token_of
 from llmlab.inspection.readout import read, target_of, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
@@ -74,9 +72,8 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numpy")}
 
 
-def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Answers an `Inspect` question: see `llmlab.inspection.answers` for the tensors."""
-    question = from_values(Inspect, values)
+def inspect(opened: OpenModel, question: Inspect, out: Path, progress: Progress) -> None:
+    """Reads a prompt once and writes what was asked for: see `llmlab.inspection.answers` for the tensors."""
     if unknown := sorted(set(question.what) - set(ASPECTS)):
         raise UsageError(f"There is no {unknown[0]!r} to inspect.", f"There are: {', '.join(ASPECTS)}.")
     anatomy = opened.anatomy
@@ -87,10 +84,8 @@ def answer_inspect(opened: OpenModel, values: Mapping[str, Any], out: Path, prog
     slots = _streamed_slots(anatomy, wanted, time)
     about = describe(opened, "inspection", ids, question)
     about = dataclasses.replace(about, notes=[*about.notes, *refused])
-    size = archive_bytes(slots)
-    require_room(out, size)
     with ArchiveWriter(out, slots, about) as writer:
-        watchers: list[Observer] = [_Told(anatomy.n_layer, size, progress)]
+        watchers: list[Observer] = [_Told(anatomy.n_layer, writer.bytes, progress)]
         reduced: list[HeadSummaries | Contributions] = []
         if "attention" in wanted:
             watchers.append(_PatternWriter(writer))
@@ -157,11 +152,6 @@ def repeated(opened: OpenModel) -> tuple[Mapping[str, Tensor], str]:
 
 
 _repeated: WeakKeyDictionary[nn.Module, tuple[Mapping[str, Tensor], str]] = WeakKeyDictionary()
-
-
-def archive_bytes(slots: Mapping[str, Slot]) -> int:
-    """Bytes of these tensors."""
-    return sum(np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64)) for dtype, shape in slots.values())
 
 
 def as_array(tensor: Tensor) -> Array:

@@ -17,10 +17,9 @@ metadata: `position`, `answer`, `answer_text`, `against`, `against_text` ("" for
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ from llmlab.inspection.edits import (
     require_intervention,
 )
 from llmlab.inspection.inspect import check_target, describe
-from llmlab.inspection.questions import Prompt, Target, from_values, position_of
+from llmlab.inspection.questions import Prompt, Target, position_of
 from llmlab.inspection.readout import Readout, divergence, predictions, read, target_of, text_of
 from llmlab.models.model import OpenModel
 
@@ -83,11 +82,6 @@ class Intervene(Sourced):
 
     edits: tuple[str, ...]
     top: int = 5
-
-
-def answer_intervene(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
-    """Answers the question `intervene` into an archive. See `Intervene`."""
-    intervene(opened, from_values(Intervene, values), out, progress)
 
 
 def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progress = quiet) -> None:

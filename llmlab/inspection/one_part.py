@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,47 +11,41 @@ from llmlab.anatomy.anatomy import Anatomy, require
 from llmlab.anatomy.capture import Observer, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress
-from llmlab.inspection.answers import require_room
 from llmlab.inspection.archive import ArchiveWriter, Slot, write_archive
 from llmlab.inspection.attribution import NeuronsAt
-from llmlab.inspection.inspect import archive_bytes, as_array, check_target, describe
-from llmlab.inspection.questions import Neurons, Pattern, Stages, from_values, position_of
+from llmlab.inspection.inspect import as_array, check_target, describe
+from llmlab.inspection.questions import Neurons, Pattern, Stages, position_of
 from llmlab.inspection.readout import read, target_of
 from llmlab.inspection.stages import StagesOf
 from llmlab.models.model import OpenModel
 
 
-def answer_pattern(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Answers a `Pattern` question: `pattern` [T, T], query by key."""
-    question = from_values(Pattern, values)
+def pattern(opened: OpenModel, question: Pattern, out: Path, progress: Progress) -> None:
+    """Writes `pattern` [T, T], query by key."""
     _check(opened.anatomy, question.layer, question.head)
     ids = question.token_ids(opened)
     slots: dict[str, Slot] = {"pattern": (np.float32, (len(ids), len(ids)))}
-    require_room(out, archive_bytes(slots))
     progress("Reading the prompt", 0, 0)
     with ArchiveWriter(out, slots, describe(opened, "pattern", ids, question)) as writer:
         watcher = _OnePattern(question.layer, question.head, writer)
         run(opened.model, opened.anatomy, ids, [watcher], last=True)
 
 
-def answer_stages(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Answers a `Stages` question: see `llmlab.inspection.stages`. Metadata: scale, softcap ("" where none)."""
-    question = from_values(Stages, values)
+def stages(opened: OpenModel, question: Stages, out: Path, progress: Progress) -> None:
+    """Writes what `llmlab.inspection.stages` describes. Metadata: scale, softcap ("" where none)."""
     _check(opened.anatomy, question.layer, question.head)
     ids = question.token_ids(opened)
     progress("Reading the prompt", 0, 0)
     watcher = StagesOf(opened.anatomy, question.layer, question.head)
     run(opened.model, opened.anatomy, ids, [watcher], last=True)
-    stages = watcher.result()
-    tensors = {name: as_array(tensor) for name, tensor in stages.tensors().items()}
-    require_room(out, sum(tensor.nbytes for tensor in tensors.values()))
-    more = {"scale": repr(stages.scale), "softcap": "" if stages.softcap is None else repr(stages.softcap)}
+    found = watcher.result()
+    tensors = {name: as_array(tensor) for name, tensor in found.tensors().items()}
+    more = {"scale": repr(found.scale), "softcap": "" if found.softcap is None else repr(found.softcap)}
     write_archive(out, tensors, describe(opened, "stages", ids, question, **more))
 
 
-def answer_neurons(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Answers a `Neurons` question: see `llmlab.inspection.attribution.NeuronsAt.results`."""
-    question = from_values(Neurons, values)
+def neurons(opened: OpenModel, question: Neurons, out: Path, progress: Progress) -> None:
+    """Writes what `llmlab.inspection.attribution.NeuronsAt.results` describes."""
     anatomy = opened.anatomy
     if not 0 <= question.layer < anatomy.n_layer:
         raise UsageError(f"There is no layer {question.layer}.", f"They run from 0 to {anatomy.n_layer - 1}.")

@@ -34,7 +34,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
-from llmlab.inspection.questions import Prompt, from_values
+from llmlab.inspection.questions import Prompt
 from llmlab.inspection.spectra import singular_values
 from llmlab.models.model import OpenModel
 
@@ -61,11 +60,6 @@ class Parameters(Prompt):
     singular: tuple[str, ...] = ()
     values: int = 64
     threshold: float = 0.01
-
-
-def answer_parameters(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
-    """Answers the question `parameters` into an archive. See `Parameters`."""
-    parameters(opened, from_values(Parameters, values), out, progress)
 
 
 def parameters(opened: OpenModel, question: Parameters, out: Path, progress: Progress = quiet) -> None:

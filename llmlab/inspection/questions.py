@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -90,16 +91,16 @@ class Neurons(Target):
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
     """A question from JSON. UsageError names the field that is unknown, missing, of another type, or out of range."""
-    hints = get_type_hints(kind)
+    hints, asked = get_type_hints(kind), _called(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise UsageError(f"{kind.__name__.lower()} has no {unknown[0]!r}.", f"It takes {', '.join(known)}.")
+        raise UsageError(f"{asked} has no {unknown[0]!r}.", f"It takes {', '.join(known)}.")
     for name, field in known.items():
         if name not in values and field.default is dataclasses.MISSING:
-            raise UsageError(f"{kind.__name__.lower()} needs {name}.")
+            raise UsageError(f"{asked} needs {name}.")
     typed = {name: _typed(kind, name, hints[name], value) for name, value in values.items()}
     if not 1 <= typed.get("top", 1) <= MOST_KEPT:
-        raise UsageError(f"top of {kind.__name__.lower()} cannot be {typed['top']}.", f"It runs from 1 to {MOST_KEPT}.")
+        raise UsageError(f"top of {asked} cannot be {typed['top']}.", f"It runs from 1 to {MOST_KEPT}.")
     return kind(**typed)
 
 
@@ -110,6 +111,11 @@ def to_values(question: Any) -> dict[str, Any]:
         for field in dataclasses.fields(question)
         if (value := getattr(question, field.name)) != field.default
     }
+
+
+def _called(kind: type) -> str:
+    """`PatchingSweep` -> `patching sweep`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
 
 def _whole(text: str) -> str:
@@ -124,7 +130,7 @@ def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
             return tuple(_typed(kind, name, inner, item) for item in value)
     elif type(value) is hint or (hint is float and type(value) is int):
         return value
-    raise UsageError(f"{name} of {kind.__name__.lower()} cannot be {value!r}.", "It is of another kind.")
+    raise UsageError(f"{name} of {_called(kind)} cannot be {value!r}.", "It is of another kind.")
 
 
 def token_of(opened: OpenModel, text: str, field: str) -> int:

@@ -13,6 +13,8 @@ import numpy as np
 from llmlab.inspection.archive import Archive, Array
 
 HEAD_SCORES = ("previous", "first", "induction", "duplicate")
+# Points of the residual stream, in the order of the computation.
+POINTS = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
 _LISTED = 5
 
 
@@ -128,7 +130,7 @@ def summarise(archive: Archive) -> InspectionSummary:
         position=_position(archive),
         next=_next(archive),
         attends=_attended(archive),
-        heads={name: _strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
+        heads={name: strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
         answer=about.more.get("answer_text", ""),
         against=about.more.get("against_text", ""),
         attribution=_bars(archive),
@@ -171,7 +173,7 @@ def _settled(archive: Archive) -> int | None:
     return int(others[-1]) + 1 if len(others) else 0
 
 
-def _strongest(scores: Array) -> list[HeadScore]:
+def strongest(scores: Array) -> list[HeadScore]:
     """scores [L, H] -> the highest ones; layers without heads have NaN and are left out."""
     order = np.argsort(np.where(np.isnan(scores), np.inf, -scores), axis=None)[:_LISTED]
     order = order[: np.count_nonzero(~np.isnan(scores))]

@@ -21,10 +21,9 @@ Positions after the target's have no effect on it: exactly 0, without being run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ from llmlab.inspection.edits import (
 )
 from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
-from llmlab.inspection.questions import from_values, position_of
+from llmlab.inspection.questions import position_of
 from llmlab.inspection.readout import LogitTarget, read, target_of
 from llmlab.models.model import OpenModel
 
@@ -61,7 +60,7 @@ _SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Sourced):
+class PatchingSweep(Sourced):
     """Which cells: `over` is one of OVER, `point` where positions are changed, `action` one of ACTIONS."""
 
     over: str = "layer,position"
@@ -77,12 +76,9 @@ class Cell:
     index: int  # position or head
 
 
-def answer_sweep(opened: OpenModel, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> None:
-    """Answers the question `sweep` into an archive. See `Sweep`."""
-    sweep(opened, from_values(Sweep, values), out, progress)
-
-
-def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = quiet, *, budget: int = _BUDGET) -> None:
+def patching_sweep(
+    opened: OpenModel, question: PatchingSweep, out: Path, progress: Progress = quiet, *, budget: int = _BUDGET
+) -> None:
     """Runs every cell and writes the grid. budget: bytes that a batch of changed prompts may take.
 
     UsageError when the question is wrong or there is nothing to patch from; LabError when a part is refused for
@@ -114,13 +110,9 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
     for first in range(0, len(cells), batch):
         progress("Changing one thing at a time", first, len(cells))
         some = cells[first : first + batch]
-        edit = _HeadsOfRows(some, values, len(shown)) if heads else _PositionsOfRows(some, values)
-        logits = (
-            run(opened.model, anatomy, torch.tensor([shown] * len(some)), interventions=[edit], last=True)[:, -1]
-            .cpu()
-            .double()
-        )
-        for cell, row in zip(some, logits, strict=True):
+        batch_ids = torch.tensor([shown] * len(some))
+        logits = run(opened.model, anatomy, batch_ids, interventions=[_CellOfRow(some, values, heads)], last=True)
+        for cell, row in zip(some, logits[:, -1].cpu().double(), strict=True):
             grid[cell.layer, cell.index] = target.value(row)
     progress("Changing one thing at a time", len(cells), len(cells))
 
@@ -132,7 +124,8 @@ def sweep(opened: OpenModel, question: Sweep, out: Path, progress: Progress = qu
         if question.action == "patch" and abs(there - before) > _SAME:
             effect, kind = effect / (there - before), "normalised"
     tensors["sweep/effect"] = effect
-    metadata = describe(opened, "sweep", ids, question, effect=kind, **_what(question), **target.strings(opened))
+    asked = {"over": question.over, "point": question.point, "action": question.action}
+    metadata = describe(opened, "sweep", ids, question, effect=kind, **asked, **target.strings(opened))
     write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(question, kind, target)]))
 
 
@@ -147,7 +140,7 @@ def row_bytes(anatomy: Anatomy, time: int) -> int:
     return numbers * anatomy.unembedding.element_size()
 
 
-def _changes(anatomy: Anatomy, question: Sweep) -> list[Intervention]:
+def _changes(anatomy: Anatomy, question: PatchingSweep) -> list[Intervention]:
     """What is done in each layer, before positions or heads are filled in."""
     if question.over not in OVER:
         raise UsageError(f"A sweep over {question.over!r} is not known.", f"There are: {' and '.join(OVER)}.")
@@ -210,47 +203,37 @@ class _Values:
         return self._means[cell]
 
 
-class _PositionsOfRows(Intervener):
+class _CellOfRow(Intervener):
     """Row i of the batch is the prompt with cell i changed."""
 
-    def __init__(self, cells: Sequence[Cell], values: _Values) -> None:
-        self._cells, self._values = cells, values
+    def __init__(self, cells: Sequence[Cell], values: _Values, of_heads: bool) -> None:
+        self._cells, self._values, self._of_heads = cells, values, of_heads
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
         """[B, T, C], changed in the rows whose cell is here."""
-        rows = [row for row, cell in enumerate(self._cells) if cell.layer == layer]
-        if not rows or self._values.slots[layer] != (layer, point):
+        rows = self._rows(layer)
+        if self._of_heads or not rows or self._values.slots[layer] != (layer, point):
             return None
         x = x.clone()
-        for row in rows:
-            cell = self._cells[row]
+        for row, cell in rows:
             x[row, cell.index] = self._values.position(cell, x[row, cell.index])
         return x
 
-
-class _HeadsOfRows(Intervener):
-    """Row i of the batch is the prompt with head i changed."""
-
-    def __init__(self, cells: Sequence[Cell], values: _Values, time: int) -> None:
-        self._cells, self._values, self._time = cells, values, time
-
     def heads(self, layer: int, z: Tensor) -> Tensor | None:
         """[B, T, H, D], changed in the rows whose cell is here."""
-        rows = [row for row, cell in enumerate(self._cells) if cell.layer == layer]
-        if not rows:
+        rows = self._rows(layer)
+        if not self._of_heads or not rows:
             return None
         z = z.clone()
-        for row in rows:
-            head = self._cells[row].index
-            z[row, :, head] = self._values.head(self._cells[row], z[row, :, head])
+        for row, cell in rows:
+            z[row, :, cell.index] = self._values.head(cell, z[row, :, cell.index])
         return z
 
+    def _rows(self, layer: int) -> list[tuple[int, Cell]]:
+        return [(row, cell) for row, cell in enumerate(self._cells) if cell.layer == layer]
 
-def _what(question: Sweep) -> dict[str, str]:
-    return {"over": question.over, "point": question.point, "action": question.action}
 
-
-def _notes(question: Sweep, kind: str, target: LogitTarget) -> list[str]:
+def _notes(question: PatchingSweep, kind: str, target: LogitTarget) -> list[str]:
     notes = []
     if question.action == "patch" and kind == "change":
         notes.append("Prompt and source have the same logit difference, so effects are not normalised.")

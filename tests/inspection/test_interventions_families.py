@@ -16,7 +16,7 @@ from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.edits import EDITABLE, Interventions, Recorder, Sources, parse_intervention
 from llmlab.inspection.interventions import Intervene, intervene
-from llmlab.inspection.sweep import Sweep, row_bytes, sweep
+from llmlab.inspection.sweep import PatchingSweep, patching_sweep, row_bytes
 from llmlab.models.model import OpenModel
 
 pytestmark = [
@@ -136,8 +136,8 @@ def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: P
     prompt, source = (tuple(ids.tolist()) for ids in (some_ids(), SOURCE))
     heads = heads_of(model.anatomy) is not None
     aim = {"ids": prompt, "source_ids": source, "answer": "3", "against": "40"}
-    question = Sweep(**aim, over="layer,head" if heads else "layer,position")  # type: ignore[arg-type]
-    sweep(model, question, tmp_path / "sweep", budget=5 * row_bytes(model.anatomy, TIME))
+    question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position")  # type: ignore[arg-type]
+    patching_sweep(model, question, tmp_path / "sweep", budget=5 * row_bytes(model.anatomy, TIME))
     grid = read_archive(tmp_path / "sweep")["sweep/logit_difference"]
     for layer, index in ((0, 0), (1, 2), (2, 3)):
         if heads and model.anatomy.blocks[layer].projection is None:

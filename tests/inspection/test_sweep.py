@@ -10,9 +10,10 @@ import torch
 from experiment_models import hooks_of, opened, weights
 
 from llmlab.core.errors import Cancelled, UsageError
+from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.interventions import Intervene, intervene
-from llmlab.inspection.sweep import Sweep, answer_sweep, row_bytes, sweep
+from llmlab.inspection.sweep import PatchingSweep, patching_sweep, row_bytes
 from llmlab.models.model import OpenModel
 
 PROMPT, SOURCE = "the king said", "a queen wept."
@@ -24,12 +25,12 @@ def model() -> OpenModel:
     return opened(**SMALL)
 
 
-def swept(model: OpenModel, folder: Path, question: Sweep, **options: int) -> Archive:
-    sweep(model, question, folder / "sweep", **options)
+def swept(model: OpenModel, folder: Path, question: PatchingSweep, **options: int) -> Archive:
+    patching_sweep(model, question, folder / "sweep", **options)
     return read_archive(folder / "sweep")
 
 
-def one_by_one(model: OpenModel, folder: Path, question: Sweep, edit: str) -> Archive:
+def one_by_one(model: OpenModel, folder: Path, question: PatchingSweep, edit: str) -> Archive:
     shared = {
         "text": question.text, "source": question.source, "align": question.align, "position": question.position,
         "answer": question.answer, "against": question.against, "reference": question.reference,
@@ -43,7 +44,7 @@ def one_by_one(model: OpenModel, folder: Path, question: Sweep, edit: str) -> Ar
 def test_a_grid_of_positions_is_that_of_single_interventions(
     model: OpenModel, point: str, action: str, tmp_path: Path
 ) -> None:
-    question = Sweep(
+    question = PatchingSweep(
         text=PROMPT, source=SOURCE, answer="e", against="a", position=-3, point=point, action=action, reference="abc"
     )
     archive = swept(model, tmp_path, question, budget=3 * row_bytes(model.anatomy, 11))
@@ -58,7 +59,7 @@ def test_a_grid_of_positions_is_that_of_single_interventions(
 
 @pytest.mark.parametrize("action", ["patch", "zero", "mean"])
 def test_a_grid_of_heads_is_that_of_single_interventions(model: OpenModel, action: str, tmp_path: Path) -> None:
-    question = Sweep(text=PROMPT, source=SOURCE, answer="e", position=9, over="layer,head", action=action)
+    question = PatchingSweep(text=PROMPT, source=SOURCE, answer="e", position=9, over="layer,head", action=action)
     archive = swept(model, tmp_path, question, budget=1)
     assert archive["sweep/effect"].shape == (2, 4)
     for layer in range(2):
@@ -69,7 +70,7 @@ def test_a_grid_of_heads_is_that_of_single_interventions(model: OpenModel, actio
 
 
 def test_the_effect_is_0_as_in_the_prompt_and_1_as_in_the_source(model: OpenModel, tmp_path: Path) -> None:
-    question = Sweep(text=PROMPT, source=SOURCE, answer="e", against="a", position=-3, point="post_ffn")
+    question = PatchingSweep(text=PROMPT, source=SOURCE, answer="e", against="a", position=-3, point="post_ffn")
     archive = swept(model, tmp_path, question)
     assert archive.metadata.more["effect"] == "normalised"
     before, source = archive["sweep/before"][0], archive["sweep/source"][0]
@@ -82,7 +83,7 @@ def test_the_effect_is_0_as_in_the_prompt_and_1_as_in_the_source(model: OpenMode
 
 
 def test_an_ablation_has_its_effect_in_logits(model: OpenModel, tmp_path: Path) -> None:
-    archive = swept(model, tmp_path, Sweep(text=PROMPT, answer="e", over="layer,head", action="zero"))
+    archive = swept(model, tmp_path, PatchingSweep(text=PROMPT, answer="e", over="layer,head", action="zero"))
     assert archive.metadata.more["effect"] == "change"
     np.testing.assert_allclose(
         archive["sweep/effect"], archive["sweep/logit_difference"] - archive["sweep/before"], atol=1e-6
@@ -90,14 +91,14 @@ def test_an_ablation_has_its_effect_in_logits(model: OpenModel, tmp_path: Path) 
 
 
 def test_unaligned_positions_are_left_open(model: OpenModel, tmp_path: Path) -> None:
-    question = Sweep(text=PROMPT, source="a cat", align="end", answer="e")
+    question = PatchingSweep(text=PROMPT, source="a cat", align="end", answer="e")
     effect = swept(model, tmp_path, question)["sweep/effect"]
     assert np.isnan(effect[:, :8]).all()
     assert not np.isnan(effect[:, 8:]).any()
 
 
 def test_a_source_that_is_the_prompt_has_no_effect_to_normalise(model: OpenModel, tmp_path: Path) -> None:
-    archive = swept(model, tmp_path, Sweep(text=PROMPT, source=PROMPT, answer="e"))
+    archive = swept(model, tmp_path, PatchingSweep(text=PROMPT, source=PROMPT, answer="e"))
     assert archive.metadata.more["effect"] == "change"
     assert any("not normalised" in note for note in archive.metadata.notes)
     assert np.abs(archive["sweep/effect"]).max() < 1e-6
@@ -106,7 +107,7 @@ def test_a_source_that_is_the_prompt_has_no_effect_to_normalise(model: OpenModel
 def test_a_sweep_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = opened(**SMALL)
     before = weights(model)
-    answer_sweep(model, {"text": PROMPT, "action": "mean", "point": "mlp_out"}, tmp_path / "a")
+    answer(model, "sweep", {"text": PROMPT, "action": "mean", "point": "mlp_out"}, tmp_path / "a")
     assert hooks_of(model) == 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
 
@@ -119,9 +120,9 @@ def test_progress_counts_the_cells_and_cancels_between_batches(model: OpenModel,
         if done >= 12:
             raise Cancelled
 
-    question = Sweep(text=PROMPT, action="zero")
+    question = PatchingSweep(text=PROMPT, action="zero")
     with pytest.raises(Cancelled):
-        sweep(model, question, tmp_path / "a", progress, budget=4 * row_bytes(model.anatomy, 13))
+        patching_sweep(model, question, tmp_path / "a", progress, budget=4 * row_bytes(model.anatomy, 13))
     assert seen == [(0, 0), (0, 26), (4, 26), (8, 26), (12, 26)]
     assert list(tmp_path.iterdir()) == []
     assert hooks_of(model) == 0
@@ -141,4 +142,4 @@ def test_progress_counts_the_cells_and_cancels_between_batches(model: OpenModel,
 )
 def test_wrong_sweeps_are_refused(model: OpenModel, values: dict[str, object], words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
-        answer_sweep(model, {"text": PROMPT} | values, tmp_path / "a")
+        answer(model, "sweep", {"text": PROMPT} | values, tmp_path / "a")
