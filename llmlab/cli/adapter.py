@@ -27,7 +27,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("adapter", adapter, "show what fine-tuning changed", _DETAILS)
     parser.add_argument("reference", metavar="REF", help="what was fine-tuned; see below")
     add_outputs(parser)

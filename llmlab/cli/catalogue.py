@@ -42,7 +42,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the three commands."""
     parser = commands.add("corpora", corpora, "list the texts to learn from, or fetch one", _CORPORA_DETAILS)
     parser.add_argument("action", nargs="?", default="list", choices=("list", "fetch"))
     parser.add_argument("name", nargs="?", metavar="NAME", help="the corpus to fetch")
@@ -74,7 +73,6 @@ def corpora(args: argparse.Namespace) -> int:
 
 
 def presets(args: argparse.Namespace) -> int:
-    """Prints all presets."""
     every = [load_preset(name) for name in preset_names()]
     tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
     values = [_preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every]
@@ -99,7 +97,6 @@ def _preset_lines(every: list[Preset[PretrainSettings]], tuned: list[Preset[Fine
 
 
 def settings(args: argparse.Namespace) -> int:
-    """Prints every setting."""
     values = _values(args)
     every = list(describe(type(values)))
     return answer(args, [_setting_dict(info, values) for info in every], _setting_lines(args, values, every))

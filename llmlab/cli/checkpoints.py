@@ -39,7 +39,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("checkpoints", checkpoints, "list, inspect, pin, verify or delete checkpoints", _DETAILS)
     add_run(parser)
     parser.add_argument(

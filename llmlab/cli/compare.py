@@ -30,7 +30,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("compare", compare, "compare two models, or two checkpoints, on one prompt", _DETAILS)
     parser.add_argument("reference_a", metavar="REF_A", help="a run, a model, or a saved inspection")
     parser.add_argument("reference_b", metavar="REF_B", help="another one")

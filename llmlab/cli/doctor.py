@@ -51,7 +51,6 @@ class Finding:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add(
         "doctor",
         doctor,
@@ -63,7 +62,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Looks at everything and says what it found."""
     findings = []
     for finding in _findings(outputs_of(args)):
         findings.append(finding)

@@ -37,7 +37,6 @@ _MARKS = {IN_LOSS: ("[[", "]]"), MASKED: ("", ""), TRUNCATED: ("{{", "}}")}
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("data", data, "show examples token by token: in the loss, masked, truncated", _DETAILS)
     parser.add_argument("source", metavar="SOURCE", help="examples to fine-tune on; see below")
     parser.add_argument("--model", metavar="REF", required=True, help="the model that will read them; see below")

@@ -59,7 +59,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("experiment", experiment, "vary one thing, predict, run, and read the report", _DETAILS)
     parser.add_argument("what", metavar="KIND|ACTION", help="an experiment, or list, show, resume, cancel, report")
     parser.add_argument(
@@ -84,7 +83,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def experiment(args: argparse.Namespace) -> int:
-    """Does what the first word says."""
     if args.what in _ACTIONS:
         return {"list": _list, "show": _show, "resume": _resume, "cancel": _cancel, "report": _report}[args.what](args)
     if args.what not in KINDS:

@@ -60,7 +60,6 @@ def begin(
 
 
 def cancel(folder: ExperimentFolder, args: argparse.Namespace) -> int:
-    """Asks the worker to stop."""
     stop_experiment(folder)
     said = f"{folder.id} stops: its run saves first. Resume later: {folder.resume_command}"
     return answer(args, {folder.noun: folder.id, "request": "stop"}, [said])
@@ -154,7 +153,6 @@ class _Shown:
         self._pace = Pace()
 
     def status(self, status: ExperimentStatus) -> None:
-        """Says what is new in it."""
         for number, trial in enumerate(self._record.arms, 1):
             one = status.arms.get(trial.name)
             if one is not None and one.state != self._states.get(trial.name):
@@ -172,7 +170,6 @@ class _Shown:
         self._line.above(sentence) if self._line is not None else say(sentence)
 
     def close(self) -> None:
-        """Ends the moving line."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.close()

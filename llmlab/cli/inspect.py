@@ -66,7 +66,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds both commands."""
     parser = commands.add("inspect", inspect, "look inside a model while it reads a prompt", _DETAILS)
     add_model(parser)
     _add_question(parser, _DEFAULT_WHAT, "model")

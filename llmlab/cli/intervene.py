@@ -39,7 +39,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("intervene", intervene, "ablate or patch parts of a model", _DETAILS)
     add_model(parser)
     add_prompt(parser)

@@ -54,7 +54,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the commands."""
     parser = commands.add("models", models, "list the models that can be opened", _MODELS_DETAILS)
     add_outputs(parser)
 
@@ -82,7 +81,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def models(args: argparse.Namespace) -> int:
-    """Prints what is here."""
     found = available_models(outputs_of(args))
     rows = [(text.printable(model.reference), model.kind, text.printable(model.detail)) for model in found]
     none = ["There are no models here yet. Train one (llmlab-run pretrain), or put some into $LLMLAB_MODELS."]
@@ -185,7 +183,6 @@ def _python_of_adapter(out: Path, outputs: Path) -> list[str]:
 
 
 def _place(path: Path) -> str:
-    """What from_pretrained takes."""
     return f"{str(path.parent)!r}, gguf_file={path.name!r}" if path.suffix == GGUF_SUFFIX else repr(str(path))
 
 

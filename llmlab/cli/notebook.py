@@ -49,7 +49,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds it."""
     parser = commands.add("notebook", notebook, "your predictions, their outcomes and your calibration", _DETAILS)
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("rest", metavar="WORD", nargs="*", help="what the action is about")
@@ -57,7 +56,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def notebook(args: argparse.Namespace) -> int:
-    """One of the actions."""
     action = _ACTIONS.get(args.action)
     if action is None:
         there = ", ".join(_ACTIONS)

@@ -110,7 +110,6 @@ class MovingLine:
             self._bar.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Takes it away."""
         if self._bar is not None:
             bar, self._bar = self._bar, None
             bar.stop()

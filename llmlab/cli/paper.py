@@ -44,7 +44,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the command."""
     parser = commands.add("paper", paper, "read a paper's claims, and check whether they hold here", _DETAILS)
     parser.add_argument("what", metavar="ACTION", help=", ".join(_ACTIONS))
     parser.add_argument("target", metavar="PAPER|ID", nargs="?", help="a paper's name, or a check's id")
@@ -73,7 +72,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def paper(args: argparse.Namespace) -> int:
-    """Does what the first word says."""
     if args.what not in _ACTIONS:
         raise unknown("action", args.what, _ACTIONS)
     if args.what != "list" and args.target is None:

@@ -56,7 +56,6 @@ class Output:
         self._run, self.lost = run, False
 
     def line(self, line: str) -> None:
-        """Prints one line at once."""
         with self.guarded():
             print(line, flush=True)
 
@@ -228,7 +227,6 @@ def _answer(sample: dict[str, str]) -> list[str]:
 
 
 def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]:
-    """The closing lines."""
     name = spoken(run)
     if last is None:
         return ["", f"Stopped before it started. Resume: llmlab-run resume {name}"]

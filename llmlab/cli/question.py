@@ -32,19 +32,16 @@ _ARCHIVES = tuple(f"{name}.safetensors" for name in ("inspection", "intervention
 
 
 def add_model(parser: Parser) -> None:
-    """REF and --outputs."""
     parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
     add_outputs(parser)
 
 
 def add_prompt(parser: Parser) -> None:
-    """--prompt and --beginning."""
     parser.add_argument("--prompt", required=True, help="the text that the model reads")
     parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
 
 
 def add_what(parser: Parser, default: str) -> None:
-    """--what."""
     parser.add_argument(
         "--what", type=parts_of, default=default, help=f"parts, separated by commas (default: {default})"
     )
@@ -176,5 +173,4 @@ def listed(tokens: Sequence[str]) -> str:
 
 
 def likely(tokens: Sequence[Likely]) -> str:
-    """Most likely tokens with their probabilities."""
     return ", ".join(f"{text.printable(repr(token.text))} {token.probability:.2%}" for token in tokens)

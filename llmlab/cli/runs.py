@@ -38,7 +38,6 @@ _ANSWERED: dict[str, tuple[str, ...]] = {
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the three commands."""
     add_outputs(commands.add("runs", runs, "list the runs, newest first"))
     add_run(commands.add("show", show, "show one run: state, settings, losses, checkpoints"))
     parser = commands.add(
@@ -54,7 +53,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def runs(args: argparse.Namespace) -> int:
-    """Prints all runs."""
     outputs = outputs_of(args)
     found = [_RunLine.of(run, outputs) for run in list_runs(outputs)]
     header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "begun")
@@ -64,7 +62,6 @@ def runs(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Prints one run."""
     from llmlab.store.history import read_history  # brings numpy, which `--help` should not wait for
 
     run = resolve_run(args.run, outputs_of(args)).run

@@ -32,7 +32,6 @@ _ROWS, _WIDTH, _VOCABULARY = 4 * 64, 128, 50257
 
 
 def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Every check with its name, in order."""
     yield "devices", _devices
     yield "cpu", partial(trains, Device("cpu", "fp32"))
     for kind in _other_kinds():

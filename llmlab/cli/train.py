@@ -74,7 +74,6 @@ examples:
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds the three commands."""
     parser = commands.add("pretrain", pretrain, "train a GPT from scratch", _PRETRAIN_DETAILS)
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
@@ -111,7 +110,6 @@ def _add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) 
 
 
 def pretrain(args: argparse.Namespace) -> int:
-    """Makes a run and trains it."""
     from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
     outputs = outputs_of(args)
@@ -125,7 +123,6 @@ def pretrain(args: argparse.Namespace) -> int:
 
 
 def finetune(args: argparse.Namespace) -> int:
-    """Makes a run and trains it."""
     preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, finetuning_assignments_of(args))
     _check_finetuning(settings, outputs_of(args))
     return _make_and_train(args, preset, settings, parent)

@@ -15,7 +15,6 @@ from llmlab.store.run_folder import RunFolder
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds both commands."""
     parser = commands.add(
         "delete",
         delete,
@@ -67,7 +66,6 @@ def delete(args: argparse.Namespace) -> int:
 
 
 def rename(args: argparse.Namespace) -> int:
-    """Gives a run another name."""
     from llmlab.studies.upkeep import rename_run  # brings numpy, for which --help should not wait
 
     run = _whole(resolve_run(args.run, outputs_of(args)), args.run)

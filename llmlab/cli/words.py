@@ -72,7 +72,6 @@ class Commands:
 
 
 def add_outputs(parser: Parser) -> None:
-    """--outputs DIR."""
     parser.add_argument(
         "--outputs", metavar="DIR", type=Path, help="folder of the runs (default: $LLMLAB_OUTPUTS, or the lab's own)"
     )
@@ -86,13 +85,11 @@ def add_run(parser: Parser, *, checkpoint: bool = False) -> None:
 
 
 def add_settings(parser: Parser) -> None:
-    """--steps and --set, which change settings."""
     parser.add_argument("--steps", metavar="N", help="optimizer steps in all: train.steps")
     add_assignments(parser, "change a setting; again for each (`llmlab-run settings` lists all)")
 
 
 def add_assignments(parser: Parser, help: str) -> None:
-    """--set."""
     parser.add_argument(
         "--set",
         metavar="SECTION.FIELD=VALUE",
@@ -104,12 +101,10 @@ def add_assignments(parser: Parser, help: str) -> None:
 
 
 def add_settings_file(parser: Parser) -> None:
-    """--settings."""
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings from a file, [section] by section")
 
 
 def add_predict(parser: Parser) -> None:
-    """--predict PREDICTION, again for each."""
     parser.add_argument(
         "--predict",
         metavar="WHAT",

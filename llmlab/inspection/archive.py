@@ -187,7 +187,6 @@ class ArchiveWriter:
             self._remove()
 
     def _remove(self) -> None:
-        """Removes what was written and is not in its place."""
         with contextlib.suppress(OSError):  # what the buffer still holds may find no room either
             self._file.close()
         self._staging.unlink(missing_ok=True)

@@ -88,7 +88,6 @@ class AttributionAt(Observer):
             self._z[layer] = z[self._position].clone()
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last stream at the position."""
         self._final = x[self._position].clone()
 
     @torch.no_grad()
@@ -156,7 +155,6 @@ class NeuronsAt(Observer):
             self._whole = x[self._position].clone()
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last stream at the position."""
         self._final = x[self._position].clone()
 
     @torch.no_grad()

@@ -120,7 +120,6 @@ class _Told:
         self._base, self._share = 0, 0.0
 
     def begin(self, done: int) -> None:
-        """The next checkpoint's turn."""
         self._base, self._share = done, 0.0
 
     def __call__(self, what: str, done: float, total: float) -> None:

@@ -99,7 +99,6 @@ class EvolutionSummary(Summary):
 
 
 def summarise_intervention(archive: Archive) -> InterventionSummary:
-    """Of an archive of kind `intervention`."""
     more = archive.metadata.more
     aim = _aim(archive, "target")
     texts = json.loads(more["texts"])
@@ -116,7 +115,6 @@ def summarise_intervention(archive: Archive) -> InterventionSummary:
 
 
 def summarise_sweep(archive: Archive) -> SweepSummary:
-    """Of an archive of kind `sweep`."""
     more, tokens = archive.metadata.more, archive.metadata.tokens
     positions = more["over"] == "layer,position"
     effect, difference = archive["sweep/effect"], archive["sweep/logit_difference"]
@@ -138,7 +136,6 @@ def summarise_sweep(archive: Archive) -> SweepSummary:
 
 
 def summarise_comparison(archive: Archive) -> ComparisonSummary:
-    """Of an archive of kind `comparison`."""
     more = archive.metadata.more
     differences = [name for name in archive if name.startswith("difference/")]
     largest = {name.removeprefix("difference/"): _largest(archive[name]) for name in differences}
@@ -158,7 +155,6 @@ def summarise_comparison(archive: Archive) -> ComparisonSummary:
 
 
 def summarise_evolution(archive: Archive) -> EvolutionSummary:
-    """Of an archive of kind `evolution`."""
     more = archive.metadata.more
     steps = json.loads(more["steps"])
     known = archive["lens/target_probability"][:, -1, :-1] if "lens/target_probability" in archive else None

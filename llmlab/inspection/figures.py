@@ -81,7 +81,6 @@ def _inspection(archive: Archive) -> Named:
 
 
 def _layers(archive: Archive, prefix: str) -> list[int]:
-    """The layers that an archive has a pattern of."""
     ends = (name.removeprefix(prefix) for name in archive if name.startswith(prefix))
     return sorted(int(end) for end in ends if end.isdigit())
 

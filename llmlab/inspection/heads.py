@@ -136,7 +136,6 @@ class RepeatScores(Observer):
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
-        """Adds the queries of the second half."""
         start = max(self._second - first, 0)
         rows = pattern[:, start:].float()  # queries of the second half
         back = first + start - self._length  # position in the first half of the first of these

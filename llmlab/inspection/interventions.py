@@ -178,7 +178,6 @@ class _Moved(Observer):
         self._rows: dict[int, Tensor] = {}
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Compares block outputs."""
         if point == "post_ffn":
             old = self._before.values[layer, point].float()
             distance, length = (x.float() - old).norm(dim=-1), old.norm(dim=-1)

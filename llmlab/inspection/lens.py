@@ -73,12 +73,10 @@ class Lens(Observer):
         return 2 * self._anatomy.n_layer + 1
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Puts a row aside."""
         if point in ("pre_attn", "post_attn"):
             self._places[point, layer] = self._spill.put(x)
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last row."""
         self._final = x.float().clone()
 
     @torch.inference_mode()

@@ -170,7 +170,6 @@ class _Neurons(Observer):
         self._lowest = math.inf
 
     def neurons(self, layer: int, x: Tensor) -> None:
-        """Reduces a layer."""
         x = x.float()
         self.largest[layer] = x.abs().amax(0).cpu()
         self._highest[layer] = x.amax(0).cpu()

@@ -37,7 +37,6 @@ class Readout:
 
     @property
     def time(self) -> int:
-        """How many positions there are."""
         kept = self.stream if self.stream is not None else self.logits
         assert kept is not None
         return len(kept)
@@ -68,7 +67,6 @@ class _Final(Observer):
     stream: Tensor
 
     def final(self, x: Tensor) -> None:
-        """Keeps the stream before the final norm."""
         self.stream = x.clone()
 
 

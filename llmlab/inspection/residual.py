@@ -39,11 +39,9 @@ class ResidualStream(Observer):
         self._write = write
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Hands a point on."""
         self._write(f"residual/{point}", x.float().cpu(), layer)
 
     def final(self, x: Tensor) -> None:
-        """Hands the last stream on."""
         self._write("residual/final", x.float().cpu(), None)
 
 

@@ -54,5 +54,4 @@ class Spill:
         return torch.from_numpy(rows).to(self._device)
 
     def close(self) -> None:
-        """Gives the disk space back now."""
         self._file.close()

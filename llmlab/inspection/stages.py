@@ -64,7 +64,6 @@ class StagesOf(Observer):
         self._found: HeadStages | None = None
 
     def attention(self, layer: int, call: AttentionCall) -> None:
-        """Takes the stages of the layer that is looked at."""
         if layer == self._layer:
             self._found = stages_of(call, self._head, sinks=self._sinks)
 

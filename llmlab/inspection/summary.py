@@ -72,7 +72,6 @@ class Summary:
 
 
 def _finite(value: Any) -> Any:
-    """A value whose numbers are all finite, or None."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -120,7 +119,6 @@ class InspectionSummary(Summary):
 
 
 def summarise(archive: Archive) -> InspectionSummary:
-    """The summary of an inspection."""
     about = archive.metadata
     return InspectionSummary(
         **beginning(archive),

@@ -87,7 +87,6 @@ class Host:
         self._requests.put(None)
 
     def answer_all(self) -> None:
-        """Answers until the input has ended."""
         while (request := self._requests.get()) is not None:
             number = request["id"]
             try:
@@ -251,7 +250,6 @@ class Host:
         return self._open
 
     def _close(self) -> None:
-        """One model in memory, not two."""
         if self._open is not None:
             self._open = self._opened_from = None
             give_back()
@@ -265,7 +263,6 @@ class Host:
             raise Cancelled()
 
     def send(self, number: int, event: str, **values: Any) -> None:
-        """One line to the window."""
         self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
         self._output.flush()
 

@@ -50,7 +50,6 @@ class QueuedRun:
 
     @property
     def track(self) -> str:
-        """The folder that its run will be in."""
         return self.settings.track
 
 
@@ -63,11 +62,9 @@ class QueueState:
 
     @property
     def next(self) -> QueuedRun | None:
-        """The first that has no problem."""
         return next((item for item in self.items if not item.problem), None)
 
     def item(self, item_id: str) -> QueuedRun | None:
-        """By its id."""
         return next((item for item in self.items if item.id == item_id), None)
 
 
@@ -97,11 +94,9 @@ class RunQueue:
             raise self._damaged(str(error)) from error
 
     def add(self, item: QueuedRun) -> None:
-        """Puts a run at the end."""
         self._change(lambda state: replace(state, items=(*state.items, item)))
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Takes runs out."""
         self._change(lambda state: replace(state, items=tuple(item for item in state.items if item.id not in ids)))
 
     def move(self, item_id: str, place: int) -> None:

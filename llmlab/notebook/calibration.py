@@ -40,7 +40,6 @@ class Bin:
 
     @property
     def frequency(self) -> float:
-        """Share that came true."""
         return self.right / self.count
 
 

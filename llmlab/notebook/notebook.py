@@ -293,7 +293,6 @@ class _Found:
     damaged: list[str]
 
     def contents(self) -> Contents:
-        """As whoever reads the notebook gets it."""
         entries = sorted(self.entries.values(), key=lambda entry: (entry.created, entry.id), reverse=True)
         return Contents(entries, self.damaged)
 

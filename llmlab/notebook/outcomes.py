@@ -69,7 +69,6 @@ class RunFacts(Outcomes):
 
     @property
     def result(self) -> str:
-        """How far it came, and its losses."""
         last, lowest = _last(self), _lowest(self)
         if last is None:
             return "No loss was measured."
@@ -79,7 +78,6 @@ class RunFacts(Outcomes):
         return f"{words}." if right is None else f"{words}, {right:.0f} % of the answers right."
 
     def of(self, name: str) -> Outcome | None:
-        """What a quantity became; None when the run does not tell."""
         target = steps_to(name)
         if target is not None:
             return _first_below(self, target)

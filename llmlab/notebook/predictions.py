@@ -57,12 +57,10 @@ class Prediction:
 
     @property
     def about(self) -> Quantity:
-        """What it predicts."""
         return find_quantity(self.quantity)
 
     @property
     def is_range(self) -> bool:
-        """Whether it names two different ends."""
         return self.low is not None and self.high is not None and self.high > self.low
 
     def as_dict(self) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class Chain:
     missing: int
 
     def of(self, entry: str) -> list[Seal]:
-        """Those of one entry."""
         return [seal for seal in self.seals if seal.entry == entry]
 
 

@@ -94,7 +94,6 @@ def surprise_text(bits: float | None) -> str:
 
 
 def state_words(entry: Entry) -> str:
-    """Where an entry stands, for people."""
     return STATES[entry.state]
 
 

@@ -63,7 +63,6 @@ class Control:
             self._stop()
 
     def warn(self, trainer: TrainingRun, message: str) -> None:
-        """Records a warning at the trainer's step."""
         self._recorder.record(Warned(trainer.progress.step, time.time(), message))
 
     def until_written(self, trainer: TrainingRun, write: Callable[[], T]) -> T:

@@ -43,7 +43,6 @@ class FromScratch(TrainingRun):
         """Mean loss of training batch number `index`, nats: a scalar with its graph."""
 
     def train(self) -> None:
-        """Optimizer steps until `train.steps`, with everything that happens between them."""
         self.model.train()
         try:
             self.begin()
@@ -81,15 +80,12 @@ class FromScratch(TrainingRun):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that a step reads."""
         return self.settings.tokens_per_step
 
     def save_weights(self, folder: Path) -> None:
-        """Every weight."""
         state.save_weights(folder, self.model)
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Every weight."""
         load_weights(checkpoint.path, self.model)
 
     def plain_model(self) -> nn.Module:
@@ -121,7 +117,6 @@ class Trainer(FromScratch):
         self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
 
     def loss_of_batch(self, index: int) -> torch.Tensor:
-        """Of the sequences of that batch."""
         ids, targets = self._batch(index)
         loss: torch.Tensor = self._loss_of(ids, targets)
         return loss
@@ -147,11 +142,9 @@ class Trainer(FromScratch):
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        """As `write_samples` gives them."""
         return write_samples(self.model, self.data.tokenizer, self.settings.samples, prompts, seed)
 
     def about(self) -> dict[str, Any]:
-        """Shape, vocabulary and size."""
         return {
             "model": to_mapping(self.settings.model),
             "vocab_size": self.model.vocab_size,

@@ -206,7 +206,6 @@ class TrainingRun(ABC):
 
     @property
     def goes_on(self) -> bool:
-        """Whether another step is due."""
         return self.progress.step < self.settings.train.steps and not self._early_stop_due()
 
     def after_step(self, result: StepResult, begin: float) -> None:
@@ -291,7 +290,6 @@ class TrainingRun(ABC):
         return better
 
     def sample(self, prompts: Sequence[str]) -> None:
-        """Lets the model continue the prompts and writes `sampled`."""
         begin = time.perf_counter()
         written = self.continuations(prompts, self.settings.train.seed + self.progress.step)
         self.progress.sample_seconds = time.perf_counter() - begin

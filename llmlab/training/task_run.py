@@ -76,7 +76,6 @@ class TaskRun(FromScratch):
         return []
 
     def about(self) -> dict[str, Any]:
-        """Task, kind and size."""
         settings = to_mapping(self.settings)
         return {"task": settings["data"], "task_model": settings["model"], "parameters": self._parameters()}
 

@@ -108,7 +108,6 @@ def _require_rank(base: BaseShape, targeted: tuple[object, ...], rank: int) -> N
 
 
 def _weights(base: BaseShape, method: str) -> float:
-    """Bytes of the weights in memory."""
     in_blocks = sum(layer.numbers for layer in base.layers)
     if method == QLORA:
         return FLOAT * (base.parameters - in_blocks) + NF4_BYTES * in_blocks

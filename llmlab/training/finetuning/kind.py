@@ -89,7 +89,6 @@ def _fixed(saved: SavedRun) -> SavedRun:
 
 
 def _require_whole(folder: Path) -> None:
-    """LabError when a folder lacks weights or a tokenizer."""
     weight_shapes(folder, folder.name)
     if not has_tokenizer(folder):
         raise no_tokenizer(folder.name)

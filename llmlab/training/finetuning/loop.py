@@ -149,7 +149,6 @@ class Finetuner(TrainingRun):
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        """Answers to questions."""
         how, written = self.settings.samples, []
         with _answering(self.model):
             for number, prompt in enumerate(prompts):
@@ -159,7 +158,6 @@ class Finetuner(TrainingRun):
         return written
 
     def about(self) -> dict[str, Any]:
-        """Method, base and size."""
         return {
             "method": self.settings.model.method,
             "base": self.prepared.base,
@@ -179,7 +177,6 @@ class Finetuner(TrainingRun):
             (folder / ADAPTER_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        """What learned."""
         try:
             weights = safetensors.torch.load_file(checkpoint.weights)
         except Exception as error:  # a damaged file can fail anywhere inside the reader
@@ -326,7 +323,6 @@ class _Between(transformers.TrainerCallback):
         tuner.require_finite(self._result)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """What is due after a step."""
         self._finetuner.after_step(self._result, self._begin)
         if not self._finetuner.goes_on:
             control.should_training_stop = True

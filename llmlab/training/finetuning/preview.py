@@ -64,7 +64,6 @@ class ExamplePreviews:
             self._trouble = (error.what, error.why, error.do)
 
     def __len__(self) -> int:
-        """How many examples can be shown."""
         return len(self._encoded.lengths)
 
     def preview(self, place: int = 0) -> Preview:
@@ -155,7 +154,6 @@ class Previewer:
 
 
 def _stamp(source: str) -> object:
-    """Changes when the file does."""
     try:
         about = Path(source).expanduser().stat()
     except OSError:
