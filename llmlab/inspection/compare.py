@@ -117,7 +117,7 @@ def _capture(opening: Opener, question: Compare, stem: Path, first: _Capture | N
     ids = question.token_ids(opened)
     ends = character_ends(opened, question, ids)
     if first is not None:
-        tokens = [text_of(opened, id) for id in ids]
+        tokens = [text_of(opened.tokenizer, id) for id in ids]
         metadata = Metadata("inspection", opened.reference, "", token_ids=ids, tokens=tokens)
         paired(first.seen.metadata, metadata, (first.ends, ends) if question.align else None)
     asked = {"text": question.text, "ids": list(question.ids), "beginning": question.beginning}
@@ -147,7 +147,7 @@ def _predict(opened: OpenModel, question: Compare, ids: list[int], path: Path) -
             writer.write("logits", logits.float().cpu().numpy(), first_row=first)
         writer.add("ids", best.ids.int().cpu().numpy())
         writer.add("probability", best.probabilities.cpu().numpy())
-    return {str(id): text_of(opened, id) for id in best.ids.unique().tolist()}
+    return {str(id): text_of(opened.tokenizer, id) for id in best.ids.unique().tolist()}
 
 
 def character_ends(opened: OpenModel, question: Prompt, ids: list[int]) -> dict[int, int]:
@@ -171,7 +171,7 @@ def character_ends(opened: OpenModel, question: Prompt, ids: list[int]) -> dict[
 def _sampled_vocabulary(opened: OpenModel) -> dict[int, str]:
     """Texts of tokens spread over the whole vocabulary, by id. Ids that are no token may become one in fine-tuning."""
     ids = [*range(_FIRST_TOKENS), *range(_FIRST_TOKENS, opened.vocab_size, _TOKEN_STRIDE)]
-    texts = {id: text_of(opened, id) for id in ids if id < opened.vocab_size}
+    texts = {id: text_of(opened.tokenizer, id) for id in ids if id < opened.vocab_size}
     return {id: text for id, text in texts.items() if text not in (f"[{id}]", f"<{id}>")}
 
 

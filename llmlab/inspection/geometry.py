@@ -158,7 +158,7 @@ def _shown(
     for id in range(rows):
         if len(wanted) >= question.sample:
             break
-        if readable(text_of(opened, id)):
+        if readable(text_of(opened.tokenizer, id)):
             wanted.add(id)
     return sorted(wanted), [
         f"{len(wanted):,} of {rows:,} tokens are shown: those of the prompt, the neighbours, and readable ones with "
@@ -175,4 +175,4 @@ def readable(text: str) -> bool:
 
 
 def _name(opened: OpenModel, matrix: str, row: int) -> str:
-    return str(row) if matrix == "positions" else text_of(opened, row)
+    return str(row) if matrix == "positions" else text_of(opened.tokenizer, row)

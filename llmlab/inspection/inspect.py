@@ -134,7 +134,7 @@ def _most_likely(opened: OpenModel, logits: Tensor, top: int) -> list[tuple[str,
     """What the model expects at the position that is asked about: logits [V] -> texts with their probabilities."""
     best = logits.softmax(-1).topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [(text_of(opened, id), probability) for id, probability in pairs]
+    return [(text_of(opened.tokenizer, id), probability) for id, probability in pairs]
 
 
 def _add(writer: ArchiveWriter, tensors: Mapping[str, Tensor]) -> None:

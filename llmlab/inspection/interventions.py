@@ -125,7 +125,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     most_likely = np.unique([tensors["before/ids"], tensors["after/ids"]]).tolist()
     more = target.strings(opened) | {
         "changes": json.dumps([str(intervention) for intervention in interventions]),
-        "texts": json.dumps({str(id): text_of(opened, id) for id in most_likely}, ensure_ascii=False),
+        "texts": json.dumps({str(id): text_of(opened.tokenizer, id) for id in most_likely}, ensure_ascii=False),
     }
     metadata = describe(opened, "intervention", ids, question, **more)
     write_archive(out, tensors, replace(metadata, notes=[*metadata.notes, *_notes(interventions)]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import Intervener, Observer, run
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.inspection.archive import Array
 from llmlab.inspection.questions import Target, token_of
 from llmlab.models.model import OpenModel
@@ -110,10 +111,10 @@ def divergence(before: Readout, after: Readout) -> Tensor:
     return torch.cat(parts)
 
 
-def text_of(opened: OpenModel, id: int) -> str:
+def text_of(tokenizer: TextTokenizer, id: int) -> str:
     """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
     try:
-        return opened.tokenizer.token_text(id)
+        return tokenizer.token_text(id)
     except (LookupError, ValueError, OverflowError):
         return f"[{id}]"
 
@@ -140,9 +141,9 @@ class LogitTarget:
         return {
             "position": str(self.position),
             "answer": str(self.answer),
-            "answer_text": text_of(opened, self.answer),
+            "answer_text": text_of(opened.tokenizer, self.answer),
             "against": "" if self.against is None else str(self.against),
-            "against_text": "" if self.against is None else text_of(opened, self.against),
+            "against_text": "" if self.against is None else text_of(opened.tokenizer, self.against),
         }
 
 

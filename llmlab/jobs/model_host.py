@@ -65,7 +65,7 @@ class Host:
         self._outputs = outputs or outputs_dir()
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._cancelled: set[int] = set()
-        self._open: OpenModel | None = None
+        self._held: OpenModel | None = None
         self._opened_from: object = None
         self._previewer: Previewer | None = None
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
@@ -105,37 +105,31 @@ class Host:
 
     def _answer(self, number: int, request: dict[str, Any]) -> None:
         match request["do"]:
-            case "open":
-                self._describe(number, request)
-            case "tokenize":
-                self._tokenize(number, request)
-            case "ask" | "compare" | "evolve" | "change":
+            case "ask" | "compare" | "evolve" | "change" as do:
                 begin = time.perf_counter()
                 out = Path(request["out"])
-                getattr(self, f"_{request['do']}")(number, request, out)
+                getattr(self, f"_{do}")(number, request, out)
                 self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
-            case "generate":
-                self._generate(number, request)
-            case "next":
-                self._next(number, request)
-            case "preview":
-                self._preview(number, request)
+            case "open" | "tokenize" | "generate" | "next" | "preview" as do:
+                getattr(self, f"_{do}")(number, request)
             case unknown:
                 raise LabError(f"The model host cannot {unknown!r}.")
 
-    def _describe(self, number: int, request: dict[str, Any]) -> None:
+    def _open(self, number: int, request: dict[str, Any]) -> None:
         from llmlab.models.about import about, about_live
 
         reference = self._parse(request["model"])
         if isinstance(reference, LiveRun):
-            described = about_live(reference, self._reporter(number))
+            described = about_live(reference, _Reporter(self, number))
         else:
             opened = self._model(number, reference)
-            self._reporter(number)("Finding its parts", 0, 0)
+            _Reporter(self, number)("Finding its parts", 0, 0)
             described = about(opened)
         self.send(number, "opened", about=described.as_dict())
 
     def _tokenize(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.inspection.readout import text_of
+
         tokenizer = self._tokenizer(number, self._parse(request["model"]))
         if "ids" in request:
             ids = [int(id) for id in request["ids"]]
@@ -143,7 +137,7 @@ class Host:
             ids = tokenizer.encode(str(request["text"]).encode(errors="replace").decode())
             if request.get("beginning") and tokenizer.beginning is not None:
                 ids = [tokenizer.beginning, *ids]
-        texts = [_text(tokenizer, id) for id in ids]
+        texts = [text_of(tokenizer, id) for id in ids]
         self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
 
     def _tokenizer(self, number: int, reference: Reference) -> TextTokenizer:
@@ -164,9 +158,9 @@ class Host:
         use_free_cores(self._outputs)
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
         if isinstance(reference, LiveRun):
-            ask_live(reference, question, values, out, self._reporter(number))
+            ask_live(reference, question, values, out, _Reporter(self, number))
         else:
-            answer(self._model(number, reference), question, values, out, self._reporter(number))
+            answer(self._model(number, reference), question, values, out, _Reporter(self, number))
 
     def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare
@@ -174,20 +168,20 @@ class Host:
         first, second = request["models"]
         use_free_cores(self._outputs)
         self._close()
-        compare(str(first), str(second), self._outputs, dict(request["values"]), out, self._reporter(number))
+        compare(str(first), str(second), self._outputs, dict(request["values"]), out, _Reporter(self, number))
 
     def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.evolve import evolve
 
         use_free_cores(self._outputs)
         self._close()
-        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, self._reporter(number))
+        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, _Reporter(self, number))
 
     def _change(self, number: int, request: dict[str, Any], out: Path) -> None:
         """Reads files alone: the model that is open stays."""
         from llmlab.inspection.weight_change import write_change
 
-        write_change(str(request["model"]), self._outputs, out, self._reporter(number))
+        write_change(str(request["model"]), self._outputs, out, _Reporter(self, number))
 
     def _generate(self, number: int, request: dict[str, Any]) -> None:
         from llmlab.models.generation import write
@@ -231,7 +225,7 @@ class Host:
             with_values(FinetuneSettings(), values).data,
             int(request["seed"]),
             int(request["place"]),
-            self._reporter(number),
+            _Reporter(self, number),
         )
         self.send(number, "previewed", preview=preview.as_dict())
 
@@ -241,21 +235,18 @@ class Host:
     def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
         wanted = source_of(reference).fingerprint()
-        if self._open is None or self._opened_from != wanted:
+        if self._held is None or self._opened_from != wanted:
             if announce:
                 self.send(number, "loading")
             self._close()
-            self._open = open_model(reference, self._outputs, self._reporter(number))
+            self._held = open_model(reference, self._outputs, _Reporter(self, number))
             self._opened_from = wanted
-        return self._open
+        return self._held
 
     def _close(self) -> None:
-        if self._open is not None:
-            self._open = self._opened_from = None
+        if self._held is not None:
+            self._held = self._opened_from = None
             give_back()
-
-    def _reporter(self, number: int) -> _Reporter:
-        return _Reporter(self, number)
 
     def stop_if_cancelled(self, number: int) -> None:
         """Raises Cancelled when the request is no longer wanted."""
@@ -277,14 +268,6 @@ def use_free_cores(outputs: Path) -> None:
     cores = available_cores()
     training = any(run.status().live for run in list_runs(outputs))
     torch.set_num_threads(max(1, cores // 2) if training else cores)
-
-
-def _text(tokenizer: TextTokenizer, id: int) -> str:
-    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
-    try:
-        return tokenizer.token_text(id)
-    except (LookupError, ValueError, OverflowError):
-        return f"[{id}]"
 
 
 class _Reporter:

@@ -143,7 +143,15 @@ class RunQueue:
                 if run is None:
                     name = item.name or free_name(self._outputs, item.settings, item.preset)
                     self._write(_replaced(state, item.id, taken_as=name))
-                    run = self._make(item, name, watched)
+                    run = create_run(
+                        self._outputs,
+                        item.settings,
+                        name=name,
+                        preset=item.preset,
+                        watched=watched,
+                        predictions=item.predictions,
+                        queued=item.id,
+                    )
             except LabError as error:
                 self._write(_replaced(state, item.id, problem=str(error), taken_as=""))
                 raise
@@ -169,17 +177,6 @@ class RunQueue:
         if not item.taken_as or not run.run_json.is_file():
             return None
         return run if run.info().queued == item.id else None  # or else it is another's
-
-    def _make(self, item: QueuedRun, name: str, watched: bool) -> RunFolder:
-        return create_run(
-            self._outputs,
-            item.settings,
-            name=name,
-            preset=item.preset,
-            watched=watched,
-            predictions=item.predictions,
-            queued=item.id,
-        )
 
     def _change(self, change: Callable[[QueueState], QueueState]) -> None:
         with self._locked():

@@ -33,8 +33,9 @@ from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import ran_out
-from llmlab.training.run import TrainingRun, Workplace
+from llmlab.training.run import TrainingRun
 from llmlab.training.state import LoadedState, Origin, load_state, restore
+from llmlab.training.workplace import Workplace
 
 # Whoever sends SIGTERM kills soon after (Docker after 10 seconds, Slurm after 30). A step that takes longer is not
 # waited for.

@@ -21,7 +21,7 @@ from torch import nn
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import write_json
 from llmlab.store.events import Inspected
-from llmlab.training.state import random_state, restore_random
+from llmlab.training.state import evaluating, random_state, restore_random
 
 if TYPE_CHECKING:
     from llmlab.training.run import TrainingRun
@@ -80,19 +80,19 @@ def _answer(trainer: TrainingRun, question: str, values: dict[str, Any], out: Pa
     from llmlab.models.model import OpenModel
 
     step, model = trainer.progress.step, unwrapped(trainer.plain_model())
-    was_training, random = model.training, random_state()
+    random = random_state()
     try:
-        opened = OpenModel(
-            reference=f"{trainer.run.id}@live",
-            name=f"{trainer.run.id}, step {step:,}",
-            kind="live",
-            model=model.eval(),
-            tokenizer=trainer.tokenizer,
-            step=step,
-        )
-        answer(opened, question, values, out, progress)
+        with evaluating(model):
+            opened = OpenModel(
+                reference=f"{trainer.run.id}@live",
+                name=f"{trainer.run.id}, step {step:,}",
+                kind="live",
+                model=model,
+                tokenizer=trainer.tokenizer,
+                step=step,
+            )
+            answer(opened, question, values, out, progress)
     finally:
-        model.train(was_training)
         restore_random(random)
 
 

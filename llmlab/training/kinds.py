@@ -16,7 +16,8 @@ from llmlab.core.settings import RunSettings
 from llmlab.gpt.estimate import Memory
 
 if TYPE_CHECKING:
-    from llmlab.training.run import TrainingRun, Workplace
+    from llmlab.training.run import TrainingRun
+    from llmlab.training.workplace import Workplace
 
 S = TypeVar("S", bound=RunSettings)
 # What gives settings with which a run takes less memory, or None where it cannot; by the part of `Memory` it is of.

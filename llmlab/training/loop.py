@@ -29,8 +29,9 @@ from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
 from llmlab.training.control import StopRequested
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import Facts, StepResult, TrainingRun, Workplace
+from llmlab.training.run import TrainingRun
 from llmlab.training.schedule import learning_rate
+from llmlab.training.workplace import Facts, StepResult, Workplace
 
 
 class FromScratch(TrainingRun):
@@ -187,15 +188,13 @@ class Trainer(FromScratch):
 @torch.no_grad()
 def mean_loss(model: GPT, batches: Iterable[tuple[np.ndarray, np.ndarray]], device: Device) -> float:
     """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number."""
-    was_training = model.training
-    model.eval()
     total, count = 0.0, 0
-    for x, y in batches:
-        ids, targets = torch.from_numpy(x).to(device.kind), torch.from_numpy(y).to(device.kind)
-        with device.autocast():
-            total += float(model.loss(ids, targets)) * targets.numel()
-        count += targets.numel()
-    model.train(was_training)
+    with state.evaluating(model):
+        for x, y in batches:
+            ids, targets = torch.from_numpy(x).to(device.kind), torch.from_numpy(y).to(device.kind)
+            with device.autocast():
+                total += float(model.loss(ids, targets)) * targets.numel()
+            count += targets.numel()
     return total / count
 
 
@@ -203,14 +202,12 @@ def write_samples(
     model: GPT, tokenizer: Tokenizer, samples: SampleSettings, prompts: Sequence[str], seed: int
 ) -> list[dict[str, str]]:
     """A continuation of each prompt, as the `sampled` event holds them. An empty prompt begins at a text's start."""
-    was_training = model.training
-    model.eval()
     written = []
-    for number, prompt in enumerate(prompts):
-        ids = tokenizer.encode(prompt) or [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
-        tokens = generate(
-            model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=seed + number
-        )
-        written.append({"prompt": prompt, "text": tokenizer.decode([token.id for token in tokens])})
-    model.train(was_training)
+    with state.evaluating(model):
+        for number, prompt in enumerate(prompts):
+            ids = tokenizer.encode(prompt) or [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
+            tokens = generate(
+                model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=seed + number
+            )
+            written.append({"prompt": prompt, "text": tokenizer.decode([token.id for token in tokens])})
     return written

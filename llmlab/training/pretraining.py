@@ -13,7 +13,7 @@ from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and
 
 if TYPE_CHECKING:
     from llmlab.training.loop import Trainer
-    from llmlab.training.run import Workplace
+    from llmlab.training.workplace import Workplace
 
 # A worker's start: interpreter, torch, reading the text, measuring the device. Processor time measured on two cores.
 _START_SECONDS = 6.0

@@ -12,8 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +20,15 @@ import torch
 from torch import nn
 
 from llmlab.core.config import to_mapping
-from llmlab.core.device import Device
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
 from llmlab.core.settings import RunSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
-from llmlab.store.recorder import Recorder
-from llmlab.store.run_folder import RunFolder
 from llmlab.training import state
-from llmlab.training.control import Control
 from llmlab.training.schedule import learning_rate
 from llmlab.training.state import Origin, Progress
+from llmlab.training.workplace import Facts, StepResult, Workplace
 
 if TYPE_CHECKING:
     from llmlab.data.tokenizers import TextTokenizer
@@ -41,64 +37,6 @@ if TYPE_CHECKING:
 _SPEED_STEPS = 20
 # Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
 _MEMORY_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a kind of training knows of text and model, as `started` has it (`llmlab.store.events.Started`)."""
-
-    parameters: int
-    vocab_size: int
-    train_tokens: int
-    val_tokens: int
-    tokenizer: str
-    uniform_loss: float
-    unigram_loss: float | None = None
-    floor_loss: float | None = None
-    comparable: bool = False
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a worker trains: its run, and what it has to do it with."""
-
-    run: RunFolder
-    device: Device
-    recorder: Recorder
-    control: Control
-    threads: int
-    versions: dict[str, str]  # of the libraries
-    peak_flops: float  # measured, FLOP/s
-
-    def tell(self, what: str, done: float, total: float) -> None:
-        """Says what keeps the run before its first step (`llmlab.core.progress`). Cancelled when a stop is asked."""
-        if self.control.stop_wanted():
-            raise Cancelled
-        self.recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
-
-
-@dataclass
-class StepResult:
-    """What one optimizer step did; tensors on the device until someone needs the numbers."""
-
-    step: int  # counted from 1
-    loss: torch.Tensor  # mean over the step's tokens, nats
-    grad_norm: torch.Tensor  # before clipping
-    lr: float
-    tokens: int  # that it read
-
-    device: Device
-
-    @cached_property
-    def read(self) -> Callable[[], list[float]]:
-        """Begins to read loss and gradient norm, together and once, and gives what waits for them."""
-        return self.device.begin_reading(torch.stack([self.loss.float(), self.grad_norm.to(self.loss.device).float()]))
-
-    @property
-    def numbers(self) -> tuple[float, float]:
-        """Loss and gradient norm: on a GPU the first look waits for the step, or for all that was queued since."""
-        loss, grad_norm = self.read()
-        return loss, grad_norm
 
 
 class TrainingRun(ABC):

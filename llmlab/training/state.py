@@ -166,6 +166,17 @@ def restore(
         raise LabError("The training state does not fit this model.", str(error)) from error
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while a model is measured or asked; its mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
     """Without the prefix that torch.compile puts before every name."""
     return {name.removeprefix("_orig_mod."): value for name, value in named.items()}

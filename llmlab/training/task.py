@@ -12,8 +12,8 @@ from llmlab.gpt.estimate import FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SEC
 from llmlab.training.kinds import TrainingKind, steps_and_evaluations
 
 if TYPE_CHECKING:
-    from llmlab.training.run import Workplace
     from llmlab.training.task_run import TaskRun
+    from llmlab.training.workplace import Workplace
 
 # A worker's start: interpreter, torch, measuring the device (processor time on two cores).
 _START_SECONDS = 5.0

@@ -24,7 +24,8 @@ from llmlab.models.task_models import Answering, make_model
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training.loop import FromScratch
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import Facts, Workplace
+from llmlab.training.state import evaluating
+from llmlab.training.workplace import Facts, Workplace
 
 _LN2 = math.log(2)
 
@@ -59,15 +60,10 @@ class TaskRun(FromScratch):
     def losses(self) -> tuple[float, float]:
         """Against the posterior: on the first sequences of training, and on held-out ones."""
         seed, size = self.settings.train.seed, self.settings.data.batch_size
-        begun = [
-            self.task.batch(seed, TRAIN, index, size) for index in range(-(-self.settings.train.eval_windows // size))
-        ]
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), self.device.autocast():
-            found = [self._mean_loss(batches) for batches in (begun, self._held_out)]
-        self.model.train(was_training)
-        return found[0], found[1]
+        count = -(-self.settings.train.eval_windows // size)
+        begun = [self.task.batch(seed, TRAIN, index, size) for index in range(count)]
+        with evaluating(self.model), torch.no_grad(), self.device.autocast():
+            return self._mean_loss(begun), self._mean_loss(self._held_out)
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
         """None: LabError when one is asked for."""

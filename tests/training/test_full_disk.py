@@ -15,7 +15,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
 from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
 from small_runs import all_events, new_run, quick_settings, train_here
@@ -31,25 +30,7 @@ from llmlab.training import state
 from llmlab.training.loop import Trainer
 
 STEPS = 14
-_SETTINGS = {"checkpoints__best": False, "train__sample_interval": 7}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that had all the space it wanted."""
-    torch.set_num_threads(1)
-    return train_here(new_run(tmp_path_factory.mktemp("alone"), STEPS, "run", **_SETTINGS))
-
-
-@pytest.fixture
-def run(outputs: Path) -> RunFolder:
-    """The same run, not begun."""
-    return new_run(outputs, STEPS, **_SETTINGS)
+SETTINGS = {"checkpoints__best": False, "train__sample_interval": 7}
 
 
 def _intact(run: RunFolder, steps: list[int]) -> None:
@@ -152,7 +133,7 @@ def small_disk() -> Iterator[Path]:
 def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
     small_disk: Path, alone: RunFolder, left: int
 ) -> None:
-    run = create_run(small_disk, quick_settings(STEPS, **_SETTINGS), name="run", watched=True)
+    run = create_run(small_disk, quick_settings(STEPS, **SETTINGS), name="run", watched=True)
     with _stopping_at(6):
         train_here(run)
     filler = None
@@ -175,7 +156,7 @@ def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
 
 @pytest.mark.parametrize("left", [24 << 10, 0])
 def test_a_full_disk_ends_a_headless_worker_in_a_sentence(small_disk: Path, alone: RunFolder, left: int) -> None:
-    run = new_run(small_disk, STEPS, **_SETTINGS)
+    run = new_run(small_disk, STEPS, **SETTINGS)
     with _stopping_at(6):
         train_here(run)
     requests.send(run.requests, "pause")
@@ -195,7 +176,7 @@ def test_a_full_disk_ends_a_headless_worker_in_a_sentence(small_disk: Path, alon
 
 
 def test_a_run_that_waits_on_a_full_disk_can_be_stopped(outputs: Path) -> None:
-    run = create_run(outputs, quick_settings(STEPS, **_SETTINGS), name="run", watched=True)
+    run = create_run(outputs, quick_settings(STEPS, **SETTINGS), name="run", watched=True)
     full = OSError(errno.ENOSPC, "No space left on device")
     with mock.patch.object(state, "save_state", side_effect=full), forked(run) as child:
         wait_until(lambda: run.status().state == "paused")

@@ -37,11 +37,6 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _asking(run: RunFolder, steps: Mapping[int, tuple[str, dict[str, Any]]]) -> Any:
     """Each question is sent while the step of its number is computed, so that it is answered right after it."""
     plain = Trainer.optimizer_step

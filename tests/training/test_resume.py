@@ -34,24 +34,7 @@ from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
 
 STEPS = 24
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that nobody disturbed."""
-    torch.set_num_threads(1)
-    return train_here(new_run(tmp_path_factory.mktemp("alone"), STEPS, "alone", train__sample_interval=8))
-
-
-@pytest.fixture
-def run(outputs: Path) -> RunFolder:
-    """The same run, not begun."""
-    return new_run(outputs, STEPS, train__sample_interval=8)
+SETTINGS = {"train__sample_interval": 8}
 
 
 @contextlib.contextmanager

@@ -12,10 +12,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
 from forks import Fork, forked, wait_until
 from kills import differences, events_of
-from small_runs import all_events, new_run, train_here
+from small_runs import all_events, train_here
 
 from llmlab.jobs import worker
 from llmlab.store import recorder as module
@@ -25,25 +24,8 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
 
 STEPS = 12  # checkpoints at 5, 10, 12
+SETTINGS = {"train__sample_interval": 6}
 LONG = 8  # the step that takes long
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that nobody disturbed."""
-    torch.set_num_threads(1)
-    return train_here(new_run(tmp_path_factory.mktemp("alone"), STEPS, "alone", train__sample_interval=6))
-
-
-@pytest.fixture
-def run(outputs: Path) -> RunFolder:
-    """The same run, not begun."""
-    return new_run(outputs, STEPS, train__sample_interval=6)
 
 
 def _hang_in_python() -> None:

@@ -20,7 +20,7 @@ from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and
 
 if TYPE_CHECKING:
     from llmlab.training.finetuning.loop import Finetuner
-    from llmlab.training.run import Workplace
+    from llmlab.training.workplace import Workplace
 
 # A worker's start with transformers, PEFT and a small base. Processor time measured on two cores.
 _START_SECONDS = 10.0

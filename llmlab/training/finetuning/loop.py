@@ -7,7 +7,6 @@ Batches, learning rate and dropout follow from seed and step, so a resumed run i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -41,9 +40,10 @@ from llmlab.training.control import StopRequested
 from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.packing import require_apart
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import Facts, StepResult, TrainingRun, Workplace
+from llmlab.training.run import TrainingRun
 from llmlab.training.schedule import learning_rate
-from llmlab.training.state import random_state, restore_random, system_errors
+from llmlab.training.state import evaluating, random_state, restore_random, system_errors
+from llmlab.training.workplace import Facts, StepResult, Workplace
 
 # Held-out examples whose answers are shown as samples, where the settings name no prompts.
 _SAMPLES = 3
@@ -65,7 +65,7 @@ class Finetuner(TrainingRun):
             settings.data, seed, self.tokenizer, self.prepared.context, place.tell
         )
         if self.data.packing:
-            with _answering(self.model), place.device.autocast():
+            with evaluating(self.model), place.device.autocast():
                 require_apart(self.prepared, self.data, place.device.precision)
         super().__init__(place, settings, self.data.key)
         self.optimizer = make_optimizer(self.model, settings.train)
@@ -107,7 +107,7 @@ class Finetuner(TrainingRun):
             return
         begin = time.perf_counter()
         try:
-            with _answering(self.model):
+            with evaluating(self.model):
                 scored = list(score(items, self.data.chat, self._answer, self.control.stop_wanted))
         except Cancelled:  # someone wants to stop: the next step boundary hears it
             return
@@ -139,7 +139,7 @@ class Finetuner(TrainingRun):
     def losses(self) -> tuple[float, float]:
         """Over the trained tokens of fixed examples of both splits."""
         found = []
-        with _answering(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             for split in ("train", "val"):
                 total, count = 0.0, 0
                 for batch in self.data.fixed_batches(split, self.settings.train.eval_windows):
@@ -150,7 +150,7 @@ class Finetuner(TrainingRun):
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
         how, written = self.settings.samples, []
-        with _answering(self.model):
+        with evaluating(self.model):
             for number, prompt in enumerate(prompts):
                 ids = self.data.chat.prompt_ids(self._asked.get(prompt) or _question(prompt))
                 text = self._continue(ids, how.temperature, how.top_k, seed + number)
@@ -345,17 +345,6 @@ class _Batches(Dataset[dict[str, Tensor]]):
             raise IndexError(index)
         batch = self._data.batch(self._begin + index)
         return {name: value for name, value in vars(batch).items() if value is not None}
-
-
-@contextlib.contextmanager
-def _answering(model: nn.Module) -> Iterator[None]:
-    """Dropout off while a model is measured or asked; its mode is put back."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _question(text: str) -> Example:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import ExampleSettings
@@ -162,16 +165,10 @@ def _stamp(source: str) -> object:
 
 
 def _bin_width(longest: int) -> int:
-    scale = 1
-    while True:
-        for width in _WIDTHS:
-            if longest // (width * scale) < _MOST_BINS:
-                return width * scale
-        scale *= 10
+    widths = (width * 10**scale for scale in itertools.count() for width in _WIDTHS)
+    return next(width for width in widths if longest // width < _MOST_BINS)
 
 
 def _histogram(lengths: list[int], width: int) -> tuple[int, ...]:
-    counts = [0] * (lengths[-1] // width + 1 if lengths else 0)
-    for length in lengths:
-        counts[length // width] += 1
-    return tuple(counts)
+    """How many lengths there are in each bin of that width."""
+    return tuple(np.bincount(np.array(lengths, np.int64) // width).tolist())

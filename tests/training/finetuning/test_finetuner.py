@@ -49,11 +49,6 @@ STEPS = 12
 WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all: a base is made once."""
