@@ -6,12 +6,12 @@ import argparse
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, print_json, terminal_progress
+from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.words import Parser, add_outputs, parts_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
@@ -115,50 +115,40 @@ class Answered:
         """Makes the folder of --out and clears it of what killed commands left. UsageError when it cannot be one."""
         self.path = _out_of(args) / name
         _clear_litter(self.path.parent)
-        self._json, self._plots = args.json, args.plots
-        self._begin = time.perf_counter()
+        self._args, self._begin = args, time.perf_counter()
         self.progress = terminal_progress(not args.json)  # to be entered for the work
 
     def report(self, summarise: Callable[[Archive], S], lines: Callable[[S], Iterable[str]]) -> int:
         """Reads the archive back, draws the figures, writes summary.json, and prints. -> the exit code."""
         from llmlab.inspection.archive import read_archive
 
-        archive = read_archive(self.path)
+        archive, folder, figures = read_archive(self.path), self.path.parent, []
         summary = summarise(archive)
-        folder = self.path.parent
-        try:
+        with _written(f"Earlier results in {folder} could not be removed."):
             _forget_others(self.path)
-        except OSError as error:
-            raise LabError(
-                f"Earlier results in {folder} could not be removed.", f"{error.strerror or error}."
-            ) from error
-        figures = self._draw(archive) if self._plots else []
+        if self._args.plots:
+            from llmlab.inspection.figures import plot
+
+            whole = f"What they are drawn from is whole, in {self.path.name}."
+            with _written(f"The figures could not be written to {folder}.", whole):
+                figures = [figure.name for figure in plot(archive, folder)]
         seconds = time.perf_counter() - self._begin
-        values = summary.as_dict() | {"seconds": seconds, "figures": [figure.name for figure in figures]}
-        try:
+        values = summary.as_dict() | {"seconds": seconds, "figures": figures}
+        with _written(f"{folder / _SUMMARY} could not be written."):
             write_json(folder / _SUMMARY, values)
-        except OSError as error:
-            raise LabError(f"{folder / _SUMMARY} could not be written.", f"{error.strerror or error}.") from error
-        if self._json:
-            print_json(values | {"archive": str(self.path)})
-            return DONE
-        for line in lines(summary):
-            print(line)
-        for note in summary.notes:
-            print(f"Note: {note}")
         drawn = f", {len(figures)} figures" if figures else ""
-        print(f"{self.path} ({text.size(summary.bytes)}), {seconds:.1f} s{drawn}")
-        return DONE
+        file = f"{self.path} ({text.size(summary.bytes)}), {seconds:.1f} s{drawn}"
+        notes = [f"Note: {note}" for note in summary.notes]
+        return answer(self._args, values | {"archive": str(self.path)}, (*lines(summary), *notes, file))
 
-    def _draw(self, archive: Archive) -> list[Path]:
-        from llmlab.inspection.figures import plot
 
-        folder = self.path.parent
-        try:
-            return plot(archive, folder)
-        except OSError as error:
-            why = f"{error.strerror or error}. What they are drawn from is whole, in {self.path.name}."
-            raise LabError(f"The figures could not be written to {folder}.", why) from error
+@contextlib.contextmanager
+def _written(failed: str, *more: str) -> Iterator[None]:
+    """LabError, with `failed`, the system's reason and `more`, where a file cannot be written or removed."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(failed, " ".join([f"{error.strerror or error}.", *more])) from error
 
 
 def values_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:

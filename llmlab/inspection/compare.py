@@ -145,9 +145,9 @@ def _predict(opened: OpenModel, question: Compare, ids: list[int], path: Path) -
     with ArchiveWriter(path, slots, Metadata("logits", opened.reference, "")) as writer:
         for first, logits in readout.chunks():
             writer.write("logits", logits.float().cpu().numpy(), first_row=first)
-        writer.add("ids", best.ids.int().cpu().numpy())
-        writer.add("probability", best.probabilities.cpu().numpy())
-    return {str(id): text_of(opened.tokenizer, id) for id in best.ids.unique().tolist()}
+        for name, values in best.items():
+            writer.add(name, values)
+    return {str(id): text_of(opened.tokenizer, id) for id in np.unique(best["ids"]).tolist()}
 
 
 def character_ends(opened: OpenModel, question: Prompt, ids: list[int]) -> dict[int, int]:

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -90,9 +89,10 @@ def inspect(opened: OpenModel, question: Inspect, out: Path, progress: Progress)
         if "attention" in wanted:
             watchers.append(_PatternWriter(writer))
         if "rollout" in wanted:
-            watchers.append(Rollout(anatomy, time, partial(_write_layer, writer, "attention/rollout")))
+            rollout = "attention/rollout"
+            watchers.append(Rollout(anatomy, time, lambda layer, x: writer.write(rollout, as_array(x), layer)))
         if "residual" in wanted:
-            watchers.append(ResidualStream(partial(_write_point, writer)))
+            watchers.append(ResidualStream(lambda name, x, *layer: writer.write(name, as_array(x), *layer)))
         if "heads" in wanted:
             reduced.append(HeadSummaries(anatomy, time))
         if "contributions" in wanted:
@@ -202,14 +202,6 @@ def _streamed_slots(anatomy: Anatomy, wanted: set[str], time: int) -> dict[str, 
     if "rollout" in wanted:
         slots["attention/rollout"] = (np.float32, (anatomy.n_layer, time, time))
     return slots
-
-
-def _write_layer(writer: ArchiveWriter, name: str, layer: int, x: Tensor) -> None:
-    writer.write(name, as_array(x), layer)
-
-
-def _write_point(writer: ArchiveWriter, name: str, x: Tensor, layer: int | None) -> None:
-    writer.write(name, as_array(x), *(() if layer is None else (layer,)))
 
 
 class _PatternWriter(Observer):

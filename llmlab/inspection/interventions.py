@@ -45,7 +45,7 @@ from llmlab.inspection.questions import Prompt, Target, position_of
 from llmlab.inspection.readout import Readout, divergence, predictions, read, target_of, text_of
 from llmlab.models.model import OpenModel
 
-# The stream after every block is kept for `change/post_ffn` while it is no larger than this (30 layers of width
+# The stream after every block is kept for `change/post_ffn` while it is no larger than this (30 layers of n_embd
 # 576 take 69 kB a token).
 _STREAM_BYTES = 512 * 1024 * 1024
 
@@ -103,7 +103,8 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     position = position_of(question.position, len(ids))
     means = _taken(interventions, "mean")
     keep = anatomy.n_layer * len(ids) * anatomy.n_embd * anatomy.unembedding.element_size() <= _STREAM_BYTES
-    own = Recorder([*(() if question.reference else means), *(_outputs(anatomy.n_layer) if keep else ())])
+    outputs = [(layer, "post_ffn") for layer in range(anatomy.n_layer)] if keep else []
+    own = Recorder([*(() if question.reference else means), *outputs])
     before = read(opened, ids, [own])
     progress("Reading the source", 1, 3)
     sources, source = take_sources(opened, question, interventions, own, source_ids, len(ids))
@@ -166,10 +167,6 @@ def _taken(interventions: Sequence[Intervention], action: Action) -> list[Slot]:
     return [slot for intervention in interventions if intervention.action == action for slot in intervention.takes]
 
 
-def _outputs(n_layer: int) -> list[Slot]:
-    return [(layer, "post_ffn") for layer in range(n_layer)]
-
-
 class _Moved(Observer):
     """How far the stream after each block is from what it was, relative to its length."""
 
@@ -191,9 +188,7 @@ class _Moved(Observer):
 def _tensors(before: Readout, after: Readout, top: int) -> dict[str, Array]:
     tensors: dict[str, Array] = {"kl": divergence(before, after).cpu().numpy()}
     for name, readout in (("before", before), ("after", after)):
-        best = predictions(readout, top)
-        tensors[f"{name}/ids"] = best.ids.int().cpu().numpy()
-        tensors[f"{name}/probability"] = best.probabilities.cpu().numpy()
+        tensors |= {f"{name}/{part}": values for part, values in predictions(readout, top).items()}
     return tensors
 
 

@@ -83,22 +83,11 @@ def read(
     return Readout(anatomy, opened.vocab_size, final.stream, None)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The most likely tokens at every position: ids [T, K], their probabilities [T, K]."""
-
-    ids: Tensor
-    probabilities: Tensor
-
-
-def predictions(readout: Readout, top: int) -> Predictions:
-    """The `top` most likely tokens at every position."""
-    ids, probabilities = [], []
-    for _, logits in readout.chunks():
-        best = logits.softmax(-1).topk(min(top, logits.shape[-1]), -1)
-        ids.append(best.indices)
-        probabilities.append(best.values)
-    return Predictions(torch.cat(ids), torch.cat(probabilities))
+def predictions(readout: Readout, top: int) -> dict[str, Array]:
+    """The `top` most likely tokens at every position: ids [T, K] int32, their probabilities as `probability` [T, K]."""
+    best = [logits.softmax(-1).topk(min(top, logits.shape[-1]), -1) for _, logits in readout.chunks()]
+    ids = torch.cat([one.indices for one in best]).int().cpu().numpy()
+    return {"ids": ids, "probability": torch.cat([one.values for one in best]).cpu().numpy()}
 
 
 def divergence(before: Readout, after: Readout) -> Tensor:

@@ -34,15 +34,15 @@ from llmlab.inspection.spill import Spill
 class ResidualStream(Observer):
     """Gives every point of every layer to `write` as it comes: residual/{point} [L, T, C], residual/final [T, C]."""
 
-    def __init__(self, write: Callable[[str, Tensor, int | None], None]) -> None:
-        """write: archive name, x [T, C] in float32 on the CPU, layer (None for residual/final)."""
+    def __init__(self, write: Callable[..., None]) -> None:
+        """write: archive name, x [T, C] in float32 on the CPU, layer (not for residual/final)."""
         self._write = write
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
         self._write(f"residual/{point}", x.float().cpu(), layer)
 
     def final(self, x: Tensor) -> None:
-        self._write("residual/final", x.float().cpu(), None)
+        self._write("residual/final", x.float().cpu())
 
 
 class Contributions(Observer):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 # The normal distribution's quantile of 97.5 %: intervals of 95 %.
 _Z = 1.959964
@@ -94,15 +95,14 @@ def calibration(statements: Sequence[Statement]) -> Calibration:
         inside = [s for s in ordered if low <= s.confidence < high]
         if inside:
             right = sum(s.right for s in inside)
-            bins.append(Bin(len(inside), right, _mean([s.confidence for s in inside]), *wilson(right, len(inside))))
+            bins.append(Bin(len(inside), right, fmean(s.confidence for s in inside), *wilson(right, len(inside))))
     right = sum(s.right for s in ordered)
-    interval = wilson(right, len(ordered))
     return Calibration(
         len(ordered),
         right,
-        _mean([s.confidence for s in ordered]),
-        _mean([s.brier for s in ordered]),
-        *interval,
+        fmean(s.confidence for s in ordered) if ordered else 0.0,
+        fmean(s.brier for s in ordered) if ordered else 0.0,
+        *wilson(right, len(ordered)),
         bins=tuple(bins),
         over_time=tuple(_moment(ordered[max(0, end - WINDOW) : end]) for end in range(1, len(ordered) + 1)),
         altered=sum(s.altered for s in ordered),
@@ -120,14 +120,5 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def _moment(last: Sequence[Statement]) -> Moment:
-    return Moment(
-        last[-1].time,
-        len(last),
-        _mean([s.confidence for s in last]),
-        _mean([float(s.right) for s in last]),
-        _mean([s.brier for s in last]),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    frequency = fmean(s.right for s in last)
+    return Moment(last[-1].time, len(last), fmean(s.confidence for s in last), frequency, fmean(s.brier for s in last))

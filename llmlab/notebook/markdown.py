@@ -39,32 +39,25 @@ def notebook_markdown(entries: Sequence[Entry]) -> str:
 
 
 def _lines(entries: Sequence[Entry]) -> Iterator[str]:
-    yield "# Notebook"
-    yield ""
-    yield f"{len(entries)} entries, written on {_day(time.time())}."
-    yield ""
+    yield f"# Notebook\n\n{len(entries)} entries, written on {_day(time.time())}.\n"
     yield from _calibration(entries)
     surprising = [entry for entry in entries if (entry.surprise or 0.0) >= SURPRISING]
     surprising.sort(key=lambda entry: -(entry.surprise or 0.0))
     if surprising:
-        yield "## Surprises"
-        yield ""
+        yield "## Surprises\n"
         for entry in surprising[:_MOST_SURPRISES]:
             sentence = f" {_plain(entry.learned)}" if entry.learned else ""
             yield f"- **{surprise_text(entry.surprise)}** {_code(entry.about)}.{sentence}"
         yield ""
     yield "## Entries"
     for entry in entries:
-        yield ""
         yield from _entry(entry)
 
 
 def _calibration(entries: Sequence[Entry]) -> Iterator[str]:
     found = calibration(statements(entries))
-    yield "## Calibration"
-    yield ""
-    yield found.verdict + (f" Mean Brier score {found.brier:.3f} (0.25: always saying 50 %)." if found.count else "")
-    yield ""
+    brier = f" Mean Brier score {found.brier:.3f} (0.25: always saying 50 %)." if found.count else ""
+    yield f"## Calibration\n\n{found.verdict}{brier}\n"
     if found.bins:
         yield "| stated | came true | of | share | 95 % interval |"
         yield "| ---: | ---: | ---: | ---: | :---: |"
@@ -75,17 +68,13 @@ def _calibration(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _entry(entry: Entry) -> Iterator[str]:
-    yield f"### {_plain(entry.about)}"
-    yield ""
+    yield f"\n### {_plain(entry.about)}\n"
     yield f"{_plain(entry.title)}; made {_day(entry.created)}; {state_words(entry)}."
     if entry.result:
-        yield ""
-        yield f"Result: {_plain(entry.result)}"
-    yield ""
-    yield "| predicted | became | | distance | Brier | interval score | surprise |"
+        yield f"\nResult: {_plain(entry.result)}"
+    yield "\n| predicted | became | | distance | Brier | interval score | surprise |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
-    for line in entry.lines():
-        yield _row(line)
+    yield from (_row(line) for line in entry.lines())
     notes = [
         f"- {_plain(stated(line.locked.prediction))}: {_plain(note)}"
         for line in entry.lines()
@@ -93,11 +82,9 @@ def _entry(entry: Entry) -> Iterator[str]:
         if note
     ]
     if notes:
-        yield ""
-        yield from notes
+        yield from ("", *notes)
     if entry.learned:
-        yield ""
-        yield f"> Learned: {_plain(entry.learned)}"
+        yield f"\n> Learned: {_plain(entry.learned)}"
 
 
 def _row(line: Line) -> str:

@@ -104,12 +104,19 @@ class Control:
 
     def _serve(self, trainer: TrainingRun, request: requests.Request) -> None:
         """What can be done between two steps as well as during a pause; other requests mean nothing there."""
-        if request.name == "save":
-            self._save_on_request(trainer)
-        elif request.name == "sample":
-            self._sample_on_request(trainer, request)
-        elif request.name == "inspect":
-            self._inspect_on_request(trainer, request)
+        match request.name:
+            case "save":
+                try:
+                    trainer.save({"requested"})
+                except OSError as error:
+                    self.warn(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
+            case "sample":
+                self._sample(trainer, request)
+            case "inspect":
+                inspected = answer_request(trainer, request.options, self.stop_wanted)
+                if inspected is not None:
+                    with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room
+                        self._recorder.record(inspected)
 
     def _announce(self, event: Event, **changes: Any) -> None:
         """Says it as far as a full disk allows: a pause holds, and ends, whether or not there is room for its words."""
@@ -119,13 +126,7 @@ class Control:
             if not is_disk_full(error):
                 raise
 
-    def _save_on_request(self, trainer: TrainingRun) -> None:
-        try:
-            trainer.save({"requested"})
-        except OSError as error:
-            self.warn(trainer, f"The checkpoint could not be saved. {disk_advice(error)}")
-
-    def _sample_on_request(self, trainer: TrainingRun, request: requests.Request) -> None:
+    def _sample(self, trainer: TrainingRun, request: requests.Request) -> None:
         prompts = request.options.get("prompts")
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             prompts = list(trainer.settings.samples.prompts)
@@ -134,12 +135,6 @@ class Control:
             trainer.sample([prompt.encode(errors="replace").decode() for prompt in prompts])
         except LabError as error:
             self.warn(trainer, str(error))
-
-    def _inspect_on_request(self, trainer: TrainingRun, request: requests.Request) -> None:
-        inspected = answer_request(trainer, request.options, self.stop_wanted)
-        if inspected is not None:
-            with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room
-                self._recorder.record(inspected)
 
 
 def disk_advice(error: OSError) -> str:

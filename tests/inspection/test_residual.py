@@ -72,7 +72,7 @@ def test_the_whole_stream_is_handed_on() -> None:
     model = scratch(SETTINGS[1])
     anatomy, ids = scratch_anatomy(model), some_ids(7)
     kept: dict[tuple[str, int | None], Tensor] = {}
-    run(model, anatomy, ids, [ResidualStream(lambda what, x, layer: kept.update({(what, layer): x.clone()}))])
+    run(model, anatomy, ids, [ResidualStream(lambda what, x, layer=None: kept.update({(what, layer): x.clone()}))])
     seen, _ = watch_all(model, anatomy, ids)
     for (point, layer), x in seen.points.items():
         assert torch.equal(kept[f"residual/{point}", layer], x)
