@@ -47,9 +47,8 @@ def add_commands(commands: Commands) -> None:
         "A request is answered at the end of the current step. Pausing keeps everything in memory; stopping saves\n"
         "and ends. It makes no difference who started the run: a terminal or the window.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's id, TRACK/ID or folder")
+    add_run(parser)
     parser.add_argument("request", choices=("pause", "resume", "stop", "save"))
-    add_outputs(parser)
 
 
 def runs(args: argparse.Namespace) -> int:

@@ -77,10 +77,8 @@ def add_outputs(parser: Parser) -> None:
     )
 
 
-def add_run(parser: Parser, *, checkpoint: bool = False) -> None:
-    """RUN and --outputs. checkpoint: RUN may end in @final, @best, @latest or @STEP."""
-    ending = "; @final, @best, @latest or @STEP after it names a checkpoint" if checkpoint else ""
-    parser.add_argument("run", metavar="RUN", help=f"a run's id, TRACK/ID or folder{ending}")
+def add_run(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's id, TRACK/ID or folder")
     add_outputs(parser)
 
 
@@ -91,12 +89,7 @@ def add_settings(parser: Parser) -> None:
 
 def add_assignments(parser: Parser, help: str) -> None:
     parser.add_argument(
-        "--set",
-        metavar="SECTION.FIELD=VALUE",
-        dest="assignments",
-        action="append",
-        default=[],
-        help=help,
+        "--set", metavar="SECTION.FIELD=VALUE", dest="assignments", action="append", default=[], help=help
     )
 
 

@@ -49,12 +49,7 @@ class Compare(Prompt):
 
 
 def compare(
-    reference_a: str,
-    reference_b: str,
-    outputs: Path,
-    values: Mapping[str, Any],
-    out: Path,
-    progress: Progress = quiet,
+    reference_a: str, reference_b: str, outputs: Path, values: Mapping[str, Any], out: Path, progress: Progress = quiet
 ) -> None:
     """Opens, inspects and closes A, then B, and writes their comparison. values: of `Compare`.
 

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmlab.core.charts import BARS, LINE, Axis, Chart, Series
-from llmlab.core.figures import (
-    INCHES,
-    MOST_LABELS,
-    chart_figure,
-    draw_grid,
-    figure_of,
-    label_ticks,
-    plain,
-    save_figure,
-)
+from llmlab.core.figures import INCHES, MOST_LABELS, chart_figure, draw_grid, figure_of, label_ticks, plain, save_figure
 from llmlab.inspection.archive import Archive, Array
 from llmlab.inspection.summary import HEAD_SCORES, POINTS
 

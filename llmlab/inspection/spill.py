@@ -25,9 +25,6 @@ class Spill:
         self._device = torch.device("cpu")
         self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
-
     def put(self, x: Tensor) -> int:
         """Appends x [T, C], in float32, and returns its number. OSError when the disk is full."""
         assert self._count == 0 or x.shape == self._shape, "all matrices of a spill have one shape"

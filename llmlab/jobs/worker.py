@@ -77,10 +77,7 @@ def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> 
         recorder.stopping()
 
     listen_to_sigterm(
-        ask,
-        lambda: control.stop_heard.is_set() or control.saving,
-        lambda: _give_up(run, recorder),
-        SIGTERM_SECONDS,
+        ask, lambda: control.stop_heard.is_set() or control.saving, lambda: _give_up(run, recorder), SIGTERM_SECONDS
     )
 
 

@@ -262,10 +262,7 @@ def judged(entry: Entry, place: int, outcome: str) -> Entry:
     scores = [*entry.scores, *({} for _ in range(place + 1 - len(entry.scores)))]
     scores[place] = asdict(found)
     return replace(
-        entry,
-        judged=entry.judged | {str(place): outcome},
-        scores=scores,
-        scored_at=entry.scored_at or time.time(),
+        entry, judged=entry.judged | {str(place): outcome}, scores=scores, scored_at=entry.scored_at or time.time()
     )
 
 

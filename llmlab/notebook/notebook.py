@@ -318,14 +318,7 @@ def _new_entry(id: str, subject: Subject) -> Entry:
     read = [read_locked(values) for values in subject.predictions]
     predictions = [{} if locked is None else locked.as_dict() for locked in read]
     return Entry(
-        id,
-        subject.kind,
-        subject.about,
-        subject.folder,
-        subject.title,
-        subject.created,
-        subject.steps,
-        predictions,
+        id, subject.kind, subject.about, subject.folder, subject.title, subject.created, subject.steps, predictions
     )
 
 

@@ -142,10 +142,7 @@ def load_state(folder: Path) -> LoadedState:
 
 
 def restore(
-    state: LoadedState,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    state: LoadedState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
     """Puts optimizer, scaler and random generators where they were. LabError when they do not fit the model."""
     parameters = _plain_names(dict(model.named_parameters()))

@@ -47,12 +47,7 @@ class ExamplePreviews:
     """
 
     def __init__(
-        self,
-        settings: ExampleSettings,
-        seed: int,
-        tokenizer: TextTokenizer,
-        context: int,
-        progress: Progress,
+        self, settings: ExampleSettings, seed: int, tokenizer: TextTokenizer, context: int, progress: Progress
     ) -> None:
         """context: the longest row that the model can read; 0 if unknown."""
         self._settings, self._tokenizer, self._context = settings, tokenizer, context
@@ -127,14 +122,7 @@ class Previewer:
         self._model: tuple[object, TextTokenizer, int] | None = None
         self._previews: tuple[object, ExamplePreviews] | None = None
 
-    def preview(
-        self,
-        model: str,
-        settings: ExampleSettings,
-        seed: int,
-        place: int,
-        progress: Progress,
-    ) -> Preview:
+    def preview(self, model: str, settings: ExampleSettings, seed: int, place: int, progress: Progress) -> Preview:
         """The summary, with the example at `place`. model: by its reference; its weights are not read.
 
         Raises as `ExamplePreviews`, and what opening the reference raises.
