@@ -56,7 +56,7 @@ def _lines(change: Change) -> Iterator[str]:
     header = ("layer", "module", "rank", "norm", "relative", "effective", "largest")
     yield from text.table(header, [_cells(row) for row in change.modules], right=(0, 2, 3, 4, 5, 6))
     relative = f", {change.relative:.3g} of what the matrices were" if change.relative is not None else ""
-    kind = "numbers in matrices" if change.method == FULL else "numbers in the adapter"
+    kind = "parameters in matrices" if change.method == FULL else "parameters in the adapter"
     yield f"all together: norm {change.norm:.4g}{relative}; {change.trained:,} {kind}"
     yield from change.notes
 

@@ -129,7 +129,7 @@ def _fetch(args: argparse.Namespace) -> int:
         raise UsageError("Which corpus should be fetched?", "", f"One of: {', '.join(names)}.")
     corpus = registry.find_corpus(args.name)
     if corpus.here():
-        say(f"{corpus.name} is here already.")
+        say(f"{corpus.name} is already here.")
     else:
         say(f"Fetching {corpus.title}: {text.size(corpus.bytes)}, {corpus.licence}, from {corpus.origin}")
         registry.fetch(corpus, _show_bytes)

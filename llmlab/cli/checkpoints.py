@@ -94,7 +94,7 @@ def _verify(args: argparse.Namespace, reference: RunReference, which: str | None
     problems = {checkpoint.name: verify(checkpoint) for checkpoint in chosen}
     problems |= {name: f"{name} has no manifest that can be read." for name in lost}
     found = sorted(problems.items())
-    lines = [problem or f"{name} is what was saved." for name, problem in found]
+    lines = [problem or f"{name} is intact." for name, problem in found]
     none = [f"{reference.run.id} has saved no checkpoint yet."]
     answer(args, [{"name": name, "problem": problem} for name, problem in found], lines or none)
     return FAILED if any(problems.values()) else DONE
@@ -121,7 +121,7 @@ def _description(checkpoint: Checkpoint, files: dict[str, Any], tensors: list[di
     yield ""
     rows = [(tensor["name"], tensor["dtype"], " x ".join(str(n) for n in tensor["shape"])) for tensor in tensors]
     yield from text.table(("weight", "type", "shape"), rows)
-    yield f"{text.count(sum(math.prod(tensor['shape']) for tensor in tensors))} numbers in {len(tensors)} tensors"
+    yield f"{text.count(sum(math.prod(tensor['shape']) for tensor in tensors))} parameters in {len(tensors)} tensors"
 
 
 def _tensors(path: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DETAILS = """REF_A and REF_B as for `llmlab-run inspect`. One model is in memory at a time.
 
 --what, separated by commas: attention, heads, residual, contributions, rollout. The predictions are always compared.
-Models that cut the prompt into different tokens are refused; with --align they are compared where a token of both
+Models that tokenize the prompt differently are refused; with --align they are compared where a token of both
 ends at the same character. Two files that `llmlab-run inspect` wrote are compared as well, without their models.
 
 It writes DIR/comparison.safetensors (difference/..., cosine/..., cka/..., kl) and DIR/summary.json.
@@ -80,7 +80,7 @@ def _lines(summary: ComparisonSummary) -> list[str]:
     for named, by_point in (("cosine", summary.cosine), ("CKA", summary.cka)):
         if values := by_point.get("post_ffn"):
             shown = " ".join("-" if value is None else f"{value:.3f}" for value in values)
-            lines.append(f"Stream after each layer, {named}: {shown}")
+            lines.append(f"Residual stream after each layer, {named}: {shown}")
     if summary.kl:
         furthest = max(range(len(summary.kl)), key=summary.kl.__getitem__)
         mean = sum(summary.kl) / len(summary.kl)
@@ -90,7 +90,9 @@ def _lines(summary: ComparisonSummary) -> list[str]:
         )
     if not summary.predicted:
         return lines
-    lines.append(f"They expect different tokens after {len(summary.disagreements)} of {len(summary.tokens)} tokens.")
+    lines.append(
+        f"Their most likely next tokens differ at {len(summary.disagreements)} of {len(summary.tokens)} positions."
+    )
     for found in summary.disagreements[-3:]:
         lines.append(
             f"  {found.position} {text.printable(repr(found.token))}: {likely([found.a])} / {likely([found.b])}"

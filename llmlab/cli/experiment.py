@@ -99,7 +99,7 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
         plans = [(one.kind, one.base, [trial.settings for trial in one.arms], one.subject) for one in (before, record)]
         return plans[0] == plans[1]
 
-    record = standing(folder, record, is_same, "It was begun with other settings.")
+    record = standing(folder, record, is_same, "It was started with other settings.")
     if args.plan:
         return answer(args, asdict(record), (*_plan_lines(record), *_trial_table(record)))
     return begin(folder, record, _plan_lines(record), as_json=args.json)
@@ -133,7 +133,7 @@ def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
     """For an experiment that looks at a run."""
     if args.target is None:
         raise UsageError(
-            f"{kind.name} looks at a run, and none is named.", "", f"llmlab-run experiment {kind.name} RUN"
+            f"{kind.name} analyses a run, and none was named.", "", f"llmlab-run experiment {kind.name} RUN"
         )
     run = resolve_run(args.target, outputs).run
     name = args.name or f"{run.id[: 59 - len(kind.name)]}-{kind.name}"
@@ -203,8 +203,8 @@ def _list(args: argparse.Namespace) -> int:
         ended = f"{status.ended_trials}/{len(record.arms)}" if record.arms else "-"
         rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))
     names = ("id", "kind", "state", "runs", "left", "begun")
-    table = text.table(("experiment", *names[1:]), rows, right=(3, 4))
-    none = [f"There are no experiments in {outputs} yet. Begin with: llmlab-run experiment learning-rate --steps 200"]
+    table = text.table(("experiment", *names[1:-1], "started"), rows, right=(3, 4))
+    none = [f"There are no experiments in {outputs} yet. Start with: llmlab-run experiment learning-rate --steps 200"]
     return answer(args, [dict(zip(names, row, strict=True)) for row in rows], table if rows else none)
 
 

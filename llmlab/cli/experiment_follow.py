@@ -82,7 +82,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
             while worker.poll() is None:
                 if interrupts.count and not told:
                     told = True
-                    shown.note("Stopping: the run that trains saves first. Ctrl-C again ends it at once.")
+                    shown.note("Stopping: the run that trains saves first. Press Ctrl-C again to end it immediately.")
                 shown.status(folder.recorded_status())
                 time.sleep(_POLL_SECONDS)
             shown.status(folder.recorded_status())
@@ -90,7 +90,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
             worker.kill()  # its run dies with it
             worker.wait()
             shown.close()
-            say(f"Ended at once. Resume from what was saved: {folder.resume_command}")
+            say(f"Ended. Resume from what was saved: {folder.resume_command}")
             return INTERRUPTED
         except BaseException:
             worker.terminate()
@@ -103,7 +103,7 @@ def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | No
         raise LabError(status.error.get("what", ""), status.error.get("why", ""), status.error.get("do", ""))
     if worker.returncode:
         raise LabError(
-            f"The worker of {folder.id} is gone (exit code {worker.returncode}).",
+            f"The worker of {folder.id} died (exit code {worker.returncode}).",
             f"All of its log: {folder.log}.",
             f"Resume: {folder.resume_command}",
         )

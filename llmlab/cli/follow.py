@@ -86,7 +86,7 @@ def train(run: RunFolder, report: Report) -> int:
             worker.wait()
             _settle(run)
             report.close()
-            report.note(f"Killed at once. What was saved is there: llmlab-run resume {spoken(run)}")
+            report.note(f"Killed. Resume from what was saved: llmlab-run resume {spoken(run)}")
             return INTERRUPTED
         except Exception:
             worker.terminate()  # it saves before it ends
@@ -155,7 +155,7 @@ class _Following:
         """Says once that a stop was asked for; ends a worker that does not answer before it trains."""
         if self._asked is None:
             self._asked = time.monotonic()
-            self._report.note("Stopping: this step ends, then a checkpoint is saved. Ctrl-C again ends it at once.")
+            self._report.note("Stopping after this step, with a checkpoint. Press Ctrl-C again to end it immediately.")
         elif not self._begun and time.monotonic() - self._asked > _PATIENCE_SECONDS:
             self._worker.kill()
 
@@ -172,8 +172,8 @@ class _Following:
             how += ", which the system sends when memory runs out"
         words = _last_line(self._run)
         return LabError(
-            f"The worker of {self._run.id} is gone ({how}).",
-            f"Its last words: {words}" if words else "It said nothing.",
+            f"The worker of {self._run.id} died ({how}).",
+            f"Its last words: {words}" if words else "It left no message.",
             f"All of its log: {self._run.log}. Resume from the last checkpoint: llmlab-run resume {spoken(self._run)}",
         )
 

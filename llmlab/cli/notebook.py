@@ -66,9 +66,9 @@ def notebook(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace, book: Notebook) -> int:
     _words(args, "list")
     contents = _refreshed(book)
-    header = ("about", "predicted", "became", "", "surprise", "state")
+    header = ("about", "predicted", "outcome", "", "surprise", "state")
     table = text.table(header, [row for entry in contents.entries for row in _rows(entry)])
-    none = ["Nothing was predicted yet. Begin with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%"]
+    none = ["Nothing was predicted yet. Start with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%"]
     return answer(args, [_plain(entry) for entry in contents.entries], table if contents.entries else none)
 
 

@@ -29,7 +29,7 @@ from llmlab.studies.records import (
 )
 
 _DETAILS = """actions:
-  list           the papers that the lab knows, and the checks that were begun
+  list           the papers that the lab knows, and the checks that were started
   show PAPER     its claims: what would support or refute each, and how it is tested here
   run PAPER      trains what a check needs and judges; under a --name that is there, it goes on
   resume ID      goes on with a check that was interrupted
@@ -93,7 +93,7 @@ def _list_lines(papers: list[Paper], checks: list[CheckFolder]) -> Iterator[str]
     yield from text.table(("paper", "year", "tested here", "title"), rows)
     if checks:
         yield ""
-        yield from text.table(("check", "state", "begun", "verdicts"), [_check_row(folder) for folder in checks])
+        yield from text.table(("check", "state", "started", "verdicts"), [_check_row(folder) for folder in checks])
 
 
 def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace) -> int:
     def is_same(before: ExperimentRecord) -> bool:
         return (before.options, before.arms) == (planned.options, planned.arms)
 
-    record = standing(folder, planned, is_same, "It was begun with other claims, seeds or sizes.")
+    record = standing(folder, planned, is_same, "It was started with other claims, seeds or sizes.")
     if args.plan:
         rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
         table = text.table(("run", "seed", "about"), rows, right=(1, 2))

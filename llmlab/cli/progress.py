@@ -69,7 +69,7 @@ class Output:
                 return
             self.lost = True
             silence_stdout()
-            say(f"Nobody reads the output any more; {self._run.id} trains on. Ctrl-C stops it and saves.")
+            say(f"Nothing reads the output any more; {self._run.id} keeps training. Ctrl-C stops it and saves.")
 
 
 class JsonReport(Report):

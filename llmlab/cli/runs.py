@@ -54,9 +54,9 @@ def add_commands(commands: Commands) -> None:
 def runs(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
     found = [_RunLine.of(run, outputs) for run in list_runs(outputs)]
-    header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "begun")
+    header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "started")
     table = text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7))
-    none = [f"There are no runs in {outputs} yet. Begin with: llmlab-run pretrain"]
+    none = [f"There are no runs in {outputs} yet. Start with: llmlab-run pretrain"]
     return answer(args, [line.as_dict() for line in found], table if found else none)
 
 
@@ -101,7 +101,7 @@ def request(args: argparse.Namespace) -> int:
     before = run.status()
     wanted = _ANSWERED.get(args.request, ())
     if before.state in wanted and before.live:
-        said, answered = f"{run.id} is {before.state} already.", True
+        said, answered = f"{run.id} is already {before.state}.", True
     else:
         saved = _saved(run)
         send_request(run, args.request)
@@ -179,7 +179,7 @@ def _description(
     if status.error:
         yield f"  error        {' '.join(part for part in status.error.values() if part)}"
     yield f"  folder       {run.path}"
-    yield f"  begun        {text.clock(info.created)} ({text.ago(info.created)})"
+    yield f"  started      {text.clock(info.created)} ({text.ago(info.created)})"
     if info.parent:
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
     for line in predicted:

@@ -27,8 +27,8 @@ _STEPS = 20
 _TOLERANCE = 1e-3
 # Largest difference between the chunked loss's gradient and plain cross-entropy's, relative to the largest entry.
 _GRADIENT_TOLERANCE = 1e-4
-# A third of the nano preset's batch, for a quick answer: sequences x context, width, vocabulary.
-_ROWS, _WIDTH, _VOCABULARY = 4 * 64, 128, 50257
+# A third of the nano preset's batch, for a quick answer: sequences x context, n_embd, vocabulary.
+_ROWS, _N_EMBD, _VOCABULARY = 4 * 64, 128, 50257
 
 
 def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
@@ -108,8 +108,8 @@ def _loss() -> Finding:
     """The chunked loss over a large vocabulary: equal to plain cross-entropy, and how long both take."""
     device = choose_device(TrainSettings()).kind
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(1, _ROWS, _WIDTH, generator=generator).to(device)
-    unembedding = (0.02 * torch.randn(_VOCABULARY, _WIDTH, generator=generator)).to(device)
+    rows = torch.randn(1, _ROWS, _N_EMBD, generator=generator).to(device)
+    unembedding = (0.02 * torch.randn(_VOCABULARY, _N_EMBD, generator=generator)).to(device)
     targets = torch.randint(0, _VOCABULARY, (1, _ROWS), generator=generator).to(device)
 
     def plain(x: Tensor, w: Tensor, y: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def delete(args: argparse.Namespace) -> int:
         delete_run(run, for_good=True)
     values = [{"run": run.full_name, "deleted": "for good" if run in kept else "to the trash"} for run in runs]
     lines = (
-        f"Deleted {run.full_name} for good." if run in kept else f"{run.full_name} is in the trash." for run in runs
+        f"Deleted {run.full_name} for good." if run in kept else f"Moved {run.full_name} to the trash." for run in runs
     )
     return answer(args, values, lines)
 
@@ -71,7 +71,7 @@ def rename(args: argparse.Namespace) -> int:
     run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
     renamed = rename_run(run, args.new)
     value = {"run": renamed.id, "was": run.id, "path": str(renamed.path)}
-    return answer(args, value, [f"{run.id} is {renamed.id} now."])
+    return answer(args, value, [f"Renamed {run.id} to {renamed.id}."])
 
 
 def _whole(reference: RunReference, name: str) -> RunFolder:
@@ -84,7 +84,7 @@ def _whole(reference: RunReference, name: str) -> RunFolder:
 
 def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("Nothing was deleted.", "It asks first, and nobody can answer here.", "Add --yes to agree.")
+        raise UsageError("Nothing was deleted.", "There is no terminal to answer in.", "Add --yes to agree.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 

@@ -26,7 +26,7 @@ n_layer, step ("" for what is no run); as JSON token_ids, tokens, versions, note
 answer_text, against, against_text (inspect, neurons; ids and their texts, "" for no against), next (inspect: JSON list
 of the most likely tokens there with their probabilities), scale and softcap (stages; "" for none).
 
-L layers, H heads, T tokens of the prompt, C width of the stream, D of a head, K tokens or neurons kept, S at most 64.
+L layers, H heads, T tokens of the prompt, C n_embd, D dimensions of a head, K tokens or neurons kept, S at most 64.
 """
 
 from __future__ import annotations

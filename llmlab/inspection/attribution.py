@@ -10,13 +10,13 @@ Transformer Circuits"; nothing is folded into the weights):
     bias = <beta, d> + b_U[answer] - b_U[against]
     sum = embedding + sum of attention and feed_forward + bias = logit
 
-centred: minus the mean over the width, for a LayerNorm; gamma, beta: the norm's weight and bias. The logit is that
+centred: minus the mean over C, for a LayerNorm; gamma, beta: the norm's weight and bias. The logit is that
 before a family's scale and softcap, since no sum of parts survives a softcap; `after` tells the one behind them.
 Attention's bars split further (`into_stream`): attention[l] = sum over heads of heads[l] + attention_bias[l], the
 last being the output projection's bias and, in sandwich families, that of the norm behind it.
 
 This is the direct path alone. A part that changes what later layers do has an effect that is not in its bar.
-One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of width C, and the head outputs.
+One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of C numbers, and the head outputs.
 """
 
 from __future__ import annotations

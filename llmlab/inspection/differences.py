@@ -10,7 +10,7 @@ The archive of a comparison holds, for inspections A and B (L layers, H heads an
                             Network Representations Revisited", equation 4 and section 3), with X, Y [T, C] the
                             points of A and B, each minus its mean over tokens:
                                 ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F)
-                            1 for equal points up to rotation and scale, whatever the two widths; NaN for one token
+                            1 for equal points up to rotation and scale, whatever their n_embd; NaN for one token
 
 Where tokens are aligned, T counts the aligned pairs, and patterns keep the aligned queries and keys alone.
 """
@@ -170,7 +170,7 @@ def plan_of(a: Archive, b: Archive, pairs: Pairs) -> Plan:
     widths = sorted(sizes.get("C", ()))
     if len(widths) > 1:
         notes.append(
-            f"The streams are {' and '.join(map(str, widths))} wide: they have no difference and no cosine, only CKA."
+            f"The residual streams have n_embd {' and '.join(map(str, widths))}, so only their CKA is compared."
         )
     if not pairs.all_equal or len(pairs.a) < max(len(a.metadata.token_ids), len(b.metadata.token_ids)):
         notes.append(

@@ -1,6 +1,6 @@
 """Embedding geometry: principal components and nearest neighbours.
 
-The archive (kind `geometry`) holds, for N rows shown out of a matrix of R rows and width C, and K components:
+The archive (kind `geometry`) holds, for N rows shown out of a matrix [R, C], and K components:
 
     geometry/ids [N] int32          which rows: token ids, or positions
     geometry/points [N, K]          coordinates: (row - mean) . component

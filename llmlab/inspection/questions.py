@@ -140,7 +140,7 @@ def token_of(opened: OpenModel, text: str, field: str) -> int:
         parts = ", ".join(repr(opened.tokenizer.token_text(id)) for id in ids) or "nothing"
         raise UsageError(
             f"{field} {text!r} is not one token of {opened.name}.",
-            f"It is cut into {parts}.",
+            f"It is tokenized into {parts}.",
             "A leading space often matters: ' Paris' is one token where 'Paris' is two.",
         )
     return ids[0]

@@ -100,7 +100,7 @@ class InspectionSummary(Summary):
     step: of a run's training. position: of the token that was asked about. next: after it. attends: its largest
     attention weights, to any token but the first. heads: the strongest ones by score.
     answer, against: the tokens whose logits are explained. attribution: the largest bars by size, then the sum of all.
-    norms: mean over tokens, by layer. settled: first row of the lens from which on the last place's top token stays
+    norms: mean over tokens, by layer. settled: first row of the lens from which on the last position's top token stays
     the same.
     """
 

@@ -35,7 +35,7 @@ from llmlab.store.checkpoints import MODEL_FILE
 
 _LAYER = re.compile(r"(?:.*?\.)?(?P<layer>\d+)\.(?P<part>.+)")
 # Multiplications, out x in x the smaller of both, up to which singular values of a whole matrix are computed: about
-# a second on one core. Beyond it a matrix is told by its norm alone.
+# a second on one core. Beyond it a matrix has its norm alone.
 _AFFORDABLE = 8e9
 
 
@@ -259,7 +259,7 @@ def _of_weights(model: str, base: Source, path: Path, progress: Progress) -> Cha
         length, shape = float(np.linalg.norm(before.astype(np.float64))), (moved.shape[0], moved.shape[1])
         norm = float(np.linalg.norm(moved))
         rows.append(ModuleChange(module, layer, part, shape, min(shape), norm, length, values))
-    notes = (f"{left_out} matrices are too large for their singular values: their norms alone are told.",)
+    notes = (f"{left_out} matrices are too large for their singular values: only their norms are given.",)
     norm = _length([*(row.norm for row in rows), *rest])
     return Change(model, str(base), FULL, tuple(rows), norm, notes if left_out else ())
 

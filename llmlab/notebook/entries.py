@@ -251,7 +251,7 @@ def judged(entry: Entry, place: int, outcome: str) -> Entry:
     prediction = line.locked.prediction
     if not prediction.about.by_hand:
         raise UsageError(
-            f"What became of {prediction.quantity} is read from the result, not told by hand.",
+            f"{prediction.quantity} is read from the result, not entered by hand.",
             "",
             f"`llmlab-run notebook show {entry.about}` shows it.",
         )

@@ -72,7 +72,7 @@ def _entry(entry: Entry) -> Iterator[str]:
     yield f"{_plain(entry.title)}; made {_day(entry.created)}; {state_words(entry)}."
     if entry.result:
         yield f"\nResult: {_plain(entry.result)}"
-    yield "\n| predicted | became | | distance | Brier | interval score | surprise |"
+    yield "\n| predicted | outcome | | distance | Brier | interval score | surprise |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
     yield from (_row(line) for line in entry.lines())
     notes = [

@@ -158,8 +158,8 @@ class Notebook:
         status = run.status()
         if status.state in ("finished", "failed"):
             raise UsageError(
-                f"{run.id} cannot be predicted any more.",
-                f"It has {status.state}: what became of it is known.",
+                f"{run.id} can no longer be predicted.",
+                f"It has {status.state}: its outcome is known.",
                 "Predict the next one: llmlab-run pretrain --predict val_loss=1.9..2.2@80%",
             )
         locked = lock(RUN, predictions, at_step=status.step)

@@ -65,8 +65,8 @@ def steps_and_evaluations(settings: RunSettings) -> float:
     """How many optimizer steps take as long as a run's steps and its measurements of both splits."""
     train = settings.train
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
-    windows = 2 * evaluations * train.eval_windows  # a forward pass is a third of a step
-    return train.steps + windows / (settings.data.batch_size * train.grad_accum) / 3
+    sequences = 2 * evaluations * train.eval_windows  # a forward pass is a third of a step
+    return train.steps + sequences / (settings.data.batch_size * train.grad_accum) / 3
 
 
 def smaller_batch(settings: RunSettings) -> dict[str, Any] | None:

@@ -37,13 +37,13 @@ def _smaller_vocabulary(settings: PretrainSettings) -> dict[str, Any] | None:
 
 
 def _smaller_model(settings: PretrainSettings) -> dict[str, Any] | None:
-    """A smaller vocabulary where the embedding is most of it, else half the layers, else half the width."""
+    """A smaller vocabulary where the embedding is most of it, else half the layers, else half of n_embd."""
     model, known = settings.model, estimate(settings)
     if 2 * known.embedding_parameters > known.parameters and (changed := _smaller_vocabulary(settings)) is not None:
         return changed
     if model.n_layer > 4:
         return {"model.n_layer": -(-model.n_layer // 2)}
-    if model.n_head % 2 == 0 and model.n_embd >= 64:  # heads keep their width
+    if model.n_head % 2 == 0 and model.n_embd >= 64:  # heads keep their size
         return {"model.n_embd": model.n_embd // 2, "model.n_head": model.n_head // 2, "model.n_kv_head": 0}
     return {"model.n_embd": model.n_embd // 2} if model.n_embd >= 64 else None
 

@@ -68,7 +68,7 @@ def test_saved_inspections_are_compared_without_their_models(
     assert main(["compare", *files, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "bar@5 against bar@12" in printed
-    assert "expect different" not in printed
+    assert "next tokens differ" not in printed
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     said(run, tmp_path / "live", capsys, "compare", "bar@5", "bar@12")
     live = json.loads((tmp_path / "live" / "summary.json").read_text())

@@ -93,9 +93,9 @@ def test_a_run_that_waits_can_be_predicted(outputs: Path, capsys: pytest.Capture
         (["show", "baz"], "Did you mean bar"),
         (["learned", "bar"], "takes 2 words"),
         (["predict", "bar"], "Which run, and what?"),
-        (["predict", "bar", "val_loss=1..2@80%"], "cannot be predicted any more"),
+        (["predict", "bar", "val_loss=1..2@80%"], "can no longer be predicted"),
         (["score", "bar", "2"], "2=right"),
-        (["score", "bar", "1=right"], "not told by hand"),
+        (["score", "bar", "1=right"], "not entered by hand"),
         (["score", "bar", "0=right"], "2=right"),
     ],
 )

@@ -205,7 +205,7 @@ def test_verify_names_checkpoints_whose_manifest_is_gone(saved: FakeRun, capsys:
     assert main(["checkpoints", "bar", "verify"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "step-00000010 has no manifest that can be read.",
-        "step-00000020 is what was saved.",
+        "step-00000020 is intact.",
     ]
     for words in (["bar", "verify", "10"], ["bar@10", "verify"]):
         assert _json(capsys, "checkpoints", *words, code=1) == [
@@ -227,7 +227,7 @@ def test_inspect_names_every_weight_with_its_shape(saved: FakeRun, capsys: pytes
     printed = capsys.readouterr().out
     names = [line.split()[0] for line in printed.splitlines() if line.startswith("blocks.")]
     assert names == ["blocks.0.weight", "blocks.2.weight", "blocks.10.weight"]
-    assert "30 numbers in 3 tensors" in printed
+    assert "30 parameters in 3 tensors" in printed
     assert "2 x 11" in printed
 
 

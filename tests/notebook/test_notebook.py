@@ -120,7 +120,7 @@ def test_a_prediction_after_the_first_step_is_late(outputs: Path) -> None:
     evaluated(fake.advance(15, evaluate=False), 3.0, 2.0).finish()
     (entry,) = book.refresh().entries
     assert len(statements([entry])) == 2
-    with pytest.raises(UsageError, match="cannot be predicted any more"):
+    with pytest.raises(UsageError, match="can no longer be predicted"):
         book.predict(fake.run, [parse_prediction("gap=0..1@70%")])
 
 
@@ -203,7 +203,7 @@ def test_a_judgement_must_fit_what_is_judged(outputs: Path) -> None:
     ended(predicted(outputs, "bar", "val_loss=1.9..2.2@80%", "text=It works@60%", "layer=3@50%"))
     book = lab_notebook(outputs)
     (entry,) = book.refresh().entries
-    with pytest.raises(UsageError, match="not told by hand"):
+    with pytest.raises(UsageError, match="not entered by hand"):
         book.judge(entry, 0, "right")
     with pytest.raises(UsageError, match="right or wrong"):
         book.judge(entry, 1, "perhaps")

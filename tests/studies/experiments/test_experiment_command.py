@@ -137,6 +137,6 @@ def test_without_a_terminal_how_far_the_plan_is_is_a_line_now_and_then(
 def test_a_name_that_means_another_plan_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiment(outputs, "depth", grid=[1, 2])
     assert run("depth", *TINY, "--grid", "1,2", "--name", "x") == 2
-    assert "begun with other settings" in capsys.readouterr().err
+    assert "started with other settings" in capsys.readouterr().err
     with pytest.raises(Exception, match="not running"):
         stop_experiment(find_experiment("x", outputs))
