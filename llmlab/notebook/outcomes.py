@@ -13,7 +13,7 @@ from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
 
-# A validation loss so much above its lowest one at the end has turned upwards: its sequences are fixed, so it is no noise.
+# A validation loss so much above its lowest one at the end has turned upwards, and is no noise: sequences are fixed.
 _RISE = 0.01
 # Of a long run's evaluations, as many as a curve can show.
 _MOST_POINTS = 400
