@@ -183,7 +183,7 @@ def align(text: str, time: int, source_time: int) -> dict[int, int]:
     return {position_of(int(ours), time): position_of(int(theirs), source_time) for ours, theirs in pairs}
 
 
-# The edit --------------------------------------------------------------------------------------------------------
+# The pass --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

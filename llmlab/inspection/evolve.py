@@ -57,7 +57,8 @@ def evolve(run: str, outputs: Path, values: Mapping[str, Any], out: Path, progre
             f"Name the run: {short_name(reference.run, outputs)}",
         )
     folder = reference.run.checkpoints
-    chosen = chosen_checkpoints(list_checkpoints(folder), question.every)
+    # Counted back from the last, which is what the others lead to; oldest first.
+    chosen = list_checkpoints(folder)[::-1][:: question.every][::-1]
     if not chosen:
         raise LabError(f"{reference.run.id} has no checkpoints yet.", "", "They appear while it trains.")
     notes = [f"{name} is left out: its manifest is missing or damaged." for name in unreadable(folder)]
@@ -67,11 +68,6 @@ def evolve(run: str, outputs: Path, values: Mapping[str, Any], out: Path, progre
         if not answers:
             raise LabError(f"No checkpoint of {reference.run.id} could be read.", " ".join(notes))
         _write(out, short_name(reference.run, outputs), answers, question, notes, progress)
-
-
-def chosen_checkpoints(checkpoints: list[Checkpoint], every: int) -> list[Checkpoint]:
-    """Each N-th, counted back from the last, which is what the others lead to; oldest first."""
-    return checkpoints[::-1][::every][::-1]
 
 
 @dataclass(frozen=True)

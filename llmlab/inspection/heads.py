@@ -72,8 +72,8 @@ class HeadSummaries(Observer):
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
         # Positions are counted from the block's first query, so that near keys keep all their digits.
-        place = torch.arange(count, device=rows.device, dtype=rows.dtype)
-        weights = torch.stack((torch.ones_like(place), place))  # [2, r]
+        position = torch.arange(count, device=rows.device, dtype=rows.dtype)
+        weights = torch.stack((torch.ones_like(position), position))  # [2, r]
         received, by_query = (weights @ rows).unbind(1)  # [H, keys] each
         keys = torch.arange(-row, count, device=rows.device, dtype=rows.dtype)
         self._sums[2, layer] += received[:, 0]

@@ -27,8 +27,6 @@ from llmlab.training.optimizer import make_optimizer
 from llmlab.training.state import evaluating
 from llmlab.training.workplace import Facts, Workplace
 
-_LN2 = math.log(2)
-
 
 class TaskRun(FromScratch):
     """A model and the task that it learns."""
@@ -81,7 +79,8 @@ class TaskRun(FromScratch):
             raise LabError(f"{self.run.id} cannot be resumed.", f"{checkpoint.name} was trained on another task.")
 
     def facts(self) -> Facts:
-        """With the loss of knowing nothing, and the lowest loss that there is."""
+        """With the loss of knowing nothing, and the lowest loss there is: the posterior's mean entropy, nats."""
+        bits = np.concatenate([entropy(batch.posterior)[batch.scored] for batch in self._held_out])
         return Facts(
             parameters=self._parameters(),
             vocab_size=self.layout.vocab_size,
@@ -89,7 +88,7 @@ class TaskRun(FromScratch):
             val_tokens=self.settings.train.eval_windows * self.layout.time,
             tokenizer=self.settings.data.task,
             uniform_loss=math.log(self.layout.answers[1] - self.layout.answers[0]),
-            floor_loss=_floor_loss(self._held_out),
+            floor_loss=math.log(2) * float(bits.mean()),
         )
 
     def _mean_loss(self, batches: list[TaskBatch]) -> float:
@@ -140,8 +139,3 @@ def _task_of(checkpoint: Checkpoint) -> TaskDataSettings | None:
         return from_mapping(TaskSettings, {"data": checkpoint.about["task"]}).data
     except (KeyError, UsageError):
         return None
-
-
-def _floor_loss(batches: Sequence[TaskBatch]) -> float:
-    """Mean entropy of the posterior, nats."""
-    return _LN2 * float(np.concatenate([entropy(batch.posterior)[batch.scored] for batch in batches]).mean())

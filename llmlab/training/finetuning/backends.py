@@ -42,14 +42,12 @@ from llmlab.training.finetuning.quantise import (
     require_four_bits,
 )
 from llmlab.training.finetuning.targets import layer_size, lies_on_its_side, require_rank, short_names, target_layers
-from llmlab.training.finetuning.unsloth import open_with_unsloth, probe_unsloth, require_unsloth, unsloth_logits
+from llmlab.training.finetuning.unsloth import open_with_unsloth, require_unsloth, unsloth_logits
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import require_room
 
 if TYPE_CHECKING:
     from llmlab.data.finetuning_data import Batch
-
-__all__ = ["Prepared", "prepare", "probe_unsloth"]
 
 _ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
 

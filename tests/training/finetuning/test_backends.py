@@ -24,8 +24,9 @@ from llmlab.data.finetuning_data import Batch
 from llmlab.gpt.model import GPT
 from llmlab.models import hub
 from llmlab.models.source import open_model
-from llmlab.training.finetuning.backends import Prepared, prepare, probe_unsloth
+from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.targets import short_names, target_layers
+from llmlab.training.finetuning.unsloth import probe_unsloth
 
 METHODS = ("lora", "qlora", "full")
 
