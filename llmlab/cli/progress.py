@@ -278,6 +278,6 @@ def _closing_losses(
 
 
 def baselines(started: Started) -> str:
-    """What to hold a loss against, in nats a token."""
+    """What to hold a loss against, in nats per token."""
     floor = "" if started.floor_loss is None else f", floor {started.floor_loss:.3f}"
     return f"uniform {started.uniform_loss:.3f}, unigram {started.unigram_loss:.3f}{floor}"
