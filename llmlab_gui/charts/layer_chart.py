@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.widgets.layouts import settling_timer
+from llmlab_gui.widgets.saving import Table
 from llmlab_gui.widgets.theme import Theme, current_theme, theme_notifier
 
 _BESIDE_LEGEND, _SIGN = 90, 24  # pixels: the left axis and some air; a piece of line and the gap after its words
@@ -35,6 +38,12 @@ class Line:
     legend: str | None = None
 
 
+def numbered(label: str, values: npt.ArrayLike, *, color: int = 0, **looks: Any) -> Line:
+    """values [N] at 0, 1, 2 ...: of layers, or of tokens."""
+    y = np.asarray(values, np.float64)
+    return Line(label, np.arange(len(y), dtype=np.float64), y, color, **looks)
+
+
 class LayerChart(LineChart):
     """A LineChart that draws itself. Hovering reads all lines at the nearest place."""
 
@@ -44,11 +53,7 @@ class LayerChart(LineChart):
         self._lines: list[Line] = []
         self._legend_rows: list[str] = []
         super().__init__(y_label, y_unit, parent=parent)
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(0)
-        self._later.timeout.connect(self.draw)
-        self.needs_redraw.connect(self._later.start)
+        self.needs_redraw.connect(settling_timer(self, 0, self.draw).start)
         self.set_x_axis(x_label, "count")
         self.pointed.connect(self.point_at)
         theme_notifier.changed.connect(self._retheme)
@@ -64,6 +69,11 @@ class LayerChart(LineChart):
             if line.label == label:
                 return line
         raise KeyError(label)
+
+    def table(self) -> Table:
+        """All points: line, x, y."""
+        rows = [(line.label, float(x), y) for line in self._lines for x, y in zip(line.x, line.y, strict=True)]
+        return ("line", self.x_label, self.y_label), rows
 
     def show_lines(self, lines: Sequence[Line]) -> None:
         """Replaces all lines and shows the whole of them."""

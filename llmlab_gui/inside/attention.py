@@ -7,17 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import (
-    QButtonGroup,
-    QLabel,
-    QSpinBox,
-    QSplitter,
-    QStackedWidget,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QButtonGroup, QLabel, QSpinBox, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -29,6 +19,8 @@ from llmlab_gui.inside.attention_heads import HeadsPane
 from llmlab_gui.inside.attention_stages import StagesPane
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.buttons import toggle_button
+from llmlab_gui.widgets.layouts import HORIZONTAL, column, splitter
 from llmlab_gui.widgets.numbers import read_out
 
 if TYPE_CHECKING:
@@ -132,10 +124,7 @@ class AttentionDock(InspectionDock):
     def _build_controls(self) -> None:
         self._buttons = QButtonGroup(self)
         for name, text, tip in _VIEWS:
-            button = QToolButton()
-            button.setText(text)
-            button.setToolTip(tip)
-            button.setCheckable(True)
+            button = toggle_button(text, tip)
             button.setChecked(name == HEATMAP)
             button.clicked.connect(partial(self.show_view, name))
             self._buttons.addButton(button)
@@ -147,28 +136,17 @@ class AttentionDock(InspectionDock):
             box.setKeyboardTracking(False)
             self.controls.addWidget(label)
             self.controls.addWidget(box)
-        self.log = QToolButton()
-        self.log.setText("Log colours")
-        self.log.setCheckable(True)
-        self.log.setToolTip("Logarithmic colours: small weights become visible")
+        self.log = toggle_button("Log colours", "Logarithmic colours: small weights become visible")
         self.controls.addWidget(self.log)
 
     def _lay_out(self) -> None:
         self._pages = QStackedWidget()
         for widget in self._views.values():
             self._pages.addWidget(widget)
-        right = QWidget()
-        layout = QVBoxLayout(right)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.note)
-        layout.addWidget(self._pages, 1)
         self.note.setWordWrap(True)
-        halves = QSplitter(Qt.Orientation.Horizontal)
-        halves.addWidget(self.heads)
-        halves.addWidget(right)
+        right = column(self.note, (self._pages, 1), spacing=2)
+        halves = splitter(HORIZONTAL, [360, 500], self.heads, right)
         halves.setStretchFactor(1, 1)
-        halves.setSizes([360, 500])
         halves.setChildrenCollapsible(False)
         self.set_body(halves)
 

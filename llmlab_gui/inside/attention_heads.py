@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6.QtCore import QItemSelectionModel, QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtCore import QItemSelectionModel, QModelIndex, QSignalBlocker, QSortFilterProxyModel, Qt, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QDoubleSpinBox,
     QHeaderView,
     QScrollArea,
-    QSplitter,
     QTableView,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -20,7 +18,8 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.row_tables import SORT_ROLE
+from llmlab_gui.widgets.layouts import HORIZONTAL, VERTICAL, choice_box, column, splitter
+from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
 
 
 class HeadsPane(QWidget):
@@ -33,8 +32,7 @@ class HeadsPane(QWidget):
         self.mosaic = Mosaic()
         self.scores = HeadScores(self)
         self.mosaic.describe = self._words
-        self.by = QComboBox()
-        self.by.setAccessibleName("Score to filter the heads by")
+        self.by = choice_box("Score to filter the heads by")
         self.by.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.least = QDoubleSpinBox()
         self.least.setAccessibleName("Smallest score of a head that is shown")
@@ -59,13 +57,12 @@ class HeadsPane(QWidget):
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
             self._arrange()
         wanted = self.by.currentData()
-        self.by.blockSignals(True)
-        self.by.clear()
-        self.by.addItem("All heads", "")
-        for score in self.scores.scores:
-            self.by.addItem(f"{score.title} at least", score.key)
-        self.by.setCurrentIndex(max(0, self.by.findData(wanted)))
-        self.by.blockSignals(False)
+        with QSignalBlocker(self.by):
+            self.by.clear()
+            self.by.addItem("All heads", "")
+            for score in self.scores.scores:
+                self.by.addItem(f"{score.title} at least", score.key)
+            self.by.setCurrentIndex(max(0, self.by.findData(wanted)))
         self._filter()
 
     def choose(self, layer: int, head: int) -> None:
@@ -75,56 +72,40 @@ class HeadsPane(QWidget):
         model = self.table.selectionModel()
         if index.isValid():
             flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
-            model.blockSignals(True)
-            model.setCurrentIndex(index, flags)
-            model.blockSignals(False)
+            with QSignalBlocker(model):
+                model.setCurrentIndex(index, flags)
             self.table.scrollTo(index)
-            self.table.viewport().update()
         else:
-            model.blockSignals(True)
-            model.clear()
-            model.blockSignals(False)
-            self.table.viewport().update()
+            with QSignalBlocker(model):
+                model.clear()
+        self.table.viewport().update()
 
     def _lay_out(self) -> None:
         table = self.table
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        show_whole_rows(table, ())
         table.setSortingEnabled(True)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         table.horizontalHeader().setResizeContentsPrecision(50)
-        lower = QWidget()
-        layout = QVBoxLayout(lower)
-        layout.setContentsMargins(0, 0, 0, 0)
         row = FlowRow()
         row.addWidget(self.by)
         row.addWidget(self.least)
-        layout.addLayout(row)
-        layout.addWidget(table, 1)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setWidget(self.mosaic)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setMinimumSize(60, 80)
-        self._halves = QSplitter(Qt.Orientation.Vertical)
-        self._halves.addWidget(area)
-        self._halves.addWidget(lower)
+        self._halves = splitter(VERTICAL, [300, 150], area, column(row, (table, 1)))
         self._halves.setStretchFactor(0, 1)
-        self._halves.setSizes([300, 150])
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self._halves)
+        column(self._halves, into=self)
 
     def _arrange(self) -> None:
         """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
         layers, heads = self.mosaic.shape
         tall = layers > 1.5 * heads
-        wanted = Qt.Orientation.Horizontal if tall else Qt.Orientation.Vertical
+        wanted = HORIZONTAL if tall else VERTICAL
         if wanted != self._halves.orientation():
             self._halves.setOrientation(wanted)
             self._halves.setSizes([180, 170] if tall else [300, 150])
@@ -169,7 +150,7 @@ class _Rows(QSortFilterProxyModel):
         self._key, self._least = key, least
         self.invalidate()  # not row by row: the chosen head stays chosen, also while its row is hidden
 
-    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
+    def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
         if not self._key:
             return True
         return self._scores.value(self._key, *self._scores.head_of(source_row)) >= self._least

@@ -6,11 +6,12 @@ import html
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.numbers import read_out
 
 # Name in the archive, title, unit, whether it is centred at zero.
@@ -41,18 +42,13 @@ class StagesPane(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
         for place, (name, title, _, _) in enumerate(_STAGES):
-            column = QVBoxLayout()
-            column.setSpacing(0)
-            column.addWidget(QLabel(title))
-            column.addWidget(self.maps[name], 1)
-            grid.addLayout(column, place // 2, place % 2)
+            grid.addWidget(column(QLabel(title), (self.maps[name], 1), spacing=0), place // 2, place % 2)
             self.maps[name].line = False
             self.maps[name].pointed.connect(self._point)
             self.maps[name].clicked.connect(self.clicked)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(grid, 1)
-        layout.addWidget(self.words)
+        maps = QWidget()
+        maps.setLayout(grid)
+        column((maps, 1), self.words, into=self)
 
     def show_stages(self, archive: Archive) -> None:
         """An answer to `stages`."""
@@ -74,11 +70,6 @@ class StagesPane(QWidget):
         for heatmap in self.maps.values():
             heatmap.choose(query, key)
         self._say()
-
-    def point_at(self, query: int, key: int) -> None:
-        """A row and a column that are pointed at elsewhere."""
-        for heatmap in self.maps.values():
-            heatmap.point_at(query, key)
 
     def _point(self, query: int, key: int) -> None:
         for heatmap in self.maps.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QStackedWidget, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QLabel, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -19,8 +19,10 @@ from llmlab_gui.inside.comparison import POINTS, Names
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.ranked_tokens import RankedTokens
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import choice_box, column
 
 PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
 _VIEWS = (
@@ -55,21 +57,15 @@ class CompareDock(InspectionDock):
         self._prompt_then = ("", False)
         self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
-        self.swap = QToolButton()
-        self.swap.setText("⇄")
-        self.swap.setToolTip("Swap A and B")
+        self.swap = tool_button("⇄", "Swap A and B")
         self.swap.setAccessibleName("Swap A and B")
         self.align = QCheckBox("align tokens")
         self.align.setToolTip(
             "Compare the tokens that end at the same character, where they tokenize the prompt differently"
         )
         self.compare = PrimaryButton("Compare")
-        self.view, self.point = QComboBox(), QComboBox()
-        self.view.setAccessibleName("What is compared")
+        self.view, self.point = choice_box("What is compared"), choice_box("Point of the residual stream", POINTS)
         self.view.addItems(_VIEWS)
-        self.point.setAccessibleName("Point of the residual stream")
-        for key, text in POINTS:
-            self.point.addItem(text, key)
         self.note = QuietLabel()
         self.empty = EmptyState()
         self.map = Heatmap("Difference of A and B", square=False)
@@ -125,8 +121,7 @@ class CompareDock(InspectionDock):
             return None
         if self._view < LAYERS:
             return self.map.table()
-        rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
-        return ("line", self.chart.x_label, self.chart.y_label), rows
+        return self.chart.table()
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
         """The whole comparison."""
@@ -156,21 +151,9 @@ class CompareDock(InspectionDock):
             row.addWidget(widget)
         self.controls.addWidget(self.view)
         self.controls.addWidget(self.point)
-        lines = QWidget()
-        layout = QVBoxLayout(lines)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.chart, 1)
-        layout.addWidget(self.tokens)
-        for page in (self.map, lines, self.empty):
+        for page in (self.map, column((self.chart, 1), self.tokens), self.empty):
             self._views.addWidget(page)
-        body = QWidget()
-        whole = QVBoxLayout(body)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.setSpacing(4)
-        whole.addLayout(row)
-        whole.addWidget(self.note)
-        whole.addWidget(self._views, 1)
-        self.set_body(body)
+        self.set_body(column(row, self.note, (self._views, 1), spacing=4))
 
     def _offer(self) -> None:
         """What is here, read off the window's thread."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmlab.inspection.archive import Archive, Array
 from llmlab_gui.charts.heatmap import Heat
-from llmlab_gui.charts.layer_chart import Line
+from llmlab_gui.charts.layer_chart import Line, numbered
 from llmlab_gui.inside.ranked_tokens import Ranked
 from llmlab_gui.widgets.alternatives import visible
 
@@ -85,8 +85,7 @@ def layer_lines(archive: Archive) -> list[Line]:
             if name in archive:
                 values = np.asarray(archive[name], np.float64)
                 values = values.mean(axis=1) if values.ndim == 2 else values
-                x = np.arange(len(values), dtype=np.float64)
-                lines.append(Line(f"{kind}, {words}", x, values, color=color, dotted=prefix == "cka"))
+                lines.append(numbered(f"{kind}, {words}", values, color=color, dotted=prefix == "cka"))
     return lines
 
 
@@ -94,8 +93,7 @@ def kl_lines(archive: Archive) -> list[Line]:
     """KL(A || B) by position; none where the vocabularies differ."""
     if "kl" not in archive:
         return []
-    values = np.asarray(archive["kl"], np.float64)
-    return [Line("KL(A ‖ B)", np.arange(len(values), dtype=np.float64), values, markers=True, legend="")]
+    return [numbered("KL(A ‖ B)", archive["kl"], markers=True, legend="")]
 
 
 def top_columns(archive: Archive, names: Names, place: int) -> list[Ranked]:

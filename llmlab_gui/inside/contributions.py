@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPoint, Qt, QTimer
-from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QSplitter, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QPoint
+from PySide6.QtWidgets import QLabel, QLineEdit, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -13,7 +13,9 @@ from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, 
 from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, settling_timer, splitter
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {
@@ -37,23 +39,15 @@ class ContributionsDock(InspectionDock):
         self._neurons: Archive | None = None
         self._detail = ATTENTION  # what the lower chart shows
         self._asked: tuple[object, ...] = ()
-        self.mode = QComboBox()
-        self.mode.setAccessibleName("What the bars show")
-        for key, text in _MODES:
-            self.mode.addItem(text, key)
+        self.mode = choice_box("What the bars show", _MODES)
         self.answer = _token_field("the most likely", "Token whose logit is attributed; a leading space counts")
         self.against = _token_field("none", "Counterfactual token: its logit is subtracted; empty for none")
         self._target_labels = (QLabel("for"), QLabel("against"))
         self.chart = BarChart("What each layer adds")
         self.detail = BarChart("Heads or neurons of one layer")
         self.note = QuietLabel()
-        self.close_detail = QToolButton()
-        self.close_detail.setText("Layers only")
-        self.close_detail.setToolTip("Close the heads or neurons below")
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self._ask)
+        self.close_detail = tool_button("Layers only", "Close the heads or neurons below")
+        self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._lay_out()
         self._set_mode()
         self.mode.currentIndexChanged.connect(self._set_mode)
@@ -109,17 +103,9 @@ class ContributionsDock(InspectionDock):
         for widget in (self.mode, self._target_labels[0], self.answer, self._target_labels[1], self.against):
             self.controls.addWidget(widget)
         self.controls.addWidget(self.close_detail)
-        self._lower = QWidget()
-        lower = QVBoxLayout(self._lower)
-        lower.setContentsMargins(0, 0, 0, 0)
-        lower.addWidget(self.note)
-        lower.addWidget(self.detail, 1)
-        self._splitter = QSplitter(Qt.Orientation.Vertical)
-        self._splitter.addWidget(self.chart)
-        self._splitter.addWidget(self._lower)
-        self._splitter.setSizes([300, 200])
+        self._lower = column(self.note, (self.detail, 1))
         self._hide_detail()
-        self.set_body(self._splitter)
+        self.set_body(splitter(VERTICAL, [300, 200], self.chart, self._lower))
 
     def _set_mode(self) -> None:
         mode = self._mode
@@ -190,7 +176,7 @@ class ContributionsDock(InspectionDock):
         if not self._detail_asks():
             self.note.setVisible(False)
         self._redraw()
-        if self._lower.isVisibleTo(self) and self._detail == FEED_FORWARD:
+        if self._detail_asks():
             self._ask_neurons()
 
     def _refuse(self, error: LabError) -> None:
@@ -198,7 +184,7 @@ class ContributionsDock(InspectionDock):
         self.chart.show_bars(Bars())
         self._lower.setVisible(True)
         self.detail.setVisible(False)
-        self._say(f"{error.what} {error.why} {error.do}".strip())
+        self._say(str(error))
 
     def _say(self, text: str) -> None:
         self.note.setText(text)
@@ -250,16 +236,12 @@ class ContributionsDock(InspectionDock):
         layer = self.session.selection.layer
         self._neurons = None
         self.detail.show_bars(Bars())
-        self.session.ask(
-            "neurons", {"layer": layer, **self._question()}, self._take_neurons, self._refuse_neurons, "neurons"
-        )
+        question = {"layer": layer, **self._question()}
+        self.session.ask("neurons", question, self._take_neurons, lambda error: self._say(str(error)), "neurons")
 
     def _take_neurons(self, archive: Archive) -> None:
         self._neurons = archive
         self._redraw_detail()
-
-    def _refuse_neurons(self, error: LabError) -> None:
-        self._say(f"{error.what} {error.why} {error.do}".strip())
 
     def _hide_detail(self) -> None:
         self._lower.setVisible(False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -25,6 +25,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, splitter
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
 _VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")
@@ -57,7 +58,9 @@ class EvolutionDock(InspectionDock):
         self._archives: list[Archive] = []  # frames are views of them
         self._waiting = False  # for a live answer
         self._texts = texts_of(self.session)
-        self.run_box, self.stride, self.view, self.score = QComboBox(), QComboBox(), QComboBox(), QComboBox()
+        self.run_box, self.stride = choice_box("Run whose checkpoints are read"), choice_box("Which checkpoints")
+        self.view = choice_box("View of the evolution")
+        self.score = choice_box("Score", [(score.key, score.title, score.words) for score in SCORES])
         self.watch = PrimaryButton("Read checkpoints")
         self.live = QCheckBox("follow live")
         self.live.setToolTip("While the run trains, add a frame every few seconds")
@@ -139,7 +142,7 @@ class EvolutionDock(InspectionDock):
         self._show_film(film)
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+        self.note.setText(str(error))
 
     def _set_live(self, on: bool) -> None:
         if on:
@@ -249,35 +252,15 @@ class EvolutionDock(InspectionDock):
     # The frame ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        for combo, name in (
-            (self.run_box, "Run whose checkpoints are read"),
-            (self.stride, "Which checkpoints"),
-            (self.view, "View of the evolution"),
-            (self.score, "Score"),
-        ):
-            combo.setAccessibleName(name)
         for number, words in _STRIDES:
             self.stride.addItem(words, number)
         self.view.addItems(_VIEWS)
-        for score in SCORES:
-            self.score.addItem(score.title, score.key)
-            self.score.setItemData(self.score.count() - 1, score.words, Qt.ItemDataRole.ToolTipRole)
         for widget in (self.run_box, self.stride, self.watch, self.live, self.view, self.score):
             self.controls.addWidget(widget)
         for view in (self.map, self.mosaic, self.grid, self.bars):
             self._views.addWidget(view)
-        self._pane = QSplitter(Qt.Orientation.Vertical)
-        self._pane.addWidget(self._views)
-        self._pane.addWidget(self.chart)
-        self._pane.setSizes([300, 180])
-        whole = QWidget()
-        layout = QVBoxLayout(whole)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.note)
-        layout.addWidget(self.empty, 1)
-        layout.addWidget(self._pane, 1)
-        layout.addWidget(self.strip_of_steps)
-        self.set_body(whole)
+        self._pane = splitter(VERTICAL, [300, 180], self._views, self.chart)
+        self.set_body(column(self.note, (self.empty, 1), (self._pane, 1), self.strip_of_steps))
 
     def _connect(self) -> None:
         self.watch.clicked.connect(self.start)

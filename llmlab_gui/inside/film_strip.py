@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QToolButton, QWidget
+from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QWidget
 
 from llmlab_gui.inside.film import Film
+from llmlab_gui.widgets.buttons import toggle_button
 
 # A frame long enough to be read, short enough to see it move.
 _FRAME_MS = 500
@@ -19,10 +20,7 @@ class FilmStrip(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._film = Film("")
-        self.play = QToolButton()
-        self.play.setCheckable(True)
-        self.play.setText("Play")
-        self.play.setToolTip("Show one step after the other")
+        self.play = toggle_button("Play", "Show one step after the other")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Training step")
         self.slider.setTickPosition(QSlider.TickPosition.TicksBelow)
@@ -55,11 +53,9 @@ class FilmStrip(QWidget):
         same = film.run == self._film.run and bool(self._film.frames)
         step = self._film.steps[self.slider.value()] if same and not at_end else None
         self._film = film
-        self.slider.blockSignals(True)
-        self.slider.setRange(0, max(0, len(film.frames) - 1))
-        place = film.steps.index(step) if step in film.steps else self.slider.maximum()
-        self.slider.setValue(place)
-        self.slider.blockSignals(False)
+        with QSignalBlocker(self.slider):
+            self.slider.setRange(0, max(0, len(film.frames) - 1))
+            self.slider.setValue(film.steps.index(step) if step in film.steps else self.slider.maximum())
         several = len(film.frames) > 1
         self.slider.setEnabled(several)
         self.play.setEnabled(several)

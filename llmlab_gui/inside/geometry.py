@@ -7,14 +7,11 @@ import json
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
-    QComboBox,
     QHeaderView,
     QLabel,
     QLineEdit,
-    QSplitter,
     QTreeWidget,
     QTreeWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -25,6 +22,7 @@ from llmlab_gui.inside.inspection_dock import AskingDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import HORIZONTAL, choice_box, column, splitter
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
 _PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -37,7 +35,8 @@ class GeometryDock(AskingDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "geometry", "Embedding geometry", parent)
-        self.matrix, self.pair, self.sample = QComboBox(), QComboBox(), QComboBox()
+        self.matrix = choice_box("Which embedding", _MATRICES)
+        self.pair, self.sample = choice_box("Which components"), choice_box("How many are shown")
         self.near = QLineEdit()
         self.near.setPlaceholderText("a token")
         self.near.setMaximumWidth(130)
@@ -113,7 +112,7 @@ class GeometryDock(AskingDock):
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+        self.note.setText(str(error))
 
     # Drawing -----------------------------------------------------------------------------------------------------
 
@@ -165,22 +164,13 @@ class GeometryDock(AskingDock):
         self._ask()
 
     def _lay_out(self) -> None:
-        for key, text in _MATRICES:
-            self.matrix.addItem(text, key)
         for first, second in _PAIRS:
             self.pair.addItem(f"components {first + 1} and {second + 1}", (first, second))
         for count in _SAMPLES:
             self.sample.addItem(f"{count:,} shown", count)
         self.sample.setCurrentIndex(1)
-        for combo, name in (
-            (self.matrix, "Which embedding"),
-            (self.pair, "Which components"),
-            (self.sample, "How many are shown"),
-        ):
-            combo.setAccessibleName(name)
-            self.controls.addWidget(combo)
-        self.controls.addWidget(QLabel("nearest to"))
-        self.controls.addWidget(self.near)
+        for widget in (self.matrix, self.pair, self.sample, QLabel("nearest to"), self.near):
+            self.controls.addWidget(widget)
         self.neighbours.setAccessibleName("Nearest tokens")
         self.neighbours.setColumnCount(2)
         self.neighbours.setRootIsDecorated(False)
@@ -189,16 +179,8 @@ class GeometryDock(AskingDock):
         self.neighbours.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.neighbours.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         self.neighbours.hide()
-        splitter = QSplitter(Qt.Orientation.Horizontal)
-        splitter.addWidget(self.scatter)
-        splitter.addWidget(self.neighbours)
-        splitter.setSizes([520, 190])
-        whole = QWidget()
-        layout = QVBoxLayout(whole)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(splitter, 1)
-        layout.addWidget(self.note)
-        self.set_body(whole)
+        both = splitter(HORIZONTAL, [520, 190], self.scatter, self.neighbours)
+        self.set_body(column((both, 1), self.note))
 
 
 _TEXT = int(Qt.ItemDataRole.UserRole)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QToolButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, ArchiveWriter
@@ -18,6 +18,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ class InspectionDock(LabDock):
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
         self.export_button, self.copy_button = self._export_button(), self._copy_button()
         session = self.session
-        session.about_changed.connect(self.update_state)
-        session.tokens_changed.connect(self.update_state)
-        session.inspection_changed.connect(self.update_state)
+        for changed in (session.about_changed, session.tokens_changed, session.inspection_changed):
+            changed.connect(self.update_state)
         session.trouble_changed.connect(self.update_state)
         session.working_changed.connect(self.update_state)
         self.visibilityChanged.connect(self._see)
@@ -97,14 +97,7 @@ class InspectionDock(LabDock):
         self.controls.addStretch(1)
         self.controls.addWidget(self.copy_button)
         self.controls.addWidget(self.export_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self._row)
-        layout.addWidget(self.strip)
-        layout.addWidget(widget, 1)
-        super().set_body(body)
+        super().set_body(column(self._row, self.strip, (widget, 1), spacing=4))
         self.update_state()
 
     def update_state(self) -> None:

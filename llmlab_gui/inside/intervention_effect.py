@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
-from llmlab_gui.charts.layer_chart import LayerChart, Line
+from llmlab_gui.charts.layer_chart import LayerChart, numbered
 from llmlab_gui.host.token_texts import TokenTexts
 from llmlab_gui.inside.ranked_tokens import Ranked, RankedTokens
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.layouts import column
 
 
 class InterventionEffect(QWidget):
@@ -34,19 +35,14 @@ class InterventionEffect(QWidget):
         self.kl = LayerChart("KL", "nats", x_label="token")
         self.moved = Heatmap("How far the residual stream moved, layer by token", square=False)
         self.kl.setToolTip("KL(before ‖ after) of the predictions at each token, in nats")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.headline)
-        layout.addWidget(self.tokens)
-        layout.addWidget(self.kl, 1)
+        column(self.headline, self.tokens, (self.kl, 1), into=self)
         self.moved.clicked.connect(lambda _layer, token: self.chosen.emit(token))
         texts.arrived.connect(self._redraw)
 
     def show_effect(self, archive: Archive, token: int) -> None:
         """Another intervention, read at one token."""
         self.archive, self._token = archive, token
-        values = np.asarray(archive["kl"], np.float64)
-        self.kl.show_lines([Line("KL", np.arange(len(values), dtype=np.float64), values, markers=True, legend="")])
+        self.kl.show_lines([numbered("KL", archive["kl"], markers=True, legend="")])
         self._draw_moved(archive)
         self._redraw()
 
@@ -61,10 +57,7 @@ class InterventionEffect(QWidget):
             return
         place = min(self._token, len(archive.metadata.tokens) - 1)
         self.tokens.show_columns(
-            [
-                Ranked(title, self._pairs(archive, name, place), color)
-                for color, (name, title) in enumerate((("before", "before"), ("after", "after")))
-            ]
+            [Ranked(name, self._pairs(archive, name, place), color) for color, name in enumerate(("before", "after"))]
         )
         self.headline.setText(headline(archive, place))
         self.moved.choose(-1, place)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
@@ -13,7 +12,6 @@ from PySide6.QtWidgets import (
     QListWidget,
     QSizePolicy,
     QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -21,7 +19,9 @@ from PySide6.QtWidgets import (
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.edits import HOWS, PARTS, words
+from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.numbers import count_text
 
 _ROWS_SHOWN = 4
@@ -37,7 +37,7 @@ class InterventionForm(QWidget):
         """row: where the fields of a new edit go."""
         super().__init__(parent)
         self._session, self.row = session, row
-        self.part, self.how = _combo("Part to intervene on", PARTS), _combo("Kind of intervention", HOWS)
+        self.part, self.how = choice_box("Part to intervene on", PARTS), choice_box("Kind of intervention", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")
         self.factor = QDoubleSpinBox()
         self.factor.setAccessibleName("Factor")
@@ -45,19 +45,15 @@ class InterventionForm(QWidget):
         self.factor.setSingleStep(0.5)
         self.factor.setValue(0.5)
         self.only_token = QCheckBox("at the selected token only")
-        self.add = QToolButton()
-        self.add.setText("Add")
-        self.add.setToolTip("Change this, too")
+        self.add = tool_button("Add", "Change this, too")
         self.list = QListWidget()
         self.list.setAccessibleName("Part to intervene on")
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
-        self.remove, self.clear = QToolButton(), QToolButton()
-        self.remove.setText("Remove")
-        self.clear.setText("Remove all")
+        self.remove, self.clear = tool_button("Remove"), tool_button("Remove all")
         self.source = QLineEdit()
         self.source.setPlaceholderText("source prompt for activation patching")
         self.source.setAccessibleName("Source prompt")
-        self.align = _combo("How positions of the source align with the prompt's", _ALIGNMENTS)
+        self.align = choice_box("How positions of the source align with the prompt's", _ALIGNMENTS)
         self.answer, self.against = QLineEdit(), QLineEdit()
         for field, name, hint in (
             (self.answer, "Watched token", "most likely"),
@@ -111,11 +107,7 @@ class InterventionForm(QWidget):
         chosen = QHBoxLayout()
         chosen.addWidget(self.list, 1)
         chosen.addLayout(buttons)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addLayout(chosen)
-        layout.addLayout(below)
+        column(chosen, below, into=self, spacing=4)
 
     def _connect(self) -> None:
         session = self._session
@@ -179,14 +171,6 @@ class InterventionForm(QWidget):
 def _fill(row: FlowRow, *widgets: QWidget) -> None:
     for widget in widgets:
         row.addWidget(widget)
-
-
-def _combo(name: str, choices: tuple[tuple[str, str], ...]) -> QComboBox:
-    combo = QComboBox()
-    combo.setAccessibleName(name)
-    for key, text in choices:
-        combo.addItem(text, key)
-    return combo
 
 
 def _spin(name: str) -> QSpinBox:

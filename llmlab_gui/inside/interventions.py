@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QStackedWidget, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QStackedWidget, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -16,6 +15,7 @@ from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState
+from llmlab_gui.widgets.layouts import column, settling_timer
 
 # Several clicks and keys are one question.
 _SETTLE_MS = 250
@@ -47,20 +47,12 @@ class InterventionsDock(InspectionDock):
         self.tabs.addTab(self._before_after, "Before and after")
         self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.form)
-        layout.addWidget(self.tabs, 1)
-        self.set_body(body)
+        self.set_body(column(self.form, (self.tabs, 1)))
         self.caption(
             "What the model would predict if a part were ablated (zero or mean) or patched from another prompt.",
             "ablation-and-patching",
         )
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self._ask)
+        self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._read_at = -1  # the place that was asked about
         self._say_nothing_yet()
         self.form.changed.connect(self._settle.start)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPoint, Qt
-from PySide6.QtWidgets import QCheckBox, QComboBox, QSplitter, QToolButton, QWidget
+from PySide6.QtCore import QPoint
+from PySide6.QtWidgets import QCheckBox, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
@@ -23,6 +23,8 @@ from llmlab_gui.inside.lens_data import (
     target_text,
 )
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import tool_button
+from llmlab_gui.widgets.layouts import VERTICAL, choice_box, splitter
 
 _COLORINGS = (
     (PROBABILITY, "Probability"),
@@ -44,24 +46,15 @@ class LensDock(InspectionDock):
         self._archive: Archive | None = None
         self._rows: list[LensRow] = []
         self.pins: list[int] = []
-        self.coloring = QComboBox()
-        self.coloring.setAccessibleName("What colours the cells")
-        for key, text in _COLORINGS:
-            self.coloring.addItem(text, key)
+        self.coloring = choice_box("What colours the cells", _COLORINGS)
         self.halves = QCheckBox("after attention, too")
-        self.unpin = QToolButton()
-        self.unpin.setText("Unpin all")
-        self.unpin.setToolTip("Take the pinned tokens' lines away")
+        self.unpin = tool_button("Unpin all", "Take the pinned tokens' lines away")
         self.grid = ValueGrid("Top token by layer and position")
         self.ranks = LayerChart("rank", x_label="layers below")
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):
             self.controls.addWidget(widget)
-        self._splitter = QSplitter(Qt.Orientation.Vertical)
-        self._splitter.addWidget(self.grid)
-        self._splitter.addWidget(self.ranks)
-        self._splitter.setSizes([320, 160])
-        self.set_body(self._splitter)
+        self.set_body(splitter(VERTICAL, [320, 160], self.grid, self.ranks))
         self.caption(
             "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
             "unembedding. Click one to see the rank of the correct token by layer.",

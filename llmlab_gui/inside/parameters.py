@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
-    QComboBox,
     QHeaderView,
-    QSplitter,
     QStackedWidget,
     QTreeWidget,
     QTreeWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab_gui.charts.layer_chart import LayerChart, Line
+from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
 from llmlab_gui.inside.inspection_dock import AskingDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, splitter
 from llmlab_gui.widgets.numbers import read_out
 
 LAYERS, NEURONS, TENSORS = range(3)
@@ -39,6 +38,8 @@ _DEAD = {
     "below threshold": "A neuron counts as dead when it never reaches a hundredth of its layer's typical activation.",
 }
 _COLUMNS = ("tensor", "shape", "numbers", "norm", "rms", "largest", "gradient")
+_NORMS = (("layers/norm", "weights"), ("layers/gradient", "gradient"))
+_NEURONS = (("neurons/dead", "dead on this prompt"), ("neurons/positive", "activations above zero"))
 _ORDER = int(Qt.ItemDataRole.UserRole)
 
 
@@ -47,8 +48,7 @@ class ParametersDock(AskingDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "parameters", "Parameters", parent)
-        self.view = QComboBox()
-        self.view.setAccessibleName("View of the parameters")
+        self.view = choice_box("View of the parameters")
         self.view.addItems(_VIEWS)
         self.note = QuietLabel()
         self.chart = LayerChart("L2 norm")
@@ -74,8 +74,7 @@ class ParametersDock(AskingDock):
         if archive is None:
             return None
         if self.view.currentIndex() != TENSORS:
-            rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
-            return ("line", "layer", self.chart.y_label), rows
+            return self.chart.table()
         return _COLUMNS, [(name, "x".join(map(str, shape)), *numbers) for name, shape, *numbers in _tensors(archive)]
 
     # Asking ------------------------------------------------------------------------------------------------------
@@ -96,8 +95,7 @@ class ParametersDock(AskingDock):
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
-        self.note.show()
+        self._say([str(error)])
 
     def _forget(self) -> None:
         self.archive, self._asked = None, ()
@@ -132,15 +130,18 @@ class ParametersDock(AskingDock):
         if view == LAYERS:
             self.chart.name_y("L2 norm")
             self.chart.set_log(x=False, y="layers/gradient" in archive)  # gradients are far shorter than weights
-            self.chart.show_lines(layer_lines(archive))
+            self.chart.show_lines(lines_of(archive, _NORMS))
             if "layers/gradient" not in archive:
                 notes.append("Gradients are seen on a run while it trains.")
         elif view == NEURONS:
             self.chart.name_y("share of the layer's neurons")
             self.chart.set_log(x=False, y=False)
-            self.chart.show_lines(neuron_lines(archive))
+            self.chart.show_lines(lines_of(archive, _NEURONS))
             rule = archive.metadata.more.get("dead")
             notes.append(_DEAD.get(rule or "", "This model's neurons cannot be inspected."))
+        self._say(notes)
+
+    def _say(self, notes: Sequence[str]) -> None:
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
 
@@ -149,9 +150,7 @@ class ParametersDock(AskingDock):
         places = np.arange(1, len(values) + 1, dtype=np.float64)
         self.spectrum.show()
         self.spectrum.show_lines([Line(name, places, values)])
-        notes = archive.metadata.notes  # of a large matrix: that only its first singular values are there
-        self.note.setText(" ".join(notes))
-        self.note.setVisible(bool(notes))
+        self._say(archive.metadata.notes)  # of a large matrix: that only its first singular values are there
 
     def _fill_list(self, archive: Archive) -> None:
         self.list.clear()
@@ -159,10 +158,10 @@ class ParametersDock(AskingDock):
             texts = [name, " × ".join(map(str, shape)), f"{count:,}"]
             texts += ["–" if math.isnan(number) else read_out(number, "value") for number in numbers]
             item = _Row(texts)
-            for column, number in enumerate((count, *numbers), 2):
-                item.setData(column, _ORDER, float(number))
-                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                item.setToolTip(column, f"{number:.9g}")
+            for place, number in enumerate((count, *numbers), 2):
+                item.setData(place, _ORDER, float(number))
+                item.setTextAlignment(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                item.setToolTip(place, f"{number:.9g}")
             self.list.addTopLevelItem(item)
 
     def _lay_out(self) -> None:
@@ -177,21 +176,13 @@ class ParametersDock(AskingDock):
         tree.header().setStretchLastSection(False)
         tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        both = QSplitter(Qt.Orientation.Vertical)
-        both.addWidget(tree)
-        both.addWidget(self.spectrum)
-        both.setSizes([260, 180])
+        both = splitter(VERTICAL, [260, 180], tree, self.spectrum)
         self.spectrum.hide()
         self._views = QStackedWidget()
         self._views.addWidget(self.chart)
         self._views.addWidget(both)
-        whole = QWidget()
-        layout = QVBoxLayout(whole)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._views, 1)
-        layout.addWidget(self.note)
         self.note.hide()
-        self.set_body(whole)
+        self.set_body(column((self._views, 1), self.note))
 
 
 class _Row(QTreeWidgetItem):
@@ -206,25 +197,13 @@ class _Row(QTreeWidgetItem):
         return float(ours) < float(theirs)
 
 
-def layer_lines(archive: Archive) -> list[Line]:
-    """Norms of weights and, where there are any, of gradients."""
-    lines = []
-    for color, (name, words) in enumerate((("layers/norm", "weights"), ("layers/gradient", "gradient"))):
-        if name in archive:
-            values = np.asarray(archive[name], np.float64)
-            lines.append(Line(words, np.arange(len(values), dtype=np.float64), values, color=color, markers=True))
-    return lines
-
-
-def neuron_lines(archive: Archive) -> list[Line]:
-    """Shares of dead and of positive neurons."""
-    lines = []
-    parts = (("neurons/dead", "dead on this prompt"), ("neurons/positive", "activations above zero"))
-    for color, (name, words) in enumerate(parts):
-        if name in archive:
-            values = np.asarray(archive[name], np.float64)
-            lines.append(Line(words, np.arange(len(values), dtype=np.float64), values, color=color, markers=True))
-    return lines
+def lines_of(archive: Archive, parts: Sequence[tuple[str, str]]) -> list[Line]:
+    """A line a layer for each part (name, words) that the archive has."""
+    return [
+        numbered(words, archive[name], color=color, markers=True)
+        for color, (name, words) in enumerate(parts)
+        if name in archive
+    ]
 
 
 def _tensors(archive: Archive) -> list[tuple]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtCore import QSignalBlocker
 from PySide6.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
     QPlainTextEdit,
-    QSplitter,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -19,6 +17,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.layouts import VERTICAL, column, splitter
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -78,18 +77,9 @@ class PromptDock(InspectionDock):
         self.follow.setChecked(self.session.follow)
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
-        lower = QWidget()
-        layout = QVBoxLayout(lower)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
-        layout.addWidget(self.count)
-        layout.addWidget(self.chips, 1)
-        layout.addWidget(self.look)
-        halves = QSplitter(Qt.Orientation.Vertical)
-        halves.addWidget(self.text)
-        halves.addWidget(lower)
+        lower = column(self.count, (self.chips, 1), self.look, spacing=3)
+        halves = splitter(VERTICAL, [60, 120], self.text, lower)
         halves.setStretchFactor(1, 1)
-        halves.setSizes([60, 120])
         halves.setChildrenCollapsible(False)
         self.set_body(halves)
 

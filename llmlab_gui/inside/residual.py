@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
@@ -13,6 +13,7 @@ from llmlab_gui.inside.residual_lines import QUANTITIES, Columns, cosine_lines, 
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import choice_box, column
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
 _VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))
@@ -31,14 +32,9 @@ class ResidualDock(InspectionDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "residual", "Residual stream", parent)
         self._archive: Archive | None = None
-        self.view = QComboBox()
-        self.view.setAccessibleName("View of the residual stream")
-        for key, text in _VIEWS:
-            self.view.addItem(text, key)
-        self.quantity = QComboBox()
-        self.quantity.setAccessibleName("Quantity in the map")
-        for key, text, unit in QUANTITIES:
-            self.quantity.addItem(f"{text} ({unit})", key)
+        self.view = choice_box("View of the residual stream", _VIEWS)
+        quantities = [(key, f"{text} ({unit})") for key, text, unit in QUANTITIES]
+        self.quantity = choice_box("Quantity in the map", quantities)
         self.mean = QCheckBox("mean of tokens")
         self.mean.setChecked(True)
         self.log = QCheckBox("log y")
@@ -51,12 +47,7 @@ class ResidualDock(InspectionDock):
         self._views = QStackedWidget()
         self._views.addWidget(self.chart)
         self._views.addWidget(self.map)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._views, 1)
-        layout.addWidget(self.note)
-        self.set_body(body)
+        self.set_body(column((self._views, 1), self.note))
         self.view.currentIndexChanged.connect(self._change_view)
         self.quantity.currentIndexChanged.connect(self._redraw)
         self.mean.toggled.connect(self._redraw)
@@ -146,7 +137,6 @@ class ResidualDock(InspectionDock):
         values = np.asarray(archive[f"contributions/{self._quantity}"])
         tokens = [visible(token) for token in archive.metadata.tokens]
         unit = self.quantity.currentText()
-
         signed = bool((values < 0).any())
         inner = values[:, 1:] if values.shape[1] > 2 else values  # the first token's are far longer in most models
         self.map.describe = lambda layer, column: (

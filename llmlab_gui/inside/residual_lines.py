@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmlab.inspection.archive import Archive, Array
-from llmlab_gui.charts.layer_chart import Line
+from llmlab_gui.charts.layer_chart import Line, numbered
 
 # Quantities that a map can show: name in the archive (below contributions/), words, what it is.
 QUANTITIES = (
@@ -60,10 +60,9 @@ def cosine_lines(columns: Columns, token: int, name: str, *, mean: bool) -> list
     for column, suffix in [(token, name), *([(None, "mean of tokens")] if mean else [])]:
         for part, words, color in _COSINES:
             values = columns.of(f"cosine/{part}", column)
-            x = np.arange(len(values), dtype=np.float64)
             first = "mean of tokens" if part == "attention" else ""
             legend = first if column is None else words
-            lines.append(Line(f"{words}, {suffix}", x, values, color=color, dotted=column is None, legend=legend))
+            lines.append(numbered(f"{words}, {suffix}", values, color=color, dotted=column is None, legend=legend))
     return lines
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -16,6 +16,7 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import choice_box, column
 
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
@@ -50,32 +51,20 @@ class SweepView(QWidget):
         self.archive: Archive | None = None
         self.request: Request | None = None
         self._about: tuple[object, ...] = ()  # model and prompt of what is shown
-        self.over, self.action, self.point = QComboBox(), QComboBox(), QComboBox()
-        for combo, name, choices in (
-            (self.over, "Axes of the map", _OVER),
-            (self.action, "Intervention in each cell", _ACTIONS),
-            (self.point, "Hook point in the residual stream", _POINTS),
-        ):
-            combo.setAccessibleName(name)
-            for key, text in choices:
-                combo.addItem(text, key)
+        self.over = choice_box("Axes of the map", _OVER)
+        self.action = choice_box("Intervention in each cell", _ACTIONS)
+        self.point = choice_box("Hook point in the residual stream", _POINTS)
         self.run = PrimaryButton("Sweep")
         self.cancel = QPushButton("Cancel")
         self.note = QuietLabel(_HINT)
         self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()
         row = FlowRow()
-        for widget in (self.over, self.action, self.point):
+        for widget in (self.over, self.action, self.point, self.run, self.cancel):
             row.addWidget(widget)
-        for button in (self.run, self.cancel):
-            row.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addLayout(row)
-        layout.addWidget(self.note)
-        layout.addWidget(self.map, 1)
-        layout.addStretch(0)
+        rest = QVBoxLayout()  # while there is no map
+        rest.addStretch(0)
+        column(row, self.note, (self.map, 1), rest, into=self, spacing=4)
         self.over.currentIndexChanged.connect(self._show_fields)
         self.run.clicked.connect(self.start)
         self.cancel.clicked.connect(self.stop)
@@ -139,7 +128,7 @@ class SweepView(QWidget):
     def _refuse(self, error: LabError) -> None:
         self.request = None
         self._show_busy(False)
-        self.note.setText(f"{error.what} {error.why} {error.do}".strip())
+        self.note.setText(str(error))
 
     def _show_busy(self, busy: bool) -> None:
         self.run.setVisible(not busy)

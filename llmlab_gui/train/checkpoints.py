@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, QTimer, QUrl
-from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeySequence, QShowEvent
+from PySide6.QtCore import QItemSelectionModel, Qt, QTimer, QUrl
+from PySide6.QtGui import QDesktopServices, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QHeaderView,
     QLabel,
-    QMenu,
-    QSplitter,
     QTableView,
-    QToolBar,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -40,8 +36,9 @@ from llmlab_gui.train.checkpoint_rows import (
 from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.layouts import VERTICAL, column, splitter
 from llmlab_gui.widgets.question import ask
-from llmlab_gui.widgets.row_tables import sorted_proxy
+from llmlab_gui.widgets.row_tables import show_whole_rows, sorted_proxy, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -312,60 +309,25 @@ class CheckpointsDock(LabDock):
             ("folder", "Open folder", "In the file manager", self.open_folder, ""),
             ("delete", "Delete…", "Remove it from the disk", self.delete, "Del"),
         )
-        self.actions_by_name: dict[str, QAction] = {}
-        for name, text, tip, slot, keys in words:
-            action = QAction(text, self)
-            action.setObjectName(f"action.checkpoint_{name}")
-            action.setIconText(text)  # Qt takes the dots off a button's text otherwise
-            action.setToolTip(f"{tip} ({keys})" if keys else tip)
-            action.triggered.connect(slot)
-            if keys:
-                action.setShortcut(QKeySequence(keys))
-                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            self.table.addAction(action)
-            self.actions_by_name[name] = action
+        self.actions_by_name = table_actions(self.table, "checkpoint", words)
 
     def _build_table(self) -> None:
         self._proxy = sorted_proxy(self.model, self)
         self.table.setModel(self._proxy)
         self.table.setAccessibleName("Checkpoints of the current run")
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        show_whole_rows(self.table, ())
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.table.setSortingEnabled(True)
         self.table.sortByColumn(STEP, Qt.SortOrder.DescendingOrder)
-        self.table.setShowGrid(False)
-        self.table.setTabKeyNavigation(False)
-        self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 10)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        self.table.customContextMenuRequested.connect(self._open_menu)
         self.table.doubleClicked.connect(self.write)
         self.table.selectionModel().selectionChanged.connect(self._update_actions)
 
     def _lay_out(self) -> None:
-        tools = QToolBar()  # in a narrow dock, what does not fit goes behind its » button
-        tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-        tools.addActions(list(self.actions_by_name.values()))
-        halves = QSplitter(Qt.Orientation.Vertical)
-        halves.addWidget(self.table)
-        halves.addWidget(self.details)
+        halves = splitter(VERTICAL, [300, 150], self.table, self.details)
         halves.setStretchFactor(0, 1)
-        halves.setSizes([300, 150])
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(tools)
-        layout.addWidget(halves, 1)
-        layout.addWidget(self.said)
-        self.set_body(body)
-
-    def _open_menu(self, point: QPoint) -> None:
-        menu = QMenu(self.table)
-        menu.addActions(list(self.actions_by_name.values()))
-        menu.exec(self.table.viewport().mapToGlobal(point))
-        menu.deleteLater()
+        self.set_body(column(tool_bar(self.actions_by_name), (halves, 1), self.said))
 
     def _update_actions(self) -> None:
         chosen = self.selected()

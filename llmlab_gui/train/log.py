@@ -19,12 +19,10 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QHBoxLayout,
     QPlainTextEdit,
     QPushButton,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -34,6 +32,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.train.event_sentences import Sentence, history_sentences, sentence
 from llmlab_gui.train.log_tail import LogTail
 from llmlab_gui.widgets.find_bar import FindBar
+from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -56,9 +55,8 @@ class LogDock(LabDock):
         self._tail: LogTail | None = None
         self._sentences: deque[Sentence] = deque(maxlen=_MAX_SENTENCES)
 
-        self.which = QComboBox()
+        self.which = choice_box("What the log shows")
         self.which.addItems(["Events", "Worker output"])
-        self.which.setAccessibleName("What the log shows")
         self.follow = QCheckBox("Follow")
         self.follow.setChecked(True)
         self.follow.setToolTip("Keep the newest line in view")
@@ -78,8 +76,7 @@ class LogDock(LabDock):
         self._views.addWidget(self.events_view)
         self._views.addWidget(self.output_view)
 
-        body = QWidget()
-        self.find_bar = FindBar(body)
+        self.find_bar = FindBar(self)
         self.find_bar.set_view(self.events_view)
         row = QHBoxLayout()
         row.addWidget(self.which)
@@ -87,12 +84,7 @@ class LogDock(LabDock):
         row.addStretch(1)
         row.addWidget(copy)
         row.addWidget(self.open_button)
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.find_bar)
-        layout.addWidget(self._views, 1)
-        self.set_body(body)
+        self.set_body(column(row, self.find_bar, (self._views, 1)))
         self.caption("Events of this run, and the output of its training process.", "checkpoints")
 
         self.which.currentIndexChanged.connect(self._switch)

@@ -14,7 +14,7 @@ from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.smoothed_column import SmoothedColumn
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, mix
 
 # Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
 _SMOOTHING_STEPS = 20
@@ -62,7 +62,7 @@ class LossDock(ChartDock):
             style = CurveStyle(run.color, "train, smoothed", run.name, width=2.0, z=3 - run.behind)
             points["smoothed"] = (x, smoothed.values(memory), style)
         evaluations = history.evaluations
-        shade = _towards(run.color, QColor(current_theme().text), 0.45)
+        shade = mix(run.color, current_theme().text, 0.45)  # darker where text is dark
         for key, column, style in (
             (
                 "evaluated",
@@ -133,16 +133,3 @@ def _final(history: RunHistory) -> tuple[float, float] | None:
     if not isinstance(ended, Finished) or ended.val_loss is None or not np.isfinite(ended.val_loss):
         return None
     return float(ended.step), ended.val_loss
-
-
-def _towards(color: QColor, other: QColor, share: float) -> QColor:
-    """A mixture: darker where text is dark, lighter where it is light."""
-    mixed = (
-        (1 - share) * one + share * two
-        for one, two in (
-            (color.redF(), other.redF()),
-            (color.greenF(), other.greenF()),
-            (color.blueF(), other.blueF()),
-        )
-    )
-    return QColor.fromRgbF(*mixed)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, Qt, QTimer
-from PySide6.QtGui import QAction, QKeySequence, QShowEvent
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QLabel,
-    QMenu,
     QTableView,
-    QToolBar,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,8 +18,9 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.queue_table import QueueModel, waits
 from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.numbers import time_left_text
-from llmlab_gui.widgets.row_tables import show_whole_rows
+from llmlab_gui.widgets.row_tables import show_whole_rows, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -43,19 +41,21 @@ class QueueDock(LabDock):
         self.now.setWordWrap(True)
         self.now.setAccessibleName("What the queue waits for")
         self.problem = ProblemLabel()
-        self._actions = self._build_actions()
+        self._actions = table_actions(
+            self.table,
+            "queue",
+            (
+                ("start", "Start now", "Start it now, whatever else is training", self.start_now, ""),
+                ("up", "Up", "Move it up", lambda: self.shift(-1), "Alt+Up"),
+                ("down", "Down", "Move it down", lambda: self.shift(1), "Alt+Down"),
+                ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
+                ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
+                ("pause", "Pause the queue", "No run is started; running ones continue", lab.queue.toggle_paused, ""),
+            ),
+        )
         self._build_table()
-        self.tools = QToolBar()
-        self.tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-        self.tools.addActions(list(self._actions.values()))
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.tools)
-        layout.addWidget(self.now)
-        layout.addWidget(self.table, 1)
-        layout.addWidget(self.problem)
-        self.set_body(body)
+        self.tools = tool_bar(self._actions)
+        self.set_body(column(self.tools, self.now, (self.table, 1), self.problem))
         self.caption("Waiting runs: each starts when the one before it has ended.", "experiments")
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
@@ -129,28 +129,6 @@ class QueueDock(LabDock):
 
     # Behind the scenes ---------------------------------------------------------------------------------------------
 
-    def _build_actions(self) -> dict[str, QAction]:
-        words = (
-            ("start", "Start now", "Start it now, whatever else is training", self.start_now, ""),
-            ("up", "Up", "Move it up", lambda: self.shift(-1), "Alt+Up"),
-            ("down", "Down", "Move it down", lambda: self.shift(1), "Alt+Down"),
-            ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
-            ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
-            ("pause", "Pause the queue", "No run is started; running ones continue", self.lab.queue.toggle_paused, ""),
-        )
-        made: dict[str, QAction] = {}
-        for name, text, tip, slot, keys in words:
-            action = QAction(text, self)
-            action.setObjectName(f"action.queue_{name}")
-            action.setToolTip(f"{tip} ({keys})" if keys else tip)
-            action.triggered.connect(lambda _=False, do=slot: do())
-            if keys:
-                action.setShortcut(QKeySequence(keys))
-                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            self.table.addAction(action)
-            made[name] = action
-        return made
-
     def _build_table(self) -> None:
         table = self.table
         table.setModel(self.model)
@@ -161,8 +139,6 @@ class QueueDock(LabDock):
         table.setDefaultDropAction(Qt.DropAction.MoveAction)
         table.horizontalHeader().setStretchLastSection(True)
         show_whole_rows(table, _WIDTHS)
-        table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        table.customContextMenuRequested.connect(self._open_menu)
         table.selectionModel().selectionChanged.connect(self._update_actions)
         self.model.moved.connect(self.lab.queue.move)
 
@@ -185,12 +161,6 @@ class QueueDock(LabDock):
         self._actions["down"].setEnabled(0 <= place < len(self.model.rows) - 1)
         self._actions["remove"].setEnabled(bool(chosen))
         self.problem.say(one.problem if one is not None else "")
-
-    def _open_menu(self, point: QPoint) -> None:
-        menu = QMenu(self.table)
-        menu.addActions(list(self._actions.values()))
-        menu.exec(self.table.viewport().mapToGlobal(point))
-        menu.deleteLater()
 
 
 def _time_left(live: list[RunRow]) -> float | None:

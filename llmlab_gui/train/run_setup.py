@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -23,6 +23,7 @@ from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -106,10 +107,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.queue_button.setToolTip("It starts when the runs ahead of it have ended")
         self.train_button = PrimaryButton("Train")
         self._lay_out()
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self.update_all)
+        self._settle = settling_timer(self, _SETTLE_MS, self.update_all)
         self._again = QTimer(self)
         self._again.setInterval(_AGAIN_MS)
         self._again.timeout.connect(self._look_again)
@@ -249,14 +247,7 @@ class RunSetupDock(LabDock, Generic[S]):
         buttons.addStretch(1)
         buttons.addWidget(self.queue_button)
         buttons.addWidget(self.train_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._scroll, 1)
-        layout.addWidget(self.help)
-        layout.addWidget(self.problem)
-        layout.addWidget(self.estimate)
-        layout.addLayout(buttons)
+        body = column((self._scroll, 1), self.help, self.problem, self.estimate, buttons)
         body.setMinimumWidth(300)
         self.set_body(body)
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
+from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -15,8 +15,6 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMenu,
     QTableView,
-    QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -26,6 +24,8 @@ from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
+from llmlab_gui.widgets.buttons import tool_button
+from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import KEY_ROLE, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
@@ -55,25 +55,15 @@ class RunsDock(LabDock):
         self.filter.setPlaceholderText("Filter by name, state, kind or text")
         self.filter.setAccessibleName("Filter the runs")
         self.filter.setClearButtonEnabled(True)
-        self.menu_button = QToolButton()
-        self.menu_button.setText("Export")
-        self.menu_button.setToolTip("Save the table as CSV")
+        self.menu_button = tool_button("Export", "Save the table as CSV")
         self._actions = self._build_actions()
         self._build_table()
         row = QHBoxLayout()
         row.addWidget(self.filter, 1)
         row.addWidget(self.menu_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.table, 1)
-        self.set_body(body)
+        self.set_body(column(row, (self.table, 1)))
         self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self._open_chosen)
+        self._settle = settling_timer(self, _SETTLE_MS, self._open_chosen)
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)
         self.menu_button.clicked.connect(self._ask_export)
         self.model.overlay_toggled.connect(self._toggle_overlay)

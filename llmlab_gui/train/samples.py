@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
@@ -16,7 +16,6 @@ from PySide6.QtWidgets import (
     QListWidgetItem,
     QPushButton,
     QSlider,
-    QVBoxLayout,
     QWidget,
     QWidgetAction,
 )
@@ -37,6 +36,7 @@ from llmlab_gui.train.samples_data import (
 )
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.layouts import choice_box, column, settling_timer
 from llmlab_gui.widgets.saving import ask_where, save
 
 if TYPE_CHECKING:
@@ -71,13 +71,9 @@ class SamplesDock(LabDock):
         self.score = QLabel()
         self.score.setWordWrap(True)
         self.score.setAccessibleName("Score")
-        self.choice = QComboBox()
-        self.choice.setAccessibleName("Which steps are shown")
+        self.choice = choice_box("Which steps are shown", _CHOICES[:-1])  # the last one where it makes sense
         self.choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.choice.setMinimumContentsLength(10)
-        for place, (key, words, tip) in enumerate(_CHOICES[:-1]):  # the last one where it makes sense
-            self.choice.addItem(words, key)
-            self.choice.setItemData(place, tip, Qt.ItemDataRole.ToolTipRole)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Step to compare with the newest")
         self.slider.setPageStep(1)
@@ -107,13 +103,7 @@ class SamplesDock(LabDock):
         row.addStretch(2)
         row.addWidget(self.ask_button)
         row.addWidget(self.export_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.score)
-        layout.addWidget(self.view, 1)
-        self.set_body(body)
+        self.set_body(column(row, self.score, (self.view, 1)))
         self.caption(_WRITES, "loss-curves")
 
         self.choice.activated.connect(self._choose)
@@ -122,10 +112,7 @@ class SamplesDock(LabDock):
         self.steps_list.itemChanged.connect(self._tick)
         self.ask_button.clicked.connect(self._sample_now)
         # A batch of events, a resize: one new layout for all of them.
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(0)
-        self._settle.timeout.connect(self._reload)
+        self._settle = settling_timer(self, 0, self._reload)
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
         lab.history_reset.connect(self._reset)
@@ -194,11 +181,10 @@ class SamplesDock(LabDock):
         steps = self._table.steps
         self._ticked &= set(steps)
         at_newest = self.slider.value() == self.slider.maximum()
-        self.slider.blockSignals(True)
-        self.slider.setRange(0, max(0, len(steps) - 1))
-        if at_newest and self.choice.currentData() != COMPARE:
-            self.slider.setValue(0)  # comparing begins with the first step
-        self.slider.blockSignals(False)
+        with QSignalBlocker(self.slider):
+            self.slider.setRange(0, max(0, len(steps) - 1))
+            if at_newest and self.choice.currentData() != COMPARE:
+                self.slider.setValue(0)  # comparing begins with the first step
         self._stale = False
         self._update_state()
         self._show_steps()
@@ -212,7 +198,6 @@ class SamplesDock(LabDock):
             item = QListWidgetItem(f"step {step:,}   {self._table.loss(step)}")
             item.setData(Qt.ItemDataRole.UserRole, step)
             newest = step == steps[-1]
-            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable)
             if newest:
                 item.setFlags(Qt.ItemFlag.NoItemFlags)
             on = newest or step in self._ticked

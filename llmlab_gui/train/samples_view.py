@@ -9,11 +9,9 @@ from PySide6.QtCore import (
     QAbstractItemModel,
     QAbstractTableModel,
     QModelIndex,
-    QPersistentModelIndex,
     QRect,
     QSize,
     Qt,
-    QTimer,
 )
 from PySide6.QtGui import (
     QColor,
@@ -41,9 +39,10 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab_gui.train.samples_data import NO_SAMPLES, SampleTable
+from llmlab_gui.widgets.layouts import settling_timer
+from llmlab_gui.widgets.row_tables import Index
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
-Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
 # Longer texts are cut in the table; copying and exporting give all of them.
 SHOWN_CHARACTERS = 4000
@@ -118,10 +117,7 @@ class SamplesView(QTableView):
         self.horizontalHeader().setSectionsClickable(False)
         self.horizontalHeader().setHighlightSections(False)
         self.setTabKeyNavigation(False)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(0)
-        self._settle.timeout.connect(self._lay_out)
+        self._settle = settling_timer(self, 0, self._lay_out)
         self.samples.modelReset.connect(self._settle.start)
         theme_notifier.changed.connect(self._restyle)
 

@@ -7,11 +7,17 @@ from collections.abc import Callable
 from PySide6.QtWidgets import QMenu, QToolButton
 
 
-def menu_button(text: str, tip: str) -> QToolButton:
-    """A button that opens its menu."""
+def tool_button(text: str, tip: str = "") -> QToolButton:
+    """A button of a panel."""
     button = QToolButton()
     button.setText(text)
     button.setToolTip(tip)
+    return button
+
+
+def menu_button(text: str, tip: str) -> QToolButton:
+    """A button that opens its menu."""
+    button = tool_button(text, tip)
     button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
     button.setMenu(QMenu(button))
     return button
@@ -19,10 +25,8 @@ def menu_button(text: str, tip: str) -> QToolButton:
 
 def toggle_button(text: str, tip: str) -> QToolButton:
     """A button that is pressed or not."""
-    button = QToolButton()
-    button.setText(text)
+    button = tool_button(text, tip)
     button.setCheckable(True)
-    button.setToolTip(tip)
     return button
 
 

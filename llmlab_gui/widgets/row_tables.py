@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
-from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+from PySide6.QtGui import QAction, QColor, QKeySequence
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.theme import current_theme
@@ -153,6 +153,33 @@ def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[A
     table.horizontalHeader().setStretchLastSection(True)
     show_whole_rows(table, [column.width for column in columns])
     return table
+
+
+def table_actions(
+    table: QTableView, prefix: str, words: Iterable[tuple[str, str, str, Callable[[], object], str]]
+) -> dict[str, QAction]:
+    """Actions by name, in the table's context menu, too. words: name, text, tip, what it does, keys or ""."""
+    made = {}
+    for name, text, tip, slot, keys in words:
+        action = made[name] = QAction(text, table)
+        action.setObjectName(f"action.{prefix}_{name}")
+        action.setIconText(text)  # Qt takes the dots off a button's text otherwise
+        action.setToolTip(f"{tip} ({keys})" if keys else tip)
+        action.triggered.connect(lambda _=False, do=slot: do())
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+    table.addActions(list(made.values()))
+    table.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+    return made
+
+
+def tool_bar(actions: Mapping[str, QAction]) -> QToolBar:
+    """Their buttons, by their texts; in a narrow dock, what does not fit goes behind its » button."""
+    tools = QToolBar()
+    tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+    tools.addActions(list(actions.values()))
+    return tools
 
 
 def select_row(table: QTableView, key: str) -> None:
