@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyqtgraph as pg
+from PySide6.QtGui import QColor
 
 from llmlab_gui.widgets.numbers import tick
+from llmlab_gui.widgets.theme import current_theme
 
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
@@ -77,6 +79,32 @@ class NumberAxis(pg.AxisItem):
         minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
         minor = minor[~np.isin(minor.round(9), major.round(9))]
         return [(1.0, _within(major, minVal, maxVal)), (0.1, _within(minor, minVal, maxVal))]
+
+
+def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
+    """Takes away the button that pyqtgraph adds to a plot; its view."""
+    widget.setAccessibleName(name)
+    plot = widget.getPlotItem()
+    plot.hideButtons()
+    plot.setContentsMargins(0, 6, 10, 0)
+    return plot.getViewBox()
+
+
+def style_plot(widget: pg.PlotWidget, axes: Iterable[pg.AxisItem], legend: pg.LegendItem) -> None:
+    """The theme's colours; pyqtgraph knows no palette."""
+    theme = current_theme()
+    widget.setBackground(QColor(theme.surface))
+    for axis in axes:
+        axis.setPen(pg.mkPen(QColor(theme.quiet)))
+        axis.setTextPen(pg.mkPen(QColor(theme.text)))
+        axis.setTickPen(pg.mkPen(QColor(theme.grid)))
+        axis.setGrid(255)
+        axis.setZValue(-1000)  # the grid lies behind the curves
+    veil = QColor(theme.surface)
+    veil.setAlpha(215)
+    legend.setLabelTextColor(QColor(theme.text))
+    legend.setBrush(pg.mkBrush(veil))
+    legend.setPen(pg.mkPen(QColor(theme.grid)))
 
 
 def _log_label(value: float, step: float | None, kind: str) -> str:

@@ -75,10 +75,13 @@ def fitted(values: Values, *, signed: bool) -> ColorScale:
 
 def ink(ground: QColor) -> QColor:
     """Black or white, whichever reads better on a colour (by relative luminance, WCAG 2.2)."""
-    parts = [ground.redF(), ground.greenF(), ground.blueF()]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    luminance = 0.2126 * linear(ground.redF()) + 0.7152 * linear(ground.greenF()) + 0.0722 * linear(ground.blueF())
     return QColor("#000000" if luminance > 0.179 else "#ffffff")
+
+
+def linear(part: float) -> float:
+    """A part of sRGB, from 0 to 1, as light (IEC 61966-2-1)."""
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
 
 
 @lru_cache(maxsize=8)

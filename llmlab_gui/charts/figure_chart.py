@@ -13,7 +13,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab.core.charts import Axis
-from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.axes import NumberAxis, bare_plot, style_plot
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -40,14 +40,10 @@ class FigureChart(pg.PlotWidget):
         super().__init__(parent, enableMenu=False, axisItems=self._axes)
         self.log_x = self.log_y = False
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
-        self.setAccessibleName(name)
-        plot = self.getPlotItem()
-        plot.hideButtons()
-        plot.setContentsMargins(0, 6, 10, 0)
+        self._view = bare_plot(self, name)
         self._axes["left"].setWidth(_LEFT_WIDTH)
-        self._view: pg.ViewBox = plot.getViewBox()
         self._view.disableAutoRange()
-        self._legend = plot.addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
+        self._legend = self.getPlotItem().addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
         self._items: list[pg.GraphicsObject] = []
         self.viewport().setMouseTracking(True)
         theme_notifier.changed.connect(self.redraw)
@@ -176,25 +172,13 @@ class FigureChart(pg.PlotWidget):
 
     def _style_axes(self) -> None:
         theme = current_theme()
-        self.setBackground(QColor(theme.surface))
-        plot = self.getPlotItem()
+        style_plot(self, self._axes.values(), self._legend)
         self._axes["bottom"].setLogMode(x=self.log_x)
         self._axes["left"].setLogMode(y=self.log_y)
-        for axis in self._axes.values():
-            axis.setPen(pg.mkPen(QColor(theme.quiet)))
-            axis.setTextPen(pg.mkPen(QColor(theme.text)))
-            axis.setTickPen(pg.mkPen(QColor(theme.grid)))
-            axis.setGrid(255)
-            axis.setZValue(-1000)  # the grid lies behind the curves
         style = {"color": theme.text, "font-size": "9pt"}
         for side, found in zip(("bottom", "left"), self._pair or (None, None), strict=True):
             self._axes[side].set_kind(axis_kind(found) if found else "value")
-            plot.setLabel(side, escape(axis_text(found)) if found else "", **style)
-        veil = QColor(theme.surface)
-        veil.setAlpha(215)
-        self._legend.setLabelTextColor(QColor(theme.text))
-        self._legend.setBrush(pg.mkBrush(veil))
-        self._legend.setPen(pg.mkPen(QColor(theme.grid)))
+            self.getPlotItem().setLabel(side, escape(axis_text(found)) if found else "", **style)
 
     def _place_legend(self) -> None:
         """Where it covers least."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PySide6.QtGui import QColor
 
-from llmlab_gui.charts.color_scale import Colors, ColorScale
+from llmlab_gui.charts.color_scale import Colors, ColorScale, linear
 from llmlab_gui.widgets.theme import Theme, current_theme
 
 _STEPS = 256
@@ -52,7 +52,7 @@ def ground_table(theme: Theme) -> Colors:
 
 
 def _to_oklab(color: QColor) -> tuple[float, float, float]:
-    red, green, blue = (_linear(part) for part in (color.redF(), color.greenF(), color.blueF()))
+    red, green, blue = (linear(part) for part in (color.redF(), color.greenF(), color.blueF()))
     long = _root(0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue)
     middle = _root(0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue)
     short = _root(0.0883024619 * red + 0.2817188376 * green + 0.6299787005 * blue)
@@ -90,10 +90,6 @@ def _to_linear(lightness: float, a: float, b: float) -> tuple[float, float, floa
 
 def _root(part: float) -> float:
     return float(part ** (1 / 3))
-
-
-def _linear(part: float) -> float:
-    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
 
 
 def _gamma(part: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
     QFontMetricsF,
@@ -25,16 +25,17 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QWidget
 
+from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, picture_of
 from llmlab_gui.charts.color_scale import ColorScale, Values, ink, two_sided
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
 from llmlab_gui.charts.scale_bar import paint_scale
-from llmlab_gui.charts.shrink import MISSING, indexed, shrink
+from llmlab_gui.charts.shrink import indexed, shrink
 from llmlab_gui.charts.side_labels import paint_columns, paint_rows, room_for
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme
 
 # Decades that a logarithmic scale shows below its top.
 LOG_DECADES = 4.0
@@ -42,7 +43,6 @@ LOG_DECADES = 4.0
 _ROOM_FOR_NUMBERS = 34.0
 # Narrower ones have no scale: the numbers are told in words.
 _ROOM_FOR_BAR = 230
-_PAD = 4
 
 
 @dataclass(frozen=True)
@@ -64,31 +64,21 @@ class Heat:
     kind: str = "value"
 
 
-class Heatmap(QWidget):
+class Heatmap(CellMap):
     """Wheel zooms, dragging pans, a double click shows everything again; arrow keys move the chosen cell."""
-
-    pointed = Signal(int, int)  # row and column under the mouse, -1 for none
-    clicked = Signal(int, int)  # also by keyboard
 
     def __init__(self, name: str, parent: QWidget | None = None, *, square: bool = True) -> None:
         """square: cells as high as they are wide."""
-        super().__init__(parent)
-        self.setAccessibleName(name)
-        self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        super().__init__(name, parent)
         self.heat: Heat | None = None
-        self.log = False
-        self.chosen = (-1, -1)
         self.describe: Callable[[int, int], str] | None = None  # the line under the map, for a cell
         self.line = True  # whether there is such a line
-        self.under = (-1, -1)
-        self._lines = (-1, -1)  # the row and the column pointed at elsewhere
+        self._lines = NONE  # the row and the column pointed at elsewhere
         self._view = HeatView(square=square)
         self._image: QImage | None = None
         self._image_of: tuple[object, ...] = ()
         self._pressed: QPointF | None = None
         self._dragged = False
-        theme_notifier.changed.connect(self._restyle)
 
     # What is shown -----------------------------------------------------------------------------------------------
 
@@ -96,23 +86,14 @@ class Heatmap(QWidget):
         """Another matrix. One of the same size keeps the zoom."""
         same = self.heat is not None and self.heat.values.shape == heat.values.shape
         self.heat = heat
-        self._image_of = ()
         self._view.set_shape(heat.values.shape, keep=same)
-        self.under = (-1, -1)
+        self.under = NONE
         self._place()
-        self.update()
+        self.forget_picture()
 
-    def set_log(self, log: bool) -> None:
-        """Colours by powers of ten (for what is not signed)."""
-        self.log = log
+    def forget_picture(self) -> None:
         self._image_of = ()
         self.update()
-
-    def choose(self, row: int, column: int) -> None:
-        """Outlines a cell; -1 for a whole column or row, twice -1 for none."""
-        if (row, column) != self.chosen:
-            self.chosen = (row, column)
-            self.update()
 
     def point_at(self, row: int, column: int) -> None:
         """Marks a row and a column that are pointed at in another panel; -1 for none."""
@@ -173,7 +154,6 @@ class Heatmap(QWidget):
     # Places ------------------------------------------------------------------------------------------------------
 
     def cell_at(self, point: QPointF) -> tuple[int, int]:
-        """The cell there, (-1, -1) for none."""
         return self._view.cell_at(point)
 
     def center_of(self, row: int, column: int) -> QPointF:
@@ -197,9 +177,9 @@ class Heatmap(QWidget):
         metrics = QFontMetricsF(self.font())
         left = room_for(metrics, heat.rows, self.width() * 0.25)
         top = room_for(metrics, heat.columns, self.height() * 0.25)
-        line = metrics.height() + _PAD if self.line else 0
+        line = metrics.height() + PAD if self.line else 0
         self._view.set_area(
-            QRectF(left, top, self.width() - left - self._bar_room() - _PAD, self.height() - top - line - _PAD)
+            QRectF(left, top, self.width() - left - self._bar_room() - PAD, self.height() - top - line - PAD)
         )
 
     def _bar_room(self) -> float:
@@ -231,7 +211,7 @@ class Heatmap(QWidget):
         paint_rows(painter, view, heat.rows, {rows, self.chosen[0]} - {-1})
         paint_columns(painter, view, heat.columns, {columns, self.chosen[1]} - {-1})
         if self._bar_room():
-            bar = QRectF(view.shown.right() + 2 * _PAD, view.shown.top(), BAR_ROOM - 2 * _PAD, view.shown.height())
+            bar = QRectF(view.shown.right() + 2 * PAD, view.shown.top(), BAR_ROOM - 2 * PAD, view.shown.height())
             paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)
         if self.line:
             self._paint_line(painter)
@@ -247,7 +227,9 @@ class Heatmap(QWidget):
         if self._image is None or now != self._image_of:
             part = heat.values[rows.start : rows.stop, columns.start : columns.stop]
             small = shrink(part, *size, signed=heat.signed)
-            self._image, self._image_of = image_of(small, self.scale(), log=self.log and not heat.signed), now
+            scale = self.scale()
+            places = np.ascontiguousarray(indexed(small, scale, log=self.log and not heat.signed))
+            self._image, self._image_of = picture_of(places, scale, current_theme().background), now
         return self._image
 
     def _paint_numbers(self, painter: QPainter) -> None:
@@ -280,18 +262,10 @@ class Heatmap(QWidget):
 
     def _paint_line(self, painter: QPainter) -> None:
         """The cell under the pointer in words, else the chosen one."""
-        theme, metrics = current_theme(), QFontMetricsF(self.font())
-        cell = self.under if self.under[0] >= 0 else self.chosen
-        place = QRectF(_PAD, self.height() - metrics.height() - _PAD / 2, self.width() - 2 * _PAD, metrics.height())
-        text = self.words(*cell)
-        painter.setPen(QColor(theme.text if text else theme.quiet))
-        text = text or "Point at a cell to read it. Wheel zooms, dragging moves, a double click shows everything."
-        shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, place.width())
-        painter.drawText(place, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
-
-    def _restyle(self) -> None:
-        self._image_of = ()
-        self.update()
+        theme, text = current_theme(), self.words(*(self.under if self.under[0] >= 0 else self.chosen))
+        hint = "Point at a cell to read it. Wheel zooms, dragging moves, a double click shows everything."
+        height = QFontMetricsF(self.font()).height() + PAD
+        self.paint_line(painter, text or hint, theme.text if text else theme.quiet, height)
 
     # Mouse and keys ----------------------------------------------------------------------------------------------
 
@@ -304,7 +278,7 @@ class Heatmap(QWidget):
                 self._view.pan(moved)
                 self.update()
                 return
-        self._point(self.cell_at(event.position()))
+        self.point(self.cell_at(event.position()))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         if event.button() == Qt.MouseButton.LeftButton:
@@ -323,20 +297,13 @@ class Heatmap(QWidget):
     def wheelEvent(self, event: QWheelEvent) -> None:
         if self.heat is not None and event.angleDelta().y():
             self._view.zoom(1.2 ** (event.angleDelta().y() / 120), event.position())
-            self._point(self.cell_at(event.position()))
+            self.point(self.cell_at(event.position()))
             self.update()
         event.accept()
 
-    def leaveEvent(self, event: QEvent) -> None:
-        self._point((-1, -1))
-
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        steps = {Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0), Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1)}
-        step = steps.get(Qt.Key(event.key()))
-        if self.heat is not None and step is not None and self.heat.values.size:
-            rows, columns = self.heat.values.shape
-            row, column = (max(place, 0) for place in self.chosen)
-            cell = (min(max(row + step[0], 0), rows - 1), min(max(column + step[1], 0), columns - 1))
+        cell = self.reached(event.key(), self.heat.values.shape) if self.heat is not None else None
+        if cell is not None:
             self._view.bring(*cell)
             self.clicked.emit(*cell)
         elif event.key() in (Qt.Key.Key_Plus, Qt.Key.Key_Minus):
@@ -347,23 +314,6 @@ class Heatmap(QWidget):
             super().keyPressEvent(event)
             return
         self.update()
-
-    def _point(self, cell: tuple[int, int]) -> None:
-        if cell != self.under:
-            self.under = cell
-            self.update()
-            self.pointed.emit(*cell)
-
-
-def image_of(values: Values, scale: ColorScale, *, log: bool = False) -> QImage:
-    """One pixel a number."""
-    places = np.ascontiguousarray(indexed(values, scale, log=log))
-    height, width = places.shape
-    image = QImage(places.data, width, height, width, QImage.Format.Format_Indexed8).copy()
-    table = scale.table.tolist()
-    colors = [QColor(*table[round(place * 255 / (MISSING - 1))]).rgb() for place in range(MISSING)]
-    image.setColorTable([*colors, QColor(current_theme().background).rgb()])
-    return image
 
 
 def short(value: float) -> str:

@@ -11,7 +11,7 @@ from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.axes import NumberAxis, bare_plot, style_plot
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
 from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
@@ -63,10 +63,8 @@ class LineChart(pg.PlotWidget):
         self._names_x = True
         plot = self.getPlotItem()
         self.marks = Marks(plot)
-        plot.hideButtons()
-        plot.setContentsMargins(0, 6, 10, 0)
+        self._view = bare_plot(self, y_label)
         self._axis_y.setWidth(_LEFT_AXIS_WIDTH)
-        self._view: pg.ViewBox = plot.getViewBox()
         self._view.disableAutoRange()
         self._view.sigRangeChangedManually.connect(self._moved_by_hand)
         self._legend = plot.addLegend(offset=(-12, -8 if from_zero else 8), labelTextSize="9pt", verSpacing=-4)
@@ -80,7 +78,6 @@ class LineChart(pg.PlotWidget):
             plot.addItem(item, ignoreBounds=True)
         self._read_out = ReadOut(self)
         self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
-        self.setAccessibleName(y_label)
         self.apply_theme(current_theme())
         self._name_axes()
 
@@ -312,20 +309,11 @@ class LineChart(pg.PlotWidget):
         """Takes the theme's colours; curves get theirs with their next `set_curve`."""
         self._theme_background = QColor(theme.surface)
         self._quiet, self._text = QColor(theme.quiet), QColor(theme.text)
-        self.setBackground(self._theme_background)
-        for axis in (self._axis_x, self._axis_y):
-            axis.setPen(pg.mkPen(self._quiet))
-            axis.setTextPen(pg.mkPen(self._text))
-            axis.setTickPen(pg.mkPen(QColor(theme.grid)))
-            axis.setGrid(255)
-            axis.setZValue(-1000)  # the grid lies behind the curves
+        axes = (self._axis_x, self._axis_y)
+        style_plot(self, axes, self._legend)
+        for axis in axes:
             # Grid and numbers change seldom, and are three quarters of a redraw when they are not kept as a picture.
             axis.setCacheMode(pg.QtWidgets.QGraphicsItem.CacheMode.DeviceCoordinateCache)
-        self._legend.setLabelTextColor(self._text)
-        veil = QColor(theme.surface)
-        veil.setAlpha(215)
-        self._legend.setBrush(pg.mkBrush(veil))
-        self._legend.setPen(pg.mkPen(QColor(theme.grid)))
         self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
         for curve in self._curves.values():
             curve.set_style(curve.style, self._theme_background)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
     QFontMetricsF,
@@ -20,58 +20,42 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QWidget
 
+from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, picture_of
 from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.shrink import Indices, indexed
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme
 
 # Decades of a logarithmic scale: a thumbnail of 64 tokens has a hundredth everywhere.
 _DECADES = 3.0
 _GAP = 2  # pixels between thumbnails
 _LEAST, _MOST = 7, 120  # pixels of a thumbnail's side
-_PAD = 4.0
 _DIMMED = 0.82  # of the panel's colour over heads that are filtered out
 
 
-class Mosaic(QWidget):
-    """A click or the arrow keys choose a head."""
-
-    pointed = Signal(int, int)  # layer and head under the mouse, -1 for none
-    clicked = Signal(int, int)
+class Mosaic(CellMap):
+    """Its cells are heads, each at (layer, head)."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("All attention heads, layer by layer")
-        self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.chosen = (-1, -1)
-        self.under = (-1, -1)
-        self.log = False
+        super().__init__("All attention heads, layer by layer", parent)
         self.describe: Callable[[int, int], str] = lambda layer, head: f"Layer {layer}, head {head}"
         self._thumbs: Values | None = None
         self._dimmed: npt.NDArray[np.bool_] | None = None
         self._image: QImage | None = None
         self._side = _LEAST
         self._corner = QPointF()
-        theme_notifier.changed.connect(self._repaint_all)
 
     def show_heads(self, thumbs: Values) -> None:
         """[L, H, S, S]: from 0 to 1; NaN where a layer has no pattern."""
         self._thumbs = np.asarray(thumbs)
         if self._dimmed is not None and self._dimmed.shape != self._thumbs.shape[:2]:
             self._dimmed = None
-        self.under = (-1, -1)
+        self.under = NONE
         self._place()
-        self._repaint_all()
+        self.forget_picture()
 
-    def set_log(self, log: bool) -> None:
-        """Colours by powers of ten."""
-        self.log = log
-        self._repaint_all()
-
-    def choose(self, layer: int, head: int) -> None:
-        """Outlines a head."""
-        self.chosen = (layer, head)
+    def forget_picture(self) -> None:
+        self._image = None
         self.update()
 
     def dim(self, dimmed: npt.NDArray[np.bool_] | None) -> None:
@@ -94,8 +78,7 @@ class Mosaic(QWidget):
         step = self._side + _GAP
         return QRectF(self._corner.x() + head * step, self._corner.y() + layer * step, self._side, self._side)
 
-    def head_at(self, point: QPointF) -> tuple[int, int]:
-        """The head there, (-1, -1) for none."""
+    def cell_at(self, point: QPointF) -> tuple[int, int]:
         step = self._side + _GAP
         head, layer = int((point.x() - self._corner.x()) // step), int((point.y() - self._corner.y()) // step)
         layers, heads = self.shape
@@ -107,7 +90,7 @@ class Mosaic(QWidget):
     def minimumSizeHint(self) -> QSize:
         layers, heads = self.shape
         step = _LEAST + _GAP
-        return QSize(int(self._left() + heads * step + _PAD), int(self._top() + layers * step + self._line() + _PAD))
+        return QSize(int(self._left() + heads * step + PAD), int(self._top() + layers * step + self._line() + PAD))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._place()
@@ -135,7 +118,7 @@ class Mosaic(QWidget):
         theme, ratio = current_theme(), self.devicePixelRatioF()
         side, gap = round(self._side * ratio), round(_GAP * ratio)
         cells = indexed(resized(self._thumbs, side), self.scale(), log=self.log)
-        image = _image(grid(cells, gap), self.scale(), QColor(theme.grid))
+        image = picture_of(grid(cells, gap), self.scale(), theme.grid)
         image.setDevicePixelRatio(ratio)
         return image
 
@@ -155,11 +138,11 @@ class Mosaic(QWidget):
         line = self._line()
         right, center = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, Qt.AlignmentFlag.AlignCenter
         painter.setPen(QColor(theme.quiet))
-        painter.drawText(QRectF(0, 0, self._corner.x() - _PAD, line), right, "layer")
+        painter.drawText(QRectF(0, 0, self._corner.x() - PAD, line), right, "layer")
         painter.drawText(QRectF(self._corner.x(), 0, heads * step, line), Qt.AlignmentFlag.AlignLeft, "head")
         for layer in _every(layers, step, line * 0.95, pointed[0]):
             painter.setPen(QColor(theme.accent if layer == pointed[0] else theme.text))
-            place = QRectF(0, self.rect_of(layer, 0).center().y() - line / 2, self._corner.x() - _PAD, line)
+            place = QRectF(0, self.rect_of(layer, 0).center().y() - line / 2, self._corner.x() - PAD, line)
             painter.drawText(place, right, str(layer))
         for head in _every(heads, step, metrics.horizontalAdvance("00") + 4, pointed[1]):
             painter.setPen(QColor(theme.accent if head == pointed[1] else theme.text))
@@ -176,43 +159,26 @@ class Mosaic(QWidget):
 
     def _paint_line(self, painter: QPainter) -> None:
         """The head under the mouse in words, else the chosen one."""
-        theme, metrics = current_theme(), QFontMetricsF(self.font())
         cell = self.under if self.under[0] >= 0 else self.chosen
-        if cell[0] < 0:
-            return
-        place = QRectF(_PAD, self.height() - self._line(), self.width() - 2 * _PAD, self._line())
-        shown = metrics.elidedText(self.describe(*cell), Qt.TextElideMode.ElideRight, place.width())
-        painter.setPen(QColor(theme.text))
-        painter.drawText(place, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
+        if cell[0] >= 0:
+            self.paint_line(painter, self.describe(*cell), current_theme().text, self._line())
 
     # Mouse and keys ----------------------------------------------------------------------------------------------
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        self._point(self.head_at(event.position()))
-
-    def leaveEvent(self, event: QEvent) -> None:
-        self._point((-1, -1))
+        self.point(self.cell_at(event.position()))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        cell = self.head_at(event.position())
+        cell = self.cell_at(event.position())
         if event.button() == Qt.MouseButton.LeftButton and cell[0] >= 0:
             self.clicked.emit(*cell)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        steps = {Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0), Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1)}
-        step = steps.get(Qt.Key(event.key()))
-        layers, heads = self.shape
-        if step is None or not layers:
+        cell = self.reached(event.key(), self.shape)
+        if cell is None:
             super().keyPressEvent(event)
-            return
-        layer, head = max(self.chosen[0], 0) + step[0], max(self.chosen[1], 0) + step[1]
-        self.clicked.emit(min(max(layer, 0), layers - 1), min(max(head, 0), heads - 1))
-
-    def _point(self, cell: tuple[int, int]) -> None:
-        if cell != self.under:
-            self.under = cell
-            self.update()
-            self.pointed.emit(*cell)
+        else:
+            self.clicked.emit(*cell)
 
     # Places ------------------------------------------------------------------------------------------------------
 
@@ -220,7 +186,7 @@ class Mosaic(QWidget):
         return QFontMetricsF(self.font()).height() + 2
 
     def _left(self) -> float:
-        return QFontMetricsF(self.font()).horizontalAdvance("layer") + 2 * _PAD
+        return QFontMetricsF(self.font()).horizontalAdvance("layer") + 2 * PAD
 
     def _top(self) -> float:
         return 2 * self._line()
@@ -230,16 +196,12 @@ class Mosaic(QWidget):
         if not layers or not heads:
             return
         self._corner = QPointF(round(self._left()), round(self._top()))
-        across = (self.width() - self._corner.x() - _PAD) / heads
-        down = (self.height() - self._corner.y() - self._line() - _PAD) / layers
+        across = (self.width() - self._corner.x() - PAD) / heads
+        down = (self.height() - self._corner.y() - self._line() - PAD) / layers
         side = int(min(max(min(across, down) - _GAP, _LEAST), _MOST))
         if side != self._side:
             self._side, self._image = side, None
         self.updateGeometry()
-
-    def _repaint_all(self) -> None:
-        self._image = None
-        self.update()
 
 
 def resized(thumbs: Values, side: int) -> Values:
@@ -261,14 +223,6 @@ def grid(cells: Indices, gap: int) -> Indices:
     wide[:, :side, :, :side] = cells.transpose(0, 2, 1, 3)
     whole = wide.reshape(layers * (side + gap), heads * (side + gap))
     return np.ascontiguousarray(whole[: whole.shape[0] - gap, : whole.shape[1] - gap])
-
-
-def _image(places: Indices, scale: ColorScale, between: QColor) -> QImage:
-    height, width = places.shape
-    image = QImage(places.data, width, height, width, QImage.Format.Format_Indexed8).copy()
-    colors = [QColor(*scale.table[round(place * 255 / 254)].tolist()).rgb() for place in range(255)]
-    image.setColorTable([*colors, between.rgb()])
-    return image
 
 
 def _every(count: int, step: float, least: float, marked: int) -> list[int]:

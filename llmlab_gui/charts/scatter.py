@@ -11,7 +11,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QToolTip, QWidget
 
-from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.axes import NumberAxis, bare_plot
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 12.0  # pixels: how close the mouse has to come to a point
@@ -40,11 +40,9 @@ class Scatter(pg.PlotWidget):
         self._marked: dict[int, str] = {}
         self._under = -1
         self._pressed = QPointF()
-        self.setAccessibleName(name)
+        self._view = bare_plot(self, name)
         plot = self.getPlotItem()
-        plot.hideButtons()
         plot.setAspectLocked(True)
-        self._view: pg.ViewBox = plot.getViewBox()
         self._dots = pg.ScatterPlotItem(pen=None)
         self._chosen = pg.ScatterPlotItem(size=11, brush=None)
         plot.addItem(self._dots)
