@@ -77,8 +77,7 @@ class ResidualDock(InspectionDock):
         if self._archive is None:
             return None
         if self._view != MAP:
-            rows = [(line.label, float(x), y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
-            return ("line", "layers below", self.chart.y_label), rows
+            return self.chart.table()
         tokens, values = self._archive.metadata.tokens, self._archive[f"contributions/{self._quantity}"]
         cells = [
             (layer, place, tokens[place], value) for layer, row in enumerate(values) for place, value in enumerate(row)
