@@ -194,13 +194,12 @@ def test_lengths_are_a_histogram_with_the_place_of_the_cut(qtbot: QtBot, dock: D
     header, rows = lengths.table()
     assert header == ("tokens_from", "tokens_to", "examples")
     assert [row[2] for row in rows] == list(fake_previews.LENGTHS)
-    middle = [lengths.bin_at(lengths._x(place + 0.5)) for place in range(8, 15)]
-    assert middle == list(range(8, 15))
+    feet = [lengths.place_of(place + 0.5, 0.1) for place in range(15)]
+    tips = [lengths.tip_at(feet[place]) for place in range(8, 15)]
+    assert tips == [f"{place} tokens: {fake_previews.LENGTHS[place]:,} examples" for place in range(8, 15)]
     image = lengths.grab().toImage()
-    above = image.pixelColor(int(lengths._x(9.5)), int(lengths._plot().bottom()) - 3)
-    beyond = image.pixelColor(int(lengths._x(14.5)), int(lengths._plot().bottom()) - 3)
-    nothing = image.pixelColor(int(lengths._x(12.5)), int(lengths._plot().bottom()) - 3)
-    assert len({above.name(), beyond.name(), nothing.name()}) == 3
+    colors = [image.pixelColor(feet[place].toPoint()).name() for place in (9, 14, 12)]  # kept, beyond the cut, none
+    assert len(set(colors)) == 3
 
 
 def test_bad_lines_are_listed_and_counted_in_the_tab(qtbot: QtBot, dock: DataDock) -> None:
