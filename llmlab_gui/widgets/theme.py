@@ -160,7 +160,7 @@ def _style_sheet(theme: Theme) -> str:
     QTableView {{ gridline-color: {theme.grid}; }}
     QTableView, QListView, QTreeView {{
         selection-background-color: {mix(theme.surface, theme.accent, 0.2).name()}; selection-color: {theme.text}; }}
-    QHeaderView::section {{
+    QHeaderView::section, QTableCornerButton::section {{
         background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 1px solid {theme.grid};
         padding: 4px 6px; }}
     QToolButton:checked {{
