@@ -63,15 +63,6 @@ class Bars:
     series: tuple[Series, ...] = ()
     unit: str = ""
 
-    def value(self, label: str, series: int) -> float:
-        """One bar's value. KeyError when there is none."""
-        for group in self.groups:
-            if group.label == label:
-                for bar in group.bars:
-                    if bar.series == series:
-                        return bar.value
-        raise KeyError((label, series))
-
 
 class BarChart(QWidget):
     """Draws `Bars`. `clicked(group, bar)`: places of a bar that was clicked, or chosen by arrow keys and Enter."""

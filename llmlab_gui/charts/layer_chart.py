@@ -63,13 +63,6 @@ class LayerChart(LineChart):
         """What is shown."""
         return list(self._lines)
 
-    def line(self, label: str) -> Line:
-        """One of them. KeyError when there is none."""
-        for line in self._lines:
-            if line.label == label:
-                return line
-        raise KeyError(label)
-
     def table(self) -> Table:
         """All points: line, x, y."""
         rows = [(line.label, float(x), y) for line in self._lines for x, y in zip(line.x, line.y, strict=True)]

@@ -8,13 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import (
-    QComboBox,
-    QLabel,
-    QSlider,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QLabel, QSlider, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.charts.line_chart import LineChart
@@ -25,6 +19,7 @@ from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.layouts import choice_box
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -101,7 +96,7 @@ class ChartPanel(QWidget):
     @property
     def x_axis(self) -> str:
         """The history's name of what x is."""
-        return X_AXES[self._x_choice.currentIndex()][0]
+        return str(self._x_choice.currentData())
 
     @property
     def memory(self) -> int:
@@ -133,7 +128,7 @@ class ChartPanel(QWidget):
 
     def set_x_axis(self, name: str) -> None:
         """Chooses what x is, by the history's name for it."""
-        self._x_choice.setCurrentIndex([axis[0] for axis in X_AXES].index(name))
+        self._x_choice.setCurrentIndex(self._x_choice.findData(name))
 
     def set_memory(self, memory: int) -> None:
         """Chooses the smoothing: the nearest that the control offers."""
@@ -157,7 +152,7 @@ class ChartPanel(QWidget):
 
     def set_choices(self, choices: ChartChoices) -> None:
         """Sets the controls; an axis that is not known stays what it is."""
-        if choices.x_axis in (axis[0] for axis in X_AXES):
+        if self._x_choice.findData(choices.x_axis) >= 0:
             self.set_x_axis(choices.x_axis)
         self.set_log(x=choices.log_x, y=choices.log_y)
         self.set_memory(choices.memory)
@@ -173,9 +168,7 @@ class ChartPanel(QWidget):
         row.setSpacing(6)
         for widget in first:
             row.addWidget(widget)
-        self._x_choice = QComboBox()
-        self._x_choice.addItems([axis[3] for axis in X_AXES])
-        self._x_choice.setAccessibleName("Horizontal axis")
+        self._x_choice = choice_box("Horizontal axis", [(key, text) for key, _, _, text in X_AXES])
         self._x_choice.setToolTip("What the horizontal axis is")
         self._x_choice.currentIndexChanged.connect(self._x_chosen)
         self._log_x = toggle_button("log x", "Logarithmic horizontal axis")

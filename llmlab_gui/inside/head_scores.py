@@ -62,10 +62,6 @@ class HeadScores(RowsModel[tuple[int, int]]):
         values = self._values.get(key)
         return float("nan") if values is None else float(values[layer, head])
 
-    def values(self, key: str) -> Values | None:
-        """[L, H] of one score."""
-        return self._values.get(key)
-
     def words(self, layer: int, head: int) -> str:
         """A head and its scores in a line."""
         parts = []

@@ -58,8 +58,8 @@ class ChartDock(LabDock):
         self.set_body(self.panel)
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(self._exported)
-        lab.events_arrived.connect(self._events_arrived)
-        lab.history_reset.connect(self._history_reset)
+        lab.events_arrived.connect(self._history_grew)
+        lab.history_reset.connect(self._history_grew)
         lab.shown_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
         self._runs_changed()
@@ -93,12 +93,7 @@ class ChartDock(LabDock):
     def _fill(self) -> None:
         self.fill(self.shown_runs())
 
-    def _events_arrived(self, run_id: str, _events: list[object]) -> None:
-        if run_id in self.lab.shown():
-            self._update_empty()
-            self.panel.mark_dirty()
-
-    def _history_reset(self, run_id: str) -> None:
+    def _history_grew(self, run_id: str, _events: Sequence[object] = ()) -> None:
         if run_id in self.lab.shown():
             self._update_empty()
             self.panel.mark_dirty()

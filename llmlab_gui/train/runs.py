@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QHBoxLayout,
-    QInputDialog,
-    QLineEdit,
-    QMenu,
-    QTableView,
-    QWidget,
-)
+from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QInputDialog, QLineEdit, QMenu, QTableView, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import TaskSettings
@@ -27,7 +19,7 @@ from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
-from llmlab_gui.widgets.row_tables import KEY_ROLE, show_whole_rows, sorted_proxy
+from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -207,9 +199,7 @@ class RunsDock(LabDock):
 
     def _select_current(self, run_id: str) -> None:
         if not any(row.id == run_id for row in self.chosen()):
-            for place in range(self.proxy.rowCount()):
-                if self.proxy.index(place, NAME).data(KEY_ROLE) == run_id:
-                    self.table.selectRow(place)
+            select_row(self.table, run_id)
         self._settle.stop()
         self.model.repaint_all()
 

@@ -25,15 +25,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.train.samples_data import (
-    NO_SAMPLES,
-    read_answers,
-    read_table,
-    score_note,
-    spread,
-    to_csv,
-    to_markdown,
-)
+from llmlab_gui.train.samples_data import NO_SAMPLES, read_answers, read_table, score_note, spread, to_csv, to_markdown
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import choice_box, column, settling_timer
@@ -119,11 +111,6 @@ class SamplesDock(LabDock):
         lab.runs_changed.connect(self._update_state)
         current = lab.current()
         self._change_run(current.id if current else "")
-
-    @property
-    def shown_steps(self) -> list[int]:
-        """The steps of the columns, left to right."""
-        return list(self.view.samples.steps)
 
     def export(self, path: Path) -> None:
         """All samples of the run to a .md or .csv file. LabError when it cannot be written."""

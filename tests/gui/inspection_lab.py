@@ -10,6 +10,8 @@ from PySide6.QtCore import QPoint, Signal
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab_gui.charts.bars import Bars
+from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.session import InspectionSession
@@ -49,6 +51,17 @@ class InspectionLab(FakeLab):
         """Ends what ticks."""
         self.redraw.stop()
         self.inspection.shutdown()
+
+
+def line_of(chart: LayerChart, label: str) -> Line:
+    """A line of a chart."""
+    return next(line for line in chart.lines if line.label == label)
+
+
+def value_of(bars: Bars, label: str, series: int) -> float:
+    """A bar's value."""
+    group = next(group for group in bars.groups if group.label == label)
+    return next(bar.value for bar in group.bars if bar.series == series)
 
 
 def center_of(grid: ValueGrid, row: int, column: int) -> QPoint:

@@ -85,7 +85,7 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     assert isinstance(checkpoints, CheckpointsDock)
     qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves(), timeout=WAIT)
     qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == STEPS, timeout=WAIT)
-    qtbot.waitUntil(lambda: samples.shown_steps == [0, STEPS], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, STEPS], timeout=WAIT)
     assert samples.choice.currentData() == COMPARE
     assert samples.score.text().endswith(f"of 4 at step {STEPS}.")
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))

@@ -11,7 +11,7 @@ import pytest
 from fake_answers import STEPS, make_comparison, make_evolution
 from fake_model import FakeModelHost
 from fakes import FakeRun
-from inspection_lab import PROMPT, InspectionLab
+from inspection_lab import PROMPT, InspectionLab, line_of, value_of
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -82,9 +82,9 @@ def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot
     lab.inspection.select(layer=1, token=3)
     assert np.array_equal(compared.map.heat.values, archive["difference/residual/post_ffn"][1])  # type: ignore[union-attr]
     compared.view.setCurrentIndex(views.LAYERS)
-    assert compared.chart.line("CKA, stream after the layer").y == pytest.approx(archive["cka/post_ffn"])
+    assert line_of(compared.chart, "CKA, stream after the layer").y == pytest.approx(archive["cka/post_ffn"])
     compared.view.setCurrentIndex(views.PREDICTIONS)
-    assert compared.chart.line("KL(A ‖ B)").y == pytest.approx(archive["kl"])
+    assert line_of(compared.chart, "KL(A ‖ B)").y == pytest.approx(archive["kl"])
     first = compared.tokens.columns[0]
     assert first.title == "A: bar@50"
     assert [text for text, _ in first.pairs] == [f" word{id}" for id in archive["a/ids"][3]]
@@ -127,7 +127,7 @@ def test_the_slider_shows_the_right_step(lab: InspectionLab, qtbot: QtBot, film:
         assert film.strip_of_steps.words.text().startswith(f"step {step}")
         assert np.array_equal(film.map.heat.values, archive["heads/induction"][place])  # type: ignore[union-attr]
     assert "validation loss 2.000 · 3 of 4" in _words_at(film, 2)
-    line = film.chart.line("layer 1, head 2")
+    line = line_of(film.chart, "layer 1, head 2")
     assert line.x.tolist() == STEPS
     assert line.y == pytest.approx(archive["heads/induction"][:, 1, 2], rel=1e-6)
     assert film.map.scale().high == pytest.approx(archive["heads/induction"].max(), rel=1e-6)
@@ -157,8 +157,8 @@ def test_lens_and_contributions_move_too(lab: InspectionLab, qtbot: QtBot, film:
     lab.inspection.select(token=2)
     assert film.chart.lines[0].y == pytest.approx(archive["lens/target_probability"][:, -1, 2], rel=1e-6)
     film.view.setCurrentIndex(CONTRIBUTIONS)
-    assert film.bars.bars.value("2", 0) == archive["attribution/attention"][1, 2]
-    assert film.chart.line("logit").y == pytest.approx(archive["attribution/logit"][:, 0], rel=1e-6)
+    assert value_of(film.bars.bars, "2", 0) == archive["attribution/attention"][1, 2]
+    assert line_of(film.chart, "logit").y == pytest.approx(archive["attribution/logit"][:, 0], rel=1e-6)
     film.view.setCurrentIndex(MOSAIC)
     assert film.mosaic.isVisible()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_model import HEADS, LAYERS, FakeModelHost
-from inspection_lab import PROMPT, InspectionLab, center_of
+from inspection_lab import PROMPT, InspectionLab, center_of, line_of, value_of
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -47,11 +47,11 @@ def test_the_attribution_bars_are_the_archives_and_sum_to_the_logit(lab: Inspect
     assert dock.attribution is not None
     bars, archive = dock.chart.bars, dock.attribution
     for layer in range(LAYERS):
-        assert bars.value(str(layer), 0) == archive["attribution/attention"][layer]
-        assert bars.value(str(layer), 1) == archive["attribution/feed_forward"][layer]
+        assert value_of(bars, str(layer), 0) == archive["attribution/attention"][layer]
+        assert value_of(bars, str(layer), 1) == archive["attribution/feed_forward"][layer]
     parts = sum(bar.value for group in bars.groups if group.label != "sum" for bar in group.bars)
-    assert parts == pytest.approx(bars.value("sum", 3), abs=1e-5)
-    assert bars.value("sum", 3) == pytest.approx(float(archive["attribution/logit"][0]), abs=1e-6)
+    assert parts == pytest.approx(value_of(bars, "sum", 3), abs=1e-5)
+    assert value_of(bars, "sum", 3) == pytest.approx(float(archive["attribution/logit"][0]), abs=1e-6)
     assert bars.unit == "logit of “w7”"
 
 
@@ -72,11 +72,11 @@ def test_shares_add_up_to_one_and_norms_are_of_the_selected_token(lab: Inspectio
     archive = lab.inspection.inspection
     assert archive is not None
     choose(dock, "share")
-    assert dock.chart.bars.value("sum", 3) == pytest.approx(1.0, abs=1e-5)
+    assert value_of(dock.chart.bars, "sum", 3) == pytest.approx(1.0, abs=1e-5)
     choose(dock, "norm")
     lab.inspection.select(token=3)
-    assert dock.chart.bars.value("2", 0) == archive["contributions/norm/attn_out"][2, 3]
-    assert dock.chart.bars.value("last", 3) == archive["contributions/norm/post_ffn"][-1, 3]
+    assert value_of(dock.chart.bars, "2", 0) == archive["contributions/norm/attn_out"][2, 3]
+    assert value_of(dock.chart.bars, "last", 3) == archive["contributions/norm/post_ffn"][-1, 3]
 
 
 def test_a_click_on_an_attention_bar_opens_its_heads_and_selects_the_layer(lab: InspectionLab, qtbot: QtBot) -> None:
@@ -86,15 +86,15 @@ def test_a_click_on_an_attention_bar_opens_its_heads_and_selects_the_layer(lab: 
     qtbot.mouseClick(dock.chart, Qt.MouseButton.LeftButton, pos=dock.chart.center_of(place, 0))
     assert lab.inspection.selection.layer == 2
     assert dock.detail.isVisible()
-    heads = [dock.detail.bars.value(str(head), 0) for head in range(HEADS)]
+    heads = [value_of(dock.detail.bars, str(head), 0) for head in range(HEADS)]
     assert heads == dock.attribution["attribution/heads"][2].tolist()
-    bias, whole = dock.detail.bars.value("bias", 1), dock.detail.bars.value("sum", 2)
+    bias, whole = value_of(dock.detail.bars, "bias", 1), value_of(dock.detail.bars, "sum", 2)
     assert sum(heads) + bias == pytest.approx(whole, abs=1e-5)
-    assert whole == dock.chart.bars.value("2", 0)
+    assert whole == value_of(dock.chart.bars, "2", 0)
     dock.detail.clicked.emit(1, 0)
     assert lab.inspection.selection.head == 1
     lab.inspection.select(layer=0)  # another panel
-    assert dock.detail.bars.value("0", 0) == dock.attribution["attribution/heads"][0, 0]
+    assert value_of(dock.detail.bars, "0", 0) == dock.attribution["attribution/heads"][0, 0]
     assert dock.chart.bars.groups[dock.chart.chosen].label == "0"
 
 
@@ -111,7 +111,7 @@ def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, 
     place = [group.label for group in dock.chart.bars.groups].index("3")
     dock.chart.clicked.emit(place, 1)
     qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=WAIT)
-    assert dock.detail.bars.value("#300", 0) == 3.0
+    assert value_of(dock.detail.bars, "#300", 0) == 3.0
     assert "activation" in dock.detail.tip(0, 0)
 
 
@@ -166,17 +166,17 @@ def test_norms_are_drawn_for_the_selected_token_and_the_mean(lab: InspectionLab,
     archive = lab.inspection.inspection
     assert archive is not None
     lab.inspection.select(token=1)
-    stream = dock.chart.line("stream, “king”")
+    stream = line_of(dock.chart, "stream, “king”")
     assert stream.y[0] == archive["contributions/norm/pre_attn"][0, 1]
     assert stream.y[1::2].tolist() == archive["contributions/norm/post_attn"][:, 1].tolist()
     assert stream.y[2::2].tolist() == archive["contributions/norm/post_ffn"][:, 1].tolist()
     assert stream.x.tolist() == [place / 2 for place in range(2 * LAYERS + 1)]
-    mean = dock.chart.line("attention adds, mean of tokens").y
+    mean = line_of(dock.chart, "attention adds, mean of tokens").y
     assert mean == pytest.approx(archive["contributions/norm/attn_out"].mean(axis=1), rel=1e-6)
     dock.mean.setChecked(False)
     assert len(dock.chart.lines) == 3
     dock.view.setCurrentIndex(1)
-    assert dock.chart.line("whole layer, “king”").y.tolist() == archive["contributions/cosine/block"][:, 1].tolist()
+    assert line_of(dock.chart, "whole layer, “king”").y.tolist() == archive["contributions/cosine/block"][:, 1].tolist()
 
 
 def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLab, qtbot: QtBot) -> None:

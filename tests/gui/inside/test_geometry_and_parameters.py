@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_answers import NAMES, make_geometry, make_parameters
 from fake_model import WIDTH, FakeModelHost
-from inspection_lab import InspectionLab
+from inspection_lab import InspectionLab, line_of
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMainWindow
 from pytestqt.qtbot import QtBot
@@ -81,10 +81,10 @@ def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, pa
     archive = parameters.archive
     assert archive is not None
     assert parameters.view.currentIndex() == BY_LAYER
-    assert parameters.chart.line("weights").y == pytest.approx(archive["layers/norm"], rel=1e-6)
+    assert line_of(parameters.chart, "weights").y == pytest.approx(archive["layers/norm"], rel=1e-6)
     assert "while it trains" in parameters.note.text()
     parameters.view.setCurrentIndex(NEURONS)
-    assert parameters.chart.line("dead on this prompt").y == pytest.approx(archive["neurons/dead"], rel=1e-6)
+    assert line_of(parameters.chart, "dead on this prompt").y == pytest.approx(archive["neurons/dead"], rel=1e-6)
     assert "never above zero" in parameters.note.text()
 
 
@@ -116,7 +116,7 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
     rows["wte.weight"].setSelected(True)
     qtbot.waitUntil(parameters.spectrum.isVisible, timeout=WAIT)
     assert lab.host.asked[-1][1]["singular"] == ["wte.weight"]
-    assert parameters.spectrum.line("wte.weight").y == pytest.approx(np.linspace(3, 0.5, WIDTH))
+    assert line_of(parameters.spectrum, "wte.weight").y == pytest.approx(np.linspace(3, 0.5, WIDTH))
     parameters.list.clearSelection()
     rows["blocks.0.mlp.bias"].setSelected(True)
     assert not parameters.spectrum.isVisible()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_answers import make_intervention, make_sweep
 from fake_model import HEADS, LAYERS, FakeModelHost
-from inspection_lab import PROMPT, InspectionLab
+from inspection_lab import PROMPT, InspectionLab, line_of
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -81,7 +81,7 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
         assert [chance for _, chance in column.pairs] == archive[f"{name}/probability"][COUNT - 1].tolist()
     before, after = (float(archive[f"target/{name}"][0]) for name in ("before", "after"))
     assert f"{before:.4f} → {after:.4f}" in dock.effect.headline.text()
-    assert dock.effect.kl.line("KL").y == pytest.approx(archive["kl"], rel=1e-6)
+    assert line_of(dock.effect.kl, "KL").y == pytest.approx(archive["kl"], rel=1e-6)
 
 
 def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:

@@ -79,14 +79,14 @@ def test_answers_before_and_after_stand_next_to_each_other(qtbot: QtBot, lab: Fa
     fake = tuned(lab.outputs)
     answered(fake, 0, "the the", "two")
     lab.add(fake)
-    qtbot.waitUntil(lambda: samples.shown_steps == [0], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0], timeout=WAIT)
     assert samples.score.text() == "1 of 2 held-out items were answered exactly right before training."
     fake.advance(50, evaluate=False)
     answered(fake, 50, "moon", "two")
     fake.advance(50, evaluate=False)
     answered(fake, 100, "moon cat", "three")
     lab.pump(fake)
-    qtbot.waitUntil(lambda: samples.shown_steps == [0, 100], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, 100], timeout=WAIT)
     assert samples.choice.currentData() == COMPARE
     assert shown(samples) == [["\nthe the", "\nmoon cat"], ["\ntwo", "\nthree"]]  # an answer has a line of its own
     assert "1 of 2 at step 100" in samples.score.text()
@@ -114,7 +114,7 @@ def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples
     lab.add(tuned(lab.outputs))
     assert samples.choice.currentData() == COMPARE
     lab.add(FakeRun(lab.outputs, "scratch", steps=1000).start().advance(600))
-    qtbot.waitUntil(lambda: samples.shown_steps == [500], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [500], timeout=WAIT)
     assert samples.choice.currentData() == SPREAD
     assert samples.choice.findData(SCORED) < 0
     assert samples.score.isHidden()

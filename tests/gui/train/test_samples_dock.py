@@ -43,7 +43,7 @@ def sampled(fake: FakeRun, step: int, **texts: str) -> None:
 
 
 def wait_steps(qtbot: QtBot, dock: SamplesDock, steps: list[int]) -> None:
-    qtbot.waitUntil(lambda: dock.shown_steps == steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.view.samples.steps == steps, timeout=WAIT)
 
 
 def test_columns_are_steps_and_follow_the_run_live(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
@@ -71,19 +71,19 @@ def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab
     dock.choice.setCurrentIndex(dock.choice.findData(COMPARE))
     assert dock.slider.isVisible()
     qtbot.keyClick(dock.slider, Qt.Key.Key_Home)
-    assert dock.shown_steps == [500, 3000]
+    assert dock.view.samples.steps == [500, 3000]
     qtbot.keyClick(dock.slider, Qt.Key.Key_Right)
-    assert dock.shown_steps == [1000, 3000]
+    assert dock.view.samples.steps == [1000, 3000]
 
 
 def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
-    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps, timeout=WAIT)
     dock.steps_button.menu().aboutToShow.emit()
     assert dock.steps_list.count() == 4
     dock.steps_list.item(0).setCheckState(Qt.CheckState.Checked)
     assert dock.choice.currentData() == CHOSEN
-    assert dock.shown_steps == [500, 2000]
+    assert dock.view.samples.steps == [500, 2000]
     lab.pump(fake.advance(500))
     wait_steps(qtbot, dock, [500, 2500])
 
@@ -91,7 +91,7 @@ def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesD
 def test_a_cut_back_history_drops_its_columns(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
     dock.choice.setCurrentIndex(dock.choice.findData(NEWEST))
-    qtbot.waitUntil(lambda: 2000 in dock.shown_steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps, timeout=WAIT)
     fake.resume_from(1000)
     lab.reload(fake)
     wait_steps(qtbot, dock, [500, 1000])
@@ -161,6 +161,6 @@ def test_samples_that_come_while_the_dock_is_hidden_are_there_when_it_shows(
     wait_steps(qtbot, dock, [500])
     dock.hide()
     lab.pump(fake.advance(500))
-    assert dock.shown_steps == [500]
+    assert dock.view.samples.steps == [500]
     dock.show()
-    assert dock.shown_steps == [500, 1000]
+    assert dock.view.samples.steps == [500, 1000]
