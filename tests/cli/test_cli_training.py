@@ -309,6 +309,7 @@ def _until_it_trains(terminal: int) -> None:
 PLAIN_ENDLESS = ["pretrain", *(word for word in ENDLESS if word != "--json"), "--name", "bar"]
 
 
+@pytest.mark.slow
 def test_closing_the_terminal_stops_and_saves(outputs: Path) -> None:
     run = RunFolder(outputs / "pretraining" / "bar")
     with _in_a_terminal(signal.SIG_DFL, *PLAIN_ENDLESS, "--outputs", str(outputs)) as (child, terminal):
@@ -319,6 +320,7 @@ def test_closing_the_terminal_stops_and_saves(outputs: Path) -> None:
     assert len(list_checkpoints(run.checkpoints)) == 1
 
 
+@pytest.mark.slow
 def test_closing_the_terminal_leaves_a_run_under_nohup_alone(outputs: Path) -> None:
     run = RunFolder(outputs / "pretraining" / "bar")
     with _in_a_terminal(signal.SIG_IGN, *PLAIN_ENDLESS, "--outputs", str(outputs)) as (child, terminal):

@@ -154,9 +154,9 @@ def test_a_folder_that_is_dropped_becomes_the_active_model(window: MainWindow, q
     assert window.settings.recent.models == session.recent.models
 
 
-def test_a_model_is_chosen_in_the_dialog(window: MainWindow, qtbot: QtBot, outputs: Path) -> None:
-    opened: list[str] = []
-    window.lab.inspection.open = opened.append  # type: ignore[method-assign]
+def test_a_model_is_chosen_in_the_dialog(same_window: MainWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, opened = same_window, list[str]()
+    monkeypatch.setattr(window.lab.inspection, "open", opened.append)
     window.model_bar.choose_action.trigger()
     dialog = next(child for child in window.findChildren(ModelDialog))
     assert not dialog.open_button.isEnabled()
@@ -167,7 +167,8 @@ def test_a_model_is_chosen_in_the_dialog(window: MainWindow, qtbot: QtBot, outpu
     QApplication.processEvents()
 
 
-def test_every_inspection_panel_waits_for_a_model(window: MainWindow, qtbot: QtBot) -> None:
+def test_every_inspection_panel_waits_for_a_model(same_window: MainWindow) -> None:
+    window = same_window
     window.use_workspace(LOOK_INSIDE)
     for name in ("attention", "contributions", "residual", "lens"):
         window.show_dock(name)

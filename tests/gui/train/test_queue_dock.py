@@ -213,7 +213,7 @@ def test_a_second_run_can_wait_instead(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, started: list[str]
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
-    window = make_main_window()
+    window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
     monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: "queue")
@@ -233,7 +233,7 @@ def test_closing_keeps_the_queue_and_a_stop_pauses_it(
 ) -> None:
     live = FakeRun(outputs, "live").start().advance(5)
     live.run.write_info(replace(live.run.info(), watched=True))
-    window = make_main_window()
+    window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
     add(qtbot, window.lab, "a", "b")
     told: list[int] = []

@@ -82,6 +82,7 @@ def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) ->
     qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", list(CloseChoice))
 def test_closing_with_a_live_run(
     window: MainWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, choice: CloseChoice
@@ -110,6 +111,7 @@ def test_closing_with_a_live_run(
     qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
 
 
+@pytest.mark.slow
 def test_a_run_left_in_the_background_is_found_again(
     make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     return Check(list(OF_MODELS), "minutes", models, tmp_path / "outputs", tmp_path / "measurements")
 
 
+@pytest.mark.slow
 def test_models_are_measured_once_part_by_part_and_judged(check: Check, tmp_path: Path) -> None:
     def interrupt(what: str, done: float, total: float) -> None:
         if done / (total or 1) > 0.8 and "evidence" in what:
