@@ -243,7 +243,7 @@ def test_reading_can_be_cancelled_and_begun_again(qtbot: QtBot, dock: DataDock) 
 
 def test_a_dead_process_is_said_and_a_new_one_answers(qtbot: QtBot, dock: DataDock) -> None:
     dock.choose("crash.jsonl", "mine@300")
-    qtbot.waitUntil(lambda: "is gone" in dock.nothing.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "has ended" in dock.nothing.text, timeout=WAIT)
     dock.choose(source="tasks")
     shown(qtbot, dock, "tasks")
 

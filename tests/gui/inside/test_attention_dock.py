@@ -193,7 +193,7 @@ def test_pointing_reads_the_exact_weight(qtbot: QtBot, lab: LookingLab, dock: At
     looked(qtbot, lab)
     assert dock.pattern is not None
     words = dock.heatmap.words(3, 1)
-    assert words.startswith("·John (3) looks at ·Mary (1): ")
+    assert words.startswith("·John (3) attends to ·Mary (1): ")
     assert float(words.rpartition(" ")[2]) == pytest.approx(float(dock.pattern[3, 1]), rel=1e-3)
 
 

@@ -65,7 +65,7 @@ def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text:
 def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
-    assert "Nothing is changed" in dock.empty.text
+    assert "No intervention yet" in dock.empty.text
     lab.inspection.add_intervention(ChosenIntervention("head", 2, 1))
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     archive = dock.effect.archive
@@ -93,7 +93,7 @@ def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: I
     assert lab.inspection.edits == [ChosenIntervention("head", 3, 2, 1, "scale", 2.0)]
     dock.form.clear.click()
     assert lab.inspection.edits == []
-    qtbot.waitUntil(lambda: "Nothing is changed" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "No intervention yet" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
 
 
 def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
