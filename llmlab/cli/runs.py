@@ -148,7 +148,7 @@ class _RunLine:
         return (
             self.name,
             status.words,
-            info.reads.rpartition("/")[2],
+            info.settings.reads.rpartition("/")[2],
             info.settings.size,
             f"{status.step}/{info.settings.train.steps}",
             text.loss(status.loss),

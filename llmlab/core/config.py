@@ -78,16 +78,10 @@ def setting(
     exact: bool = True,
 ) -> Any:
     """A dataclass field with the facts that `SettingInfo` carries."""
-    metadata = {
-        "help": help,
-        "unit": unit,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "advanced": advanced,
-        "exact": exact,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+    range_facts = {"unit": unit, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(
+        default=default, metadata=range_facts | {"help": help, "advanced": advanced, "exact": exact}
+    )
 
 
 def describe(settings_type: type, section: str = "") -> tuple[SettingInfo, ...]:

@@ -16,9 +16,9 @@ import torch
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.machine import processor
 from llmlab.core.memory import available_bytes
 from llmlab.core.paths import cache_dir
+from llmlab.core.processes import processor
 from llmlab.core.settings import TrainSettings
 
 

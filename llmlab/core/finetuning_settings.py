@@ -17,6 +17,7 @@ from llmlab.core.settings import (
     SampleSettings,
     TrainSettings,
     read_preset,
+    require_decay,
     with_overrides,
 )
 
@@ -177,13 +178,7 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""
-        if self.train.min_learning_rate > self.train.learning_rate and self.train.schedule != "constant":
-            raise UsageError(
-                f"train.min_learning_rate ({self.train.min_learning_rate:g}) is above "
-                f"train.learning_rate ({self.train.learning_rate:g}).",
-                "The schedule decays towards the minimum.",
-                "Set train.min_learning_rate=0.",
-            )
+        require_decay(self.train, "Set train.min_learning_rate=0.")
         if self.model.method == FULL and self.model.backend == "unsloth":
             raise UsageError("Unsloth inserts adapters only.", "", "Set model.backend=peft for model.method=full.")
 

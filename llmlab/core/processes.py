@@ -1,10 +1,11 @@
-"""Processes of this machine: whether one lives, since when, and a child that dies with its parent."""
+"""This machine and its processes: whether one lives, since when, and a child that dies with its parent. No torch."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
@@ -13,6 +14,16 @@ import time
 import psutil
 
 _WATCH_SECONDS = 0.5
+
+
+def processor() -> str:
+    """The processor's name; empty where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            return next(names, "")
+    except OSError:
+        return platform.processor()
 
 
 def process_start(pid: int) -> float:

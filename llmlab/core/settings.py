@@ -341,14 +341,7 @@ class PretrainSettings(RunSettings):
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""
         model = self.model
-        if model.n_embd % model.n_head:
-            fits = [heads for heads in range(1, model.n_embd + 1) if model.n_embd % heads == 0]
-            near = min(fits, key=lambda heads: abs(heads - model.n_head))
-            raise UsageError(
-                f"model.n_embd ({model.n_embd}) does not divide among model.n_head ({model.n_head}) heads.",
-                "Each head takes an equal share of the width.",
-                f"Try model.n_head={near}.",
-            )
+        require_heads(model.n_embd, model.n_head)
         if model.n_kv_head and model.n_head % model.n_kv_head:
             raise UsageError(
                 f"model.n_head ({model.n_head}) is not a multiple of model.n_kv_head ({model.n_kv_head}).",
@@ -360,13 +353,30 @@ class PretrainSettings(RunSettings):
                 "They rotate pairs of numbers.",
                 "Choose another model.n_head.",
             )
-        if self.train.min_learning_rate > self.train.learning_rate and self.train.schedule != "constant":
-            raise UsageError(
-                f"train.min_learning_rate ({self.train.min_learning_rate:g}) is above "
-                f"train.learning_rate ({self.train.learning_rate:g}).",
-                "The schedule decays towards the minimum.",
-                f"Add train.min_learning_rate={self.train.learning_rate / 10:g}.",
-            )
+        require_decay(self.train, f"Add train.min_learning_rate={self.train.learning_rate / 10:g}.")
+
+
+def require_heads(n_embd: int, n_head: int) -> None:
+    """UsageError where heads cannot have equal shares of a vector."""
+    if n_embd % n_head:
+        fits = [heads for heads in range(1, n_embd + 1) if n_embd % heads == 0]
+        near = min(fits, key=lambda heads: abs(heads - n_head))
+        raise UsageError(
+            f"model.n_embd ({n_embd}) does not divide among model.n_head ({n_head}) heads.",
+            "Each head takes an equal share of it.",
+            f"Try model.n_head={near}.",
+        )
+
+
+def require_decay(train: TrainSettings, do: str) -> None:
+    """UsageError where the learning rate would rise to its minimum. do: what to set."""
+    if train.min_learning_rate > train.learning_rate and train.schedule != "constant":
+        raise UsageError(
+            f"train.min_learning_rate ({train.min_learning_rate:g}) is above "
+            f"train.learning_rate ({train.learning_rate:g}).",
+            "The schedule decays towards the minimum.",
+            do,
+        )
 
 
 @dataclass(frozen=True)

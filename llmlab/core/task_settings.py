@@ -6,7 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import CheckpointSettings, ModelSettings, RunSettings, SampleSettings, TrainSettings
+from llmlab.core.settings import (
+    CheckpointSettings,
+    ModelSettings,
+    RunSettings,
+    SampleSettings,
+    TrainSettings,
+    require_heads,
+)
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
 MODULAR = "modular"
@@ -176,10 +183,8 @@ class TaskSettings(RunSettings):
             )
         if self.data.task == REPEATS:
             _require_repeats(self.data)
-        if self.model.kind == TRANSFORMER and self.model.n_embd % self.model.n_head:
-            raise UsageError(
-                f"model.n_embd ({self.model.n_embd}) does not divide among model.n_head ({self.model.n_head}) heads."
-            )
+        if self.model.kind == TRANSFORMER:
+            require_heads(self.model.n_embd, self.model.n_head)
 
 
 def shape_of(model: TaskModelSettings, time: int) -> ModelSettings:

@@ -27,7 +27,7 @@ from llmlab.models.huggingface import translated
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.source import Source
 from llmlab.models.weights import count_parameters, weight_shapes
-from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, verify
+from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, require_whole
 from llmlab.store.run_folder import RunFolder
 
 _FLOAT = 4  # bytes of a weight in fp32
@@ -61,8 +61,7 @@ def open_fine_tuned(
     """
     what = f"{run.id}@{checkpoint.step}"
     progress(f"Checking {what}", 0, 3)
-    if problem := verify(checkpoint):
-        raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
+    require_whole(checkpoint, what)
     if run.info().settings_as(FinetuneSettings).model.method == FULL:
         base, model = _with_weights(below, checkpoint.path, what, progress, with_bytes)
     else:

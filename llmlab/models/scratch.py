@@ -21,7 +21,7 @@ from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.task_models import make_model
-from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, verify
+from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, require_whole
 from llmlab.store.run_folder import RunFolder
 
 _FLOAT = 4  # bytes of a weight
@@ -46,8 +46,7 @@ def open_checkpoint(
 def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
     """The model alone, in eval mode. LabError like `open_checkpoint`."""
     progress(f"Checking {run.id}@{checkpoint.step}", 0, 3)
-    if problem := verify(checkpoint):
-        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    require_whole(checkpoint, f"{run.id}@{checkpoint.step}")
     tokenizer = read_tokenizer(run)
     settings, vocab_size = described_model(run, checkpoint)
     size = parameter_count(settings, vocab_size) * _FLOAT
@@ -113,8 +112,7 @@ def _opened(
 def open_task(run: RunFolder, checkpoint: Checkpoint) -> tuple[nn.Module, Task]:
     """A checkpoint's model in eval mode, on the CPU, and its task. LabError when either is damaged."""
     settings = run.info().settings_as(TaskSettings)
-    if problem := verify(checkpoint):
-        raise LabError(f"{run.id}@{checkpoint.step} cannot be opened.", problem, "Choose another checkpoint.")
+    require_whole(checkpoint, f"{run.id}@{checkpoint.step}")
     task = task_of(settings.data)
     model = make_model(settings.model, task.layout)
     load_weights(checkpoint.path, model)

@@ -68,21 +68,20 @@ def checkpoint_name(step: int) -> str:
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """Every checkpoint with a readable manifest, oldest step first. Unfinished and foreign folders are left out."""
-    try:
-        paths = [path for path in folder.iterdir() if path.name.startswith("step-")]
-    except OSError:
-        return []
-    found = [checkpoint for path in paths if (checkpoint := read_checkpoint(path)) is not None]
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+    found = (read_checkpoint(path) for path in _step_folders(folder))
+    return sorted((one for one in found if one is not None), key=lambda checkpoint: checkpoint.step)
 
 
 def unreadable(folder: Path) -> list[str]:
     """Names of the checkpoint folders that `list_checkpoints` leaves out: their manifest is missing or damaged."""
+    return sorted(path.name for path in _step_folders(folder) if path.is_dir() and read_checkpoint(path) is None)
+
+
+def _step_folders(folder: Path) -> list[Path]:
     try:
-        paths = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+        return [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
     except OSError:
         return []
-    return sorted(path.name for path in paths if path.is_dir() and read_checkpoint(path) is None)
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
@@ -131,8 +130,7 @@ def manifest_damage(checkpoint: Checkpoint) -> str | None:
 
 def verify(checkpoint: Checkpoint) -> str | None:
     """None when the manifest and every file it names are what was saved, else what is wrong, as a sentence."""
-    problem = manifest_damage(checkpoint)
-    if problem is not None:
+    if (problem := manifest_damage(checkpoint)) is not None:
         return problem
     manifest = read_json(checkpoint.path / MANIFEST_FILE) or {}
     entries = manifest.get("files", {})
@@ -150,6 +148,12 @@ def verify(checkpoint: Checkpoint) -> str | None:
         except OSError as error:
             return f"{name} of {checkpoint.name} cannot be read: {error}."
     return None
+
+
+def require_whole(checkpoint: Checkpoint, what: str) -> None:
+    """LabError saying that `what` cannot be opened, where `verify` finds something wrong."""
+    if problem := verify(checkpoint):
+        raise LabError(f"{what} cannot be opened.", problem, "Choose another checkpoint.")
 
 
 def commit(
@@ -238,11 +242,9 @@ def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
         return []
     every = list_checkpoints(folder)  # only now: to verify takes time, in which someone may pin or delete
     kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels) or manifest_damage(c)}
-    for special in (best_of(every), final_of(every)):
-        if special is not None:
-            kept.add(special.name)
     ordinary = [checkpoint for checkpoint in every if "periodic" in checkpoint.labels]
-    kept |= {checkpoint.name for checkpoint in ordinary[max(0, len(ordinary) - keep_last) :]}
+    others = (best_of(every), final_of(every), *ordinary[max(0, len(ordinary) - keep_last) :])
+    kept |= {checkpoint.name for checkpoint in others if checkpoint is not None}
     deleted = []
     for checkpoint in every:
         if checkpoint.name not in kept:

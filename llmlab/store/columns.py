@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from operator import attrgetter
 
 import numpy as np
 
 from llmlab.store.events import StepEvent
 
-STEP_FIELDS = (
-    "step",
-    "time",
-    "loss",
-    "lr",
-    "grad_norm",
-    "tokens",
-    "tokens_per_second",
-    "active_seconds",
-    "memory_bytes",
-    "mfu",
-)
+STEP_FIELDS = tuple(field.name for field in fields(StepEvent) if field.name != "eta_seconds")
 # A row also stands for the steps between the row before and itself: the means of their losses and gradient norms,
 # and how many of them were finite. Smoothing uses these, so that it stays right where rows were downsampled.
 MEAN_FIELDS = ("loss_mean", "loss_count", "grad_norm_mean", "grad_norm_count")
 STEP_COLUMNS = STEP_FIELDS + MEAN_FIELDS
 EVALUATION_COLUMNS = ("step", "time", "train_loss", "val_loss", "best")
 
-# The columns whose smallest and largest value in every bucket survive thinning.
+# The columns whose smallest and largest value in every bucket survive downsampling.
 EXTREMES = ("loss", "grad_norm", "tokens_per_second")
 
 
@@ -81,33 +72,20 @@ class Columns:
 
 def step_rows(events: Iterable[StepEvent]) -> np.ndarray:
     """One row a step event, [row, column] in the order of STEP_COLUMNS."""
-    fields = [
-        (
-            e.step,
-            e.time,
-            e.loss,
-            e.lr,
-            e.grad_norm,
-            e.tokens,
-            e.tokens_per_second,
-            e.active_seconds,
-            e.memory_bytes,
-            e.mfu,
-        )
-        for e in events
-    ]
-    return with_means(np.array(fields, dtype=np.float64).reshape(len(fields), len(STEP_FIELDS)).T).T
+    read = attrgetter(*STEP_FIELDS)
+    rows = [read(event) for event in events]
+    return with_means(np.array(rows, dtype=np.float64).reshape(len(rows), len(STEP_FIELDS)).T).T
 
 
-def with_means(fields: np.ndarray) -> np.ndarray:
+def with_means(columns: np.ndarray) -> np.ndarray:
     """STEP_FIELDS columns, [column, row], completed to STEP_COLUMNS: each row stands for itself alone."""
-    fields = np.where(np.isfinite(fields), fields, np.nan)
+    columns = np.where(np.isfinite(columns), columns, np.nan)
     means = []
     for name in ("loss", "grad_norm"):
-        values = fields[STEP_FIELDS.index(name)]
+        values = columns[STEP_FIELDS.index(name)]
         finite = np.isfinite(values)
         means += [np.where(finite, values, 0.0), finite.astype(np.float64)]
-    return np.concatenate([fields, np.array(means).reshape(len(MEAN_FIELDS), fields.shape[1])])
+    return np.concatenate([columns, np.array(means).reshape(len(MEAN_FIELDS), columns.shape[1])])
 
 
 def downsample(columns: np.ndarray, bucket: int) -> np.ndarray:

@@ -12,9 +12,11 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from llmlab.core.records import field_types, fits
+
+EVENT_TYPES: dict[str, type[Event]] = {}
 
 
 @dataclass
@@ -24,14 +26,15 @@ class Event:
     step: int
     time: float
 
-    @property
-    def name(self) -> str:
-        """The word in the `event` field: StepEvent -> step, CheckpointSaved -> checkpoint_saved."""
-        return EVENT_NAMES[type(self)]
+    name: ClassVar[str]  # the word in the `event` field
+
+    def __init_subclass__(cls, name: str) -> None:
+        cls.name = name
+        EVENT_TYPES[name] = cls
 
 
 @dataclass
-class Started(Event):
+class Started(Event, name="started"):
     """A worker begins. `step` is 0, or the checkpoint's step when it resumes: later steps are void.
 
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
@@ -78,7 +81,7 @@ class Started(Event):
 
 
 @dataclass
-class StepEvent(Event):
+class StepEvent(Event, name="step"):
     """One optimizer step. loss: mean over its tokens, nats. grad_norm: before clipping."""
 
     loss: float
@@ -93,7 +96,7 @@ class StepEvent(Event):
 
 
 @dataclass
-class Evaluated(Event):
+class Evaluated(Event, name="evaluated"):
     """Losses on fixed sequences of both splits, nats per token."""
 
     train_loss: float
@@ -103,14 +106,14 @@ class Evaluated(Event):
 
 
 @dataclass
-class Sampled(Event):
+class Sampled(Event, name="sampled"):
     """The model's writing. Each sample: {"prompt": str, "text": str (the continuation)}."""
 
     samples: list[dict[str, str]]
 
 
 @dataclass
-class Scored(Event):
+class Scored(Event, name="scored"):
     """Held-out items that the model answered, checked by a program; fine-tuning, before the first step and at the end.
 
     items: {"prompt": str, "expected": str, "answer": str, "right": bool} each.
@@ -123,7 +126,7 @@ class Scored(Event):
 
 
 @dataclass
-class CheckpointSaved(Event):
+class CheckpointSaved(Event, name="checkpoint_saved"):
     """A checkpoint folder is complete. labels: of periodic, best, final, requested, stopped."""
 
     checkpoint: str  # folder name under checkpoints/
@@ -133,35 +136,35 @@ class CheckpointSaved(Event):
 
 
 @dataclass
-class Paused(Event):
+class Paused(Event, name="paused"):
     """The worker waits, its state in memory. reason: `requested`, or why it paused by itself."""
 
     reason: str
 
 
 @dataclass
-class Resumed(Event):
+class Resumed(Event, name="resumed"):
     """The worker goes on after a pause (a restart from a checkpoint is `started`)."""
 
     paused_seconds: float
 
 
 @dataclass
-class Warned(Event):
+class Warned(Event, name="warned"):
     """Something that the learner should know and that does not stop the run."""
 
     message: str
 
 
 @dataclass
-class Inspected(Event):
+class Inspected(Event, name="inspected"):
     """An inspection was answered; path: its result, relative to the run folder."""
 
     path: str
 
 
 @dataclass
-class Finished(Event):
+class Finished(Event, name="finished"):
     """All planned steps are done, or early stopping ended them; the final checkpoint is saved."""
 
     reason: str  # `steps` or `early_stop`
@@ -174,7 +177,7 @@ class Finished(Event):
 
 
 @dataclass
-class Stopped(Event):
+class Stopped(Event, name="stopped"):
     """Ended on request before the planned steps; a checkpoint is saved."""
 
     active_seconds: float
@@ -182,7 +185,7 @@ class Stopped(Event):
 
 
 @dataclass
-class Failed(Event):
+class Failed(Event, name="failed"):
     """Ended by an error. what happened, why, what to do next; saved checkpoints are intact."""
 
     what: str
@@ -190,22 +193,6 @@ class Failed(Event):
     do: str
 
 
-EVENT_NAMES: dict[type[Event], str] = {
-    Started: "started",
-    StepEvent: "step",
-    Evaluated: "evaluated",
-    Sampled: "sampled",
-    Scored: "scored",
-    CheckpointSaved: "checkpoint_saved",
-    Paused: "paused",
-    Resumed: "resumed",
-    Warned: "warned",
-    Inspected: "inspected",
-    Finished: "finished",
-    Stopped: "stopped",
-    Failed: "failed",
-}
-EVENT_TYPES: dict[str, type[Event]] = {name: kind for kind, name in EVENT_NAMES.items()}
 FINAL_EVENTS = ("finished", "stopped", "failed")
 # What numbers in a file may be at most: 64 bits, and a time that every system can show (the year 5138).
 _LARGEST = 2**63 - 1

@@ -16,7 +16,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
@@ -26,7 +25,7 @@ from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.settings import RunSettings
-from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
+from llmlab.store.worker_folder import LAUNCH_SECONDS, Inside, WorkerFolder
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -38,7 +37,6 @@ SILENT = (
     "Its process is stopped, or it hangs. A stopped one goes on with `kill -CONT` and its process id; Stop, or "
     "`kill`, ends it, and a resume goes on from the newest checkpoint."
 )
-ENDED_STATES = ("stopped", "finished", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -114,44 +112,18 @@ class RunInfo:
             return self.settings
         raise LabError(f"{self.id} is not {kind.noun}.", f"It is {self.settings.noun}.")
 
-    @property
-    def reads(self) -> str:
-        """What it learns from: a corpus, examples, or a task."""
-        return self.settings.reads
-
 
 @dataclass(frozen=True)
 class RunFolder(WorkerFolder):
     """A run by its folder. Cheap to make; reads nothing until asked."""
 
+    run_json, events, damaged_events = Inside("run.json"), Inside("events.jsonl"), Inside("events.damaged.jsonl")
+    tokenizer_json, inspections, checkpoints = Inside("tokenizer.json"), Inside("inspections"), Inside("checkpoints")
+
     @property
     def tunes(self) -> bool:
         """Whether it fine-tunes, as its place says."""
         return self.path.parent.name == FINETUNING
-
-    @property
-    def run_json(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def damaged_events(self) -> Path:
-        return self.path / "events.damaged.jsonl"
-
-    @property
-    def tokenizer_json(self) -> Path:
-        return self.path / "tokenizer.json"
-
-    @property
-    def inspections(self) -> Path:
-        return self.path / "inspections"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
 
     def info(self) -> RunInfo:
         """run.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""

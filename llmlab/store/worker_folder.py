@@ -32,11 +32,24 @@ class NamesProcess(Protocol):
     def pid_start(self) -> float | None: ...
 
 
+class Inside:
+    """What has that name in a folder: where it is, whether or not it is there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: WorkerFolder, kind: type[WorkerFolder]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class WorkerFolder:
     """Such a folder. Cheap to make; reads nothing until asked."""
 
     path: Path
+
+    status_json, requests = Inside("status.json"), Inside("requests")
+    log, lock = Inside("worker.log"), Inside("worker.lock")
 
     @property
     def id(self) -> str:
@@ -57,22 +70,6 @@ class WorkerFolder:
     def outputs(self) -> Path:
         """The outputs folder that it lies in, with those of its kind in between."""
         return self.path.parent.parent
-
-    @property
-    def status_json(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "worker.log"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "worker.lock"
-
-    @property
-    def requests(self) -> Path:
-        return self.path / "requests"
 
     def write_status(self, status: Any) -> None:
         """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""

@@ -33,7 +33,7 @@ from llmlab.core.kinds import KINDS, PAPERS
 from llmlab.core.records import from_plain, require_time
 from llmlab.notebook.quantities import CHECK, EXPERIMENT
 from llmlab.store.run_folder import RunFolder
-from llmlab.store.worker_folder import LAUNCH_SECONDS, WorkerFolder
+from llmlab.store.worker_folder import LAUNCH_SECONDS, Inside, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
 EXPERIMENT_FORMAT = 1
@@ -191,6 +191,9 @@ class ExperimentFolder(WorkerFolder):
     asked: ClassVar[str] = "experiment.json"
     found: ClassVar[str] = "results.json"
 
+    forecast_json, report = Inside("forecast.json"), Inside("report.md")
+    figures, measurements = Inside("figures"), Inside("measurements")
+
     @property
     def subject(self) -> str:
         return self.noun
@@ -212,22 +215,6 @@ class ExperimentFolder(WorkerFolder):
     @property
     def results_json(self) -> Path:
         return self.path / self.found
-
-    @property
-    def forecast_json(self) -> Path:
-        return self.path / "forecast.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def measurements(self) -> Path:
-        return self.path / "measurements"
 
     def record(self) -> ExperimentRecord:
         """What was asked. Raises LabError when it is missing, damaged, or from a newer version of the lab."""

@@ -50,7 +50,7 @@ class ExamplesEditor(NamedEditor):
         )
 
     def offers(self) -> Iterable[tuple[str, str]]:
-        earlier = [row.info.reads for row in self._lab.runs() if row.info.track == FINETUNING]
+        earlier = [row.info.settings.reads for row in self._lab.runs() if row.info.track == FINETUNING]
         names = list(dict.fromkeys([TASKS, *earlier]))[:_MOST_RECENT]
         return [(name, name) for name in names]
 

@@ -115,7 +115,7 @@ def _run_words(reference: SavedRun) -> str:
     size = f", {count_text(parameters)} parameters" if isinstance(parameters, int) else ""
     loss = f", validation loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
     info = reference.run.info()
-    return f"Step {checkpoint.step:,} of a run on {info.reads}{size}{loss}."
+    return f"Step {checkpoint.step:,} of a run on {info.settings.reads}{size}{loss}."
 
 
 def _fits(model: AvailableModel) -> bool:

@@ -69,9 +69,9 @@ COLUMNS: tuple[Column[RunRow], ...] = (
     Column("Kind", lambda row: row.info.settings.does, "What it does"),
     Column(
         "Learns from",
-        lambda row: _last_part(row.info.reads),
+        lambda row: _last_part(row.info.settings.reads),
         "Its corpus, or its examples",
-        order=lambda row: _last_part(row.info.reads).lower(),
+        order=lambda row: _last_part(row.info.settings.reads).lower(),
     ),
     Column(
         "Base",

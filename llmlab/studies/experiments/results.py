@@ -14,7 +14,7 @@ import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
-from llmlab.core.machine import processor
+from llmlab.core.processes import processor
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.divergence import divergence
