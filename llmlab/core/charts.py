@@ -20,8 +20,9 @@ class Axis:
 class Series:
     """One set of numbers in a chart.
 
-    kind: of KINDS; `dashed` is what the others are held against (a floor, chance). low, high: an interval around each
-    y, or empty. color: of points, a number each on the chart's colour scale, or empty. x of bars: place of a category.
+    kind: of KINDS; `dashed` is what the others are held against (a baseline, chance). low, high: an interval around
+    each y, or empty. color: of points, a number each on the chart's colour scale, or empty. x of bars: the number of
+    a category.
     """
 
     name: str

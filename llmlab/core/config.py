@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from llmlab.core.errors import UsageError
-from llmlab.core.files import open_file, parse_json
+from llmlab.core.files import is_unicode, open_file, parse_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -153,8 +153,7 @@ def _convert(info: SettingInfo, value: Any) -> Any:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is text that a file can hold: half of a surrogate pair (bytes of no encoding) is not."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and is_unicode(value)
 
 
 def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | None = None) -> T:

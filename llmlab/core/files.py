@@ -181,6 +181,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it nests too deeply") from None
 
 
+def is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None when it is missing, unreadable, damaged, or not an object."""
     try:

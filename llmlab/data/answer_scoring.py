@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from llmlab.core.errors import Cancelled
+from llmlab.data.chat import ChatFormat
 from llmlab.data.examples import Example
-
-
-class _Asks(Protocol):
-    """What scoring needs of a chat format (`llmlab.data.chat.ChatFormat`)."""
-
-    def prompt_ids(self, example: Example) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ def is_right(expected: str, answer: str) -> bool:
 
 def score(
     examples: Sequence[Example],
-    chat: _Asks,
+    chat: ChatFormat,
     answer: Callable[[list[int]], str],
     stop_wanted: Callable[[], bool] = lambda: False,
 ) -> Iterator[ScoredItem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -60,20 +61,12 @@ def _saved(path: Path) -> Tokenizer | None:
 
 
 def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
-    match data.tokenizer:
-        case "char":
-            return CharTokenizer(_characters(data, corpus, progress))
-        case "compact":
-            return CompactTokenizer(_occurring_ids(data, corpus, progress))
-        case _:
-            return BpeTokenizer(_learned_merges(data, corpus, progress))
-
-
-def _characters(data: DataSettings, corpus: Corpus, progress: Progress) -> list[str]:
-    characters: set[str] = set()
-    for text in _texts(corpus, data.max_tokens, "Collecting the characters", progress):
-        characters.update(text)
-    return sorted(characters)
+    if data.tokenizer == "char":
+        texts = _texts(corpus, data.max_tokens, "Collecting the characters", progress)
+        return CharTokenizer(list(set(chain.from_iterable(texts))))
+    if data.tokenizer == "compact":
+        return CompactTokenizer(_occurring_ids(data, corpus, progress))
+    return BpeTokenizer(_learned_merges(data, corpus, progress))
 
 
 def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress) -> list[int]:

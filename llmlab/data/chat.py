@@ -127,21 +127,22 @@ def chat_format(tokenizer: TextTokenizer) -> ChatFormat:
 
 
 class PlainFormat(ChatFormat):
-    """The lab's own format, for the lab's own tokenizers. Pieces are cut one by one, as they are when it is asked."""
+    """The lab's own format, for the lab's own tokenizers. Parts are tokenized one by one, in training and when it answers."""
 
     name = "User: … Assistant: …, the lab's own"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        end = tokenizer.end_of_text
+        end, beginning = tokenizer.end_of_text, tokenizer.beginning
+        self._encode = tokenizer.encode
+        self._bos = [] if beginning is None else [beginning]
         self._end = tokenizer.encode("\n") if end is None else [end]
         self._line_ends = end is None
         self.end_ids = tuple(self._end)
-        self.template = plain_template(begins=tokenizer.beginning is not None, ends=end is not None)
+        self.template = plain_template(begins=beginning is not None, ends=end is not None)
         self.pad_id = 0 if end is None else end
 
     def tokens(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        ids = self._bos()
+        ids = [*self._bos]
         answers = [False] * len(ids)
         for place, message in enumerate(messages):
             words = message.content.strip()
@@ -149,28 +150,21 @@ class PlainFormat(ChatFormat):
             if message.role == "assistant":
                 if self._line_ends and "\n" in words:
                     raise LabError("Its answer has several lines, and in this vocabulary a line end ends an answer.")
-                before += self._cut(_OPENING)
-                answer = [*self._cut(f" {words}"), *self._end]
+                before += self._encode(_OPENING)
+                answer = [*self._encode(f" {words}"), *self._end]
             else:
-                before += self._cut(f"{message.role.capitalize()}: {words}\n")
+                before += self._encode(f"{message.role.capitalize()}: {words}\n")
             ids += before + answer
             answers += [False] * len(before) + [True] * len(answer)
         return ids, answers
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokens(messages)[0] + self._before(messages) + self._cut(_OPENING)
+        return self.tokens(messages)[0] + self._before(messages) + self._encode(_OPENING)
 
     def text_tokens(self, text: str) -> list[int]:
-        end = self._tokenizer.end_of_text
-        return [*self._bos(), *self._cut(text), *([] if end is None else [end])]
+        return [*self._bos, *self._encode(text), *([] if self._line_ends else self._end)]
 
     def _before(self, messages: Sequence[Message]) -> list[int]:
         """The line end between an answer and the next turn, where the answer's end is none."""
         follows_answer = bool(messages) and messages[-1].role == "assistant"
-        return self._cut("\n") if follows_answer and not self._line_ends else []
-
-    def _bos(self) -> list[int]:
-        return [] if self._tokenizer.beginning is None else [self._tokenizer.beginning]
-
-    def _cut(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        return self._encode("\n") if follows_answer and not self._line_ends else []

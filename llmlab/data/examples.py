@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import sha256_of
+from llmlab.core.files import is_unicode, sha256_of
 from llmlab.core.progress import Progress
 from llmlab.data.built_in_tasks import task_rows
 from llmlab.data.example_files import Row, hub_rows, is_hub_name, read_rows
@@ -269,6 +269,5 @@ def _text(names: Mapping[str, Any], column: str, needed: bool = True) -> str:
 
 
 def _check_unicode(text: str, what: str) -> None:
-    """Half a surrogate pair, which JSON can spell and UTF-8 cannot, is no text."""
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_unicode(text):
         raise ValueError(f"{what} holds half a character.")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import fsync_file, fsync_folder, sha256_of
+from llmlab.core.files import replaced
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
@@ -127,35 +126,30 @@ def fetch(corpus: Corpus, progress: Progress) -> None:
     if not isinstance(corpus, FetchedCorpus):
         raise UsageError(f"{corpus.title} needs no fetching.", "It is on this machine.")
     target = corpus.folder / corpus.file
-    staging = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{corpus.file}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if corpus.url:
-            _download(corpus, staging, progress)
-        else:
-            _from_hub(corpus, staging, progress)
-        fsync_file(staging)
-        os.replace(staging, target)
-        fsync_folder(target.parent)
+        with replaced(target) as file:
+            if corpus.url:
+                _download(corpus, file, progress)
+            else:
+                _from_hub(corpus, file, progress)
     except OSError as error:
         raise LabError(
             f"{corpus.title} could not be written.",
             f"{error.strerror or error} ({target.parent}).",
             "Make room there, or set LLMLAB_CACHE to a folder on another disk.",
         ) from error
-    finally:
-        staging.unlink(missing_ok=True)
 
 
-def _download(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
-    """Writes the text at the corpus's address to `path`, and checks that it is all there."""
-    done = 0
-    with path.open("wb") as file:
-        for block in _blocks(corpus):
-            file.write(block)
-            done += len(block)
-            progress(f"Fetching {corpus.title}", done, corpus.bytes)
-    if sha256_of(path) != corpus.sha256:
+def _download(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None:
+    """Writes the text at the corpus's address, and checks that it is all there."""
+    done, digest = 0, hashlib.sha256()
+    for block in _blocks(corpus):
+        file.write(block)
+        digest.update(block)
+        done += len(block)
+        progress(f"Fetching {corpus.title}", done, corpus.bytes)
+    if digest.hexdigest() != corpus.sha256:
         raise LabError(
             f"{corpus.title} is not complete, or was changed at its source.",
             f"{done:,} bytes came from {corpus.url}, and they are not the {corpus.bytes:,} that were expected.",
@@ -172,7 +166,7 @@ def _blocks(corpus: FetchedCorpus) -> Iterator[bytes]:
         raise _no_network(corpus, error) from error
 
 
-def _from_hub(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
+def _from_hub(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None:
     """Streams the train split into one Parquet file with the column text."""
     import pyarrow
     import pyarrow.parquet
@@ -180,7 +174,7 @@ def _from_hub(corpus: FetchedCorpus, path: Path, progress: Progress) -> None:
     schema = pyarrow.schema([("text", pyarrow.string())])
     done = 0
     group: list[str] = []
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for number, text in enumerate(_articles(_rows(corpus)) if corpus.articles else _rows(corpus)):
             if number % _BETWEEN_LOOKS == 0:
                 progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
@@ -218,8 +212,7 @@ def _check_hub(corpus: FetchedCorpus) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise LabError(f"{corpus.title} cannot be fetched.", "HF_HUB_OFFLINE is set.", f"Unset it. {corpus.where()}")
-    silence = hub_silence()
-    if silence is not None:
+    if (silence := hub_silence()) is not None:
         raise _no_network(corpus, silence) from silence
 
 
@@ -228,9 +221,8 @@ def hub_silence() -> OSError | None:
     from huggingface_hub import constants
 
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_TIMEOUT_SECONDS
-        ):
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
             return None
     except urllib.error.HTTPError:  # it answers
         return None

@@ -19,10 +19,14 @@ _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiec
 
 
 class HuggingFaceTokenizer:
-    """Wraps a tokenizer of transformers."""
+    """Wraps a tokenizer of transformers.
+
+    inner: that tokenizer itself, for what only it has: chat templates and offsets. beginning: the beginning-of-text
+    token, whether or not the tokenizer adds it by itself (adds_bos).
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.inner = tokenizer
         self._read = _reader(tokenizer)
         self._texts: dict[int, str] = {}
         self._added = {int(id): str(token) for id, token in tokenizer.added_tokens_decoder.items()}
@@ -31,18 +35,8 @@ class HuggingFaceTokenizer:
         # Some tokenizers put another token first than the one they call the beginning (BERT's [CLS]).
         if first is None and with_special and with_special[0] in tokenizer.all_special_ids:
             first = with_special[0]
-        self._bos = None if first is None else int(first)
-        self.adds_bos = bool(with_special) and with_special[0] == self._bos
-
-    @property
-    def inner(self) -> Any:
-        """The tokenizer of transformers itself, for what only it has: chat templates and offsets."""
-        return self._tokenizer
-
-    @property
-    def beginning(self) -> int | None:
-        """The beginning-of-text token, whether or not the tokenizer adds it by itself."""
-        return self._bos
+        self.beginning = None if first is None else int(first)
+        self.adds_bos = bool(with_special) and with_special[0] == self.beginning
 
     def encode(self, text: str) -> list[int]:
         """Ids without special tokens around them; a text that spells a special token is read as that token.
@@ -50,16 +44,13 @@ class HuggingFaceTokenizer:
         LabError for what a vocabulary lacks that knows no unknown token.
         """
         with readable():
-            return [int(id) for id in self._tokenizer.encode(text, add_special_tokens=False)]
+            return [int(id) for id in self.inner.encode(text, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text with special tokens and all spaces."""
         with giving_up():
-            return str(
-                self._tokenizer.decode(
-                    [int(id) for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-                )
-            )
+            whole = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+            return str(self.inner.decode([int(id) for id in ids], **whole))
 
     def token_text(self, id: int) -> str:
         """One token with its spaces; bytes that are no character as U+FFFD; `<id>` for a row without a token."""
@@ -81,7 +72,7 @@ class HuggingFaceTokenizer:
     def _piece(self, id: int) -> str | None:
         """How the vocabulary writes a token; None for a row without one."""
         try:
-            piece = self._tokenizer.convert_ids_to_tokens(id)
+            piece = self.inner.convert_ids_to_tokens(id)
         except (IndexError, KeyError, ValueError, OverflowError):
             return None
         return None if piece is None else str(piece)
@@ -90,14 +81,11 @@ class HuggingFaceTokenizer:
 class IdTokenizer:
     """For a model that came without a tokenizer: it can be asked by ids, and shows them."""
 
+    beginning: int | None = None
+    adds_bos = False
+
     def __init__(self, name: str) -> None:
         self._name = name
-        self.adds_bos = False
-
-    @property
-    def beginning(self) -> int | None:
-        """Unknown."""
-        return None
 
     def encode(self, text: str) -> list[int]:
         """UsageError: without a tokenizer nobody knows which ids a text is."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import kind_of_no_file, open_file, parse_json, require_file, sha256_of
+from llmlab.core.files import is_unicode, kind_of_no_file, open_file, parse_json, require_file, sha256_of
 from llmlab.data.corpus import Corpus, Piece, document_pieces
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -194,12 +194,7 @@ def _row_text(line: bytes) -> str | None:
     if not isinstance(row, dict):
         return None
     text = next((row[name] for name in FIELDS if name in row), None)
-    return text if isinstance(text, str) and _is_unicode(text) else None
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return text if isinstance(text, str) and is_unicode(text) else None
 
 
 def _parquet_pieces(path: Path) -> Iterator[Piece]:

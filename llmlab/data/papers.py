@@ -21,6 +21,7 @@ from llmlab.core.paths import resources_dir
 # What a check can say of a claim, and how much it trains.
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = VERDICTS = ("supported", "not supported", "inconclusive")
 SIZES = ("minutes", "hour", "paper")
+PAPERS_DIR = resources_dir() / "papers"
 
 
 @dataclass(frozen=True)
@@ -65,32 +66,24 @@ class Paper:
         return known[id]
 
 
-def papers_dir() -> Path:
-    """The folder of papers that come with the lab."""
-    return resources_dir() / "papers"
-
-
-def list_papers(folder: Path | None = None) -> list[Paper]:
-    """All papers, by name. folder: where they are, the lab's own unless given. UsageError for a damaged one."""
-    folder = folder if folder is not None else papers_dir()
+def list_papers(folder: Path = PAPERS_DIR) -> list[Paper]:
+    """All papers, by name. folder: where they are. UsageError for a damaged one."""
     return [read_paper(path.parent.name, folder) for path in sorted(folder.glob("*/claims.toml"))]
 
 
-def readable_papers(folder: Path | None = None) -> tuple[list[Paper], list[LabError]]:
+def readable_papers() -> tuple[list[Paper], list[LabError]]:
     """The papers that can be read, by name, and what is wrong with the others."""
-    folder = folder if folder is not None else papers_dir()
     papers, errors = [], []
-    for path in sorted(folder.glob("*/claims.toml")):
+    for path in sorted(PAPERS_DIR.glob("*/claims.toml")):
         try:
-            papers.append(read_paper(path.parent.name, folder))
+            papers.append(read_paper(path.parent.name))
         except LabError as error:
             errors.append(error)
     return papers, errors
 
 
-def read_paper(name: str, folder: Path | None = None) -> Paper:
+def read_paper(name: str, folder: Path = PAPERS_DIR) -> Paper:
     """One paper. UsageError with the nearest name where there is none such, and for files that are not as described."""
-    folder = folder if folder is not None else papers_dir()
     known = [path.parent.name for path in sorted(folder.glob("*/claims.toml"))]
     if name not in known:
         raise UsageError(f"There is no paper {name!r}.", f"There are: {', '.join(known)}.", _nearest(name, known))

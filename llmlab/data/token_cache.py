@@ -7,9 +7,7 @@ int64) and meta.json. It appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,9 +17,10 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
+from llmlab.core.files import fsync_file, new_folder, sha256_of, write_json
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
+from llmlab.core.records import read_record
 from llmlab.data.corpus import Corpus
 from llmlab.data.tokenizers import Tokenizer
 
@@ -71,16 +70,9 @@ def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress:
             return cache
         for litter in folder.parent.glob(f".tmp-{key}-*"):  # of a process that was killed; the lock is ours
             shutil.rmtree(litter, ignore_errors=True)
-        staging = folder.with_name(f".tmp-{key}-{uuid.uuid4().hex[:8]}")
-        staging.mkdir(parents=True)
-        try:
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        with new_folder(folder) as staging:
             _write(staging, corpus, tokenizer, max_tokens, progress)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(staging, folder)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        fsync_folder(folder.parent)
         cache = _open(folder)
         if cache is None:
             raise LabError("The token cache could not be read back.", f"{folder} changed while it was written.")
@@ -136,36 +128,24 @@ def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, 
         raise LabError(f"{corpus.title} is empty.", "It holds no text.", "Choose another data.corpus.")
     for name in ("tokens.bin", "documents.bin"):
         fsync_file(folder / name)
-    meta = _Meta(
-        _FORMAT,
-        corpus.name,
-        tokenizer.kind,
-        count,
-        dtype.str,
-        documents,
-        digest.hexdigest(),
-        documents_digest.hexdigest(),
-    )
+    digests = digest.hexdigest(), documents_digest.hexdigest()
+    meta = _Meta(_FORMAT, corpus.name, tokenizer.kind, count, dtype.str, documents, *digests)
     write_json(folder / "meta.json", asdict(meta))
 
 
 def _open(folder: Path) -> TokenCache | None:
     """The cache in `folder`; None when there is none or when a byte of it is not as it was written."""
-    values = read_json(folder / "meta.json")
+    meta = read_record(_Meta, folder / "meta.json")
+    if meta is None or meta.format != _FORMAT or meta.dtype not in ("<u2", "<u4"):
+        return None
     try:
-        meta = _Meta(**(values or {}))
-        if meta.format != _FORMAT or meta.dtype not in ("<u2", "<u4"):
-            return None
-        whole = (
-            sha256_of(folder / "tokens.bin") == meta.sha256
-            and sha256_of(folder / "documents.bin") == meta.documents_sha256
-        )
-        if not whole:
+        digests = sha256_of(folder / "tokens.bin"), sha256_of(folder / "documents.bin")
+        if digests != (meta.sha256, meta.documents_sha256):
             return None
         # A plain array over the mapped file: indexing a memmap object itself is slower.
         tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
         documents = np.fromfile(folder / "documents.bin", dtype="<i8")
-    except (TypeError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
     return TokenCache(folder, tokens, documents, meta.sha256)
 
@@ -178,8 +158,13 @@ def cache_lock(target: Path, progress: Progress) -> Iterator[None]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(FileLock(target.with_name(f"{target.name}.lock")), progress):
+        lock = FileLock(target.with_name(f"{target.name}.lock"))
+        while not _acquired(lock):
+            progress("Waiting for another run that prepares the same text", 0, 0)
+        try:
             yield
+        finally:
+            lock.release()
     except OSError as error:
         raise LabError(
             "The cache could not be written.",
@@ -188,15 +173,9 @@ def cache_lock(target: Path, progress: Progress) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _locked(lock: BaseFileLock, progress: Progress) -> Iterator[None]:
-    while True:
-        try:
-            lock.acquire(timeout=_POLL_SECONDS)
-            break
-        except Timeout:
-            progress("Waiting for another run that prepares the same text", 0, 0)
+def _acquired(lock: BaseFileLock) -> bool:
     try:
-        yield
-    finally:
-        lock.release()
+        lock.acquire(timeout=_POLL_SECONDS)
+    except Timeout:
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmlab.data.papers import Claim, Paper, papers_dir, readable_papers
+from llmlab.data.papers import PAPERS_DIR, Claim, Paper, readable_papers
 from llmlab_gui.pages.page import PAPERS, Page
 
 
@@ -18,7 +18,7 @@ def paper_page(paper: Paper, results: Sequence[Page] = ()) -> Page:
     """The page papers/<name>."""
     title, notes = title_and_notes(paper)
     text = "\n\n".join([f"# {title}", *_about(paper, results), notes, "## Claims", *_claims(paper)])
-    return Page(f"papers/{paper.name}", title, text, PAPERS, papers_dir() / paper.name)
+    return Page(f"papers/{paper.name}", title, text, PAPERS, PAPERS_DIR / paper.name)
 
 
 def title_and_notes(paper: Paper) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmlab.core.charts import Table
-from llmlab.data.papers import Paper, papers_dir
+from llmlab.data.papers import PAPERS_DIR, Paper
 from llmlab.notebook.words import altered_sentence
 from llmlab.studies.papers.records import Verdict
 from llmlab_gui.pages.page import PAPERS, Page
@@ -41,7 +41,7 @@ def notes_page(paper: Paper) -> Page:
     title, notes = title_and_notes(paper)
     links = " · ".join(f"[{link.partition('://')[2]}]({link})" for link in paper.links)
     text = "\n\n".join([f"# {title}", f"{paper.title}. {paper.authors}, {paper.year}.", links, notes])
-    return Page(f"papers/{paper.name}", title, text, PAPERS, papers_dir() / paper.name)
+    return Page(f"papers/{paper.name}", title, text, PAPERS, PAPERS_DIR / paper.name)
 
 
 def claim_page(row: ClaimRow) -> Page:

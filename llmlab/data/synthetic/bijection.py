@@ -55,7 +55,7 @@ class Bijection:
         posterior, first = posterior_of(target)
         return TaskBatch(ids[:, :-1], first, posterior, target)
 
-    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """Knowing nothing."""
         return {"uniform": np.full_like(batch.posterior, 1 / self.values)}
 

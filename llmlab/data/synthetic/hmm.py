@@ -80,7 +80,7 @@ class HiddenMarkov:
             ids = np.concatenate([marks[0], numbers[0], marks[1], numbers[1], marks[2], seen], axis=1)
         return TaskBatch(ids.astype(np.int64), np.ones(observed.shape, dtype=bool), posterior, posterior)
 
-    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """Knowing nothing, and filters that see only the last w observations."""
         transitions, emissions, observed = self.parts(batch.ids)
         found = {"uniform": np.full_like(batch.posterior, 1 / self.states)}

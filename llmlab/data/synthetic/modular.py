@@ -52,7 +52,7 @@ class ModularSum:
         answer = one_hot((a + b) % self.modulus, self.modulus)[:, None]  # [B, 1, p]
         return TaskBatch(ids, np.ones((len(sums), 1), dtype=bool), answer, answer)
 
-    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """Knowing nothing."""
         return {"uniform": np.full_like(batch.posterior, 1 / self.modulus)}
 

@@ -51,7 +51,7 @@ class Repeats:
         came = one_hot(ids[:, [one + 1 for one in positions]], self.vocabulary)  # [B, P, V]
         return TaskBatch(ids, second[:, positions], came, came)
 
-    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """Token frequencies, knowing nothing of a sequence; and `counts and places`, which compares no two positions.
 
         The latter knows how far back a first reading can be, and that no token comes three times.

@@ -63,7 +63,7 @@ class Task(Protocol):
     def batch(self, seed: int, part: int, index: int, size: int) -> TaskBatch:
         """Batch number `index`, of `size` sequences."""
 
-    def floors(self, batch: TaskBatch) -> dict[str, np.ndarray]:
+    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """By name, the predictions [B, P, C] of reasoners that see less than all."""
 
     def token_text(self, id: int) -> str:
@@ -72,6 +72,8 @@ class Task(Protocol):
 
 class TaskTokenizer:
     """A task's tokens as people read them: `k3 v5 k1`."""
+
+    beginning: int | None = None  # sequences begin with their first pair, or their matrices
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -91,11 +93,6 @@ class TaskTokenizer:
     def token_text(self, id: int) -> str:
         """One token."""
         return self._task.token_text(id)
-
-    @property
-    def beginning(self) -> int | None:
-        """None: sequences begin with their first pair, or their matrices."""
-        return None
 
 
 def task_of(data: TaskDataSettings) -> Task:

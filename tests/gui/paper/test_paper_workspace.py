@@ -21,7 +21,7 @@ from windows import MakeWindow, dock_in_sight
 from llmlab.core.charts import Chart, Series
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PAPERS
-from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, papers_dir
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, PAPERS_DIR, SUPPORTED
 from llmlab.jobs.worker_process import launch
 from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
@@ -75,7 +75,7 @@ def test_every_paper_is_offered_and_its_notes_are_shown(qtbot: QtBot, lab: Whole
     with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
         read(qtbot, lab)
         offered = {dock.papers.itemData(place) for place in range(dock.papers.count())}
-        assert offered == {path.parent.name for path in papers_dir().glob("*/claims.toml")}
+        assert offered == {path.parent.name for path in PAPERS_DIR.glob("*/claims.toml")}
         paper = lab.papers.paper
         assert paper is not None
         shown = dock.browser.toPlainText()

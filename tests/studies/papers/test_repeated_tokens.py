@@ -76,7 +76,7 @@ def test_counts_and_places_weigh_tokens_by_distance_and_rule_out_what_came_twice
     # 0 1 2 3 4 | 0 1: read twice are 0 1, at a distance of 5; the last position but one has seen 0 twice.
     batch = TASK.read(np.arange(5)[None], np.array([2]), np.array([3]))
     assert batch.ids.tolist() == [[0, 1, 2, 3, 4, 0, 1]]
-    belief = TASK.floors(batch)["counts and places"][0, -1]
+    belief = TASK.baselines(batch)["counts and places"][0, -1]
     weights = TASK.distances()[-1]
     # One back from the next position is the token 0 itself, so distances 2, 3, 4, 5 say 4, 3, 2, 1.
     expected = np.array([0, weights[5], weights[4], weights[3], weights[2]])
@@ -87,7 +87,7 @@ def test_counts_and_places_weigh_tokens_by_distance_and_rule_out_what_came_twice
 def test_a_floor_is_a_distribution_that_never_rules_out_what_comes() -> None:
     task = Repeats(40, 5, 8, 24)
     batch = task.batch(1, TRAIN, 0, 200)
-    uniform, known = (task.floors(batch)[name] for name in ("uniform", "counts and places"))
+    uniform, known = (task.baselines(batch)[name] for name in ("uniform", "counts and places"))
     np.testing.assert_allclose(known.sum(-1), 1)
     paid = [-np.log((belief * batch.target).sum(-1)[batch.scored]).mean() for belief in (uniform, known)]
     assert paid[0] == pytest.approx(np.log(40))

@@ -32,7 +32,7 @@ def floors(task: Task, count: int) -> dict[str, Calibration]:
 
 def floors_of(task: Task, batches: list[TaskBatch]) -> dict[str, Calibration]:
     """The same on given sequences."""
-    beliefs = [task.floors(batch) for batch in batches]
+    beliefs = [task.baselines(batch) for batch in batches]
     posterior = np.concatenate([batch.posterior for batch in batches])
     scored = np.concatenate([batch.scored for batch in batches])
     return {name: calibration(np.concatenate([one[name] for one in beliefs]), posterior, scored) for name in beliefs[0]}

@@ -119,7 +119,7 @@ def _floors(task: Task, batches: list[TaskBatch]) -> dict[str, float]:
     """What those pay who know less, nats."""
     paid: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        for name, belief in task.floors(batch).items():
+        for name, belief in task.baselines(batch).items():
             paid.setdefault(name, []).append(-np.log((belief * batch.target).sum(-1)[batch.scored]))
     return {name: float(np.concatenate(parts).mean()) for name, parts in paid.items()}
 

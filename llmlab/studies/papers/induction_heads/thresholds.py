@@ -8,7 +8,7 @@ from __future__ import annotations
 # Two layers --------------------------------------------------------------------------------------------------------
 
 # ours: a model that copies has lost nine tenths of ln V, which is what random tokens cost a model that does not. One
-# layer must stay above what a reasoner pays that counts tokens and knows positions (`repeats.Repeats.floors`).
+# layer must stay above what a reasoner pays that counts tokens and knows positions (`repeats.Repeats.baselines`).
 LEARNED = 0.1
 # ours: an induction head gives most of its attention to the token that came after; below the second there is none. A
 # head that is right about nothing gives each of about 50 tokens 0.02.
