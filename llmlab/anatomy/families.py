@@ -6,13 +6,12 @@ Whatever a model is, `llmlab.anatomy.probe` has the last word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, FinalNorm
+from llmlab.anatomy.anatomy import Anatomy, FinalNorm
 from llmlab.anatomy.family_table import FAMILIES, REFUSED, Family, Trunk
 from llmlab.anatomy.layouts import optional
 from llmlab.anatomy.modules import base_model, linear_numbers, norm_numbers
@@ -57,14 +56,14 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
     blocks: Any = decoder.get_submodule(family.trunk.blocks)
     final_norm = decoder.get_submodule(family.trunk.norm)
     head = linear_numbers(model.get_output_embeddings())
-    windows = layer_windows(config, len(blocks))
-    described = tuple(
-        _with_window(family.layout.describe(block, config), window)
-        for block, window in zip(blocks, windows, strict=True)
-    )
+    described = [family.layout.describe(block, config) for block in blocks]
+    own = any(type(block.attention).__name__ in OWN for block in described)
     return Anatomy(
         family=family.name,
-        blocks=described,
+        blocks=tuple(
+            replace(block, window=window if block.attention is not None else None)
+            for block, window in zip(described, layer_windows(config, len(blocks)), strict=True)
+        ),
         embedding=model.get_input_embeddings(),
         final_norm=final_norm,
         norm=_like(norm_numbers(final_norm, head.weight.shape[1]), head.weight),
@@ -77,7 +76,7 @@ def describe(model: Any, config: Any, family: Family) -> Anatomy:
         logit_scale=family.logits.scale(config),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         sinks=any(isinstance(getattr(block.attention, "sinks", None), Tensor) for block in described),
-        attention_path=_path(described),
+        attention_path="recomputed from the queries and keys of the pass" if own else "the model's own eager attention",
     )
 
 
@@ -91,15 +90,6 @@ def _decoder(model: nn.Module, trunk: Trunk) -> nn.Module:
     """Where the blocks are; models that also see or hear keep their decoder one step further in."""
     inner = optional(model, f"{trunk.decoder}.language_model")
     return model.get_submodule(trunk.decoder) if inner is None else inner
-
-
-def _path(blocks: Sequence[BlockAnatomy]) -> str:
-    own = any(type(block.attention).__name__ in OWN for block in blocks)
-    return "recomputed from the queries and keys of the pass" if own else "the model's own eager attention"
-
-
-def _with_window(block: BlockAnatomy, window: int | None) -> BlockAnatomy:
-    return block if window is None or block.attention is None else replace(block, window=window)
 
 
 def layer_windows(config: Any, n_layer: int) -> list[int | None]:

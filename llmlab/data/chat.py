@@ -127,7 +127,7 @@ def chat_format(tokenizer: TextTokenizer) -> ChatFormat:
 
 
 class PlainFormat(ChatFormat):
-    """The lab's own format, for the lab's own tokenizers. Parts are tokenized one by one, in training and when it answers."""
+    """The lab's own format, for the lab's own tokenizers. Parts are tokenized one by one, as when it answers."""
 
     name = "User: … Assistant: …, the lab's own"
 

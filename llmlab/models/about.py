@@ -8,10 +8,11 @@ from typing import Any
 
 import psutil
 
-from llmlab.anatomy.anatomy import Refusals
+from llmlab.anatomy.anatomy import Anatomy, Refusals
 from llmlab.anatomy.sizes import context_length, size_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
+from llmlab.models.base_shape import BaseShape
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
 from llmlab.models.source import Folder, source_of
@@ -52,32 +53,23 @@ class About:
 
 def about(opened: OpenModel) -> About:
     """Describes an open model; one whose insides cannot be trusted is described by its settings, with the reason."""
-    common: dict[str, Any] = {
-        "reference": opened.reference,
-        "name": opened.name,
-        "kind": opened.kind,
-        "step": opened.step,
-        "parameters": opened.parameters,
-        "bytes": opened.bytes,
-        "begins": bool(getattr(opened.tokenizer, "adds_bos", False)),
-    }
     try:
         anatomy = opened.anatomy
+        sizes, refusals = _sizes(anatomy), {name: why for name, why in asdict(anatomy.refusals).items() if why}
     except LabError as error:
-        refusals = dict.fromkeys(_PANELS, str(error))
-        return About(
-            **common, **_from_config(getattr(opened.model, "config", None)), refusals=refusals, memory_bytes=_resident()
-        )
+        sizes = _from_config(getattr(opened.model, "config", None))
+        refusals = dict.fromkeys(Refusals.__dataclass_fields__, str(error))
     return About(
-        **common,
+        reference=opened.reference,
+        name=opened.name,
+        kind=opened.kind,
+        step=opened.step,
+        parameters=opened.parameters,
+        bytes=opened.bytes,
+        begins=bool(getattr(opened.tokenizer, "adds_bos", False)),
+        refusals=refusals,
         memory_bytes=_resident(),
-        family=anatomy.family,
-        n_layer=anatomy.n_layer,
-        n_head=anatomy.n_head,
-        width=anatomy.n_embd,
-        vocab_size=anatomy.vocab_size,
-        context=anatomy.context,
-        refusals={name: reason for name, reason in asdict(anatomy.refusals).items() if reason},
+        **sizes,
     )
 
 
@@ -106,13 +98,8 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
         step=run.status().step,
         parameters=shape.parameters,
         bytes=shape.parameters * _FLOAT,
-        family=shape.family,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        width=shape.n_embd,
-        vocab_size=shape.vocab_size,
-        context=shape.context,
         memory_bytes=_resident(),
+        **_sizes(shape),
     )
 
 
@@ -120,7 +107,9 @@ def _resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-_PANELS = tuple(Refusals.__dataclass_fields__)
+def _sizes(of: Anatomy | BaseShape) -> dict[str, Any]:
+    names = ("family", "n_layer", "n_head", "vocab_size", "context")
+    return {name: getattr(of, name) for name in names} | {"width": of.n_embd}
 
 
 def _from_config(config: Any) -> dict[str, Any]:

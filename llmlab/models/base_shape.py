@@ -52,7 +52,6 @@ class BaseShape:
     """
 
     family: str
-    own: bool
     vocab_size: int
     n_embd: int
     n_layer: int
@@ -64,6 +63,7 @@ class BaseShape:
     kv_heads: int
     hidden: int
     gated: bool
+    own: bool = False
     rms: bool = True
     composed: bool = False
     dropout_heads: int = 0
@@ -191,11 +191,10 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
         one = [Layer(ATTENTION, n_embd, size) for size in (heads, kv_heads, kv_heads)]
         one += [Layer(ATTENTION, heads, n_embd)]
         one += [Layer(FEED_FORWARD, n_embd, hidden)] * 2 + [Layer(FEED_FORWARD, hidden, n_embd)]
-    biases = 0
     bias: Any = family.attention_bias
     if isinstance(bias, str):
         bias = ("q", "k", "v", "o") if config.get(bias) else ()
-    biases += sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": n_embd}[part] for part in bias)
+    biases = sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": n_embd}[part] for part in bias)
     if family.mlp_bias and config.get(family.mlp_bias):
         biases += 2 * hidden + n_embd
     norms = family.norms * n_embd + {"": 0, "head": 2 * head, "all": heads + kv_heads}[family.head_norms]
@@ -203,7 +202,6 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
     embeddings = vocab_size * n_embd * (1 if config.get("tie_word_embeddings", family.tied) else 2)
     return BaseShape(
         family=config["model_type"],
-        own=False,
         vocab_size=vocab_size,
         n_embd=n_embd,
         n_layer=n_layer,
@@ -227,7 +225,6 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
     heads = 1 if config.get("tie_word_embeddings", True) else 2
     return BaseShape(
         family="gpt2",
-        own=False,
         vocab_size=vocab_size,
         n_embd=n_embd,
         n_layer=n_layer,
@@ -278,7 +275,6 @@ def _from_header(
     hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * n_embd)
     return BaseShape(
         family=str(config.get("model_type")),
-        own=False,
         vocab_size=config["vocab_size"],
         n_embd=n_embd,
         n_layer=n_layer,

@@ -11,24 +11,11 @@ from llmlab.core.memory import gigabytes
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import has_tokenizer
 from llmlab.models.available import CONFIG_FILE, cached_models, hub_folder, other_revision
-from llmlab.models.huggingface import open_folder
-from llmlab.models.model import OpenModel
 from llmlab.models.weights import count_parameters
 
 # Only what opening needs: weights without code (first), settings, and tokenizers. No pickles, no Python.
 _WANTED = (".safetensors", ".json", ".txt", ".jinja", "tokenizer.model", "spiece.model")
 _SECONDS = 10.0  # until a hub that does not answer is given up
-
-
-def open_hub(name: str, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
-    """A model of the hub by its name; one that is not of the newest revision known here says so in its own name.
-
-    with_bytes: memory that is needed besides, for an adapter. LabError as `hub_snapshot` and `open_folder`.
-    """
-    folder = hub_snapshot(name, progress)
-    revision = other_revision(folder)
-    shown = f"{name} (revision {revision})" if revision else name
-    return open_folder(folder, name, progress, name=shown, with_bytes=with_bytes)
 
 
 def hub_snapshot(name: str, progress: Progress = quiet) -> Path:

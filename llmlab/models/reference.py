@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,9 +194,7 @@ class _Search:
 
     def _chosen(self, name: str, which: str) -> Iterator[Reference]:
         """`name@which`, where `name` is a run."""
-        path = _existing(name)
-        runs = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
-        for run in dict.fromkeys([*runs, *self._runs(name)]):
+        for run in self._runs_at(name):
             if which == LIVE:
                 yield LiveRun(run, self._named(run))
             elif _is_which(which):
@@ -218,7 +216,7 @@ class _Search:
         if not bases and _HUB_NAME.fullmatch(base_text):
             bases = [HubModel(base_text)]
         for base in bases:
-            if not isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile)):
+            if isinstance(base, (LiveRun, AdaptedModel)):
                 raise UsageError(
                     f"An adapter cannot sit on {base_text}.",
                     "It takes a model that stays as it is, without another adapter.",
@@ -238,9 +236,7 @@ class _Search:
         name, at, which = text.rpartition("@")
         named = [(text, LATEST), (name, which)] if at and name and _is_which(which) else [(text, LATEST)]
         for run_text, chosen in named:
-            path = _existing(run_text)
-            here = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
-            for run in dict.fromkeys([*here, *self._runs(run_text)]):
+            for run in self._runs_at(run_text):
                 if is_fine_tuned(run) and chosen != LIVE:
                     yield self._adapter_of(run, chosen)
 
@@ -261,10 +257,9 @@ class _Search:
         """An adapter named alone sits on the base that its own settings name."""
         base_text = (read_json(adapter / ADAPTER_FILE) or {}).get("base_model_name_or_path")
         if isinstance(base_text, str) and base_text and not self._leads_to_adapter(base_text):
-            found = [*self.all_of(base_text)]
-            bases = [base for base in found if isinstance(base, (SavedRun, ModelFolder, HubModel, GgufFile))]
+            bases = [base for base in self.all_of(base_text) if not isinstance(base, (LiveRun, AdaptedModel))]
+            yield from (AdaptedModel(base, adapter) for base in bases)
             if bases:
-                yield from (AdaptedModel(base, adapter) for base in bases)
                 return
         if isinstance(base_text, str) and _HUB_NAME.fullmatch(base_text):
             yield AdaptedModel(HubModel(base_text), adapter)
@@ -284,6 +279,12 @@ class _Search:
 
     def _runs(self, name: str) -> list[RunFolder]:
         return runs_called(name, list_runs(self._outputs))
+
+    def _runs_at(self, text: str) -> Iterable[RunFolder]:
+        """The run in the folder of that name, and those that are called so."""
+        path = _existing(text)
+        here = [RunFolder(path)] if path is not None and (path / "run.json").is_file() else []
+        return dict.fromkeys([*here, *self._runs(text)])
 
     def _named(self, run: RunFolder) -> str:
         """A run's id, or its full name, where that names it and nothing else; else its folder."""

@@ -39,31 +39,22 @@ def open_checkpoint(
 
     LabError when it or its run is damaged, or when it does not fit into memory.
     """
-    model = load_checkpoint(run, checkpoint, progress, with_bytes=with_bytes)
-    return _opened(run, checkpoint, named, model, read_tokenizer(run))
-
-
-def load_checkpoint(run: RunFolder, checkpoint: Checkpoint, progress: Progress = quiet, *, with_bytes: int = 0) -> GPT:
-    """The model alone, in eval mode. LabError like `open_checkpoint`."""
-    progress(f"Checking {run.id}@{checkpoint.step}", 0, 3)
-    require_whole(checkpoint, f"{run.id}@{checkpoint.step}")
+    what = f"{run.id}@{checkpoint.step}"
+    progress(f"Checking {what}", 0, 3)
+    require_whole(checkpoint, what)
     tokenizer = read_tokenizer(run)
     settings, vocab_size = described_model(run, checkpoint)
     size = parameter_count(settings, vocab_size) * _FLOAT
     if tokenizer.key() != checkpoint.about.get("tokenizer"):
-        raise LabError(
-            f"{run.id}@{checkpoint.step} cannot be opened.",
-            f"{run.tokenizer_json.name} is not the tokenizer that it was trained with.",
-        )
-    require_memory(
-        2 * size + with_bytes, f"{run.id}@{checkpoint.step}"
-    )  # the file's weights and the model's, for a moment
+        why = f"{run.tokenizer_json.name} is not the tokenizer that it was trained with."
+        raise LabError(f"{what} cannot be opened.", why)
+    require_memory(2 * size + with_bytes, what)  # the file's weights and the model's, for a moment
     progress("Loading the weights", 1, 3)
     model = GPT(settings, vocab_size)
     load_weights(checkpoint.path, model)
-    require_finite(model, f"{run.id}@{checkpoint.step}")
+    require_finite(model, what)
     progress("Loading the weights", 3, 3)
-    return model.eval()
+    return _opened(run, checkpoint, named, model.eval(), tokenizer)
 
 
 def described_model(run: RunFolder, checkpoint: Checkpoint) -> tuple[ModelSettings, int]:

@@ -20,10 +20,10 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, sha256_of
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.models.adapter_file import with_adapter
-from llmlab.models.available import CONFIG_FILE, cached_models, cached_settings
+from llmlab.models.available import CONFIG_FILE, cached_models, cached_settings, other_revision
 from llmlab.models.base_shape import (
     BaseShape,
     shape_of_folder,
@@ -52,7 +52,6 @@ from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoin
 from llmlab.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from llmlab.core.settings import ModelSettings
     from llmlab.data.tokenizers import TextTokenizer
     from llmlab.models.model import OpenModel
 
@@ -483,9 +482,13 @@ class Hub(Folder):
         return cached_settings(self.name)
 
     def open(self, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
-        from llmlab.models.hub import open_hub
+        """One that is not of the newest revision known here says so in its name."""
+        from llmlab.models.huggingface import open_folder
 
-        return open_hub(self.name, progress, with_bytes=with_bytes)
+        folder = self.fetched(progress)
+        revision = other_revision(folder)
+        name = f"{self.name} (revision {revision})" if revision else self.name
+        return open_folder(folder, self.name, progress, name=name, with_bytes=with_bytes)
 
     def fingerprint(self) -> object:
         return str(self)

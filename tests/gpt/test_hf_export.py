@@ -13,7 +13,7 @@ from llmlab.cli.main import main
 from llmlab.gpt.model import GPT
 from llmlab.models.generation import write
 from llmlab.models.model import OpenModel
-from llmlab.models.scratch import load_checkpoint, open_checkpoint
+from llmlab.models.scratch import open_checkpoint
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
 
@@ -60,7 +60,7 @@ def test_transformers_continues_a_prompt_with_the_same_text(trained: RunFolder, 
     text = tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=False)
     assert text == _greedy(ours)
     assert len(set(text)) > 1
-    assert theirs.config.vocab_size == load_checkpoint(trained, select(trained.checkpoints, "final")).vocab_size
+    assert theirs.config.vocab_size == open_checkpoint(trained, select(trained.checkpoints, "final")).model.vocab_size
 
 
 def test_the_exported_logits_are_the_checkpoints(trained: RunFolder, tmp_path: Path) -> None:

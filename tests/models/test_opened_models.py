@@ -25,7 +25,7 @@ from llmlab.core.files import sha256_of
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
-from llmlab.models.scratch import load_checkpoint
+from llmlab.models.scratch import open_checkpoint
 from llmlab.models.source import open_model
 from llmlab.store.checkpoints import select
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_is_the_labs_own_model(outputs: Path) -> None:
     opened = open_model("run@5", outputs)
     assert (opened.kind, opened.reference, opened.step, opened.name) == ("scratch", "run@5", 5, "run, step 5")
     ids = opened.tokenizer.encode("the king")
-    assert torch.equal(logits(opened.model, ids), logits(load_checkpoint(run, select(run.checkpoints, "5")), ids))
+    assert torch.equal(logits(opened.model, ids), logits(open_checkpoint(run, select(run.checkpoints, "5")).model, ids))
     assert open_model("run", outputs).reference == "run@10"
     assert open_model("run@best", outputs).reference in ("run@5", "run@4", "run@8", "run@10")
 

@@ -65,7 +65,8 @@ def _write_as_gpt2(adapter: Path, layers: int, out: Path) -> dict[str, Any]:
                 "Use --to hf for the merged model.",
             )
         pairs.append(theirs)
-    weights = {f"{PEFT_PREFIX}{pair.module}.lora_{which}.weight": value for pair in pairs for which, value in _ab(pair)}
+    weights = {f"{PEFT_PREFIX}{pair.module}.lora_A.weight": pair.a for pair in pairs}
+    weights |= {f"{PEFT_PREFIX}{pair.module}.lora_B.weight": pair.b for pair in pairs}
     with safetensors.safe_open(adapter / ADAPTER_WEIGHTS_FILE, framework="np") as file:
         about = file.metadata()
     save_file(weights, out / ADAPTER_WEIGHTS_FILE, about or {"format": "pt"})
@@ -84,10 +85,6 @@ def _write_as_gpt2(adapter: Path, layers: int, out: Path) -> dict[str, Any]:
         "fan_in_fan_out": True,
         "bias": "none",
     }
-
-
-def _ab(pair: Factors) -> tuple[tuple[str, Any], ...]:
-    return ("A", pair.a), ("B", pair.b)
 
 
 def _alpha(pair: Factors) -> float:

@@ -111,12 +111,9 @@ def _write_settings(writer: Any, config: Any, name: str) -> None:
 
 def _weights(opened: OpenModel, config: Any) -> dict[str, Tensor]:
     """By name, in fp32; a tied head is left out, and readers take the embedding in its place."""
-    found = {}
-    for name, weight in opened.model.named_parameters():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        found[name] = weight.detach().to("cpu", torch.float32).contiguous()
-    return found
+    left_out = ("lm_head.weight",) if config.tie_word_embeddings else ()
+    weights = ((name, weight) for name, weight in opened.model.named_parameters() if name not in left_out)
+    return {name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in weights}
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
