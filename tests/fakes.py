@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from preset_settings import resolve_settings
 
 from llmlab.core.errors import Cancelled
 from llmlab.core.processes import process_start
-from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import RUN

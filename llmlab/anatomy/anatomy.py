@@ -115,7 +115,6 @@ class Anatomy:
 
     @property
     def n_layer(self) -> int:
-        """How many blocks there are."""
         return len(self.blocks)
 
     @property

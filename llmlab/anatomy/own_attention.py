@@ -41,7 +41,7 @@ class Bloom(OwnAttention):
     output = "dense"
 
     def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        q, k, v = _fused(made[0], module.num_heads, 3)
+        q, k, v = _fused(made[0], module.num_heads)
         bias = options["alibi"].unflatten(0, (-1, module.num_heads))[0] + _causal(q)  # [H, T, T]
         return AttentionCall.of(q, k, v, bias, module.inv_norm_factor)
 
@@ -138,9 +138,9 @@ def _heads(x: Tensor, count: int) -> Tensor:
     return x.unflatten(-1, (count, -1)).transpose(0, 1)
 
 
-def _fused(x: Tensor, count: int, parts: int) -> tuple[Tensor, ...]:
-    """[T, H * parts * D] -> parts of [H, T, D]."""
-    return tuple(part.transpose(0, 1) for part in x.unflatten(-1, (count, parts, -1)).unbind(-2))
+def _fused(x: Tensor, count: int) -> tuple[Tensor, ...]:
+    """[T, H * 3 * D] -> queries, keys and values, [H, T, D] each."""
+    return tuple(part.transpose(0, 1) for part in x.unflatten(-1, (count, 3, -1)).unbind(-2))
 
 
 def _masked(hidden: Tensor, like: Tensor) -> Tensor:

@@ -36,11 +36,11 @@ def found_name(settings: Any, size: str) -> str | None:
     return next((name for name in NAMES[size] if read(name) is not None), None)
 
 
-def size_of(settings: Any, size: str, default: int = 0) -> int:
-    """A size of `NAMES`; `default` where the settings do not have it, or have a list (one for each layer)."""
+def size_of(settings: Any, size: str) -> int:
+    """A size of `NAMES`; 0 where the settings do not have it, or have a list (one for each layer)."""
     name = found_name(settings, size)
     value = None if name is None else settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
-    return value if isinstance(value, int) else default
+    return value if isinstance(value, int) else 0
 
 
 def context_limit(settings: Any) -> int | None:

@@ -37,7 +37,6 @@ class _Part:
 
     @property
     def child(self) -> bool:
-        """Whether it is the block's own child, not a child's."""
         return "." not in self.name
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
@@ -18,7 +16,6 @@ from llmlab.core.settings import (
     TrainSettings,
     read_preset,
     require_decay,
-    with_overrides,
 )
 
 DEFAULT_PRESET = "scratch"
@@ -131,7 +128,6 @@ class FinetuneSettings(RunSettings):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that an optimizer step reads at most."""
         return self.train.grad_accum * self.data.batch_size * self.data.max_length
 
     @property
@@ -192,12 +188,3 @@ def finetune_preset_names() -> list[str]:
 def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
     """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
     return read_preset(_PRESETS, name, FinetuneSettings)
-
-
-def resolve_finetune_settings(
-    preset: str = DEFAULT_PRESET,
-    file: Path | None = None,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-) -> FinetuneSettings:
-    """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
-    return with_overrides(load_finetune_preset(preset).settings, file, overrides)

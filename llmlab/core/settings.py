@@ -294,7 +294,6 @@ class PretrainSettings(RunSettings):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that an optimizer step reads."""
         return self.train.grad_accum * self.data.batch_size * self.model.block_size
 
     @property
@@ -418,15 +417,6 @@ def read_preset(folder: Path, name: str, kind: type[S]) -> Preset[S]:
     values = read_toml(path)
     about = values.pop("preset")
     return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
-
-
-def resolve_settings(
-    preset: str = DEFAULT_PRESET,
-    file: Path | None = None,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-) -> PretrainSettings:
-    """Settings of a new run: the preset, then a TOML file, then overrides (`section.field=value` or a mapping)."""
-    return with_overrides(load_preset(preset).settings, file, overrides)
 
 
 def with_overrides(settings: S, file: Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> S:

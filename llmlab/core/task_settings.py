@@ -134,7 +134,6 @@ class TaskSettings(RunSettings):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that an optimizer step reads."""
         return self.train.grad_accum * self.data.batch_size * self.time
 
     @property

@@ -31,7 +31,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise UsageError(f"{path} is a folder.", "", f"Name a file in it: {', '.join(SUFFIXES)}.")
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            rows = _jsonl(path)
+            rows = jsonl_rows(path)
         case ".csv":
             rows = _csv(path)
         case ".parquet":
@@ -100,7 +100,8 @@ def _readable(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int
         ) from error
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+def jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Numbered rows of a file of JSON lines. OSError when it cannot be read."""
     with open_file(path) as file:
         number = 0
         while line := file.readline(_LONGEST_LINE):

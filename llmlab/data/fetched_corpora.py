@@ -207,7 +207,6 @@ def _rows(corpus: FetchedCorpus) -> Iterator[str]:
 
 
 def _check_hub(corpus: FetchedCorpus) -> None:
-    """Refuses at once without a network."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import is_unicode, kind_of_no_file, open_file, parse_json, require_file, sha256_of
+from llmlab.core.files import is_unicode, kind_of_no_file, open_file, require_file, sha256_of
 from llmlab.data.corpus import Corpus, Piece, document_pieces
+from llmlab.data.example_files import Row, jsonl_rows
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 # Where a row's text is looked for, in this order.
@@ -130,7 +131,6 @@ def text_bytes(path: Path) -> int:
 
 
 def _text_blocks(path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file in blocks."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     done = 0  # bytes given to the decoder
@@ -170,43 +170,32 @@ def _refuse_other_encodings(path: Path, start: bytes) -> None:
 
 
 def _jsonl_pieces(path: Path) -> Iterator[Piece]:
-    with open_file(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            text = _row_text(line)
-            if text is None:
-                bad = 1 + sum(1 for rest in file if rest.strip() and _row_text(rest) is None)
-                raise LabError(
-                    f"{path} has {bad:,} line(s) without a text; the first is line {number:,}.",
-                    f'A line is a JSON object with a string "{FIELDS[0]}" or "{FIELDS[1]}".',
-                    "Correct or remove them.",
-                )
-            yield from document_pieces([text])
+    rows = jsonl_rows(path)
+    for number, row in rows:
+        text = _row_text(row)
+        if text is None:
+            bad = 1 + sum(_row_text(rest) is None for _, rest in rows)
+            raise LabError(
+                f"{path} has {bad:,} line(s) without a text; the first is line {number:,}.",
+                f'A line is a JSON object with a string "{FIELDS[0]}" or "{FIELDS[1]}".',
+                "Correct or remove them.",
+            )
+        yield from document_pieces([text])
 
 
-def _row_text(line: bytes) -> str | None:
-    """The text of one line; None when it is not JSON or has none."""
-    try:
-        row = parse_json(line.decode("utf-8-sig"))
-    except ValueError:
-        return None
-    if not isinstance(row, dict):
-        return None
-    text = next((row[name] for name in FIELDS if name in row), None)
+def _row_text(row: Row) -> str | None:
+    """None where a line is not JSON, or has no text."""
+    text = None if isinstance(row, str) else next((row[name] for name in FIELDS if name in row), None)
     return text if isinstance(text, str) and is_unicode(text) else None
 
 
 def _parquet_pieces(path: Path) -> Iterator[Piece]:
     parquet, column = _open_parquet(path)
-    row = 0
-    for batch in _batches(path, parquet, column):
-        for value in batch.column(0):
-            text = value.as_py()
-            if text is None:
-                raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
-            yield from document_pieces([text])
-            row += 1
+    texts = (value.as_py() for batch in _batches(path, parquet, column) for value in batch.column(0))
+    for row, text in enumerate(texts):
+        if text is None:
+            raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
+        yield from document_pieces([text])
 
 
 def _batches(path: Path, parquet: Any, column: str) -> Iterator[Any]:

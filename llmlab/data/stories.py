@@ -124,7 +124,6 @@ def _toy_after(scene: Scene) -> tuple[str, ...]:
 
 
 def _draws_entropy(text: str) -> float:
-    """Nats in the draws of one sentence."""
     return sum(_entropy(word_shares(name)) for bracket, name in _PART.findall(text) if bracket == "[")
 
 

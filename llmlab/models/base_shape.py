@@ -36,7 +36,6 @@ class Layer:
 
     @property
     def numbers(self) -> int:
-        """Of its matrix."""
         return self.width_in * self.width_out
 
 

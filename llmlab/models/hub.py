@@ -36,7 +36,7 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
         raise
 
 
-def hub_settings(name: str, progress: Progress = quiet) -> Path:
+def hub_settings(name: str) -> Path:
     """The folder with its settings and tokenizer, for what needs no weights; where the weights are, they are there too.
 
     LabError as `hub_snapshot`.
@@ -48,7 +48,7 @@ def hub_settings(name: str, progress: Progress = quiet) -> Path:
     for folder in sorted(snapshots.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True):
         if (folder / CONFIG_FILE).is_file() and has_tokenizer(folder):
             return folder
-    return _downloaded(name, _WANTED[1:], progress)
+    return _downloaded(name, _WANTED[1:], quiet)
 
 
 def _downloaded(name: str, wanted: tuple[str, ...], progress: Progress) -> Path:

@@ -59,7 +59,6 @@ def ask_live(
 
 
 def _wait(reference: LiveRun, stem: Path, progress: Progress) -> None:
-    """Returns when the answer is there."""
     run = reference.run
     begin = looked = time.monotonic()
     while not _is_answered(stem):

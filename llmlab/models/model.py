@@ -39,12 +39,11 @@ class OpenModel:
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers it has; tied ones count once."""
+        """Tied ones count once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @cached_property
     def bytes(self) -> int:
-        """Memory of its weights."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
     @property

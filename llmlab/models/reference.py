@@ -312,7 +312,6 @@ def is_task(run: RunFolder) -> bool:
 
 
 def _is_which(word: str) -> bool:
-    """Whether a word after `@` can name a checkpoint."""
     return word in _WORDS or (word.isascii() and word.isdecimal())
 
 
@@ -340,7 +339,6 @@ def _described(reference: Reference) -> str:
 
 
 def _shown(text: str) -> str:
-    """In quotes, and not endless."""
     return repr(text if len(text) <= 120 else f"{text[:120]}...")
 
 

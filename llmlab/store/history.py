@@ -29,7 +29,7 @@ from llmlab.store.overview import Overview, is_long, read_overview
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
 
-# Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are thinned.
+# Rows kept of a run, 112 bytes each: 45 MB. Many times what a screen can show; beyond it, old steps are downsampled.
 MAX_ROWS = 400_000
 # Rows that become at most eight when they are downsampled: half the history shrinks to about a sixth of itself.
 _BUCKET = 32
@@ -105,17 +105,14 @@ class RunHistory:
 
     @property
     def finished(self) -> Finished | None:
-        """How it finished, if it did."""
         return self.ended if isinstance(self.ended, Finished) else None
 
     @property
     def failed(self) -> Failed | None:
-        """How it failed, if it did."""
         return self.ended if isinstance(self.ended, Failed) else None
 
     @property
     def last_step(self) -> int:
-        """Steps done."""
         return int(self.step_columns["step"][-1]) if len(self.step_columns) else 0
 
     @property
@@ -159,8 +156,7 @@ class RunHistory:
             case Paused():
                 self.interruptions.append(Interruption(event.step, event.time, None, "paused"))
             case Resumed():
-                if self.interruptions and self.interruptions[-1].end is None:
-                    self.interruptions[-1].end = event.time
+                self._end_pause(event.time)
 
     def _restart(self, event: Started) -> None:
         self.changed += event.changed
@@ -170,12 +166,17 @@ class RunHistory:
             return  # it ended before it trained; what the worker before it found out still holds
         if self.started is None:
             self.origin = event.time
-        elif self.interruptions and self.interruptions[-1].end is None:
-            self.interruptions[-1].end = event.time  # its worker ended while it was paused
-        elif len(self.step_columns):
+        elif not self._end_pause(event.time) and len(self.step_columns):  # a worker may end while it is paused
             last = float(self.step_columns["time"][-1])
             self.interruptions.append(Interruption(event.step, last, event.time, "restarted"))
         self.started, self.ended = event, None
+
+    def _end_pause(self, time: float) -> bool:
+        """Whether there was one."""
+        paused = bool(self.interruptions) and self.interruptions[-1].end is None
+        if paused:
+            self.interruptions[-1].end = time
+        return paused
 
     def _add_steps(self, steps: list[StepEvent]) -> None:
         if steps:
@@ -200,7 +201,7 @@ class RunHistory:
         return True
 
     def _bound(self) -> None:
-        """Thins the older half when there are too many rows; its extremes and averages stay."""
+        """Downsamples the older half when there are too many rows; its extremes and averages stay."""
         while len(self.step_columns) > self._max_rows:
             old = len(self.step_columns) // 2
             self.step_columns.replace_front(old, downsample(self.step_columns.values[:, :old], _BUCKET))

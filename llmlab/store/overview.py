@@ -81,7 +81,6 @@ class OverviewReader:
 
     @property
     def done(self) -> bool:
-        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def result(self) -> Overview:
@@ -153,7 +152,6 @@ class _Gathered:
             self._downsampled = [downsample(np.concatenate(self._downsampled, axis=1), 16)]
 
     def _cut(self, began: Started) -> None:
-        """Drops what a worker that begins does not keep."""
         column = STEP_COLUMNS.index("step")
         self._downsampled = [part[:, part[column] <= began.step] for part in self._downsampled]
         self.events = [*filter(began.keeps, self.events)]

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fakes import FakeRun
 from loop_watch import LoopWatch
+from preset_settings import resolve_settings
 from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 from window import Window
 
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs.launcher import create_run, request, start_worker
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.pages.places import TRAIN, WORKSPACES

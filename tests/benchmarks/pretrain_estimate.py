@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from preset_settings import resolve_settings
 from worker_memory import watched
 
 from llmlab.core.progress import quiet
-from llmlab.core.settings import resolve_settings
 from llmlab.data.dataset import load_dataset
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import create_run, start_worker

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from preset_settings import resolve_settings
 
 from llmlab.core.config import (
     SettingInfo,
@@ -25,7 +26,7 @@ from llmlab.core.config import (
 )
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
-from llmlab.core.settings import PretrainSettings, load_preset, parse_assignments, preset_names, resolve_settings
+from llmlab.core.settings import PretrainSettings, load_preset, parse_assignments, preset_names
 from llmlab.gpt.estimate import estimate
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from preset_settings import resolve_settings
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
 from worker_memory import peak_bytes
 
-from llmlab.core.settings import PretrainSettings, load_preset, resolve_settings
+from llmlab.core.settings import PretrainSettings, load_preset
 from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, start_worker

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from PySide6.QtCore import QBuffer, QIODevice
 from PySide6.QtGui import QColor, QImage
 
 from llmlab.core.charts import Axis
 from llmlab.core.processes import process_start
-from llmlab.core.settings import resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import (
     LOSS_AXIS,

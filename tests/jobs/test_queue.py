@@ -15,10 +15,11 @@ import pytest
 import torch
 from fakes import FakeRun
 from forks import Fork
+from preset_settings import resolve_settings
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.store.registry import list_runs

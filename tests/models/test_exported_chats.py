@@ -15,10 +15,10 @@ import torch
 import transformers
 from bases import qwen2
 from peft import PeftModel
+from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 from tokenizers import Regex, pre_tokenizers
 
-from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.data import template_rendering as rendering
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message

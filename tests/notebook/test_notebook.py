@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from test_outcomes import evaluated, experiment
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs.launcher import create_run
 from llmlab.notebook.entries import DONE, OPEN, TO_JUDGE, TO_LEARN, statements
 from llmlab.notebook.locked import lock

@@ -16,13 +16,13 @@ from unittest import mock
 import pytest
 from fakes import FakeRun
 from forks import Fork
+from preset_settings import resolve_settings
 from test_claims import begun, judged
 from test_notebook import ended, predicted
 from test_outcomes import experiment
 
 from llmlab.cli.main import main
 from llmlab.cli.notebook import tell_outcomes
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs.launcher import create_run
 from llmlab.notebook import notebook
 from llmlab.notebook.entries import Entry, statements

@@ -15,8 +15,8 @@ import pytest
 from fakes import FakeRun
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from preset_settings import resolve_settings
 
-from llmlab.core.settings import resolve_settings
 from llmlab.store.event_file import whole_bytes
 from llmlab.store.events import Evaluated, Failed, StepEvent, Warned, from_line, to_line
 from llmlab.store.recorder import Recorder

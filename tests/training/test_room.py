@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preset_settings import resolve_finetune_settings, resolve_settings
 from small_runs import new_run, train_here
 
 from llmlab.cli import train
@@ -15,8 +16,8 @@ from llmlab.cli.main import main
 from llmlab.core.config import with_values
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
-from llmlab.core.settings import RunSettings, resolve_settings
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import RunSettings
 from llmlab.gpt.estimate import Memory, estimate
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import ran_out, require_room

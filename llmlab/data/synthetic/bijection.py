@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator, one_hot
+from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, generator, one_hot
 
 
 @dataclass(frozen=True)
-class Bijection:
+class Bijection(Task):
     """values: V. pairs: L. repeats: keys are drawn with replacement, and only first occurrences are scored.
 
     Without repeats the entropy at position k is log2(V - k + 1) in every sequence: it equals the position. With them it
@@ -54,10 +54,6 @@ class Bijection:
         target = one_hot(values, self.values)  # [B, L, V]
         posterior, first = posterior_of(target)
         return TaskBatch(ids[:, :-1], first, posterior, target)
-
-    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
-        """Knowing nothing."""
-        return {"uniform": np.full_like(batch.posterior, 1 / self.values)}
 
     def token_text(self, id: int) -> str:
         """k3, v5."""

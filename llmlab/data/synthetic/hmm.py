@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from llmlab.core.task_settings import ROWS
-from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator
+from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, generator
 
 _PARTS = 100  # a probability is a whole number of hundredths, and so can be a token
 ROW_BASE = _PARTS + 1  # of the digits of a row that is one token
@@ -26,7 +26,7 @@ _WINDOWS = (1, 2, 3, 4)  # observations that the limited filters see
 
 
 @dataclass(frozen=True)
-class HiddenMarkov:
+class HiddenMarkov(Task):
     """states: S. symbols: O. length: K observations. layout_kind: rows or numbers."""
 
     states: int
@@ -83,10 +83,8 @@ class HiddenMarkov:
     def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
         """Knowing nothing, and filters that see only the last w observations."""
         transitions, emissions, observed = self.parts(batch.ids)
-        found = {"uniform": np.full_like(batch.posterior, 1 / self.states)}
-        for window in _WINDOWS:
-            found[f"last {window}"] = forward(transitions, emissions, observed, window)
-        return found
+        filters = {f"last {window}": forward(transitions, emissions, observed, window) for window in _WINDOWS}
+        return super().baselines(batch) | filters
 
     def parts(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """ids [B, T] -> the transition [B, S, S] and emission [B, S, O] matrices and the observations [B, K]."""

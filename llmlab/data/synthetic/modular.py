@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-from llmlab.data.synthetic.tasks import TRAIN, Layout, TaskBatch, one_hot
+from llmlab.data.synthetic.tasks import TRAIN, Layout, Task, TaskBatch, one_hot
 
 
 @dataclass(frozen=True)
-class ModularSum:
+class ModularSum(Task):
     """modulus: p. train_sums: how many of the p x p are trained on. split_seed: which."""
 
     modulus: int
@@ -51,10 +51,6 @@ class ModularSum:
         ids = np.stack([a, b, np.full_like(a, self.modulus)], axis=1)
         answer = one_hot((a + b) % self.modulus, self.modulus)[:, None]  # [B, 1, p]
         return TaskBatch(ids, np.ones((len(sums), 1), dtype=bool), answer, answer)
-
-    def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
-        """Knowing nothing."""
-        return {"uniform": np.full_like(batch.posterior, 1 / self.modulus)}
 
     def token_text(self, id: int) -> str:
         """12, =."""

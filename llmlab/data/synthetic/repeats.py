@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.data.synthetic.tasks import Layout, TaskBatch, generator, one_hot
+from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, generator, one_hot
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Repeats(Task):
     """vocabulary: V tokens. shortest, longest: of a segment. time: tokens of a sequence, T >= 2 longest."""
 
     vocabulary: int
@@ -64,9 +64,9 @@ class Repeats:
                 belief[rows, number, batch.ids[:, position + 1 - distance]] += distances[number, distance]
             belief[:, number] *= one_hot(batch.ids[:, : position + 1], self.vocabulary).sum(1) < 2
         known = belief.sum(-1, keepdims=True)  # none where the segment has not begun again
-        uniform = np.full_like(belief, 1 / self.vocabulary)
-        by_positions = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), uniform)
-        return {"uniform": uniform, "counts and places": by_positions}
+        knowing_nothing = super().baselines(batch)
+        belief = np.where(known > 0, belief / np.maximum(known, np.finfo(float).tiny), knowing_nothing["uniform"])
+        return knowing_nothing | {"counts and places": belief}
 
     def distances(self) -> np.ndarray:
         """How likely the first reading is so far back, given that a position is in the second: [P, T].

@@ -6,9 +6,9 @@ sequences, T tokens, P positions of a sequence where a prediction is asked for, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -53,19 +53,23 @@ class TaskBatch:
         return TaskBatch(self.ids[:count], self.scored[:count], self.posterior[:count], self.target[:count])
 
 
-class Task(Protocol):
+class Task(ABC):
     """A task of some size."""
 
     @property
+    @abstractmethod
     def layout(self) -> Layout:
         """How it is written."""
 
+    @abstractmethod
     def batch(self, seed: int, part: int, index: int, size: int) -> TaskBatch:
         """Batch number `index`, of `size` sequences."""
 
     def baselines(self, batch: TaskBatch) -> dict[str, np.ndarray]:
-        """By name, the predictions [B, P, C] of reasoners that see less than all."""
+        """By name, the predictions [B, P, C] of reasoners that see less than all: here, of one that knows nothing."""
+        return {"uniform": np.full_like(batch.posterior, 1 / batch.posterior.shape[-1])}
 
+    @abstractmethod
     def token_text(self, id: int) -> str:
         """A token as people read it."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from preset_settings import resolve_settings
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 
-from llmlab.core.settings import resolve_settings
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab_gui.experiments.list_dock import ExperimentsDock

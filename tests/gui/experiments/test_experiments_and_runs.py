@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from fake_experiments import FakeExperiment
+from preset_settings import resolve_settings
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow
 
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs.queue import QueuedRun
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice

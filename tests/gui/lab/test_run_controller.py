@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import pytest
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import process_start
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs import launcher
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints

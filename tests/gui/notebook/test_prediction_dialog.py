@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication
@@ -14,7 +15,6 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import resolve_settings
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab_gui.lab.book import Asking, Book
 from llmlab_gui.lab.window_settings import WindowSettings

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
+from preset_settings import resolve_finetune_settings
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
 
-from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import FINETUNING
 from llmlab.store.events import Sampled, Scored, Started
 from llmlab.store.history import RunHistory

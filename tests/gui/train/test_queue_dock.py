@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
 from pytestqt.qtbot import QtBot
@@ -16,7 +17,6 @@ from windows import MakeWindow, dock_in_sight
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import resolve_settings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.store.run_folder import RunFolder

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fake_checks import FakeCheck
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
 
-from llmlab.core.settings import resolve_settings
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.notices import sentence

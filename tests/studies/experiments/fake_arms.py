@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeRun
+from preset_settings import resolve_settings
 
-from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings
 from llmlab.store.events import Evaluated
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan, settings_of

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 
-from llmlab.core.finetuning_settings import resolve_finetune_settings
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings, TrainSettings
 from llmlab.data.dataset import load_dataset

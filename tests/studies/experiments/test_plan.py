@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from fakes import FakeRun
+from preset_settings import resolve_settings
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import PretrainSettings, resolve_settings
+from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
 from llmlab.studies.records import ExperimentRecord, TrialStatus

@@ -21,13 +21,14 @@ import tiny_models
 import torch
 from forks import forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
+from preset_settings import resolve_finetune_settings
 from small_runs import names_of_events, new_run, train_here
 from torch.nn import functional as F
 from tuned_runs import copy_adapter, llama_folder
 
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import FinetuneSettings, resolve_finetune_settings
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.gpt.generate import NextToken
