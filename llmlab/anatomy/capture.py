@@ -157,8 +157,7 @@ def _check(batch: Tensor, anatomy: Anatomy, observers: Sequence[Observer]) -> No
         )
     if int(batch.min()) < 0 or int(batch.max()) >= anatomy.id_limit:
         raise UsageError(
-            "The prompt holds token ids that the model does not know.",
-            f"They run from 0 to {anatomy.id_limit - 1:,}.",
+            "The prompt holds token ids that the model does not know.", f"They run from 0 to {anatomy.id_limit - 1:,}."
         )
     if observers and count != 1:
         raise ValueError("observers watch one prompt at a time")

@@ -86,10 +86,7 @@ _TRANSFORMER = Trunk("transformer", "h", "ln_f")
 _OLMO2 = Sandwich(mid="mlp")
 _MIXTRAL = Hybrid({"mlp": Sequential(), "block_sparse_moe": Sequential(_SPARSE)})  # its name before transformers 5
 _QWEN_HYBRID = Hybrid(
-    {
-        "self_attn": Sequential(gated=True),
-        "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn"))),
-    }
+    {"self_attn": Sequential(gated=True), "linear_attn": WithoutPattern(Sequential(Parts(attention="linear_attn")))}
 )
 
 FAMILIES: dict[str, Family] = {

@@ -56,21 +56,19 @@ def probe(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     ids = torch.randint(anatomy.id_limit, (count,), generator=torch.Generator().manual_seed(0))
     plain = run(model, anatomy, ids)[0]
     tolerance = _Tolerance.of(plain.dtype)
-    known = anatomy.refusals
     seen: _Seen = _SeenWithPatterns()
-    attention = known.attention or _watching_attention(model, anatomy, ids, seen, plain, tolerance)
+    attention = _watching_attention(model, anatomy, ids, seen, plain, tolerance)
     if attention is not None:
         seen = _Seen()
-        changed = _unlike(run(model, anatomy, ids, [seen])[0], plain, tolerance.paths)
-        if changed is not None:
+        if changed := _unlike(run(model, anatomy, ids, [seen])[0], plain, tolerance.paths):
             raise LabError("This model cannot be looked into.", f"Watching it changes its predictions by {changed}.")
-    contributions = known.contributions or _contributions(model, anatomy, ids, seen, tolerance)
-    heads = known.heads or contributions or _heads(anatomy, seen, tolerance)
+    contributions = _contributions(model, anatomy, ids, seen, tolerance)
+    heads = contributions or _heads(anatomy, seen, tolerance)
     if attention is None:
         attention, other = _attention(anatomy, seen, tolerance)
         heads = heads or other
     anatomy = _measured(anatomy, seen)
-    attribution = known.attribution or _logits(anatomy, seen, plain, tolerance)
+    attribution = _logits(anatomy, seen, plain, tolerance)
     return replace(anatomy, refusals=Refusals(attention, contributions, heads, attribution))
 
 
@@ -89,22 +87,15 @@ class _Layer:
     values: Tensor | None = None  # [H_kv, T, D]
 
 
-class _Stream(Observer):
-    """Keeps the stream of a short prompt at every point."""
+class _Seen(Observer):
+    """Keeps the stream of a short prompt at every point, and the head outputs."""
 
     def __init__(self) -> None:
         self.layers: defaultdict[int, _Layer] = defaultdict(_Layer)
+        self.last: Tensor | None = None
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
         self.layers[layer].residual[point] = x.clone()
-
-
-class _Seen(_Stream):
-    """Keeps the head outputs and the last stream, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: Tensor | None = None
 
     def heads(self, layer: int, z: Tensor) -> None:
         self.layers[layer].z = z.clone()
@@ -154,7 +145,7 @@ def _watching_attention(
 
 
 def _contributions(model: nn.Module, anatomy: Anatomy, ids: Tensor, seen: _Seen, tolerance: _Tolerance) -> str | None:
-    """Why what attention and feed-forward add is not what the taps say; None where it is."""
+    """Why what attention and feed-forward add is not what the hook points say; None where it is."""
     for layer, block in enumerate(anatomy.blocks):
         x = seen.layers[layer].residual
         if missing := [point for point in POINTS if point not in x]:
@@ -170,16 +161,15 @@ def _contributions(model: nn.Module, anatomy: Anatomy, ids: Tensor, seen: _Seen,
             if wrong := _wrong_sum(before, added, total, tolerance):
                 return f"In layer {layer} {what}: {wrong}."
     try:
-        return _without_feed_forward(model, anatomy, ids, tolerance) or _without_attention(
-            model, anatomy, ids, tolerance
-        )
+        pass_of = (model, anatomy, ids, tolerance)
+        return _without_feed_forward(*pass_of) or _without_attention(*pass_of)
     except _SURPRISES as error:
         return f"Its contributions cannot be changed in a pass ({type(error).__name__}: {error})."
 
 
 def _without_feed_forward(model: nn.Module, anatomy: Anatomy, ids: Tensor, tolerance: _Tolerance) -> str | None:
     """With every mlp_out set to zero, blocks must add attn_out and nothing else."""
-    seen = _Stream()
+    seen = _Seen()
     run(model, anatomy, ids, [seen], [_Off("mlp_out")])
     for layer in range(anatomy.n_layer):
         x = seen.layers[layer].residual
@@ -226,8 +216,7 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
             return f"Layer {layer} never showed its attention.", None
         if (count := kept.pattern.shape[0]) != anatomy.n_head:
             return (f"Layer {layer} has {count} patterns, for {anatomy.n_head} heads.",) * 2
-        wrong = _wrong_pattern(kept.pattern, block, anatomy.sinks)
-        if wrong is not None:
+        if wrong := _wrong_pattern(kept.pattern, block, anatomy.sinks):
             return f"In layer {layer} {wrong}.", None
         if pieces := _unlike(kept.in_pieces, kept.pattern, tolerance.paths):
             return f"In layer {layer} the pattern comes out different in pieces, by {pieces}.", None

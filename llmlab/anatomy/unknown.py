@@ -35,10 +35,6 @@ class _Part:
     reads: Tensor
     gives: Tensor
 
-    @property
-    def child(self) -> bool:
-        return "." not in self.name
-
 
 @dataclass(frozen=True)
 class _Block:
@@ -50,7 +46,7 @@ class _Block:
 
     @property
     def children(self) -> list[_Part]:
-        return [part for part in self.parts if part.child]
+        return [part for part in self.parts if "." not in part.name]
 
 
 def discover(model: Any, config: Any) -> Family:

@@ -42,9 +42,7 @@ class ModelSettings:
     dropout: float = setting(0.0, "Share of activations dropped at random while training.", low=0.0, high=0.9)
     bias: bool = setting(False, "Bias vectors in linear layers and norms, as GPT-2 has.")
     norm: str = setting(
-        "layernorm",
-        "How the residual stream is normalised before it is read.",
-        choices=("layernorm", "rmsnorm"),
+        "layernorm", "How the residual stream is normalised before it is read.", choices=("layernorm", "rmsnorm")
     )
     position: str = setting(
         "learned",
@@ -52,9 +50,7 @@ class ModelSettings:
         choices=("learned", "rotary"),
     )
     activation: str = setting(
-        "gelu",
-        "The feed-forward's non-linearity: GELU (GPT-2) or gated SwiGLU (Llama).",
-        choices=("gelu", "swiglu"),
+        "gelu", "The feed-forward's non-linearity: GELU (GPT-2) or gated SwiGLU (Llama).", choices=("gelu", "swiglu")
     )
     vocab_multiple: int = setting(
         1,
@@ -140,11 +136,7 @@ class TrainSettings:
         1, "Steps between `step` events.", unit="steps", low=1, high=1_000_000, advanced=True, exact=False
     )
     eval_interval: int = setting(
-        250,
-        "Steps between measurements of train and validation loss; 0 means never.",
-        unit="steps",
-        low=0,
-        exact=False,
+        250, "Steps between measurements of train and validation loss; 0 means never.", unit="steps", low=0, exact=False
     )
     eval_windows: int = setting(
         192, "Fixed sequences of each split that a measurement reads.", unit="sequences", low=1, exact=False
@@ -153,10 +145,7 @@ class TrainSettings:
         500, "Steps between samples of the model's writing; 0 means never.", unit="steps", low=0, exact=False
     )
     early_stop: int = setting(
-        0,
-        "Stop after this many measurements without a better validation loss; 0 means never.",
-        low=0,
-        advanced=True,
+        0, "Stop after this many measurements without a better validation loss; 0 means never.", low=0, advanced=True
     )
     device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
@@ -166,11 +155,7 @@ class TrainSettings:
         advanced=True,
     )
     threads: int = setting(
-        0,
-        "Processor threads; 0 means all, or all but one while a window is watching.",
-        low=0,
-        high=1024,
-        advanced=True,
+        0, "Processor threads; 0 means all, or all but one while a window is watching.", low=0, high=1024, advanced=True
     )
     compile: bool = setting(
         False,

@@ -50,9 +50,7 @@ def embedded_corpora() -> tuple[EmbeddedCorpus, ...]:
     entries = read_toml(_folder() / "index.toml")["corpus"]
     return tuple(
         EmbeddedCorpus(
-            kind="embedded",
-            files=tuple(EmbeddedDocument(**document) for document in entry.pop("documents")),
-            **entry,
+            kind="embedded", files=tuple(EmbeddedDocument(**document) for document in entry.pop("documents")), **entry
         )
         for entry in entries
     )

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import replaced
-from llmlab.core.paths import cache_dir
+from llmlab.core.paths import cache_dir, resources_dir
 from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
 from llmlab.data.own_texts import SUFFIXES, file_pieces, files_key, text_files
 
-_VERDICT_URL = (
-    "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt"
-)
 _TIMEOUT_SECONDS = 20
 _BLOCK_BYTES = 1 << 16
 _ROWS_A_GROUP = 2000
@@ -75,46 +73,9 @@ class FetchedCorpus(Corpus):
 
 
 def fetched_corpora() -> list[FetchedCorpus]:
-    """The corpora that can be fetched, smallest first."""
-    return [
-        FetchedCorpus(
-            name="verdict",
-            title="The Verdict",
-            description='A short story by Edith Wharton, 1908: the text that the book "Build a Large Language Model '
-            '(From Scratch)" trains on.',
-            kind="fetched",
-            licence="Public domain",
-            origin=_VERDICT_URL,
-            bytes=20_479,
-            file="the-verdict.txt",
-            url=_VERDICT_URL,
-            sha256="b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
-        ),
-        FetchedCorpus(
-            name="wikitext2",
-            title="WikiText-2",
-            description="Some 600 good and featured articles of Wikipedia: the training split, article by article.",
-            kind="fetched",
-            licence="CC BY-SA 3.0 and GFDL",
-            origin="https://huggingface.co/datasets/Salesforce/wikitext (wikitext-2-raw-v1)",
-            bytes=10_900_000,
-            file="wikitext2.parquet",
-            dataset="Salesforce/wikitext",
-            config="wikitext-2-raw-v1",
-            articles=True,
-        ),
-        FetchedCorpus(
-            name="tinystories",
-            title="TinyStories",
-            description="2.1 million short stories in the words of a small child, written by GPT-3.5 and GPT-4.",
-            kind="fetched",
-            licence="CDLA-Sharing-1.0",
-            origin="https://huggingface.co/datasets/roneneldan/TinyStories",
-            bytes=1_900_000_000,
-            file="tinystories.parquet",
-            dataset="roneneldan/TinyStories",
-        ),
-    ]
+    """The corpora that can be fetched, smallest first (resources/corpora/fetched.toml)."""
+    entries = read_toml(resources_dir() / "corpora" / "fetched.toml")["corpus"]
+    return [FetchedCorpus(kind="fetched", **entry) for entry in entries]
 
 
 def fetch(corpus: Corpus, progress: Progress) -> None:

@@ -141,11 +141,7 @@ class FinetuningData:
 
 
 def load_finetuning_data(
-    settings: ExampleSettings,
-    seed: int,
-    tokenizer: TextTokenizer,
-    context: int,
-    progress: Progress,
+    settings: ExampleSettings, seed: int, tokenizer: TextTokenizer, context: int, progress: Progress
 ) -> FinetuningData:
     """Reads, encodes and splits the examples that `settings` describe.
 
@@ -193,11 +189,7 @@ class EncodedSource:
 
 
 def encode_source(
-    source: Source,
-    chat: ChatFormat,
-    settings: ExampleSettings,
-    context: int,
-    progress: Progress,
+    source: Source, chat: ChatFormat, settings: ExampleSettings, context: int, progress: Progress
 ) -> EncodedSource:
     """Cuts every example into tokens. context: as in `load_finetuning_data`."""
     longest = min(settings.max_length, context) if context else settings.max_length

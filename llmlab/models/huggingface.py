@@ -69,12 +69,11 @@ def open_folder(
     """
     name = name or folder.name
     progress("Reading the settings", 0, 0)
-    settings = _checked_settings(folder, name)
+    _check_settings(folder, name)
     numbers = count_parameters(folder, name)
     if loading is None:
         require_memory(numbers * _FLOAT + with_bytes, name)
-    leftover = "quantization_config" in settings
-    model = load_model(folder, name, progress, numbers=numbers, leftover=leftover, loading=loading)
+    model = load_model(folder, name, progress, numbers=numbers, loading=loading)
     progress("Reading the tokenizer", 1, 1)
     return OpenModel(reference, name, "huggingface", model, load_tokenizer(folder, name))
 
@@ -102,14 +101,12 @@ def load_model(
     *,
     numbers: int,
     gguf_file: str | None = None,
-    leftover: bool = False,
     loading: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The causal language model in a folder, or of a GGUF file in it, in fp32 and eval mode.
 
     numbers: how many the file holds; settings that describe a much larger model are refused before memory is taken.
-    leftover: its settings say that it was quantized once, its weights are not. loading: further arguments of
-    transformers' from_pretrained.
+    loading: further arguments of transformers' from_pretrained.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -126,8 +123,8 @@ def load_model(
             raise LabError(f"{name} cannot be opened.", "It has an encoder and a decoder; the lab opens decoders.")
         config._attn_implementation = None  # settings may name a program on the hub; None is the family's usual one
         config._experts_implementation = None
-        if leftover:
-            del config.quantization_config
+        if gguf_file is None and hasattr(config, "quantization_config"):
+            del config.quantization_config  # it was quantized once, and its weights are not
         _require_enough(config, numbers, name)
         if gguf_file is None:
             common["use_safetensors"] = True
@@ -231,7 +228,7 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide
     return ""
 
 
-def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
+def _check_settings(folder: Path, name: str) -> None:
     settings = read_json(folder / CONFIG_FILE)
     if settings is None:
         raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
@@ -254,7 +251,6 @@ def _checked_settings(folder: Path, name: str) -> dict[str, Any]:
             f"Its weights are quantized ({method or 'in an unknown way'}), so what is shown would not be the model's.",
             "Open a copy in full precision, or its GGUF file.",
         )
-    return settings
 
 
 def _require_enough(config: Any, numbers: int, name: str) -> None:

@@ -28,12 +28,7 @@ _FLOAT = 4  # bytes of a weight
 
 
 def open_checkpoint(
-    run: RunFolder,
-    checkpoint: Checkpoint,
-    named: str | None = None,
-    progress: Progress = quiet,
-    *,
-    with_bytes: int = 0,
+    run: RunFolder, checkpoint: Checkpoint, named: str | None = None, progress: Progress = quiet, *, with_bytes: int = 0
 ) -> OpenModel:
     """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given.
 

@@ -147,9 +147,9 @@ class Source(ABC):
     def weight_files(self) -> list[Path]:
         """The files that its weights are in, those of its base first. LabError when they are not on this machine."""
 
-    @abstractmethod
     def weights(self) -> Weights:
         """Its weights, one matrix at a time, without torch."""
+        return read_weights(self.weight_files())
 
     def fingerprint(self) -> object:
         """Equal as long as the reference opens the same bytes: a checkpoint saved again or a replaced file differs."""
@@ -307,9 +307,6 @@ class Live(Source):
     def weight_files(self) -> list[Path]:
         raise LabError(f"{self} trains.", "Its weights change from step to step.", "Name a checkpoint.")
 
-    def weights(self) -> Weights:
-        return read_weights(self.weight_files())
-
     def tokenizer(self) -> TextTokenizer:
         from llmlab.models.scratch import read_tokenizer
 
@@ -429,9 +426,6 @@ class Folder(Files):
     def weight_files(self) -> list[Path]:
         return weight_files(self.folder(), self.name)
 
-    def weights(self) -> Weights:
-        return read_weights(self.weight_files())
-
     def fingerprint(self) -> object:
         return _stamps(self.folder())
 
@@ -441,9 +435,8 @@ class Folder(Files):
     def shape(self) -> BaseShape:
         folder = self.settings_here()
         if folder is None:
-            raise LabError(
-                f"{self.name} is not on this machine yet.", "Its size is known once its settings were downloaded."
-            )
+            why = "Its size is known once its settings were downloaded."
+            raise LabError(f"{self.name} is not on this machine yet.", why)
         return shape_of_folder(folder, self.name)
 
     def families(self) -> set[str]:

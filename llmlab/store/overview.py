@@ -166,9 +166,7 @@ def _parse(lines: bytes) -> np.ndarray:
     parse = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         table = arrow_json.read_json(
-            pyarrow.BufferReader(lines),
-            read_options=arrow_json.ReadOptions(block_size=4 << 20),
-            parse_options=parse,
+            pyarrow.BufferReader(lines), read_options=arrow_json.ReadOptions(block_size=4 << 20), parse_options=parse
         )
         columns = np.array([table.column(name).to_numpy() for name in STEP_FIELDS], dtype=np.float64)
         if columns.shape[1] == lines.count(b"\n") and _plausible(columns):
