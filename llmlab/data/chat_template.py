@@ -15,7 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.data.chat import ChatFormat, plain_template
 from llmlab.data.examples import Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, readable
-from llmlab.data.template_rendering import render
+from llmlab.data.template_rendering import render, rendered
 
 # What a template says, by a piece of it that no other family has.
 _FAMILIES = (
@@ -70,8 +70,9 @@ class TemplateFormat(ChatFormat):
         own = inner.chat_template
         self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
         self._options = {**inner.special_tokens_map, **_DATE}
+        self._plain = self._template is None
         if self._template is None:
-            self.template = plain_template(
+            self._template = self.template = plain_template(
                 begins=self._adds_bos and inner.bos_token is not None, ends=bool(inner.eos_token)
             )
             self.name = "User: … Assistant: …, the lab's own, since the model has none"
@@ -131,8 +132,6 @@ class TemplateFormat(ChatFormat):
         """The texts of conversations; of none, an empty one. LabError when the template refuses one."""
         for call in calls:
             self._refuse_special(call.messages)
-        if self._template is None:
-            return [self._plain(call) if call.messages else "" for call in calls]
         wanted = [
             {
                 **self._options,
@@ -143,21 +142,10 @@ class TemplateFormat(ChatFormat):
             for call in calls
             if call.messages
         ]
-        texts = iter(render(self._template, wanted))
+        # The lab's own template needs no process of its own.
+        made = [rendered(self._template, call) for call in wanted] if self._plain else render(self._template, wanted)
+        texts = iter(made)
         return [next(texts) if call.messages else "" for call in calls]
-
-    def _plain(self, call: _Call) -> str:
-        """What `PlainFormat` writes, for a tokenizer without a template."""
-        text = (self._inner.bos_token or "") if self._adds_bos else ""
-        ending = self._inner.eos_token or "\n"
-        for place, message in enumerate(call.messages, start=1):
-            words = message.content.strip()
-            if message.role == "assistant":
-                text += f"Assistant: {words}{ending}"
-                text += "\n" if place < len(call.messages) and ending != "\n" else ""
-            else:
-                text += f"{message.role.capitalize()}: {words}\n"
-        return text + ("Assistant:" if call.opening else "")
 
     def _answer_span(self, messages: Sequence[Message], place: int, text: str, heads: Sequence[str]) -> tuple[int, int]:
         """Where in `text` the answer `messages[place]` begins, and where the token that ends it does.

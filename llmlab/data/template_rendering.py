@@ -53,6 +53,15 @@ def render(template: str, calls: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(answer) for answer in answers]
 
 
+def rendered(template: str, call: Mapping[str, Any]) -> str:
+    """The text of one call in this process: for a template that can be trusted."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    values = dict(call)
+    texts, _ = render_jinja_template([values.pop("conversation")], chat_template=template, **values)
+    return str(texts[0])
+
+
 _lock = threading.Lock()
 _condemned: dict[str, dict[str, str]] = {}
 _running: _Process | None = None
@@ -140,8 +149,6 @@ class _Process:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """The other process: a line is a request, or the end of it; what takes too long ends the process from inside."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
     for line in requests:
         request = json.loads(line)
         try:
@@ -149,12 +156,10 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             for call in request["calls"]:
                 # Of C, so that it also ends one long operation; and ends this process when its parent is gone.
                 faulthandler.dump_traceback_later(request["seconds"], exit=True)
-                values = dict(call)
-                conversation = values.pop("conversation")
-                texts, _ = render_jinja_template([conversation], chat_template=request["template"], **values)
-                if len(texts[0]) > _LONGEST_TEXT:
-                    raise ValueError(f"it writes {len(texts[0]):,} characters")
-                answer.append(texts[0])
+                text = rendered(request["template"], call)
+                if len(text) > _LONGEST_TEXT:
+                    raise ValueError(f"it writes {len(text):,} characters")
+                answer.append(text)
         except Exception as error:  # a template refuses in its own ways
             answer = " ".join(str(error).split())[:200] or type(error).__name__
         faulthandler.cancel_dump_traceback_later()
