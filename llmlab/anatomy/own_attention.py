@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,85 +23,66 @@ from torch import Tensor, nn
 from llmlab.anatomy.capture import AttentionCall
 
 
-class OwnAttention(ABC):
-    """How one attention class computes. inputs: its linear layers that make q, k and v. output: the one after them."""
+@dataclass(frozen=True)
+class OwnAttention:
+    """How one attention class computes. inputs: its linear layers that make q, k and v. output: the one after them.
+
+    call: the module, what `inputs` made, [T, width] each, and the arguments of its forward -> its attention.
+    """
 
     inputs: tuple[str, ...]
     output: str
-
-    @abstractmethod
-    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        """What `inputs` made, [T, width] each, and the arguments of the module's forward -> its attention."""
+    call: Callable[[Any, tuple[Tensor, ...], Mapping[str, Any]], AttentionCall]
 
 
-class Bloom(OwnAttention):
+def _bloom(module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
     """scores / sqrt(D) + ALiBi + mask."""
-
-    inputs = ("query_key_value",)
-    output = "dense"
-
-    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        q, k, v = _fused(made[0], module.num_heads)
-        bias = options["alibi"].unflatten(0, (-1, module.num_heads))[0] + _causal(q)  # [H, T, T]
-        return AttentionCall.of(q, k, v, bias, module.inv_norm_factor)
+    q, k, v = _fused(made[0], module.num_heads)
+    bias = options["alibi"].unflatten(0, (-1, module.num_heads))[0] + _causal(q)  # [H, T, T]
+    return AttentionCall.of(q, k, v, bias, module.inv_norm_factor)
 
 
-class Mpt(OwnAttention):
+def _mpt(module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
     """scale scores + ALiBi, masked; queries, keys and values may be clipped."""
-
-    inputs = ("Wqkv",)
-    output = "out_proj"
-
-    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        qkv = made[0].clamp(-module.clip_qkv, module.clip_qkv) if module.clip_qkv else made[0]
-        q, k, v = (_heads(part, module.n_heads) for part in qkv.chunk(3, dim=-1))
-        bias = _causal(q)
-        if options.get("position_bias") is not None:
-            bias = options["position_bias"][:, :, -q.shape[1] :] + bias
-        return AttentionCall.of(q, k, v, bias, module.softmax_scale)
+    qkv = made[0].clamp(-module.clip_qkv, module.clip_qkv) if module.clip_qkv else made[0]
+    q, k, v = (_heads(part, module.n_heads) for part in qkv.chunk(3, dim=-1))
+    bias = _causal(q)
+    if options.get("position_bias") is not None:
+        bias = options["position_bias"][:, :, -q.shape[1] :] + bias
+    return AttentionCall.of(q, k, v, bias, module.softmax_scale)
 
 
-class GptNeo(OwnAttention):
+def _gpt_neo(module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
     """Scores without any scale, masked by a fixed table (global, or a window)."""
-
-    inputs = ("q_proj", "k_proj", "v_proj")
-    output = "out_proj"
-
-    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        q, k, v = (_heads(part, module.num_heads) for part in made)
-        time = q.shape[1]
-        return AttentionCall.of(q, k, v, _masked(~module.bias[0, :, :time, :time], q), 1.0)
+    q, k, v = (_heads(part, module.num_heads) for part in made)
+    time = q.shape[1]
+    return AttentionCall.of(q, k, v, _masked(~module.bias[0, :, :time, :time], q), 1.0)
 
 
-class Falcon(OwnAttention):
+def _falcon(module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
     """Rotary, or ALiBi divided by sqrt(D) like the scores; keys and values may be shared by groups of heads."""
-
-    inputs = ("query_key_value",)
-    output = "dense"
-
-    def call(self, module: Any, made: tuple[Tensor, ...], options: Mapping[str, Any]) -> AttentionCall:
-        q, k, v = (part[0].transpose(0, 1) for part in module._split_heads(made[0][None]))
-        if module.new_decoder_architecture:  # repeats keys and values for every head
-            group = module.num_heads // module.num_kv_heads
-            k, v = k[::group], v[::group]
-        bias = options.get("attention_mask")
-        bias = _causal(q) if bias is None else bias[0]
-        if bias.dtype is torch.bool:
-            bias = _masked(~bias, q)
-        alibi = options.get("alibi")
-        if alibi is None:
-            rotate = module.forward.__func__.__globals__["apply_rotary_pos_emb"]
-            q, k = (part[0] for part in rotate(q[None], k[None], *options["position_embeddings"]))
-        elif module.config._attn_implementation != "sdpa":  # else it is part of the mask
-            bias = bias + alibi.reshape(module.num_heads, 1, -1) * module.inv_norm_factor
-        return AttentionCall.of(q, k, v, bias, module.head_dim**-0.5)
+    q, k, v = (part[0].transpose(0, 1) for part in module._split_heads(made[0][None]))
+    if module.new_decoder_architecture:  # repeats keys and values for every head
+        group = module.num_heads // module.num_kv_heads
+        k, v = k[::group], v[::group]
+    bias = options.get("attention_mask")
+    bias = _causal(q) if bias is None else bias[0]
+    if bias.dtype is torch.bool:
+        bias = _masked(~bias, q)
+    alibi = options.get("alibi")
+    if alibi is None:
+        rotate = module.forward.__func__.__globals__["apply_rotary_pos_emb"]
+        q, k = (part[0] for part in rotate(q[None], k[None], *options["position_embeddings"]))
+    elif module.config._attn_implementation != "sdpa":  # else it is part of the mask
+        bias = bias + alibi.reshape(module.num_heads, 1, -1) * module.inv_norm_factor
+    return AttentionCall.of(q, k, v, bias, module.head_dim**-0.5)
 
 
-OWN: dict[str, OwnAttention] = {
-    "BloomAttention": Bloom(),
-    "MptAttention": Mpt(),
-    "GPTNeoSelfAttention": GptNeo(),
-    "FalconAttention": Falcon(),
+OWN = {
+    "BloomAttention": OwnAttention(("query_key_value",), "dense", _bloom),
+    "MptAttention": OwnAttention(("Wqkv",), "out_proj", _mpt),
+    "GPTNeoSelfAttention": OwnAttention(("q_proj", "k_proj", "v_proj"), "out_proj", _gpt_neo),
+    "FalconAttention": OwnAttention(("query_key_value",), "dense", _falcon),
 }
 
 

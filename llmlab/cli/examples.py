@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import groupby
 
 from llmlab.cli import text
@@ -61,7 +62,7 @@ def data(args: argparse.Namespace) -> int:
             f"There is no example {args.example:,}.", f"{preview.source} has {preview.examples:,} that can be shown."
         )
     colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # no-color.org
-    return answer(args, preview.as_dict(), _lines(preview, colors))
+    return answer(args, asdict(preview), _lines(preview, colors))
 
 
 def _lines(preview: Preview, colors: bool) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 IN_LOSS, MASKED, TRUNCATED = "trained", "masked", "cut"
@@ -76,13 +76,9 @@ class Preview:
         """How many examples are too long altogether: nothing of their answer is within max_length."""
         return self.longer - self.cut
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
 
 def preview_from(values: Mapping[str, Any]) -> Preview:
-    """The inverse of `as_dict`, from values that JSON made lists of. KeyError, TypeError or ValueError otherwise."""
+    """The inverse of `asdict`, from values that JSON made lists of. KeyError, TypeError or ValueError otherwise."""
     shown = values["example"]
     example = None
     if shown is not None:

@@ -35,6 +35,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -125,7 +126,7 @@ class Host:
             opened = self._model(number, reference)
             _Reporter(self, number)("Finding its parts", 0, 0)
             described = about(opened)
-        self.send(number, "opened", about=described.as_dict())
+        self.send(number, "opened", about=asdict(described))
 
     def _tokenize(self, number: int, request: dict[str, Any]) -> None:
         from llmlab.inspection.readout import text_of
@@ -227,7 +228,7 @@ class Host:
             int(request["place"]),
             _Reporter(self, number),
         )
-        self.send(number, "previewed", preview=preview.as_dict())
+        self.send(number, "previewed", preview=asdict(preview))
 
     def _parse(self, text: Any) -> Reference:
         return parse(str(text), self._outputs)

@@ -46,10 +46,6 @@ class About:
     begins: bool = False
     memory_bytes: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """As it goes through JSON."""
-        return asdict(self)
-
 
 def about(opened: OpenModel) -> About:
     """Describes an open model; one whose insides cannot be trusted is described by its settings, with the reason."""

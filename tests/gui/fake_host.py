@@ -21,6 +21,7 @@ import random
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class FakeHost:
 
     def _preview(self, values: dict[str, Any]) -> None:
         if not self._misbehaves(values, values["settings"]["source"]):
-            self._say(values, event="previewed", preview=fake_previews.preview(values).as_dict())
+            self._say(values, event="previewed", preview=asdict(fake_previews.preview(values)))
 
     def _misbehaves(self, values: dict[str, Any], words: str) -> bool:
         """Whether the request has ended badly by now."""

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_open_describes_the_model(host: Conversation, places: dict[str, Path]) -
     for number, reference in enumerate(("bar@5", str(places["model"])), start=1):
         answers = host.ask(id=number, do="open", model=reference)
         assert [said["event"] for said in answers] == ["opened"]
-        expected = about(open_model(reference, places["outputs"])).as_dict()
+        expected = asdict(about(open_model(reference, places["outputs"])))
         said = answers[0]["about"]
         assert said.pop("memory_bytes") > said["bytes"]
         expected.pop("memory_bytes")

@@ -27,7 +27,7 @@ from llmlab.models.adapter_file import (
     read_settings,
 )
 from llmlab.models.available import ADAPTER_FILE
-from llmlab.models.export.chat import set_ends, write_generation, write_tokenizer
+from llmlab.models.export.chat import set_ends, write_tokenizer
 from llmlab.models.huggingface import GENERATION_FILE, translated
 from llmlab.models.source import Files, Folder, Source
 from llmlab.models.weights import weight_shapes
@@ -49,7 +49,8 @@ def write_adapter(adapter: Path, base: Source, out: Path) -> None:
     tokenizer = base.tokenizer()
     generation = _generation_config(base)
     set_ends(generation, tokenizer, tuned=True)
-    write_generation(generation, out)
+    # Also settings of sampling that nothing uses, which many models have and `save_pretrained` refuses to write.
+    generation.to_json_file(out / GENERATION_FILE)
     write_tokenizer(tokenizer, out, tuned=True)
 
 

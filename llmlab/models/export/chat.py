@@ -9,7 +9,6 @@ from llmlab.core.errors import LabError
 from llmlab.data.chat import ChatFormat, chat_format
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer, Tokenizer, save_hf_tokenizer
-from llmlab.models.huggingface import GENERATION_FILE
 
 # Kinds of open models that learned to answer in the lab's chat form.
 TUNED = ("adapter", "finetuned")
@@ -29,14 +28,6 @@ def set_ends(config: Any, tokenizer: TextTokenizer, *, tuned: bool) -> None:
         ends += form.end_ids
     ends = list(dict.fromkeys(int(id) for id in ends))
     config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
-
-
-def write_generation(config: Any, folder: Path) -> None:
-    """generation_config.json as it is, also with settings of sampling that nothing uses.
-
-    Many models have such; transformers opens them, and its `save_pretrained` refuses to write them.
-    """
-    config.to_json_file(folder / GENERATION_FILE)
 
 
 def write_tokenizer(tokenizer: TextTokenizer, folder: Path, *, tuned: bool) -> None:

@@ -25,7 +25,8 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
 from llmlab.models.export.adapter import write_adapter
-from llmlab.models.export.chat import TUNED, set_ends, write_generation, write_tokenizer
+from llmlab.models.export.chat import TUNED, set_ends, write_tokenizer
+from llmlab.models.huggingface import GENERATION_FILE
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse
 from llmlab.models.source import EXPORT_FILE, Adapted, Source, TunedRun, open_model, source_of
@@ -119,7 +120,8 @@ def _write_folder(opened: OpenModel, folder: Path) -> None:
         model.config.bos_token_id = generation.bos_token_id
         model.config.eos_token_id = generation.eos_token_id
     model.save_pretrained(folder)
-    write_generation(generation, folder)
+    # Also settings of sampling that nothing uses, which many models have and `save_pretrained` refuses to write.
+    generation.to_json_file(folder / GENERATION_FILE)
     write_tokenizer(opened.tokenizer, folder, tuned=tuned)
 
 

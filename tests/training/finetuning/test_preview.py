@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,12 @@ def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> No
 
 def test_json_and_back_is_the_same(outputs: Path, source: Path) -> None:
     for preview in (previewed(outputs, source, max_length=40), previewed(outputs, source, max_length=8)):
-        assert preview_from(json.loads(json.dumps(preview.as_dict()))) == preview
+        assert preview_from(json.loads(json.dumps(asdict(preview)))) == preview
 
 
 def test_json_has_the_names_of_version_0_4(outputs: Path, source: Path) -> None:
     sizes = "examples train held_out cut longer tokens trained filling max_length context shortest median longest"
-    assert set(previewed(outputs, source).as_dict()) == {
+    assert set(asdict(previewed(outputs, source))) == {
         *("source", "origin", "template", *sizes.split()),
         *("bin_width", "lengths", "bad", "bad_total", "trouble", "example"),
     }
