@@ -24,6 +24,10 @@ from llmlab.gpt.shapes import block_layers, padded_vocab_size, parameter_count
 from llmlab.models.available import CONFIG_FILE
 from llmlab.models.gguf_file import read_gguf_header
 from llmlab.models.weights import weight_shapes
+from llmlab.store.checkpoints import Checkpoint
+from llmlab.store.run_folder import RunFolder
+
+_FLOAT = 4  # bytes of a weight
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,20 @@ class BaseShape:
 # The lab's own GPT --------------------------------------------------------------------------------------------------
 
 
-def shape_of_run(about: Mapping[str, Any], name: str) -> BaseShape:
-    """Of a checkpoint of the lab's own GPT. about: its manifest. LabError when that is damaged."""
+def described_model(run: RunFolder, checkpoint: Checkpoint) -> tuple[ModelSettings, int]:
+    """The settings and the vocabulary's size of a checkpoint's model, as its manifest says. LabError when damaged."""
     try:
-        return shape_of_gpt(from_mapping(PretrainSettings, {"model": about["model"]}).model, int(about["vocab_size"]))
-    except (UsageError, KeyError, TypeError, ValueError) as error:
-        raise LabError(f"The description of {name} is damaged.", f"{error}") from error
+        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]}).model
+        vocab_size = int(checkpoint.about["vocab_size"])
+        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
+        size = _FLOAT * parameter_count(settings, vocab_size)
+        if vocab_size < 1 or size > checkpoint.bytes:
+            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings}")
+        return settings, vocab_size
+    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabError(
+            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
+        ) from error
 
 
 def shape_of_gpt(model: ModelSettings, vocab_size: int) -> BaseShape:

@@ -8,17 +8,16 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from llmlab.core.config import from_mapping
-from llmlab.core.errors import LabError, UsageError, brief
+from llmlab.core.errors import LabError, brief
 from llmlab.core.files import read_json
 from llmlab.core.memory import require_memory
 from llmlab.core.progress import Progress, quiet
-from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Task, TaskTokenizer, task_of
 from llmlab.data.tokenizers import TextTokenizer, Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count
+from llmlab.models.base_shape import described_model
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import MODEL_FILE, Checkpoint, require_whole
@@ -50,22 +49,6 @@ def open_checkpoint(
     require_finite(model, what)
     progress("Loading the weights", 3, 3)
     return _opened(run, checkpoint, named, model.eval(), tokenizer)
-
-
-def described_model(run: RunFolder, checkpoint: Checkpoint) -> tuple[ModelSettings, int]:
-    """The settings and the vocabulary's size of a checkpoint's model, as its manifest says. LabError when damaged."""
-    try:
-        settings = from_mapping(PretrainSettings, {"model": checkpoint.about["model"]}).model
-        vocab_size = int(checkpoint.about["vocab_size"])
-        # Before memory is taken for it: the description and the weights are two files, and either may be a stranger's.
-        size = parameter_count(settings, vocab_size) * _FLOAT
-        if vocab_size < 1 or size > checkpoint.bytes:
-            raise ValueError(f"the weights are too few for {vocab_size} tokens and {settings}")
-        return settings, vocab_size
-    except (UsageError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise LabError(
-            f"{run.id}@{checkpoint.step} cannot be opened.", f"Its description is damaged: {error}"
-        ) from error
 
 
 def read_tokenizer(run: RunFolder) -> Tokenizer:

@@ -26,10 +26,10 @@ from llmlab.models.adapter_file import with_adapter
 from llmlab.models.available import CONFIG_FILE, cached_models, cached_settings, other_revision
 from llmlab.models.base_shape import (
     BaseShape,
+    described_model,
     shape_of_folder,
     shape_of_gguf,
     shape_of_gpt,
-    shape_of_run,
     shape_of_task,
 )
 from llmlab.models.gguf_file import GgufWeights, read_gguf_header
@@ -238,11 +238,9 @@ class PretrainedRun(_SavedRun):
         return self.own_settings().block_size
 
     def shape(self) -> BaseShape:
-        return shape_of_run(self.checkpoint.about, self.run.id)
+        return shape_of_gpt(*described_model(self.run, self.checkpoint))
 
     def own_settings(self) -> ModelSettings:
-        from llmlab.models.scratch import described_model
-
         return described_model(self.run, self.checkpoint)[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, Finetu
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run
-from llmlab.models.base_shape import _FAMILIES, BaseShape, shape_of_folder, shape_of_run
+from llmlab.models.base_shape import _FAMILIES, BaseShape, shape_of_folder, shape_of_gpt
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.estimate import activations, estimate
 from llmlab.training.finetuning.lora import insert
@@ -147,7 +147,7 @@ def test_patterns_that_dropout_keeps_grow_with_the_length_of_rows(
 
 def _shape_of(model: nn.Module, folder: Path) -> BaseShape:
     if isinstance(model, GPT):
-        return shape_of_run({"model": asdict(model.settings), "vocab_size": 31}, "a GPT")
+        return shape_of_gpt(model.settings, 31)
     model.config.save_pretrained(folder)
     return base_named(str(folder), folder).shape()
 
