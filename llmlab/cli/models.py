@@ -15,8 +15,9 @@ from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
 from llmlab.core.settings import SampleSettings
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
+from llmlab.models.file_sources import Files
 from llmlab.models.reference import Reference, SavedRun, parse
-from llmlab.models.source import Files, open_model, source_of
+from llmlab.models.source import open_model, source_of
 from llmlab.store.checkpoints import checkpoint_name, select
 
 _GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a

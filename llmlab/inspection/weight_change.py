@@ -28,8 +28,9 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Metadata, write_archive
 from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.available import ADAPTER_FILE
+from llmlab.models.file_sources import Source
 from llmlab.models.reference import Reference, parse
-from llmlab.models.source import Adapted, Source, TunedRun, source_of
+from llmlab.models.source import Adapted, TunedRun, source_of
 from llmlab.models.weights import Array, TensorFile, Weights
 from llmlab.store.checkpoints import MODEL_FILE
 

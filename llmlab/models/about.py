@@ -13,9 +13,10 @@ from llmlab.anatomy.sizes import context_length, size_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.models.base_shape import BaseShape
+from llmlab.models.file_sources import Folder
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
-from llmlab.models.source import Folder, source_of
+from llmlab.models.source import source_of
 
 _FLOAT = 4  # bytes of a weight
 # How often a run that has not begun is looked at.

@@ -23,9 +23,9 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import BASE_DIGEST, Factors, has_own_names, other_form, read_factors, read_settings
 from llmlab.models.adapter_patterns import require_quick
+from llmlab.models.file_sources import Source
 from llmlab.models.huggingface import translated
 from llmlab.models.model import OpenModel, require_finite
-from llmlab.models.source import Source
 from llmlab.models.weights import count_parameters, weight_shapes
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, require_whole
 from llmlab.store.run_folder import RunFolder

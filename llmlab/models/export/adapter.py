@@ -28,8 +28,8 @@ from llmlab.models.adapter_file import (
 )
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.export.chat import set_ends, write_tokenizer
+from llmlab.models.file_sources import Files, Folder, Source
 from llmlab.models.huggingface import GENERATION_FILE, translated
-from llmlab.models.source import Files, Folder, Source
 from llmlab.models.weights import weight_shapes
 
 

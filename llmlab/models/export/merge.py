@@ -26,10 +26,11 @@ from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
 from llmlab.models.export.adapter import write_adapter
 from llmlab.models.export.chat import TUNED, set_ends, write_tokenizer
+from llmlab.models.file_sources import EXPORT_FILE, Source
 from llmlab.models.huggingface import GENERATION_FILE
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse
-from llmlab.models.source import EXPORT_FILE, Adapted, Source, TunedRun, open_model, source_of
+from llmlab.models.source import Adapted, TunedRun, open_model, source_of
 from llmlab.models.weights import count_parameters
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, verify
 

@@ -27,9 +27,10 @@ from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import PEFT_PREFIX
 from llmlab.models.available import ADAPTER_FILE
+from llmlab.models.file_sources import Folder, Hub, Source
 from llmlab.models.huggingface import open_folder, translated
 from llmlab.models.model import OpenModel, context_of
-from llmlab.models.source import Folder, Hub, Source, base_named
+from llmlab.models.source import base_named
 from llmlab.training.finetuning.kind import no_tokenizer
 from llmlab.training.finetuning.lora import insert, merge
 from llmlab.training.finetuning.quantise import (
