@@ -34,15 +34,15 @@ def base_model(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def norm_numbers(module: nn.Module, width: int) -> FinalNorm:
-    """A norm module of vectors of `width` as numbers.
+def norm_numbers(module: nn.Module, n_embd: int) -> FinalNorm:
+    """A norm module of vectors [n_embd] as numbers.
 
     LabError when what it computes is neither a LayerNorm nor an RMSNorm of the weights it holds.
     """
     stored, bias = _numbers(module, "weight"), _numbers(module, "bias")
     if stored is None:  # OLMo's norms have no weights at all
-        stored = torch.ones(width)
-    vectors = torch.randn(6, width, generator=torch.Generator().manual_seed(0)) + 0.5  # LayerNorm takes the mean away
+        stored = torch.ones(n_embd)
+    vectors = torch.randn(6, n_embd, generator=torch.Generator().manual_seed(0)) + 0.5  # LayerNorm takes the mean away
     vectors *= torch.tensor([1.0, 1.0, 30.0, 0.1, 1e-2, 1e-3])[:, None]  # small ones show the eps
     vectors = vectors.to(stored.device, stored.dtype)
     told = module.forward(vectors).float()

@@ -30,7 +30,7 @@ from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.file_sources import Source
 from llmlab.models.reference import Reference, parse
-from llmlab.models.source import Adapted, TunedRun, source_of
+from llmlab.models.source import Adapted, FineTunedRun, source_of
 from llmlab.models.weights import Array, TensorFile, Weights
 from llmlab.store.checkpoints import MODEL_FILE
 
@@ -112,7 +112,7 @@ def change_of(reference: str | Reference, outputs: Path, progress: Progress = qu
     source = source_of(found)
     if isinstance(source, Adapted):
         return _on_base(str(found), source.base, source.adapter, LORA, progress)
-    if not isinstance(source, TunedRun):
+    if not isinstance(source, FineTunedRun):
         raise UsageError(
             f"{found} was not fine-tuned.",
             "There is no adapter in it, and it has no base.",

@@ -52,7 +52,7 @@ def source_of(reference: Reference) -> Source:
     """The source of a model."""
     match reference:
         case SavedRun(run):
-            kind = TunedRun if is_fine_tuned(run) else TaskRun if is_task(run) else PretrainedRun
+            kind = FineTunedRun if is_fine_tuned(run) else TaskRun if is_task(run) else PretrainedRun
             return kind(reference)
         case LiveRun():
             return Live(reference)
@@ -165,7 +165,7 @@ class TaskRun(PretrainedRun):
         return None
 
 
-class TunedRun(_SavedRun):
+class FineTunedRun(_SavedRun):
     """A checkpoint of a run that fine-tunes: an adapter on its base, or the base with other weights."""
 
     @cached_property

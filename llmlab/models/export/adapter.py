@@ -48,10 +48,10 @@ def write_adapter(adapter: Path, base: Source, out: Path) -> None:
     write_json(out / ADAPTER_FILE, settings | {"base_model_name_or_path": str(base), "inference_mode": True})
     tokenizer = base.tokenizer()
     generation = _generation_config(base)
-    set_ends(generation, tokenizer, tuned=True)
+    set_ends(generation, tokenizer, fine_tuned=True)
     # Also settings of sampling that nothing uses, which many models have and `save_pretrained` refuses to write.
     generation.to_json_file(out / GENERATION_FILE)
-    write_tokenizer(tokenizer, out, tuned=True)
+    write_tokenizer(tokenizer, out, fine_tuned=True)
 
 
 def _write_as_gpt2(adapter: Path, layers: int, out: Path) -> dict[str, Any]:

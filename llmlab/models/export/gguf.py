@@ -21,7 +21,7 @@ from torch import Tensor
 from llmlab.core.errors import LabError
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.gpt.hf import refusal_of
-from llmlab.models.export.chat import TUNED, chat_form
+from llmlab.models.export.chat import FINE_TUNED, chat_form
 from llmlab.models.model import OpenModel
 
 FAMILIES = ("llama", "qwen2")
@@ -183,7 +183,7 @@ def _write_tokenizer(writer: Any, opened: OpenModel, pipeline: Mapping[str, Any]
         if id is not None and id < rows:
             add(int(id))
     template = inner.chat_template
-    if opened.kind in TUNED and (form := chat_form(opened.tokenizer)) is not None:
+    if opened.kind in FINE_TUNED and (form := chat_form(opened.tokenizer)) is not None:
         template = form.template
         if form.end_ids[:1] != (inner.eos_token_id,):
             writer.add_eot_token_id(form.end_ids[0])

@@ -25,12 +25,12 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
 from llmlab.models.export.adapter import write_adapter
-from llmlab.models.export.chat import TUNED, set_ends, write_tokenizer
+from llmlab.models.export.chat import FINE_TUNED, set_ends, write_tokenizer
 from llmlab.models.file_sources import EXPORT_FILE, Source
 from llmlab.models.huggingface import GENERATION_FILE
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse
-from llmlab.models.source import Adapted, TunedRun, open_model, source_of
+from llmlab.models.source import Adapted, FineTunedRun, open_model, source_of
 from llmlab.models.weights import count_parameters
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, verify
 
@@ -114,16 +114,16 @@ def _write_folder(opened: OpenModel, folder: Path) -> None:
 
     logging.disable_progress_bar()
     model: Any = to_hf(opened.model) if isinstance(opened.model, GPT) else opened.model
-    tuned = opened.kind in TUNED
+    fine_tuned = opened.kind in FINE_TUNED
     generation, model.generation_config = model.generation_config, GenerationConfig()
-    set_ends(generation, opened.tokenizer, tuned=tuned)
+    set_ends(generation, opened.tokenizer, fine_tuned=fine_tuned)
     if isinstance(opened.model, GPT):
         model.config.bos_token_id = generation.bos_token_id
         model.config.eos_token_id = generation.eos_token_id
     model.save_pretrained(folder)
     # Also settings of sampling that nothing uses, which many models have and `save_pretrained` refuses to write.
     generation.to_json_file(folder / GENERATION_FILE)
-    write_tokenizer(opened.tokenizer, folder, tuned=tuned)
+    write_tokenizer(opened.tokenizer, folder, fine_tuned=fine_tuned)
 
 
 def _note_export(folder: Path, source: Source) -> None:
@@ -149,7 +149,7 @@ def _adapter_of(named: Reference) -> tuple[Path, Source]:
     source = source_of(named)
     if isinstance(source, Adapted):
         return source.adapter, source.base
-    if not isinstance(source, TunedRun):
+    if not isinstance(source, FineTunedRun):
         raise UsageError(f"{named} has no adapter to export.", "It was not fine-tuned.", _whole_model(named))
     if source.method == FULL:
         raise UsageError(f"{named} has no adapter to export.", "It changes all weights.", _whole_model(named))
