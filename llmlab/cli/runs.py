@@ -149,7 +149,7 @@ class _RunLine:
             self.name,
             status.words,
             info.settings.reads.rpartition("/")[2],
-            info.settings.size,
+            info.settings.words.size,
             f"{status.step}/{info.settings.train.steps}",
             text.loss(status.loss),
             text.loss(status.val_loss),
@@ -163,7 +163,7 @@ class _RunLine:
         if info is None:
             return values | {"state": "damaged"}
         values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
-        values |= info.settings.summary
+        values |= info.settings.words.summary
         values |= {"step": status.step, "steps": info.settings.train.steps}
         names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid", "silent_since")
         return values | {name: getattr(status, name) for name in names}
@@ -184,7 +184,7 @@ def _description(
         yield f"  branch of    {info.parent.get('run')}@{info.parent.get('step')}"
     for line in predicted:
         yield f"  predicted    {stated(line.locked.prediction)}{f'. {altered_sentence(line)}' if line.altered else ''}"
-    for label, fact in settings.facts.items():
+    for label, fact in settings.words.facts.items():
         yield f"  {label:<12} {fact}"
     if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"

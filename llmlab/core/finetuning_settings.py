@@ -12,6 +12,7 @@ from llmlab.core.settings import (
     CheckpointSettings,
     Preset,
     RunSettings,
+    RunWords,
     SampleSettings,
     TrainSettings,
     read_preset,
@@ -139,34 +140,23 @@ class FinetuneSettings(RunSettings):
         return self.model.base
 
     @property
-    def does(self) -> str:
-        return self.model.method if self.model.method == FULL else f"{self.model.method}, rank {self.lora.rank}"
-
-    @property
-    def makes(self) -> str:
-        return f"{_TITLES[self.model.method]} of {Path(self.model.base).name} on {Path(self.data.source).name}"
-
-    @property
-    def size(self) -> str:
-        return self.model.method if self.model.method == FULL else f"{self.model.method} r{self.lora.rank}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        return {"base": f"{self.model.base}, {self.size}", "examples": self.data.source}
-
-    @property
-    def details(self) -> list[str]:
-        method, lora, data = self.model.method, self.lora, self.data
-        adapters = "" if method == FULL else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
-        return [
-            f"Base {self.model.base}",
-            f"Method {method}{adapters}",
-            f"Examples {data.source}, {data.batch_size} a batch, at most {data.max_length} tokens each",
-        ]
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"base": self.model.base, "method": self.model.method, "source": self.data.source}
+    def words(self) -> RunWords:
+        model, lora, data = self.model, self.lora, self.data
+        full = model.method == FULL
+        size = model.method if full else f"{model.method} r{lora.rank}"
+        adapters = "" if full else f", rank {lora.rank}, alpha {lora.alpha:g}, on {lora.targets}"
+        return RunWords(
+            does=model.method if full else f"{model.method}, rank {lora.rank}",
+            makes=f"{_TITLES[model.method]} of {Path(model.base).name} on {Path(data.source).name}",
+            size=size,
+            facts={"base": f"{model.base}, {size}", "examples": data.source},
+            details=[
+                f"Base {model.base}",
+                f"Method {model.method}{adapters}",
+                f"Examples {data.source}, {data.batch_size} a batch, at most {data.max_length} tokens each",
+            ],
+            summary={"base": model.base, "method": model.method, "source": data.source},
+        )
 
     @classmethod
     def of_preset(cls, name: str) -> FinetuneSettings:

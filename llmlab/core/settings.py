@@ -185,6 +185,24 @@ class CheckpointSettings:
     best: bool = setting(True, "Save when the validation loss is the best so far.", exact=False)
 
 
+@dataclass(frozen=True)
+class RunWords:
+    """A run as people read it.
+
+    does: `pretraining`, `lora, rank 8`, `task, lstm`. makes: what of what, in a few words: `LoRA of gpt2 on tasks`.
+    size: of what learns, in a table: `4x128`, `lora r8`. facts: the lines that describe it, by their labels. details:
+    more of them, each a line by itself. summary: what tells it from others, by the names that `llmlab-run runs --json`
+    has.
+    """
+
+    does: str
+    makes: str
+    size: str
+    facts: dict[str, str]
+    details: list[str]
+    summary: dict[str, str]
+
+
 class RunSettings(ABC):
     """All that decides a run, and what people are told of it. A kind of training has a subclass: see core/kinds.py.
 
@@ -224,38 +242,13 @@ class RunSettings(ABC):
 
     @property
     @abstractmethod
-    def does(self) -> str:
-        """`pretraining`, `lora, rank 8`, `task, lstm`."""
-
-    @property
-    @abstractmethod
-    def makes(self) -> str:
-        """What of what, in a few words: `LoRA of gpt2 on tasks`."""
+    def words(self) -> RunWords:
+        """What people are told of it."""
 
     @property
     def title(self) -> str:
-        """The same, and for how long."""
-        return f"{self.makes}, {self.train.steps:,} steps"
-
-    @property
-    @abstractmethod
-    def size(self) -> str:
-        """`4x128`, `lora r8`: of what learns, in a table."""
-
-    @property
-    @abstractmethod
-    def facts(self) -> dict[str, str]:
-        """The lines that describe it, by their labels."""
-
-    @property
-    @abstractmethod
-    def details(self) -> list[str]:
-        """More of them, each a line by itself."""
-
-    @property
-    @abstractmethod
-    def summary(self) -> dict[str, str]:
-        """What tells it from others, by the names that `llmlab-run runs --json` has."""
+        """What it makes, and for how long."""
+        return f"{self.words.makes}, {self.train.steps:,} steps"
 
     @classmethod
     def of_preset(cls, name: str) -> RunSettings:
@@ -290,33 +283,20 @@ class PretrainSettings(RunSettings):
         return self.data.tokenizer
 
     @property
-    def does(self) -> str:
-        return "pretraining"
-
-    @property
-    def makes(self) -> str:
-        layers = f"{self.model.n_layer} layer{'' if self.model.n_layer == 1 else 's'}"
-        return f"{layers} of width {self.model.n_embd} on {Path(self.data.corpus).name}"
-
-    @property
-    def size(self) -> str:
-        return f"{self.model.n_layer}x{self.model.n_embd}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        return {"corpus": f"{self.data.corpus}, tokenizer {self.data.tokenizer}"}
-
-    @property
-    def details(self) -> list[str]:
+    def words(self) -> RunWords:
         model, data = self.model, self.data
-        return [
-            f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
-            f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
-        ]
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"corpus": self.data.corpus}
+        layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
+        return RunWords(
+            does="pretraining",
+            makes=f"{layers} of width {model.n_embd} on {Path(data.corpus).name}",
+            size=f"{model.n_layer}x{model.n_embd}",
+            facts={"corpus": f"{data.corpus}, tokenizer {data.tokenizer}"},
+            details=[
+                f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
+                f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
+            ],
+            summary={"corpus": data.corpus},
+        )
 
     @classmethod
     def of_preset(cls, name: str) -> PretrainSettings:

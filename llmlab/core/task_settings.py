@@ -10,6 +10,7 @@ from llmlab.core.settings import (
     CheckpointSettings,
     ModelSettings,
     RunSettings,
+    RunWords,
     SampleSettings,
     TrainSettings,
     require_heads,
@@ -141,29 +142,17 @@ class TaskSettings(RunSettings):
         return self.data.task
 
     @property
-    def does(self) -> str:
-        return f"task, {self.model.kind}"
-
-    @property
-    def makes(self) -> str:
-        return f"{self.model.kind} on the task {self.data.task}"
-
-    @property
-    def size(self) -> str:
-        return f"{self.model.n_layer}x{self.model.n_embd}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        return {"task": f"{self.data.task}, learned by {self.model.kind} {self.size}"}
-
-    @property
-    def details(self) -> list[str]:
-        model = self.model
-        return [f"{model.kind}, {model.n_layer} layers, width {model.n_embd}", f"Task {self.data.task}"]
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"task": self.data.task, "model": self.model.kind}
+    def words(self) -> RunWords:
+        model, task = self.model, self.data.task
+        size = f"{model.n_layer}x{model.n_embd}"
+        return RunWords(
+            does=f"task, {model.kind}",
+            makes=f"{model.kind} on the task {task}",
+            size=size,
+            facts={"task": f"{task}, learned by {model.kind} {size}"},
+            details=[f"{model.kind}, {model.n_layer} layers, width {model.n_embd}", f"Task {task}"],
+            summary={"task": task, "model": model.kind},
+        )
 
     @property
     def train_tokens(self) -> int:

@@ -52,7 +52,7 @@ COLUMNS: tuple[Column[Waiting], ...] = (
         right=True,
     ),
     Column("Begins in", lambda row: _begins(row), "When those before it have ended, as far as that is known"),
-    Column("Kind", lambda row: row.item.settings.does, "What it does"),
+    Column("Kind", lambda row: row.item.settings.words.does, "What it does"),
     Column("Learns from", lambda row: PurePath(row.item.settings.reads).name, "Corpus or examples"),
 )
 NAME, BEGINS = 1, 3

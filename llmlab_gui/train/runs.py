@@ -80,7 +80,7 @@ class RunsDock(LabDock):
                 status = row.status
                 numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
-                words = (settings.does, row.info.settings.reads, settings.base, f"{row.info.created:.0f}")
+                words = (settings.words.does, row.info.settings.reads, settings.base, f"{row.info.created:.0f}")
                 rows.append([row.name, status.state, *numbers, *words])
         save_csv(["Run", *(column.title for column in COLUMNS[2:])], rows, path)
 

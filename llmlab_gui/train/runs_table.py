@@ -66,7 +66,7 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         right=True,
         order=lambda row: row.parameters or 0,
     ),
-    Column("Kind", lambda row: row.info.settings.does, "What it does"),
+    Column("Kind", lambda row: row.info.settings.words.does, "What it does"),
     Column(
         "Learns from",
         lambda row: _last_part(row.info.settings.reads),
@@ -149,7 +149,7 @@ def _last_part(name: str) -> str:
 
 def _tip(row: RunRow) -> str:
     status = row.status
-    lines = [row.name, *row.info.settings.details]
+    lines = [row.name, *row.info.settings.words.details]
     if row.info.parent:
         lines.append(f"Branch of {row.info.parent.get('run')} at step {row.info.parent.get('step')}")
     if status.doing:

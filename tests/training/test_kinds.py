@@ -14,7 +14,14 @@ from llmlab.cli.main import main
 from llmlab.core.config import SettingInfo, setting, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import KINDS
-from llmlab.core.settings import CheckpointSettings, PretrainSettings, RunSettings, SampleSettings, TrainSettings
+from llmlab.core.settings import (
+    CheckpointSettings,
+    PretrainSettings,
+    RunSettings,
+    RunWords,
+    SampleSettings,
+    TrainSettings,
+)
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.training.kinds import TrainingKind, kind_of
 
@@ -52,28 +59,11 @@ class CopySettings(RunSettings):
         return "copies"
 
     @property
-    def does(self) -> str:
-        return "copying"
-
-    @property
-    def makes(self) -> str:
-        return f"a copier of width {self.model.width}"
-
-    @property
-    def size(self) -> str:
-        return f"w{self.model.width}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        return {"copies": f"{self.data.length} tokens"}
-
-    @property
-    def details(self) -> list[str]:
-        return [self.makes]
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"length": str(self.data.length)}
+    def words(self) -> RunWords:
+        makes = f"a copier of width {self.model.width}"
+        facts = {"copies": f"{self.data.length} tokens"}
+        summary = {"length": str(self.data.length)}
+        return RunWords("copying", makes, f"w{self.model.width}", facts, [makes], summary)
 
 
 class Copying(TrainingKind[CopySettings]):
@@ -86,7 +76,7 @@ class Copying(TrainingKind[CopySettings]):
         return 1.0
 
     def make(self, place: Any, settings: CopySettings) -> Any:
-        raise LabError(f"{settings.makes} was asked for.")
+        raise LabError(f"{settings.words.makes} was asked for.")
 
 
 @pytest.fixture(autouse=True)

@@ -179,7 +179,7 @@ def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, o
 
 def test_kinds_in_words() -> None:
     settings = FinetuneSettings()
-    assert settings.does == "lora, rank 8"
+    assert settings.words.does == "lora, rank 8"
     assert replace(settings, model=replace(settings.model, base="a/b")).base == "a/b"
 
 
