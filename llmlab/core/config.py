@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import json
 import math
 import sys
@@ -26,6 +25,8 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+# What `describe` found: the window and every preset ask many times.
+_described: dict[tuple[type, str], tuple[SettingInfo, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,11 @@ def setting(
     )
 
 
-@functools.cache  # the window and every preset ask many times
 def describe(settings_type: type, section: str = "") -> tuple[SettingInfo, ...]:
     """Every setting of a settings class, in order; nested sections are walked."""
+    known = _described.get((settings_type, section))
+    if known is not None:
+        return known
     hints = get_type_hints(settings_type)
     found: list[SettingInfo] = []
     for field in dataclasses.fields(settings_type):
@@ -95,7 +98,7 @@ def describe(settings_type: type, section: str = "") -> tuple[SettingInfo, ...]:
         else:
             plain = tuple if "tuple" in str(kind) else kind
             found.append(SettingInfo(section, field.name, plain, field.default, **field.metadata))
-    return tuple(found)
+    return _described.setdefault((settings_type, section), tuple(found))
 
 
 def parse_value(info: SettingInfo, value: Any) -> Any:
