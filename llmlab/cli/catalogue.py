@@ -74,13 +74,13 @@ def corpora(args: argparse.Namespace) -> int:
 
 def presets(args: argparse.Namespace) -> int:
     every = [load_preset(name) for name in preset_names()]
-    tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
+    fine_tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
     values = [_preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every]
-    values += [_preset_dict(preset, FINETUNING) for preset in tuned]
-    return answer(args, values, _preset_lines(every, tuned))
+    values += [_preset_dict(preset, FINETUNING) for preset in fine_tuned]
+    return answer(args, values, _preset_lines(every, fine_tuned))
 
 
-def _preset_lines(every: list[Preset[PretrainSettings]], tuned: list[Preset[FinetuneSettings]]) -> Iterator[str]:
+def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset[FinetuneSettings]]) -> Iterator[str]:
     rows = []
     for preset in every:
         needed, model = estimate(preset.settings), preset.settings.model
@@ -91,7 +91,7 @@ def _preset_lines(every: list[Preset[PretrainSettings]], tuned: list[Preset[Fine
     yield ""
     fine_tuned_rows = [
         (preset.name, preset.settings.model.method, preset.settings.model.base or "(yours)", preset.description)
-        for preset in tuned
+        for preset in fine_tuned
     ]
     yield from text.table(("to fine-tune", "method", "base", "what it is"), fine_tuned_rows)
 

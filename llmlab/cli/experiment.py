@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from llmlab.cli import text
@@ -106,63 +107,48 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
 
 
 def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
+    predictions = [prediction.as_dict() for prediction in args.predictions]
+    request = partial(Request, kind=kind, outputs=outputs, predictions=predictions, command=command_of(args))
     if not kind.trains:
-        return _subject(args, kind, outputs)
+        if args.target is None:
+            raise UsageError(
+                f"{kind.name} analyses a run, and none was named.", "", f"llmlab-run experiment {kind.name} RUN"
+            )
+        run = resolve_run(args.target, outputs).run
+        return request(
+            settings=run.info().settings,
+            id=args.name or f"{run.id[: 59 - len(kind.name)]}-{kind.name}",
+            preset=run.info().preset,
+            subject=short_name(run, outputs),
+            options={} if args.loss is None else {"target": args.loss},
+        )
     if args.target is not None:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
     assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
     preset_settings = (finetuning.load_finetune_preset if track == FINETUNING else load_preset)(preset).settings
     base = with_overrides(preset_settings, args.settings, assignments)
-    return Request(
-        kind=kind,
+    return request(
         settings=lean(base, kind, parse_assignments(assignments)),
-        outputs=outputs,
         id=args.name or "",
         preset=preset,
         grid=parts_of(args.grid),
         groups=parts_of(args.compare),
         seeds=args.seeds,
-        predictions=[prediction.as_dict() for prediction in args.predictions],
         options={"general": args.general} if args.general else {},
-        command=command_of(args),
-    )
-
-
-def _subject(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
-    """For an experiment that looks at a run."""
-    if args.target is None:
-        raise UsageError(
-            f"{kind.name} analyses a run, and none was named.", "", f"llmlab-run experiment {kind.name} RUN"
-        )
-    run = resolve_run(args.target, outputs).run
-    name = args.name or f"{run.id[: 59 - len(kind.name)]}-{kind.name}"
-    return Request(
-        kind=kind,
-        settings=run.info().settings,
-        outputs=outputs,
-        id=name,
-        preset=run.info().preset,
-        subject=short_name(run, outputs),
-        predictions=[prediction.as_dict() for prediction in args.predictions],
-        options={} if args.loss is None else {"target": args.loss},
-        command=command_of(args),
     )
 
 
 def _track(args: argparse.Namespace, kind: Kind) -> tuple[str, str]:
     """pretraining or finetuning, as the words say, and the preset."""
-    tuned = bool(args.model or args.data) or kind.tracks == (FINETUNING,)
+    fine_tunes = bool(args.model or args.data) or kind.tracks == (FINETUNING,)
     if args.preset is not None:
         known = finetuning.finetune_preset_names()
-        tuned = tuned or (args.preset in known and args.preset not in preset_names())
-    if tuned and FINETUNING not in kind.tracks:
-        raise UsageError(
-            f"{kind.title} is an experiment of pretraining.",
-            "",
-            "Leave out --model, --data and presets of fine-tuning.",
-        )
-    if tuned:
+        fine_tunes = fine_tunes or (args.preset in known and args.preset not in preset_names())
+    if fine_tunes and FINETUNING not in kind.tracks:
+        hint = "Leave out --model, --data and presets of fine-tuning."
+        raise UsageError(f"{kind.title} is an experiment of pretraining.", "", hint)
+    if fine_tunes:
         return FINETUNING, args.preset or finetuning.DEFAULT_PRESET
     return PRETRAINING, args.preset or DEFAULT_PRESET
 

@@ -126,7 +126,7 @@ def summarise(archive: Archive) -> InspectionSummary:
         n_layer=int(about.more.get("n_layer", 0)),
         step=int(about.more["step"]) if about.more.get("step") else None,
         position=_position(archive),
-        next=_next(archive),
+        next=[Likely(str(token), float(p)) for token, p in json.loads(about.more.get("next", "[]"))],
         attends=_attended(archive),
         heads={name: strongest(archive[f"heads/{name}"]) for name in HEAD_SCORES if f"heads/{name}" in archive},
         answer=about.more.get("answer_text", ""),
@@ -139,11 +139,6 @@ def summarise(archive: Archive) -> InspectionSummary:
         },
         settled=_settled(archive),
     )
-
-
-def _next(archive: Archive) -> list[Likely]:
-    pairs = json.loads(archive.metadata.more.get("next", "[]"))
-    return [Likely(str(token), float(probability)) for token, probability in pairs]
 
 
 def _position(archive: Archive) -> int:

@@ -107,6 +107,7 @@ class Host:
     def _answer(self, number: int, request: dict[str, Any]) -> None:
         match request["do"]:
             case "ask" | "compare" | "evolve" | "change" as do:
+                use_free_cores(self._outputs)
                 begin = time.perf_counter()
                 out = Path(request["out"])
                 getattr(self, f"_{do}")(number, request, out)
@@ -156,7 +157,6 @@ class Host:
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer
 
-        use_free_cores(self._outputs)
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
         if isinstance(reference, LiveRun):
             ask_live(reference, question, values, out, _Reporter(self, number))
@@ -167,14 +167,12 @@ class Host:
         from llmlab.inspection.compare import compare
 
         first, second = request["models"]
-        use_free_cores(self._outputs)
         self._close()
         compare(str(first), str(second), self._outputs, dict(request["values"]), out, _Reporter(self, number))
 
     def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.evolve import evolve
 
-        use_free_cores(self._outputs)
         self._close()
         evolve(str(request["run"]), self._outputs, dict(request["values"]), out, _Reporter(self, number))
 
