@@ -7,18 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.question import (
-    Answered,
-    add_model,
-    add_out,
-    add_prompt,
-    add_target,
-    add_what,
-    likely,
-    listed,
-    values_of,
-)
-from llmlab.cli.words import Commands, Parser, add_run, outputs_of
+from llmlab.cli.question import Answered, add_out, add_prompt, add_target, add_what, likely, listed, values_of
+from llmlab.cli.words import Commands, Parser, add_model, add_run, outputs_of
 
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import EvolutionSummary

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_model, add_out, add_prompt, add_target, likely, listed, values_of
-from llmlab.cli.words import Commands, outputs_of
+from llmlab.cli.question import Answered, add_out, add_prompt, add_target, likely, listed, values_of
+from llmlab.cli.words import Commands, add_model, outputs_of
 from llmlab.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmlab.cli import text
 from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.words import Commands, add_model, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
@@ -59,8 +59,7 @@ def add_commands(commands: Commands) -> None:
     add_outputs(parser)
 
     parser = commands.add("generate", generate, "generate text with a model", _GENERATE_DETAILS)
-    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
-    add_outputs(parser)
+    add_model(parser)
     parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
     parser.add_argument(
         "--chat", action="store_true", help="the prompt is a question: answer it in the model's chat form"
@@ -70,8 +69,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
 
     parser = commands.add("export", export, "export a trained model for other programs", _EXPORT_DETAILS)
-    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
-    add_outputs(parser)
+    add_model(parser)
     parser.add_argument("--to", choices=("hf", "adapter", "gguf"), default="hf", help="what to write (default: hf)")
     parser.add_argument(
         "--precision", choices=("f16", "f32"), default="f16", help="of a GGUF file's matrices (default: f16)"

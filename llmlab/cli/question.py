@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.cli import text
 from llmlab.cli.output import answer, terminal_progress
-from llmlab.cli.words import Parser, add_outputs, parts_of
+from llmlab.cli.words import Parser, parts_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import expanded
@@ -29,11 +29,6 @@ _LITTER_SECONDS = 6 * 3600.0
 _SUMMARY = "summary.json"
 # Of `inspect`, `intervene`, `compare` and `evolve`: an answer is one of them, its summary, and the summary's figures.
 _ARCHIVES = tuple(f"{name}.safetensors" for name in ("inspection", "intervention", "comparison", "evolution"))
-
-
-def add_model(parser: Parser) -> None:
-    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
-    add_outputs(parser)
 
 
 def add_prompt(parser: Parser) -> None:

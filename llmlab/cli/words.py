@@ -82,6 +82,11 @@ def add_run(parser: Parser) -> None:
     add_outputs(parser)
 
 
+def add_model(parser: Parser) -> None:
+    parser.add_argument("reference", metavar="REF", help="a run or a model; see below")
+    add_outputs(parser)
+
+
 def add_settings(parser: Parser) -> None:
     parser.add_argument("--steps", metavar="N", help="optimizer steps in all: train.steps")
     add_assignments(parser, "change a setting; again for each (`llmlab-run settings` lists all)")
