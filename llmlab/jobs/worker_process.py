@@ -129,9 +129,11 @@ def listen_to_sigterm(
                 pass
             first()
             end = time.monotonic() + seconds
-            while not comes_within(_LISTEN_SECONDS) and time.monotonic() < end:
+            while not comes_within(_LISTEN_SECONDS):
                 if waits():
                     end = max(end, time.monotonic() + _AFTER_SECONDS)
+                if time.monotonic() >= end:
+                    break
             give_up()
             os._exit(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from forks import Fork, forked, wait_until
 from kills import differences, events_of
 from small_runs import all_events, train_here
 
-from llmlab.jobs import worker
+from llmlab.jobs import worker, worker_process
 from llmlab.store import recorder as module
 from llmlab.store.checkpoints import select
 from llmlab.store.recorder import Recorder
@@ -114,6 +115,7 @@ def test_a_save_that_takes_long_is_waited_for(run: RunFolder) -> None:
         wait_until((run.path / "hangs").exists)
         fork.terminate()
         wait_until(lambda: run.status().state == "stopping")
+        time.sleep(3 * worker_process._LISTEN_SECONDS)  # it takes longer than the worker looks away
         (run.path / "go").touch()
         assert fork.wait() == 0
     assert run.status().state == "stopped"

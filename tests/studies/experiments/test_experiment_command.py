@@ -60,7 +60,7 @@ def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.
     [
         (["learningrate"], "Did you mean learning-rate?"),
         (["width", "--model", "bar@final"], "experiment of pretraining"),
-        (["loss-curves"], "none is named"),
+        (["loss-curves"], "none was named"),
         (["width", "bar"], "takes no 'bar'"),
         (["show"], "needs an experiment's id"),
         (["show", "y"], "There is no experiment 'y'"),
