@@ -39,8 +39,7 @@ class ExperimentController(QObject):
         self._background = Background(self)
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         self._attempts: dict[Path, int] = {}  # that there had been when each was started
-        self._timer = QTimer(self)
-        self._timer.setInterval(_TICK_MS)
+        self._timer = QTimer(self, interval=_TICK_MS)
         self._timer.timeout.connect(self._tick)
 
     def start(self, record: ExperimentRecord) -> None:

@@ -11,7 +11,6 @@ from typing import Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.records import TrialStatus
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
 from llmlab_gui.experiments.source import R, Source
@@ -72,10 +71,6 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         """Makes an experiment the one that the docks are about; "" for none."""
         self._by_hand = bool(experiment_id)
         self._make_current(experiment_id)
-
-    def standing(self, row: ExperimentRow, trial: str) -> TrialStatus:
-        """Where one of its runs stands."""
-        return row.status.arms.get(trial, TrialStatus())
 
     @property
     def outcome(self) -> Outcome[R]:

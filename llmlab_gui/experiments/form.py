@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -26,14 +25,16 @@ from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
 from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
-from llmlab.studies.experiments.plan import LONGEST_NAME, Request, lean
+from llmlab.studies.experiments.plan import Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.command import command_line
+from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import combo_box
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -77,20 +78,19 @@ class Asked:
     subject: str = ""
 
 
-class ExperimentForm(QWidget):
+class ExperimentForm(StudyForm[Asked]):
     """Everything that decides an experiment. `read()` gives what is in it, checked as far as a form can."""
 
-    edited = Signal()
     kind_changed = Signal()
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__("experiment", "made from date and kind", parent)
         self._lab = lab
-        self.kinds = _combo("What to find out", "Question that the experiment answers")
+        self.kinds = combo_box("What to find out", "Question that the experiment answers", least=12)
         for kind in KINDS.values():
             self.kinds.addItem(kind.title, kind.name)
             self.kinds.setItemData(self.kinds.count() - 1, kind.question, Qt.ItemDataRole.ToolTipRole)
-        self.tracks = _combo("Which runs", "Whether its runs train from scratch or fine-tune a model")
+        self.tracks = combo_box("Which runs", "Whether its runs train from scratch or fine-tune a model", least=12)
         self.question, self.hypothesis, self.varies = QLabel(), QuietLabel(), QuietLabel()
         self.question.setWordWrap(True)
         self.question.setAccessibleName("Question")
@@ -106,14 +106,9 @@ class ExperimentForm(QWidget):
         self.seeds.setToolTip("Runs per value that differ only in their seed: they show how much is chance")
         self.groups: dict[str, QCheckBox] = {}
         self.group_row = QWidget()
-        self.subject = _combo("Which run", "Run to analyse: any that has made at least one step")
+        self.subject = combo_box("Which run", "Run to analyse: any that has made at least one step", least=12)
         self.option = QLineEdit()
         self.option.setAccessibleName("Option of the experiment")
-        self.name = QLineEdit()
-        self.name.setAccessibleName("Name of the experiment")
-        self.name.setMaxLength(LONGEST_NAME)
-        self.name.setPlaceholderText("made from date and kind")
-        self.name.setToolTip("The experiment's folder: letters, digits and . _ + -")
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)
         self.scratch = PresetForm(
             PretrainSettings,
@@ -154,7 +149,7 @@ class ExperimentForm(QWidget):
         self.kinds.setCurrentIndex(max(0, self.kinds.findData(name)))
 
     def read(self) -> Asked:
-        """What is in it. LabError naming the first thing that is wrong."""
+        self.base.form.complain()
         kind, name, outputs = self.kind, self.name.text().strip(), self._lab.outputs
         if name and (outputs / EXPERIMENTS / name).exists():
             raise LabError(f"An experiment named {name!r} is already there.", "", "Choose another name.")
@@ -203,10 +198,6 @@ class ExperimentForm(QWidget):
         self.base.fill(
             record.preset, {f"{section}.{key}": value for section, items in sections for key, value in items.items()}
         )
-
-    def complain(self) -> None:
-        """Says under a field what is wrong with it."""
-        self.base.form.complain()
 
     def list_offers(self) -> None:
         """Finds out anew which runs, models and examples are here."""
@@ -260,7 +251,7 @@ class ExperimentForm(QWidget):
     def _connect(self) -> None:
         self.kinds.currentIndexChanged.connect(self._use_kind)
         self.tracks.currentIndexChanged.connect(self._use_track)
-        for box in (self.grid, self.option, self.name):
+        for box in (self.grid, self.option):
             box.textChanged.connect(lambda _: self.edited.emit())
         self.subject.currentIndexChanged.connect(lambda _: self.edited.emit())
         self.seeds.valueChanged.connect(lambda _: self.edited.emit())
@@ -384,12 +375,3 @@ class ExperimentForm(QWidget):
 def parse_values(text: str) -> list[str]:
     """The values of a grid as someone typed them; none for the kind's own. UsageError for no text of values."""
     return [part for part in re.split(r"[,;\s]+", text.strip()) if part]
-
-
-def _combo(name: str, tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setAccessibleName(name)
-    combo.setToolTip(tip)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(12)
-    return combo

@@ -139,11 +139,7 @@ class ExperimentLossesDock(LabDock):
         """Names of the trials that were cut."""
         row = self.desk.current()
         trials = row.record.arms if row is not None else []
-        return {
-            trial.name
-            for trial in trials
-            if row is not None and self.desk.standing(row, trial.name).state == "diverged"
-        }
+        return {trial.name for trial in trials if row is not None and row.standing(trial.name).state == "diverged"}
 
     def _cells(self) -> list[_Cell]:
         row = self.desk.current()

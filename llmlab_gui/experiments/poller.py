@@ -11,7 +11,7 @@ from typing import Any, Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.experiments.trial_curves import TrialCurves
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed
@@ -35,6 +35,10 @@ class ExperimentRow:
     def id(self) -> str:
         """The folder's name."""
         return self.folder.id
+
+    def standing(self, trial: str) -> TrialStatus:
+        """Where one of its runs stands."""
+        return self.status.arms.get(trial, TrialStatus())
 
 
 @dataclass(frozen=True)

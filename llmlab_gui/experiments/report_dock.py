@@ -1,14 +1,16 @@
-"""What the docks that show a report.md share: it is rendered with its figures, kept up to date, and saved."""
+"""A report.md, rendered with its figures, kept up to date, and saved: of an experiment, or of a check of a paper."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.files import write_atomic
 from llmlab_gui.experiments.poller import ExperimentRow, Report
@@ -17,10 +19,13 @@ from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
+    from llmlab.studies.experiments.outcomes import ExperimentResults
+    from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
 
@@ -41,13 +46,21 @@ class ReportBrowser(PageBrowser):
 
 
 class ReportDock(LabDock):
-    """Kept up to date while a worker writes it. Subclasses say whose report it is, and call `refresh` when it changes.
+    """Kept up to date while a worker writes it. Whoever makes it calls `refresh` when there may be another report."""
 
-    The report that is shown is `report` of `row`; without a row there is `say_nothing`.
-    """
-
-    def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        dock_id: str,
+        title: str,
+        look: Callable[[], tuple[ExperimentRow | None, Report | None]],
+        nothing: tuple[str, str, str, str],
+        parent: QWidget | None = None,
+    ) -> None:
+        """look: the experiment or check that is looked at, and its report. nothing: what is said while there is none:
+        a title, a hint, a button, and the dock that it opens."""
         super().__init__(lab, dock_id, title, parent)
+        self._look, self._nothing = look, nothing
         self._background = Background(self)
         self._drawn: Report | None = None
         self._drawn_of = ""  # whose it is
@@ -59,35 +72,12 @@ class ReportDock(LabDock):
         self.save_button.setToolTip("Save the report as Markdown, with its figures beside it")
         self.folder_button = QPushButton("Open its folder")
         self.folder_button.setToolTip("report.md, the numbers as JSON, and the figures")
-        top = QHBoxLayout()
-        top.addWidget(self.where, 1)
-        top.addWidget(self.save_button)
-        top.addWidget(self.folder_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addLayout(top)
-        layout.addWidget(self.browser, 1)
-        self.set_body(body)
+        top = beside(self.where, self.save_button, self.folder_button, grows=self.where)
+        self.set_body(column(top, (self.browser, 1)))
         self.browser.width_changed.connect(self._restyle)
         self.save_button.clicked.connect(self._ask_where)
         self.folder_button.clicked.connect(self.open_folder)
         theme_notifier.changed.connect(self._restyle)
-
-    # What subclasses say ---------------------------------------------------------------------------------------
-
-    def row(self) -> ExperimentRow | None:
-        """The experiment or check that is looked at."""
-        raise NotImplementedError
-
-    def report(self) -> Report | None:
-        """Its report, as far as there is one."""
-        raise NotImplementedError
-
-    def say_nothing(self) -> None:
-        """What is shown while nothing is looked at (`show_empty`)."""
-        raise NotImplementedError
 
     # What can be done ------------------------------------------------------------------------------------------
 
@@ -102,20 +92,20 @@ class ReportDock(LabDock):
             QDesktopServices.openUrl(url)
         elif parts.scheme == "run" and (run := self.lab.row_called(parts.path)) is not None:
             self.lab.set_current(run.id)
-        elif parts.scheme == "" and (row := self.row()) is not None:
+        elif parts.scheme == "" and (row := self._look()[0]) is not None:
             path = (row.folder.path / parts.path).resolve()
             if path.is_relative_to(row.folder.outputs.resolve()) and path.exists():
                 QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
 
     def open_folder(self) -> None:
         """The folder that the report is in, in the system's file manager."""
-        row = self.row()
+        row, _ = self._look()
         if row is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(row.folder.path)))
 
     def save(self, path: Path) -> None:
         """Writes the report as Markdown, and its figures where it looks for them; in the background."""
-        report = self.report()
+        _, report = self._look()
         if report is None:
             return
 
@@ -138,7 +128,7 @@ class ReportDock(LabDock):
     def refresh(self) -> None:
         """Shows what there is; the page itself only when it is another, and somebody looks."""
         self.update_empty()
-        row, report = self.row(), self.report()
+        row, report = self._look()
         if row is None or report is None:
             self._drawn = None
         elif report is not self._drawn and self.isVisible():
@@ -148,11 +138,12 @@ class ReportDock(LabDock):
 
     def update_empty(self) -> None:
         """Says what there is a report of, or why there is none."""
-        row = self.row()
+        row, report = self._look()
         self.where.setText(f"{row.record.title}: {row.id}" if row is not None else "")
         if row is None:
-            self.say_nothing()
-        elif self.report() is None:
+            title, hint, action, dock = self._nothing
+            self.show_empty(title, hint, action, partial(self.lab.dock_requested.emit, dock))
+        elif report is None:
             self.show_empty("No report yet", "It is written at the end, or when it is stopped before.")
         else:
             self.show_body()
@@ -164,9 +155,23 @@ class ReportDock(LabDock):
         self.refresh()
 
     def _ask_where(self) -> None:
-        row = self.row()
+        row, _ = self._look()
         if row is None:
             return
         path = ask_where(self, "Save the report", Path.home() / f"{row.id}.md", "Markdown")
         if path is not None:
             self.save(path)
+
+
+def experiment_report(lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> ReportDock:
+    """The Report dock: of the experiment that its desk looks at."""
+    hint = "Set one up, or choose one in Experiments: its report appears here."
+    nothing = ("No experiment is selected", hint, "Set one up", "experiment")
+    dock = ReportDock(
+        lab, "experiment_report", "Report", lambda: (desk.current(), desk.outcome.report), nothing, parent
+    )
+    dock.caption("Written by the experiment from what its runs recorded.", "experiments")
+    desk.outcome_changed.connect(dock.refresh)
+    desk.changed.connect(dock.update_empty)
+    dock.refresh()
+    return dock

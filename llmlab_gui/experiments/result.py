@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
-from llmlab.core.errors import LabError
 from llmlab.notebook.entries import Line
-from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
+from llmlab.studies.experiments.outcomes import ExperimentResults, Finding, Spike
 from llmlab.studies.records import ExperimentRecord
-from llmlab_gui.charts.picture import save_shown
+from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
-from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.labels import scrolled
+from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
-    from llmlab.studies.experiments.outcomes import ExperimentResults
     from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab
 
@@ -41,50 +37,22 @@ class ExperimentResultDock(LabDock):
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment_result", "Result", parent)
         self.desk = desk
-        self._background = Background(self)
         self._shown = ""  # the experiment whose charts the choice offers
         self.chart = ResultChart("Result of the experiment")
-        self.charts = QComboBox()
-        self.charts.setAccessibleName("Which chart")
-        self.charts.setToolTip("Which chart of the results")
-        self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
-        self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
-        self.export_button = chart_export_button(self._choose_file)
         self.findings = QLabel()
         self.findings.setWordWrap(True)
         self.findings.setAccessibleName("What was found")
         self.findings.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.findings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        scroll = QScrollArea()
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(self.findings)
-        splitter = QSplitter(Qt.Orientation.Vertical)
-        splitter.addWidget(self.chart)
-        splitter.addWidget(scroll)
-        splitter.setStretchFactor(0, 5)
-        splitter.setStretchFactor(1, 2)
-        splitter.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
-        splitter.setChildrenCollapsible(False)
-        self._below = scroll
-        row = QWidget()
-        controls = FlowRow(row)
-        for widget in (self.charts, self.log_x, self.log_y):
-            controls.addWidget(widget)
-        controls.addStretch(1)
-        controls.addWidget(self.export_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(row)
-        layout.addWidget(splitter, 1)
-        self.set_body(body)
+        self._below = scrolled(self.findings)
+        both = split((self.chart, 5), (self._below, 2))
+        both.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
+        self.pane = FigurePane(self.chart, self.chart.table, both)
+        self.set_body(self.pane)
         self.caption(_CAPTION, "experiments")
-        self.charts.currentIndexChanged.connect(self._draw)
-        for button in (self.log_x, self.log_y):
-            button.clicked.connect(self._logs_chosen)
+        self.pane.wanted.connect(self._draw)
+        self.pane.said.connect(lab.said)
+        self.pane.failed.connect(lab.error_raised)
         self.desk.outcome_changed.connect(self._refresh)
         self.desk.changed.connect(self._update_empty)
         self.lab.notebook.changed.connect(self._draw)
@@ -92,13 +60,8 @@ class ExperimentResultDock(LabDock):
         self._refresh()
         self.lab.notebook.refresh()
 
-    def export(self, path: Path) -> None:
-        """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        work = save_shown([self.chart], self.chart.table, path)
-        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
-
     def shutdown(self) -> None:
-        self._background.shutdown()
+        self.pane.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
@@ -109,47 +72,32 @@ class ExperimentResultDock(LabDock):
     def _refresh(self) -> None:
         results = self._results
         charts = results.charts if results is not None else []
-        self._offer(charts)
+        self.pane.offer([(chart.name, chart.title) for chart in charts], keep=self._shown == self.desk.outcome.id)
+        self.pane.charts.setVisible(len(charts) > 0)
+        self._shown = self.pane.study = self.desk.outcome.id
         told = findings_html(results.findings) + spikes_html(results.spikes) if results is not None else ""
         self.findings.setText(told)
         self._below.setVisible(bool(told))
         self._draw()
         self._update_empty()
 
-    def _offer(self, charts: list[Chart]) -> None:
-        """The charts by their titles; the chosen one stays chosen while it is there."""
-        names = [chart.name for chart in charts]
-        chosen = self.charts.currentData() if self._shown == self.desk.outcome.id else None
-        self._shown = self.desk.outcome.id
-        if names != [self.charts.itemData(i) for i in range(self.charts.count())] or chosen is None:
-            self.charts.blockSignals(True)
-            self.charts.clear()
-            for chart in charts:
-                self.charts.addItem(chart.title, chart.name)
-            self.charts.setCurrentIndex(max(0, names.index(chosen) if chosen in names else 0) if names else -1)
-            self.charts.blockSignals(False)
-        self.charts.setVisible(len(charts) > 0)
-
     def _draw(self) -> None:
         results = self._results
-        wanted = self.charts.currentData()
+        wanted = self.pane.charts.currentData()
         charts = results.charts if results is not None else []
         chart = next((chart for chart in charts if chart.name == wanted), None)
         row = self.desk.current()
         first = chart is not None and chart is charts[0]
         lines = self.lab.notebook.lines(row.folder, row.record) if first and row is not None else []
         self.chart.show_chart(chart, expectations(row.record, lines) if row is not None else ())
-        self.log_x.setChecked(self.chart.log_x)
-        self.log_y.setChecked(self.chart.log_y)
-
-    def _logs_chosen(self) -> None:
-        self.chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked())
+        self.pane.drawn()
 
     def _update_empty(self) -> None:
         row, results = self.desk.current(), self._results
         if row is None:
             hint = "Set one up, or choose one in Experiments: its result is drawn here, point by point."
-            self.show_empty("No experiment is selected", hint, "Set one up", self._plan_one)
+            plan_one = partial(self.lab.dock_requested.emit, "experiment")
+            self.show_empty("No experiment is selected", hint, "Set one up", plan_one)
         elif results is None or not results.charts:
             hint = "The first point appears when a run has ended." if row.record.arms else "It is being analysed."
             if not row.status.live:
@@ -157,18 +105,6 @@ class ExperimentResultDock(LabDock):
             self.show_empty("No result yet", hint)
         else:
             self.show_body()
-
-    def _plan_one(self) -> None:
-        self.lab.dock_requested.emit("experiment")
-
-    def _choose_file(self, kind: str) -> None:
-        name = f"{self.desk.outcome.id or 'experiment'}-{self.charts.currentData() or 'result'}"
-        path = ask_where(self, "Export", Path.home() / f"{name}.{kind}", kind.upper())
-        if path is not None:
-            try:
-                self.export(path)
-            except LabError as error:
-                self.lab.error_raised.emit(error)
 
 
 def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QComboBox, QPushButton, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import FINETUNING
@@ -15,6 +14,7 @@ from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import column, split
 
 _OPEN = "Open a checkpoint of a fine-tuning run, or a base with an adapter: BASE+ADAPTER."
 
@@ -159,14 +159,6 @@ class AdapterDock(InspectionDock):
     def _lay_out(self) -> None:
         self.controls.addWidget(self.view)
         self.controls.addWidget(self.compare)
-        self._both = QSplitter(Qt.Orientation.Vertical)
-        self._both.addWidget(self.map)
-        self._both.addWidget(self.spectrum)
+        self._both = split((self.map, 2), (self.spectrum, 1))
         self._both.setSizes([320, 150])
-        self._both.setChildrenCollapsible(False)
-        whole = QWidget()
-        layout = QVBoxLayout(whole)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.note)
-        layout.addWidget(self._both, 1)
-        self.set_body(whole)
+        self.set_body(column(self.note, (self._both, 1)))

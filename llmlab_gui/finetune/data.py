@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QWidget
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
@@ -24,8 +24,8 @@ from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import drops
-from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import EmptyState, scrolled
+from llmlab_gui.widgets.layouts import column, flow
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -64,9 +64,7 @@ class DataDock(LabDock):
         self._lay_out()
         self.caption(_CAPTION, "chat-templates")
         self.setAcceptDrops(True)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
+        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
         self._settle.timeout.connect(self._ask_if_changed)
         for editor in (self.examples, self.model):
             editor.edited.connect(self._edited)
@@ -242,11 +240,7 @@ class DataDock(LabDock):
         self.use_button.setEnabled(all(self._chosen) and not self.follow.isChecked())
 
     def _lay_out(self) -> None:
-        row = QWidget()
-        across = FlowRow(row)
-        across.addWidget(self.follow)
-        across.addStretch(1)
-        across.addWidget(self.use_button)
+        row = flow(self.follow, right=(self.use_button,))
         grid = QGridLayout()
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(3)
@@ -258,12 +252,4 @@ class DataDock(LabDock):
             grid.addWidget(editor, place, 1)
         self._pages.addWidget(self.nothing)
         self._pages.addWidget(self._scroll)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addLayout(grid)
-        layout.addWidget(row)
-        layout.addWidget(self.strip)
-        layout.addWidget(self._pages, 1)
-        self.set_body(body)
+        self.set_body(column(grid, row, self.strip, (self._pages, 1)))

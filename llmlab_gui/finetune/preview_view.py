@@ -9,25 +9,24 @@ from pathlib import Path
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
+    QHeaderView,
     QLabel,
     QSpinBox,
-    QSplitter,
     QTabWidget,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.picture import copy_picture, save_shown
-from llmlab_gui.finetune.bad_lines import BadLinesTable
 from llmlab_gui.finetune.example_chips import ExampleChips, StateLegend
 from llmlab_gui.finetune.lengths import LengthHistogram
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import OneLine
+from llmlab_gui.widgets.row_tables import Column, RowsModel, rows_table
 from llmlab_gui.widgets.saving import Cell, ask_where, csv_text
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
@@ -37,6 +36,23 @@ _KINDS = {"png": "picture (PNG)", "svg": "drawing (SVG)", "csv": "numbers (CSV)"
 # Below this height the example is a tab beside the lengths instead of above them.
 _SHORT = 400
 _HINT = "Point at a token, or choose one with the arrow keys."
+
+
+# Line numbers (rows of a table that has no lines) and reasons, in the order of the file.
+_BAD_LINE_COLUMNS: tuple[Column[tuple[int, str]], ...] = (
+    Column("Line", lambda line: f"{line[0]:,}", right=True, width=8),
+    Column("Why it is unusable", lambda line: line[1]),
+)
+
+
+class BadLinesModel(RowsModel[tuple[int, str]]):
+    """Unusable lines, each with its reason."""
+
+    def key(self, row: tuple[int, str]) -> tuple[int, str]:
+        return row
+
+    def tip(self, row: tuple[int, str]) -> str:
+        return row[1]
 
 
 class PreviewView(QWidget):
@@ -66,8 +82,11 @@ class PreviewView(QWidget):
         self.of, self.about_example = QLabel(), QLabel()
         self.about_example.setToolTip("Its line in the file, and in which part of the examples it is")
         self.chips, self.legend = ExampleChips(), StateLegend()
-        self.lengths, self.bad_lines = LengthHistogram(), BadLinesTable()
-        self.tabs, self._halves = QTabWidget(), QSplitter()
+        self.lengths, self.lines = LengthHistogram(), BadLinesModel(_BAD_LINE_COLUMNS, self)
+        self.bad_lines = rows_table(self.lines, "Unusable lines", _BAD_LINE_COLUMNS)
+        self.bad_lines.setWordWrap(True)  # reasons are long
+        self.bad_lines.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.export_button = menu_button("Export", "Save what is shown to a file")
         self.copy_button = menu_button("Copy", "Copy what is shown to the clipboard")
@@ -86,7 +105,7 @@ class PreviewView(QWidget):
         self.sizes.say(_sizes(preview))
         self.trouble.say(" ".join(part for part in preview.trouble if part) if preview.trouble is not None else "")
         self.lengths.show_preview(preview)
-        self.bad_lines.lines.show(preview.bad)
+        self.lines.show(preview.bad)
         bad_tab = self.tabs.indexOf(self.bad_lines)
         self.tabs.setTabText(bad_tab, f"Unusable lines ({preview.bad_total:,})")
         listed = f"The first {len(preview.bad):,} are listed" if preview.bad_total > len(preview.bad) else ""
@@ -106,7 +125,7 @@ class PreviewView(QWidget):
         if what == LENGTHS:
             return self.lengths.table()
         if what == BAD_LINES:
-            return self.bad_lines.table()
+            return ("line", "why"), [list(line) for line in self.lines.rows]
         tokens = zip(self.chips.tokens, self.chips.states, strict=True)
         rows: list[list[Cell]] = [[place, cut.id, cut.text, state] for place, (cut, state) in enumerate(tokens)]
         return ("position", "id", "text", "state"), rows
@@ -137,39 +156,13 @@ class PreviewView(QWidget):
     # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        row = QWidget()
-        across = FlowRow(row)
-        left: list[QWidget] = [self.previous_button, self.number, self.of, self.next_button, self.about_example]
-        for widget in left:
-            across.addWidget(widget)
-        across.addStretch(1)
-        right: list[QWidget] = [self.legend, self.copy_button, self.export_button]
-        for widget in right:
-            across.addWidget(widget)
-        upper = QWidget()
-        column = QVBoxLayout(upper)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(3)
-        column.addWidget(row)
-        column.addWidget(self.chips, 1)
-        column.addWidget(self.about_token)
+        right = (self.legend, self.copy_button, self.export_button)
+        row = flow(self.previous_button, self.number, self.of, self.next_button, self.about_example, right=right)
+        self._upper = column(row, (self.chips, 1), self.about_token, spacing=3)
         self.tabs.addTab(self.lengths, "Lengths")
         self.tabs.addTab(self.bad_lines, "Unusable lines")
-        halves = self._halves
-        halves.setOrientation(Qt.Orientation.Vertical)
-        halves.addWidget(upper)
-        halves.addWidget(self.tabs)
-        halves.setStretchFactor(0, 3)
-        halves.setStretchFactor(1, 2)
-        halves.setChildrenCollapsible(False)
-        self._upper = upper
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
-        layout.addWidget(self.template)
-        layout.addWidget(self.sizes)
-        layout.addWidget(self.trouble)
-        layout.addWidget(halves, 1)
+        halves = self._halves = split((self._upper, 3), (self.tabs, 2))
+        column(self.template, self.sizes, self.trouble, (halves, 1), spacing=3, into=self)
 
     def _fill_menus(self) -> None:
         exports, copies = self.export_button.menu(), self.copy_button.menu()

@@ -72,9 +72,7 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self.setAcceptDrops(True)
         self.train_button.setText("Fine-tune")
         self.caption("What the model learns, and how. Bold settings differ from the preset.", "fine-tuning")
-        self._listing = QTimer(self)
-        self._listing.setSingleShot(True)
-        self._listing.setInterval(0)
+        self._listing = QTimer(self, singleShot=True, interval=0)
         self._listing.timeout.connect(self._list_offers)
         for editor in (self.model, self.examples):
             editor.state_changed.connect(self.update_all)

@@ -8,17 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QMenu,
-    QProgressBar,
-    QPushButton,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QFileDialog, QMenu, QProgressBar, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
@@ -26,6 +16,7 @@ from llmlab_gui.forms.editors import Editor
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import beside, column, combo_box
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -48,10 +39,7 @@ class CorpusEditor(Editor):
         self._fetching = ""
         self.corpus: Corpus | None = None
         self.problem: LabError | None = None
-        self.combo = QComboBox()
-        self.combo.setEditable(False)
-        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.combo.setMinimumContentsLength(10)
+        self.combo = combo_box("Corpus", least=10)
         self.own = QToolButton()
         self.own.setAccessibleName("Your own text")
         self.own.setToolTip("Choose your own text")
@@ -66,24 +54,10 @@ class CorpusEditor(Editor):
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Fetching the corpus")
         self.bar.setTextVisible(True)
-        across = QHBoxLayout()
-        across.setSpacing(4)
-        across.addWidget(self.combo, 1)
-        across.addWidget(self.own)
-        below = QHBoxLayout()
-        below.addWidget(self.fetch_button)
-        below.addWidget(self.bar, 1)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addLayout(across)
-        layout.addWidget(self.about)
-        layout.addLayout(below)
-        self.hold(body, self.combo)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(0)
+        across = beside(self.combo, self.own, grows=self.combo)
+        below = beside(self.fetch_button, self.bar, grows=self.bar)
+        self.hold(column(across, self.about, below, spacing=2), self.combo)
+        self._settle = QTimer(self, singleShot=True, interval=0)
         self._settle.timeout.connect(self._look)
         self._progress.connect(self._show_progress)
         self.combo.currentIndexChanged.connect(self._chosen)

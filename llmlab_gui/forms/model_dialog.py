@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
-    QHeaderView,
     QLineEdit,
     QPushButton,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -26,12 +21,30 @@ from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.host.recent import Recent
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
 
-_REFERENCE = int(Qt.ItemDataRole.UserRole)
 _KINDS = {"run": "run", "live": "training now", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
 _HINT = (
     "A run (bar, bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face hub, or BASE+ADAPTER."
 )
+
+
+_COLUMNS: tuple[Column[AvailableModel], ...] = (
+    Column("Model", lambda model: model.name, width=36),
+    Column("Kind", lambda model: _KINDS.get(model.kind, model.kind), width=14),
+    Column("What it is", lambda model: model.detail),
+)
+
+
+class ModelsModel(RowsModel[AvailableModel]):
+    """Models that can be opened."""
+
+    def key(self, row: AvailableModel) -> tuple[str, str]:
+        return row.reference, row.kind
+
+    def tip(self, row: AvailableModel) -> str:
+        return row.reference
 
 
 class ModelDialog(QDialog):
@@ -45,22 +58,21 @@ class ModelDialog(QDialog):
         self.setWindowTitle("Choose a model")
         self.resize(720, 520)
         self._background = Background(self)
-        self.rows = QStandardItemModel(0, 3, self)
-        self.rows.setHorizontalHeaderLabels(["Model", "Kind", "What it is"])
+        self.rows = ModelsModel(_COLUMNS, self)
         self._shown = QSortFilterProxyModel(self)
         self._shown.setSourceModel(self.rows)
         self._shown.setFilterKeyColumn(-1)
         self._shown.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.search = _line("Find a model", "Find")
-        self.table = QTableView()
+        self.table = rows_table(self._shown, "Models that can be opened", _COLUMNS)
         self.reference = _line("Model to open", "What to open")
         self.adapter = _line("Adapter's folder", "None")
         self.note = QuietLabel(_HINT)
         self.open_button = PrimaryButton("Open")
         self._lay_out()
         self._connect()
-        for model in recent.models:
-            self._add(model.reference, model.name, "recent", model.detail)
+        self._recent = [AvailableModel(one.reference, one.name, "recent", one.detail) for one in recent.models]
+        self.rows.show(self._recent)
         self._background.run(lambda: available_models(outputs), self._take_models, self._complain)
         self._update()
 
@@ -80,33 +92,18 @@ class ModelDialog(QDialog):
         super().done(result)
 
     def _lay_out(self) -> None:
-        table = self.table
-        table.setAccessibleName("Models that can be opened")
-        table.setModel(self._shown)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
-        table.verticalHeader().hide()
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        header.resizeSection(0, 250)
         self.folder_button, self.file_button = QPushButton("Folder…"), QPushButton("GGUF file…")
         self.adapter_button = QPushButton("Folder…")
         form = QFormLayout()
-        form.addRow("Open", _beside(self.reference, self.folder_button, self.file_button))
-        form.addRow("With adapter", _beside(self.adapter, self.adapter_button))
+        form.addRow("Open", beside(self.reference, self.folder_button, self.file_button, grows=self.reference))
+        form.addRow("With adapter", beside(self.adapter, self.adapter_button, grows=self.adapter))
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         buttons.addButton(self.open_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(self.search)
-        layout.addWidget(table, 1)
+        layout.addWidget(self.table, 1)
         layout.addLayout(form)
         layout.addWidget(self.note)
         layout.addWidget(buttons)
@@ -122,22 +119,14 @@ class ModelDialog(QDialog):
         self.file_button.clicked.connect(self._choose_file)
 
     def _take_models(self, models: list[AvailableModel]) -> None:
-        for model in models:
-            self._add(model.reference, model.name, _KINDS.get(model.kind, model.kind), model.detail)
+        self.rows.show([*self._recent, *models])
         if not self.rows.rowCount():
             self.note.setText(f"There are no models yet: train a run first. {_HINT}")
-
-    def _add(self, reference: str, name: str, kind: str, detail: str) -> None:
-        items = [QStandardItem(text) for text in (name, kind, detail)]
-        for item in items:
-            item.setData(reference, _REFERENCE)
-            item.setToolTip(reference)
-        self.rows.appendRow(items)
 
     def _row_chosen(self) -> None:
         index = self.table.currentIndex()
         if index.isValid():
-            self.reference.setText(index.data(_REFERENCE))
+            self.reference.setText(index.data(KEY_ROLE)[0])
 
     def _choose_folder(self, line: QLineEdit, title: str) -> None:
         name = QFileDialog.getExistingDirectory(self, title, line.text())
@@ -162,10 +151,3 @@ def _line(name: str, hint: str) -> QLineEdit:
     line.setPlaceholderText(hint)
     line.setClearButtonEnabled(True)
     return line
-
-
-def _beside(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for place, widget in enumerate(widgets):
-        row.addWidget(widget, 0 if place else 1)
-    return row

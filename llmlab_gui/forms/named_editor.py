@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMenu, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.forms.editors import Editor
@@ -14,6 +14,7 @@ from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.theme import theme_notifier
 
 # After the last key, before the disk is asked what the name means.
@@ -42,21 +43,8 @@ class NamedEditor(Editor):
         self.button.setMenu(self.menu)
         self.about = QuietLabel()
         self.wrong = ProblemLabel()
-        across = QHBoxLayout()
-        across.setSpacing(4)
-        across.addWidget(self.box, 1)
-        across.addWidget(self.button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addLayout(across)
-        layout.addWidget(self.about)
-        layout.addWidget(self.wrong)
-        self.hold(body, self.box)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
+        self.hold(column(beside(self.box, self.button, grows=self.box), self.about, self.wrong, spacing=2), self.box)
+        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
         self._settle.timeout.connect(self.look)
         self.box.editTextChanged.connect(self._changed)
         theme_notifier.changed.connect(self._restyle)

@@ -81,9 +81,7 @@ class Lab(QObject):
         self._slots: dict[str, int] = {}
         self._histories: dict[str, RunHistory] = {}
         self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
-        self._news = QTimer(self)
-        self._news.setSingleShot(True)
-        self._news.setInterval(_COALESCE_MS)
+        self._news = QTimer(self, singleShot=True, interval=_COALESCE_MS)
         self._news.timeout.connect(self.runs_changed)
         self.controller.failed.connect(self.error_raised)
         self.controller.said.connect(self.said)

@@ -70,8 +70,7 @@ class RunController(QObject):
         self._background = Background(self)
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         self._stopping: dict[Path, _Stopping] = {}
-        self._timer = QTimer(self)
-        self._timer.setInterval(_TICK_MS)
+        self._timer = QTimer(self, interval=_TICK_MS)
         self._timer.timeout.connect(self._tick)
 
     # Making and starting ---------------------------------------------------------------------------------------

@@ -41,8 +41,7 @@ class QueueRunner(QObject):
         self._stamp: Stamp | None = None
         self._asked = False  # a start is under way
         self._looked = False  # which runs live is known
-        self._timer = QTimer(self)
-        self._timer.setInterval(_LOOK_MS)
+        self._timer = QTimer(self, interval=_LOOK_MS)
         self._timer.timeout.connect(self._tick)
         self._timer.start()
         controller.queue_answered.connect(self._answered)

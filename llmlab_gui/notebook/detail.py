@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QStackedWidget, QWidget
 
 from llmlab.notebook.entries import OPEN, Line
 from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
@@ -14,6 +14,7 @@ from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, s
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
@@ -49,22 +50,11 @@ class NotebookDetail(QWidget):
         self.learn.setMaxLength(1000)
         self.save = QPushButton("Save")
         self.save.setToolTip("Keep the sentence (Enter)")
-        judging, learning = QHBoxLayout(), QHBoxLayout()
-        for widget in (self.came_right, self.came_wrong, self.came, self.came_save, self.score_now):
-            judging.addWidget(widget)
+        judging = beside(self.came_right, self.came_wrong, self.came, self.came_save, self.score_now)
         judging.addStretch(1)
-        learning.addWidget(self.learn, 1)
-        learning.addWidget(self.save)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 4, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.title)
-        layout.addWidget(self._charts, 1)
-        layout.addWidget(self.sentence)
-        layout.addWidget(self.scores)
-        layout.addWidget(self.result)
-        layout.addLayout(judging)
-        layout.addLayout(learning)
+        learning = beside(self.learn, self.save, grows=self.learn)
+        under = (self.sentence, self.scores, self.result, judging, learning)
+        column(self.title, (self._charts, 1), *under, into=self)
         self.came_right.clicked.connect(lambda: self._judge("right"))
         self.came_wrong.clicked.connect(lambda: self._judge("wrong"))
         self.came_save.clicked.connect(lambda: self._judge(self.came.text().strip()))

@@ -9,16 +9,12 @@ import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
     QComboBox,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
-    QSplitter,
-    QTableView,
     QTabWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -38,9 +34,9 @@ from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
 from llmlab_gui.notebook.detail import NotebookDetail
 from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, NotebookModel
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import QuietLabel, scrolled
-from llmlab_gui.widgets.row_tables import KEY_ROLE, show_whole_rows
+from llmlab_gui.widgets.layouts import column, flow, split
+from llmlab_gui.widgets.row_tables import KEY_ROLE, rows_table
 from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -56,7 +52,6 @@ _CAPTIONS = (
 )
 # In a lower place table and chart would have no room below each other: the table is then one more page.
 _ROOM_FOR_BOTH = 470
-_WIDTHS = (16, 34, 12, 9, 7, 10, 18, 30, 14)  # of the columns, in characters
 
 
 class NotebookDock(LabDock):
@@ -68,7 +63,9 @@ class NotebookDock(LabDock):
         self._looked = False
         self.model = NotebookModel(self)
         self.proxy = NotebookFilter(self.model, self)
-        self.table = QTableView()
+        self.table = rows_table(self.proxy, "Predictions", COLUMNS)
+        self.table.setSortingEnabled(True)
+        self.table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
         self.filter, self.shown = QLineEdit(), QComboBox()
         self.ask = QCheckBox("Ask before every run")
         self.ask.setToolTip("Before a run starts, ask for your prediction; Escape skips the question")
@@ -178,19 +175,9 @@ class NotebookDock(LabDock):
             ("csv", "Numbers of the charts (CSV)…", "csv"),
         ):
             self.export_button.menu().addAction(words).triggered.connect(partial(self._ask_export, kind, suffix))
-        self._build_table()
-        tools = FlowRow()
-        tools.setSpacing(6)
-        for widget in (self.filter, self.shown, self.ask):
-            tools.addWidget(widget)
-        tools.addStretch(1)
-        tools.addWidget(self.export_button)
-        calibration_page = QWidget()
-        column = QVBoxLayout(calibration_page)
-        column.setContentsMargins(0, 4, 0, 0)
-        column.addWidget(self.calibration, 3)
-        column.addWidget(self.brier, 2)
-        column.addWidget(self.verdict)
+        tools = flow(self.filter, self.shown, self.ask, right=(self.export_button,))
+        both = split((self.calibration, 3), (self.brier, 2))
+        calibration_page = column((both, 1), self.verdict)
         self.surprises.setAccessibleName("Surprises, the greatest first")
         self.surprises.setWordWrap(True)
         self.surprises.setAlternatingRowColors(True)
@@ -199,30 +186,9 @@ class NotebookDock(LabDock):
         for page, title in zip(self._pages, ("Result", "Calibration", "Surprises"), strict=False):
             self.tabs.addTab(page, title)
         self.tabs.setDocumentMode(True)
-        self._splitter = splitter = QSplitter(Qt.Orientation.Vertical)
-        splitter.addWidget(self.table)
-        splitter.addWidget(self.tabs)
-        splitter.setStretchFactor(0, 2)
-        splitter.setStretchFactor(1, 3)
-        splitter.setChildrenCollapsible(False)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(tools)
-        layout.addWidget(splitter, 1)
-        self.set_body(body)
+        self._splitter = split((self.table, 2), (self.tabs, 3))
+        self.set_body(column(tools, (self._splitter, 1)))
         self.caption(*_CAPTIONS[RESULT])
-
-    def _build_table(self) -> None:
-        table = self.table
-        table.setModel(self.proxy)
-        table.setAccessibleName("Predictions")
-        table.setSortingEnabled(True)
-        table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setAlternatingRowColors(True)
-        table.setWordWrap(False)
-        show_whole_rows(table, _WIDTHS)
 
     def _connect(self) -> None:
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)

@@ -8,14 +8,12 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
     QSizePolicy,
     QSlider,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -24,6 +22,7 @@ from llmlab.notebook.predictions import Prediction, number_text, parse_predictio
 from llmlab.notebook.quantities import CHOICE, Quantity
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 
 # In steps of five, as people state them; nobody is 100 % sure.
 _CONFIDENCES = (*range(10, 100, 5), 99)
@@ -50,10 +49,7 @@ class ConfidenceSlider(QWidget):
         self.text.setMinimumWidth(
             self.fontMetrics().horizontalAdvance("99 % sure: 10 of 100 such predictions should miss")
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.slider)
-        layout.addWidget(self.text, 1)
+        column(beside(self.slider, self.text, grows=self.text), into=self)
         self.slider.valueChanged.connect(self._say)
         self.set_value(first)
         self._say()
@@ -96,14 +92,9 @@ class ValueRow(QWidget):
         self.choice.setAccessibleName("Which")
         self.unit = QLabel()
         self.sure = ConfidenceSlider()
-        ends = QWidget()
-        row = QHBoxLayout(ends)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.low)
-        row.addWidget(QLabel("to"))
-        row.addWidget(self.high)
-        row.addWidget(self.unit)
+        row = beside(self.low, QLabel("to"), self.high, self.unit)
         row.addStretch(1)
+        ends = column(row)
         self._answers = QStackedWidget()
         self._answers.addWidget(ends)
         self._answers.addWidget(self.choice)
@@ -167,10 +158,7 @@ class SentenceRow(QWidget):
         self.words.setPlaceholderText("In your own words (you judge it afterwards)")
         self.sure = ConfidenceSlider(70)
         self.sure.hide()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.words)
-        layout.addWidget(self.sure)
+        column(self.words, self.sure, into=self)
         self.words.textChanged.connect(self._typed)
         self.sure.changed.connect(self.changed)
 
@@ -204,17 +192,9 @@ class CurveRow(QWidget):
         self.within.setPlaceholderText("0.2")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)
-        top, bottom = QHBoxLayout(), QHBoxLayout()
-        top.addWidget(self.points, 1)
-        top.addWidget(self.clear_button)
-        bottom.addWidget(QLabel("on average within ±"))
-        bottom.addWidget(self.within)
-        bottom.addWidget(self.sure, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.chart, 1)
-        layout.addLayout(top)
-        layout.addLayout(bottom)
+        top = beside(self.points, self.clear_button, grows=self.points)
+        bottom = beside(QLabel("on average within ±"), self.within, self.sure, grows=self.sure)
+        column((self.chart, 1), top, bottom, into=self)
         self.chart.drawn.connect(self._drawn)
         self.points.textEdited.connect(self._written)
         self.clear_button.clicked.connect(self.chart.clear_drawing)

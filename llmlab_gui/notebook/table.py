@@ -17,19 +17,23 @@ ALL = ""
 # What the choice above the table shows: a state of entries, or all; and its words.
 SHOWN = ((ALL, "All"), (OPEN, "Waiting for the result"), (TO_JUDGE, "To be judged"), (TO_LEARN, "To learn from"))
 
-
 COLUMNS: tuple[Column[Line], ...] = (
     Column(
-        "About", lambda line: line.entry.about, "Run, experiment or check", order=lambda line: line.entry.about.lower()
+        "About",
+        lambda line: line.entry.about,
+        "Run, experiment or check",
+        width=16,
+        order=lambda line: line.entry.about.lower(),
     ),
-    Column("Predicted", lambda line: stated(line.locked.prediction)),
-    Column("Outcome", lambda line: _became(line), "The result"),
-    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked"),
+    Column("Predicted", lambda line: stated(line.locked.prediction), width=34),
+    Column("Outcome", lambda line: _became(line), "The result", width=12),
+    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked", width=9),
     Column(
         "Brier",
         lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
         "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % scores",
         right=True,
+        width=7,
         order=lambda line: -1.0 if _brier(line) is None else _brier(line),
     ),
     Column(
@@ -39,10 +43,14 @@ COLUMNS: tuple[Column[Line], ...] = (
         right=True,
         order=lambda line: -1.0 if line.surprise is None else line.surprise,
     ),
-    Column("State", lambda line: state_words(line.entry)),
-    Column("Learned", lambda line: line.entry.learned, "One sentence, yours"),
+    Column("State", lambda line: state_words(line.entry), width=18),
+    Column("Learned", lambda line: line.entry.learned, "One sentence, yours", width=30),
     Column(
-        "Made", lambda line: created_text(line.entry.created), "When it was made", order=lambda line: line.entry.created
+        "Made",
+        lambda line: created_text(line.entry.created),
+        "When it was made",
+        width=14,
+        order=lambda line: line.entry.created,
     ),
 )
 VERDICT, MADE = 3, 8

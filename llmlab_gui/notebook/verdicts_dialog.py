@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QWidget
 
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
 from llmlab_gui.notebook.prediction_form import ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.labels import scrolled
+from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Book
@@ -43,14 +44,7 @@ class VerdictRow(QWidget):
         policy.setRetainSizeWhenHidden(True)
         self.sure.setSizePolicy(policy)
         self.sure.hide()
-        answer = QHBoxLayout()
-        answer.addWidget(self.verdict)
-        answer.addWidget(self.sure, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
-        layout.addWidget(title)
-        layout.addLayout(answer)
+        column(title, beside(self.verdict, self.sure, grows=self.sure), spacing=3, into=self)
         self.verdict.currentIndexChanged.connect(self._chosen)
         self.sure.changed.connect(self.changed)
 
@@ -84,13 +78,9 @@ class VerdictsDialog(StartQuestion):
         return [row.prediction() for row in self.rows]
 
     def _area(self) -> QWidget:
-        claims = QWidget()
-        column = QVBoxLayout(claims)
-        column.setContentsMargins(0, 0, 8, 0)
-        column.setSpacing(12)
-        for row in self.rows:
-            column.addWidget(row)
-        column.addStretch(1)
+        free = QWidget()
+        claims = column(*self.rows, (free, 1), spacing=12)
+        claims.setContentsMargins(0, 0, 8, 0)
         area = scrolled(claims)
         area.setMinimumHeight(min(_TALLEST, claims.sizeHint().height() + 8))
         return area

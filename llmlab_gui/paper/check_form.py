@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES
-from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.checks import CheckRequest
+from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.paper.check_command import command_line
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import combo_box
 
 _SEVERAL = ";"  # between references
 
 
-class CheckForm(QWidget):
+class CheckForm(StudyForm[CheckRequest]):
     """Everything that decides a check of the paper that is read. `read()` gives what is in it."""
 
-    edited = Signal()
-
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__("check", "made from date and paper", parent)
         self._lab = lab
         self._desk = desk
         self._paper = ""
-        self.size_box = QComboBox()
-        self.size_box.setAccessibleName("Size")
-        self.size_box.setToolTip("How much is trained, and for how long on this machine")
-        self.size_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.size_box.setMinimumContentsLength(16)
+        self.size_box = combo_box("Size", "How much is trained, and for how long on this machine", least=16)
         for size in SIZES:
             self.size_box.addItem(size, size)
         self.claims: dict[str, QCheckBox] = {}
@@ -52,18 +48,12 @@ class CheckForm(QWidget):
         line = self.model.lineEdit()
         if line is not None:
             line.setPlaceholderText("the pretrained models that are here")
-        self.name = QLineEdit()
-        self.name.setAccessibleName("Name of the check")
-        self.name.setMaxLength(LONGEST_NAME)
         self.seeds.setMinimumHeight(self.name.sizeHint().height())  # a grid with lines that break gives it less
-        self.name.setPlaceholderText("made from date and paper")
-        self.name.setToolTip("The check's folder: letters, digits and . _ + -")
         self.note = QuietLabel()
         self._lay_out()
         self.size_box.currentIndexChanged.connect(lambda _: self.edited.emit())
         self.seeds.valueChanged.connect(lambda _: self.edited.emit())
-        for edit in (self.model.editTextChanged, self.name.textChanged):
-            edit.connect(lambda _: self.edited.emit())
+        self.model.editTextChanged.connect(lambda _: self.edited.emit())
 
     @property
     def chosen_size(self) -> str:
@@ -113,7 +103,6 @@ class CheckForm(QWidget):
         self.model.blockSignals(False)
 
     def read(self) -> CheckRequest:
-        """What is in it. LabError naming the first thing that is wrong."""
         paper = self._desk.paper
         if paper is None:
             raise UsageError("No paper is open.", "", "Choose one in Paper.")
@@ -137,11 +126,7 @@ class CheckForm(QWidget):
             name,
             watched=True,
         )
-        return request
-
-    def command(self, request: CheckRequest) -> str:
-        """What runs the same in a terminal."""
-        return command_line(request, list(self.claims))
+        return replace(request, command=_command(request, list(self.claims)))
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
@@ -179,3 +164,17 @@ class CheckForm(QWidget):
         grid.addWidget(self.note, len(rows), 0, 1, 2)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self._show_models()
+
+
+def _command(request: CheckRequest, tested: Sequence[str]) -> str:
+    """`llmlab-run paper run ...`. tested: all claims that could be asked for; asking for all needs no word."""
+    words = ["llmlab-run", "paper", "run", request.paper.name, "--size", request.size]
+    if request.claims and list(request.claims) != list(tested):
+        words += ["--claims", ",".join(request.claims)]
+    if request.seeds:
+        words += ["--seeds", str(request.seeds)]
+    for model in request.models:
+        words += ["--model", model]
+    if request.name:
+        words += ["--name", request.name]
+    return shlex.join(words)

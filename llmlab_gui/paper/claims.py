@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QModelIndex
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.data.papers import VERDICTS
 from llmlab_gui.lab.dock import LabDock
@@ -18,6 +18,7 @@ from llmlab_gui.paper.verdict_badge import BadgeDelegate
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
@@ -46,17 +47,8 @@ class ClaimsDock(LabDock):
         self.problem.setAccessibleName("Errors")
         self.export_button = menu_button("Export", "Save the table as CSV")
         self.export_button.menu().addAction("Claims and verdicts (CSV)…", self._ask_where)
-        top = QHBoxLayout()
-        top.addWidget(self.standing, 1)
-        top.addWidget(self.export_button)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addLayout(top)
-        layout.addWidget(self.problem)
-        layout.addWidget(self.table, 1)
-        self.set_body(body)
+        top = beside(self.standing, self.export_button, grows=self.standing)
+        self.set_body(column(top, self.problem, (self.table, 1)))
         self.caption(_CAPTION, "predicting")
         self.table.selectionModel().currentRowChanged.connect(self._moved)
         self.table.clicked.connect(self._clicked)

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QFont, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QComboBox,
-    QHBoxLayout,
     QLabel,
-    QSplitter,
     QStackedWidget,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from llmlab.core.charts import Chart
-from llmlab.studies.records import Trial
-from llmlab_gui.charts.picture import save_shown
+from llmlab.core.task_settings import TRANSFORMER
+from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab_gui.experiments.figure_pane import FigurePane
+from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
-from llmlab_gui.paper.check_runs import finished_trials, opens_in_panels
 from llmlab_gui.paper.claim_chart import ClaimChart
 from llmlab_gui.paper.claim_rows import NO_TEST, ClaimRow, check_options
 from llmlab_gui.paper.notes import NotesBrowser
 from llmlab_gui.paper.pages import claim_page
 from llmlab_gui.paper.verdict_badge import Badge
-from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.buttons import chart_export_button, menu_button, toggle_button
-from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.layouts import beside, column, split
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -54,7 +48,6 @@ class EvidenceDock(LabDock):
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evidence", "Evidence", parent)
         self.desk = desk
-        self._background = Background(self)
         self._opener = PageOpener(lab, lab.open_concept)
         self._drawn: ClaimRow | None = None
         self._shared = False  # words and chart have their shares of the room
@@ -67,17 +60,10 @@ class EvidenceDock(LabDock):
         self.words = NotesBrowser("What was found")
         self.words.anchorClicked.connect(lambda url: self._follow(url))
         self.chart = ClaimChart("Chart of the claim")
-        self.charts = QComboBox()
-        self.charts.setAccessibleName("Which chart")
-        self.charts.setToolTip("Which chart of this claim")
-        self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
-        self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
-        self.export_button = chart_export_button(self._choose_file)
         self.reading = QuietLabel()
         self.reading.setTextFormat(Qt.TextFormat.PlainText)
         self.reading.setAccessibleName("How to read the chart")
-        self.nothing = EmptyState()
+        self.pane, self.nothing = FigurePane(self.chart, self.chart.table, self.chart, self.reading), EmptyState()
         self.models_button = menu_button("Open a model", "Let all panels show a model that was tested")
         self.runs_button = menu_button(
             "Open a run", "Make the last checkpoint of a finished run the model of all panels"
@@ -85,9 +71,9 @@ class EvidenceDock(LabDock):
         self.evolution_button = menu_button("Evolution", "See what a finished run's checkpoints look like inside")
         self._lay_out()
         self.caption(_CAPTION, "statistics-of-claims")
-        self.charts.currentIndexChanged.connect(self._draw)
-        for button in (self.log_x, self.log_y):
-            button.clicked.connect(self._logs_chosen)
+        self.pane.wanted.connect(self._draw)
+        self.pane.said.connect(lab.said)
+        self.pane.failed.connect(lab.error_raised)
         self.desk.claim_changed.connect(self._refresh)
         self.desk.check_changed.connect(self._refresh)
         theme_notifier.changed.connect(self._restyle)
@@ -109,13 +95,8 @@ class EvidenceDock(LabDock):
         self.open_run(trial)
         self.lab.dock_requested.emit("evolution")
 
-    def export(self, path: Path) -> None:
-        """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        work = save_shown([self.chart], self.chart.table, path)
-        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
-
     def shutdown(self) -> None:
-        self._background.shutdown()
+        self.pane.shutdown()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -159,37 +140,29 @@ class EvidenceDock(LabDock):
 
     def _offer_charts(self, *, keep: bool) -> None:
         charts = self._charts()
-        chosen = self.charts.currentData() if keep else None
-        names = [chart.name for chart in charts]
-        self.charts.blockSignals(True)
-        self.charts.clear()
-        for number, chart in enumerate(charts, start=1):
-            count = f"{number} of {len(charts)}: " if len(charts) > 1 else ""
-            self.charts.addItem(f"{count}{chart.title[:_LONGEST_TITLE]}", chart.name)
-        self.charts.setCurrentIndex(names.index(chosen) if chosen in names else 0 if names else -1)
-        self.charts.blockSignals(False)
+        titles = [chart.title[:_LONGEST_TITLE] for chart in charts]
+        if len(charts) > 1:
+            titles = [f"{number} of {len(charts)}: {title}" for number, title in enumerate(titles, start=1)]
+        self.pane.offer([(chart.name, title) for chart, title in zip(charts, titles, strict=True)], keep=keep)
+        self.pane.study = self.desk.check.id if self.desk.check is not None else "claim"
 
     def _draw(self) -> None:
-        charts, place = self._charts(), self.charts.currentIndex()
+        charts, place = self._charts(), self.pane.charts.currentIndex()
         chart = charts[place] if 0 <= place < len(charts) else None
         self.chart.show_chart(chart)
-        self.log_x.setChecked(self.chart.log_x)
-        self.log_y.setChecked(self.chart.log_y)
-        self.log_x.setEnabled(chart is not None and not chart.categories)
-        self.charts.setToolTip(chart.title[:_LONGEST_TITLE] if chart is not None else "")
+        self.pane.drawn()
+        self.pane.log_x.setEnabled(chart is not None and not chart.categories)
+        self.pane.charts.setToolTip(chart.title[:_LONGEST_TITLE] if chart is not None else "")
         self.reading.setText(_reading(chart) if chart is not None else "")
-        self._pane.setCurrentWidget(self._chart_page if chart is not None else self.nothing)
+        self._pages.setCurrentWidget(self.pane if chart is not None else self.nothing)
         if chart is None and self._drawn is not None:
             self.nothing.say(*_no_chart(self._drawn))
-
-    def _logs_chosen(self) -> None:
-        self.chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked())
 
     def _offer_runs(self) -> None:
         """The finished runs, those of them that the panels can look into over time, and the models that were tested."""
         check = self.desk.check
-        trials = finished_trials(check) if check is not None else []
-        inside = [trial for trial in trials if check is not None and opens_in_panels(check.record, trial)]
+        trials = _finished_trials(check) if check is not None else []
+        inside = [trial for trial in trials if check is not None and _opens_in_panels(check.record, trial)]
         options = check_options(check)
         models = options.models if options is not None else []
         _fill(self.runs_button, [(trial.name, trial.run, partial(self.open_run, trial)) for trial in trials])
@@ -199,52 +172,21 @@ class EvidenceDock(LabDock):
     def _follow(self, url: QUrl) -> None:
         self._opener.open(url, None, [])
 
-    def _choose_file(self, kind: str) -> None:
-        check = self.desk.check
-        name = f"{check.id if check is not None else 'claim'}-{self.charts.currentData() or 'chart'}"
-        path = ask_where(self, "Export", Path.home() / f"{name}.{kind}", kind.upper())
-        if path is not None:
-            self.export(path)
-
     def _restyle(self) -> None:
         self._drawn = None
         self._refresh()
 
     def _lay_out(self) -> None:
-        head = QHBoxLayout()
-        head.addWidget(self.badge, 0, Qt.AlignmentFlag.AlignTop)
-        head.addWidget(self.title, 1)
-        for button in (self.models_button, self.runs_button, self.evolution_button):
-            head.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
-        row = QWidget()
-        controls = FlowRow(row)
-        for widget in (self.charts, self.log_x, self.log_y):
-            controls.addWidget(widget)
-        controls.addStretch(1)
-        controls.addWidget(self.export_button)
-        self._chart_page = QWidget()
-        column = QVBoxLayout(self._chart_page)
-        column.setContentsMargins(6, 0, 0, 0)
-        column.setSpacing(4)
-        column.addWidget(row)
-        column.addWidget(self.chart, 1)
-        column.addWidget(self.reading)
-        self._pane = QStackedWidget()
-        self._pane.addWidget(self._chart_page)
-        self._pane.addWidget(self.nothing)
-        self._splitter = QSplitter(Qt.Orientation.Horizontal)
-        self._splitter.addWidget(self.words)
-        self._splitter.addWidget(self._pane)
-        self._splitter.setStretchFactor(0, _TEXT_SHARE)
-        self._splitter.setStretchFactor(1, 100 - _TEXT_SHARE)
-        self._splitter.setChildrenCollapsible(False)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
-        layout.addLayout(head)
-        layout.addWidget(self._splitter, 1)
-        self.set_body(body)
+        buttons = (self.models_button, self.runs_button, self.evolution_button)
+        head = beside(self.badge, self.title, *buttons, grows=self.title)
+        for widget in (self.badge, *buttons):
+            head.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
+        self.pane.setContentsMargins(6, 0, 0, 0)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self.pane)
+        self._pages.addWidget(self.nothing)
+        self._splitter = split((self.words, _TEXT_SHARE), (self._pages, 100 - _TEXT_SHARE), across=True)
+        self.set_body(column(head, (self._splitter, 1), spacing=6))
 
 
 def _fill(button: QToolButton, entries: list[tuple[str, str, Callable[[], object]]]) -> None:
@@ -275,3 +217,16 @@ def _reading(chart: Chart) -> str:
     """The chart's caption, and what its colours say."""
     color = f" Colour: {chart.color_label}." if chart.color_label else ""
     return f"{chart.caption[:_LONGEST_CAPTION]}{color}".strip()
+
+
+def _finished_trials(row: ExperimentRow) -> list[Trial]:
+    """Its runs that have come to their end, in the plan's order."""
+    states = row.status.arms
+    return [trial for trial in row.record.arms if trial.name in states and states[trial.name].state == "finished"]
+
+
+def _opens_in_panels(record: ExperimentRecord, trial: Trial) -> bool:
+    """Whether a run's model has layers and heads that the panels can look into."""
+    base = record.base.get("model", {})
+    kind = base.get("kind", TRANSFORMER) if isinstance(base, dict) else TRANSFORMER
+    return bool(trial.settings.get("model.kind", kind) == TRANSFORMER)

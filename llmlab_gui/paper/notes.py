@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QImage, QShowEvent
-from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.data.papers import Paper
 from llmlab_gui.lab.dock import LabDock
@@ -15,6 +15,7 @@ from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
 from llmlab_gui.paper.pages import notes_page
+from llmlab_gui.widgets.layouts import column, combo_box
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -40,19 +41,10 @@ class PaperDock(LabDock):
         self._drawn: Paper | None = None
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)
-        self.papers = QComboBox()
-        self.papers.setAccessibleName("Which paper")
-        self.papers.setToolTip("The papers whose claims the lab knows")
-        self.papers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.papers.setMinimumContentsLength(16)
+        self.papers = combo_box("Which paper", "The papers whose claims the lab knows", least=16)
         self.browser = NotesBrowser("Notes on the paper")
         self.browser.anchorClicked.connect(self.open_link)
-        body = QWidget()
-        layout = QVBoxLayout(body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.papers)
-        layout.addWidget(self.browser, 1)
-        self.set_body(body)
+        self.set_body(column(self.papers, (self.browser, 1)))
         self.caption(_CAPTION, "experiments")
         self.papers.activated.connect(lambda place: self.desk.set_paper(self.papers.itemData(place)))
         self.desk.paper_changed.connect(self._refresh)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from PySide6.QtCore import QObject, Qt, QTimer
-from PySide6.QtWidgets import QComboBox, QLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
+
+from llmlab_gui.widgets.flow import FlowRow
 
 VERTICAL, HORIZONTAL = Qt.Orientation.Vertical, Qt.Orientation.Horizontal
 
@@ -27,6 +29,46 @@ def column(
         else:
             layout.addWidget(*part)
     return whole
+
+
+def beside(*parts: QWidget, grows: QWidget | None = None) -> QHBoxLayout:
+    """The parts in a row. grows: takes the free room."""
+    layout = QHBoxLayout()
+    for part in parts:
+        layout.addWidget(part, int(part is grows))
+    return layout
+
+
+def flow(*left: QWidget, right: tuple[QWidget, ...] = ()) -> QWidget:
+    """Controls in a row that goes on in a second line. right: at its other end."""
+    widget = QWidget()
+    layout = FlowRow(widget)
+    for part in left:
+        layout.addWidget(part)
+    layout.addStretch(1)
+    for part in right:
+        layout.addWidget(part)
+    return widget
+
+
+def split(*parts: tuple[QWidget, int], across: bool = False) -> QSplitter:
+    """Parts with handles between them that cannot be closed, each with its share of the room, below one another."""
+    found = QSplitter(HORIZONTAL if across else VERTICAL)
+    for place, (part, share) in enumerate(parts):
+        found.addWidget(part)
+        found.setStretchFactor(place, share)
+    found.setChildrenCollapsible(False)
+    return found
+
+
+def combo_box(name: str, tip: str = "", least: int = 0) -> QComboBox:
+    """A box that is filled later. least: characters in sight; 0: as many as its longest entry has."""
+    box = choice_box(name)
+    box.setToolTip(tip)
+    policy = QComboBox.SizeAdjustPolicy
+    box.setSizeAdjustPolicy(policy.AdjustToMinimumContentsLengthWithIcon if least else policy.AdjustToContents)
+    box.setMinimumContentsLength(least)
+    return box
 
 
 def splitter(orientation: Qt.Orientation, sizes: Sequence[int], *parts: QWidget) -> QSplitter:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QAbstractTableModel,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QSortFilterProxyModel,
+    Qt,
+)
 from PySide6.QtGui import QAction, QColor, QKeySequence
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar
 
@@ -142,7 +150,7 @@ def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProx
     return proxy
 
 
-def rows_table(model: QAbstractTableModel, name: str, columns: Sequence[Column[Any]]) -> QTableView:
+def rows_table(model: QAbstractItemModel, name: str, columns: Sequence[Column[Any]]) -> QTableView:
     """A table of whole rows, as all of the window's are."""
     table = QTableView()
     table.setModel(model)

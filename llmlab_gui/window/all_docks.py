@@ -10,7 +10,7 @@ from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock
-from llmlab_gui.experiments.report import ExperimentReportDock
+from llmlab_gui.experiments.report_dock import experiment_report
 from llmlab_gui.experiments.result import ExperimentResultDock
 from llmlab_gui.experiments.setup import ExperimentDock
 from llmlab_gui.finetune.adapter import AdapterDock
@@ -30,8 +30,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.notebook.dock import NotebookDock
-from llmlab_gui.paper.check import CheckDock
-from llmlab_gui.paper.check_report import CheckReportDock
+from llmlab_gui.paper.check import CheckDock, check_report
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.evidence import EvidenceDock
@@ -97,13 +96,13 @@ def make_docks(
         ExperimentDock(lab, experiments, window),
         ExperimentLossesDock(lab, experiments, window),
         ExperimentResultDock(lab, experiments, window),
-        ExperimentReportDock(lab, experiments, window),
+        experiment_report(lab, experiments, window),
         ExperimentsDock(lab, experiments, window),
         NotebookDock(lab, window),
         PaperDock(lab, papers, window),
         CheckDock(lab, papers, window),
         ClaimsDock(lab, papers, window),
         EvidenceDock(lab, papers, window),
-        CheckReportDock(lab, papers, window),
+        check_report(lab, papers, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

@@ -25,12 +25,13 @@ from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import trial_colors
-from llmlab_gui.experiments.list_dock import ExperimentsDock, progress, standing_text
+from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock
-from llmlab_gui.experiments.report import ExperimentReportDock
+from llmlab_gui.experiments.report_dock import experiment_report
 from llmlab_gui.experiments.result import ExperimentResultDock, expectations, finding_text, spikes_html
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
+from llmlab_gui.experiments.study_panel import share_done
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -75,7 +76,7 @@ def text(dock: LabDock) -> str:
 # Empty states -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock])
+@pytest.mark.parametrize("make", [ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, experiment_report])
 def test_without_an_experiment_a_dock_says_what_to_do(lab: WholeLab, qtbot: QtBot, make: type[LabDock]) -> None:
     dock = make(lab, lab.experiments)
     shown(dock, qtbot)
@@ -92,7 +93,7 @@ def test_before_anything_ran_each_dock_says_what_will_come(lab: WholeLab, qtbot:
     docks = [
         ExperimentLossesDock(lab, lab.experiments),
         ExperimentResultDock(lab, lab.experiments),
-        ExperimentReportDock(lab, lab.experiments),
+        experiment_report(lab, lab.experiments),
     ]
     for dock in docks:
         shown(dock, qtbot)
@@ -109,18 +110,18 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.arms.rowCount() == 6, timeout=WAIT)
     row = lab.experiments.current()
     assert row is not None
-    states = [dock.arms.index(i, 1).data() for i in range(6)]
+    states = [dock.study.arms.index(i, 1).data() for i in range(6)]
     assert states == ["finished", "planned", "diverged", "running", "planned", "planned"]
-    assert dock.arms.index(3, 2).data() == f"50 / {STEPS}"
-    assert "Cut at step 20." in dock.arms.tip(dock.arms.rows[2])
+    assert dock.study.arms.index(3, 2).data() == f"50 / {STEPS}"
+    assert "Cut at step 20." in dock.study.arms.tip(dock.study.arms.rows[2])
     assert dock.model.index(0, 2).data() == "2 / 6"
     done = [1.0, 0.0, 1.0, 0.5, 0.0, 0.0]  # all runs of this plan take equally long
-    assert progress(row) == pytest.approx(sum(done) / 6)
-    assert dock.bar.value() == round(1000 * sum(done) / 6)
-    assert standing_text(row) == f"Run 4 of 6, {fake.record.arms[3].name}: step 50 of {STEPS}. 30 s left."
+    assert share_done(row) == pytest.approx(sum(done) / 6)
+    assert dock.study.bar.value() == round(1000 * sum(done) / 6)
+    assert dock.study.standing.text() == f"Run 4 of 6 ({fake.record.arms[3].name}): step 50 of {STEPS}. 30 s left."
     dock.shutdown()
 
 
@@ -128,15 +129,15 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.stop_button.isVisibleTo(dock), timeout=WAIT)
-    assert not dock.resume_button.isVisibleTo(dock)
-    dock.stop_button.click()
+    qtbot.waitUntil(lambda: dock.study.stop_button.isVisibleTo(dock), timeout=WAIT)
+    assert not dock.study.resume_button.isVisibleTo(dock)
+    dock.study.stop_button.click()
     qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
     fake.status(state="stopped")
-    qtbot.waitUntil(lambda: dock.resume_button.isVisibleTo(dock), timeout=WAIT)
-    assert not dock.stop_button.isVisibleTo(dock)
+    qtbot.waitUntil(lambda: dock.study.resume_button.isVisibleTo(dock), timeout=WAIT)
+    assert not dock.study.stop_button.isVisibleTo(dock)
     fake.status(state="finished")
-    qtbot.waitUntil(lambda: not dock.resume_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.study.resume_button.isVisibleTo(dock), timeout=WAIT)
     dock.shutdown()
 
 
@@ -144,16 +145,16 @@ def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: 
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.arms.rowCount() == 6, timeout=WAIT)
-    dock.arms_table.selectRow(0)
-    dock.open_run()
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.arms.rowCount() == 6, timeout=WAIT)
+    dock.study.arms_table.selectRow(0)
+    dock.study.open_run()
     current = lab.current()
     assert current is not None
     assert current.run.id == fake.record.arms[0].run
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    dock.arms_table.selectRow(1)
-    dock.open_run()
+    dock.study.arms_table.selectRow(1)
+    dock.study.open_run()
     assert "has not begun" in str(errors[0])
     dock.shutdown()
 
@@ -189,12 +190,12 @@ def test_the_tables_are_saved_as_they_are_shown(
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.arms.rowCount() == 6, timeout=WAIT)
-    for name, model in (("runs", dock.arms), ("all", dock.model)):
+    qtbot.waitUntil(lambda: dock.study.arms.rowCount() == 6, timeout=WAIT)
+    for name, model in (("runs", dock.study.arms), ("all", dock.model)):
         with qtbot.waitSignal(lab.said, timeout=WAIT):
             dock.export(tmp_path / f"{name}.csv", model)
     rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
-    assert [row["State"] for row in rows] == [row.status.state for row in dock.arms.rows]
+    assert [row["State"] for row in rows] == [row.status.state for row in dock.study.arms.rows]
     assert rows[0]["Value"] == "0.001"
     assert next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))["Experiment"] == "rates"
     dock.shutdown()
@@ -274,10 +275,10 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
     assert dock.chart.log_x
-    assert dock.log_x.isChecked()
-    assert not dock.log_y.isChecked()
+    assert dock.pane.log_x.isChecked()
+    assert not dock.pane.log_y.isChecked()
     at = dock.chart.place_of(1e-2, 3.1)
     assert "3.1" in dock.chart.tip_at(at)
     assert "mean of 2 runs" in dock.chart.tip_at(at)
@@ -286,7 +287,7 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     assert "not found" not in dock.findings.text()
     for suffix in ("png", "svg", "csv"):
         with qtbot.waitSignal(lab.said, timeout=WAIT):
-            dock.export(tmp_path / f"basin.{suffix}")
+            dock.pane.export(tmp_path / f"basin.{suffix}")
     rows = list(csv.DictReader((tmp_path / "basin.csv").open(encoding="utf-8")))
     measured = [(float(row["x"]), float(row["y"])) for row in rows if row["kind"] == "measured"]
     assert measured == list(zip(RATES, (3.3, 3.1, 3.2), strict=True))
@@ -300,12 +301,12 @@ def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, 
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.charts.count() == 2, timeout=WAIT)
-    dock.charts.setCurrentIndex(1)
-    dock.log_y.click()
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    dock.pane.charts.setCurrentIndex(1)
+    dock.pane.log_y.click()
     fake.write_results((3.3, 2.9, 3.2))
     qtbot.waitUntil(lambda: bool(dock.chart.chart and dock.chart.chart.curves[1].points[-1].y == 2.9), timeout=WAIT)
-    assert dock.charts.currentIndex() == 1
+    assert dock.pane.charts.currentIndex() == 1
     assert dock.chart.log_y
     dock.shutdown()
 
@@ -367,7 +368,7 @@ def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
     fake.write_report()
-    dock = ExperimentReportDock(lab, lab.experiments)
+    dock = experiment_report(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText(), timeout=WAIT)
@@ -392,7 +393,7 @@ def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
 
 
 @pytest.mark.parametrize(
-    "make", [ExperimentDock, ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, ExperimentReportDock]
+    "make", [ExperimentDock, ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, experiment_report]
 )
 def test_a_dock_that_goes_leaves_nothing(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, make: type[LabDock]

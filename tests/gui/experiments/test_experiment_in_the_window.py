@@ -14,7 +14,7 @@ from whole_lab import WholeLab
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab_gui.experiments.list_dock import ExperimentsDock
-from llmlab_gui.experiments.report import ExperimentReportDock
+from llmlab_gui.experiments.report_dock import experiment_report
 from llmlab_gui.experiments.result import ExperimentResultDock
 
 # torch's import alone takes seconds on a busy machine.
@@ -45,7 +45,7 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     docks = (
         ExperimentsDock(lab, lab.experiments),
         ExperimentResultDock(lab, lab.experiments),
-        ExperimentReportDock(lab, lab.experiments),
+        experiment_report(lab, lab.experiments),
     )
     for dock in docks:
         qtbot.addWidget(dock)
@@ -56,14 +56,14 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
 
     def standing(trial: str) -> str:
         row = desk.current()
-        return desk.standing(row, trial).state if row is not None else ""
+        return row.standing(trial).state if row is not None else ""
 
     desk.controller.start(record)
     qtbot.waitUntil(lambda: standing(second) == "running", timeout=WAIT)
     row = desk.current()
     assert row is not None
     assert standing(first) == "finished"
-    assert listed.stop_button.isVisibleTo(listed)
+    assert listed.study.stop_button.isVisibleTo(listed)
     kept = row.folder.run_of(record.trial(first), record.track)
     events = kept.events.read_bytes()
 
@@ -71,10 +71,10 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     qtbot.waitUntil(lambda: killed.has_worker(killed.recorded_status()), timeout=WAIT)
     desk.controller.kill(row.folder)
     qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)
-    assert listed.resume_button.isVisibleTo(listed)
+    assert listed.study.resume_button.isVisibleTo(listed)
     qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
 
-    listed.resume_button.click()
+    listed.study.resume_button.click()
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
     qtbot.waitUntil(lambda: row.folder.status().state == "finished", timeout=WAIT)
     qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished", timeout=WAIT)

@@ -37,16 +37,16 @@ def dock(qtbot: QtBot, lab: WholeLab) -> Iterator[ExperimentDock]:
 
 def planned(dock: ExperimentDock, qtbot: QtBot) -> ExperimentRecord:
     """The plan of what is in the form now."""
-    qtbot.waitUntil(lambda: not dock._settle.isActive() and dock.record is not None, timeout=WAIT)
-    assert dock.record is not None
-    return dock.record
+    qtbot.waitUntil(lambda: not dock.setup._settle.isActive() and dock.setup.record is not None, timeout=WAIT)
+    assert dock.setup.record is not None
+    return dock.setup.record
 
 
 @pytest.fixture
 def started(dock: ExperimentDock, monkeypatch: pytest.MonkeyPatch) -> list[ExperimentRecord]:
     """What would be started."""
     asked: list[ExperimentRecord] = []
-    monkeypatch.setattr(dock.desk.controller, "start", asked.append)
+    monkeypatch.setattr(dock.lab.experiments.controller, "start", asked.append)
     return asked
 
 
@@ -55,14 +55,14 @@ def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot
         dock.form.set_kind(name)
         assert dock.form.question.text() == kind.question
         assert kind.hypothesis in dock.form.hypothesis.text()
-        qtbot.waitUntil(lambda: not dock._settle.isActive(), timeout=WAIT)
-        qtbot.waitUntil(lambda: dock.record is not None or bool(dock.problem.text()), timeout=WAIT)
-        if dock.record is None:  # it needs a model, or a run
-            assert not dock.start_button.isEnabled()
+        qtbot.waitUntil(lambda: not dock.setup._settle.isActive(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.setup.record is not None or bool(dock.setup.problem.text()), timeout=WAIT)
+        if dock.setup.record is None:  # it needs a model, or a run
+            assert not dock.setup.button.isEnabled()
             assert "pretraining" not in kind.grids or not kind.trains
         else:
-            assert dock.record.kind == name
-            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.record.arms]
+            assert dock.setup.record.kind == name
+            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.setup.record.arms]
 
 
 def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -79,7 +79,7 @@ def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: 
     assert record.preset == "baby"
     assert record.watched
     assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
-    assert "6 runs, 3 values with 2 seeds each" in dock.estimate.text()
+    assert "6 runs, 3 values with 2 seeds each" in dock.setup.estimate.text()
     dock.form.scratch.form.set_values({"train.sample_interval": 50})
     qtbot.wait(10)
     settings = settings_of(planned(dock, qtbot))
@@ -98,14 +98,14 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
     ]
     for change, words in wrong:
         change()
-        qtbot.waitUntil(lambda words=words: words in dock.problem.text(), timeout=WAIT)
-        assert not dock.start_button.isEnabled()
+        qtbot.waitUntil(lambda words=words: words in dock.setup.problem.text(), timeout=WAIT)
+        assert not dock.setup.button.isEnabled()
         assert dock.plan.rows == []
-        dock.start()
+        dock.setup.start()
         assert started == []
     dock.form.name.setText("fine")
     assert planned(dock, qtbot).id == "fine"
-    assert dock.problem.text() == ""
+    assert dock.setup.problem.text() == ""
 
 
 def test_what_was_predicted_is_started_with_the_plan(
@@ -120,13 +120,13 @@ def test_what_was_predicted_is_started_with_the_plan(
 
     answers: list[list[Any] | None] = [None, [parse_prediction("best_lr=1e-3@60%")]]
     monkeypatch.setattr(setup, "ask", answer)
-    dock.start()
+    dock.setup.start()
     assert started == []  # someone thought better of it
-    dock.start()
+    dock.setup.start()
     assert [row["quantity"] for row in started[0].predictions] == ["best_lr"]
     assert started[0].arms == record.arms
     assert record.question in asked[0][0]
-    assert not dock.start_button.isEnabled()  # until there is a plan with another name
+    assert not dock.setup.button.isEnabled()  # until there is a plan with another name
 
 
 def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -152,11 +152,11 @@ def test_a_second_experiment_at_once_is_asked_about(
     monkeypatch.setattr(setup, "ask", lambda *_: [])
     named: list[list[str]] = []
     answers = [False, True]
-    monkeypatch.setattr(dock, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))
+    monkeypatch.setattr(dock.setup, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))
     planned(dock, qtbot)
-    dock.start()
+    dock.setup.start()
     assert started == []
-    dock.start()
+    dock.setup.start()
     assert named == [["busy"], ["busy"]]
     assert len(started) == 1
 
@@ -165,7 +165,7 @@ def test_loss_curves_look_at_a_run_and_train_nothing(
     dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:
     dock.form.set_kind("loss-curves")
-    qtbot.waitUntil(lambda: "no run to analyse" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no run to analyse" in dock.setup.problem.text(), timeout=WAIT)
     FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
     lab.refresh()
     qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
@@ -234,7 +234,7 @@ def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, 
     assert dock.form.option.isVisible()
     qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
     dock.form.option.setText("low")
-    qtbot.waitUntil(lambda: "takes a number" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "takes a number" in dock.setup.problem.text(), timeout=WAIT)
     dock.form.option.setText("2.5")
     record = planned(dock, qtbot)
     assert record.options == {"target": 2.5}

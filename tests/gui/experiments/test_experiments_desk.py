@@ -39,8 +39,8 @@ def test_experiments_are_found_newest_first_and_the_newest_live_one_is_current(
     assert current is not None
     assert current.id == "older"
     assert [row.id for row in desk.live()] == ["older"]
-    assert desk.standing(current, older.record.arms[0].name).step == 10
-    assert desk.standing(current, "unknown").state == "planned"
+    assert current.standing(older.record.arms[0].name).step == 10
+    assert current.standing("unknown").state == "planned"
 
 
 def test_what_someone_chose_stays_current_when_another_begins(

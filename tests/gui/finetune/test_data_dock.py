@@ -205,7 +205,7 @@ def test_lengths_are_a_histogram_with_the_place_of_the_cut(qtbot: QtBot, dock: D
 def test_bad_lines_are_listed_and_counted_in_the_tab(qtbot: QtBot, dock: DataDock) -> None:
     dock.choose("bad.jsonl", "mine@300")
     shown(qtbot, dock, "bad.jsonl")
-    model = dock.view.bad_lines.lines
+    model = dock.view.lines
     assert dock.view.tabs.tabText(dock.view.tabs.indexOf(dock.view.bad_lines)) == "Unusable lines (3)"
     assert [model.index(row, 0).data() for row in range(3)] == ["4", "9", "12"]
     assert model.index(1, 1).data() == "Line 9 is not JSON."

@@ -16,8 +16,7 @@ from windows import dock_in_sight
 
 from llmlab.studies.report import write_check_report
 from llmlab_gui.experiments import poller
-from llmlab_gui.paper.check import CheckDock
-from llmlab_gui.paper.check_report import CheckReportDock
+from llmlab_gui.paper.check import CheckDock, check_report
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
@@ -34,7 +33,7 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
     qtbot: QtBot, lab: WholeLab, outputs: Path, tmp_path: Path
 ) -> None:
     check = reported(outputs)
-    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 900, 600) as dock:
+    with dock_in_sight(qtbot, check_report(lab, lab.papers), 900, 600) as dock:
         qtbot.waitUntil(lambda: "The reason of two-layers" in dock.browser.toPlainText(), timeout=WAIT)
         assert "How it was made" in dock.browser.toPlainText()
         assert check.folder.id in dock.where.text()
@@ -53,7 +52,7 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
 def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     reported(outputs, "older", created=1.7e9)
     reported(outputs, "newer", created=1.71e9)
-    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 600, 300) as dock:
+    with dock_in_sight(qtbot, check_report(lab, lab.papers), 600, 300) as dock:
         qtbot.waitUntil(lambda: dock._drawn_of == "newer", timeout=WAIT)
         bar = dock.browser.verticalScrollBar()
         bar.setValue(bar.maximum())
@@ -79,7 +78,7 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Whol
     check.interrupt()
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 330, 640) as dock:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: dock.resume_button.isVisible(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.study.resume_button.isVisible(), timeout=WAIT)
         (area,) = dock.findChildren(QScrollArea)
         qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width(), timeout=WAIT)
 
@@ -90,7 +89,7 @@ def test_a_report_of_endless_size_is_not_read(
     monkeypatch.setattr(poller, "_MOST_REPORT_BYTES", 1000)
     check = reported(outputs)
     assert check.folder.report.stat().st_size > 1000
-    with dock_in_sight(qtbot, CheckReportDock(lab, lab.papers), 600, 300) as dock:
+    with dock_in_sight(qtbot, check_report(lab, lab.papers), 600, 300) as dock:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
         assert lab.papers.report is None

@@ -122,21 +122,21 @@ def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
     words = evidence.words.toPlainText()
     for part in ("The reason of two-layers", "At least 0.5 in four", "0.93", "score | best", "They name no bound"):
         assert part in words
-    assert evidence.charts.count() == 2
+    assert evidence.pane.charts.count() == 2
     assert evidence.chart.chart == curve_chart()
-    evidence.charts.setCurrentIndex(1)
+    evidence.pane.charts.setCurrentIndex(1)
     assert evidence.chart.chart == bar_chart()
     assert evidence.chart.scale_item.isVisible()
     header, rows = evidence.chart.table()
     assert rows[1][header.index("category")] == "layer 1"
     assert rows[1][header.index("high")] == 0.95
     for ending in ("png", "svg", "csv"):
-        evidence.export(tmp_path / f"chart.{ending}")
+        evidence.pane.export(tmp_path / f"chart.{ending}")
     qtbot.waitUntil(lambda: (tmp_path / "chart.csv").is_file(), timeout=WAIT)
     assert not QImage(str(tmp_path / "chart.png")).isNull()
     click(claims, qtbot, CLAIMS[1])
     assert evidence.badge.state == INCONCLUSIVE
-    assert evidence.charts.count() == 1
+    assert evidence.pane.charts.count() == 1
     click(claims, qtbot, "large-models")
     assert evidence.chart.chart is None
     assert "no test" in evidence.words.toPlainText()
@@ -153,7 +153,7 @@ def test_a_point_of_a_chart_says_its_value_and_interval(
     tip = evidence.chart.tip_at(evidence.chart.place_of(2.0, 0.2))
     assert "seed 1" in tip
     assert "0.2000 (0.1500 to 0.4000)" in tip
-    evidence.log_y.click()
+    evidence.pane.log_y.click()
     assert evidence.chart.log_y
     theme_notifier.changed.emit()
     assert evidence.chart.chart == curve_chart()
@@ -204,35 +204,40 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.button.isEnabled(), timeout=WAIT)
     form = check_dock.form
     assert all("about" in form.size_box.itemText(place) for place in range(form.size_box.count()))
-    assert check_dock.record is not None
-    both = len(check_dock.record.arms)
+    assert check_dock.setup.record is not None
+    both = len(check_dock.setup.record.arms)
     form.claims["composition"].setChecked(False)
     form.seeds.setValue(2)
-    qtbot.waitUntil(lambda: check_dock.record is not None and len(check_dock.record.arms) < both, timeout=WAIT)
+    qtbot.waitUntil(
+        lambda: check_dock.setup.record is not None and len(check_dock.setup.record.arms) < both, timeout=WAIT
+    )
     check_dock.copy_button.click()
     command = "llmlab-run paper run induction-heads --size minutes --claims two-layers,phase-change --seeds 2"
     assert QGuiApplication.clipboard().text() == command
-    assert check_dock.record.command == command
+    assert check_dock.setup.record.command == command
     for box in form.claims.values():
         box.setChecked(False)
-    qtbot.waitUntil(lambda: "Tick" in check_dock.problem.text(), timeout=WAIT)
-    assert not check_dock.run_button.isEnabled()
+    qtbot.waitUntil(lambda: "Tick" in check_dock.setup.problem.text(), timeout=WAIT)
+    assert not check_dock.setup.button.isEnabled()
 
 
 def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
-    record = check_dock.record
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None, timeout=WAIT)
+    record = check_dock.setup.record
     assert record is not None
+    minutes = check_dock.form.read()
     check_dock.form.size_box.setCurrentIndex(check_dock.form.size_box.findData("hour"))
-    check_dock._show_plans("minutes", {"minutes": record})  # arrives now; nothing is known of an hour yet
-    assert check_dock.record is record
-    qtbot.waitUntil(lambda: check_dock.record is not None and "--size hour" in check_dock.record.command, timeout=WAIT)
+    check_dock.setup._take(minutes, {"minutes": record})  # arrives now; nothing is known of an hour yet
+    assert check_dock.setup.record is record
+    qtbot.waitUntil(
+        lambda: check_dock.setup.record is not None and "--size hour" in check_dock.setup.record.command, timeout=WAIT
+    )
 
 
 def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
@@ -241,9 +246,11 @@ def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
     started: list[object] = []
     monkeypatch.setattr(lab.papers.checks.controller, "start", started.append)
     read(qtbot, lab)
-    check_dock.run()  # there is no plan yet
+    check_dock.setup.start()  # there is no plan yet
     check_dock.form.seeds.setValue(2)
-    qtbot.waitUntil(lambda: check_dock.record is not None and "--seeds 2" in check_dock.record.command, timeout=WAIT)
+    qtbot.waitUntil(
+        lambda: check_dock.setup.record is not None and "--seeds 2" in check_dock.setup.record.command, timeout=WAIT
+    )
     assert started == []
 
 
@@ -255,10 +262,10 @@ def test_a_check_that_could_not_be_started_can_be_tried_again(
 
     monkeypatch.setattr(controller, "start_experiment", no_room)
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.record is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None, timeout=WAIT)
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
-        check_dock.run_button.click()
-    qtbot.waitUntil(lambda: check_dock.run_button.isEnabled(), timeout=WAIT)
+        check_dock.setup.button.click()
+    qtbot.waitUntil(lambda: check_dock.setup.button.isEnabled(), timeout=WAIT)
 
 
 def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
@@ -286,13 +293,13 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     read(qtbot, lab)
     check_dock.form.claims["composition"].setChecked(False)
     check_dock.form.name.setText("mine")
-    qtbot.waitUntil(lambda: check_dock.record is not None and check_dock.record.id == "mine", timeout=WAIT)
-    check_dock.run_button.click()
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None and check_dock.setup.record.id == "mine", timeout=WAIT)
+    check_dock.setup.button.click()
     qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "mine", timeout=WAIT)
     qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
-    qtbot.waitUntil(lambda: check_dock.bar.value() == check_dock.bar.maximum(), timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.study.bar.value() == check_dock.study.bar.maximum(), timeout=WAIT)
     assert check_dock.checks.currentText() == "mine · minutes · finished"
-    assert not check_dock.resume_button.isVisibleTo(check_dock)
+    assert not check_dock.study.resume_button.isVisibleTo(check_dock)
     assert evidence.chart.chart == curve_chart()
     assert check_dock.form.name.text() == ""  # it is taken
 
@@ -305,14 +312,16 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
     check.run(1)
     check.interrupt()
     read(qtbot, lab)
-    standing = check_dock.standing  # a look may come between any two of the folder's writes: the last one is waited for
+    standing = (
+        check_dock.study.standing
+    )  # a look may come between any two of the folder's writes: the last one is waited for
     qtbot.waitUntil(lambda: "It is interrupted. 1 min 30 s left." in standing.text(), timeout=WAIT)
-    assert check_dock.resume_button.isVisibleTo(check_dock)
+    assert check_dock.study.resume_button.isVisibleTo(check_dock)
     first, second = check.record.arms[:2]
     share = (first.estimated_seconds + 0.1 * second.estimated_seconds) / check.record.estimated_seconds
-    assert check_dock.bar.value() == round(1000 * share)  # the second run is at step 10 of 100
-    assert not check_dock.stop_button.isVisibleTo(check_dock)
-    check_dock.resume_button.click()
+    assert check_dock.study.bar.value() == round(1000 * share)  # the second run is at step 10 of 100
+    assert not check_dock.study.stop_button.isVisibleTo(check_dock)
+    check_dock.study.resume_button.click()
     qtbot.waitUntil(lambda: check.folder.status().state == "finished", timeout=WAIT)
     qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
 
@@ -323,10 +332,10 @@ def test_stop_asks_the_worker_of_the_check_that_is_shown(
     check = FakeCheck(outputs)
     check.run(0, step=40)
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.stop_button.isVisibleTo(check_dock), timeout=WAIT)
-    assert f"Run 1 of {len(check.record.arms)}" in check_dock.standing.text()
-    assert "step 40 of 100" in check_dock.standing.text()
-    check_dock.stop_button.click()
+    qtbot.waitUntil(lambda: check_dock.study.stop_button.isVisibleTo(check_dock), timeout=WAIT)
+    assert f"Run 1 of {len(check.record.arms)}" in check_dock.study.standing.text()
+    assert "step 40 of 100" in check_dock.study.standing.text()
+    check_dock.study.stop_button.click()
     asked = check.folder.requests
     qtbot.waitUntil(lambda: asked.is_dir() and any(asked.iterdir()), timeout=WAIT)
 
@@ -451,7 +460,7 @@ def test_numbers_that_no_chart_has_a_place_for_are_left_out(
     qtbot.waitUntil(lambda: evidence.chart.chart is not None, timeout=WAIT)
     evidence.grab()
     assert len(evidence.words.toPlainText()) < 20_000
-    assert len(evidence.charts.currentText()) < 200
+    assert len(evidence.pane.charts.currentText()) < 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Which of several charts is drawn, on which axes, and its export: of an experiment's results, or of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QWidget
+
+from llmlab_gui.charts.figure_chart import FigureChart
+from llmlab_gui.charts.picture import save_shown
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
+from llmlab_gui.widgets.layouts import column, combo_box, flow
+from llmlab_gui.widgets.saving import Table, ask_where
+
+
+class FigurePane(QWidget):
+    """`wanted` when another chart was chosen: whoever has the charts then draws it, and calls `drawn`."""
+
+    wanted = Signal()
+    said = Signal(str)
+    failed = Signal(object)  # LabError
+
+    def __init__(self, chart: FigureChart, table: Callable[[], Table], *parts: QWidget) -> None:
+        """table: the numbers of the chart. parts: what stands under the choice; the first takes the free room."""
+        super().__init__()
+        self._chart, self._table = chart, table
+        self._background = Background(self)
+        self.study = ""  # begins the names of exported files
+        self.charts = combo_box("Which chart", "Which chart of the results")
+        self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
+        self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
+        export = chart_export_button(self._choose_file)
+        column(flow(self.charts, self.log_x, self.log_y, right=(export,)), (parts[0], 1), *parts[1:], into=self)
+        self.charts.currentIndexChanged.connect(self.wanted)
+        for button in (self.log_x, self.log_y):
+            button.clicked.connect(lambda: chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked()))
+
+    def offer(self, charts: Sequence[tuple[str, str]], *, keep: bool) -> None:
+        """Names and titles. keep: what is chosen stays chosen, if it is among them."""
+        if keep and list(charts) == [
+            (self.charts.itemData(n), self.charts.itemText(n)) for n in range(self.charts.count())
+        ]:
+            return
+        chosen, names = self.charts.currentData() if keep else None, [name for name, _ in charts]
+        self.charts.blockSignals(True)
+        self.charts.clear()
+        for name, title in charts:
+            self.charts.addItem(title, name)
+        self.charts.setCurrentIndex(names.index(chosen) if chosen in names else 0 if names else -1)
+        self.charts.blockSignals(False)
+
+    def drawn(self) -> None:
+        """The chart has its own axes now."""
+        self.log_x.setChecked(self._chart.log_x)
+        self.log_y.setChecked(self._chart.log_y)
+
+    def export(self, path: Path) -> None:
+        """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
+        work = save_shown([self._chart], self._table, path)
+        self._background.run(work, lambda _: self.said.emit(f"Saved {path}."), self.failed.emit)
+
+    def shutdown(self) -> None:
+        """Waits for what is being written."""
+        self._background.shutdown()
+
+    def _choose_file(self, kind: str) -> None:
+        path = ask_where(self, "Export", Path.home() / f"{self.study}-{self.charts.currentData()}.{kind}", kind.upper())
+        if path is not None:
+            self.export(path)

@@ -1,0 +1,183 @@
+"""What the docks about experiments and about checks show of the one that is looked at: its standing and its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab_gui.experiments.poller import ExperimentRow
+from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
+
+if TYPE_CHECKING:
+    from llmlab_gui.experiments.desk import ExperimentDesk
+    from llmlab_gui.lab.lab import Lab
+
+_WHOLE = 1000  # of the bar
+
+
+class StudyPanel(QWidget):
+    """How far a plan of several runs is, the runs themselves, and what can be done with them."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        desk: ExperimentDesk[Any],
+        noun: str,
+        columns: Sequence[Column[TrialRow]],
+        colors: Callable[[ExperimentRow], dict[str, str]] = lambda _: {},
+    ) -> None:
+        """noun: what the desk's plans are. colors: of the runs as in charts, by the names of their trials."""
+        super().__init__()
+        self._lab, self._desk, self._colors = lab, desk, colors
+        self.row: ExperimentRow | None = None  # what is looked at
+        self.bar = QProgressBar()
+        self.bar.setAccessibleName(f"Progress of the {noun}")
+        self.bar.setRange(0, _WHOLE)
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(8)
+        self.standing = QuietLabel()
+        self.standing.setAccessibleName(f"Where the {noun} stands")
+        self.problem = ProblemLabel()
+        self.problem.setAccessibleName("Errors")
+        self.arms = TrialsModel(self, columns)
+        self.arms_table = rows_table(self.arms, f"Runs of the {noun}", columns)
+        buttons = QWidget()
+        self._buttons = FlowRow(buttons)
+        self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
+        self.stop_button = self.add_button("Stop", "The current run saves and stops; the others wait", self.stop)
+        self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 2, 0, 0)
+        layout.setSpacing(4)
+        for widget in (buttons, self.bar, self.standing, self.problem):
+            layout.addWidget(widget)
+        layout.addWidget(self.arms_table, 1)
+        layout.addStretch(0)  # takes the table's room while there is none
+        self.arms_table.activated.connect(lambda _: self.open_run())
+        self.arms_table.selectionModel().selectionChanged.connect(lambda *_: self._offer_run())
+
+    def add_button(self, text: str, tip: str, slot: Callable[[], object]) -> QPushButton:
+        """One more beside the others."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(lambda _=False: slot())
+        self.add_widget(button)
+        return button
+
+    def add_widget(self, button: QWidget) -> None:
+        """The same, with a button that there is."""
+        self._buttons.addWidget(button)
+
+    def show_row(self, row: ExperimentRow | None, about: str) -> None:
+        """about: what is said of a plan without runs, and where there is no plan."""
+        self.row = row
+        trials = row.record.arms if row is not None else []
+        colors = self._colors(row) if row is not None else {}
+        rows = [TrialRow(trial, row.standing(trial.name), colors.get(trial.name, "")) for trial in trials if row]
+        self.arms.show(rows)
+        self.arms_table.setVisible(bool(trials))
+        error = row.status.error if row is not None else None
+        self.problem.say(" ".join(str(part) for part in error.values() if part) if error else "")
+        self.bar.setVisible(row is not None)
+        self.bar.setValue(round(_WHOLE * share_done(row)) if row is not None else 0)
+        self.standing.setText(standing_text(row, about) if row is not None else about)
+        state = row.status.state if row is not None else ""
+        self.stop_button.setVisible(state in ("running", "stopping"))
+        self.stop_button.setEnabled(state == "running")
+        self.resume_button.setVisible(row is not None and can_go_on(row))
+        self.open_button.setVisible(bool(trials))
+        self._offer_run()
+
+    def stop(self) -> None:
+        """It can go on later."""
+        if self.row is not None:
+            self._desk.controller.stop(self.row.folder)
+
+    def go_on(self) -> None:
+        """Goes on with it."""
+        if self.row is not None:
+            self._desk.controller.go_on(self.row.folder)
+
+    def open_run(self) -> None:
+        """Makes the selected run, or the one that trains, the run that all other docks are about."""
+        row, name = self.row, selected_key(self.arms_table)
+        if row is None:
+            return
+        trial = next(
+            (one for one in row.record.arms if (one.run == name if name else one.name == row.status.arm)), None
+        )
+        if trial is None:
+            return
+        run = row.folder.run_of(trial, row.record.track)
+        if not run.run_json.is_file():
+            error = LabError(f"{trial.run} has not started.", "", "It starts after those above it.")
+            self._lab.error_raised.emit(error)
+        elif self._lab.row(run.full_name) is not None:
+            self._lab.set_current(run.full_name)
+            self._lab.said.emit(f"{run.id} is shown in the other panels.")
+        else:
+            self._lab.open_run(run)
+
+    def open_folder(self) -> None:
+        """Its folder in the system's file manager."""
+        if self.row is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.row.folder.path)))
+
+    def _offer_run(self) -> None:
+        self.open_button.setEnabled(bool(selected_key(self.arms_table)) or bool(self.row and self.row.status.arm))
+
+
+def can_go_on(row: ExperimentRow) -> bool:
+    """Whether something of its plan is left, and nobody is at it."""
+    return not row.status.live and row.status.state != "finished"
+
+
+def share_done(row: ExperimentRow) -> float:
+    """The share of the whole plan that is done, judging included, 0 to 1: its parts weigh as much as they take.
+
+    Of a plan without runs the time that is spent, of all that was expected.
+    """
+    status, record = row.status, row.record
+    if status.state == "finished":
+        return 1.0
+    if not record.arms:
+        left = status.eta_seconds
+        whole = status.active_seconds + left if left is not None and left > 0 else record.estimated_seconds
+        return min(1.0, status.active_seconds / whole) if whole > 0 else 0.0
+    total = done = 0.0
+    for trial in record.arms:
+        weight = trial.estimated_seconds or 1.0
+        total += weight
+        if at := status.arms.get(trial.name):
+            done += weight * (1.0 if at.ended else at.step / at.steps if at.steps else 0.0)
+    return min(1.0, done / max(total, record.estimated_seconds))
+
+
+def standing_text(row: ExperimentRow, about: str) -> str:
+    """`Run 9 of 18 (hmm-s2): step 421 of 2,000. 7 min left.` about: of a plan without runs, what is done instead."""
+    status, names = row.status, [trial.name for trial in row.record.arms]
+    parts = [about]
+    if status.live and status.arm in names:
+        trial = status.arms.get(status.arm)
+        at = f": step {trial.step:,} of {trial.steps:,}" if trial is not None and trial.steps else ""
+        parts = [f"Run {names.index(status.arm) + 1} of {len(names)} ({status.arm}){at}."]
+    elif names:
+        parts = [f"{status.ended_trials} of {len(names)} runs have ended."]
+    if not status.live:
+        parts.append(f"It is {status.state}.")
+    elif status.state == "stopping":
+        parts.append("It stops as soon as the current run has saved.")
+    if status.doing and status.live:
+        parts.append(f"{status.doing.rstrip('.')}.")
+    left = left_text(status)
+    if left:
+        parts.append(f"{left} left.")
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,198 @@
+"""From a form to a plan of several runs, a prediction, and the start: of an experiment, or of a check of a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.notebook.predictions import Prediction
+from llmlab.studies.experiments.plan import LONGEST_NAME
+from llmlab.studies.records import ExperimentRecord
+from llmlab_gui.experiments.controller import ExperimentController
+from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
+from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.question import ask
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+A = TypeVar("A")  # what a form says
+P = TypeVar("P")  # what is planned from it
+_SETTLE_MS = 200
+
+
+class StudyForm(QWidget, Generic[A]):
+    """Everything that decides a study; its name among it."""
+
+    edited = Signal()
+
+    def __init__(self, noun: str, name_hint: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.name = QLineEdit()
+        self.name.setAccessibleName(f"Name of the {noun}")
+        self.name.setMaxLength(LONGEST_NAME)
+        self.name.setPlaceholderText(name_hint)
+        self.name.setToolTip(f"The {noun}'s folder: letters, digits and . _ + -")
+        self.name.textChanged.connect(lambda _: self.edited.emit())
+
+    def read(self) -> A:
+        """What is in it. LabError naming the first thing that is wrong."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Steps(Generic[A, P]):
+    """What lies between a form and a start.
+
+    plan: from what the form says, away from the window's thread; may raise LabError. show: the plan, or None while
+    there is none; gives what is to be started, and what that takes, in words. ask: for a prediction; None: it is not
+    to start.
+    """
+
+    plan: Callable[[A], P]
+    show: Callable[[A, P], tuple[ExperimentRecord, str]]
+    show_none: Callable[[], object]
+    ask: Callable[[ExperimentRecord], list[Prediction] | None]
+
+
+class StudySetup(QWidget, Generic[A, P]):
+    """Plans anew whenever the form has settled, while its dock is in sight; says what is wrong, or what it takes."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        dock: QDockWidget,
+        form: StudyForm[A],
+        controller: ExperimentController,
+        steps: Steps[A, P],
+        button: str,
+        tip: str,
+    ) -> None:
+        """button, tip: of the one that starts it."""
+        super().__init__()
+        self._lab, self._dock, self._form, self._controller, self._steps = lab, dock, form, controller, steps
+        self.record: ExperimentRecord | None = None  # the plan of what is in the form; None while there is none
+        self._asked: A | None = None
+        self._planned = False  # what is in the form was looked at
+        self._start_when_planned = False  # the button was pressed before there was a plan
+        self._background = Background(self)
+        self.estimate = QLabel()
+        self.estimate.setWordWrap(True)
+        self.estimate.setAccessibleName("Estimate")
+        self.problem = ProblemLabel()
+        self.problem.setAccessibleName("Errors")
+        self.button = PrimaryButton(button)
+        self.button.setToolTip(tip)
+        self.button.setEnabled(False)  # until there is a plan
+        self.buttons = beside(self.estimate, self.button, grows=self.estimate)
+        column(self.problem, self.buttons, into=self)
+        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
+        self._settle.timeout.connect(self.update_plan)
+        form.edited.connect(self._edited)
+        dock.visibilityChanged.connect(self._seen)
+        self.button.clicked.connect(self.start)
+        controller.started.connect(self._started)
+        controller.failed.connect(self._not_started)
+
+    def start(self) -> None:
+        """Asks for a prediction, and starts what was planned."""
+        record = self.record
+        if record is None or self._settle.isActive():  # the form was edited a moment ago
+            self.update_plan()
+            self._start_when_planned = self._asked is not None
+            return
+        busy = busy_with(self._lab) if record.arms or record.estimated_seconds else []
+        if busy and not self.ask_about_others(busy):
+            return
+        predictions = self._steps.ask(record)
+        if predictions is None:
+            return
+        stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
+        self._controller.start(replace(record, predictions=stated))
+        self.record = None  # its name is taken
+        self.button.setEnabled(False)
+
+    def ask_about_others(self, busy: list[str]) -> bool:
+        """Whether to start although these are running."""
+        text = f"{', '.join(busy[:4])} {'is' if len(busy) == 1 else 'are'} running now."
+        more = "Two runs on one processor slow each other down several times over."
+        return bool(ask(self, "Start", text, more, {"start": "Start anyway"}))
+
+    def update_plan(self) -> None:
+        """Says what is wrong, or else what there will be."""
+        self._settle.stop()
+        self._planned = is_seen(self._dock)
+        if not self._planned:  # estimates cost time; it plans when it is looked at
+            return
+        self.record = None
+        self.button.setEnabled(False)
+        try:
+            self._asked = asked = self._form.read()
+        except LabError as error:
+            self._cannot(error)
+            return
+        self.problem.say("")
+        if not self.estimate.text():
+            self.estimate.setText("Planning…")
+
+        def done(plan: P) -> None:
+            if self._asked is asked:
+                self._take(asked, plan)
+
+        def failed(error: LabError) -> None:
+            if self._asked is asked:
+                self._cannot(error)
+
+        self._background.run(lambda: self._steps.plan(asked), done, failed)
+
+    def shutdown(self) -> None:
+        """Waits for what is being planned."""
+        self._background.shutdown()
+
+    # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _take(self, asked: A, plan: P) -> None:
+        self.record, words = self._steps.show(asked, plan)
+        self.estimate.setText(words)
+        self.button.setEnabled(True)
+        if self._start_when_planned and not self._settle.isActive():
+            self._start_when_planned = False
+            self.start()
+
+    def _cannot(self, error: LabError) -> None:
+        self.record = self._asked = None
+        self._start_when_planned = False
+        self._steps.show_none()
+        self.estimate.setText("")
+        self.problem.say(str(error))
+        self.button.setEnabled(False)
+
+    def _seen(self, seen: bool) -> None:
+        if seen and not self._planned:
+            self._settle.start()
+
+    def _edited(self) -> None:
+        """What was to start is not what is in the form now."""
+        self._start_when_planned = False
+        self._settle.start()
+
+    def _not_started(self, _error: LabError) -> None:
+        self._settle.start()  # it can be tried again
+
+    def _started(self, study: str) -> None:
+        if self._form.name.text().strip() == study:
+            self._form.name.clear()
+        self._settle.start()  # a fresh name, for another one like it
+
+
+def busy_with(lab: Lab) -> list[str]:
+    """Ids of what runs now: experiments and checks, or else runs of their own."""
+    plans = [row.id for desk in lab.desks for row in desk.live()]
+    return plans or [row.name for row in lab.runs() if row.status.state == "running"]
