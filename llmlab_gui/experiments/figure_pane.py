@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.picture import save_shown
-from llmlab_gui.widgets.background import Background
+from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
 from llmlab_gui.widgets.layouts import column, combo_box, flow
 from llmlab_gui.widgets.saving import Table, ask_where
@@ -20,14 +20,11 @@ class FigurePane(QWidget):
     """`wanted` when another chart was chosen: whoever has the charts then draws it, and calls `drawn`."""
 
     wanted = Signal()
-    said = Signal(str)
-    failed = Signal(object)  # LabError
 
-    def __init__(self, chart: FigureChart, table: Callable[[], Table], *parts: QWidget) -> None:
-        """table: the numbers of the chart. parts: what stands under the choice; the first takes the free room."""
+    def __init__(self, dock: LabDock, chart: FigureChart, table: Callable[[], Table], *parts: QWidget) -> None:
+        """dock: writes files. table: the chart as numbers. parts: below the choice; the first takes the free room."""
         super().__init__()
-        self._chart, self._table = chart, table
-        self._background = Background(self)
+        self._dock, self._chart, self._table = dock, chart, table
         self.study = ""  # begins the names of exported files
         self.charts = combo_box("Which chart", "Which chart of the results")
         self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
@@ -59,12 +56,7 @@ class FigurePane(QWidget):
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        work = save_shown([self._chart], self._table, path)
-        self._background.run(work, lambda _: self.said.emit(f"Saved {path}."), self.failed.emit)
-
-    def shutdown(self) -> None:
-        """Waits for what is being written."""
-        self._background.shutdown()
+        self._dock.write_file(save_shown([self._chart], self._table, path), path)
 
     def _choose_file(self, kind: str) -> None:
         path = ask_where(self, "Export", Path.home() / f"{self.study}-{self.charts.currentData()}.{kind}", kind.upper())

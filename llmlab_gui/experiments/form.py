@@ -204,7 +204,7 @@ class ExperimentForm(StudyForm[Asked]):
         for editor in (self.model, self.examples):
             editor.list_offers()
         self.list_subjects()
-        self._suggest_model()
+        self.model.suggest()
 
     def list_subjects(self) -> None:
         """The runs that can be looked at."""
@@ -241,13 +241,6 @@ class ExperimentForm(StudyForm[Asked]):
         except ValueError:
             raise UsageError(f"The {option.title} cannot be {text!r}.", "It takes a number.") from None
 
-    def _suggest_model(self) -> None:
-        """The newest model that was trained here, where none is named: most learners mean that one."""
-        rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
-        newest = next(rows, None)
-        if newest is not None and not self.model.value():
-            self.model.set_value(f"{newest.name}@latest")
-
     def _connect(self) -> None:
         self.kinds.currentIndexChanged.connect(self._use_kind)
         self.tracks.currentIndexChanged.connect(self._use_track)
@@ -271,13 +264,8 @@ class ExperimentForm(StudyForm[Asked]):
                     f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another."
                 )
             return
-        if not self.model.value():
-            raise LabError(
-                "No model was named.", "Fine-tuning starts from a model.", "Choose a run of yours, or any model."
-            )
-        for editor in (self.model, self.examples):
-            if editor.problem is not None:
-                raise editor.problem
+        self.model.check()
+        self.examples.check()
 
     def _use_kind(self) -> None:
         kind = self.kind

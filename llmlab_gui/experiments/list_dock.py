@@ -17,12 +17,11 @@ from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on
 from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
-from llmlab_gui.widgets.saving import ask_where, save_csv
+from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ class ExperimentsDock(LabDock):
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiments", "Experiments", parent)
         self.desk = desk
-        self._background = Background(self)
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
@@ -83,15 +81,6 @@ class ExperimentsDock(LabDock):
         row = self.desk.current()
         if row is not None:
             self.lab.experiment_requested.emit(row.record)
-
-    def export(self, path: Path, model: ExperimentsModel | TrialsModel) -> None:
-        """A table as it is shown, as CSV, in the background."""
-        header, rows = model.table()
-        saved = partial(self.lab.said.emit, f"Saved {path}.")
-        self._background.run(partial(save_csv, header, rows, path), lambda _: saved(), self.lab.error_raised.emit)
-
-    def shutdown(self) -> None:
-        self._background.shutdown()
 
     def delete(self) -> None:
         """Asks, then moves the experiment (and its runs, if wanted) to the trash, or deletes where there is none."""
@@ -197,7 +186,7 @@ class ExperimentsDock(LabDock):
         suggested = f"{row.id}-runs.csv" if row is not None and model is self.study.arms else "experiments.csv"
         path = ask_where(self, "Export the table", suggested, "Table")
         if path is not None:
-            self.export(path, model)
+            self.write_table(model, path)
 
     def _restyle(self) -> None:
         self._show_study()

@@ -17,7 +17,6 @@ from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.saving import ask_where
@@ -61,7 +60,6 @@ class ReportDock(LabDock):
         a title, a hint, a button, and the dock that it opens."""
         super().__init__(lab, dock_id, title, parent)
         self._look, self._nothing = look, nothing
-        self._background = Background(self)
         self._drawn: Report | None = None
         self._drawn_of = ""  # whose it is
         self.browser = ReportBrowser()
@@ -116,10 +114,7 @@ class ReportDock(LabDock):
                 write_atomic(figure, data)
             write_atomic(path, report.text.encode())
 
-        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
-
-    def shutdown(self) -> None:
-        self._background.shutdown()
+        self.write_file(work, path)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -47,21 +47,16 @@ class ExperimentResultDock(LabDock):
         self._below = scrolled(self.findings)
         both = split((self.chart, 5), (self._below, 2))
         both.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
-        self.pane = FigurePane(self.chart, self.chart.table, both)
+        self.pane = FigurePane(self, self.chart, self.chart.table, both)
         self.set_body(self.pane)
         self.caption(_CAPTION, "experiments")
         self.pane.wanted.connect(self._draw)
-        self.pane.said.connect(lab.said)
-        self.pane.failed.connect(lab.error_raised)
         self.desk.outcome_changed.connect(self._refresh)
         self.desk.changed.connect(self._update_empty)
         self.lab.notebook.changed.connect(self._draw)
         theme_notifier.changed.connect(self._refresh)
         self._refresh()
         self.lab.notebook.refresh()
-
-    def shutdown(self) -> None:
-        self.pane.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class ExperimentDock(LabDock):
         self.lab.dock_requested.emit("experiment")
 
     def shutdown(self) -> None:
+        super().shutdown()
         self.form.shutdown()
         self.setup.shutdown()
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QWidget
 
 from llmlab.core.config import to_mapping
@@ -35,7 +34,7 @@ _CAPTION = "An example as the model reads it. Only tokens of answers count in th
 _SETTLE_MS = 400
 
 
-class DataDock(LabDock):
+class DataDock(drops.TakesModelsAndExamples, LabDock):
     """Shows what Fine-tune set-up describes, or other examples and another model that are chosen here."""
 
     use_wanted = Signal(str, str)  # examples and model reference, to be put into Fine-tune set-up
@@ -62,8 +61,8 @@ class DataDock(LabDock):
         self.view, self.nothing = PreviewView(), EmptyState()
         self._pages, self._scroll = QStackedWidget(), scrolled(self.view)
         self._lay_out()
-        self.caption(_CAPTION, "chat-templates")
         self.setAcceptDrops(True)
+        self.caption(_CAPTION, "chat-templates")
         self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
         self._settle.timeout.connect(self._ask_if_changed)
         for editor in (self.examples, self.model):
@@ -96,16 +95,10 @@ class DataDock(LabDock):
         if self._asked is not None and not self._stale:
             self._ask(Question(self._asked.model, self._asked.settings, self._asked.seed, place))
 
-    def take(self, path: Path) -> None:
-        """A file of examples, or a model that is to read them, by its file or folder."""
-        if drops.holds_examples(path, asked_for=True):
-            self.choose(source=str(path))
-            return
-        try:
-            reference = drops.model_reference(path)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
-            return
+    def set_examples(self, source: str) -> None:
+        self.choose(source=source)
+
+    def set_base(self, reference: str) -> None:
         self.choose(model=reference)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -116,17 +109,9 @@ class DataDock(LabDock):
         if self._stale:
             self._settle.start()
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if drops.local_paths(event.mimeData()):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        event.acceptProposedAction()
-        for path in drops.local_paths(event.mimeData()):
-            self.take(path)
-
     def shutdown(self) -> None:
         """Ends its own process, and waits for files that are being written or looked at."""
+        super().shutdown()
         self._settle.stop()
         for editor in (self.examples, self.model):
             editor.shutdown()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
@@ -17,7 +16,7 @@ from llmlab.core.finetuning_settings import (
     finetune_preset_names,
     load_finetune_preset,
 )
-from llmlab.core.kinds import FINETUNING, PRETRAINING
+from llmlab.core.kinds import FINETUNING
 from llmlab.models.reference import parse
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
@@ -43,7 +42,7 @@ _TITLES = {
 _ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
 
 
-class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
+class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSettings]):
     """A model or a file of examples that is dropped onto it is taken."""
 
     settings_changed = Signal(object)  # FinetuneSettings that can be started, or None
@@ -63,14 +62,13 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
             track=FINETUNING,
             parent=parent,
         )
-        self._background = Background(self)
         self._probing = Background(self)
         self._probed = False  # whether Unsloth was tried, or is being tried
         self._no_unsloth = ""  # why it cannot be used
         self._estimated: FinetuneSettings | None = None
         self._refused: tuple[FinetuneSettings, LabError] | None = None  # what cannot work, and why
-        self.setAcceptDrops(True)
         self.train_button.setText("Fine-tune")
+        self.setAcceptDrops(True)
         self.caption("What the model learns, and how. Bold settings differ from the preset.", "fine-tuning")
         self._listing = QTimer(self, singleShot=True, interval=0)
         self._listing.timeout.connect(self._list_offers)
@@ -94,16 +92,10 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         self.raise_()
 
     def check(self) -> None:
-        if not self.model.value():
-            raise LabError(
-                "No model was named.", "Fine-tuning starts from a model.", "Choose a run of yours, or any model above."
-            )
-        for editor in (self.model, self.examples):
-            if editor.problem is not None:
-                raise editor.problem
+        self.model.check()
+        self.examples.check()
         if self._wants_unsloth and self._no_unsloth:
             raise LabError("Unsloth cannot be used here.", self._no_unsloth, "Set backend to peft: it works anywhere.")
-
         if self._refused is not None and self.form.problem() is None and self.form.settings() == self._refused[0]:
             raise self._refused[1]
 
@@ -142,34 +134,13 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._listing.start()
-        self._suggest()
+        self.model.suggest()
         self._settle.start()
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if drops.local_paths(event.mimeData()):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        event.acceptProposedAction()
-        for path in drops.local_paths(event.mimeData()):
-            self.take(path)
-
-    def take(self, path: Path) -> None:
-        """A file of examples, a run, a checkpoint or a model, by its file or folder."""
-        if drops.holds_examples(path, asked_for=True):
-            self.set_examples(str(path))
-            return
-        try:
-            reference = drops.model_reference(path)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
-            return
-        self.set_base(reference)
 
     def shutdown(self) -> None:
         for editor in (self.model, self.examples):
             editor.shutdown()
-        self._background.shutdown()
+        super().shutdown()
         self._probing.shutdown()
 
     # Behind the scenes -------------------------------------------------------------------------------------------
@@ -206,17 +177,8 @@ class FinetuneSetupDock(RunSetupDock[FinetuneSettings]):
         if known != self._offered and self.isVisible():
             self._offered = known
             self._listing.start()
-            self._suggest()
+            self.model.suggest()
 
     def _list_offers(self) -> None:
         for editor in (self.model, self.examples):
             editor.list_offers()
-
-    def _suggest(self) -> None:
-        """The newest model that was trained here, where none is named: most learners mean that one."""
-        if self.model.value():
-            return
-        own = (row for row in self.lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
-        newest = next(own, None)
-        if newest is not None:
-            self.model.set_value(f"{newest.name}@latest")

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
+from llmlab.core.kinds import PRETRAINING
 from llmlab.models.available import CONFIG_FILE, AvailableModel, available_models, cached_models
 from llmlab.models.reference import (
     AdaptedModel,
@@ -73,6 +74,19 @@ class ModelEditor(NamedEditor):
 
     def offers(self) -> Iterable[tuple[str, str]]:
         return [(model.reference, _words(model)) for model in available_models(self._lab.outputs) if _fits(model)]
+
+    def check(self) -> None:
+        if not self.value():
+            why = "Fine-tuning starts from a model."
+            raise LabError("No model was named.", why, "Choose a run of yours, or any model.")
+        super().check()
+
+    def suggest(self) -> None:
+        """The newest model that was trained here, where none is named: most learners mean that one."""
+        rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
+        newest = next(rows, None)
+        if newest is not None and not self.value():
+            self.set_value(f"{newest.name}@latest")
 
     def _fill_menu(self) -> None:
         menu, lab = self.menu, self._lab

@@ -58,6 +58,11 @@ class NamedEditor(Editor):
         """Names and words of what is here. Runs in another thread."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """LabError when what is named cannot be used, as far as that is known."""
+        if self.problem is not None:
+            raise self.problem
+
     def value(self) -> Any:
         return self.box.reference
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtGui import QCursor
 from PySide6.QtWidgets import QDockWidget, QMenu, QStackedWidget, QVBoxLayout, QWidget
 
 from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
+from llmlab_gui.widgets.row_tables import RowsModel
+from llmlab_gui.widgets.saving import save_csv
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -28,6 +32,7 @@ class LabDock(QDockWidget):
         self.lab = lab
         self.setObjectName(f"dock.{dock_id}")
         self.setAccessibleName(title)
+        self._background = Background(self)
         self._body: QWidget | None = None
         self._empty = EmptyState()
         self._stack = QStackedWidget()
@@ -91,8 +96,17 @@ class LabDock(QDockWidget):
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""
 
+    def write_file(self, work: Callable[[], object], path: Path) -> None:
+        """Calls `work`, which writes the file, in the background; and says so."""
+        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+
+    def write_table(self, model: RowsModel[Any], path: Path) -> None:
+        """A table as it is shown, as CSV, in the background."""
+        self.write_file(partial(save_csv, *model.table(), path), path)
+
     def shutdown(self) -> None:
         """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
+        self._background.shutdown()
 
 
 def is_seen(dock: QDockWidget) -> bool:

@@ -23,7 +23,6 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.paper.check_form import CheckForm
 from llmlab_gui.paper.claim_rows import check_options
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import column, combo_box
 from llmlab_gui.widgets.numbers import minutes_text
@@ -50,7 +49,6 @@ class CheckDock(LabDock):
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "check", "Check", parent)
         self.desk = desk
-        self._background = Background(self)
         self.form = CheckForm(lab, desk)
         steps = Steps(
             _plans, self._show_plans, partial(self.form.show_sizes, {}), partial(ask_of_check, self, lab.notebook)
@@ -87,7 +85,7 @@ class CheckDock(LabDock):
         self.lab.said.emit(f"Copied: {command}")
 
     def shutdown(self) -> None:
-        self._background.shutdown()
+        super().shutdown()
         self.setup.shutdown()
 
     # Behind the scenes -----------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QModelIndex
@@ -15,12 +13,11 @@ from llmlab.data.papers import VERDICTS
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.paper.claims_table import CLAIM_COLUMNS, VERDICT_COLUMN, ClaimsModel
 from llmlab_gui.paper.verdict_badge import BadgeDelegate
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
-from llmlab_gui.widgets.saving import ask_where, save_csv
+from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -36,7 +33,6 @@ class ClaimsDock(LabDock):
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "claims", "Claims", parent)
         self.desk = desk
-        self._background = Background(self)
         self.model = ClaimsModel(self)
         self.table = rows_table(self.model, "Claims of the paper", CLAIM_COLUMNS)
         self._delegate = BadgeDelegate(self.table)
@@ -58,15 +54,6 @@ class ClaimsDock(LabDock):
         self.desk.claim_changed.connect(self._select)
         theme_notifier.changed.connect(self.model.repaint_all)
         self._refresh()
-
-    def export(self, path: Path) -> None:
-        """The table as it is shown, as CSV, in the background."""
-        header, rows = self.model.table()
-        said = partial(self.lab.said.emit, f"Saved {path}.")
-        self._background.run(partial(save_csv, header, rows, path), lambda _: said(), self.lab.error_raised.emit)
-
-    def shutdown(self) -> None:
-        self._background.shutdown()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -114,4 +101,4 @@ class ClaimsDock(LabDock):
         name = check.id if check is not None else paper.name if paper is not None else "claims"
         path = ask_where(self, "Export the table", f"{name}-claims.csv", "Table")
         if path is not None:
-            self.export(path)
+            self.write_table(self.model, path)

@@ -63,7 +63,7 @@ class EvidenceDock(LabDock):
         self.reading = QuietLabel()
         self.reading.setTextFormat(Qt.TextFormat.PlainText)
         self.reading.setAccessibleName("How to read the chart")
-        self.pane, self.nothing = FigurePane(self.chart, self.chart.table, self.chart, self.reading), EmptyState()
+        self.pane, self.nothing = FigurePane(self, self.chart, self.chart.table, self.chart, self.reading), EmptyState()
         self.models_button = menu_button("Open a model", "Let all panels show a model that was tested")
         self.runs_button = menu_button(
             "Open a run", "Make the last checkpoint of a finished run the model of all panels"
@@ -72,8 +72,6 @@ class EvidenceDock(LabDock):
         self._lay_out()
         self.caption(_CAPTION, "statistics-of-claims")
         self.pane.wanted.connect(self._draw)
-        self.pane.said.connect(lab.said)
-        self.pane.failed.connect(lab.error_raised)
         self.desk.claim_changed.connect(self._refresh)
         self.desk.check_changed.connect(self._refresh)
         theme_notifier.changed.connect(self._restyle)
@@ -94,9 +92,6 @@ class EvidenceDock(LabDock):
         """The same, with Evolution in front."""
         self.open_run(trial)
         self.lab.dock_requested.emit("evolution")
-
-    def shutdown(self) -> None:
-        self.pane.shutdown()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QMimeData
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
 
 from llmlab.core.errors import LabError
 from llmlab.data.example_files import SUFFIXES as EXAMPLES
@@ -62,17 +64,6 @@ def local_paths(dropped: QMimeData) -> list[Path]:
     return [Path(url.toLocalFile()) for url in dropped.urls() if url.isLocalFile()]
 
 
-def model_reference(path: Path) -> str:
-    """What opens the model or the run that is dropped where examples are taken, too. LabError for anything else."""
-    match meaning(path):
-        case DroppedModel(reference):
-            return reference
-        case DroppedRun():
-            return str(path)
-        case DroppedText():
-            raise LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(EXAMPLES)}.")
-
-
 def holds_examples(path: Path, *, asked_for: bool) -> bool:
     """Whether a file holds examples to fine-tune on. asked_for: examples are what is being chosen, so a file that
     could be a text as well is one of examples."""
@@ -87,3 +78,40 @@ def _is_model(path: Path) -> bool:
     if not path.is_dir():
         return False
     return is_model_folder(path) or (path / ADAPTER_FILE).is_file() or bool(ggufs_in(path))
+
+
+class TakesModelsAndExamples:
+    """A dock that fine-tunes, or shows what is learned from: files of examples, runs and models are dropped on it."""
+
+    lab: Any  # llmlab_gui.lab.lab.Lab
+
+    def set_examples(self, source: str) -> None:
+        """These examples, all else as it is."""
+        raise NotImplementedError
+
+    def set_base(self, reference: str) -> None:
+        """This model, all else as it is."""
+        raise NotImplementedError
+
+    def take(self, path: Path) -> None:
+        """A file of examples, a run, a checkpoint or a model, by its file or folder."""
+        if holds_examples(path, asked_for=True):
+            self.set_examples(str(path))
+            return
+        try:
+            found = meaning(path)
+            if isinstance(found, DroppedText):
+                raise LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(EXAMPLES)}.")
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self.set_base(found.reference if isinstance(found, DroppedModel) else str(path))
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if local_paths(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        event.acceptProposedAction()
+        for path in local_paths(event.mimeData()):
+            self.take(path)

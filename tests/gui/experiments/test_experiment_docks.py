@@ -193,7 +193,7 @@ def test_the_tables_are_saved_as_they_are_shown(
     qtbot.waitUntil(lambda: dock.study.arms.rowCount() == 6, timeout=WAIT)
     for name, model in (("runs", dock.study.arms), ("all", dock.model)):
         with qtbot.waitSignal(lab.said, timeout=WAIT):
-            dock.export(tmp_path / f"{name}.csv", model)
+            dock.write_table(model, tmp_path / f"{name}.csv")
     rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
     assert [row["State"] for row in rows] == [row.status.state for row in dock.study.arms.rows]
     assert rows[0]["Value"] == "0.001"
