@@ -155,7 +155,7 @@ def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: 
     lab.error_raised.connect(errors.append)
     dock.study.arms_table.selectRow(1)
     dock.study.open_run()
-    assert "has not begun" in str(errors[0])
+    assert "has not started" in str(errors[0])
     dock.shutdown()
 
 
