@@ -98,7 +98,7 @@ def test_before_anything_ran_each_dock_says_what_will_come(lab: WholeLab, qtbot:
     for dock in docks:
         shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: [text(dock)[:9] for dock in docks] == ["No step i", "No result", "No report"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [text(dock)[:9] for dock in docks] == ["No steps ", "No result", "No report"], timeout=WAIT)
     for dock in docks:
         dock.shutdown()
 
