@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.outcomes import Outcome, Outcomes
-from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, EXPERIMENT, find_quantity
+from llmlab.notebook.quantities import CHOICE, CLAIM, find_quantity
 from llmlab.notebook.subjects import Candidate, Subject, runs
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
@@ -21,56 +21,37 @@ from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentReco
 
 def lab_notebook(outputs: Path) -> Notebook:
     """The notebook of an outputs folder, about runs, experiments and checks. Cheap to make."""
-    return Notebook(outputs, (runs, _experiments, _checks))
+    return Notebook(outputs, (runs, _plans))
 
 
-def _experiments(outputs: Path) -> Iterator[Candidate]:
-    for folder in list_experiments(outputs):
-        yield Candidate(EXPERIMENT, folder.experiment_json, partial(_experiment_subject, folder))
+def _plans(outputs: Path) -> Iterator[Candidate]:
+    for folder in (*list_experiments(outputs), *list_checks(outputs)):
+        yield Candidate(folder.noun, folder.experiment_json, partial(_subject, folder))
 
 
-def _checks(outputs: Path) -> Iterator[Candidate]:
-    for folder in list_checks(outputs):
-        yield Candidate(CHECK, folder.experiment_json, partial(_check_subject, folder))
+def _subject(folder: ExperimentFolder) -> Subject:
+    record, status = folder.record(), folder.recorded_status()
+    count = len(record.arms)
+    about = f"an experiment of {count} run{'' if count == 1 else 's'}" if count else f"a look at {record.subject}"
+    check = isinstance(folder, CheckFolder)
 
+    def now(_entry: Entry) -> Outcomes | None:
+        return check_facts(folder) if check else experiment_facts(folder)
 
-def _experiment_subject(folder: ExperimentFolder) -> Subject:
-    def outcomes(_entry: Entry) -> Outcomes | None:
-        facts = experiment_facts(folder)
-        return facts if facts is not None and facts.results.complete else None
+    def outcomes(entry: Entry) -> Outcomes | None:
+        # Until a check has finished, verdicts on what is there so far may still change.
+        if check and folder.recorded_status().state != "finished":
+            return None
+        facts = now(entry)
+        return None if isinstance(facts, ExperimentFacts) and not facts.results.complete else facts
 
-    record = folder.record()
-    runs = f"an experiment of {len(record.arms)} run{'' if len(record.arms) == 1 else 's'}"
-    title = f"{record.title}, {runs if record.arms else f'a look at {record.subject}'}"
-    return _planned_subject(folder, record, title, outcomes, lambda _entry: experiment_facts(folder))
-
-
-def _check_subject(folder: CheckFolder) -> Subject:
-    def outcomes(_entry: Entry) -> Outcomes | None:
-        # Until it has finished, verdicts on what is there so far may still change.
-        return check_facts(folder) if folder.recorded_status().state == "finished" else None
-
-    record = folder.record()
-    title = f"{record.title}: does it hold here?"
-    return _planned_subject(folder, record, title, outcomes, lambda _entry: check_facts(folder))
-
-
-def _planned_subject(
-    folder: ExperimentFolder,
-    record: ExperimentRecord,
-    title: str,
-    outcomes: Callable[[Entry], Outcomes | None],
-    now: Callable[[Entry], Outcomes | None],
-) -> Subject:
-    status = folder.recorded_status()
-    begun = status.state != "planned" or any(trial.state != "planned" for trial in status.arms.values())
     return Subject(
         folder.subject,
         folder.id,
         folder.experiment_json.name,
-        begun,
+        status.state != "planned" or any(trial.state != "planned" for trial in status.arms.values()),
         str(folder.path),
-        title,
+        f"{record.title}: does it hold here?" if check else f"{record.title}, {about}",
         record.created,
         0,
         record.predictions,

@@ -108,7 +108,7 @@ def _experiment(
     if results.spikes:
         yield "### Spikes and their batches"
         yield "\n".join(line for spike in results.spikes for line in _spike(spike))
-        yield "Before a row: its loss under the last checkpoint before the spike (or the first after it)."
+        yield "Before each row: its loss under the last checkpoint before the spike, or else the first after it."
     if results.notes:
         yield "\n".join(f"- {note}" for note in results.notes)
     yield from ("## How surprising it was", *_surprise(entry))
@@ -123,24 +123,22 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
         yield f"Nothing. The run looked at is `{record.subject}`."
         return
     yield record.varies
-    values = list(
-        dict.fromkeys(
-            ", ".join(f"{key}={_value(value)}" for key, value in trial.varied.items()) for trial in record.arms
-        )
-    )
+    values = dict.fromkeys(_varied_text(trial) for trial in record.arms)
     groups = [group for group in dict.fromkeys(trial.group for trial in record.arms) if group]
-    text = f"Values: {'; '.join(values)}."
-    if groups:
-        text += f" Compared: {', '.join(groups)}."
+    compared = f" Compared: {', '.join(groups)}." if groups else ""
     count = len(record.seeds)
     seeds = f"{count} seed{'' if count == 1 else 's'} each ({', '.join(map(str, record.seeds))})"
-    yield f"{text} {seeds}. {record.rule.text()}"
+    yield f"Values: {'; '.join(values)}.{compared} {seeds}. {record.rule.text()}"
+
+
+def _varied_text(trial: Trial) -> str:
+    return ", ".join(f"{key}={_value(value)}" for key, value in trial.varied.items())
 
 
 def _prediction(record: ExperimentRecord, entry: Entry | None) -> Iterator[str]:
     lines = _predicted(entry)
     if not lines:
-        yield "It cannot be read any more." if record.predictions else "None was written before it began."
+        yield "It can no longer be read." if record.predictions else "No prediction was made before it began."
     for line in lines:
         more = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(line))
         yield f"- {outcome_sentence(line)}{more}"
@@ -176,9 +174,7 @@ def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]
 
 
 def _run(trial: Trial, result: TrialResult, scored: bool) -> list[str]:
-    varied = ", ".join(
-        [trial.group] * bool(trial.group) + [f"{key}={_value(value)}" for key, value in trial.varied.items()]
-    )
+    varied = ", ".join(part for part in (trial.group, _varied_text(trial)) if part)
     losses = (result.train_loss, result.val_loss, result.best_val_loss)
     score = ["-" if result.score is None else f"{result.score:.1%}"] * scored
     return [
@@ -190,8 +186,8 @@ def _run(trial: Trial, result: TrialResult, scored: bool) -> list[str]:
 
 def _spike(spike: Spike) -> Iterator[str]:
     yield (
-        f"- **Step {spike.step}**: loss {spike.loss:.3f} where {spike.expected:.3f} was to be expected "
-        f"({spike.sigmas:.1f} deviations), gradient norm {spike.grad_norm:.3g}, learning rate {spike.lr:.3g}."
+        f"- **Step {spike.step}**: loss {spike.loss:.3f}, expected {spike.expected:.3f} ({spike.sigmas:.1f} robust "
+        f"standard deviations), gradient norm {spike.grad_norm:.3g}, learning rate {spike.lr:.3g}."
     )
     for row in spike.batch:
         text = row.text[:_SHOWN_CHARACTERS] + ("..." if len(row.text) > _SHOWN_CHARACTERS else "")
@@ -212,7 +208,7 @@ def _how(record: ExperimentRecord, results: ExperimentResults, seconds: float) -
     else:  # what trained was there before
         yield f"- Duration: {seconds:.0f} s; the run had trained for {results.seconds:.0f} s"
     yield _versions(results.versions)
-    yield f"- Begun: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(record.created))}"
+    yield f"- Started: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(record.created))}"
 
 
 def _value(value: object) -> str:

@@ -37,7 +37,7 @@ from llmlab.studies.experiments.divergence import DivergenceWatch
 from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
 from llmlab.studies.experiments.plan import seconds_left, settings_of
 from llmlab.studies.experiments.results import build_results, forecast_next, hardware, trial_result
-from llmlab.studies.papers.checks import options_of, plan_of
+from llmlab.studies.papers.checks import PLANS, options_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
 from llmlab.studies.papers.records import CheckResult, Verdict, write_result
 from llmlab.studies.records import (
@@ -104,19 +104,16 @@ class ExperimentWorker:
             attempt = self.status.attempt + 1
             self._update(state="running", attempt=attempt, pid=pid, pid_start=process_start(pid), error=None)
             try:
-                self._run_or_stop()
+                try:
+                    self._run_plan()
+                except Stop:
+                    self._update(state="stopping")
+                    self._conclude("stopped")
             except Exception as error:
                 failure = _explained(error)
                 print(traceback.format_exc(), file=sys.stderr)
                 self._update(state="failed", doing="", error=failure.as_dict())
                 raise failure from error
-
-    def _run_or_stop(self) -> None:
-        try:
-            self._run_plan()
-        except Stop:
-            self._update(state="stopping")
-            self._conclude("stopped")
 
     def _run_plan(self) -> None:
         # Where each trial stands is asked of its run: it may have ended after this worker's forerunner was killed.
@@ -312,7 +309,7 @@ class CheckWorker(ExperimentWorker):
         """LabError when there is no such check, or this version of the lab cannot judge it."""
         super().__init__(folder)
         self.options = options_of(self.record)
-        plan = plan_of(self.options.paper)
+        plan = PLANS.get(self.options.paper)
         if plan is None:
             raise LabError(f"The lab has no test of {self.options.paper}.", "", "Update the lab to go on with it.")
         self._plan = plan

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from llmlab.core.charts import Axis
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.studies.experiments.fits import Parabola, PowerLaw, fit_minimum, fit_power_law, minimum_range
+from llmlab.studies.experiments.fits import PowerLaw, fit_minimum, fit_power_law, minimum_range
 from llmlab.studies.experiments.outcomes import (
     BASE,
     STEP_AXIS,
@@ -36,7 +37,7 @@ def analyse(gathered: Gathered) -> Analysis:
     kinds: dict[str, Callable[[Gathered], Analysis]] = {
         "learning-rate": _learning_rate,
         "lora-rank": _lora_rank,
-        "forgetting": forgetting,
+        "forgetting": _forgetting,
         "batch-size": _batch_size,
         "data-size": _data_size,
         "scaling": _scaling,
@@ -48,75 +49,59 @@ def analyse(gathered: Gathered) -> Analysis:
 
 def _learning_rate(gathered: Gathered) -> Analysis:
     curves, fits, marks, findings, notes = [], [], [], [], []
-    lowest_rates: dict[str, float] = {}
-    bottoms: dict[str, float] = {}
+    of_grid: dict[str, float] = {}
+    fitted: dict[str, float] = {}
     for group in gathered.groups:
         trials = gathered.finished(group)
         points = mean_points(trials, gathered.loss)
-        if points:
-            curves.append(Curve(group or "validation loss", points))
-        cut = sorted({trial.x for trial in gathered.arms if trial.group == group and trial.state == "diverged"})
+        cut = sorted({trial.x for trial in gathered.trials if trial.group == group and trial.state == "diverged"})
         marks += [Mark(rate, f"{group} diverged".strip()) for rate in cut]
         if not points:
             continue
-        lowest = min(points, key=lambda point: point.y)
-        lowest_rates[group] = lowest.x
+        curves.append(Curve(group or "validation loss", points))
+        lowest = of_grid[group] = _lowest(points).x
         after = f" ({group})" if group else ""
         suffix = f"_{group}" if group and group != gathered.groups[0] else ""
-        findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest.x))
-        steady = [point for point in points if point.x not in cut]  # the wall is no part of the basin
-        minimum, spread = _minimum(gathered, trials, steady)
+        findings.append(Finding(f"best_lr{suffix}", f"best learning rate of the grid{after}", lowest))
+        steady = [point for point in points if point.x not in cut]  # rates that diverge are no part of the minimum
+        x = np.array([point.x for point in steady])
+        minimum = fit_minimum(x, np.array([point.y for point in steady]))
         if minimum is None:
             notes.append(
-                f"The basin{after} has no bottom inside the grid: the lowest loss is at {lowest.x:g}, "
-                "at an end of what finished without diverging. A finer or wider grid there would tell."
-                if steady and lowest.x in (steady[0].x, steady[-1].x)
-                else f"Too few runs finished{after} to fit the basin."
+                f"The sweep{after} has no minimum inside the grid: the lowest loss is at {lowest:g}, the first or last "
+                "rate that did not diverge. Try a finer or wider grid there."
+                if steady and lowest in (steady[0].x, steady[-1].x)
+                else f"Too few runs finished{after} to fit a minimum."
             )
             continue
-        bottoms[group] = minimum.x0
-        low, high = spread or (None, None)
+        fitted[group] = minimum.x0
+        runs = [np.array([gathered.loss(trial) for trial in trials if trial.x == at], dtype=float) for at in x]
+        low, high = minimum_range(x, runs) or (None, None)
         shape = f"parabola through {len(minimum.used)} points"
         if len(minimum.used) == 3:
-            shape += ", which it meets whatever the shape: a finer grid would tell"
-        findings.append(
-            Finding(f"fitted_lr{suffix}", f"bottom of the fitted basin{after}", minimum.x0, low, high, "", shape)
-        )
+            shape += ", which three points always fit: a finer grid would tell more"
         # Where the parabola has risen by a hundredth of a nat: how exactly the rate must be met.
         width = float(np.exp(np.sqrt(0.01 / minimum.curvature)))
-        findings.append(
-            Finding(f"tolerance{suffix}", f"factor off the bottom that costs 0.01 nats{after}", width, text=shape)
-        )
-        used = np.array([steady[i].x for i in minimum.used])
-        x = np.geomspace(used[0], used[-1], _DRAWN)
-        fits.append(
-            Fit(
-                f"parabola{after}",
-                "y0 + k (ln x - ln x0)^2",
-                {"x0": minimum.x0, "y0": minimum.y0, "k": minimum.curvature},
-                x.tolist(),
-                minimum(x).tolist(),
-            )
-        )
-    if {"lora", "full"} <= set(lowest_rates):
-        # Like is compared with like: a bottom between the grid's rates with another, or a rate of the grid with one.
-        both_fitted = {"lora", "full"} <= set(bottoms)
-        best = bottoms if both_fitted else lowest_rates
-        fitted, of_the_grid = "bottoms of the fitted basins", "rates of the grid, since not both basins have a bottom"
-        text = fitted if both_fitted else of_the_grid
-        findings.append(
-            Finding("lora_to_full", "best LoRA rate over best full rate", best["lora"] / best["full"], text=text)
-        )
+        findings += [
+            Finding(f"fitted_lr{suffix}", f"minimum of the fitted sweep{after}", minimum.x0, low, high, text=shape),
+            Finding(f"tolerance{suffix}", f"factor off the minimum that costs 0.01 nats{after}", width, text=shape),
+        ]
+        drawn = np.geomspace(x[minimum.used[0]], x[minimum.used[-1]], _DRAWN)
+        values = {"x0": minimum.x0, "y0": minimum.y0, "k": minimum.curvature}
+        curve = drawn.tolist(), minimum(drawn).tolist()
+        fits.append(Fit(f"parabola{after}", "y0 + k (ln x - ln x0)^2", values, *curve))
+    if {"lora", "full"} <= set(of_grid):
+        # Like is compared with like: a minimum between the grid's rates with another, or a rate of the grid with one.
+        best, text = of_grid, "rates of the grid, since not both sweeps have a minimum inside it"
+        if {"lora", "full"} <= set(fitted):
+            best, text = fitted, "minima of the fitted sweeps"
+        ratio = best["lora"] / best["full"]
+        findings.append(Finding("lora_to_full", "best LoRA rate over best full rate", ratio, text=text))
     return [_chart(gathered, "loss-by-rate", "Validation loss by learning rate", curves, fits, marks)], findings, notes
 
 
-def _minimum(
-    gathered: Gathered, trials: list[TrialResult], points: list[Point]
-) -> tuple[Parabola | None, tuple[float, float] | None]:
-    x = np.array([point.x for point in points])
-    minimum = fit_minimum(x, np.array([point.y for point in points]))
-    runs = [np.array([gathered.loss(trial) for trial in trials if trial.x == at], dtype=float) for at in x]
-    return minimum, minimum_range(x, runs) if minimum is not None else None
+def _lowest(points: Sequence[Point]) -> Point:
+    return min(points, key=lambda point: point.y)
 
 
 def _lora_rank(gathered: Gathered) -> Analysis:
@@ -131,20 +116,14 @@ def _lora_rank(gathered: Gathered) -> Analysis:
     for group in gathered.groups:
         points = mean_points(gathered.finished(group), gathered.loss)
         if points:
-            lowest = min(points, key=lambda point: point.y)
             suffix = "" if group == gathered.groups[-1] else f"_{group}"
-            findings.append(Finding(f"best_rank{suffix}", f"rank with the lowest loss ({group})", lowest.x))
-    spread = _spread_over_time(gathered)
-    if spread is not None:
-        (first, early), (last, late) = spread
-        findings.append(_nats("early_spread", f"largest difference between ranks at step {first}", early))
-        findings.append(_nats("late_spread", f"largest difference between ranks at step {last}", late))
-    measured = {trial.name: read_measurement(gathered.folder, trial.name) for trial in gathered.finished()}
-    notes = sorted({one.note for one in measured.values() if one is not None and one.note})
+            findings.append(Finding(f"best_rank{suffix}", f"rank with the lowest loss ({group})", _lowest(points).x))
+    for name, (step, spread) in zip(("early", "late"), _spread_over_time(gathered) or (), strict=False):
+        findings.append(_nats(f"{name}_spread", f"largest difference between ranks at step {step}", spread))
+    measured, notes = _measured(gathered)
 
     def used(trial: TrialResult) -> float | None:
-        one = measured[trial.name]
-        return one.effective_rank if one is not None else None
+        return measured[trial.name].effective_rank if trial.name in measured else None
 
     title = "Effective rank that the adapters use, mean over matrices"
     by_group = [Curve(group, mean_points(gathered.finished(group), used)) for group in gathered.groups]
@@ -175,10 +154,10 @@ def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int,
     whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(trials)]
     if len({trial.x for trial in trials}) < 2 or len(whole) < 2:
         return None
-    (first, early), (last, late) = (
+    first, last = (
         (step, float(np.ptp([np.mean(losses) for losses in by_step[step].values()]))) for step in (whole[0], whole[-1])
     )
-    return (first, early), (last, late)
+    return first, last
 
 
 def _size(gathered: Gathered) -> Analysis:
@@ -205,9 +184,8 @@ def _batch_size(gathered: Gathered) -> Analysis:
     points = mean_points(gathered.finished(), gathered.loss)
     if not points:
         return charts, [], []
-    lowest = min(points, key=lambda point: point.y)
     # The largest batch that costs less than 0.02 nats against the best: about what a seed changes in a small model.
-    largest = max(point.x for point in points if point.y <= lowest.y + 0.02)
+    largest = max(point.x for point in points if point.y <= _lowest(points).y + 0.02)
     finding = Finding("largest_batch", "largest batch within 0.02 nats of the best", largest, unit="sequences")
     return charts, [finding], []
 
@@ -221,26 +199,21 @@ def _data_size(gathered: Gathered) -> Analysis:
     best = mean_points(finished, gathered.loss, read)
     last = mean_points(finished, lambda trial: trial.val_loss, read)
     train = mean_points(finished, lambda trial: trial.train_loss, read)
-    curves = [Curve("lowest validation loss", best)]
-    curves += [
+    curves = [
+        Curve("lowest validation loss", best),
         Curve("validation loss at the end", last, faint=True),
         Curve("training loss at the end", train, faint=True),
     ]
-    pairs = [(at, loss) for trial in finished if (at := read(trial)) and (loss := gathered.loss(trial))]
+    sized = [(size, trial) for trial in finished if (size := read(trial))]
+    pairs = [(size, loss) for size, trial in sized if (loss := gathered.loss(trial))]
     law = fit_power_law(*np.array(pairs, dtype=float).reshape(-1, 2).T)
     fits, findings, notes = _law(law, [point.x for point in best], "tokens")
-    sized = [(size, trial) for trial in finished if (size := read(trial))]
     if sized:  # by what was read: 0 on the x axis is all of the text
         size, smallest = min(sized, key=lambda pair: pair[0])
         history = gathered.histories[smallest.name]
         if len(history.step_columns):
-            findings.append(
-                Finding(
-                    "repetitions",
-                    "how often the smallest text was read",
-                    float(history.step_columns["tokens"][-1] / size),
-                )
-            )
+            times = float(history.step_columns["tokens"][-1] / size)
+            findings.append(Finding("repetitions", "how often the smallest text was read", times))
     if best and last:
         above = last[0].y - best[0].y
         findings.append(_nats("overfitting", "loss at the end above the lowest, smallest text", above))
@@ -249,11 +222,12 @@ def _data_size(gathered: Gathered) -> Analysis:
 
 
 def _scaling(gathered: Gathered) -> Analysis:
-    record = gathered.record
-    fitted = [trial for trial in gathered.finished() if not record.trial(trial.name).forecast]
-    target = [trial for trial in gathered.finished() if record.trial(trial.name).forecast]
-    curves = [Curve("measured, fitted", mean_points(fitted, gathered.loss), line=False)]
-    curves.append(Curve("measured afterwards", mean_points(target, gathered.loss), line=False))
+    fitted, target = gathered.forecast(False), gathered.forecast(True)
+    measured = mean_points(target, gathered.loss)
+    curves = [
+        Curve("measured, fitted", mean_points(fitted, gathered.loss), line=False),
+        Curve("measured afterwards", measured, line=False),
+    ]
     forecast = read_forecast(gathered.folder)
     if forecast is not None:
         predicted = Point(forecast.x, forecast.value, forecast.low, forecast.high)
@@ -261,7 +235,6 @@ def _scaling(gathered: Gathered) -> Analysis:
     law = law_of_others(gathered)
     reach = [point.x for curve in curves for point in curve.points]
     fits, findings, notes = _law(law, reach, "parameters")
-    measured = mean_points(target, gathered.loss)
     if measured:
         point = measured[0]
         findings.insert(0, _nats("next_loss", "loss of the largest model", point.y, point.low, point.high))
@@ -276,18 +249,18 @@ def _scaling(gathered: Gathered) -> Analysis:
     return [chart], findings, notes
 
 
-def _law(law: PowerLaw | None, places: list[float], of: str) -> tuple[list[Fit], list[Finding], list[str]]:
+def _law(law: PowerLaw | None, reach: list[float], of: str) -> tuple[list[Fit], list[Finding], list[str]]:
     """A power law as a fit to draw, its exponent, and what to say where there is none."""
-    if law is None or not places:
+    if law is None or not reach:
         return [], [], [f"No power law fits: it takes three sizes or more, and a loss that falls with {of}."]
-    x = np.geomspace(min(places), max(places), _DRAWN)
+    x = np.geomspace(min(reach), max(reach), _DRAWN)
     band = law.band(x)
     low, high = (band[0].tolist(), band[1].tolist()) if band is not None else ([], [])
     fit = Fit("power law", "a x^-b + c", {"a": law.a, "b": law.b, "c": law.c}, x.tolist(), law(x).tolist(), low, high)
     spread = law.exponent_range() or (None, None)
     findings = [
         Finding("exponent", "exponent b of the power law", law.b, *spread),
-        _nats("constant", "what no size can go below by this fit", law.c),
+        _nats("constant", "loss that no size gets below, by this fit", law.c),
     ]
     if law.noise is not None:
         findings.append(_nats("noise", "scatter of a run about the fit", law.noise))
@@ -336,49 +309,45 @@ def _nats(name: str, label: str, value: float, low: float | None = None, high: f
     return Finding(name, label, value, low, high, "nats per token")
 
 
+def _measured(gathered: Gathered) -> tuple[dict[str, Measurement], list[str]]:
+    """What was measured on the checkpoints of finished runs, by trial, and why something could not be."""
+    found = {trial.name: read_measurement(gathered.folder, trial.name) for trial in gathered.finished()}
+    measured = {name: one for name, one in found.items() if one is not None}
+    return measured, sorted({one.note for one in measured.values() if one.note})
+
+
 # Forgetting -----------------------------------------------------------------------------------------------------------
 
 
-_GENERAL = Axis("loss on general text", "nats per token")
 FULL_GROUP = "full"
 
 
-def forgetting(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]:
+def _forgetting(gathered: Gathered) -> Analysis:
     """Both losses along the checkpoints' steps, the Pareto front, and how much each method forgot."""
-    measured = {trial.name: read_measurement(gathered.folder, trial.name) for trial in gathered.finished()}
-    notes = sorted({one.note for one in measured.values() if one is not None and one.note})
-    paths, general = [], []
-    for group in gathered.groups:
-        trials = [trial for trial in gathered.finished(group) if measured[trial.name] is not None]
-        if points := _path(gathered, trials, measured):
-            paths.append(Curve(group, points))
-        if points := _along(trials, measured):
-            general.append(Curve(group, points))
-    front = pareto_front([point for curve in paths for point in curve.points])
-    kind = gathered.kind
-    curves = [*paths, Curve("Pareto front", front, faint=True)] if len(front) > 1 else paths
-    charts = [
-        Chart("learned-against-forgotten", "What was learned and what was lost", kind.x_axis, kind.y_axis, curves),
-        Chart("general-over-steps", "Loss on general text along training", STEP_AXIS, _GENERAL, general),
-    ]
-    findings = []
+    measured, notes = _measured(gathered)
     ranks = [group for group in gathered.groups if group != FULL_GROUP]
+    paths, general, findings = [], [], []
     for group in gathered.groups:
-        trials = [trial for trial in gathered.finished(group) if measured[trial.name] is not None]
-        rises = [_rise(measured[trial.name]) for trial in trials]
-        values = [rise for rise in rises if rise is not None]
-        if not values:
-            continue
-        name = "forgotten_full" if group == FULL_GROUP else "forgotten"
-        if ranks and group in ranks[:-1]:
-            name += "_" + group.replace(" ", "_")
-        point = point_of(0.0, values)
-        label = f"rise of the loss on general text, {group}"
-        findings.append(_nats(name, label, point.y, point.low, point.high))
-        learned = [trial.val_loss for trial in trials if trial.val_loss is not None]
-        point = point_of(0.0, learned)
-        name, label = f"task_loss_{group.replace(' ', '_')}", f"validation loss of the task, {group}"
-        findings.append(_nats(name, label, point.y, point.low, point.high))
+        trials = [trial for trial in gathered.finished(group) if trial.name in measured]
+        along, path = _along(gathered, trials, measured)
+        general += [Curve(group, along)] if along else []
+        paths += [Curve(group, path)] if path else []
+        losses = [[loss for _, loss in measured[trial.name].general] for trial in trials]
+        if rises := [one[-1] - one[0] for one in losses if len(one) > 1]:
+            key, point = group.replace(" ", "_"), point_of(0.0, rises)
+            name = "forgotten_full" if group == FULL_GROUP else "forgotten"
+            name += f"_{key}" if group in ranks[:-1] else ""
+            findings.append(_nats(name, f"rise of the loss on general text, {group}", point.y, point.low, point.high))
+            point = point_of(0.0, [trial.val_loss for trial in trials if trial.val_loss is not None])
+            label = f"validation loss of the task, {group}"
+            findings.append(_nats(f"task_loss_{key}", label, point.y, point.low, point.high))
+    front = pareto_front([point for curve in paths for point in curve.points])
+    curves = [*paths, Curve("Pareto front", front, faint=True)] if len(front) > 1 else paths
+    title, y_axis = "Loss on general text along training", Axis("loss on general text", "nats per token")
+    charts = [
+        _chart(gathered, "learned-against-forgotten", "What was learned and what was lost", curves),
+        _chart(gathered, "general-over-steps", title, general, x_axis=STEP_AXIS, y_axis=y_axis),
+    ]
     base = read_measurement(gathered.folder, BASE)
     if base is not None and base.general:
         label = f"loss of the base on {base.text} ({base.tokens:,} tokens)"
@@ -395,34 +364,20 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _rise(measured: Measurement | None) -> float | None:
-    if measured is None or len(measured.general) < 2:
-        return None
-    return measured.general[-1][1] - measured.general[0][1]
-
-
-def _along(trials: Sequence[TrialResult], measured: dict[str, Measurement | None]) -> list[Point]:
-    """General loss by step, the mean over seeds."""
-    steps: dict[float, list[float]] = {}
-    for trial in trials:
-        one = measured[trial.name]
-        for step, loss in one.general if one is not None else []:
-            steps.setdefault(step, []).append(loss)
-    return [point_of(step, losses) for step, losses in sorted(steps.items())]
-
-
-def _path(gathered: Gathered, trials: Sequence[TrialResult], measured: dict[str, Measurement | None]) -> list[Point]:
-    """(task loss, general loss) from step to step, the mean over seeds: x stays in the order of steps."""
-    steps: dict[int, tuple[list[float], list[float]]] = {}
+def _along(
+    gathered: Gathered, trials: Sequence[TrialResult], measured: Mapping[str, Measurement]
+) -> tuple[list[Point], list[Point]]:
+    """General loss by step, and (task loss, general loss) from step to step; means over seeds."""
+    general: dict[float, list[float]] = defaultdict(list)
+    both: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for trial in trials:
         task = {row.step: row.val_loss for row in gathered.histories[trial.name].evaluated}
-        one = measured[trial.name]
-        for step, loss in one.general if one is not None else []:
+        for step, loss in measured[trial.name].general:
+            general[step].append(loss)
             if int(step) in task:
-                xs, ys = steps.setdefault(int(step), ([], []))
-                xs.append(task[int(step)])
-                ys.append(loss)
-    points = []
-    for step, (xs, ys) in sorted(steps.items()):
-        points.append(point_of(sum(xs) / len(xs), ys, f"step {step}"))
-    return points
+                both[int(step)].append((task[int(step)], loss))
+    path = [
+        point_of(float(np.mean([x for x, _ in pairs])), [y for _, y in pairs], f"step {step}")
+        for step, pairs in sorted(both.items())
+    ]
+    return [point_of(step, losses) for step, losses in sorted(general.items())], path

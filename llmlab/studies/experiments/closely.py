@@ -89,14 +89,11 @@ def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Pa
         batches = [sequences.batch(first + micro) for micro in range(accumulated)]
         x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
         losses: list[float | None] = [None] * len(x)
-        checkpoint = _nearest(run, step)
-        if checkpoint is not None:
+        if (checkpoint := _nearest(run, step)) is not None:
             model = _opened(run, checkpoint, outputs)
             with torch.no_grad():
-                losses = [
-                    float(model.loss(torch.from_numpy(x[row : row + 1]), torch.from_numpy(y[row : row + 1])))
-                    for row in range(len(x))
-                ]
+                rows = zip(torch.from_numpy(x).split(1), torch.from_numpy(y).split(1), strict=True)
+                losses = [float(model.loss(*row)) for row in rows]
         return [BatchText(data.tokenizer.decode(ids.tolist()), loss) for ids, loss in zip(x, losses, strict=True)]
 
     return rows
@@ -131,7 +128,7 @@ def _worst(rows: Sequence[BatchText]) -> list[BatchText]:
 def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remarks]:
     """The simple noise scale at the newest checkpoint, B = tr(S) / |G|^2 (McCandlish et al. 2018, equation 2.9).
 
-    S: covariance of one window's gradient; G: the mean gradient. Both from the squared norms of the gradients of
+    S: covariance of one sequence's gradient; G: the mean gradient. Both from the squared norms of the gradients of
     small batches and of all of them together (appendix A.1), which are unbiased. For scratch runs; others give a
     remark.
     """
@@ -149,9 +146,8 @@ def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remark
     first = settings.train.steps * settings.train.grad_accum
     scale = noise_scale(_gradient_of(model, sequences, first), small, _NOISE_BATCHES)
     if scale is None:
-        return [], [
-            f"The gradient noise at step {saved[-1].step} drowns the mean gradient of {_NOISE_BATCHES} batches."
-        ]
+        drowned = f"drowns the mean gradient of {_NOISE_BATCHES} batches"
+        return [], [f"The gradient noise at step {saved[-1].step} {drowned}."]
     text = f"at step {saved[-1].step}, where a batch has {small * settings.train.grad_accum}"
     return [Finding("noise_scale", "gradient noise scale", scale, unit="sequences", text=text)], []
 
@@ -186,11 +182,9 @@ def _gradient_of(model: GPT, sequences: Sequences, first: int) -> Callable[[int]
 
 def _sequences(settings: PretrainSettings) -> tuple[Dataset, Sequences]:
     """The batches of a run, as it read them."""
-    data = load_dataset(settings.data, settings.model.block_size, quiet)
-    cut = settings.data
-    return data, Sequences(
-        data.train, settings.model.block_size, cut.batch_size, cut.order, cut.stride, settings.train.seed
-    )
+    asked, length = settings.data, settings.model.block_size
+    data = load_dataset(asked, length, quiet)
+    return data, Sequences(data.train, length, asked.batch_size, asked.order, asked.stride, settings.train.seed)
 
 
 def _opened(run: RunFolder, checkpoint: Checkpoint, outputs: Path) -> GPT:

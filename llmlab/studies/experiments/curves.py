@@ -48,18 +48,20 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         raise LabError(f"{run.id} has no loss curve yet.", f"It has done {history.last_step} steps.", "Train it first.")
     loss = history.step_columns["loss"]
     spikes = find_spikes(history)
-    findings, notes = _findings(history, spikes), []
+    findings, notes = _findings(history, spikes), list[str]()
     target = record.options.get("target")
     if isinstance(target, (int, float)):
-        findings.append(_time_to(history, float(target)))
+        step, seconds = time_to(history, float(target)) or (None, 0.0)
+        text = "not reached" if step is None else f"after {seconds:.1f} s of training"
+        label = f"steps to a validation loss of {target:g}"
+        findings.append(Finding("steps_to_target", label, step, unit="steps", text=text))
     if look_closely:
         from llmlab.studies.experiments.closely import gradient_noise, with_texts
 
-        spikes, remarks = with_texts(run, history, spikes, folder.outputs)
-        notes += remarks
-        noise, remarks = gradient_noise(run, folder.outputs)
+        spikes, of_texts = with_texts(run, history, spikes, folder.outputs)
+        noise, of_noise = gradient_noise(run, folder.outputs)
         findings += noise
-        notes += remarks
+        notes += of_texts + of_noise
     if run.events.stat().st_size and len(loss) < history.last_step:
         notes.append(f"{len(loss)} of {history.last_step} steps are in the events: the others were not written down.")
     status = run.status()
@@ -106,16 +108,9 @@ def find_spikes(history: RunHistory) -> list[Spike]:
             break
         near = slice(max(0, i - 5), i + 6)  # a spike decays over some steps: those are the same one
         if not taken[near].any():
-            found.append(
-                Spike(
-                    step=int(step[i]),
-                    loss=float(loss[i]),
-                    expected=float(middle[i]),
-                    sigmas=float(height[i]),
-                    grad_norm=float(history.step_columns["grad_norm"][i]),
-                    lr=float(history.step_columns["lr"][i]),
-                )
-            )
+            columns = loss, middle, height, history.step_columns["grad_norm"], history.step_columns["lr"]
+            at, expected, sigmas, grad_norm, rate = (float(column[i]) for column in columns)
+            found.append(Spike(int(step[i]), at, expected, sigmas, grad_norm, rate))
         taken[near] = True
     return found
 
@@ -202,23 +197,16 @@ def rate_events(history: RunHistory) -> RateEvents:
 def time_to(history: RunHistory, target: float) -> tuple[int, float] | None:
     """Step and seconds of training at which the validation loss first is at most `target`, between evaluations."""
     steps, seconds = history.step_columns["step"], history.step_columns["active_seconds"]
-    before: tuple[float, float] | None = None
+    before = None
     for row in history.evaluated:
         if row.val_loss <= target:
             at = float(row.step)
-            if before is not None and before[1] > row.val_loss:
-                at = before[0] + (row.step - before[0]) * (before[1] - target) / (before[1] - row.val_loss)
+            if before is not None and before.val_loss > row.val_loss:
+                done = (before.val_loss - target) / (before.val_loss - row.val_loss)
+                at = before.step + (row.step - before.step) * done
             return round(at), float(np.interp(at, steps, seconds))
-        before = (float(row.step), row.val_loss)
+        before = row
     return None
-
-
-def _time_to(history: RunHistory, target: float) -> Finding:
-    reached = time_to(history, target)
-    label = f"steps to a validation loss of {target:g}"
-    if reached is None:
-        return Finding("steps_to_target", label, None, unit="steps", text="not reached")
-    return Finding("steps_to_target", label, reached[0], unit="steps", text=f"after {reached[1]:.1f} s of training")
 
 
 def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
@@ -228,25 +216,24 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     tail = loss[-max(2, len(loss) // 5) :]
     noise = float(1.4826 * np.median(np.abs(np.diff(tail) - np.median(np.diff(tail)))) / np.sqrt(2))
     findings = [
-        Finding("spikes", f"spikes, {_SPIKE_SIGMAS:g} deviations and more above the median around them", len(spikes)),
+        Finding(
+            "spikes",
+            f"spikes of {_SPIKE_SIGMAS:g} robust standard deviations and more",
+            len(spikes),
+        ),
         Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=kept_low),
         Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats per token"),
     ]
     if history.evaluated:
         last = history.evaluated[-1]
-        findings.append(
-            Finding(
-                "gap",
-                "validation minus training loss at the end",
-                last.val_loss - last.train_loss,
-                unit="nats per token",
-            )
-        )
-    fall = loss[0] - smooth(loss, max(1.0, len(loss) / 100))[-1]
+        gap = last.val_loss - last.train_loss
+        findings.append(Finding("gap", "validation minus training loss at the end", gap, unit="nats per token"))
+    smoothed = smooth(loss, max(1.0, len(loss) / 100))
+    fall = loss[0] - smoothed[-1]
     if fall > 0:
-        reached = np.flatnonzero(smooth(loss, max(1.0, len(loss) / 100)) <= loss[0] - 0.9 * fall)
+        reached = np.flatnonzero(smoothed <= loss[0] - 0.9 * fall)
         at = int(history.step_columns["step"][reached[0]])
-        findings.append(Finding("most_of_the_fall", "step by which 90 % of the fall was done", at, unit="steps"))
+        findings.append(Finding("most_of_the_fall", "step at which 90 % of the fall was done", at, unit="steps"))
     for name, label, value in (
         ("warmup_end", "first step at the highest learning rate", events.warmup_end),
         ("decay_start", "last step at the highest learning rate", events.decay_start),
@@ -261,12 +248,11 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
 
 def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
     step, loss = history.step_columns["step"], history.step_columns["loss"]
-    smoothed = smooth(loss, max(1.0, len(loss) / 100))
     events, onset = rate_events(history), overfitting_onset(history)
     rows = [row for row in history.evaluated if np.isfinite(row.val_loss)]
     curves = [
         Curve("loss of a step", _points(step, loss), faint=True),
-        Curve("smoothed", _points(step, smoothed)),
+        Curve("smoothed", _points(step, smooth(loss, max(1.0, len(loss) / 100)))),
         Curve("training loss, measured", [Point(row.step, row.train_loss) for row in rows]),
         Curve("validation loss", [Point(row.step, row.val_loss) for row in rows]),
         Curve("spikes", [Point(s.step, s.loss) for s in sorted(spikes, key=lambda s: s.step)], line=False),
@@ -277,31 +263,18 @@ def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
     if events.decay_start is not None and events.decay_start != events.warmup_end:
         marks.append(Mark(events.decay_start, "decay begins"))
     marks += [Mark(at, "rate jumps") for at in events.jumps]
-    _, deviation = robust_trend(loss)
-    loss_chart = Chart("loss", "Loss", STEP_AXIS, _LOSS, [curve for curve in curves if curve.points], marks=marks)
+    of_rate = [mark for mark in marks if mark.label != "overfitting begins"]
+    rate = [Curve("learning rate", _points(step, history.step_columns["lr"]))]
+    norm = smooth(history.step_columns["grad_norm"], len(loss) / 50 + 1)
+    noise = [
+        Curve("scatter of the loss", _points(step, robust_trend(loss)[1])),
+        Curve("gradient norm, smoothed", _points(step, norm)),
+    ]
+    title, noise_axis = "Scatter of a step's loss and norm of the gradient", Axis("nats per token, and norm", log=True)
     return [
-        loss_chart,
-        Chart(
-            "learning-rate",
-            "Learning rate",
-            STEP_AXIS,
-            Axis("learning rate"),
-            [Curve("learning rate", _points(step, history.step_columns["lr"]))],
-            marks=[mark for mark in marks if "begins" not in mark.label or "decay" in mark.label],
-        ),
-        Chart(
-            "noise",
-            "Scatter of a step's loss and norm of the gradient",
-            STEP_AXIS,
-            Axis("nats per token, and norm", log=True),
-            [
-                Curve("scatter of the loss", _points(step, deviation)),
-                Curve(
-                    "gradient norm, smoothed",
-                    _points(step, smooth(history.step_columns["grad_norm"], len(loss) / 50 + 1)),
-                ),
-            ],
-        ),
+        Chart("loss", "Loss", STEP_AXIS, _LOSS, [curve for curve in curves if curve.points], marks=marks),
+        Chart("learning-rate", "Learning rate", STEP_AXIS, Axis("learning rate"), rate, marks=of_rate),
+        Chart("noise", title, STEP_AXIS, noise_axis, noise),
     ]
 
 

@@ -60,16 +60,17 @@ class DivergenceWatch:
         if len(self._recent) < self.rule.window:
             return
         median = statistics.median(self._recent)
+        above = ""
         if not median <= self._start + self.rule.above_start:
-            self._diverged(step, f"{median:.3f}, above its start of {self._start:.3f} by more than", "above_start")
+            above = f"above its start of {self._start:.3f} by more than {self.rule.above_start:g}"
         elif median > self._lowest + self.rule.above_best:
-            self._diverged(step, f"{median:.3f}, above its best of {self._lowest:.3f} by more than", "above_best")
+            above = f"above its best of {self._lowest:.3f} by more than {self.rule.above_best:g}"
+        if above:
+            self.step = step
+            self.note = (
+                f"Stopped at step {step}: the median loss of {self.rule.window} steps was {median:.3f}, {above}."
+            )
         self._lowest = min(self._lowest, median)
-
-    def _diverged(self, step: int, what: str, limit: str) -> None:
-        margin = getattr(self.rule, limit)
-        self.step = step
-        self.note = f"Cut at step {step}: the median loss of {self.rule.window} steps was {what} {margin:g}."
 
 
 def divergence(run: RunFolder, rule: DivergenceRule) -> DivergenceWatch:

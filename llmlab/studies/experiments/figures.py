@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,13 +82,10 @@ def _fit(axis: Axes, fit: Fit, colour: str | tuple[float, ...]) -> None:
 def _scale(axis: Axes, chart: Chart, results: ExperimentResults) -> None:
     if chart.x_axis.log and all(point.x > 0 for curve in chart.curves for point in curve.points):
         axis.set_xscale("log")
-        places = sorted(
-            {point.x for curve in chart.curves for point in curve.points} | {mark.x for mark in chart.marks}
-        )
-        if len(places) <= 8:  # the values themselves say more than powers of ten
-            axis.set_xticks(
-                places, [_short(place) for place in places], fontsize=7, rotation=20 if len(places) > 5 else 0
-            )
+        measured = {point.x for curve in chart.curves for point in curve.points}
+        ticks = sorted(measured | {mark.x for mark in chart.marks})
+        if len(ticks) <= 8:  # the values themselves say more than powers of ten
+            axis.set_xticks(ticks, [*map(_short, ticks)], fontsize=7, rotation=20 if len(ticks) > 5 else 0)
             axis.minorticks_off()
     if chart.y_axis.log:
         axis.set_yscale("log")
@@ -106,16 +103,8 @@ def _marks(axis: Axes, chart: Chart) -> None:
     for mark in chart.marks:
         axis.axvline(mark.x, color="#888888", linewidth=0.8, linestyle=":")
         side = "right" if right is not None and mark.x >= np.mean([min(drawn), right]) else "left"
-        axis.annotate(
-            mark.label,
-            (mark.x, 0.98),
-            xycoords=("data", "axes fraction"),
-            fontsize=6.5,
-            rotation=90,
-            ha=side,
-            va="top",
-            color="#555555",
-        )
+        style: dict[str, Any] = {"fontsize": 6.5, "rotation": 90, "ha": side, "va": "top", "color": "#555555"}
+        axis.annotate(mark.label, (mark.x, 0.98), xycoords=("data", "axes fraction"), **style)
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Fits to a handful of measured losses: the basin of a learning rate, a power law with its uncertainty. numpy only."""
+"""Fits to a few measured losses: the minimum of a learning-rate sweep, a power law with its uncertainty. numpy only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray
 
-# The basin is a parabola only near its bottom: points up to so many places of the grid away from the lowest.
+# A sweep is a parabola only near its minimum: points up to so many rates of the grid away from the lowest.
 _NEIGHBOURS = 2
 # Exponents that are tried. Published ones lie between 0.05 and 0.6; small models on little text reach 1.5.
 _EXPONENTS = np.geomspace(0.005, 4.0, 600)
@@ -32,7 +32,7 @@ class Parabola:
 def fit_minimum(x: Array, y: Array) -> Parabola | None:
     """Least squares through the lowest point and its neighbours in ln x; x ascending.
 
-    None where that says nothing: fewer than three points, the lowest one at an end, or no bottom among them.
+    None where that says nothing: fewer than three points, the lowest one at an end, or no minimum among them.
     """
     if len(x) < 3:
         return None
@@ -40,7 +40,7 @@ def fit_minimum(x: Array, y: Array) -> Parabola | None:
     if lowest in (0, len(x) - 1):
         return None
     first, last = max(0, lowest - _NEIGHBOURS), min(len(x), lowest + _NEIGHBOURS + 1)
-    # The wall on the right is steeper than any parabola: a point far above the others would move the bottom.
+    # The wall on the right is steeper than any parabola: a point far above the others would move the minimum.
     height = max(y[lowest - 1], y[lowest + 1]) - y[lowest]
     used = [i for i in range(first, last) if abs(i - lowest) <= 1 or y[i] - y[lowest] <= 4.5 * height]
     u = np.log(x[used])
@@ -55,7 +55,7 @@ def fit_minimum(x: Array, y: Array) -> Parabola | None:
 
 
 def minimum_range(x: Array, runs: list[Array], seed: int = 0) -> tuple[float, float] | None:
-    """The 90 % range of the bottom when each point's runs are drawn anew; None with a single run a point.
+    """The 90 % range of the minimum when each point's runs are drawn anew; None with a single run a point.
 
     Draws from n runs scatter about their mean by sqrt((n - 1) / n) too little, which two runs make 0.7: what they
     deviate by is stretched by as much.
@@ -63,15 +63,19 @@ def minimum_range(x: Array, runs: list[Array], seed: int = 0) -> tuple[float, fl
     if min((len(values) for values in runs), default=0) < 2:
         return None
     random = np.random.default_rng(seed)
-    bottoms = []
+    minima = []
     for _ in range(_SAMPLES // 4):
         means = np.array([_mean_of_a_draw(values, random) for values in runs])
         fitted = fit_minimum(x, means)
         if fitted is not None:
-            bottoms.append(fitted.x0)
-    if len(bottoms) < _SAMPLES // 8:  # most draws have no bottom inside
+            minima.append(fitted.x0)
+    if len(minima) < _SAMPLES // 8:  # most draws have no minimum inside
         return None
-    low, high = np.percentile(bottoms, _BAND)
+    return _range(minima)
+
+
+def _range(draws: Array | list[float]) -> tuple[float, float]:
+    low, high = np.percentile(draws, _BAND)
     return float(low), float(high)
 
 
@@ -110,15 +114,11 @@ class PowerLaw:
             return None
         a, b, c, noise = self.samples.T
         drawn = a * x**-b + c + np.random.default_rng(seed).normal(0, noise)
-        low, high = np.percentile(drawn, _BAND)
-        return float(low), float(high)
+        return _range(drawn)
 
     def exponent_range(self) -> tuple[float, float] | None:
         """90 % range of b."""
-        if not len(self.samples):
-            return None
-        low, high = np.percentile(self.samples[:, 1], _BAND)
-        return float(low), float(high)
+        return _range(self.samples[:, 1]) if len(self.samples) else None
 
 
 def fit_power_law(x: Array, y: Array, seed: int = 0) -> PowerLaw | None:

@@ -55,11 +55,11 @@ KINDS: dict[str, Kind] = {
         Kind(
             "learning-rate",
             "Learning rate",
-            "Which learning rate learns most in the given steps, and how exactly must it be met?",
-            "Loss against the logarithm of the learning rate is a basin: flat around its bottom, rising slowly on the "
-            "left, where too little is learned, and steeply on the right, where training becomes unstable. In "
-            "fine-tuning the best rate for LoRA lies about ten times above that for full fine-tuning, and hardly "
-            "depends on the rank.",
+            "Which learning rate learns most in the given steps, and how precisely must it be set?",
+            "Against the logarithm of the learning rate, the loss has one minimum: it is flat around it, rises slowly "
+            "on the left, where too little is learned, and steeply on the right, where training becomes unstable. In "
+            "fine-tuning, the best rate for LoRA is about ten times that for full fine-tuning, and hardly depends on "
+            "the rank.",
             f"{_REGRET}; Wortsman et al. 2023, Small-scale proxies for large-scale Transformer training "
             "instabilities (arXiv:2309.14322)",
             "train.learning_rate on a logarithmic grid; train.min_learning_rate keeps its share of it.",
@@ -76,7 +76,7 @@ KINDS: dict[str, Kind] = {
             "lora-rank",
             "LoRA rank",
             "How large must an adapter be, and which layers need one?",
-            "All ranks learn alike at first; low ranks run out of capacity later, and more so the more there is to "
+            "All ranks learn alike at first; low ranks run out of capacity later, the sooner the more there is to "
             "learn. Adapters on attention alone do worse than adapters on the feed-forward layers, even with as many "
             "parameters.",
             f"{_REGRET}; Hu et al. 2021, LoRA (arXiv:2106.09685)",
@@ -91,9 +91,9 @@ KINDS: dict[str, Kind] = {
         Kind(
             "forgetting",
             "Forgetting",
-            "What does learning a task cost in what the model knew before?",
-            "Full fine-tuning learns the task better and forgets more; LoRA learns less and forgets less, the lower "
-            "the rank the more so. All of them lie near one curve of task loss against general loss.",
+            "How much of what a model knew is lost when it learns a task?",
+            "Full fine-tuning learns the task better and forgets more; LoRA learns less and forgets less, and the "
+            "lower its rank, the less of both. All of them lie near one curve of task loss against general loss.",
             "Biderman et al. 2024, LoRA Learns Less and Forgets Less (arXiv:2405.09673)",
             "lora.rank, and full fine-tuning at a tenth of the learning rate; the loss on held-out general text is "
             "measured at each checkpoint.",
@@ -108,8 +108,8 @@ KINDS: dict[str, Kind] = {
             "Loss curves",
             "What happened in this run: spikes and their texts, overfitting, the learning rate's marks, noise?",
             "Most of the loss falls early. A spike needs a batch and a state of the model together: the same text "
-            "seldom spikes a second time. Validation loss parts from training loss where the model begins to learn "
-            "its text by heart.",
+            "seldom spikes a second time. Validation loss departs from training loss where the model begins to "
+            "memorise its text.",
             "Chowdhery et al. 2022, PaLM (arXiv:2204.02311), section 5.1; McCandlish et al. 2018, An Empirical Model "
             "of Large-Batch Training (arXiv:1812.06162)",
             "Nothing: a run that is there is looked at.",
@@ -125,7 +125,7 @@ KINDS: dict[str, Kind] = {
             "Width",
             "What does a wider model gain in the same number of steps?",
             "The loss falls as a power of the number of parameters: each doubling of the width gains about the same "
-            "factor, so less and less in nats, until data or steps are what is lacking.",
+            "factor, so less and less in nats, until data or steps become the limit.",
             _KAPLAN,
             "model.n_embd; heads, layers, steps and learning rate stay.",
             "model.n_embd",
@@ -150,7 +150,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "batch-size",
             "Batch size",
-            "How large may a batch be before more of it is wasted?",
+            "How large can a batch be before larger ones waste tokens?",
             "With the same number of tokens, small batches reach about the same loss up to a critical size, the "
             "gradient noise scale; beyond it every doubling wastes tokens.",
             "McCandlish et al. 2018, An Empirical Model of Large-Batch Training (arXiv:1812.06162); Malladi et al. "
@@ -166,7 +166,7 @@ KINDS: dict[str, Kind] = {
             "data-size",
             "Data size",
             "How much text does this model need?",
-            "The loss falls as a power of the amount of text. With little text the model learns it by heart: the "
+            "The loss falls as a power of the amount of text. With little text the model memorises it: the "
             "training loss falls while the validation loss turns up. Up to about four repetitions, repeated text is "
             "nearly as good as new.",
             f"{_KAPLAN}; Muennighoff et al. 2023, Scaling Data-Constrained Language Models (arXiv:2305.16264)",

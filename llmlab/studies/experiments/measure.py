@@ -124,10 +124,10 @@ def general_text(base: str, name: str, outputs: Path) -> GeneralText:
     if not name and isinstance(reference, SavedRun):
         settings = reference.run.info().settings
         if isinstance(settings, PretrainSettings):
-            data = load_dataset(settings.data, settings.model.block_size, quiet)
-            starts = fixed_sequences(data.val, settings.model.block_size, SEQUENCES)
+            length = settings.model.block_size
+            held_out = load_dataset(settings.data, length, quiet).val
             title = f"held-out part of {find_corpus(settings.data.corpus).title}"
-            return GeneralText(title, *gather(data.val, starts, settings.model.block_size))
+            return GeneralText(title, *gather(held_out, fixed_sequences(held_out, length, SEQUENCES), length))
     return _of_corpus(open_model(reference, outputs), name or DEFAULT_TEXT)
 
 
@@ -140,7 +140,7 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
     if len(tokens) < length + 1:
         raise LabError(
             f"{corpus.title} is too short to measure forgetting on.",
-            f"Its end has {len(tokens)} tokens, and a window takes {length + 1}.",
+            f"Its end has {len(tokens)} tokens, and a sequence takes {length + 1}.",
             "Name a longer text: --general CORPUS.",
         )
     return GeneralText(corpus.title, *gather(tokens, fixed_sequences(tokens, length, SEQUENCES), length))

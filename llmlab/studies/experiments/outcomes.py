@@ -81,7 +81,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place on the x axis that the chart names."""
+    """A value on the x axis that the chart names."""
 
     x: float
     label: str
@@ -104,9 +104,8 @@ class Chart:
 class Finding:
     """A number that came out; name: what a prediction calls it. text: what it means.
 
-    low, high: its 90 % range where a fit gives one; of a mean over seeds one standard error to each side.
-
-    choice: the answer where it is a name and no number ("best_arm").
+    low, high: its 90 % range where a fit gives one; of a mean over seeds one standard error to each side. choice: the
+    answer where it is a name and no number ("best_arm").
     """
 
     name: str
@@ -129,7 +128,7 @@ class BatchText:
 
 @dataclass(frozen=True)
 class Spike:
-    """A step whose loss stands out. expected: the median around it. sigmas: its height in robust deviations."""
+    """A step whose loss stands out. expected: the median around it. sigmas: robust standard deviations above it."""
 
     step: int
     loss: float
@@ -143,10 +142,9 @@ class Spike:
 @dataclass(frozen=True)
 class ExperimentResults:
     """All of it. complete: every trial has ended, and was measured where its kind asks for it.
-    seconds: of training, all runs together.
 
-    charts: the first is the main one. hardware, versions: as the runs recorded them;
-    processor, cores and system are those of the machine that wrote the results.
+    charts: the first is the main one. seconds: of training, all runs together. hardware, versions: as the runs recorded
+    them; processor, cores and system are those of the machine that wrote the results.
     """
 
     id: str

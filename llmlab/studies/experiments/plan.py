@@ -152,12 +152,10 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
         raise UsageError(f"{len(variants)} values and {len(seeds)} seeds are more than {_MOST_TRIALS} runs.")
     trials = []
     # The first seed of everything comes first, so that a picture is there early; a forecast needs all others before.
-    ordered = sorted(
-        ((variant, i) for i in range(len(seeds)) for variant in variants), key=lambda pair: pair[0].forecast
-    )
-    for variant, i in ordered:
-        name = variant.name + (f"-s{i + 1}" if len(seeds) > 1 else "")
-        changed = variant.settings | {"train.seed": seeds[i]}
+    pairs = [(variant, seed) for seed in seeds for variant in variants]
+    for variant, seed in sorted(pairs, key=lambda pair: pair[0].forecast):
+        name = variant.name + (f"-s{seeds.index(seed) + 1}" if len(seeds) > 1 else "")
+        changed = variant.settings | {"train.seed": seed}
         settings = with_values(request.settings, changed)
         trials.append(
             Trial(
@@ -165,7 +163,7 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
                 run=f"{identifier}-{name}",
                 settings=changed,
                 varied=variant.varied,
-                seed=seeds[i],
+                seed=seed,
                 x=_place(request.kind, settings, variant.x),
                 group=variant.group,
                 forecast=variant.forecast,
@@ -192,9 +190,9 @@ def _variants(request: Request) -> list[_Variant]:
     values = _values(request)
     match kind.name:
         case "learning-rate":
-            return [_learning_rate(settings, value, group) for group in _groups(request, settings) for value in values]
+            return [_learning_rate(settings, value, group) for group in _groups(request) for value in values]
         case "lora-rank":
-            return [_rank(settings, int(value), group) for group in _groups(request, settings) for value in values]
+            return [_rank(settings, int(value), group) for group in _groups(request) for value in values]
         case "forgetting":
             return [_rank(settings, int(value)) for value in values] + [_full(settings)]
         case "batch-size":
@@ -212,23 +210,18 @@ def _values(request: Request) -> list[float]:
     kind, settings = request.kind, request.settings
     grid: Sequence[float | str] = request.grid or kind.grids[settings.track]
     section, _, name = kind.setting.partition(".")
-    values = sorted({getattr(getattr(_with_value(settings, kind, value), section), name) for value in grid})
+    follows = {"train.min_learning_rate": 0.0} if kind.setting == "train.learning_rate" else {}
+    made = (with_values(settings, {kind.setting: value} | follows) for value in grid)
+    values = sorted({getattr(getattr(one, section), name) for one in made})
     if len(values) < 2 and kind.name != "forgetting":
         raise UsageError(f"{kind.title} compares at least two values of {kind.setting}.", "", "Give --grid A,B,...")
     return values
 
 
-def _with_value(settings: Settings, kind: Kind, value: float | str) -> Settings:
-    changes: dict[str, float | str] = {kind.setting: value}
-    if kind.setting == "train.learning_rate":
-        changes["train.min_learning_rate"] = 0.0  # it follows
-    return with_values(settings, changes)
-
-
-def _groups(request: Request, settings: Settings) -> list[str]:
+def _groups(request: Request) -> list[str]:
     """The curves of the plan."""
     known = request.kind.groups
-    if not isinstance(settings, FinetuneSettings):
+    if not isinstance(request.settings, FinetuneSettings):
         if request.groups:
             raise UsageError(f"Pretraining has nothing to compare by {', '.join(request.groups)}.")
         return [""]
@@ -270,12 +263,8 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
     share = settings.data.batch_size / value
     rate = train.learning_rate / math.sqrt(share)
     changed = {"data.batch_size": value, "train.learning_rate": rate, "train.min_learning_rate": _low(settings, rate)}
-    for key, number in (
-        ("train.steps", train.steps),
-        ("train.warmup_steps", train.warmup_steps),
-        ("train.eval_interval", train.eval_interval),
-        ("checkpoints.interval", settings.checkpoints.interval),
-    ):
+    intervals = {f"train.{name}": getattr(train, name) for name in ("steps", "warmup_steps", "eval_interval")}
+    for key, number in (intervals | {"checkpoints.interval": settings.checkpoints.interval}).items():
         changed[key] = max(1, round(number * share)) if number else 0
     return _Variant(f"b{value}", changed, {"data.batch_size": value}, value)
 

@@ -17,23 +17,11 @@ from llmlab.core.files import write_json
 from llmlab.core.processes import processor
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments import outcomes
 from llmlab.studies.experiments.divergence import divergence
 from llmlab.studies.experiments.fits import PowerLaw, fit_power_law
 from llmlab.studies.experiments.kinds import Kind, find_kind
-from llmlab.studies.experiments.outcomes import (
-    LOSS_AXIS,
-    STEP_AXIS,
-    Chart,
-    Curve,
-    ExperimentResults,
-    Finding,
-    Forecast,
-    Point,
-    TrialResult,
-    awaits_measurement,
-    read_forecast,
-)
-from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial
+from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial, TrialStatus
 
 
 @dataclass(frozen=True)
@@ -43,15 +31,19 @@ class Gathered:
     folder: ExperimentFolder
     record: ExperimentRecord
     kind: Kind
-    arms: list[TrialResult]
+    trials: list[outcomes.TrialResult]
     histories: dict[str, RunHistory]
 
-    def finished(self, group: str | None = None) -> list[TrialResult]:
-        """Arms whose loss counts, in the order of x; of one curve, or all."""
-        chosen = [trial for trial in self.arms if trial.state == "finished" and group in (None, trial.group)]
+    def finished(self, group: str | None = None) -> list[outcomes.TrialResult]:
+        """Trials whose loss counts, in the order of x; of one curve, or all."""
+        chosen = [trial for trial in self.trials if trial.state == "finished" and group in (None, trial.group)]
         return sorted((trial for trial in chosen if self.loss(trial) is not None), key=lambda trial: trial.x)
 
-    def loss(self, trial: TrialResult) -> float | None:
+    def forecast(self, wanted: bool) -> list[outcomes.TrialResult]:
+        """The finished ones that are to be predicted from the others, or those others."""
+        return [trial for trial in self.finished() if self.record.trial(trial.name).forecast is wanted]
+
+    def loss(self, trial: outcomes.TrialResult) -> float | None:
         """The loss by which the kind judges a run."""
         value = getattr(trial, self.kind.metric)
         return value if value is not None and np.isfinite(value) else None
@@ -64,7 +56,7 @@ class Gathered:
 
 def build_results(
     folder: ExperimentFolder, record: ExperimentRecord, *, look_closely: bool = False
-) -> ExperimentResults:
+) -> outcomes.ExperimentResults:
     """All that can be said now, from the runs' events and what was measured on their checkpoints.
 
     look_closely: also what takes seconds (bootstraps are always there; a batch's text and gradient noise are not).
@@ -79,19 +71,19 @@ def build_results(
     gathered = gather(folder, record)
     charts, findings, notes = analyses.analyse(gathered)
     histories = [history for history in gathered.histories.values() if history.worker is not None]
-    return ExperimentResults(
+    return outcomes.ExperimentResults(
         id=record.id,
         kind=record.kind,
         complete=all(
             trial.state in TRIAL_ENDED_STATES
-            and not (trial.state == "finished" and awaits_measurement(folder, record, trial.name))
-            for trial in gathered.arms
+            and not (trial.state == "finished" and outcomes.awaits_measurement(folder, record, trial.name))
+            for trial in gathered.trials
         ),
-        arms=gathered.arms,
+        arms=gathered.trials,
         charts=[*charts, *_over_steps(gathered)],
         findings=[*findings, *_common(gathered)],
         notes=notes,
-        seconds=sum(trial.seconds for trial in gathered.arms),
+        seconds=sum(trial.seconds for trial in gathered.trials),
         hardware=hardware(histories),
         versions=versions(folder, record),
     )
@@ -104,17 +96,17 @@ def gather(folder: ExperimentFolder, record: ExperimentRecord) -> Gathered:
     for trial in record.arms:
         run = folder.run_of(trial, record.track)
         if not run.run_json.is_file():
-            state = known[trial.name].state if trial.name in known else "planned"
-            note = known[trial.name].note if trial.name in known else ""
-            state = state if state in ("failed", "skipped") else "planned"
-            trials.append(TrialResult(trial.name, trial.run, trial.group, trial.x, trial.seed, state, note=note))
+            standing = known.get(trial.name, TrialStatus())
+            state = standing.state if standing.state in ("failed", "skipped") else "planned"
+            about = (trial.name, trial.run, trial.group, trial.x, trial.seed)
+            trials.append(outcomes.TrialResult(*about, state, note=standing.note))
             continue
         history = histories[trial.name] = read_history(run)
         trials.append(trial_result(record, trial, run, history))
     return Gathered(folder, record, find_kind(record.kind), trials, histories)
 
 
-def trial_result(record: ExperimentRecord, trial: Trial, run: RunFolder, history: RunHistory) -> TrialResult:
+def trial_result(record: ExperimentRecord, trial: Trial, run: RunFolder, history: RunHistory) -> outcomes.TrialResult:
     """One run's numbers. history: its events, as they were read."""
     watch = divergence(run, record.rule)
     status = run.recorded_status()
@@ -131,7 +123,7 @@ def trial_result(record: ExperimentRecord, trial: Trial, run: RunFolder, history
     last = evaluations[-1] if evaluations else None
     started = history.worker
     scored = [row for row in history.scores if row.step > 0 and row.total]
-    return TrialResult(
+    return outcomes.TrialResult(
         name=trial.name,
         run=trial.run,
         group=trial.group,
@@ -154,10 +146,10 @@ def trial_result(record: ExperimentRecord, trial: Trial, run: RunFolder, history
 
 
 def mean_points(
-    trials: Sequence[TrialResult],
-    y: Callable[[TrialResult], float | None],
-    x: Callable[[TrialResult], float | None] = lambda trial: trial.x,
-) -> list[Point]:
+    trials: Sequence[outcomes.TrialResult],
+    y: Callable[[outcomes.TrialResult], float | None],
+    x: Callable[[outcomes.TrialResult], float | None] = lambda trial: trial.x,
+) -> list[outcomes.Point]:
     """One point a place on the x axis: the mean over seeds, with one standard error where there are several."""
     places: dict[float, list[float]] = defaultdict(list)
     for trial in trials:
@@ -167,13 +159,13 @@ def mean_points(
     return [point_of(at, values) for at, values in sorted(places.items())]
 
 
-def point_of(at: float, values: Sequence[float], label: str = "") -> Point:
+def point_of(at: float, values: Sequence[float], label: str = "") -> outcomes.Point:
     """The mean of some runs at one place."""
     mean = float(np.mean(values))
     if len(values) < 2:
-        return Point(at, mean, label=label)
+        return outcomes.Point(at, mean, label=label)
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Point(at, mean, mean - error, mean + error, len(values), label)
+    return outcomes.Point(at, mean, mean - error, mean + error, len(values), label)
 
 
 def value_text(trial: Trial) -> str:
@@ -183,44 +175,41 @@ def value_text(trial: Trial) -> str:
     return " ".join([*named, *(part for part in parts if part not in named)])
 
 
-def varied_value(record: ExperimentRecord, name: str) -> float:
+def _varied_value(record: ExperimentRecord, name: str) -> float:
     """The value of the varied setting of a trial; its place on the x axis where that is no number."""
     trial = record.trial(name)
     value = next(iter(trial.varied.values()), None)
     return float(value) if isinstance(value, (int, float)) else trial.x
 
 
-def _over_steps(gathered: Gathered) -> list[Chart]:
+def _over_steps(gathered: Gathered) -> list[outcomes.Chart]:
     """Validation loss along training, one curve a value, the mean over its seeds."""
-    by_value: dict[str, list[RunHistory]] = {}
+    by_value: dict[str, list[RunHistory]] = defaultdict(list)
     for trial in gathered.record.arms:
-        history = gathered.histories.get(trial.name)
-        if history is not None:
-            by_value.setdefault(value_text(trial), []).append(history)
+        if history := gathered.histories.get(trial.name):
+            by_value[value_text(trial)].append(history)
     curves = []
     for name, histories in by_value.items():
         steps: dict[int, list[float]] = defaultdict(list)
-        for history in histories:
-            for row in history.evaluated:
-                if np.isfinite(row.val_loss):
-                    steps[row.step].append(row.val_loss)
-        points = [point_of(step, values) for step, values in sorted(steps.items())]
-        if points:
-            curves.append(Curve(name, points))
-    if not curves:
-        return []
-    return [Chart("over-steps", "Validation loss along training", STEP_AXIS, LOSS_AXIS, curves)]
+        for row in (row for history in histories for row in history.evaluated if np.isfinite(row.val_loss)):
+            steps[row.step].append(row.val_loss)
+        if steps:
+            curves.append(outcomes.Curve(name, [point_of(step, values) for step, values in sorted(steps.items())]))
+    chart = outcomes.Chart(
+        "over-steps", "Validation loss along training", outcomes.STEP_AXIS, outcomes.LOSS_AXIS, curves
+    )
+    return [chart] if curves else []
 
 
-def _common(gathered: Gathered) -> list[Finding]:
+def _common(gathered: Gathered) -> list[outcomes.Finding]:
     """What every experiment can say: the best trial, its loss, the spread, how many diverged."""
     finished = gathered.finished()
-    diverged = sum(trial.state == "diverged" for trial in gathered.arms)
-    findings = [Finding("diverged", "runs that diverged", float(diverged), unit="runs")]
+    diverged = sum(trial.state == "diverged" for trial in gathered.trials)
+    count = outcomes.Finding("diverged", "runs that diverged", float(diverged), unit="runs")
     if not finished:
-        return findings
+        return [count]
     record = gathered.record
-    values: dict[str, list[TrialResult]] = defaultdict(list)
+    values: dict[str, list[outcomes.TrialResult]] = defaultdict(list)
     for trial in finished:
         values[value_text(record.trial(trial.name))].append(trial)
     means = {name: point_of(0.0, [gathered.loss(trial) or 0.0 for trial in trials]) for name, trials in values.items()}
@@ -229,13 +218,15 @@ def _common(gathered: Gathered) -> list[Finding]:
     first, point = values[best][0], means[best]
     lowest = min(finished, key=lambda trial: gathered.loss(trial) or 0.0)
     of_lowest = value_text(record.trial(lowest.name))
-    findings += [
-        Finding("best_arm", "trial with the lowest loss", None, choice=lowest.name, text=of_lowest),
-        Finding("best", "value with the lowest loss", varied_value(record, first.name), text=best),
-        Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats per token"),
-        Finding("spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats per token"),
+    return [
+        count,
+        outcomes.Finding("best_arm", "trial with the lowest loss", None, choice=lowest.name, text=of_lowest),
+        outcomes.Finding("best", "value with the lowest loss", _varied_value(record, first.name), text=best),
+        outcomes.Finding("best_loss", "its validation loss", point.y, point.low, point.high, "nats per token"),
+        outcomes.Finding(
+            "spread", "loss of the worst value minus the best", means[worst].y - point.y, unit="nats per token"
+        ),
     ]
-    return findings
 
 
 def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
@@ -270,15 +261,14 @@ def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, st
 def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial) -> None:
     """Writes forecast.json from the trials that have finished, unless it is there, or their fit says nothing."""
     begun = (folder.run_of(one, record.track).events.exists() for one in record.arms if one.forecast)
-    if read_forecast(folder) is not None or any(begun):  # a run of its size with another seed tells as much
+    if outcomes.read_forecast(folder) is not None or any(begun):  # a run of its size with another seed tells as much
         return  # what was not said before is not said afterwards
     gathered = gather(folder, record)
     law = law_of_others(gathered)
     if law is None:
         return
     spread = law.forecast(trial.x)
-    fitted = [one.name for one in gathered.finished() if not record.trial(one.name).forecast]
-    forecast = Forecast(
+    forecast = outcomes.Forecast(
         arm=trial.name,
         x=trial.x,
         value=float(law(np.array(trial.x))),
@@ -287,7 +277,7 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Tri
         a=law.a,
         b=law.b,
         c=law.c,
-        arms=fitted,
+        arms=[one.name for one in gathered.forecast(False)],
         written=time.time(),
     )
     write_json(folder.forecast_json, dataclasses.asdict(forecast))
@@ -295,9 +285,6 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Tri
 
 def law_of_others(gathered: Gathered) -> PowerLaw | None:
     """The power law through all finished trials but those to be predicted."""
-    trials = [trial for trial in gathered.finished() if not gathered.record.trial(trial.name).forecast]
-    if not trials:
-        return None
-    return fit_power_law(
-        np.array([trial.x for trial in trials]), np.array([gathered.loss(trial) for trial in trials], dtype=float)
-    )
+    trials = gathered.forecast(False)
+    x, y = [trial.x for trial in trials], [gathered.loss(trial) for trial in trials]
+    return fit_power_law(np.array(x), np.array(y, dtype=float)) if trials else None

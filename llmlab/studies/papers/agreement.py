@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 # All three are choices of this lab, made before any run was judged.
 # At least four seeds, and four in five of them, must say the same.
@@ -44,6 +45,27 @@ def seeds_sentence(outcomes: Sequence[str]) -> str:
     few = "" if seeds >= SEEDS_AGREEING else " Too few seeds were trained for any other verdict."
     named = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return f"Of {named}: {said or 'none judged'}; a verdict needs {_seeds_needed(seeds)}.{few}"
+
+
+def models_sentence(outcomes: Sequence[tuple[str, str]], refused: Mapping[str, str]) -> str:
+    """Which models say what, and which could not be asked. outcomes: name and word; refused: by name, a sentence."""
+    said = []
+    for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):
+        if names := [name for name, outcome in outcomes if outcome == word]:
+            said.append(f"{word} in {', '.join(names)}")
+    words = f"{'; '.join(said)}." if said else "No model could be asked."
+    if len(outcomes) > 1:
+        words += f" A verdict needs {math.ceil(SHARE_OF_MODELS * len(outcomes))} of {len(outcomes)}."
+    elif outcomes:
+        words += " It rests on this one model: choose more under Models (--model in a terminal)."
+    left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
+    return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
+
+
+def nothing_measured(claim: str, statistic: str, threshold: str, refused: Mapping[str, str]) -> Verdict:
+    """The verdict where no model could be asked."""
+    criterion, reason = PapersCriterion(None, "No model could be asked."), models_sentence([], refused)
+    return Verdict(claim, INCONCLUSIVE, Statistic(statistic, None), threshold, 0, [], criterion, reason)
 
 
 def _most(outcomes: Sequence[str]) -> tuple[str, int]:

@@ -31,18 +31,8 @@ from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.task import task_seconds
 
-# The papers whose claims have a test ----------------------------------------------------------------------------------
-
-
+# The papers whose claims have a test.
 PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS, GROKKING)}
-
-
-def plan_of(paper: str) -> PaperPlan | None:
-    """The plan of a paper, None where it has no tests."""
-    return PLANS.get(paper)
-
-
-# Planning -------------------------------------------------------------------------------------------------------------
 
 
 # Measuring one run: processor seconds on two cores.
@@ -103,10 +93,11 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         raise UsageError(f"{request.seeds} seeds cannot be planned.", "1 to 100 can.")
     name = request.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{paper.name}"
     require_name(name, "a check", LONGEST_NAME)
-    plan = _plan(paper)
+    if (plan := PLANS.get(paper.name)) is None:
+        raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
     models = _models(request, plan)
     claims = _claims(request, plan, models)
-    trials = [_trial(name, run, request.outputs) for run in plan.runs(size, claims, request.seeds)]
+    trials = [_trial(name, run) for run in plan.runs(size, claims, request.seeds)]
     judging = plan.judging_seconds(size, claims, len(models))
     return ExperimentRecord(
         id=name,
@@ -133,21 +124,12 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
 
 def claims_tested(paper: Paper) -> list[str]:
     """The claims of a paper that a check can test."""
-    plan = plan_of(paper.name)
-    return list(plan.claims) if plan else []
+    return list(PLANS[paper.name].claims) if paper.name in PLANS else []
 
 
 def claims_of_models(paper: Paper) -> list[str]:
     """Those of them that are tested on models which are there already."""
-    plan = plan_of(paper.name)
-    return list(plan.of_models) if plan else []
-
-
-def _plan(paper: Paper) -> PaperPlan:
-    plan = plan_of(paper.name)
-    if plan is None:
-        raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
-    return plan
+    return list(PLANS[paper.name].of_models) if paper.name in PLANS else []
 
 
 def _models(request: CheckRequest, plan: PaperPlan) -> list[str]:
@@ -176,18 +158,10 @@ def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> li
     return [claim for claim in can if claim in (wanted or can) and claim not in without]
 
 
-def _trial(check: str, run: PlannedRun, outputs: Path) -> Trial:
+def _trial(check: str, run: PlannedRun) -> Trial:
     seconds = task_seconds(with_values(TaskSettings(), run.settings)) + _MEASURE_SECONDS
-    return Trial(
-        name=run.name,
-        run=f"{check}-{run.name}",
-        settings=run.settings,
-        varied={},
-        seed=run.seed,
-        x=run.seed,
-        group=run.group,
-        estimated_seconds=seconds,
-    )
+    id = f"{check}-{run.name}"
+    return Trial(run.name, id, run.settings, {}, run.seed, run.seed, run.group, estimated_seconds=seconds)
 
 
 # Pretrained models that are here --------------------------------------------------------------------------------------
@@ -215,4 +189,4 @@ def models_here(outputs: Path, most_bytes: int = MOST_BYTES) -> list[str]:
             continue
         if 0 < size <= most_bytes:
             sizes[model.reference] = size
-    return sorted(sizes, key=lambda reference: sizes[reference])
+    return sorted(sizes, key=sizes.__getitem__)

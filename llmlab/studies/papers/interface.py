@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress, quiet
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Trial
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,12 @@ class PlannedRun:
 Runs: TypeAlias = Callable[[str, Collection[str], int], list[PlannedRun]]
 
 
-def nothing_more(_verdicts: Sequence[Verdict]) -> str:
-    """Of a paper whose claims stand each for itself."""
-    return ""
-
-
 @dataclass(frozen=True)
 class PaperPlan:
     """What a paper's package offers to `llmlab.studies.papers.checks.PLANS`.
 
     paper: its folder in resources/papers. claims: those that have a test, in the paper's order. judge: the module that
-    measures and judges (`Judge`), imported by the check's worker alone.
+    measures and judges (`Judge`), imported by the check's worker alone. runs: none where it is tested on models alone.
     judging_seconds: what comes after the runs, from size, claims and the number of models. of_models: the claims that
     are tested on models which the learner names, not on runs. overall: what the verdicts say together, where a paper
     has one idea.
@@ -54,15 +52,10 @@ class PaperPlan:
     paper: str
     claims: tuple[str, ...]
     judge: str
-    runs: Runs
-    judging_seconds: Callable[[str, Collection[str], int], float]
+    runs: Runs = lambda _size, _claims, _seeds: []
+    judging_seconds: Callable[[str, Collection[str], int], float] = lambda _size, _claims, _models: 0.0
     of_models: tuple[str, ...] = ()
-    overall: Callable[[Sequence[Verdict]], str] = nothing_more
-
-
-def no_runs(_size: str, _claims: Collection[str], _seeds: int) -> list[PlannedRun]:
-    """Of a paper that is tested on models which are there."""
-    return []
+    overall: Callable[[Sequence[Verdict]], str] = lambda _verdicts: ""
 
 
 # Judging --------------------------------------------------------------------------------------------------------------
@@ -113,6 +106,35 @@ class Check:
             except ValueError as error:
                 raise LabError(f"{name} gives no numbers to judge.", "One of them is infinite, or none.") from error
         return found
+
+
+# Claims, and what is measured for them together on a model.
+Questions: TypeAlias = Mapping[tuple[str, ...], Callable[[], T]]
+
+
+def ask_models(
+    check: Check, questions: Callable[[str], Questions[T]]
+) -> tuple[dict[str, list[T]], dict[str, dict[str, str]]]:
+    """What each model of a check gives, by claim, and why one could not be asked, by claim and model.
+
+    questions: of a model by its reference. What cannot be asked for one claim, as where random weights do not fit into
+    memory, leaves the others alone.
+    """
+    found: dict[str, list[T]] = {claim: [] for claim in check.claims}
+    refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
+    for reference in check.models:
+        for claims, measure in questions(reference).items():
+            asked = [claim for claim in claims if claim in found]
+            try:
+                one = measure() if asked else None
+            except LabError as error:
+                for claim in asked:
+                    refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
+            else:
+                for claim in asked:
+                    found[claim].append(cast(T, one))
+            give_back()
+    return found, refused
 
 
 class Judge(Protocol):

@@ -7,6 +7,7 @@ beginning-of-text token where the tokenizer puts one before every text.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,44 +93,47 @@ def _documents(name: str) -> list[str]:
     return list(find_corpus(name).documents())
 
 
-def _stories(source: random.Random, characters: int) -> Iterator[str]:
+def _joined(pieces: Callable[[random.Random], Iterator[str]]) -> Callable[[random.Random, int], Iterator[str]]:
+    """Texts of endless pieces, each text as long as is asked for or a little longer."""
+
+    def texts(source: random.Random, characters: int) -> Iterator[str]:
+        while True:
+            text, more = "", pieces(source)
+            while len(text) < characters:
+                text += next(more)
+            yield text
+
+    return texts
+
+
+def _stories(source: random.Random) -> Iterator[str]:
     """Stories one after the other, from the beginning of one."""
     stories = _documents("stories")
-    while True:
-        start, text = source.randrange(len(stories)), ""
-        while len(text) < characters:
-            text += stories[start % len(stories)]
-            start += 1
-        yield text
+    start = source.randrange(len(stories))
+    return itertools.cycle(stories[start:] + stories[:start])
 
 
-def _records(source: random.Random, characters: int) -> Iterator[str]:
+def _records(source: random.Random) -> Iterator[str]:
     """Lines of a table with commas."""
     while True:
-        text = ""
-        while len(text) < characters:
-            day = f"2021-{source.randint(1, 12):02}-{source.randint(1, 28):02}"
-            measured = f"{source.uniform(-9, 35):.1f},{source.randint(20, 99)}"
-            text += f"{day},{source.choice(_CITIES)},{measured},{source.choice(_SKIES)}\n"
-        yield text
+        day = f"2021-{source.randint(1, 12):02}-{source.randint(1, 28):02}"
+        measured = f"{source.uniform(-9, 35):.1f},{source.randint(20, 99)}"
+        yield f"{day},{source.choice(_CITIES)},{measured},{source.choice(_SKIES)}\n"
 
 
-def _code(source: random.Random, characters: int) -> Iterator[str]:
+def _code(source: random.Random) -> Iterator[str]:
     """Short functions of Python."""
     while True:
-        text = ""
-        while len(text) < characters:
-            verb, noun, limit = source.choice(_VERBS), source.choice(_NOUNS), source.randint(2, 99)
-            keep = source.choice(("found.append(one)", "found.append(one * 2)", "found.insert(0, one)"))
-            text += f"def {verb}_{noun}({noun}, limit={limit}):\n    found = []\n    for one in {noun}:\n"
-            text += f"        if len(str(one)) < limit:\n            {keep}\n    return found\n\n\n"
-        yield text
+        verb, noun, limit = source.choice(_VERBS), source.choice(_NOUNS), source.randint(2, 99)
+        keep = source.choice(("found.append(one)", "found.append(one * 2)", "found.insert(0, one)"))
+        head = f"def {verb}_{noun}({noun}, limit={limit}):\n    found = []\n    for one in {noun}:\n"
+        yield f"{head}        if len(str(one)) < limit:\n            {keep}\n    return found\n\n\n"
 
 
 DOMAINS: dict[str, Callable[[random.Random, int], Iterator[str]]] = {
     "prose": _from_corpus("austen"),
     "speech": _from_corpus("shakespeare"),
-    "stories": _stories,
-    "records": _records,
-    "code": _code,
+    "stories": _joined(_stories),
+    "records": _joined(_records),
+    "code": _joined(_code),
 }

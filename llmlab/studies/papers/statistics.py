@@ -58,6 +58,11 @@ def stratified_spearman(x: Array, y: Array, strata: Array) -> float:
     return _correlation(*_within(x, y, strata))
 
 
+def correlation_within(x: Array, y: Array, strata: Array) -> float:
+    """Pearson's correlation of x and y less their means in each stratum; 0 where one of them is constant."""
+    return _correlation(_centred(x, strata), _centred(y, strata))
+
+
 def stratified_permutation_p(
     x: Array, y: Array, strata: Array, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float | None:
@@ -76,9 +81,9 @@ def overall_permutation_p(
     x: Array, y: Array, strata: Array, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float | None:
     """The same for |spearman| over all samples: is it more than what the strata alone would give?"""
-    everything = np.zeros(len(x), dtype=int)
     if not _centred_ranks(y, strata).any():
         return None
+    everything = np.zeros(len(x), dtype=int)
     return _permutation_p(_centred_ranks(x, everything), _centred_ranks(y, everything), strata, permutations, seed)
 
 
@@ -125,16 +130,21 @@ def _within(x: Array, y: Array, strata: Array) -> tuple[Array, Array]:
 
 
 def _centred_ranks(x: Array, strata: Array) -> Array:
+    return _centred(x, strata, ranks)
+
+
+def _centred(x: Array, strata: Array, of: Callable[[Array], Array] = np.asarray) -> Array:
+    """`of` each stratum's values, less their mean."""
     centred = np.zeros(len(x))
     for stratum in np.unique(strata):
         places = strata == stratum
-        within = ranks(np.asarray(x)[places])
+        within = of(np.asarray(x)[places])
         centred[places] = within - within.mean()
     return centred
 
 
 def _correlation(x: Array, y: Array) -> float:
-    """Of centred numbers; 0 where either is constant."""
+    """Pearson's, of centred numbers; 0 where either is constant."""
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale > 0 else 0.0
 
@@ -205,7 +215,7 @@ def participation_ratio(x: Array) -> float:
     return float(np.trace(gram)) ** 2 / squares if squares > 0 else 0.0
 
 
-def random_cosine_floor(dimensions: int) -> float:
+def random_cosine(dimensions: int) -> float:
     """Mean |cos| of two independent Gaussian vectors, sqrt(2 / (pi d)); the exact one is larger by about 1 / (4 d)."""
     return math.sqrt(2 / (math.pi * dimensions))
 
@@ -213,25 +223,14 @@ def random_cosine_floor(dimensions: int) -> float:
 # Held-out regression -----------------------------------------------------------------------------------------------
 
 
-def heldout_ridge_r2(x: Array, y: Array, groups: Array, seed: int = 0) -> float:
-    """R^2 of a ridge regression of y [N] on x [N, C], on groups that it was not fitted to.
-
-    Five folds; the penalty is that of the smallest leave-one-out error within the fitted part. Negative where it
-    predicts worse than the mean of the fitted part; 0 where y is constant.
-    """
-    return _heldout_r2(x, y, np.zeros(len(y), dtype=int), groups, seed)[1]
-
-
 def r2_beyond_strata(x: Array, y: Array, strata: Array, groups: Array, seed: int = 0) -> tuple[float, float]:
-    """Held-out R^2 of y from its stratum alone, and from stratum and x: the second less the first is what x adds.
+    """Held-out R^2 of y [N] from its stratum alone, and from stratum and x [N, C]: the difference is what x adds.
 
     Strata are combinations of what could explain y without the model (position, length, examples). Their means over
-    the fitted groups are the most that such a label can say; the ridge gets what is left of y and of x.
+    the fitted groups are the most that such a label can say; a ridge regression gets what is left of y and of x.
+    Five folds of whole groups; the penalty is that of the smallest leave-one-out error within the fitted part.
+    Negative where it predicts worse than the mean of the fitted part; 0 where y is constant.
     """
-    return _heldout_r2(x, y, strata, groups, seed)
-
-
-def _heldout_r2(x: Array, y: Array, strata: Array, groups: Array, seed: int) -> tuple[float, float]:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     error = np.zeros(3)  # of the mean, of the strata, of strata and x
@@ -245,8 +244,8 @@ def _heldout_r2(x: Array, y: Array, strata: Array, groups: Array, seed: int) -> 
         left = columns - base
         _, stratum, counts = np.unique(strata[fitted], return_inverse=True, return_counts=True)
         predicted = base[held, 0] + _ridge(left[fitted, 1:], left[fitted, 0], left[held, 1:], 1 / counts[stratum])
-        for place, guess in enumerate((np.full(held.sum(), y[fitted].mean()), base[held, 0], predicted)):
-            error[place] += float(((y[held] - guess) ** 2).sum())
+        guesses = np.full(held.sum(), y[fitted].mean()), base[held, 0], predicted
+        error += [float(((y[held] - guess) ** 2).sum()) for guess in guesses]
     if error[0] <= 0:
         return 0.0, 0.0
     return float(1 - error[1] / error[0]), float(1 - error[2] / error[0])

@@ -78,13 +78,13 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
     gathered = gather(folder, folder.record())
-    trials, results = gathered.record.arms, gathered.arms
+    trials, results = gathered.record.arms, gathered.trials
     record = replace(
         gathered.record, arms=[replace(trial, group=name) for name in ("lora", "full") for trial in trials]
     )
     both = [replace(trial, group="full") for trial in results]
     both += [replace(trial, group="lora", val_loss=lora(trial.x)) for trial in results]
-    _, findings, _ = analyse(replace(gathered, record=record, arms=both))
+    _, findings, _ = analyse(replace(gathered, record=record, trials=both))
     (found,) = [finding for finding in findings if finding.name == "lora_to_full"]
     assert found.value == pytest.approx(ratio, rel=1e-6)
 
@@ -164,12 +164,12 @@ def test_the_smallest_text_is_the_one_of_which_least_was_read(outputs: Path) -> 
     folder = experiment(outputs, "data-size", grid=[0, 10_000])  # 0: all of it
     finish_all(folder, lambda trial: 3.0)
     gathered = gather(folder, folder.record())
-    for trial, read in zip(gathered.arms, (500_000, 10_000), strict=True):
+    for trial, read in zip(gathered.trials, (500_000, 10_000), strict=True):
         history = gathered.histories[trial.name]
         assert history.worker is not None
         history.workers = [replace(history.worker, train_tokens=read)]
     findings = {finding.name: finding.value for finding in analyse(gathered)[1]}
-    assert findings["repetitions"] == gathered.histories[gathered.arms[1].name].step_columns["tokens"][-1] / 10_000
+    assert findings["repetitions"] == gathered.histories[gathered.trials[1].name].step_columns["tokens"][-1] / 10_000
 
 
 def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(outputs: Path) -> None:

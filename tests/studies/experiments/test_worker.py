@@ -253,7 +253,7 @@ def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
     results = read_results(folder)
     assert results is not None
     assert results.arms[0].diverged_at == 5
-    assert "Cut at step 5" in results.arms[0].note
+    assert "Stopped at step 5" in results.arms[0].note
     assert results.value("diverged") == 1
     before = bytes_of(run)
     worker.ExperimentWorker(folder).run()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from llmlab.core.task_settings import BIJECTION, HMM, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import Calibration
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
-from llmlab.studies.papers.bayesian_geometry.calibration import HmmRun, calibration_verdict, judge_bijection, judge_hmm
+from llmlab.studies.papers.bayesian_geometry.calibration import Calibrated, calibration_verdict, judge_calibration
 
 # Measured on the HMM of 5 states over 20 observations: filters of the last 1 to 4.
 FLOORS = {f"last {w}": Calibration(error, 0, 0, 1) for w, error in ((1, 0.162), (2, 0.0485), (3, 0.0151), (4, 0.005))}
 
 
-def bijection(error: float, kl: float = 0.0, papers: float = 0.0) -> Calibration:
-    return Calibration(error, kl, papers, 100)
+def bijection(error: float, kl: float = 0.0, papers: float = 0.0, seed: int = 1) -> Calibrated:
+    return Calibrated(BIJECTION, TRANSFORMER, seed, Calibration(error, kl, papers, 100), {})
 
 
-def hmm(error: float) -> HmmRun:
-    return HmmRun(Calibration(error, 0.0, error / 2, 100), FLOORS)
+def hmm(error: float, seed: int = 1) -> Calibrated:
+    return Calibrated(HMM, TRANSFORMER, seed, Calibration(error, 0.0, error / 2, 100), FLOORS)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def hmm(error: float) -> HmmRun:
     ],
 )
 def test_a_bijection_turns_at_its_bounds(error: float, kl: float, outcome: str) -> None:
-    assert judge_bijection(bijection(error, kl)) == outcome
+    assert judge_calibration(bijection(error, kl)) == outcome
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,12 @@ def test_a_bijection_turns_at_its_bounds(error: float, kl: float, outcome: str) 
     ],
 )
 def test_an_hmm_turns_at_the_filters_of_three_and_two(error: float, outcome: str) -> None:
-    assert judge_hmm(hmm(error)) == outcome
+    assert judge_calibration(hmm(error)) == outcome
 
 
 def test_above_a_tenth_of_a_bit_no_filter_helps() -> None:
-    poor = HmmRun(Calibration(0.11, 0, 0, 1), FLOORS | {"last 2": Calibration(0.15, 0, 0, 1)})
-    assert judge_hmm(poor) == NOT_SUPPORTED
+    poor = Calibrated(HMM, TRANSFORMER, 1, Calibration(0.11, 0, 0, 1), FLOORS | {"last 2": Calibration(0.15, 0, 0, 1)})
+    assert judge_calibration(poor) == NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -79,27 +80,25 @@ def test_seeds_are_counted_in_words_that_fit_their_number() -> None:
 
 def test_both_tasks_support_and_either_refutes() -> None:
     seeds = range(5)
-    good, bad = {seed: bijection(0.005) for seed in seeds}, {seed: bijection(0.3) for seed in seeds}
-    filtered = {seed: hmm(0.01) for seed in seeds}
-    assert calibration_verdict(good, filtered).verdict == SUPPORTED
-    assert calibration_verdict(good, {seed: hmm(0.06) for seed in seeds}).verdict == NOT_SUPPORTED
-    assert calibration_verdict(bad, {}).verdict == NOT_SUPPORTED
-    alone = calibration_verdict(good, {})
+    good, bad = ([bijection(error, seed=seed) for seed in seeds] for error in (0.005, 0.3))
+    filtered = [hmm(0.01, seed) for seed in seeds]
+    assert calibration_verdict([*good, *filtered]).verdict == SUPPORTED
+    assert calibration_verdict([*good, *(hmm(0.06, seed) for seed in seeds)]).verdict == NOT_SUPPORTED
+    assert calibration_verdict(bad).verdict == NOT_SUPPORTED
+    alone = calibration_verdict(good)
     assert alone.verdict == INCONCLUSIVE
     assert "support needs both" in alone.reason
 
 
 def test_the_papers_own_mark_can_pass_where_ours_does_not() -> None:
-    found = calibration_verdict({seed: bijection(0.2, papers=0.002) for seed in range(5)}, {})
+    found = calibration_verdict([bijection(0.2, papers=0.002, seed=seed) for seed in range(5)])
     assert found.verdict == NOT_SUPPORTED
     assert found.papers_criterion.passes is True
     assert "0.0020" in found.papers_criterion.words
 
 
 def test_the_numbers_of_a_verdict_are_those_of_its_runs() -> None:
-    found = calibration_verdict({1: bijection(0.02), 2: bijection(0.04)}, {2: hmm(0.01)})
+    found = calibration_verdict([bijection(0.02), bijection(0.04, seed=2), hmm(0.01, seed=2)])
     assert (found.statistic.value, found.n, found.seeds) == (pytest.approx(0.03), 300, [1, 2])
     assert found.interval is not None
     assert found.interval == pytest.approx([0.03 - 12.706 * 0.01, 0.03 + 12.706 * 0.01])
-    with pytest.raises(ValueError, match="no run"):
-        calibration_verdict({}, {})

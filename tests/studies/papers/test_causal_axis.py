@@ -108,7 +108,7 @@ def test_an_axis_of_the_place_is_not_one_of_entropy_however_much_it_does() -> No
     assert judge_axis(replace(found, effect=1.0, p_within=0.01)) == SUPPORTED
 
 
-FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * position for position in range(20)], [0.0] * 20, 0.2, 0.05)
+FOUND = AxisEffects(0, 0.6, 0.5, 0.1, [0.01 * position for position in range(20)], 0.2, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -157,4 +157,4 @@ def test_a_model_is_measured_from_its_texts_to_its_verdict() -> None:
 def test_without_a_model_that_could_be_asked_nothing_is_said() -> None:
     found = focusing_verdict([], {"broken": "It is damaged."})
     assert (found.verdict, found.statistic.value) == (INCONCLUSIVE, None)
-    assert "Not asked: broken. It is damaged." in found.reason
+    assert "broken was left out: It is damaged." in found.reason

@@ -261,8 +261,6 @@ def test_verdicts_count_seeds_and_the_chance_that_the_right_head_is_first() -> N
     assert composition.p == pytest.approx(0.5**5)
     few = {seed: two[seed] for seed in (1, 2)}
     assert change_verdict(few).verdict == INCONCLUSIVE
-    with pytest.raises(ValueError, match="no run"):
-        layers_verdict(two, {})
 
 
 # Plan --------------------------------------------------------------------------------------------------------------

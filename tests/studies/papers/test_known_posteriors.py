@@ -11,7 +11,7 @@ from llmlab.core.task_settings import NUMBERS, ROWS, TaskDataSettings
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.data.synthetic.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
 from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task, task_of
-from llmlab.studies.papers.bayesian_geometry.calibration import floors
+from llmlab.studies.papers.bayesian_geometry.calibration import baselines
 
 TASKS = (
     Bijection(5, 4),
@@ -139,6 +139,6 @@ def test_observations_come_from_the_matrices_that_are_shown() -> None:
 def test_floors_are_those_that_were_measured_elsewhere(
     data: TaskDataSettings, expected: dict[str, float], within: float
 ) -> None:
-    found = floors(task_of(data), 2000)
+    found = baselines(task_of(data), 2000)
     for name, value in expected.items():
         assert found[name].entropy_error == pytest.approx(value, abs=within), name

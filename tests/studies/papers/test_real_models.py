@@ -29,12 +29,11 @@ from llmlab.studies.papers.bayesian_geometry.geometry import Activations, manifo
 from llmlab.studies.papers.bayesian_geometry.real_models import (
     Size,
     belief_measures,
-    correlation_within,
     entropies,
     of_model,
     samples_at_the_end,
 )
-from llmlab.studies.papers.statistics import r2_beyond_strata
+from llmlab.studies.papers.statistics import correlation_within, r2_beyond_strata
 
 GPT2 = Gpt2Tokenizer()
 PROMPTS = evidence_prompts(GPT2, 30)
@@ -271,7 +270,7 @@ def test_most_models_must_agree() -> None:
     both = real_models_verdict([bayesian("one"), bayesian("two")], {})
     assert both.verdict == SUPPORTED
     assert len({chart.name for chart in both.charts}) == 8
-    assert "Supported: one, two." in both.reason
+    assert "Supported in one, two." in both.reason
 
 
 def test_the_papers_criterion_asks_for_a_share_alone() -> None:
@@ -284,4 +283,4 @@ def test_the_papers_criterion_asks_for_a_share_alone() -> None:
 def test_without_a_model_that_could_be_asked_nothing_is_said() -> None:
     found = real_models_verdict([], {"broken": "It is damaged."})
     assert (found.verdict, found.statistic.value) == (INCONCLUSIVE, None)
-    assert "Not asked: broken. It is damaged." in found.reason
+    assert "broken was left out: It is damaged." in found.reason

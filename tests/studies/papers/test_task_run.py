@@ -33,7 +33,7 @@ from llmlab.models.source import open_model, source_of
 from llmlab.models.task_models import RowEmbedding, make_model
 from llmlab.store.checkpoints import sealed, select
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.papers.bayesian_geometry.calibration import floors
+from llmlab.studies.papers.bayesian_geometry.calibration import baselines
 from llmlab.training.task_run import measure, task_key
 
 KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
@@ -97,7 +97,7 @@ def test_a_short_wind_tunnel_beats_the_uniform_floor(outputs: Path) -> None:
     run = train_here(new(outputs, "short", train__steps=120, train__eval_interval=0, train__learning_rate=1e-2))
     assert run.path.parent.name == PAPERS
     model, task = open_task(run, select(run.checkpoints, "final"))
-    found, floor = measure(model, task, 300), floors(task, 300)["uniform"]
+    found, floor = measure(model, task, 300), baselines(task, 300)["uniform"]
     assert found.entropy_error < 0.5 * floor.entropy_error
     assert found.kl < 0.5 * floor.kl
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress
 from llmlab.core.records import from_plain
 from llmlab.models.model import OpenModel, untrained_like
@@ -20,7 +19,7 @@ from llmlab.studies.papers.attention_sinks.position import candidates, position_
 from llmlab.studies.papers.attention_sinks.reading import FirstTokens, Found, Reading, read
 from llmlab.studies.papers.attention_sinks.sink import sink_verdict
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
-from llmlab.studies.papers.interface import Check
+from llmlab.studies.papers.interface import Check, Questions, ask_models
 from llmlab.studies.papers.prompts import Prompts, draw_prompts
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Trial
@@ -41,62 +40,44 @@ def early(check: Check) -> list[Verdict]:
 
 def late(check: Check) -> Iterator[Verdict]:
     """Each model is measured once, for all claims; then they are judged."""
-    found: dict[str, list[Found]] = {claim: [] for claim in check.claims}
-    refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
-    for reference in check.models:
-        _measure_all(_Model(check, reference), found, refused)
-        give_back()
+    found, refused = ask_models(check, lambda reference: _Model(check, reference).questions)
     for claim, judge in {SINK: sink_verdict, POSITION: position_verdict, NORMS: norms_verdict}.items():
         if claim in check.claims:
             yield judge(found[claim], refused[claim])
-
-
-def _measure_all(model: _Model, found: dict[str, list[Found]], refused: dict[str, dict[str, str]]) -> None:
-    """What cannot be asked for one claim, as where random weights do not fit into memory, leaves the others alone."""
-    for claims, measured in (((SINK, NORMS), model.on_texts), ((POSITION,), model.with_first_tokens)):
-        asked = [claim for claim in claims if claim in found]
-        if not asked:
-            continue
-        try:
-            one = measured()
-        except LabError as error:
-            for claim in asked:
-                refused[claim][model.reference] = " ".join(part for part in (error.what, error.why) if part)
-        else:
-            for claim in asked:
-                found[claim].append(one)
 
 
 class _Model:
     """One model of a check: opened when the first thing about it is not known yet."""
 
     def __init__(self, check: Check, reference: str) -> None:
-        self._check, self.reference = check, reference
+        self._check, self._reference = check, reference
         self._size: Size = SIZES[check.size]
 
-    def on_texts(self) -> Found:
-        """Beside models with random weights. LabError when it cannot be opened or watched, or they do not fit."""
+    @property
+    def questions(self) -> Questions[Found]:
+        """LabError when it cannot be opened or watched, or models with random weights do not fit beside it."""
+        return {(SINK, NORMS): self._on_texts, (POSITION,): self._with_first_tokens}
+
+    def _on_texts(self) -> Found:
         parameters = self._parameters
         text = from_plain(Reading, self._kept("text", self._text))
-        untrained = [
-            from_plain(Reading, self._kept(f"random weights {seed}", lambda seed=seed: self._untrained(seed)))
+        untrained = tuple(
+            from_plain(Reading, self._kept(f"random weights {seed}", partial(self._untrained, seed)))
             for seed in range(UNTRAINED_MODELS)
-        ]
-        return Found(self.reference, parameters, text, tuple(untrained))
+        )
+        return Found(self._reference, parameters, text, untrained)
 
-    def with_first_tokens(self) -> Found:
-        """LabError when it cannot be opened, or its attention cannot be watched."""
-        parameters = self._parameters
-        return Found(self.reference, parameters, first=from_plain(FirstTokens, self._kept("first tokens", self._first)))
+    def _with_first_tokens(self) -> Found:
+        parameters, first = self._parameters, self._kept("first tokens", self._first)
+        return Found(self._reference, parameters, first=from_plain(FirstTokens, first))
 
     @property
     def _parameters(self) -> int:
-        count: int = self._kept("about", lambda: {"parameters": self._opened.parameters})["parameters"]
-        return count
+        return int(self._kept("about", lambda: {"parameters": self._opened.parameters})["parameters"])
 
     @cached_property
     def _opened(self) -> OpenModel:
-        return open_model(self.reference, self._check.outputs, self._progress("opening"))
+        return open_model(self._reference, self._check.outputs, self._progress("opening"))
 
     def _text(self) -> dict[str, Any]:
         return asdict(read(self._opened.model, self._prompts(self._size.texts), self._progress("reading prompts")))
@@ -108,9 +89,8 @@ class _Model:
         return asdict(read(fresh, self._prompts(self._size.untrained), say))
 
     def _first(self) -> dict[str, Any]:
-        tokens = candidates(self._opened.tokenizer)
-        say = self._progress("other first tokens")
-        return asdict(put_first(self._opened.model, self._prompts(self._size.first), tokens, say))
+        tokens, prompts = candidates(self._opened.tokenizer), self._prompts(self._size.first)
+        return asdict(put_first(self._opened.model, prompts, tokens, self._progress("other first tokens")))
 
     def _prompts(self, each: int) -> Prompts:
         """As long as the size says, or as the model can read."""
@@ -120,7 +100,7 @@ class _Model:
         return draw_prompts(self._opened.tokenizer, tokens, each)
 
     def _kept(self, part: str, make: Any) -> dict[str, Any]:
-        return self._check.kept(f"{self.reference} {part}", make)
+        return self._check.kept(f"{self._reference} {part}", make)
 
     def _progress(self, what: str) -> Progress:
-        return lambda _, done, total: self._check.progress(f"{self.reference}: {what}", done, total)
+        return lambda _, done, total: self._check.progress(f"{self._reference}: {what}", done, total)

@@ -10,33 +10,24 @@ AIC = M ln(error) + 2k differs by M ln(error / error) alone: M layers, as many p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import NORMS
-from llmlab.studies.papers.attention_sinks.reading import (
-    Found,
-    Reading,
-    about,
-    in_the_middle,
-    listed,
-    models_sentence,
-    nothing_measured,
-    on_texts,
-    with_intervals,
-)
-from llmlab.studies.papers.attention_sinks.thresholds import EDGE
+from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed
+from llmlab.studies.papers.charting import interval_band, numbered
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray
 LINEAR, ROOT = "linear", "root"
+_STATISTIC = "growth a layer"
 # Where l + c reaches from the first layer, in multiples of the span: from a steep curve to one that is level.
 _OFFSETS = np.geomspace(1e-4, 1e5, 4000)
 _TINY = 1e-18  # of an error: below the rounding of what is measured
@@ -66,7 +57,7 @@ class Growth:
 
 def middle(depth: int) -> list[int]:
     """The positions 0 (before the first block) to `depth` without those near either end."""
-    edge = max(1, -(-depth // EDGE))
+    edge = max(1, -(-depth // bounds.EDGE))
     return list(range(edge, depth - edge + 1))
 
 
@@ -129,8 +120,7 @@ def _is_straight(found: Growth) -> bool:
 
 def first_ratio(text: Reading) -> Array:
     """The first token's norm over the others' (geometric means over prompts), before the first block and after each."""
-    ratio: Array = np.exp(np.array(text.first_norms).mean(0) - np.array(text.norms).mean(0))
-    return ratio
+    return np.asarray(np.exp(np.array(text.first_norms).mean(0) - np.array(text.norms).mean(0)))
 
 
 def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
@@ -142,27 +132,26 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         "same can be said. Not supported where the slope's interval reaches 0, or where another "
         f"curve's AIC is {bounds.CLEAR_AIC:g} lower. Nothing can be said of fewer than {bounds.MIDDLE_POINTS} layers"
     )
-    texts = {one.name: one.text for one in found if one.text is not None}
-    if not texts:
-        return nothing_measured(NORMS, threshold, refused)
-    curves = {name: growth_of(text) for name, text in texts.items()}
+    read = [(one, one.text) for one in found if one.text is not None]
+    if not read:
+        return nothing_measured(NORMS, _STATISTIC, threshold, refused)
+    curves = {one.name: growth_of(text) for one, text in read}
     chance = {one.name: [growth_of(other) for other in one.untrained] for one in found}
     outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
-    fitted = [one for one in found if curves.get(one.name) is not None]
-    statistic, interval, words, count = Statistic("growth a layer", None), None, "", 0
+    fitted = {name: curve for name, curve in curves.items() if curve is not None}
+    statistic, interval, words, count = Statistic(_STATISTIC, None), None, "", 0
     if fitted:
-        middle_one = in_the_middle(fitted, lambda one: _slope(curves[one.name]))
-        curve = curves[middle_one.name]
-        assert curve is not None
+        name, curve = in_the_middle(fitted.items(), lambda one: one.slope)
         interval = [float(np.expm1(end)) for end in (curve.low, curve.high)]
-        statistic = Statistic("growth a layer", float(np.expm1(curve.slope)))
-        count = len(texts[middle_one.name].norms)
-        words = f"In {middle_one.name} the norm of all tokens but the first grows {_curve_words(curve)}. "
-        if (one := next(iter(chance[middle_one.name]), None)) is not None:
-            words += f"With random weights it grows {_curve_words(one)}. "
+        statistic = Statistic(_STATISTIC, float(np.expm1(curve.slope)))
+        count = next(len(text.norms) for one, text in read if one.name == name)
+        words = f"In {name} the norm of all tokens but the first grows {_curve_words(curve)}. "
+        if (fresh := next(iter(chance[name]), None)) is not None:
+            words += f"With random weights it grows {_curve_words(fresh)}. "
     if short := [name for name, one in curves.items() if one is None]:
         words += f"Too few layers to tell curves apart: {', '.join(short)}. "
-    words += f"The first token's norm is up to {listed(first_over_others(texts), '{:,.1f} times')} the others'. "
+    most = {one.name: float(first_ratio(text).max()) for one, text in read}
+    words += f"The first token's norm is up to {listed(most, '{:,.1f} times')} the others'. "
     return Verdict(
         claim=NORMS,
         verdict=by_models(list(outcomes.values())),
@@ -174,16 +163,11 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         papers_criterion=PapersCriterion(
             None, "Heimersheim and Turner name no bound; they see straight lines in logarithmic plots."
         ),
-        reason=f"{words}{models_sentence(outcomes, refused)} n counts prompts.",
-        charts=[norms_chart(found, curves), first_norm_chart(found)],
-        tables=[norms_table(found, curves, outcomes)],
-        evidence={"outcomes": outcomes, "growth": {name: asdict(one) for name, one in curves.items() if one}},
+        reason=f"{words}{models_sentence([*outcomes.items()], refused)} n counts prompts.",
+        charts=_charts(read, fitted),
+        tables=[_table(read, curves, outcomes)],
+        evidence={"outcomes": outcomes, "growth": {name: asdict(one) for name, one in fitted.items()}},
     )
-
-
-def first_over_others(texts: dict[str, Reading]) -> dict[str, float]:
-    """By model, the most that the first token's norm is of the others', over layers."""
-    return {name: float(first_ratio(text).max()) for name, text in texts.items()}
 
 
 def _curve_words(curve: Growth) -> str:
@@ -195,90 +179,59 @@ def _curve_words(curve: Growth) -> str:
     )
 
 
-def _slope(curve: Growth | None) -> float:
-    return curve.slope if curve is not None else -np.inf
-
-
-_PLACE = Axis("blocks passed")
-
-
-def norms_chart(found: Sequence[Found], curves: dict[str, Growth | None]) -> Chart:
-    """The norm of the stream by layer."""
-    series, dashed = [], []
-    for one, text in on_texts(found):
-        logs = np.array(text.norms)
-        series.append(with_intervals(one.name, _places(text), logs, as_logs=True))
-        if (curve := curves[one.name]) is not None:
-            fit = np.exp(curve.intercept + curve.slope * np.array(curve.at))
-            dashed.append(Series(f"{one.name}, straight line", list(map(float, curve.at)), fit.tolist(), DASHED))
+def _charts(read: Sequence[tuple[Found, Reading]], curves: Mapping[str, Growth]) -> list[Chart]:
+    """The norm of the stream by layer, and the first token's over the others'."""
+    norms, dashed, firsts = [], [], []
+    for one, text in read:
+        layers, logs = numbered(text.depth + 1), np.array(text.norms)
+        norms.append(interval_band(one.name, layers, logs, as_logs=True))
+        firsts.append(interval_band(one.name, layers, np.array(text.first_norms) - logs, as_logs=True))
+        if curve := curves.get(one.name):
+            fit = np.exp(curve.intercept + curve.slope * np.array(curve.at)).tolist()
+            dashed.append(Series(f"{one.name}, straight line", [*map(float, curve.at)], fit, DASHED))
         if one.untrained:
-            chance = np.exp(np.mean([np.array(other.norms).mean(0) for other in one.untrained], axis=0))
-            dashed.append(Series(f"{one.name}, random weights", _places(text), chance.tolist(), DASHED))
-    return Chart(
-        name="norms",
-        title="Norm of the residual stream, without the first token",
-        x_axis=_PLACE,
-        y_axis=Axis("norm", log=True),
-        series=[*series, *dashed],
-        caption="Geometric means over tokens and prompts. The axis is logarithmic: growth by a factor is a straight "
-        "line, growth by an amount bends to the right.",
-    )
-
-
-def first_norm_chart(found: Sequence[Found]) -> Chart:
-    """The first token's norm over the others'."""
-    series = []
-    for one, text in on_texts(found):
-        ratios = np.array(text.first_norms) - np.array(text.norms)
-        series.append(with_intervals(one.name, _places(text), ratios, as_logs=True))
-    return Chart(
-        name="first-token-norm",
-        title="The first token's norm over the others'",
-        x_axis=_PLACE,
-        y_axis=Axis("times the others' norm", log=True),
-        series=series,
-        caption="Geometric means over prompts. Where it is far above 1, the first token has massive activations, and a "
-        "mean norm over all tokens measures that one.",
-    )
-
-
-def norms_table(found: Sequence[Found], curves: dict[str, Growth | None], outcomes: dict[str, str]) -> Table:
-    """What was judged, a row a model."""
-    rows = []
-    for one, text in on_texts(found):
-        largest = f"{first_ratio(text).max():,.1f}"
-        rows.append([*about(one, text.depth), *_fit(curves[one.name]), largest, outcomes[one.name]])
-        for other in one.untrained[:1]:
-            rows.append(
-                [
-                    "the same with random weights",
-                    "",
-                    "",
-                    *_fit(growth_of(other)),
-                    f"{first_ratio(other).max():,.1f}",
-                    "",
-                ]
-            )
-    columns = [
-        "model",
-        "parameters",
-        "blocks",
-        "growth a layer",
-        "R^2 of the line",
-        "AIC of a linear curve less the line's",
+            chance = np.exp(np.mean([np.array(other.norms).mean(0) for other in one.untrained], axis=0)).tolist()
+            dashed.append(Series(f"{one.name}, random weights", layers, chance, DASHED))
+    return [
+        Chart(
+            "norms",
+            "Norm of the residual stream, without the first token",
+            Axis("blocks passed"),
+            Axis("norm", log=True),
+            [*norms, *dashed],
+            caption="Geometric means over tokens and prompts. The axis is logarithmic: growth by a factor is a "
+            "straight line, growth by an amount bends to the right.",
+        ),
+        Chart(
+            "first-token-norm",
+            "The first token's norm over the others'",
+            Axis("blocks passed"),
+            Axis("times the others' norm", log=True),
+            firsts,
+            caption="Geometric means over prompts. Where it is far above 1, the first token has massive activations, "
+            "and a mean norm over all tokens measures that one.",
+        ),
     ]
+
+
+def _table(
+    read: Sequence[tuple[Found, Reading]], curves: Mapping[str, Growth | None], outcomes: Mapping[str, str]
+) -> Table:
+    """What was judged, a row a model; under it one of the same shape with random weights."""
+    columns = [*about(read), "growth a layer", "R^2 of the line", "AIC of a linear curve less the line's"]
     columns += ["AIC of a root curve less the line's", "first token's norm over the others', at most", "says"]
+    rows = []
+    for (one, text), *named in zip(read, *about(read).values(), strict=True):
+        rows.append([*named, *_cells(curves[one.name], text), outcomes[one.name]])
+        for other in one.untrained[:1]:
+            rows.append(["the same with random weights", "", "", *_cells(growth_of(other), other), ""])
     return Table("Growth of the norm", columns, rows)
 
 
-def _fit(curve: Growth | None) -> list[str]:
-    """A growth's cells."""
-    if curve is None:
-        return ["-"] * 4
-    rate, low, high = (float(np.expm1(x)) for x in (curve.slope, curve.low, curve.high))
-    line = [f"{rate:.2%} ({low:.2%} to {high:.2%})", f"{curve.r2:.3f}"]
-    return line + [f"{curve.aic[name]:+.1f}" for name in (LINEAR, ROOT)]
-
-
-def _places(text: Reading) -> list[float]:
-    return [float(place) for place in range(text.depth + 1)]
+def _cells(curve: Growth | None, text: Reading) -> list[str]:
+    line = ["-"] * 4
+    if curve is not None:
+        rate, low, high = (float(np.expm1(x)) for x in (curve.slope, curve.low, curve.high))
+        line = [f"{rate:.2%} ({low:.2%} to {high:.2%})", f"{curve.r2:.3f}"]
+        line += [f"{curve.aic[name]:+.1f}" for name in (LINEAR, ROOT)]
+    return [*line, f"{first_ratio(text).max():,.1f}"]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
-from llmlab.studies.papers.interface import PaperPlan, no_runs
+from llmlab.studies.papers.interface import PaperPlan
 
 SINK, POSITION, NORMS = TESTED = ("sink", "position", "norms")
 # Domains of the prompts (`prompts.DOMAINS`) and words that are put first (`first_tokens.WORDS` and the text's own).
@@ -52,7 +52,6 @@ PLAN = PaperPlan(
     "attention-sinks",
     TESTED,
     "llmlab.studies.papers.attention_sinks.judge",
-    no_runs,
-    _judging_seconds,
+    judging_seconds=_judging_seconds,
     of_models=TESTED,
 )

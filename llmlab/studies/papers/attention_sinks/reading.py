@@ -7,10 +7,9 @@ the key j is the mean of A_ij over the queries behind it, i > j: a token always 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,20 +17,13 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of, require
 from llmlab.anatomy.capture import Observer, Point, run
-from llmlab.core.charts import LINE, Series
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
-from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import SHARE_OF_MODELS
 from llmlab.studies.papers.attention_sinks.thresholds import OTHER_EARLY
 from llmlab.studies.papers.prompts import Prompts
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval
 
-if TYPE_CHECKING:
-    pass
-
-
+K = TypeVar("K")
+T = TypeVar("T")
 Array = np.ndarray
 _TINY = 1e-30  # a stream of zeros has no logarithm
 _DIGITS = 6  # of a share: an interval over prompts is a thousand times as wide
@@ -62,8 +54,7 @@ class Shares(Observer):
     def results(self) -> Array:
         """[keys, L, H]; 0 in layers without a pattern."""
         queries = torch.tensor([self._time - 1 - key for key in self._keys], device=self._sums.device)
-        means: Array = (self._sums / queries[:, None, None]).cpu().numpy()
-        return means
+        return np.asarray((self._sums / queries[:, None, None]).cpu().numpy())
 
 
 class StreamNorms(Observer):
@@ -104,8 +95,7 @@ class Reading:
     @property
     def upper(self) -> Array:
         """The share on the first token in the upper half of the layers, of each prompt [P]."""
-        found: Array = np.array(self.shares)[:, in_upper_half(self.layers, self.depth)].mean(1)
-        return found
+        return np.asarray(np.array(self.shares)[:, in_upper_half(self.layers, self.depth)].mean(1))
 
 
 def in_upper_half(layers: Sequence[int], depth: int) -> list[int]:
@@ -141,18 +131,17 @@ def read(model: nn.Module, prompts: Prompts, progress: Progress = quiet) -> Read
         tokens=tokens,
         depth=anatomy.n_layer,
         layers=layers,
-        shares=_plain(found[:, 0].mean(-1)),
-        heads=_plain(found[:, 0].mean(0)),
-        early=_plain(found[:, 1:, upper].mean((-2, -1))),
-        norms=_plain(np.stack([one.others for one in norms])),
-        first_norms=_plain(np.stack([one.first for one in norms])),
+        shares=plain(found[:, 0].mean(-1)),
+        heads=plain(found[:, 0].mean(0)),
+        early=plain(found[:, 1:, upper].mean((-2, -1))),
+        norms=plain(np.stack([one.others for one in norms])),
+        first_norms=plain(np.stack([one.first for one in norms])),
         domains=prompts.domains,
     )
 
 
-def _plain(x: Array) -> list[list[float]]:
-    rows: list[list[float]] = x.astype(float).round(_DIGITS).tolist()
-    return rows
+def plain(x: Array) -> list[list[float]]:
+    return list(x.astype(float).round(_DIGITS).tolist())
 
 
 @dataclass
@@ -178,7 +167,7 @@ class FirstTokens:
 class Found:
     """One model.
 
-    name: as the learner named it. parameters: how many numbers it has. text: on ordinary prompts; untrained: the same
+    name: as the learner named it. parameters: how many it has. text: on ordinary prompts; untrained: the same
     of models of its shape with random weights; first: with other first tokens. None, or none, where no claim asks.
     """
 
@@ -189,54 +178,20 @@ class Found:
     first: FirstTokens | None = None
 
 
-def models_sentence(outcomes: dict[str, str], refused: dict[str, str]) -> str:
-    """Which models say what, and which could not be asked. outcomes, refused: by model, a word or a sentence."""
-    said = []
-    for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):
-        if names := [name for name, outcome in outcomes.items() if outcome == word]:
-            said.append(f"{word} in {', '.join(names)}")
-    words = f"{'; '.join(said)}." if said else "No model could be asked."
-    if len(outcomes) > 1:
-        words += f" A verdict needs {math.ceil(SHARE_OF_MODELS * len(outcomes))} of {len(outcomes)}."
-    elif outcomes:
-        words += " It rests on this one model: choose more under Models (--model in a terminal)."
-    left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
-    return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
-
-
-def in_the_middle(found: Sequence[Found], by: Callable[[Found], float]) -> Found:
+def in_the_middle(found: Iterable[tuple[K, T]], by: Callable[[T], float]) -> tuple[K, T]:
     """The model whose number is the median one (the higher of the two in the middle): it is shown for all."""
-    return sorted(found, key=by)[len(found) // 2]
+    ordered = sorted(found, key=lambda one: by(one[1]))
+    return ordered[len(ordered) // 2]
 
 
-def on_texts(found: Sequence[Found]) -> list[tuple[Found, Reading]]:
-    return [(one, one.text) for one in found if one.text is not None]
-
-
-def about(one: Found, depth: int) -> list[str]:
-    return [one.name, f"{one.parameters / 1e6:,.1f} M", str(depth)]
-
-
-def with_intervals(name: str, x: list[float], rows: Array, kind: str = LINE, *, as_logs: bool = False) -> Series:
-    """Means of rows [P, X] over prompts with their intervals; of logarithms, what they are the logarithms of."""
-    ends = np.array([bootstrap_interval(column) for column in rows.T])  # [X, 2]
-    parts = rows.mean(0), ends[:, 0], ends[:, 1]
-    y, low, high = (np.exp(part) if as_logs else part for part in parts)
-    return Series(name, x, y.tolist(), kind, low.tolist(), high.tolist())
+def about(read: Sequence[tuple[Found, Reading]]) -> dict[str, Sequence[str]]:
+    """First columns of a table."""
+    return {
+        "model": [one.name for one, _ in read],
+        "parameters": [f"{one.parameters / 1e6:,.1f} M" for one, _ in read],
+        "blocks": [str(text.depth) for _, text in read],
+    }
 
 
 def listed(numbers: dict[str, float], how: str) -> str:
     return ", ".join(f"{how.format(number)} ({name})" for name, number in numbers.items())
-
-
-def nothing_measured(claim: str, threshold: str, refused: dict[str, str]) -> Verdict:
-    return Verdict(
-        claim=claim,
-        verdict=INCONCLUSIVE,
-        statistic=Statistic("nothing was measured", None),
-        threshold=threshold,
-        n=0,
-        seeds=[],
-        papers_criterion=PapersCriterion(None, "No model could be asked."),
-        reason=models_sentence({}, refused),
-    )

@@ -8,25 +8,15 @@ import numpy as np
 
 from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import SINK
-from llmlab.studies.papers.attention_sinks.reading import (
-    Found,
-    Reading,
-    about,
-    in_the_middle,
-    listed,
-    models_sentence,
-    nothing_measured,
-    on_texts,
-    uniform_share,
-    with_intervals,
-)
+from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed, uniform_share
+from llmlab.studies.papers.charting import interval_band, level, table
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
-_LAYER = Axis("layer")
+_STATISTIC = "attention on the first token, upper half of the layers"
 SHARE_AXIS = Axis("share of the attention")
 
 
@@ -64,93 +54,90 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         f"shape with random weights stay below {bounds.SINK_SHARE:.0%}. Not supported where it lies no higher than "
         "another early token or random weights"
     )
-    texts = {one.name: one.text for one in found if one.text is not None}
-    if not texts:
-        return nothing_measured(SINK, threshold, refused)
-    outcomes = {one.name: judge_sink(texts[one.name], one.untrained) for one in found if one.name in texts}
-    middle_one = in_the_middle([one for one in found if one.text], lambda one: float(texts[one.name].upper.mean()))
-    shown_one = texts[middle_one.name]
-    rates = {name: sink_heads(text) for name, text in texts.items()}
-    even = uniform_share(shown_one.tokens)
+    read = [(one, one.text) for one in found if one.text is not None]
+    if not read:
+        return nothing_measured(SINK, _STATISTIC, threshold, refused)
+    outcomes = [judge_sink(text, one.untrained) for one, text in read]
+    shown, text = in_the_middle(read, lambda text: float(text.upper.mean()))
+    rates = {one.name: sink_heads(text) for one, text in read}
+    named = dict(zip(rates, outcomes, strict=True))
+    even = uniform_share(text.tokens)
     words = (
-        f"In the upper half of the layers of {middle_one.name} the first of {shown_one.tokens} tokens gets "
-        f"{shown_one.upper.mean():.1%} of the attention (mean over heads and queries); uniform attention would give it "
-        f"{even:.1%}, the next best of the tokens behind it gets {early_share(shown_one):.1%}, and with random weights "
-        f"it gets at most {untrained_share(middle_one.untrained):.1%}."
+        f"In the upper half of the layers of {shown.name} the first of {text.tokens} tokens gets "
+        f"{text.upper.mean():.1%} of the attention (mean over heads and queries); uniform attention would give it "
+        f"{even:.1%}, the next best of the tokens behind it gets {early_share(text):.1%}, and with random weights "
+        f"it gets at most {untrained_share(shown.untrained):.1%}."
     )
     return Verdict(
         claim=SINK,
-        verdict=by_models(list(outcomes.values())),
-        statistic=Statistic("attention on the first token, upper half of the layers", float(shown_one.upper.mean())),
-        interval=list(bootstrap_interval(shown_one.upper)),
+        verdict=by_models(outcomes),
+        statistic=Statistic(_STATISTIC, float(text.upper.mean())),
+        interval=list(bootstrap_interval(text.upper)),
         threshold=threshold,
-        n=len(shown_one.shares),
+        n=len(text.shares),
         seeds=[],
         papers_criterion=PapersCriterion(
             None,
             "Xiao et al. name no bound. By the metric of Gu et al. 2024, heads above "
             f"{bounds.SINK_SHARE:.0%} have a sink: {listed(rates, '{:.0%}')} of all heads.",
         ),
-        reason=f"{words} {models_sentence(outcomes, refused)} n counts prompts.",
-        charts=[shares_chart(found)],
-        tables=[sink_table(found, outcomes), domains_table(found)],
-        evidence={"outcomes": outcomes, "uniform": even},
+        reason=f"{words} {models_sentence(list(named.items()), refused)} n counts prompts.",
+        charts=[_chart(read)],
+        tables=[_table(read, outcomes), _domains(read)],
+        evidence={"outcomes": named, "uniform": even},
     )
 
 
-def shares_chart(found: Sequence[Found]) -> Chart:
+def _chart(read: Sequence[tuple[Found, Reading]]) -> Chart:
     """The share on the first token by layer."""
-    series = []
-    for one, text in on_texts(found):
-        shares = np.array(text.shares)  # [P, L]
-        series.append(with_intervals(one.name, list(map(float, text.layers)), shares))
-    for one, text in on_texts(found):
+    series = [interval_band(one.name, [*map(float, text.layers)], np.array(text.shares)) for one, text in read]
+    for one, text in read:
         if one.untrained:
-            chance = np.array([np.array(other.shares).mean(0) for other in one.untrained]).mean(0)
-            series.append(Series(f"{one.name}, random weights", list(map(float, text.layers)), chance.tolist(), DASHED))
-    lengths = {text.tokens for _, text in on_texts(found)}
+            chance = np.mean([np.array(other.shares).mean(0) for other in one.untrained], axis=0).tolist()
+            series.append(Series(f"{one.name}, random weights", [*map(float, text.layers)], chance, DASHED))
+    lengths = {text.tokens for _, text in read}
     for tokens in sorted(lengths):
-        last = float(max(text.layers[-1] for _, text in on_texts(found) if text.tokens == tokens))
+        last = float(max(text.layers[-1] for _, text in read if text.tokens == tokens))
         name = "uniform attention" if len(lengths) == 1 else f"uniform attention, {tokens} tokens"
-        series.append(Series(name, [0.0, last], [uniform_share(tokens)] * 2, DASHED))
+        series.append(level(name, uniform_share(tokens), [0.0, last]))
     return Chart(
-        name="share-on-the-first-token",
-        title="Attention on the first token",
-        x_axis=_LAYER,
-        y_axis=SHARE_AXIS,
-        series=series,
+        "share-on-the-first-token",
+        "Attention on the first token",
+        Axis("layer"),
+        SHARE_AXIS,
+        series,
         caption="Mean over heads and over the queries behind the first token, with 95 % intervals over prompts. The "
         "upper half of the layers is judged.",
     )
 
 
-def sink_table(found: Sequence[Found], outcomes: dict[str, str]) -> Table:
+def _table(read: Sequence[tuple[Found, Reading]], outcomes: Sequence[str]) -> Table:
     """What was judged, a row a model."""
-    rows = []
-    for one, text in on_texts(found):
-        low, high = bootstrap_interval(text.upper)
-        rows.append(
-            [
-                *about(one, text.depth),
-                f"{text.upper.mean():.1%} ({low:.1%} to {high:.1%})",
-                f"{uniform_share(text.tokens):.1%}",
-                f"{early_share(text):.1%}",
-                f"{untrained_share(one.untrained):.1%}" if one.untrained else "-",
-                f"{sink_heads(text):.0%}",
-                outcomes[one.name],
-            ]
-        )
-    columns = ["model", "parameters", "blocks", "first token, upper half", "uniform", "best of the next tokens"]
-    columns += ["random weights, at most", f"heads above {bounds.SINK_SHARE:.0%}", "says"]
-    return Table("Attention on the first token", columns, rows)
+    texts = [text for _, text in read]
+    ends = [bootstrap_interval(text.upper) for text in texts]
+    columns = about(read) | {
+        "first token, upper half": [
+            f"{text.upper.mean():.1%} ({low:.1%} to {high:.1%})" for text, (low, high) in zip(texts, ends, strict=True)
+        ],
+        "uniform": [f"{uniform_share(text.tokens):.1%}" for text in texts],
+        "best of the next tokens": [f"{early_share(text):.1%}" for text in texts],
+        "random weights, at most": [
+            f"{untrained_share(one.untrained):.1%}" if one.untrained else "-" for one, _ in read
+        ],
+        f"heads above {bounds.SINK_SHARE:.0%}": [f"{sink_heads(text):.0%}" for text in texts],
+        "says": outcomes,
+    }
+    return table("Attention on the first token", columns)
 
 
-def domains_table(found: Sequence[Found]) -> Table:
+def _domains(read: Sequence[tuple[Found, Reading]]) -> Table:
     """The share by kind of text."""
-    domains = list(dict.fromkeys(domain for _, text in on_texts(found) for domain in text.domains))
-    rows = []
-    for one, text in on_texts(found):
-        here = np.array(text.domains)
-        means = [float(text.upper[here == domain].mean()) if domain in here else None for domain in domains]
-        rows.append([one.name, *("-" if mean is None else f"{mean:.1%}" for mean in means)])
-    return Table("On the first token in the upper half, by kind of text", ["model", *domains], rows)
+    domains = dict.fromkeys(domain for _, text in read for domain in text.domains)
+
+    def share(text: Reading, domain: str) -> str:
+        here = np.array(text.domains) == domain
+        return f"{text.upper[here].mean():.1%}" if here.any() else "-"
+
+    columns = {domain: [share(text, domain) for _, text in read] for domain in domains}
+    title = "On the first token in the upper half, by kind of text"
+    return table(title, {"model": [one.name for one, _ in read]} | columns)

@@ -29,10 +29,11 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
-from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
+from llmlab.studies.papers.bayesian_geometry.manifold import random_bound, too_few
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT
+from llmlab.studies.papers.charting import interval_band, level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import bootstrap_interval, median_interval, rising_p, spearman
+from llmlab.studies.papers.statistics import median_interval, rising_p, spearman
 
 Array = np.ndarray
 
@@ -53,8 +54,7 @@ class Alignment:
     @property
     def by_layer(self) -> Array:
         """Mass of each layer [L]."""
-        means: Array = self.mass.mean(0)
-        return means
+        return np.asarray(self.mass.mean(0))
 
     @property
     def rho(self) -> float:
@@ -158,12 +158,7 @@ def judge_alignment(found: Alignment, p: float, random: Sequence[Alignment]) -> 
 def alignment_verdict(
     trained: dict[int, Alignment], random: Sequence[Alignment], p: Mapping[int, tuple[float, ...] | None]
 ) -> Verdict:
-    """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed.
-
-    ValueError without any model.
-    """
-    if not trained:
-        raise ValueError("there is no model to judge")
+    """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed."""
     seeds = sorted(trained)
     found = [trained[seed] for seed in seeds]
     tested = [(p[seed] or (1.0,))[0] for seed in seeds]
@@ -198,26 +193,20 @@ def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
         f"of it would be {found[0].most:.2f})."
     )
     if len(random) < bounds.RANDOM_MODELS:
-        return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
+        return f"{said} {too_few(len(random))}"
     rises = [round(one.rise, 2) + 0.0 for one in random]  # without the sign of what rounds to 0
     return f"{said} From the first layer to the last, random weights change it by {min(rises):.2f} to {max(rises):.2f}."
 
 
 def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[Alignment]) -> list[Chart]:
-    layers = [float(layer) for layer in range(found[0].mass.shape[1])]
-    named = [str(layer) for layer in range(len(layers))]
-    mass, gap = [], []
-    for seed, one in zip(seeds, found, strict=True):
-        ends = [bootstrap_interval(column) for column in one.mass.T]
-        low, high = [end[0] for end in ends], [end[1] for end in ends]
-        mass.append(Series(f"seed {seed}", layers, one.by_layer.tolist(), low=low, high=high))
-        gap.append(Series(f"seed {seed}", layers, one.gap.tolist()))
-    mass.append(Series("uniform", layers, [1.0] * len(layers), DASHED))
-    mass.append(Series("all attention on relevant keys", layers, [found[0].most] * len(layers), DASHED))
+    layers = numbered(found[0].mass.shape[1])
+    mass = [interval_band(f"seed {seed}", layers, one.mass) for seed, one in zip(seeds, found, strict=True)]
+    gap = [Series(f"seed {seed}", layers, one.gap.tolist()) for seed, one in zip(seeds, found, strict=True)]
+    mass += [level("uniform", 1.0, layers), level("all attention on relevant keys", found[0].most, layers)]
     if random:
-        means = (np.mean([one.by_layer for one in random], axis=0), np.mean([one.gap for one in random], axis=0))
-        for series, mean in zip((mass, gap), means, strict=True):
-            series.append(Series("random weights", layers, mean.tolist(), DASHED))
+        for series, means in ((mass, [one.by_layer for one in random]), (gap, [one.gap for one in random])):
+            series.append(Series("random weights", layers, np.mean(means, axis=0).tolist(), DASHED))
+    named = [str(layer) for layer in range(len(layers))]
     return [
         Chart(
             "alignment",
@@ -248,24 +237,18 @@ def _table(
     outcomes: Sequence[str],
     random: Sequence[Alignment],
 ) -> Table:
-    def row(name: str, one: Alignment, value: str, outcome: str) -> list[str]:
-        layer, head = np.unravel_index(one.heads.argmax(), one.heads.shape)
-        first, last = one.by_layer[0], one.by_layer[-1]
-        best = f"{one.heads.max():.2f} (head {layer}.{head})"
-        return [name, f"{one.rho:.2f}", value, f"{first:.2f}", f"{last:.2f}", best, f"{one.gap[-1]:.3f}", outcome]
-
-    rows = [
-        row(f"seed {seed}", one, f"{value:.2g}", outcome)
-        for seed, one, value, outcome in zip(seeds, found, p, outcomes, strict=True)
-    ]
-    rows += [row(f"random weights {number}", one, "-", "-") for number, one in enumerate(random, 1)]
-    columns = [
-        "model",
-        "rho",
-        "p, corrected",
-        "first layer",
-        "last layer",
-        "largest of a head",
-        "cosine gap, last layer",
-    ]
-    return Table("Mass on relevant keys over that of uniform attention", [*columns, "outcome"], rows)
+    models, chance = [*found, *random], ["-"] * len(random)
+    best = [np.unravel_index(one.heads.argmax(), one.heads.shape) for one in models]
+    columns = {
+        "model": [f"seed {seed}" for seed in seeds] + [f"random weights {n}" for n in range(1, len(random) + 1)],
+        "rho": [f"{one.rho:.2f}" for one in models],
+        "p, corrected": [*(f"{value:.2g}" for value in p), *chance],
+        "first layer": [f"{one.by_layer[0]:.2f}" for one in models],
+        "last layer": [f"{one.by_layer[-1]:.2f}" for one in models],
+        "largest of a head": [
+            f"{one.heads[head]:.2f} (head {head[0]}.{head[1]})" for one, head in zip(models, best, strict=True)
+        ],
+        "cosine gap, last layer": [f"{one.gap[-1]:.3f}" for one in models],
+        "outcome": [*outcomes, *chance],
+    }
+    return table("Mass on relevant keys over that of uniform attention", columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
@@ -20,8 +21,9 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     TRUE,
     posterior,
 )
+from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import REAL_MODELS
-from llmlab.studies.papers.bayesian_geometry.pretrained import highest, models_sentence, nothing_measured
+from llmlab.studies.papers.charting import cell, level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, holm
 
@@ -94,14 +96,14 @@ def _belief_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
 
 def _axis_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     axis, same = values["axes"][TRUE], values["compared"]
-    pc1_bound = highest([one["pc1"] for one in values["untrained"]])
-    within_bound = highest([one["within"] for one in values["untrained"]])
+    pc1_bound = random_bound([one["pc1"] for one in values["untrained"]])
+    within_bound = random_bound([one["within"] for one in values["untrained"]])
     return [
         Criterion(
             "share of PC1",
             f"{axis['pc1']:.0%}; on the prompts of random weights {same['pc1']:.0%}",
             f"at least {bounds.PC1_SHARE:.0%}, above random weights ({_bound(pc1_bound, '.0%')})",
-            axis["pc1"] >= bounds.PC1_SHARE and pc1_bound is not None and same["pc1"] > pc1_bound,
+            axis["pc1"] >= bounds.PC1_SHARE and same["pc1"] > pc1_bound,
         ),
         Criterion(
             "PC1 follows entropy",
@@ -120,8 +122,8 @@ def _axis_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
             "the same, on the prompts of random weights",
             f"|rho| {same['within']:.2f}",
             f"above random weights ({_bound(within_bound, '.2f')}); against: not above",
-            within_bound is not None and same["within"] > within_bound,
-            within_bound is not None and same["within"] <= within_bound,
+            same["within"] > within_bound,
+            same["within"] <= within_bound < math.inf,
         ),
         Criterion(
             "what values add to k in R^2 of entropy",
@@ -178,15 +180,16 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) ->
     """The claim that pretrained models update like Bayesians in context. refused: why a model could not be asked."""
     if not models:
         return nothing_measured(REAL_MODELS, _STATISTIC, _THRESHOLD, refused)
-    names = [values["model"] for values in models]
     tests = [corrected_p(values) for values in models]
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
-    outcomes = [judge_model(one) for one in asked]
+    outcomes = [(values["model"], judge_model(one)) for values, one in zip(models, asked, strict=True)]
     rho = [values["belief"][TRUE]["rho"] for values in models]
     p = [one.belief for one in tests if one.belief is not None]
+    interval = "over prompts" if len(models) == 1 else "from the least to the most"
+    said = [_words(values, one) for values, one in zip(models, asked, strict=True)]
     return Verdict(
         claim=REAL_MODELS,
-        verdict=by_models(outcomes),
+        verdict=by_models([outcome for _, outcome in outcomes]),
         statistic=Statistic(_STATISTIC, float(np.median(rho))),
         interval=models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
         p=max(p) if p else None,
@@ -194,24 +197,20 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) ->
         n=len(models[0]["reports"]),
         seeds=sorted({values["seed"] for values in models}),
         papers_criterion=_papers(models),
-        reason=" ".join(
-            [*(_words(values, one) for values, one in zip(models, asked, strict=True)), _seen(names, outcomes, refused)]
-        ),
+        reason=" ".join([*said, models_sentence(outcomes, refused), f"The interval is {interval}."]),
         evidence={
-            "models": names,
-            "outcomes": outcomes,
+            "models": [name for name, _ in outcomes],
+            "outcomes": [outcome for _, outcome in outcomes],
             "p": [vars(one) for one in tests],
-            "belief": [values["belief"] for values in models],
-            "order_kept": [values["order_kept"] for values in models],
-            "last_report": [values["last_report"] for values in models],
-            "axis_interval": [values["axis_interval"] for values in models],
-            "axis_surplus": [values["axis_surplus"] for values in models],
-            "answered": [values["answered"] for values in models],
-            "untrained": [values["untrained"] for values in models],
-        },
-        charts=[chart for number, values in enumerate(models) for chart in real_model_charts(values, number)],
-        tables=[*(_table(name, one) for name, one in zip(names, asked, strict=True)), texts_table(models)],
+        }
+        | {name: [values[name] for values in models] for name in _KEPT},
+        charts=[chart for number, values in enumerate(models) for chart in _charts(values, number)],
+        tables=[*(_table(values["model"], one) for values, one in zip(models, asked, strict=True)), _texts(models)],
     )
+
+
+# What a verdict keeps of each model's measures.
+_KEPT = ("belief", "order_kept", "last_report", "axis_interval", "axis_surplus", "answered", "untrained")
 
 
 def _table(name: str, asked: Sequence[Criterion]) -> Table:
@@ -233,28 +232,20 @@ def _words(values: Values, asked: Sequence[Criterion]) -> str:
     return said + (f" Not met: {'; '.join(missing)}." if missing else "")
 
 
-def _seen(names: Sequence[str], outcomes: Sequence[str], refused: Mapping[str, str]) -> str:
-    interval = " The interval is over prompts." if len(names) == 1 else " The interval is from the least to the most."
-    return models_sentence(names, outcomes, refused) + interval
-
-
 def _papers(models: Sequence[Values]) -> PapersCriterion:
     texts = [values["texts"]["mixed"] for values in models]
     one, two = [found["pc1"][-1] for found in texts], [found["pc12"][-1] for found in texts]
     chance = [found["pc1"] for values in models for found in values["untrained"]]
     by_chance = sum(share > bounds.PC1_SHARE for share in chance)
+    listed = [", ".join(f"{share:.0%}" for share in shares) for shares in (one, two)]
     passing = sum(share > bounds.PC1_SHARE for share in two)  # the share of both is never less than that of the first
     return PapersCriterion(
         passing > len(models) / 2,
         f"PC1, or PC1 and PC2, of the last layer's values above {bounds.PC1_SHARE:.0%} on mixed texts: {passing} of "
-        f"{len(models)} models (PC1 {_listed(one)}, both {_listed(two)}); PC1 of models with random weights, on "
+        f"{len(models)} models (PC1 {listed[0]}, both {listed[1]}); PC1 of models with random weights, on "
         f"evidence prompts: {by_chance} of {len(chance)}. It does not ask whether the component is entropy. For "
         "beliefs they name no bound.",
     )
-
-
-def _listed(shares: Sequence[float]) -> str:
-    return ", ".join(f"{share:.0%}" for share in shares)
 
 
 def _below(p: float | None) -> bool:
@@ -269,42 +260,76 @@ def _p(p: float | None) -> str:
     return "not testable" if p is None else f"p {p:.3f}"
 
 
-def _bound(bound: float | None, form: str) -> str:
-    return f"fewer than {bounds.RANDOM_MODELS} measured" if bound is None else f"{bound:{form}}"
+def _bound(bound: float, form: str) -> str:
+    return f"{bound:{form}}" if bound < math.inf else f"fewer than {bounds.RANDOM_MODELS} measured"
 
 
 # Plots ----------------------------------------------------------------------------------------------------------------
 
 
-def real_model_charts(values: Values, number: int) -> list[Chart]:
+def _charts(values: Values, number: int) -> list[Chart]:
     """The charts of one model. number: of it among the models, part of each chart's name."""
     end = "" if number == 0 else f"-{number + 1}"
+    texts, within = values["texts"], values["axis"]["values"]["within"]
+    reports, layers = [float(k) for k in values["reports"]], numbered(len(within))
+    by_layer = [
+        Series("values", layers, within),
+        Series("residual stream", layers, values["axis"]["residuals"]["within"]),
+        Series("values, over all k", layers, values["axis"]["values"]["rho"]),
+    ]
+    shares = {
+        "mixed texts": texts["mixed"]["pc1"][-1],
+        f"{texts['domain']} alone": texts["alone"]["pc1"][-1],
+        "evidence": values["axes"][TRUE]["pc1"],
+    }
+    if untrained := values["untrained"]:
+        top = max(one["within"] for one in untrained)
+        by_layer.append(level("random weights, the highest in the last layer", top, [layers[0], layers[-1]]))
+        shares["random weights"] = float(np.mean([one["pc1"] for one in untrained]))
     return [
         _beliefs_chart(values, end),
-        _axis_chart(values, end),
-        _layers_chart(values, end),
-        _shares_chart(values, end),
+        Chart(
+            f"real-models-axis{end}",
+            f"{values['model']}: last layer's values on evidence prompts",
+            Axis("entropy of the posterior", "bits"),
+            Axis("PC1 of the values"),
+            [Series("evidence prompts", values["entropy"], values["scores"], POINTS, color=reports)],
+            color_label="reports k",
+            caption="Where points of one colour lie level and colours lie apart, the axis shows how long the prompt "
+            "is, not how sure one may be.",
+        ),
+        Chart(
+            f"real-models-layers{end}",
+            f"{values['model']}: PC1 and entropy by layer, evidence prompts",
+            Axis("layer"),
+            Axis("|Spearman(PC1, entropy)| at equal k"),
+            by_layer,
+            caption="The number of reports is held fixed, but for the line that says otherwise.",
+        ),
+        Chart(
+            f"real-models-pc1{end}",
+            f"{values['model']}: share of PC1 in the last layer's values",
+            Axis("prompts"),
+            Axis("share of the variance"),
+            [Series("PC1", numbered(len(shares)), list(shares.values()), BARS)],
+            categories=list(shares),
+            caption="If one domain collapses values onto the axis, its bar is higher than that of mixed texts. Random "
+            "weights: mean over models, on evidence prompts, which resemble one another.",
+        ),
     ]
 
 
 def _beliefs_chart(values: Values, end: str) -> Chart:
     surplus = np.array(values["surplus"])
-    places = np.unique(surplus)
+    x = np.unique(surplus)
     series = []
     for condition in CONDITIONS:
         belief = np.array(values["beliefs"][condition])
-        at = [belief[surplus == place] for place in places]
-        ends = [bootstrap_interval(one) for one in at] if condition == TRUE else []
-        series.append(
-            Series(
-                condition,
-                x=places.astype(float).tolist(),
-                y=[float(one.mean()) for one in at],
-                low=[low for low, _ in ends],
-                high=[high for _, high in ends],
-            )
-        )
-    fine = np.linspace(places[0], places[-1], 81)
+        at = [belief[surplus == one] for one in x]
+        low, high = zip(*(bootstrap_interval(one) for one in at), strict=True) if condition == TRUE else ((), ())
+        y = [float(one.mean()) for one in at]
+        series.append(Series(condition, x.astype(float).tolist(), y, low=list(low), high=list(high)))
+    fine = np.linspace(x[0], x[-1], 81)
     series.append(Series("posterior", fine.tolist(), posterior(fine).tolist(), DASHED))
     return Chart(
         f"real-models-belief{end}",
@@ -312,93 +337,25 @@ def _beliefs_chart(values: Values, end: str) -> Chart:
         Axis("surplus d of reports for the first place"),
         Axis("belief in the first place"),
         series,
-        caption=(
-            "Means over prompts with the same evidence under the true condition. A Bayesian follows the dashed curve "
-            "with renamed and permuted reports as well, and stays level with shuffled and masked ones."
-        ),
+        caption="Means over prompts with the same evidence under the true condition. A Bayesian follows the dashed "
+        "curve with renamed and permuted reports as well, and stays level with shuffled and masked ones.",
     )
 
 
-def _axis_chart(values: Values, end: str) -> Chart:
-    reports = [float(k) for k in values["reports"]]
-    series = [Series("evidence prompts", values["entropy"], values["scores"], POINTS, color=reports)]
-    return Chart(
-        f"real-models-axis{end}",
-        f"{values['model']}: last layer's values on evidence prompts",
-        Axis("entropy of the posterior", "bits"),
-        Axis("PC1 of the values"),
-        series,
-        color_label="reports k",
-        caption=(
-            "Where points of one colour lie level and colours lie apart, the axis shows how long the prompt is, not "
-            "how sure one may be."
-        ),
-    )
-
-
-def _layers_chart(values: Values, end: str) -> Chart:
-    layers = [float(layer) for layer in range(len(values["axis"]["values"]["within"]))]
-    series = [
-        Series("values", layers, values["axis"]["values"]["within"]),
-        Series("residual stream", layers, values["axis"]["residuals"]["within"]),
-        Series("values, over all k", layers, values["axis"]["values"]["rho"]),
-    ]
-    top = max(one["within"] for one in values["untrained"]) if values["untrained"] else None
-    if top is not None:
-        series.append(
-            Series("random weights, the highest in the last layer", [layers[0], layers[-1]], [top, top], DASHED)
-        )
-    return Chart(
-        f"real-models-layers{end}",
-        f"{values['model']}: PC1 and entropy by layer, evidence prompts",
-        Axis("layer"),
-        Axis("|Spearman(PC1, entropy)| at equal k"),
-        series,
-        caption="The number of reports is held fixed, but for the line that says otherwise.",
-    )
-
-
-def _shares_chart(values: Values, end: str) -> Chart:
-    texts = values["texts"]
-    names = ["mixed texts", f"{texts['domain']} alone", "evidence", "random weights"]
-    untrained = [one["pc1"] for one in values["untrained"]]
-    shares = [texts["mixed"]["pc1"][-1], texts["alone"]["pc1"][-1], values["axes"][TRUE]["pc1"]]
-    y = [*shares, float(np.mean(untrained))] if untrained else shares
-    return Chart(
-        f"real-models-pc1{end}",
-        f"{values['model']}: share of PC1 in the last layer's values",
-        Axis("prompts"),
-        Axis("share of the variance"),
-        [Series("PC1", [float(place) for place in range(len(y))], y, BARS)],
-        categories=names[: len(y)],
-        caption=(
-            "If one domain collapses values onto the axis, its bar is higher than that of mixed texts. Random weights: "
-            "mean over models, on evidence prompts, which resemble one another."
-        ),
-    )
-
-
-def texts_table(models: Sequence[Values]) -> Table:
+def _texts(models: Sequence[Values]) -> Table:
     """Mixed texts against one domain. It is shown, and no verdict rests on it."""
-    rows = []
-    for values in models:
-        for name, what in (("mixed", "mixed"), ("alone", f"{values['texts']['domain']} alone")):
-            found = values["texts"][name]
-            p = found["p_within"]
-            rows.append(
-                [
-                    values["model"],
-                    what,
-                    str(len(found["scores"])),
-                    f"{found['pc1'][-1]:.0%}",
-                    f"{found['pc12'][-1]:.0%}",
-                    f"{found['participation'][-1]:.1f}",
-                    f"{found['rho'][-1]:.2f}",
-                    "" if found["within"][-1] is None else f"{found['within'][-1]:.2f}",
-                    "" if p is None else f"{p:.3f}",
-                ]
-            )
-    columns = ["model", "texts", "n", "PC1", "PC1+2", "participation", "|rho|", "|rho| within kinds", "p within kinds"]
-    return Table(
-        "Last layer's values against the model's own entropy over the next token; p before correction", columns, rows
+    rows = [(values, name, values["texts"][name]) for values in models for name in ("mixed", "alone")]
+    columns = {
+        "model": [values["model"] for values, _, _ in rows],
+        "texts": ["mixed" if name == "mixed" else f"{values['texts']['domain']} alone" for values, name, _ in rows],
+        "n": [str(len(found["scores"])) for _, _, found in rows],
+        "PC1": [f"{found['pc1'][-1]:.0%}" for _, _, found in rows],
+        "PC1+2": [f"{found['pc12'][-1]:.0%}" for _, _, found in rows],
+        "participation": [f"{found['participation'][-1]:.1f}" for _, _, found in rows],
+        "|rho|": [f"{found['rho'][-1]:.2f}" for _, _, found in rows],
+        "|rho| within kinds": [cell(found["within"][-1], ".2f") for _, _, found in rows],
+        "p within kinds": [cell(found["p_within"], ".3f") for _, _, found in rows],
+    }
+    return table(
+        "Last layer's values against the model's own entropy over the next token; p before correction", columns
     )

@@ -12,6 +12,7 @@ A head that rests on the first token, whatever the text, is sharp in the first w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,19 +28,12 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.models.model import OpenModel, untrained_like
-from llmlab.studies.papers.agreement import by_models
+from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
+from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING
-from llmlab.studies.papers.bayesian_geometry.pretrained import (
-    TOKENS,
-    Keep,
-    at_once,
-    highest,
-    models_sentence,
-    nothing_measured,
-    parts,
-    text_prompts,
-)
+from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
+from llmlab.studies.papers.charting import numbered, table
 from llmlab.studies.papers.prompts import draw_prompts
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
@@ -195,33 +189,31 @@ def judge_model(others: Mapping[str, Any]) -> str:
 
     Not supported where random weights fall as much, or where what falls is small and may be nothing.
     """
-    fall, (low, _), most = others["fall"], others["interval"], highest(others["untrained"])
-    if (most is not None and fall <= most) or (fall < bounds.FOCUSING and low <= 0):
+    fall, (low, _), most = others["fall"], others["interval"], random_bound(others["untrained"])
+    if fall <= most < math.inf or (fall < bounds.FOCUSING and low <= 0):
         return NOT_SUPPORTED
-    return SUPPORTED if most is not None and fall >= bounds.FOCUSING and low > 0 else INCONCLUSIVE
+    return SUPPORTED if fall > most and fall >= bounds.FOCUSING and low > 0 else INCONCLUSIVE
 
 
 def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Verdict:
     """The claim that attention becomes sharper with depth. refused: why a model could not be asked."""
     if not models:
         return nothing_measured(FOCUSING, _STATISTIC, _THRESHOLD, refused)
-    names = [values["model"] for values in models]
-    outcomes = [judge_model(values[OTHERS]) for values in models]
+    outcomes = [(values["model"], judge_model(values[OTHERS])) for values in models]
     falls = [values[OTHERS]["fall"] for values in models]
     interval = models[0][OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)]
     which = "over prompts" if len(models) == 1 else "from the least to the most"
-    said = f"{models_sentence(names, outcomes, refused)} The interval is {which}."
     return Verdict(
         claim=FOCUSING,
-        verdict=by_models(outcomes),
+        verdict=by_models([outcome for _, outcome in outcomes]),
         statistic=Statistic(_STATISTIC, float(np.median(falls))),
         interval=interval,
         threshold=_THRESHOLD,
         n=models[0]["prompts"],
         seeds=sorted({values["seed"] for values in models}),
         papers_criterion=_papers(models),
-        reason=" ".join([*map(_words, models), said]),
-        evidence={"models": names, "outcomes": outcomes}
+        reason=" ".join([*map(_words, models), models_sentence(outcomes, refused), f"The interval is {which}."]),
+        evidence={"models": [name for name, _ in outcomes], "outcomes": [outcome for _, outcome in outcomes]}
         | {way: [{name: one[way][name] for name in _NUMBERS} for one in models] for way in WAYS},
         charts=[_chart(values, number) for number, values in enumerate(models)],
         tables=[_table(models)],
@@ -231,14 +223,14 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Ve
 def _words(values: Values) -> str:
     everything, others = values[ALL], values[OTHERS]
     low, high = others["interval"]
-    most = highest(others["untrained"])
+    most = random_bound(others["untrained"])
     said = (
         f"{values['model']}, {values['prompts']} texts of {values['tokens']} tokens: from the first to the last layer "
         f"entropy {_moved(everything['fall'])}. Without the first token it {_moved(others['fall'])} (interval of the "
         f"fall {low:.0%} to {high:.0%}), between the first and the last quarter of the layers it "
         f"{_moved(others['quarters'])}."
     )
-    if most is None:
+    if most == math.inf:
         return f"{said} Fewer than {bounds.RANDOM_MODELS} models with random weights were measured."
     return f"{said} The most that it falls with random weights is {_percent(most)}."
 
@@ -267,7 +259,7 @@ def _papers(models: Sequence[Values]) -> PapersCriterion:
 
 def _chart(values: Values, number: int) -> Chart:
     everything, others = values[ALL], values[OTHERS]
-    layers = [float(layer) for layer in range(len(everything["layers"]))]
+    layers = numbered(len(everything["layers"]))
     series = [
         Series(name, layers, found["layers"], low=found["low"], high=found["high"])
         for name, found in (("with the first token", everything), ("without it", others))
@@ -287,21 +279,17 @@ def _chart(values: Values, number: int) -> Chart:
 
 
 def _table(models: Sequence[Values]) -> Table:
-    rows = []
-    for values in models:
-        for way, name in ((ALL, "with the first token"), (OTHERS, "without it")):
-            found = values[way]
-            most = highest(found["untrained"])
-            rows.append(
-                [
-                    values["model"],
-                    name,
-                    f"{found['layers'][0]:.2f}",
-                    f"{found['layers'][-1]:.2f}",
-                    f"{found['fall']:.0%} ({found['interval'][0]:.0%} to {found['interval'][1]:.0%})",
-                    _percent(found["quarters"]),
-                    "" if most is None else _percent(most),
-                ]
-            )
-    columns = ["model", "", "first layer", "last layer", "fall", "fall, quarters", "random weights, most"]
-    return Table("Entropy of attention, 1 for uniform", columns, rows)
+    ways = ((ALL, "with the first token"), (OTHERS, "without it"))
+    rows = [(values["model"], name, values[way]) for values in models for way, name in ways]
+    found = [one for _, _, one in rows]
+    most = [random_bound(one["untrained"]) for one in found]
+    columns = {
+        "model": [model for model, _, _ in rows],
+        "": [name for _, name, _ in rows],
+        "first layer": [f"{one['layers'][0]:.2f}" for one in found],
+        "last layer": [f"{one['layers'][-1]:.2f}" for one in found],
+        "fall": ["{fall:.0%} ({interval[0]:.0%} to {interval[1]:.0%})".format(**one) for one in found],
+        "fall, quarters": [_percent(one["quarters"]) for one in found],
+        "random weights, most": ["" if fall == math.inf else _percent(fall) for fall in most],
+    }
+    return table("Entropy of attention, 1 for uniform", columns)

@@ -21,17 +21,7 @@ from llmlab.data.synthetic.metrics import entropy
 from llmlab.data.synthetic.tasks import Task, held_out
 from llmlab.gpt.model import CausalSelfAttention
 from llmlab.inspection.spectra import principal_components
-from llmlab.studies.papers.statistics import (
-    heldout_ridge_r2,
-    one_of_each,
-    overall_permutation_p,
-    participation_ratio,
-    r2_beyond_strata,
-    random_cosine_floor,
-    spearman,
-    stratified_permutation_p,
-    stratified_spearman,
-)
+from llmlab.studies.papers import statistics
 
 Array = np.ndarray
 # Columns that vary less than this share of the largest one's spread are rounding, not signal.
@@ -56,22 +46,15 @@ class Samples:
 
 def samples_of(task: Task, count: int) -> Samples:
     """The first `count` held-out sequences of a task, its scored positions as samples, strata by position."""
-    ids: list[list[int]] = []
-    positions: list[list[int]] = []
-    entropies, strata, sequences = [], [], []
-    at = np.array(task.layout.positions)
-    for batch in held_out(task, count):
-        found = entropy(batch.posterior)  # [B, P]
-        for row, scored in enumerate(batch.scored):
-            ids.append(batch.ids[row].tolist())
-            positions.append(at[scored].tolist())
-            entropies.append(found[row, scored])
-            strata.append(at[scored])
-            sequences.append(np.full(int(scored.sum()), len(ids) - 1))
-    # Sums of one posterior in another order differ by rounding, and no rank may hang on that.
-    return Samples(
-        ids, positions, np.concatenate(entropies).round(9), np.concatenate(strata), np.concatenate(sequences)
+    batches = held_out(task, count)
+    ids, posterior, scored = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("ids", "posterior", "scored")
     )
+    at = np.array(task.layout.positions)
+    sequence, place = np.nonzero(scored)
+    # Sums of one posterior in another order differ by rounding, and no rank may hang on that.
+    h = entropy(posterior)[sequence, place].round(9)
+    return Samples(ids.tolist(), [at[row].tolist() for row in scored], h, at[place], sequence)
 
 
 @dataclass(frozen=True)
@@ -135,54 +118,47 @@ class Manifold:
     """How samples of one layer lie, and whether their first principal component is entropy.
 
     pc1, pc12: shares of the variance of z-scored columns along one and two components; participation: how many carry
-    it; raw_pc1: without z-scoring. rho: |Spearman(PC1, H)|; within: the same within strata, None where H is constant
-    in each of them. p, p_within: by permuting H within strata, on one sample of each sequence; uncorrected.
-    r2_alone, r2_strata, r2: held-out R^2 of H from the activations alone, from the stratum alone, and from both; gain:
-    what the activations add to the stratum.
-    scores: PC1 of each sample, its sign such that it rises with H.
+    it. rho: |Spearman(PC1, H)|; within: the same within strata, None where H is constant in each of them. p, p_within:
+    by permuting H within strata, on one sample of each sequence; uncorrected. r2_strata, r2: held-out R^2 of H from the
+    stratum alone, and from stratum and activations; gain: what the latter add. scores: PC1 of each sample, rising with
+    H.
     """
 
     pc1: float
     pc12: float
     participation: float
-    raw_pc1: float
     rho: float
     within: float | None
     p: float | None
     p_within: float | None
-    r2_alone: float
     r2_strata: float
     r2: float
     scores: Array = field(repr=False)
 
     @property
     def gain(self) -> float:
-        """R^2 beyond the strata."""
         return self.r2 - self.r2_strata
 
 
 def manifold(x: Array, samples: Samples, seed: int = 0) -> Manifold:
     """Measures 1 and 2 of activations [N, C] of one layer."""
     h, strata = samples.entropy, samples.stratum
-    standard = z_scored(x)
-    found = principal_components(torch.from_numpy(standard), 2)
-    raw = principal_components(torch.from_numpy(x), 1)
+    z = z_scored(x)
+    found = principal_components(torch.from_numpy(z), 2)
     shares = (found.variance / found.total).numpy() if found.total else np.zeros(2)
-    scores = ((torch.from_numpy(standard).double() - found.mean) @ found.components[0]).numpy()
-    rho = spearman(scores, h)
+    scores = ((torch.from_numpy(z).double() - found.mean) @ found.components[0]).numpy()
+    rho = statistics.spearman(scores, h)
     varies = any(np.ptp(h[strata == stratum]) > 0 for stratum in np.unique(strata))
-    some = one_of_each(samples.sequence, seed)
-    r2_strata, r2 = r2_beyond_strata(x, h, strata, samples.sequence, seed)
+    some = statistics.one_of_each(samples.sequence, seed)
+    r2_strata, r2 = statistics.r2_beyond_strata(x, h, strata, samples.sequence, seed)
     return Manifold(
         pc1=float(shares[0]),
         pc12=float(shares[:2].sum()),
-        participation=participation_ratio(standard),
-        raw_pc1=float(raw.variance[0] / raw.total) if raw.total else 0.0,
+        participation=statistics.participation_ratio(z),
         rho=abs(rho),
-        within=abs(stratified_spearman(scores, h, strata)) if varies else None,
-        p=overall_permutation_p(scores[some], h[some], strata[some], seed=seed),
-        p_within=stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
-        r2_alone=heldout_ridge_r2(x, h, samples.sequence, seed),
+        within=abs(statistics.stratified_spearman(scores, h, strata)) if varies else None,
+        p=statistics.overall_permutation_p(scores[some], h[some], strata[some], seed=seed),
+        p_within=statistics.stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
         r2_strata=r2_strata,
         r2=r2,
         scores=scores * (-1 if rho < 0 else 1),
@@ -225,33 +201,23 @@ def keys_of(model: nn.Module, activations: Activations, samples: Samples) -> Key
     """Measure 3."""
     layers = []
     for keys in activations.keys:
-        unit = keys / np.maximum(np.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)  # [N, H, D]
-        found = []
-        for sequence in np.unique(samples.sequence):
-            own = unit[samples.sequence == sequence].transpose(1, 0, 2)  # [H, P, D]
-            if own.shape[1] > 1:
-                found.append(float(_off_diagonal(own).mean()))
-        layers.append(found)
-    width = activations.keys[0].shape[-1]
+        own = (keys[samples.sequence == sequence].transpose(1, 0, 2) for sequence in np.unique(samples.sequence))
+        layers.append([float(_cosines(rows).mean()) for rows in own if rows.shape[1] > 1])  # rows: [H, P, D]
     weights = key_weights(model)
     return Keys(
         cosine=np.array(layers).T,
-        gaussian=random_cosine_floor(width),
-        weights=[float(_off_diagonal(_unit_rows(weight)[None]).mean()) for weight in weights],
-        weights_gaussian=random_cosine_floor(weights[0].shape[1]) if weights else 0.0,
+        gaussian=statistics.random_cosine(activations.keys[0].shape[-1]),
+        weights=[float(_cosines(weight[None]).mean()) for weight in weights],
+        weights_gaussian=statistics.random_cosine(weights[0].shape[1]) if weights else 0.0,
     )
 
 
-def _off_diagonal(unit: Array) -> Array:
-    """|cos| of all pairs of different rows of unit vectors [H, P, D] -> [H, pairs]."""
-    upper = np.triu_indices(unit.shape[1], 1)
+def _cosines(rows: Array) -> Array:
+    """|cos| of all pairs of different rows [H, P, D] -> [H, pairs]."""
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    upper = np.triu_indices(rows.shape[1], 1)
     cosines: Array = np.abs(unit @ unit.transpose(0, 2, 1))[:, upper[0], upper[1]]
     return cosines
-
-
-def _unit_rows(x: Array) -> Array:
-    scaled: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return scaled
 
 
 def key_weights(model: nn.Module) -> list[Array]:
@@ -287,11 +253,6 @@ class Population:
 
 def measure_geometry(model: nn.Module, samples: Samples, seed: int = 0, progress: Progress = quiet) -> ModelGeometry:
     """Measures 1 to 3 of a model in eval mode. seed: of what is drawn for the tests. Errors as in `take`."""
-    activations = take(model, samples, progress)
-
-    def all_layers(layers: Sequence[Array]) -> list[Manifold]:
-        return [manifold(x, samples, seed) for x in layers]
-
-    return ModelGeometry(
-        all_layers(activations.values), all_layers(activations.residuals), keys_of(model, activations, samples)
-    )
+    found = take(model, samples, progress)
+    values, residuals = ([manifold(x, samples, seed) for x in layers] for layers in (found.values, found.residuals))
+    return ModelGeometry(values, residuals, keys_of(model, found, samples))

@@ -24,25 +24,19 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import Intervener, Point, run
-from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.inspection.edits import Intervention, Interventions
 from llmlab.inspection.spectra import principal_components
+from llmlab.studies.papers import statistics
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples, standard, take
 from llmlab.studies.papers.bayesian_geometry.plan import CAUSAL, LAYERS
+from llmlab.studies.papers.charting import level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
-from llmlab.studies.papers.statistics import (
-    bootstrap_interval,
-    median_interval,
-    one_of_each,
-    spearman,
-    stratified_permutation_p,
-    stratified_spearman,
-)
 
 # Axis -----------------------------------------------------------------------------------------------------------------
 
@@ -57,7 +51,7 @@ class AxisEffects:
 
     layer: whose output is changed. rho: |Spearman| of the axis, PC1, with entropy; within: the same at a fixed
     position, p_within: by permuting entropy there, uncorrected, None where it varies nowhere. effect: mean KL(before ||
-    after) in bits; error: by how much the entropy error grows. random, random_error: the same for each random axis.
+    after) in bits; error: by how much the entropy error grows. random: the effect of each random axis.
     """
 
     layer: int
@@ -65,7 +59,6 @@ class AxisEffects:
     effect: float
     error: float
     random: list[float]
-    random_error: list[float]
     within: float
     p_within: float | None
 
@@ -93,24 +86,22 @@ def axis_effects(
     moved = [np.linalg.norm(z @ one) * np.linalg.norm(write) for one, write in zip(axes, writes, strict=True)]
     before = beliefs(model, samples, answers, None)
     exact = np.abs(entropy(before) - samples.entropy).mean()
-    effects, errors = [], []
+    after = []
     for done, (one, write, far) in enumerate(zip(axes, writes, moved, strict=True)):
         progress("Removing axes", done, len(axes))
         removal = Removal(layer, scored_positions(samples), mean, one / spread, moved[0] / far * write)
-        after = beliefs(model, samples, answers, removal)
-        effects.append(float(divergence(before, after).mean()))
-        errors.append(float(np.abs(entropy(after) - samples.entropy).mean() - exact))
+        after.append(beliefs(model, samples, answers, removal))
+    effects = [float(divergence(before, one).mean()) for one in after]
     scores, h, strata = z @ axis, samples.entropy, samples.stratum
-    some = one_of_each(samples.sequence, seed)
+    some = statistics.one_of_each(samples.sequence, seed)
     return AxisEffects(
         layer,
-        abs(spearman(scores, h)),
+        abs(statistics.spearman(scores, h)),
         effects[0],
-        errors[0],
+        float(np.abs(entropy(after[0]) - samples.entropy).mean() - exact),
         effects[1:],
-        errors[1:],
-        within=abs(stratified_spearman(scores, h, strata)),
-        p_within=stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
+        within=abs(statistics.stratified_spearman(scores, h, strata)),
+        p_within=statistics.stratified_permutation_p(scores[some], h[some], strata[some], seed=seed),
     )
 
 
@@ -152,9 +143,7 @@ def judge_axis(found: AxisEffects) -> str:
 
 
 def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, tuple[float, ...] | None]) -> Verdict:
-    """The claim that the axis of entropy is used. n: samples. p: corrected. ValueError without any model."""
-    if not trained:
-        raise ValueError("there is no model to judge")
+    """The claim that the axis of entropy is used. n: samples. p: corrected."""
     seeds = sorted(trained)
     found = [trained[seed] for seed in seeds]
     outcomes = [judge_axis(one) for one in found]
@@ -163,7 +152,7 @@ def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, t
         claim=CAUSAL,
         verdict=by_seeds(outcomes),
         statistic=Statistic("effect of the entropy axis over that of the median random axis", float(np.median(ratios))),
-        interval=median_interval(ratios),
+        interval=statistics.median_interval(ratios),
         p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
         threshold=(
             f"above {bounds.AXIS_PERCENTILE:g} % of {bounds.RANDOM_AXES} random axes that move the stream as far; not "
@@ -180,16 +169,16 @@ def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, t
 
 
 def _axis_chart(seeds: Sequence[int], found: Sequence[AxisEffects]) -> Chart:
-    positions = [float(position) for position in range(len(seeds))]
-    x = [position for position, one in zip(positions, found, strict=True) for _ in one.random]
+    x = numbered(len(seeds))
+    random = [(place, max(effect, _LEAST_SHOWN)) for place, one in zip(x, found, strict=True) for effect in one.random]
     return Chart(
         "causal",
         "Removing the axis of entropy",
         Axis("trained from seed"),
         Axis("KL of beliefs before and after", "bits", log=True),
         [
-            Series("the axis of entropy", positions, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
-            Series("random axes", x, [max(effect, _LEAST_SHOWN) for one in found for effect in one.random], POINTS),
+            Series("the axis of entropy", x, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
+            Series("random axes", [place for place, _ in random], [effect for _, effect in random], POINTS),
         ],
         categories=[str(seed) for seed in seeds],
         caption="Every axis moves the stream as far. The claim is a bar above nearly all points.",
@@ -197,22 +186,18 @@ def _axis_chart(seeds: Sequence[int], found: Sequence[AxisEffects]) -> Chart:
 
 
 def _axis_table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Sequence[str]) -> Table:
-    columns = [
-        "model",
-        "layer",
-        "|rho|",
-        "at a fixed position",
-        "effect, bits",
-        "random axes, median",
-        "largest",
-        "error added, bits",
-        "outcome",
-    ]
-    rows = []
-    for seed, one, outcome in zip(seeds, found, outcomes, strict=True):
-        effects = [f"{value:.4f}" for value in (one.effect, float(np.median(one.random)), max(one.random), one.error)]
-        rows.append([f"seed {seed}", str(one.layer), f"{one.rho:.2f}", f"{one.within:.2f}", *effects, outcome])
-    return Table("Removing the first component of the stream, beside random axes", columns, rows)
+    columns = {
+        "model": [f"seed {seed}" for seed in seeds],
+        "layer": [str(one.layer) for one in found],
+        "|rho|": [f"{one.rho:.2f}" for one in found],
+        "at a fixed position": [f"{one.within:.2f}" for one in found],
+        "effect, bits": [f"{one.effect:.4f}" for one in found],
+        "random axes, median": [f"{np.median(one.random):.4f}" for one in found],
+        "largest": [f"{max(one.random):.4f}" for one in found],
+        "error added, bits": [f"{one.error:.4f}" for one in found],
+        "outcome": outcomes,
+    }
+    return table("Removing the first component of the stream, beside random axes", columns)
 
 
 def _axis_words(found: Sequence[AxisEffects]) -> str:
@@ -222,9 +207,8 @@ def _axis_words(found: Sequence[AxisEffects]) -> str:
     random = float(np.median([np.median(one.random) for one in found]))
     return (
         f"Removing the first component of the stream before the last layer (|rho| {rho:.2f} with entropy, "
-        f"{within:.2f} at a fixed position) moves "
-        f"beliefs by {effect:.4f} bits and adds {error:.4f} bits to the entropy error; random axes move them by "
-        f"{random:.4f} (medians of seeds)."
+        f"{within:.2f} at a fixed position) moves beliefs by {effect:.4f} bits and adds {error:.4f} bits to the "
+        f"entropy error; random axes move them by {random:.4f} (medians of seeds)."
     )
 
 
@@ -255,11 +239,6 @@ class Ablation:
         """The same by layer and head."""
         return [[without / self.error for without in layer] for layer in self.heads]
 
-    @property
-    def least(self) -> int:
-        """The layer that is missed least."""
-        return int(np.argmin(self.layers))
-
 
 def ablate(model: nn.Module, samples: Samples, answers: tuple[int, int], progress: Progress = quiet) -> Ablation:
     """Takes out every layer and every head. All sequences are of one length.
@@ -280,7 +259,7 @@ def ablate(model: nn.Module, samples: Samples, answers: tuple[int, int], progres
 
     whole = sums(None, 0)
     bypassed = [sums(Intervention("zero", "layer", layer), layer) for layer in layers]
-    intervals = [bootstrap_interval(np.stack([one, whole], 1), _ratio) for one in bypassed]
+    intervals = [statistics.bootstrap_interval(np.stack([one, whole], 1), _ratio) for one in bypassed]
     count, begun = len(samples.entropy), len(layers)
     return Ablation(
         error=float(whole.sum() / count),
@@ -314,9 +293,7 @@ def judge_layers(found: Ablation) -> str:
 
 
 def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
-    """The claim that no layer can be bypassed. n: samples. ValueError without any model."""
-    if not trained:
-        raise ValueError("there is no model to judge")
+    """The claim that no layer can be bypassed. n: samples."""
     seeds = sorted(trained)
     found = [trained[seed] for seed in seeds]
     outcomes = [judge_layers(one) for one in found]
@@ -327,7 +304,7 @@ def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
         claim=LAYERS,
         verdict=by_seeds(outcomes),
         statistic=Statistic("error without the layer that is missed least, over the error", float(np.median(least))),
-        interval=median_interval(least),
+        interval=statistics.median_interval(least),
         threshold=(
             f"without any one layer the entropy error is more than {bounds.BYPASS_FACTOR:g} times as large, its "
             "interval over sequences above that. Not supported where the interval of one layer lies below; "
@@ -367,11 +344,10 @@ def _layers_charts(seeds: Sequence[int], found: Sequence[Ablation]) -> list[Char
 
 
 def _bars(name: str, title: str, parts: list[str], seeds: Sequence[int], factors: list[list[float]]) -> Chart:
-    x = [float(position) for position in range(len(parts))]
+    x = numbered(len(parts))
     series = [Series("median of seeds", x, np.median(factors, axis=0).tolist(), BARS)]
     series += [Series(f"seed {seed}", x, own, POINTS) for seed, own in zip(seeds, factors, strict=True)]
-    series.append(Series("the paper's bound", x, [bounds.BYPASS_FACTOR] * len(x), DASHED))
-    series.append(Series("the whole model", x, [1.0] * len(x), DASHED))
+    series += [level("the paper's bound", bounds.BYPASS_FACTOR, x), level("the whole model", 1.0, x)]
     return Chart(
         name,
         title,
@@ -384,12 +360,12 @@ def _bars(name: str, title: str, parts: list[str], seeds: Sequence[int], factors
 
 
 def _layers_table(seeds: Sequence[int], found: Sequence[Ablation], outcomes: Sequence[str]) -> Table:
-    columns = ["model", "error, bits", *(f"without layer {layer}" for layer in range(len(found[0].layers))), "outcome"]
-    rows = []
-    for seed, one, outcome in zip(seeds, found, outcomes, strict=True):
-        cells = [
-            f"x {factor:.1f} ({low:.1f} to {high:.1f})"
-            for factor, low, high in zip(one.factors, one.low, one.high, strict=True)
+    without = {
+        f"without layer {layer}": [
+            f"x {one.factors[layer]:.1f} ({one.low[layer]:.1f} to {one.high[layer]:.1f})" for one in found
         ]
-        rows.append([f"seed {seed}", f"{one.error:.4f}", *cells, outcome])
-    return Table("Entropy error without a layer, with its interval over sequences", columns, rows)
+        for layer in range(len(found[0].layers))
+    }
+    models = {"model": [f"seed {seed}" for seed in seeds], "error, bits": [f"{one.error:.4f}" for one in found]}
+    title = "Entropy error without a layer, with its interval over sequences"
+    return table(title, models | without | {"outcome": outcomes})

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.core.errors import LabError
-from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, TaskSettings
@@ -23,53 +21,19 @@ from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.agreement import corrected
-from llmlab.studies.papers.bayesian_geometry import focusing, real_models
+from llmlab.studies.papers.bayesian_geometry import calibration, focusing, interventions, plan, real_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.alignment import Alignment, alignment, alignment_verdict
 from llmlab.studies.papers.bayesian_geometry.beliefs import real_models_verdict
-from llmlab.studies.papers.bayesian_geometry.calibration import (
-    Calibrated,
-    HmmRun,
-    architecture_verdict,
-    calibration_charts,
-    calibration_table,
-    calibration_verdict,
-    compared,
-    floors,
-)
 from llmlab.studies.papers.bayesian_geometry.focusing import focusing_verdict
 from llmlab.studies.papers.bayesian_geometry.geometry import (
-    ModelGeometry,
     Population,
-    Samples,
     measure_geometry,
     samples_of,
 )
-from llmlab.studies.papers.bayesian_geometry.interventions import (
-    Ablation,
-    AxisEffects,
-    ablate,
-    axis_effects,
-    causal_verdict,
-    layers_verdict,
-)
 from llmlab.studies.papers.bayesian_geometry.manifold import keys_verdict, manifold_tests, manifold_verdict
-from llmlab.studies.papers.bayesian_geometry.plan import (
-    ALIGNMENT,
-    ARCHITECTURE,
-    CALIBRATION,
-    CAUSAL,
-    DEEP,
-    FOCUSING,
-    KEYS,
-    LAYERS,
-    MANIFOLD,
-    OF_MODELS,
-    REAL_MODELS,
-    SIZES,
-)
 from llmlab.studies.papers.bayesian_geometry.pretrained import parts
-from llmlab.studies.papers.interface import Check, Measured
+from llmlab.studies.papers.interface import Check, Measured, ask_models
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Trial
 from llmlab.training.task_run import measure as calibration_of
@@ -78,8 +42,8 @@ from llmlab.training.task_run import measure as calibration_of
 def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
     """Calibration of the last checkpoint, and of the reasoners that know less."""
     model, task = open_task(run, select(run.checkpoints, "final"))
-    count = SIZES[check.size].sequences
-    lines = {name: asdict(found) for name, found in floors(task, count).items()}
+    count = plan.SIZES[check.size].sequences
+    lines = {name: asdict(found) for name, found in calibration.baselines(task, count).items()}
     return {"model": asdict(calibration_of(model, task, count)), "floors": lines}
 
 
@@ -87,34 +51,31 @@ def early(check: Check) -> list[Verdict]:
     """Calibration, and the models beside the transformer."""
     found = calibrations(check)
     verdicts = []
-    bijection = {one.seed: one.model for one in found if one.is_transformer_on(BIJECTION)}
-    hmm = {one.seed: HmmRun(one.model, one.floors) for one in found if one.is_transformer_on(HMM)}
-    if CALIBRATION in check.claims and (bijection or hmm):
-        verdict = calibration_verdict(bijection, hmm)
-        verdict.charts = calibration_charts(found)
-        verdict.tables = [calibration_table(found)]
-        verdicts.append(verdict)
-    if ARCHITECTURE in check.claims and compared(found):
-        verdicts.append(architecture_verdict(found))
+    if plan.CALIBRATION in check.claims and (
+        calibration.transformers(found, BIJECTION) or calibration.transformers(found, HMM)
+    ):
+        verdicts.append(calibration.calibration_verdict(found))
+    if plan.ARCHITECTURE in check.claims and calibration.compared(found):
+        verdicts.append(calibration.architecture_verdict(found))
     return verdicts
 
 
 def late(check: Check) -> Iterator[Verdict]:
     """Geometry, then pretrained models."""
     yield from _geometry(check)
-    yield from check_models(check, [claim for claim in OF_MODELS if claim in check.claims])
+    yield from check_models(check, [claim for claim in plan.OF_MODELS if claim in check.claims])
 
 
 def _geometry(check: Check) -> list[Verdict]:
     """Verdicts from all runs together, kept: they stay as they are while the runs do."""
-    claims = {MANIFOLD, KEYS, CAUSAL, ALIGNMENT, LAYERS} & {*check.claims}
+    claims = {plan.MANIFOLD, plan.KEYS, plan.CAUSAL, plan.ALIGNMENT, plan.LAYERS} & {*check.claims}
     if not claims:
         return []
 
     def found() -> dict[str, Any]:
         subjects = Subjects(
             repeats=_models_of(check, DUPLICATES),
-            deep=_models_of(check, SIZES[check.size].deep),
+            deep=_models_of(check, plan.SIZES[check.size].deep),
             hmm=_models_of(check, HMM),
         )
         return {"verdicts": [asdict(one) for one in check_geometry(subjects, claims, progress=check.progress)]}
@@ -138,16 +99,16 @@ def _models_of(check: Check, group: str) -> Models | None:
     return Models(task, {seed: model for seed, (model, _) in opened.items()}, fresh)
 
 
-def calibrations(check: Check) -> list[Calibrated]:
+def calibrations(check: Check) -> list[calibration.Calibrated]:
     """Of all finished runs in the plan's order, those of another depth left out."""
-    return [_calibrated(one) for one in check.finished if one.trial.group != DEEP]
+    return [_calibrated(one) for one in check.finished if one.trial.group != plan.DEEP]
 
 
-def _calibrated(one: Measured) -> Calibrated:
+def _calibrated(one: Measured) -> calibration.Calibrated:
     settings = one.trial.settings
     lines = {name: from_plain(Calibration, line) for name, line in one.values["floors"].items()}
     model = from_plain(Calibration, one.values["model"])
-    return Calibrated(settings["data.task"], settings["model.kind"], one.trial.seed, model, lines)
+    return calibration.Calibrated(settings["data.task"], settings["model.kind"], one.trial.seed, model, lines)
 
 
 # Geometry -------------------------------------------------------------------------------------------------------------
@@ -168,6 +129,11 @@ class Models:
     task: Task
     trained: Mapping[int, nn.Module]
     fresh: Callable[[int], nn.Module]
+
+    @property
+    def by_seed(self) -> list[tuple[int, nn.Module]]:
+        """The trained ones in the order of their seeds."""
+        return sorted(self.trained.items())
 
 
 @dataclass(frozen=True)
@@ -191,64 +157,57 @@ def check_geometry(
     """
     work = iter(parts([1] * _parts(subjects, claims), progress))
     shapes, hmm = None, None
-    effects: dict[int, AxisEffects] = {}
+    effects: dict[int, interventions.AxisEffects] = {}
     followed: dict[int, Alignment] = {}
     followed_random: list[Alignment] = []
-    if subjects.hmm is not None and {MANIFOLD, KEYS} & {*claims}:
+    if subjects.hmm is not None and {plan.MANIFOLD, plan.KEYS} & {*claims}:
         hmm = _population(subjects.hmm, min(sequences, _HMM_SEQUENCES), work)
     if (models := subjects.repeats) is not None:
-        if {MANIFOLD, KEYS} & {*claims}:
+        if {plan.MANIFOLD, plan.KEYS} & {*claims}:
             shapes = _population(models, sequences, work)
-        if CAUSAL in claims:
+        if plan.CAUSAL in claims:
             samples, answers = samples_of(models.task, sequences), models.task.layout.answers
-            for seed, model in sorted(models.trained.items()):
-                effects[seed] = axis_effects(model, samples, answers, seed, next(work))
-    if shapes is not None and KEYS in claims:
+            for seed, model in models.by_seed:
+                effects[seed] = interventions.axis_effects(model, samples, answers, seed, next(work))
+    if shapes is not None and plan.KEYS in claims:
         yield keys_verdict(shapes, hmm)
     if (models := subjects.deep) is not None:
-        if LAYERS in claims:
-            samples, answers = samples_of(models.task, sequences), models.task.layout.answers
-            missed: dict[int, Ablation] = {}
-            for seed, model in sorted(models.trained.items()):
-                missed[seed] = ablate(model, samples, answers, next(work))
-            yield layers_verdict(missed, len(samples.entropy))
-        if ALIGNMENT in claims:
-            samples = samples_of(models.task, min(sequences, _QUERY_SEQUENCES))
-            followed = {seed: alignment(model, samples, next(work)) for seed, model in sorted(models.trained.items())}
-            followed_random = [alignment(model, samples, next(work)) for model in _random(models)]
+        if plan.LAYERS in claims:
+            seen, answers = samples_of(models.task, sequences), models.task.layout.answers
+            missed = {seed: interventions.ablate(model, seen, answers, next(work)) for seed, model in models.by_seed}
+            yield interventions.layers_verdict(missed, len(seen.entropy))
+        if plan.ALIGNMENT in claims:
+            seen = samples_of(models.task, min(sequences, _QUERY_SEQUENCES))
+            followed = {seed: alignment(model, seen, next(work)) for seed, model in models.by_seed}
+            followed_random = [alignment(model, seen, next(work)) for model in _random(models)]
     p = corrected(
         {
-            MANIFOLD: manifold_tests(shapes.trained) if shapes is not None and MANIFOLD in claims else {},
-            ALIGNMENT: {seed: (one.p,) for seed, one in followed.items()},
-            CAUSAL: {seed: (one.p,) for seed, one in effects.items()},
+            plan.MANIFOLD: manifold_tests(shapes.trained) if shapes is not None and plan.MANIFOLD in claims else {},
+            plan.ALIGNMENT: {seed: (one.p,) for seed, one in followed.items()},
+            plan.CAUSAL: {seed: (one.p,) for seed, one in effects.items()},
         }
     )
-    if shapes is not None and MANIFOLD in claims:
-        yield manifold_verdict(shapes, p[MANIFOLD], hmm)
+    if shapes is not None and plan.MANIFOLD in claims:
+        yield manifold_verdict(shapes, p[plan.MANIFOLD], hmm)
     if followed:
-        yield alignment_verdict(followed, followed_random, p[ALIGNMENT])
+        yield alignment_verdict(followed, followed_random, p[plan.ALIGNMENT])
     if effects:
-        assert subjects.repeats is not None
-        yield causal_verdict(effects, len(samples_of(subjects.repeats.task, sequences).entropy), p[CAUSAL])
+        yield interventions.causal_verdict(effects, len(samples.entropy), p[plan.CAUSAL])
 
 
 def _parts(subjects: Subjects, claims: Collection[str]) -> int:
-    repeats, deep, hmm = (
-        len(models.trained) if models is not None else 0 for models in (subjects.repeats, subjects.deep, subjects.hmm)
-    )
-    parts = repeats * (CAUSAL in claims) + deep * (LAYERS in claims)
-    if {MANIFOLD, KEYS} & {*claims}:
+    repeats, deep, hmm = (len(one.trained) if one else 0 for one in (subjects.repeats, subjects.deep, subjects.hmm))
+    parts = repeats * (plan.CAUSAL in claims) + deep * (plan.LAYERS in claims)
+    if {plan.MANIFOLD, plan.KEYS} & {*claims}:
         parts += sum(count + bounds.RANDOM_MODELS for count in (repeats, hmm) if count)
-    if ALIGNMENT in claims and deep:
+    if plan.ALIGNMENT in claims and deep:
         parts += deep + bounds.RANDOM_MODELS
     return parts
 
 
 def _population(models: Models, sequences: int, work: Iterator[Progress]) -> Population:
-    samples: Samples = samples_of(models.task, sequences)
-    trained: dict[int, ModelGeometry] = {}
-    for seed, model in sorted(models.trained.items()):
-        trained[seed] = measure_geometry(model, samples, seed, next(work))
+    samples = samples_of(models.task, sequences)
+    trained = {seed: measure_geometry(model, samples, seed, next(work)) for seed, model in models.by_seed}
     random = [measure_geometry(model, samples, number, next(work)) for number, model in enumerate(_random(models))]
     return Population(trained, random, samples)
 
@@ -263,19 +222,13 @@ def _random(models: Models) -> Iterator[nn.Module]:
 
 def check_models(check: Check, claims: Collection[str]) -> Iterator[Verdict]:
     """Verdicts on `claims`, of FOCUSING and REAL_MODELS. A model that cannot be asked is named with the reason."""
-    found: dict[str, list[dict[str, Any]]] = {claim: [] for claim in claims}
-    refused: dict[str, dict[str, str]] = {claim: {} for claim in claims}
-    for reference in check.models:
-        for claim in claims:
-            try:
-                found[claim].append(_measured_on(check, claim, reference))
-            except LabError as error:
-                refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
-            give_back()
-    if FOCUSING in claims:
-        yield focusing_verdict(found[FOCUSING], refused[FOCUSING])
-    if REAL_MODELS in claims:
-        yield real_models_verdict(found[REAL_MODELS], refused[REAL_MODELS])
+    found, refused = ask_models(
+        check, lambda reference: {(claim,): partial(_measured_on, check, claim, reference) for claim in claims}
+    )
+    if plan.FOCUSING in claims:
+        yield focusing_verdict(found[plan.FOCUSING], refused[plan.FOCUSING])
+    if plan.REAL_MODELS in claims:
+        yield real_models_verdict(found[plan.REAL_MODELS], refused[plan.REAL_MODELS])
 
 
 def _measured_on(check: Check, claim: str, reference: str) -> dict[str, Any]:
@@ -288,6 +241,6 @@ def _measured_on(check: Check, claim: str, reference: str) -> dict[str, Any]:
         return check.kept(f"{reference} {claim} {part}", make)
 
     opened = cache(partial(open_model, reference, check.outputs, say("opening")))
-    if claim == FOCUSING:
+    if claim == plan.FOCUSING:
         return focusing.of_model(opened, focusing.SIZES[check.size], 0, say("patterns"), keep)
     return real_models.of_model(opened, real_models.SIZES[check.size], 0, say("evidence and texts"), keep)

@@ -1,7 +1,7 @@
 """From the geometry of trained models and of models with random weights to verdicts on manifold and keys.
 
-p-values are corrected as in `agreement.corrected`. Models of the HMM are shown beside those of
-the bijection with repeated keys: the bounds were set for the latter, which are judged.
+p-values are corrected as in `agreement.corrected`. Models of the HMM are shown beside those of the bijection with
+repeated keys: the bounds were set for the latter, which are judged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
 from llmlab.studies.papers.bayesian_geometry.plan import KEYS, MANIFOLD
-from llmlab.studies.papers.bayesian_geometry.thresholds import RHO_WITHIN
+from llmlab.studies.papers.charting import cell, interval_band, level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval, median_interval
 
@@ -35,9 +35,7 @@ def random_bound(values: Sequence[float]) -> float:
 def manifold_tests(trained: Mapping[int, ModelGeometry]) -> dict[int, tuple[float, float] | None]:
     """The p of rho and of rho within strata of each seed, uncorrected; None where entropy varies within no stratum."""
     last = {seed: one.values[-1] for seed, one in trained.items()}
-    return {
-        seed: None if one.p is None or one.p_within is None else (one.p, one.p_within) for seed, one in last.items()
-    }
+    return {seed: (one.p, one.p_within) if one.p and one.p_within else None for seed, one in last.items()}
 
 
 def judge_manifold(found: Manifold, p: tuple[float, ...] | None, random: Sequence[Manifold]) -> str:
@@ -66,10 +64,8 @@ def manifold_verdict(
 ) -> Verdict:
     """The claim that the last layer's values lie along one axis that is entropy.
 
-    p: of `manifold_tests`, corrected. hmm: models of the HMM, shown beside. ValueError without any trained model.
+    p: of `manifold_tests`, corrected. hmm: models of the HMM, shown beside.
     """
-    if not found.trained:
-        raise ValueError("there is no model to judge")
     seeds = sorted(found.trained)
     last = [found.trained[seed].values[-1] for seed in seeds]
     controls = [one.values[-1] for one in found.random]
@@ -91,7 +87,11 @@ def manifold_verdict(
         seeds=seeds,
         papers_criterion=_papers_manifold(last, controls),
         reason=" ".join([_manifold_words(last, controls), *_hmm_words(hmm), seeds_sentence(outcomes)]),
-        charts=[*manifold_charts(found), *([hmm_chart(hmm)] if hmm else [])],
+        charts=[
+            _scatter(found, "manifold", "Values of the last layer"),
+            _within(found),
+            *([_scatter(hmm, "manifold-hmm", "Values of the last layer, HMM")] if hmm else []),
+        ],
         tables=manifold_tables(found, p, dict(zip(seeds, outcomes, strict=True)), hmm),
     )
 
@@ -104,33 +104,33 @@ def _manifold_words(last: Sequence[Manifold], random: Sequence[Manifold]) -> str
     )
     within = [one.within for one in last if one.within is not None]
     if not within:
-        return f"{said} Entropy equals position in this task, so nothing can be told apart."
+        return f"{said} Entropy equals position in this task, so the two cannot be told apart."
     said += f" At a fixed position |rho| is {np.median(within):.2f}."
     if len(random) < bounds.RANDOM_MODELS:
-        return f"{said} Only {len(random)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
+        return f"{said} {too_few(len(random))}"
     top = random_bound([one.within or 0.0 for one in random])
     return f"{said} Of {len(random)} models with random weights the best reach {top:.2f} there."
+
+
+def too_few(count: int) -> str:
+    """Why nothing can be held against models with random weights."""
+    return f"Only {count} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
 
 
 def _hmm_words(hmm: Population | None) -> list[str]:
     if hmm is None:
         return []
-    pc1, rho, within = (
-        float(np.median([getattr(one.values[-1], name) or 0.0 for one in hmm.trained.values()]))
-        for name in ("pc1", "rho", "within")
-    )
-    said = (
+    last = [one.values[-1] for one in hmm.trained.values()]
+    pc1, rho, within = (np.median([getattr(one, name) or 0.0 for one in last]) for name in ("pc1", "rho", "within"))
+    top = max((one.values[-1].within or 0.0 for one in hmm.random), default=None)
+    return [
         f"Beside it, in the HMM PC1 has {pc1:.0%} of the variance and |rho| {rho:.2f}, at a fixed position {within:.2f}"
-    )
-    if not hmm.random:
-        return [f"{said}."]
-    top = max(one.values[-1].within or 0.0 for one in hmm.random)
-    return [f"{said} (random weights at most {top:.2f})."]
+        + ("." if top is None else f" (random weights at most {top:.2f}).")
+    ]
 
 
 def _papers_manifold(last: Sequence[Manifold], random: Sequence[Manifold]) -> PapersCriterion:
-    passing = sum(one.pc1 > bounds.PC1_SHARE for one in last)
-    chance = sum(one.pc1 > bounds.PC1_SHARE for one in random)
+    passing, chance = (sum(one.pc1 > bounds.PC1_SHARE for one in models) for models in (last, random))
     return PapersCriterion(
         passing > len(last) / 2,
         f"PC1 above {bounds.PC1_SHARE:.0%}: {passing} of {len(last)} trained models, and {chance} of {len(random)} "
@@ -139,71 +139,78 @@ def _papers_manifold(last: Sequence[Manifold], random: Sequence[Manifold]) -> Pa
 
 
 _SHOWN = 1000  # samples of a scatter plot: more cannot be told apart
-
-
-def manifold_charts(found: Population) -> list[Chart]:
-    """The samples of one model, and the rank correlation within positions by layer."""
-    return [_scatter(found, "manifold", "Values of the last layer"), _within(found)]
+Cells = Sequence[tuple[str, Manifold]]
 
 
 def manifold_tables(
     found: Population, p: Mapping[int, tuple[float, ...] | None], outcomes: Mapping[int, str], hmm: Population | None
 ) -> list[Table]:
     """Values and stream of the last layer; the same values in the HMM, where its models were measured."""
-    columns = ["model", "PC1", "PC1+2", "directions", "|rho|", "within positions", "R^2 of position", "R^2 gain"]
-    rows = []
-    for seed, one in sorted(found.trained.items()):
-        told = "-" if (tested := p[seed]) is None else f"{max(tested):.2g}"
-        rows.append([f"seed {seed}", *_cells(one.values[-1]), told, outcomes[seed]])
-    rows += [[name, *_cells(one.values[-1]), "-", "-"] for name, one in _named(found.random)]
-    tables = [Table("Values of the last layer, keys repeat", [*columns, "p, corrected", "outcome"], rows)]
-    rows = [[f"seed {seed}", *_cells(one.residuals[-1])] for seed, one in sorted(found.trained.items())]
-    tables.append(Table("Stream after the last layer, keys repeat", columns, rows))
+    chance = ["-"] * len(found.random)
+    tested = [cell(max(both) if (both := p[seed]) else None, ".2g") for seed in sorted(found.trained)]
+    values = _columns(_last(found)) | {
+        "p, corrected": [*tested, *chance],
+        "outcome": [*(outcomes[seed] for seed in sorted(found.trained)), *chance],
+    }
+    stream = [(f"seed {seed}", one.residuals[-1]) for seed, one in sorted(found.trained.items())]
+    tables = [
+        table("Values of the last layer, keys repeat", values),
+        table("Stream after the last layer, keys repeat", _columns(stream)),
+    ]
     if hmm is not None:
-        rows = [[f"seed {seed}", *_cells(one.values[-1])] for seed, one in sorted(hmm.trained.items())]
-        rows += [[name, *_cells(one.values[-1])] for name, one in _named(hmm.random)]
-        tables.append(Table("Values of the last layer, HMM (beside the verdict)", columns, rows))
+        tables.append(table("Values of the last layer, HMM (beside the verdict)", _columns(_last(hmm))))
     return tables
 
 
-def hmm_chart(hmm: Population) -> Chart:
-    """The samples of one model of the HMM."""
-    return _scatter(hmm, "manifold-hmm", "Values of the last layer, HMM")
+def _last(found: Population) -> Cells:
+    return [(name, one.values[-1]) for name, one in _named(found)]
+
+
+def _named(found: Population) -> list[tuple[str, ModelGeometry]]:
+    trained = [(f"seed {seed}", one) for seed, one in sorted(found.trained.items())]
+    return trained + [(f"random weights {number}", one) for number, one in enumerate(found.random, 1)]
+
+
+def _columns(rows: Cells) -> dict[str, list[str]]:
+    return {
+        "model": [name for name, _ in rows],
+        "PC1": [f"{one.pc1:.0%}" for _, one in rows],
+        "PC1+2": [f"{one.pc12:.0%}" for _, one in rows],
+        "directions": [f"{one.participation:.1f}" for _, one in rows],
+        "|rho|": [f"{one.rho:.2f}" for _, one in rows],
+        "within positions": [cell(one.within, ".2f") for _, one in rows],
+        "R^2 of position": [f"{one.r2_strata:.3f}" for _, one in rows],
+        "R^2 gain": [f"{one.gain:.3f}" for _, one in rows],
+    }
 
 
 def _scatter(found: Population, name: str, title: str) -> Chart:
+    """The samples of one model."""
     seed = sorted(found.trained, key=lambda one: found.trained[one].values[-1].rho)[len(found.trained) // 2]
-    samples = found.samples
-    points = Series(
-        f"samples of seed {seed}",
-        found.trained[seed].values[-1].scores[:_SHOWN].round(4).tolist(),
-        samples.entropy[:_SHOWN].round(4).tolist(),
-        POINTS,
-        color=samples.stratum[:_SHOWN].astype(float).tolist(),
-    )
+    samples, scores = found.samples, found.trained[seed].values[-1].scores
+    x, y = scores[:_SHOWN].round(4).tolist(), samples.entropy[:_SHOWN].round(4).tolist()
+    colors = samples.stratum[:_SHOWN].astype(float).tolist()
     return Chart(
         name,
         title,
         Axis("first principal component"),
         Axis("entropy of the exact posterior", "bits"),
-        [points],
+        [Series(f"samples of seed {seed}", x, y, POINTS, color=colors)],
         color_label="position",
-        caption="Each point is a prediction, of the seed in the middle by |rho|. The claim is a line; points of one "
-        "colour have one position, and only what is left among them cannot be explained by it.",
+        caption="Each point is a prediction, of the seed in the middle by |rho|. The claim is a line. Points of one "
+        "colour have one position: only what is left among them cannot be explained by it.",
     )
 
 
 def _within(found: Population) -> Chart:
-    layers = [float(layer) for layer in range(len(next(iter(found.trained.values())).values))]
-
-    def numbers(one: ModelGeometry) -> list[float]:
-        return [layer.within or 0.0 for layer in one.values]
-
-    series = [Series(f"seed {seed}", layers, numbers(one)) for seed, one in sorted(found.trained.items())]
+    """The rank correlation within positions by layer."""
+    trained = {seed: [layer.within or 0.0 for layer in one.values] for seed, one in sorted(found.trained.items())}
+    layers = numbered(len(next(iter(trained.values()))))
+    series = [Series(f"seed {seed}", layers, within) for seed, within in trained.items()]
     if found.random:
-        best = np.max([numbers(one) for one in found.random], axis=0).tolist()
+        best = np.max([[layer.within or 0.0 for layer in one.values] for one in found.random], axis=0).tolist()
         series.append(Series(f"best of {len(found.random)} with random weights", layers, best, DASHED))
-    series.append(Series("bound", layers, [RHO_WITHIN] * len(layers), DASHED))
+    series.append(level("bound", bounds.RHO_WITHIN, layers))
     return Chart(
         "manifold-within",
         "Entropy along the first component of values, position held fixed",
@@ -213,16 +220,6 @@ def _within(found: Population) -> Chart:
         categories=[str(layer) for layer in range(len(layers))],
         caption="What is left of the correlation among samples at the same position.",
     )
-
-
-def _cells(one: Manifold) -> list[str]:
-    within = "-" if one.within is None else f"{one.within:.2f}"
-    shares = [f"{one.pc1:.0%}", f"{one.pc12:.0%}", f"{one.participation:.1f}"]
-    return [*shares, f"{one.rho:.2f}", within, f"{one.r2_strata:.3f}", f"{one.gain:.3f}"]
-
-
-def _named(random: Sequence[ModelGeometry]) -> list[tuple[str, ModelGeometry]]:
-    return [(f"random weights {number}", one) for number, one in enumerate(random, 1)]
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -246,7 +243,7 @@ class KeyLayer:
     @property
     def farther(self) -> bool:
         """Not nearer than one of them: the whole interval is above it."""
-        return self.low >= min(self.gaussian, self.random if self.random is not None else self.gaussian)
+        return self.low >= (self.gaussian if self.random is None else min(self.gaussian, self.random))
 
 
 def key_layers(found: Keys, random: Sequence[Keys]) -> list[KeyLayer]:
@@ -269,41 +266,32 @@ def judge_keys(layers: Sequence[KeyLayer]) -> str:
 
 
 def keys_verdict(found: Population, hmm: Population | None = None) -> Verdict:
-    """The claim that keys are nearer to orthogonal than chance. hmm: models of the HMM, shown beside.
-
-    ValueError without any trained model.
-    """
-    if not found.trained:
-        raise ValueError("there is no model to judge")
+    """The claim that keys are nearer to orthogonal than chance. hmm: models of the HMM, shown beside."""
     seeds = sorted(found.trained)
     trained = {seed: found.trained[seed].keys for seed in seeds}
     controls = [one.keys for one in found.random]
     layers = {seed: key_layers(trained[seed], controls) for seed in seeds}
-    outcomes = {seed: judge_keys(layers[seed]) for seed in seeds}
-    means = np.array([[layer.cosine for layer in layers[seed]] for seed in seeds])  # [seeds, L]
-    first = trained[seeds[0]]
+    outcomes = [judge_keys(layers[seed]) for seed in seeds]
+    means = np.array([trained[seed].cosine.mean(0) for seed in seeds])  # [seeds, L]
     chance = np.array([one.cosine.mean(0) for one in controls])  # [models, L]
-    charts = [keys_chart(layers, controls, "keys", "Keys of one sequence, keys repeat")]
-    if hmm is not None:
-        others = [one.keys for one in hmm.random]
-        shown = {seed: key_layers(one.keys, others) for seed, one in hmm.trained.items()}
-        charts.append(keys_chart(shown, others, "keys-hmm", "Keys of one sequence, HMM"))
+    gaussian = trained[seeds[0]].gaussian
+    charts = [_keys_chart(found, "keys", "Keys of one sequence, keys repeat")]
     return Verdict(
         claim=KEYS,
-        verdict=by_seeds(list(outcomes.values())),
+        verdict=by_seeds(outcomes),
         statistic=Statistic("mean |cos| of keys, all layers", float(means.mean())),
         interval=mean_interval(means.mean(1)),
         threshold=(
             f"in at least {bounds.KEY_LAYERS:.0%} of layers the {CONFIDENCE:.0%} interval lies below Gaussian vectors "
-            f"({first.gaussian:.3f}) and below every model with random weights. Not supported where it lies above one "
+            f"({gaussian:.3f}) and below every model with random weights. Not supported where it lies above one "
             "of them in more than half"
         ),
-        n=len(first.cosine),
+        n=len(trained[seeds[0]].cosine),
         seeds=seeds,
-        papers_criterion=_papers_keys(means, chance, first.gaussian),
-        reason=" ".join([_keys_words(means, chance, first.gaussian), seeds_sentence(list(outcomes.values()))]),
-        charts=charts,
-        tables=keys_tables(layers, outcomes, trained, hmm),
+        papers_criterion=_papers_keys(means, chance, gaussian),
+        reason=" ".join([_keys_words(means, chance, gaussian), seeds_sentence(outcomes)]),
+        charts=charts + ([_keys_chart(hmm, "keys-hmm", "Keys of one sequence, HMM")] if hmm else []),
+        tables=_keys_tables(layers, outcomes, trained, hmm),
     )
 
 
@@ -311,7 +299,7 @@ def _keys_words(means: np.ndarray, chance: np.ndarray, gaussian: float) -> str:
     layers = ", ".join(f"{value:.2f}" for value in means.mean(0))
     said = f"Mean |cos| between a sequence's scored keys, by layer: {layers}; Gaussian vectors have {gaussian:.3f}."
     if len(chance) < bounds.RANDOM_MODELS:
-        return f"{said} Only {len(chance)} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
+        return f"{said} {too_few(len(chance))}"
     return f"{said} With random weights: {', '.join(f'{value:.2f}' for value in chance.mean(0))}."
 
 
@@ -328,20 +316,16 @@ def _papers_keys(means: np.ndarray, chance: np.ndarray, gaussian: float) -> Pape
     )
 
 
-def keys_chart(layers: Mapping[int, Sequence[KeyLayer]], random: Sequence[Keys], name: str, title: str) -> Chart:
-    """Mean |cos| by layer with what it is held against. layers: of each seed."""
-    x = [float(layer) for layer in range(len(next(iter(layers.values()))))]
-    series = [
-        Series(
-            f"seed {seed}", x, [one.cosine for one in own], low=[one.low for one in own], high=[one.high for one in own]
-        )
-        for seed, own in sorted(layers.items())
-    ]
-    gaussian = next(iter(layers.values()))[0].gaussian
-    series.append(Series("Gaussian vectors", x, [gaussian] * len(x), DASHED))
-    if random:
-        means = np.array([one.cosine.mean(0) for one in random])
-        series.append(Series(f"mean of {len(random)} with random weights", x, means.mean(0).tolist(), DASHED))
+def _keys_chart(found: Population, name: str, title: str) -> Chart:
+    """Mean |cos| by layer with what it is held against."""
+    keys = {seed: one.keys for seed, one in sorted(found.trained.items())}
+    first = next(iter(keys.values()))
+    x = numbered(first.cosine.shape[1])
+    series = [interval_band(f"seed {seed}", x, one.cosine) for seed, one in keys.items()]
+    series.append(level("Gaussian vectors", first.gaussian, x))
+    if found.random:
+        means = np.array([one.keys.cosine.mean(0) for one in found.random])
+        series.append(Series(f"mean of {len(means)} with random weights", x, means.mean(0).tolist(), DASHED))
         series.append(Series("nearest of them", x, means.min(0).tolist(), DASHED))
     return Chart(
         name,
@@ -351,35 +335,34 @@ def keys_chart(layers: Mapping[int, Sequence[KeyLayer]], random: Sequence[Keys],
         series,
         categories=[str(layer) for layer in range(len(x))],
         caption="Keys at the scored positions of a sequence, head by head; bands are intervals over sequences. The "
-        "claim "
-        "is a line below all dashed ones.",
+        "claim is a line below all dashed ones.",
     )
 
 
-def keys_tables(
+def _keys_tables(
     layers: Mapping[int, Sequence[KeyLayer]],
-    outcomes: Mapping[int, str],
+    outcomes: Sequence[str],
     trained: Mapping[int, Keys],
     hmm: Population | None,
 ) -> list[Table]:
     """By seed and layer, and the columns of W_K; the same keys in the HMM, where its models were measured."""
-    count = len(next(iter(layers.values())))
-    numbered = [f"layer {layer}" for layer in range(count)]
-    rows = []
-    for seed, own in sorted(layers.items()):
-        cells = [f"{one.cosine:.3f} ({one.low:.3f} to {one.high:.3f})" for one in own]
-        rows.append([f"seed {seed}", *cells, outcomes[seed]])
-    tables = [Table("Mean |cos| of keys, keys repeat", ["model", *numbered, "outcome"], rows)]
+    seeds = [f"seed {seed}" for seed in trained]
+    cells = [[f"{one.cosine:.3f} ({one.low:.3f} to {one.high:.3f})" for one in own] for own in layers.values()]
+    tables = [table("Mean |cos| of keys, keys repeat", _by_layer(seeds, cells) | {"outcome": outcomes})]
     if first := next((one for one in trained.values() if one.weights), None):
-        rows = [[f"seed {seed}", *(f"{value:.3f}" for value in one.weights)] for seed, one in sorted(trained.items())]
-        rows.append(["Gaussian vectors", *[f"{first.weights_gaussian:.3f}"] * count])
-        tables.append(Table("Mean |cos| of the columns of W_K", ["model", *numbered], rows))
+        weights = [one.weights for one in trained.values()] + [[first.weights_gaussian] * len(first.weights)]
+        columns = _by_layer([*seeds, "Gaussian vectors"], [[f"{value:.3f}" for value in row] for row in weights])
+        tables.append(table("Mean |cos| of the columns of W_K", columns))
     if hmm is not None:
-        models = [(f"seed {seed}", one) for seed, one in sorted(hmm.trained.items())]
-        means = [(name, one.keys.cosine.mean(0)) for name, one in [*models, *_named(hmm.random)]]
-        rows = [[name, *(f"{value:.3f}" for value in mean)] for name, mean in means]
-        depth = len(means[0][1])
-        rows.append(["Gaussian vectors", *[f"{models[0][1].keys.gaussian:.3f}"] * depth])
-        heads = ["model", *(f"layer {layer}" for layer in range(depth))]
-        tables.append(Table("Mean |cos| of keys, HMM (beside the verdict)", heads, rows))
+        named = _named(hmm)
+        means = [one.keys.cosine.mean(0).tolist() for _, one in named]
+        rows = [[f"{value:.3f}" for value in row] for row in [*means, [named[0][1].keys.gaussian] * len(means[0])]]
+        columns = _by_layer([*(name for name, _ in named), "Gaussian vectors"], rows)
+        tables.append(table("Mean |cos| of keys, HMM (beside the verdict)", columns))
     return tables
+
+
+def _by_layer(models: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Columns of rows [models][layers]."""
+    columns = {f"layer {layer}": cells for layer, cells in enumerate(zip(*rows, strict=True))}
+    return {"model": models} | columns

@@ -1,8 +1,8 @@
-"""What the claims about pretrained models share: texts, parts that are kept, how models are told of."""
+"""What the claims about pretrained models share: texts, and parts that are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,12 +11,9 @@ import torch
 
 from llmlab.anatomy.capture import run
 from llmlab.core.progress import Progress, quiet
-from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import entropy
 from llmlab.models.model import OpenModel
-from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.prompts import draw_prompts
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 # Gives what was made under a name before, or what is made now.
 Keep: TypeAlias = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
@@ -34,31 +31,6 @@ def parts(counts: Sequence[int], progress: Progress) -> list[Progress]:
         return lambda what, done, total: progress(what, before + count * (done / total if total else 0), sum(counts))
 
     return [of_part(sum(counts[:number]), count) for number, count in enumerate(counts)]
-
-
-def models_sentence(names: Sequence[str], outcomes: Sequence[str], refused: Mapping[str, str]) -> str:
-    """Which models say what, and why some were not asked."""
-    said = "; ".join(
-        f"{word}: {', '.join(name for name, one in zip(names, outcomes, strict=True) if one == word)}"
-        for word in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE)
-        if word in outcomes
-    )
-    sentences = [f"{said[:1].upper()}{said[1:]}."] if said else []
-    return " ".join([*sentences, *(f"Not asked: {name}. {why}" for name, why in refused.items())])
-
-
-def nothing_measured(claim: str, statistic: str, threshold: str, refused: Mapping[str, str]) -> Verdict:
-    """The verdict where no model could be asked."""
-    reason = f"No model could be asked. {models_sentence([], [], refused)}".strip()
-    criterion = PapersCriterion(None, "Nothing was measured.")
-    return Verdict(claim, INCONCLUSIVE, Statistic(statistic, None), threshold, 0, [], criterion, reason)
-
-
-def highest(untrained: Sequence[float]) -> float | None:
-    """The percentile of models with random weights that a trained one must exceed; None with too few of them."""
-    if len(untrained) < bounds.RANDOM_MODELS:
-        return None
-    return float(np.percentile(untrained, bounds.RANDOM_PERCENTILE, method="higher"))
 
 
 # Ordinary texts -------------------------------------------------------------------------------------------------------
@@ -89,21 +61,16 @@ def text_prompts(opened: OpenModel, texts: int, pool: int, seed: int = 0, progre
     LabError where the model's tokenizer reads no ordinary text.
     """
     found = draw_prompts(opened.tokenizer, TOKENS, pool + texts, seed)
-    domains = list(dict.fromkeys(found.domains))
+    by_domain: dict[str, list[list[int]]] = {}
+    for ids, name in zip(found.ids, found.domains, strict=True):
+        by_domain.setdefault(name, []).append(ids)
+    domains = list(by_domain)
     domain = _DOMAIN if _DOMAIN in domains else domains[0]
-    by_domain = {
-        name: [ids for ids, kind in zip(found.ids, found.domains, strict=True) if kind == name] for name in domains
-    }
     everything = [(ids, name) for name in domains for ids in by_domain[name][:pool]]
     own = next_entropy(opened, [ids for ids, _ in everything], progress)
-    chosen = spread_over(own, texts, seed)
-    return TextPrompts(
-        mixed=[everything[place][0] for place in chosen],
-        mixed_domains=[everything[place][1] for place in chosen],
-        alone=by_domain[domain][pool:],
-        domain=domain,
-        domains=domains,
-    )
+    mixed = [everything[place] for place in spread_over(own, texts, seed)]
+    alone = by_domain[domain][pool:]
+    return TextPrompts([ids for ids, _ in mixed], [name for _, name in mixed], alone, domain, domains)
 
 
 def spread_over(entropy: np.ndarray, count: int, seed: int = 0) -> list[int]:

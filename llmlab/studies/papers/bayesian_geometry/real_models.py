@@ -24,6 +24,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.models.model import OpenModel, untrained_like
+from llmlab.studies.papers import statistics
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
@@ -35,7 +36,6 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
 )
 from llmlab.studies.papers.bayesian_geometry.geometry import Activations, Manifold, Samples, manifold, take
 from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
-from llmlab.studies.papers.statistics import bootstrap_interval, stratified_permutation_p, stratified_spearman
 
 Array = np.ndarray
 _ROWS = 64  # last tokens whose logits over the whole vocabulary are held at once
@@ -105,11 +105,10 @@ def _of_evidence(opened: OpenModel, size: Size, seed: int, progress: Progress) -
     reader, told = _Reader(opened), iter(parts([len(reports)] * len(CONDITIONS), progress))
     activations = reader.read(samples, next(told))
     layers = {
-        "values": [manifold(x, samples, seed) for x in activations.values],
-        "residuals": [manifold(x, samples, seed) for x in activations.residuals],
+        name: [manifold(x, samples, seed) for x in getattr(activations, name)] for name in ("values", "residuals")
     }
     axis = layers["values"][-1]
-    signed = stratified_spearman(axis.scores, samples.entropy, reports)
+    signed = statistics.stratified_spearman(axis.scores, samples.entropy, reports)
     log_odds, mass, axes = {}, {}, {}
     for condition in CONDITIONS:
         if condition == TRUE:
@@ -135,22 +134,15 @@ def _of_evidence(opened: OpenModel, size: Size, seed: int, progress: Progress) -
         "answered": mass,
         "belief": {condition: belief_measures(belief, evidence) for condition, belief in beliefs.items()},
         "belief_interval": _interval(beliefs[TRUE], posterior, reports),
-        "belief_p": stratified_permutation_p(beliefs[TRUE], posterior, reports, seed=seed),
+        "belief_p": statistics.stratified_permutation_p(beliefs[TRUE], posterior, reports, seed=seed),
         "even_kl": belief_measures(np.full(len(reports), 0.5), evidence)["kl"],
-        "order_kept": correlation_within(log_odds[TRUE], log_odds[PERMUTED], reports),
-        # At equal evidence: does the last report count for more than the others?
-        "last_report": stratified_spearman(
-            beliefs[TRUE],
-            evidence.last,
-            reports * 100 + evidence.surplus,  # a stratum for each k and d
-        ),
-        "axis": {
-            name: {measure: [getattr(one, measure) for one in found] for measure in _BY_LAYER}
-            for name, found in layers.items()
-        },
+        "order_kept": statistics.correlation_within(log_odds[TRUE], log_odds[PERMUTED], reports),
+        # At equal evidence, a stratum for each k and d: does the last report count for more than the others?
+        "last_report": statistics.stratified_spearman(beliefs[TRUE], evidence.last, reports * 100 + evidence.surplus),
+        "axis": {name: _by_layer(found) for name, found in layers.items()},
         "axis_interval": _interval(axis.scores * (1 if signed >= 0 else -1), samples.entropy, reports),
         "axis_p": [axis.p, axis.p_within],
-        "axis_surplus": abs(stratified_spearman(axis.scores, evidence.surplus, reports)),
+        "axis_surplus": abs(statistics.stratified_spearman(axis.scores, evidence.surplus, reports)),
         "scores": _rounded(axis.scores),
         "axes": axes,
         "compared": _plain(part, ("pc1", "rho", "within")) | {"prompts": len(some)},
@@ -162,30 +154,16 @@ def belief_measures(belief: Array, evidence: EvidencePrompts) -> dict[str, float
     KL(posterior || belief) in bits; error, mean |belief - posterior|."""
     p, q = evidence.posterior, np.clip(belief, 1e-12, 1 - 1e-12)
     return {
-        "rho": stratified_spearman(q, p, evidence.reports),
+        "rho": statistics.stratified_spearman(q, p, evidence.reports),
         "kl": float(divergence(_both(p), _both(q)).mean()),
         "error": float(np.abs(p - q).mean()),
     }
 
 
-def correlation_within(x: Array, y: Array, strata: Array) -> float:
-    """Pearson's correlation of x and y less their means in each stratum; 0 where one of them is constant."""
-    centred = []
-    for values in (x, y):
-        left = np.array(values, dtype=float)
-        for stratum in np.unique(strata):
-            left[strata == stratum] -= left[strata == stratum].mean()
-        centred.append(left)
-    x, y = centred
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else 0.0
-
-
 def entropies(p: Array) -> Array:
     """Of a choice between two, in bits; rounded, since p and 1 - p have the same one and no rank may hang on the
     last digit."""
-    found: Array = entropy(_both(p)).round(9)
-    return found
+    return np.asarray(entropy(_both(p)).round(9))
 
 
 def _both(p: Array) -> Array:
@@ -203,7 +181,7 @@ def _of_untrained(
     anatomy = anatomy_of(model)
     activations = take(model, samples, progress, [anatomy.n_layer - 1])
     both = _log_probabilities(anatomy, activations.residuals[-1], evidence.answers[TRUE])
-    belief = stratified_spearman(both[:, 0] - both[:, 1], evidence.posterior[some], evidence.reports[some])
+    belief = statistics.stratified_spearman(both[:, 0] - both[:, 1], evidence.posterior[some], evidence.reports[some])
     found = manifold(activations.values[-1], samples, number)
     return _plain(found, ("pc1", "rho", "within")) | {"belief": belief}
 
@@ -224,8 +202,7 @@ def _of_texts(opened: OpenModel, size: Size, seed: int, progress: Progress) -> d
         activations = take(opened.model, samples, next(told))
         samples = replace(samples, entropy=_own_entropy(opened.anatomy, activations.residuals[-1]))
         layers = [manifold(x, samples, seed) for x in activations.values]
-        found[name] = {measure: [getattr(one, measure) for one in layers] for measure in _BY_LAYER}
-        found[name] |= {
+        found[name] = _by_layer(layers) | {
             "p_within": layers[-1].p_within,
             "entropy": _rounded(samples.entropy),
             "scores": _rounded(layers[-1].scores),
@@ -244,11 +221,9 @@ class _Reader:
         self._model, self._last_layer = opened.model, len(opened.anatomy.blocks) - 1
         self._known: dict[tuple[int, ...], tuple[Array, Array]] = {}
 
-    def read(self, samples: Samples, progress: Progress) -> Activations:
-        """All layers."""
-        return self._remembered(samples, take(self._model, samples, progress))
-
-    def _remembered(self, samples: Samples, found: Activations) -> Activations:
+    def read(self, samples: Samples, progress: Progress, layers: Sequence[int] | None = None) -> Activations:
+        """As `take`."""
+        found = take(self._model, samples, progress, layers)
         for ids, values, last in zip(samples.ids, found.values[-1], found.residuals[-1], strict=True):
             self._known[tuple(ids)] = values, last
         return found
@@ -259,7 +234,7 @@ class _Reader:
         if new:
             none = np.zeros(len(new))
             samples = samples_at_the_end([list(ids) for ids in new], none, none)
-            self._remembered(samples, take(self._model, samples, progress, [self._last_layer]))
+            self.read(samples, progress, [self._last_layer])
         rows = [self._known[tuple(ids)] for ids in prompts]
         return np.stack([values for values, _ in rows]), np.stack([last for _, last in rows])
 
@@ -276,11 +251,9 @@ def _own_entropy(anatomy: Anatomy, last: Array) -> Array:
 
 @torch.inference_mode()
 def _of_logits(anatomy: Anatomy, last: Array, make: Callable[[Tensor], Tensor]) -> Array:
-    found = [
-        make(anatomy.logits(part.to(anatomy.unembedding)).double()) for part in torch.from_numpy(last).split(_ROWS)
-    ]
-    joined: Array = torch.cat(found).cpu().numpy()
-    return joined
+    rows = torch.from_numpy(last).split(_ROWS)
+    found = [make(anatomy.logits(part.to(anatomy.unembedding)).double()) for part in rows]
+    return np.asarray(torch.cat(found).cpu().numpy())
 
 
 def _some(samples: Samples, places: Array) -> Samples:
@@ -292,9 +265,13 @@ def _interval(x: Array, y: Array, strata: Array) -> list[float]:
     """Of stratified_spearman(x, y), over prompts."""
 
     def drawn(places: Array, axis: int) -> Array:
-        return np.array([stratified_spearman(x[some], y[some], strata[some]) for some in places])
+        return np.array([statistics.stratified_spearman(x[some], y[some], strata[some]) for some in places])
 
-    return list(bootstrap_interval(np.arange(len(x)), drawn, _DRAWS))
+    return list(statistics.bootstrap_interval(np.arange(len(x)), drawn, _DRAWS))
+
+
+def _by_layer(layers: Sequence[Manifold]) -> dict[str, Any]:
+    return {name: [getattr(one, name) for one in layers] for name in _BY_LAYER}
 
 
 def _plain(found: Manifold, names: Sequence[str]) -> dict[str, float]:
@@ -302,5 +279,4 @@ def _plain(found: Manifold, names: Sequence[str]) -> dict[str, float]:
 
 
 def _rounded(x: Array) -> list[float]:
-    numbers: list[float] = x.round(_DIGITS).tolist()
-    return numbers
+    return list(x.round(_DIGITS).tolist())

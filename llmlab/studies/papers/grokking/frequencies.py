@@ -9,19 +9,10 @@ import numpy as np
 from llmlab.core.charts import BARS, DASHED, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.charting import cell, numbered, table
 from llmlab.studies.papers.grokking import thresholds as bounds
-from llmlab.studies.papers.grokking.generalising import (
-    NO_BOUND,
-    STEP_AXIS,
-    decay_cell,
-    line,
-    seeds_of,
-    some,
-    span,
-    step_cell,
-)
+from llmlab.studies.papers.grokking.generalising import NO_BOUND, STEP_AXIS, line, span, step_cell
 from llmlab.studies.papers.grokking.plan import FOURIER, PROGRESS
-from llmlab.studies.papers.grokking.thresholds import GENERALISED
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
@@ -43,9 +34,8 @@ def judge_fourier(run: Trajectory) -> str:
     return SUPPORTED if kept and run.excluded_accuracy[-1] <= bounds.LOST_ACCURACY else INCONCLUSIVE
 
 
-def fourier_verdict(with_decay: Sequence[Trajectory], others: Sequence[Trajectory] = ()) -> Verdict:
+def fourier_verdict(runs: Sequence[Trajectory], others: Sequence[Trajectory] = ()) -> Verdict:
     """The claim that a network that adds does so on a handful of frequencies. others: runs that are shown beside."""
-    runs = some(with_decay)
     outcomes = [judge_fourier(run) for run in runs]
     counts = [len(run.keys) for run in runs]
     at_fit = [run.key_count[run.fitted] for run in runs if run.fitted is not None]
@@ -56,8 +46,8 @@ def fourier_verdict(with_decay: Sequence[Trajectory], others: Sequence[Trajector
     fewest = min(min(run.random_keys) for run in runs)
     said = (
         f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {span(counts, 'd')} of {frequencies} frequencies{then}"
-        f", and in at least {fewest} with random weights. On these frequencies alone "
-        f"{right[0]:.0%} of held-out sums are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
+        f", and in at least {fewest} with random weights. On these frequencies alone {right[0]:.0%} of held-out sums "
+        f"are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
     )
     return Verdict(
         claim=FOURIER,
@@ -67,12 +57,12 @@ def fourier_verdict(with_decay: Sequence[Trajectory], others: Sequence[Trajector
         threshold=(
             f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
             f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
-            "alone get "
-            f"{bounds.KEPT_ACCURACY:.0%} of held-out sums right, and without them at most {bounds.LOST_ACCURACY:.0%}. "
-            f"Not supported where they are not so few, or {bounds.KEPT_ACCURACY:.0%} are right without them"
+            f"alone get {bounds.KEPT_ACCURACY:.0%} of held-out sums right, and without them at most "
+            f"{bounds.LOST_ACCURACY:.0%}. Not supported where they are not so few, or {bounds.KEPT_ACCURACY:.0%} are "
+            "right without them"
         ),
         n=len(runs),
-        seeds=seeds_of(runs),
+        seeds=[run.seed for run in runs],
         papers_criterion=_papers_fourier(runs),
         reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
         charts=[spectrum_chart(middle(runs))],
@@ -116,7 +106,7 @@ def _papers_fourier(runs: Sequence[Trajectory]) -> PapersCriterion:
 
 def spectrum_chart(run: Trajectory) -> Chart:
     """Which frequencies an embedding uses: at the end, when the training sums were just learned, and at random."""
-    places = [float(place) for place in range(len(run.random_spectrum))]
+    places = numbered(len(run.random_spectrum))
     bars = [Series("trained", places, run.spectra[LAST], BARS)]
     if AT_FIT in run.spectra:
         bars.append(Series("when the training sums were learned", places, run.spectra[AT_FIT], BARS))
@@ -135,26 +125,25 @@ def spectrum_chart(run: Trajectory) -> Chart:
 
 def fourier_table(runs: Sequence[Trajectory]) -> Table:
     """Key frequencies, and what is right with them alone and without them."""
-    rows = [
-        [
-            decay_cell(run),
-            str(run.seed),
-            ", ".join(map(str, sorted(run.keys))),
-            str(len(run.keys)),
-            "-" if run.fitted is None else str(run.key_count[run.fitted]),
-            str(min(run.random_keys)),
-            *(f"{x[-1]:.1%}" for x in (run.held_accuracy, run.restricted_accuracy, run.excluded_accuracy)),
-            "-" if run.fitted is None else f"{run.waves[run.fitted]:.0%}",
-            f"{run.waves[-1]:.0%}",
-            *(f"{x:.3g}" for x in (run.held_loss[-1], run.restricted_held_loss)),
-        ]
-        for run in runs
-    ]
-    columns = ["weight decay", "seed", "key frequencies", "how many", "at the fit", "fewest at random"]
-    columns += ["held-out accuracy", "with these alone", "without them"]
-    columns += ["logits' variation on them, at the fit", "at the end"]
-    columns += ["held-out loss, nats", "with these alone, nats"]
-    return Table("Key frequencies at the last checkpoint", columns, rows)
+    fits = [run.fitted for run in runs]
+    columns = {
+        "weight decay": [f"{run.weight_decay:g}" for run in runs],
+        "seed": [str(run.seed) for run in runs],
+        "key frequencies": [", ".join(map(str, sorted(run.keys))) for run in runs],
+        "how many": [str(len(run.keys)) for run in runs],
+        "at the fit": ["-" if at is None else str(run.key_count[at]) for run, at in zip(runs, fits, strict=True)],
+        "fewest at random": [str(min(run.random_keys)) for run in runs],
+        "held-out accuracy": [f"{run.held_accuracy[-1]:.1%}" for run in runs],
+        "with these alone": [f"{run.restricted_accuracy[-1]:.1%}" for run in runs],
+        "without them": [f"{run.excluded_accuracy[-1]:.1%}" for run in runs],
+        "logits' variation on them, at the fit": [
+            cell(None if at is None else run.waves[at], ".0%") for run, at in zip(runs, fits, strict=True)
+        ],
+        "at the end": [f"{run.waves[-1]:.0%}" for run in runs],
+        "held-out loss, nats": [f"{run.held_loss[-1]:.3g}" for run in runs],
+        "with these alone, nats": [f"{run.restricted_held_loss:.3g}" for run in runs],
+    }
+    return table("Key frequencies at the last checkpoint", columns)
 
 
 # Progress -------------------------------------------------------------------------------------------------------------
@@ -172,9 +161,8 @@ def judge_progress(run: Trajectory) -> str:
     return NOT_SUPPORTED if max(known) <= bounds.GONE_TOGETHER else INCONCLUSIVE
 
 
-def progress_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
+def progress_verdict(runs: Sequence[Trajectory]) -> Verdict:
     """The claim that the structure grows before test accuracy shows it."""
-    runs = some(with_decay)
     outcomes = [judge_progress(run) for run in runs]
     ways = {
         name: [share for run in runs if (share := run.gone(getattr(run, name))) is not None]
@@ -202,7 +190,7 @@ def progress_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
             f"more than {bounds.GONE_TOGETHER:.0%}"
         ),
         n=len(runs),
-        seeds=seeds_of(runs),
+        seeds=[run.seed for run in runs],
         papers_criterion=NO_BOUND,
         reason=f"{said} {seeds_sentence(outcomes)}",
         charts=[progress_chart(middle(runs))],
@@ -235,30 +223,21 @@ def progress_chart(run: Trajectory) -> Chart:
 
 def progress_table(runs: Sequence[Trajectory]) -> Table:
     """How far each loss had gone before test accuracy jumped."""
-    rows = [
-        [
-            str(run.seed),
-            *(step_cell(run, place) for place in (run.fitted, run.onset, run.generalised)),
-            *(_share(run.gone(loss)) for loss in (run.restricted_loss, run.excluded_loss, run.held_loss)),
-        ]
-        for run in runs
-    ]
-    columns = ["seed", "fitted, step", "before the jump, step", "generalised, step"]
-    return Table(
-        "Way that each loss had gone before the jump",
-        [*columns, "restricted loss", "excluded loss", "plain held-out loss"],
-        rows,
-    )
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
+    columns = {
+        "seed": [str(run.seed) for run in runs],
+        "fitted, step": [step_cell(run, run.fitted) for run in runs],
+        "before the jump, step": [step_cell(run, run.onset) for run in runs],
+        "generalised, step": [step_cell(run, run.generalised) for run in runs],
+        "restricted loss": [cell(run.gone(run.restricted_loss), ".0%") for run in runs],
+        "excluded loss": [cell(run.gone(run.excluded_loss), ".0%") for run in runs],
+        "plain held-out loss": [cell(run.gone(run.held_loss), ".0%") for run in runs],
+    }
+    return table("Way that each loss had gone before the jump", columns)
 
 
 def middle(runs: Sequence[Trajectory]) -> Trajectory:
     """The run that is shown alone: of those that generalise, at the last checkpoint too, the middle one by how long
     it took."""
-    done = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] >= GENERALISED]
-    order = sorted((run.steps[run.generalised], run.seed) for run in done if run.generalised is not None)
-    chosen = order[(len(order) - 1) // 2][1] if order else runs[0].seed
-    return next(run for run in runs if run.seed == chosen)
+    done = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] >= bounds.GENERALISED]
+    order = sorted(done, key=lambda run: (run.steps[run.generalised or 0], run.seed))
+    return order[(len(order) - 1) // 2] if order else runs[0]

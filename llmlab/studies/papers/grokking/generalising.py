@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, LINE, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.charting import cell, level, table
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.plan import LATE, WEIGHT_DECAY
 from llmlab.studies.papers.grokking.trajectory import Trajectory
@@ -37,7 +38,7 @@ def judge_late(run: Trajectory) -> str:
 
 def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
     """The claim that held-out sums are got right long after the training sums."""
-    outcomes = [judge_late(run) for run in some(with_decay)]
+    outcomes = [judge_late(run) for run in with_decay]
     times = [run.late_times for run in with_decay if run.late_times is not None]
     said = [f"Held-out accuracy reached {bounds.GENERALISED:.0%} in {len(times)} of {len(with_decay)} runs."]
     if times:
@@ -57,7 +58,7 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
             f"{bounds.FITTED:.0%} of training sums. Not supported below {bounds.TOGETHER_TIMES:g} times"
         ),
         n=len(with_decay),
-        seeds=seeds_of(with_decay),
+        seeds=[run.seed for run in with_decay],
         papers_criterion=NO_BOUND,
         reason=" ".join(part for part in said if part),
         charts=[accuracy_chart(with_decay)],
@@ -67,14 +68,13 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
 
 def _plateau(runs: Sequence[Trajectory]) -> str:
     """What held-out accuracy is right after the fit, by whether the sum was seen the other way round."""
-    seen = [run for run in runs if run.fitted is not None and run.held_mirrored and run.held_new]
+    seen = [(run, run.fitted) for run in runs if run.fitted is not None and run.held_mirrored and run.held_new]
     if not seen:
         return ""
-    mirrored = np.mean([run.held_mirrored[run.fitted] for run in seen if run.fitted is not None])
-    new = np.mean([run.held_new[run.fitted] for run in seen if run.fitted is not None])
+    mirrored, new = np.mean([(run.held_mirrored[at], run.held_new[at]) for run, at in seen], axis=0)
     return (
         f"When the training sums were learned, {mirrored:.0%} of those held-out sums were right whose mirror image "
-        f"b + a was trained on, and {new:.0%} of the others; guessing gives {1 / seen[0].modulus:.0%}."
+        f"b + a was trained on, and {new:.0%} of the others; guessing gives {1 / runs[0].modulus:.0%}."
     )
 
 
@@ -95,21 +95,21 @@ def decay_verdict(
     with_decay: Sequence[Trajectory], without: Sequence[Trajectory], between: Sequence[Trajectory] = ()
 ) -> Verdict:
     """The claim that weight decay brings generalisation about. between: runs with less of it, shown beside."""
-    pairs = some([(run, other) for run in with_decay for other in without if run.seed == other.seed])
+    pairs = [(run, other) for run in with_decay for other in without if run.seed == other.seed]
     took = [run.steps[run.generalised] for run in with_decay if run.generalised is not None]
     median = float(np.median(took)) if took else None
     outcomes = [judge_decay(run, other, median) for run, other in pairs]
     last = [run.held_accuracy[-1] for run in without]
     lasted = min(run.steps[-1] for run in without)
-    said = [f"With weight decay {with_decay[0].weight_decay:g}, {len(took)} of {len(with_decay)} runs generalised"]
-    said[-1] += f", after {span(took, ',')} steps." if took else "."
     reached = sum(run.generalised is not None for run in without)
-    said.append(
+    after = f", after {span(took, ',')} steps" if took else ""
+    words = (
+        f"With weight decay {with_decay[0].weight_decay:g}, {len(took)} of {len(with_decay)} runs generalised{after}. "
         f"Without, {reached} of {len(without)} did within {lasted:,} steps, and held-out accuracy ended at "
         f"{span(last, '.0%')}."
     )
     if median is not None:
-        said.append(f"That is {lasted / median:.1f} times the median with weight decay.")
+        words += f" That is {lasted / median:.1f} times the median with weight decay."
     return Verdict(
         claim=WEIGHT_DECAY,
         verdict=by_seeds(outcomes),
@@ -122,7 +122,7 @@ def decay_verdict(
         n=len(with_decay) + len(without),
         seeds=[run.seed for run, _ in pairs],
         papers_criterion=NO_BOUND,
-        reason=" ".join([*said, seeds_sentence(outcomes)]),
+        reason=f"{words} {seeds_sentence(outcomes)}",
         charts=[decay_chart([with_decay, *([run] for run in between), without])],
         tables=[steps_table([*with_decay, *between, *without])],
     )
@@ -153,9 +153,8 @@ def decay_chart(groups: Sequence[Sequence[Trajectory]]) -> Chart:
         count = min(len(run.steps) for run in runs)
         values = np.array([run.held_accuracy[:count] for run in runs])
         name = f"weight decay {runs[0].weight_decay:g}"
-        low, high = values.min(0).tolist(), values.max(0).tolist()
-        steps = [float(step) for step in runs[0].steps[:count]]
-        series.append(Series(name, steps, values.mean(0).tolist(), low=low, high=high))
+        steps, low, high = [*map(float, runs[0].steps[:count])], values.min(0).tolist(), values.max(0).tolist()
+        series.append(Series(name, steps, values.mean(0).tolist(), LINE, low, high))
     return Chart(
         "weight-decay",
         "Held-out accuracy with and without weight decay",
@@ -168,54 +167,32 @@ def decay_chart(groups: Sequence[Sequence[Trajectory]]) -> Chart:
 
 def steps_table(runs: Sequence[Trajectory]) -> Table:
     """When each run fitted and generalised, and how it ended."""
-    rows = []
-    for run in runs:
-        times = "-" if run.late_times is None else f"{run.late_times:.3g}"
-        ends = [f"{values[-1]:.1%}" for values in (run.train_accuracy, run.held_accuracy)]
-        last = f"{run.steps[-1]:,}"
-        rows.append(
-            [
-                decay_cell(run),
-                str(run.seed),
-                step_cell(run, run.fitted),
-                step_cell(run, run.generalised),
-                times,
-                last,
-                *ends,
-            ]
-        )
-    columns = ["weight decay", "seed", "fitted, step", "generalised, step", "times as late, at least", "last step"]
-    return Table("When sums were learned", [*columns, "training accuracy at the end", "held-out"], rows)
+    columns = {
+        "weight decay": [f"{run.weight_decay:g}" for run in runs],
+        "seed": [str(run.seed) for run in runs],
+        "fitted, step": [step_cell(run, run.fitted) for run in runs],
+        "generalised, step": [step_cell(run, run.generalised) for run in runs],
+        "times as late, at least": [cell(run.late_times, ".3g") for run in runs],
+        "last step": [f"{run.steps[-1]:,}" for run in runs],
+        "training accuracy at the end": [f"{run.train_accuracy[-1]:.1%}" for run in runs],
+        "held-out": [f"{run.held_accuracy[-1]:.1%}" for run in runs],
+    }
+    return table("When sums were learned", columns)
 
 
-def line(name: str, run: Trajectory, values: Sequence[float], kind: str = "line") -> Series:
-    return Series(name, [float(step) for step in run.steps], list(values), kind)
+def line(name: str, run: Trajectory, values: Sequence[float], kind: str = LINE) -> Series:
+    return Series(name, [*map(float, run.steps)], list(values), kind)
 
 
 def _chance(run: Trajectory) -> Series:
-    ends = [float(run.steps[0]), float(run.steps[-1])]
-    return Series("guessing", ends, [1 / run.modulus] * 2, DASHED)
-
-
-def decay_cell(run: Trajectory) -> str:
-    return f"{run.weight_decay:g}"
+    return level("guessing", 1 / run.modulus, [float(run.steps[0]), float(run.steps[-1])])
 
 
 def step_cell(run: Trajectory, place: int | None) -> str:
     return "never" if place is None else f"{run.steps[place]:,}"
 
 
-def some(runs: Sequence) -> Sequence:
-    if not runs:
-        raise ValueError("there is no run to judge")
-    return runs
-
-
 def span(values: Sequence[float], form: str) -> str:
     """`3 to 5`, or one number where all are alike."""
     ends = [f"{end:{form}}" for end in (min(values), max(values))]
     return " to ".join(dict.fromkeys(ends))
-
-
-def seeds_of(runs: Sequence[Trajectory]) -> list[int]:
-    return [run.seed for run in runs]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, LINE, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.charting import level, numbered, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
-from llmlab.studies.papers.induction_heads.copying import LOSS_AXIS, BySeed, level, seeds_of
+from llmlab.studies.papers.induction_heads.copying import LOSS_AXIS, BySeed
 from llmlab.studies.papers.induction_heads.followed import Found
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
@@ -29,8 +30,8 @@ def judge_composition(found: Found) -> str:
 
 
 def composition_verdict(two: BySeed) -> Verdict:
-    """The claim that a previous-token head feeds the induction head. ValueError without any run."""
-    seeds = seeds_of(two)
+    """The claim that a previous-token head feeds the induction head."""
+    seeds = sorted(two)
     outcomes = [judge_composition(two[seed]) for seed in seeds]
     found = [two[seed] for seed in seeds if len(two[seed].removed) > 1]
     taken = np.array([[one.taken(head) for head in one.by_previous] for one in found])  # [seeds, heads]
@@ -53,6 +54,8 @@ def composition_verdict(two: BySeed) -> Verdict:
             None, "They name no bound; for small models without feed-forward they remove heads one by one, too."
         ),
         reason=f"{_composition_words(found, taken)} {seeds_sentence(outcomes)}",
+        charts=_charts([two[seed] for seed in seeds]),
+        tables=[_table(two)] if any(one.removed for one in two.values()) else [],
         evidence={
             "outcomes": outcomes,
             "previous": [[head.previous for head in one.by_previous] for one in found],
@@ -86,43 +89,40 @@ def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
 
 def _shared_words(found: Sequence[Found]) -> str:
     """What one half of the heads takes, and the other: decides nothing, but says whether heads share the work."""
-    gone = np.array(
-        [
-            [1 - left[len(left) // 2 - 1] / float(one.best[-1]) for left in (one.together, one.others_first)]
-            for one in found
-            if len(one.together) > 1
-        ]
-    )
-    if not len(gone):
+    shared = [one for one in found if len(one.together) > 1]
+    if not shared:
         return ""
-    most, least = np.median(gone, axis=0)
+    most, least = (
+        np.median([1 - getattr(one, name)[len(one.together) // 2 - 1] / one.best[-1] for one in shared])
+        for name in ("together", "others_first")
+    )
     return (
         f" Zeroed together, the half of the heads that attend most to the token before takes {most:.0%}, and the other "
         f"half {least:.0%}."
     )
 
 
-def show_composition(verdict: Verdict, two: BySeed) -> Verdict:
+def _charts(every: Sequence[Found]) -> list[Chart]:
     """What every head does, and what is left without each head of the first layer."""
-    verdict.charts = [_heads([found for _, found in sorted(two.items())])]
-    found = [one for _, one in sorted(two.items()) if one.removed]
-    heads = min((len(one.removed) for one in found), default=0)
-    if not heads:
-        return verdict
-    names = ["the most", "second", "third", "fourth", *(f"{place}th" for place in range(5, heads + 1))][:heads]
-    score = np.array([[head.induction for head in one.by_previous[:heads]] for one in found])
-    loss = np.array([[head.loss for head in one.by_previous[:heads]] for one in found])
-    intact = level("no head removed", float(np.median([one.best[-1] for one in found])), heads - 1)
-    nothing = level("ln V: knowing nothing", found[0].ln_v, heads - 1)
-    verdict.charts += [
-        _bars("ablation-score", "Induction score without one head", Axis("induction score"), names, score, intact),
-        _bars("ablation-loss", "Loss without one head", LOSS_AXIS, names, loss, nothing),
+    found = [one for one in every if one.removed]
+    if not found:
+        return [_heads(every)]
+    heads = min(len(one.removed) for one in found)
+    names = ["the most", "second", "third", "fourth", *(f"{rank}th" for rank in range(5, heads + 1))][:heads]
+    scores, losses = (
+        np.array([[getattr(head, name) for head in one.by_previous[:heads]] for one in found])
+        for name in ("induction", "loss")
+    )
+    ends = [0.0, heads - 1.0]
+    intact = level("no head removed", float(np.median([one.best[-1] for one in found])), ends)
+    nothing = level("ln V: knowing nothing", found[0].ln_v, ends)
+    charts = [
+        _heads(every),
+        _bars("ablation-score", "Induction score without one head", Axis("induction score"), names, scores, intact),
+        _bars("ablation-loss", "Loss without one head", LOSS_AXIS, names, losses, nothing),
     ]
     together = [one for one in found if len(one.together) == heads]
-    if together:
-        verdict.charts.append(_together(together, heads))
-    verdict.tables = [_removals(two)]
-    return verdict
+    return [*charts, _together(together)] if together else charts
 
 
 def _heads(found: Sequence[Found]) -> Chart:
@@ -144,33 +144,23 @@ def _heads(found: Sequence[Found]) -> Chart:
 
 def _bars(name: str, title: str, y_axis: Axis, names: list[str], values: np.ndarray, level: Series) -> Chart:
     """values: [seeds, heads]."""
-    bars = Series(
-        "one head zeroed",
-        _numbers(range(values.shape[1])),
-        np.median(values, axis=0).tolist(),
-        BARS,
-        values.min(0).tolist(),
-        values.max(0).tolist(),
-    )
     return Chart(
         name,
         title,
         Axis("head of the first layer, by how much it attends to the token before"),
         y_axis,
-        [bars, level],
+        [range_band("one head zeroed", numbered(len(names)), values, BARS), level],
         names,
         caption="Medians of seeds, from the least to the largest. Each head is zeroed alone.",
     )
 
 
-def _together(found: Sequence[Found], heads: int) -> Chart:
+def _together(found: Sequence[Found]) -> Chart:
     """Whether heads stand in for one another."""
     lines = []
-    for name in ("together", "others_first"):
+    for name, title in (("together", "most previous first"), ("others_first", "least previous first")):
         left = np.array([[one.best[-1], *getattr(one, name)] for one in found])  # [seeds, heads + 1]
-        title = "most previous first" if name == "together" else "least previous first"
-        middle, low, high = np.median(left, axis=0), left.min(0), left.max(0)
-        lines.append(Series(title, _numbers(range(heads + 1)), middle.tolist(), LINE, low.tolist(), high.tolist()))
+        lines.append(range_band(title, numbered(left.shape[1]), left))
     return Chart(
         "ablation-together",
         "Induction score without several heads",
@@ -182,23 +172,13 @@ def _together(found: Sequence[Found], heads: int) -> Chart:
     )
 
 
-def _removals(two: BySeed) -> Table:
-    rows = []
-    for seed, found in sorted(two.items()):
-        for head in found.by_previous:
-            rows.append(
-                [
-                    str(seed),
-                    f"{head.layer}.{head.head}",
-                    f"{head.previous:.2f}",
-                    f"{head.induction:.2f} of {found.best[-1]:.2f}",
-                    f"{head.loss:.2f} from {found.loss[-1]:.2f}",
-                ]
-            )
-    return Table(
-        "Heads zeroed, one at a time", ["seed", "head", "previous-token score", "induction score", "loss, nats"], rows
-    )
-
-
-def _numbers(values: Iterable[int]) -> list[float]:
-    return [float(value) for value in values]
+def _table(two: BySeed) -> Table:
+    rows = [(seed, found, head) for seed, found in sorted(two.items()) for head in found.by_previous]
+    columns = {
+        "seed": [str(seed) for seed, _, _ in rows],
+        "head": [f"{head.layer}.{head.head}" for _, _, head in rows],
+        "previous-token score": [f"{head.previous:.2f}" for _, _, head in rows],
+        "induction score": [f"{head.induction:.2f} of {found.best[-1]:.2f}" for _, found, head in rows],
+        "loss, nats": [f"{head.loss:.2f} from {found.loss[-1]:.2f}" for _, found, head in rows],
+    }
+    return table("Heads zeroed, one at a time", columns)

@@ -5,13 +5,14 @@ Each claim is judged seed by seed (llmlab.studies.papers.agreement.by_seeds).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, LINE, Axis, Chart, Series, Table
+from llmlab.core.charts import Axis, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.charting import level, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.followed import Found, Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.plan import CHANGE, LAYERS
@@ -38,8 +39,8 @@ def _learned(found: Found) -> bool:
 
 
 def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
-    """The claim that it takes two layers, on seeds that trained both. ValueError without any."""
-    seeds = seeds_of(two.keys() & one.keys())
+    """The claim that it takes two layers, on seeds that trained both."""
+    seeds = sorted(two.keys() & one.keys())
     outcomes = [judge_layers(two[seed], one[seed]) for seed in seeds]
     ends = np.array([[one[seed].loss[-1], two[seed].loss[-1]] for seed in seeds])
     heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in seeds])
@@ -66,25 +67,26 @@ def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
             f"{heads[:, 1].mean():.2f} with two layers and {heads[:, 0].mean():.2f} with one. "
             f"{seeds_sentence(outcomes)}"
         ),
+        charts=_layers_charts(two, one),
+        tables=[_layers_table(two, one)],
         evidence={"outcomes": outcomes},
     )
 
 
-def show_layers(verdict: Verdict, two: BySeed, one: BySeed) -> Verdict:
+def _layers_charts(two: BySeed, one: BySeed) -> list[Chart]:
     """Loss and best induction score along training, of both kinds of model."""
-    groups = {"two layers": two, "one layer": one}
-    first, end = two[min(two)], max(float(found.steps[-1]) for group in groups.values() for found in group.values())
-    verdict.charts = [
+    first, groups = two[min(two)], {"two layers": two.values(), "one layer": one.values()}
+    whole = [0.0, max(float(found.steps[-1]) for group in groups.values() for found in group)]
+    losses = [_band(name, [(found.x, np.array(found.loss)) for found in group]) for name, group in groups.items()]
+    scores = [_band(name, [(found.x, found.best) for found in group]) for name, group in groups.items()]
+    losses += [level("ln V: knowing nothing", first.ln_v, whole), level("counts and places", first.by_counting, whole)]
+    return [
         Chart(
             "loss-by-step",
             "Loss of the second reading",
             Axis("step"),
             LOSS_AXIS,
-            [
-                band(name, [(found.x, np.array(found.loss)) for found in group.values()])
-                for name, group in groups.items()
-            ]
-            + [level("ln V: knowing nothing", first.ln_v, end), level("counts and places", first.by_counting, end)],
+            losses,
             caption="What each token costs that could be copied: medians of seeds, from the least to the largest. "
             "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows positions, "
             "but compares no two positions.",
@@ -94,19 +96,22 @@ def show_layers(verdict: Verdict, two: BySeed, one: BySeed) -> Verdict:
             "Induction score of the best head",
             Axis("step"),
             Axis("induction score"),
-            [band(name, [(found.x, found.best) for found in group.values()]) for name, group in groups.items()]
-            + [level("an induction head", bounds.HEAD, end)],
+            [*scores, level("an induction head", bounds.HEAD, whole)],
             caption="How much of a head's attention goes from a token to what followed it the first time; 1 is all. "
             "Medians of seeds, from the least to the largest.",
         ),
     ]
-    rows = [
-        [f"{name}, seed {seed}", f"{found.loss[-1]:.3f}", f"{found.best[-1]:.2f}"]
-        for name, group in groups.items()
-        for seed, found in sorted(group.items())
-    ]
-    verdict.tables = [Table("After training", ["model", "loss, nats", "best induction score"], rows)]
-    return verdict
+
+
+def _layers_table(two: BySeed, one: BySeed) -> Table:
+    groups = {"two layers": two, "one layer": one}
+    rows = {f"{name}, seed {seed}": group[seed] for name, group in groups.items() for seed in sorted(group)}
+    columns = {
+        "model": list(rows),
+        "loss, nats": [f"{found.loss[-1]:.3f}" for found in rows.values()],
+        "best induction score": [f"{found.best[-1]:.2f}" for found in rows.values()],
+    }
+    return table("After training", columns)
 
 
 # Suddenness -----------------------------------------------------------------------------------------------------------
@@ -117,7 +122,7 @@ def judge_change(found: Found) -> str:
     window = _window(found)
     if window is None or found.best[-1] < bounds.HEAD or not _learned(found):
         return INCONCLUSIVE  # nothing formed, so nothing can have been sudden
-    inside, lag = fall_inside(found.x, np.array(found.loss), window), abs(lag_of(found))
+    inside, lag = _inside(found, window), abs(lag_of(found))
     if window.share <= bounds.WINDOW and inside >= bounds.FALL_INSIDE and lag <= bounds.LAG:
         return SUPPORTED
     apart = inside < bounds.FALL_OUTSIDE or lag > bounds.LAG_REFUTED
@@ -131,10 +136,11 @@ def lag_of(found: Found) -> float:
 
 
 def change_verdict(two: BySeed) -> Verdict:
-    """The claim that induction heads and copying appear together, in a short time. ValueError without any run."""
-    seeds = seeds_of(two)
+    """The claim that induction heads and copying appear together, in a short time."""
+    seeds = sorted(two)
     outcomes = [judge_change(two[seed]) for seed in seeds]
     windows = [(two[seed], window) for seed in seeds if (window := _window(two[seed])) is not None]
+    falls = {seed: found for seed in seeds if (found := two[seed]).loss[-1] < found.loss[0] and _window(found)}
     shares = np.array([window.share for _, window in windows])
     return Verdict(
         claim=CHANGE,
@@ -156,11 +162,13 @@ def change_verdict(two: BySeed) -> Verdict:
             None, "They name no bound; their window, 2.5 to 5 billion tokens, is half of the training up to its end."
         ),
         reason=f"{_change_words(windows)} {seeds_sentence(outcomes)}",
+        charts=[_change_chart([*falls.values()])] if falls else [],
+        tables=[_change_table(falls)] if falls else [],
         evidence={
             "outcomes": outcomes,
             "window": [[window.begin, window.end] for _, window in windows],
             "of_all_steps": [(window.end - window.begin) / found.steps[-1] for found, window in windows],
-            "fall_inside": [fall_inside(found.x, np.array(found.loss), window) for found, window in windows],
+            "fall_inside": [_inside(found, window) for found, window in windows],
             "lag": [lag_of(found) for found, _ in windows],
         },
     )
@@ -170,16 +178,15 @@ def _window(found: Found) -> Window | None:
     return rise_window(found.x, found.best, bounds.RISE_SHARE)
 
 
+def _inside(found: Found, window: Window) -> float:
+    return fall_inside(found.x, np.array(found.loss), window)
+
+
 def _change_words(windows: Sequence[tuple[Found, Window]]) -> str:
     if not windows:
         return "In no run did an induction score rise."
-    begin, end, inside, lag = np.median(
-        [
-            (window.begin, window.end, fall_inside(found.x, np.array(found.loss), window), lag_of(found))
-            for found, window in windows
-        ],
-        axis=0,
-    )
+    changes = [(window.begin, window.end, _inside(found, window), lag_of(found)) for found, window in windows]
+    begin, end, inside, lag = np.median(changes, axis=0)
     return (
         f"{bounds.RISE_SHARE:.0%} of the rise of the best head's induction score lie between steps {begin:.0f} and "
         f"{end:.0f}, with {inside:.0%} of the fall of the loss; the loss is half-way down {abs(lag):.0%} of the steps "
@@ -188,65 +195,47 @@ def _change_words(windows: Sequence[tuple[Found, Window]]) -> str:
     )
 
 
-def show_change(verdict: Verdict, two: BySeed) -> Verdict:
-    """Score and loss of each run on one axis, and when each changed."""
-    scores, losses, rows = [], [], []
-    for seed, found in sorted(two.items()):
-        window = rise_window(found.x, found.best, bounds.RISE_SHARE)
-        loss = np.array(found.loss)
-        if window is None or loss[-1] >= loss[0]:
-            continue
-        times = found.x / half_way(found.x, found.best)
-        scores.append((times, _done(found.best)))
-        losses.append((times, _done(loss)))
-        rows.append(
-            [
-                str(seed),
-                f"{window.begin:.0f} to {window.end:.0f}",
-                f"{window.share:.2f}",
-                f"{fall_inside(found.x, loss, window):.2f}",
-                f"{lag_of(found):+.2f}",
-            ]
-        )
-    if rows:
-        verdict.charts = [
-            Chart(
-                "change-together",
-                "Score and loss change together",
-                Axis("step, of the one at which the score is half-way up"),
-                Axis("share of the whole change"),
-                [band("induction score, risen", scores), band("loss, fallen", losses)],
-                caption="Each run on its own clock: at 1 its best induction score is half-way up. Medians of seeds, "
-                "from the least to the largest.",
-            )
-        ]
-        columns = ["seed", "steps of the rise", "of training until then", "fall of the loss in it", "loss's lag"]
-        verdict.tables = [Table("The change, seed by seed", columns, rows)]
-    return verdict
+def _change_chart(found: Sequence[Found]) -> Chart:
+    """Score and loss of each run on one axis."""
+    times = [one.x / half_way(one.x, one.best) for one in found]
+    scores, losses = ([_done(getattr(one, name)) for one in found] for name in ("best", "loss"))
+    return Chart(
+        "change-together",
+        "Score and loss change together",
+        Axis("step, of the one at which the score is half-way up"),
+        Axis("share of the whole change"),
+        [
+            _band("induction score, risen", [*zip(times, scores, strict=True)]),
+            _band("loss, fallen", [*zip(times, losses, strict=True)]),
+        ],
+        caption="Each run on its own clock: at 1 its best induction score is half-way up. Medians of seeds, from the "
+        "least to the largest.",
+    )
+
+
+def _change_table(found: BySeed) -> Table:
+    """When each run changed."""
+    windows = [(one, window) for one in found.values() if (window := _window(one)) is not None]
+    columns = {
+        "seed": [str(seed) for seed in found],
+        "steps of the rise": [f"{window.begin:.0f} to {window.end:.0f}" for _, window in windows],
+        "of training until then": [f"{window.share:.2f}" for _, window in windows],
+        "fall of the loss in it": [f"{_inside(one, window):.2f}" for one, window in windows],
+        "loss's lag": [f"{lag_of(one):+.2f}" for one, _ in windows],
+    }
+    return table("The change, seed by seed", columns)
 
 
 # Both -----------------------------------------------------------------------------------------------------------------
 
 
-def level(name: str, y: float, end: float) -> Series:
-    return Series(name, [0.0, float(end)], [y, y], DASHED)
-
-
-def band(name: str, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Series:
+def _band(name: str, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Series:
     """Curves (x, y) [N] as their median with the least and the largest, on the x of the first that all have."""
     end = min(x[-1] for x, _ in curves)
     x = curves[0][0][curves[0][0] <= end]
-    y = np.array([np.interp(x, *curve) for curve in curves])
-    return Series(name, x.tolist(), np.median(y, 0).tolist(), LINE, y.min(0).tolist(), y.max(0).tolist())
+    return range_band(name, x.tolist(), np.array([np.interp(x, *curve) for curve in curves]))
 
 
-def _done(y: np.ndarray) -> np.ndarray:
+def _done(y: Sequence[float]) -> np.ndarray:
     """y [N] as the share of its whole change that has come."""
-    done: np.ndarray = (y - y[0]) / (y[-1] - y[0])
-    return done
-
-
-def seeds_of(seeds: Iterable[int]) -> list[int]:
-    if not (found := sorted(seeds)):
-        raise ValueError("there is no run to judge")
-    return found
+    return (np.asarray(y) - y[0]) / (y[-1] - y[0])

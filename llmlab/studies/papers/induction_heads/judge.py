@@ -26,14 +26,8 @@ from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.papers.induction_heads.composition import composition_verdict, show_composition
-from llmlab.studies.papers.induction_heads.copying import (
-    BySeed,
-    change_verdict,
-    layers_verdict,
-    show_change,
-    show_layers,
-)
+from llmlab.studies.papers.induction_heads.composition import composition_verdict
+from llmlab.studies.papers.induction_heads.copying import BySeed, change_verdict, layers_verdict
 from llmlab.studies.papers.induction_heads.followed import Found, Removed
 from llmlab.studies.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
 from llmlab.studies.papers.interface import Check
@@ -51,11 +45,11 @@ def early(check: Check) -> list[Verdict]:
     two, one = _by_seed(check, TWO), _by_seed(check, ONE)
     verdicts = []
     if LAYERS in check.claims and two.keys() & one.keys():
-        verdicts.append(show_layers(layers_verdict(two, one), two, one))
+        verdicts.append(layers_verdict(two, one))
     if CHANGE in check.claims and two:
-        verdicts.append(show_change(change_verdict(two), two))
+        verdicts.append(change_verdict(two))
     if COMPOSITION in check.claims and two:
-        verdicts.append(show_composition(composition_verdict(two), two))
+        verdicts.append(composition_verdict(two))
     return verdicts
 
 
@@ -71,20 +65,20 @@ def follow(run: RunFolder, progress: Progress = quiet) -> Found:
     batches = held_out(task, SEQUENCES)
     torch.manual_seed(settings.train.seed)  # as the run begins
     model = make_model(settings.model, task.layout).eval()
-    steps, losses, scores = [0], [_loss(model, task, batches)], [_scores(model, task)]
+    steps, losses, scores = [0], [second_reading_loss(model, task.layout, batches)], [_scores(model, task)]
     checkpoints = list_checkpoints(run.checkpoints)
     for done, checkpoint in enumerate(checkpoints):
         progress(f"Reading {run.id}", done, len(checkpoints))
         model, _ = open_task(run, checkpoint)
         steps.append(checkpoint.step)
-        losses.append(_loss(model, task, batches))
+        losses.append(second_reading_loss(model, task.layout, batches))
         scores.append(_scores(model, task))
     found = Found(
         steps=steps,
         loss=losses,
         induction=[one.induction.tolist() for one in scores],
         previous=[one.previous.tolist() for one in scores],
-        floors=_floors(task, batches),
+        floors=_baselines(task, batches),
         n=int(sum(batch.scored.sum() for batch in batches)),
     )
     _remove_heads(model, task, batches, scores[-1], found)
@@ -107,15 +101,11 @@ def _remove_heads(model: nn.Module, task: Task, batches: list[TaskBatch], before
     found.others_first = [left(*order[::-1][:count]) for count in range(1, len(order) + 1)]
 
 
-def _loss(model: nn.Module, task: Task, batches: list[TaskBatch]) -> float:
-    return second_reading_loss(model, task.layout, batches)
-
-
 def _scores(model: nn.Module, task: Task) -> HeadScores:
     return head_scores(model, task.layout.vocab_size)
 
 
-def _floors(task: Task, batches: list[TaskBatch]) -> dict[str, float]:
+def _baselines(task: Task, batches: list[TaskBatch]) -> dict[str, float]:
     """What those pay who know less, nats."""
     paid: dict[str, list[np.ndarray]] = {}
     for batch in batches:
@@ -180,8 +170,5 @@ def second_reading_loss(
 
 
 def _zero(heads: Sequence[Head], time: int) -> list[Interventions]:
-    return (
-        [Interventions([Intervention("zero", "head", layer, head=head) for layer, head in heads], time)]
-        if heads
-        else []
-    )
+    zeroed = [Intervention("zero", "head", layer, head=head) for layer, head in heads]
+    return [Interventions(zeroed, time)] if heads else []

@@ -69,11 +69,5 @@ def _run(size: str, group: str, layers: int, seed: int) -> PlannedRun:
     return PlannedRun(f"{group.replace(' ', '-')}-s{seed}", seed, settings, group)
 
 
-def _judging_seconds(_size: str, _claims: Collection[str], _models: int) -> float:
-    """All is measured run by run; what is left is arithmetic."""
-    return 1.0
-
-
-PLAN = PaperPlan(
-    "induction-heads", TESTED, "llmlab.studies.papers.induction_heads.judge", planned_runs, _judging_seconds
-)
+# All is measured run by run; what is left is arithmetic.
+PLAN = PaperPlan("induction-heads", TESTED, "llmlab.studies.papers.induction_heads.judge", planned_runs, lambda *_: 1.0)
