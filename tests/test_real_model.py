@@ -15,9 +15,10 @@ import pytest
 import torch
 from chat_tokenizers import CONVERSATION, runs
 from kills import events_of
+from preset_settings import resolve_finetune_settings
 from small_runs import train_here
 
-from llmlab.core.finetuning_settings import ALL, resolve_finetune_settings
+from llmlab.core.finetuning_settings import ALL
 from llmlab.data.chat import ANSWERS, chat_format
 from llmlab.data.examples import Example
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
