@@ -33,7 +33,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def adapter(args: argparse.Namespace) -> int:
-    """Prints the change of every matrix, and their sum."""
     from llmlab.inspection.weight_change import change_of  # brings numpy, which `--help` should not wait for
 
     with terminal_progress(not args.json) as progress:

@@ -52,7 +52,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def corpora(args: argparse.Namespace) -> int:
-    """Prints all corpora, or fetches one."""
     if args.action == "fetch":
         return _fetch(args)
     from llmlab.data import corpora as registry  # brings numpy, which `--help` should not wait for

@@ -48,7 +48,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def checkpoints(args: argparse.Namespace) -> int:
-    """Does what was asked with one checkpoint, or with all."""
     reference = resolve_run(args.run, outputs_of(args))
     which = args.step.removeprefix("@") if args.step is not None else reference.which
     if args.action == "list":

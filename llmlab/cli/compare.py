@@ -42,7 +42,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compares, writes the archive and says what was found."""
     saved = _saved(args)
     if saved is None and not args.prompt:
         raise UsageError("There is no prompt.", "", 'Name the text that both models read: --prompt "The king"')

@@ -48,7 +48,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def data(args: argparse.Namespace) -> int:
-    """Reads the source with the model's tokenizer and prints what was found."""
     values = {} if args.max_length is None else {"data.max_length": args.max_length}
     values |= {"data.source": args.source} | parse_assignments(args.assignments)
     settings = with_values(FinetuneSettings(), values)

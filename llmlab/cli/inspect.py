@@ -73,7 +73,6 @@ def _add_question(parser: Parser, what: str, most_likely: str) -> None:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Opens the model, asks, writes the archive and says what was found."""
     answered = Answered(args, "inspection.safetensors")
     from llmlab.inspection.answers import ask  # brings torch
     from llmlab.inspection.summary import summarise
@@ -84,7 +83,6 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def evolve(args: argparse.Namespace) -> int:
-    """Asks every checkpoint, writes the archive and says what was found."""
     answered = Answered(args, "evolution.safetensors")
     from llmlab.inspection.evolve import evolve as evolve_run  # brings torch
     from llmlab.inspection.experiment_summary import summarise_evolution

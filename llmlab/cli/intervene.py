@@ -65,7 +65,6 @@ def _scaling(words: str) -> str:
 
 
 def intervene(args: argparse.Namespace) -> int:
-    """Opens the model, changes what was asked, writes the archive and says what it did."""
     question, own = _question(args)
     answered = Answered(args, "intervention.safetensors")
     from llmlab.inspection.answers import ask  # brings torch

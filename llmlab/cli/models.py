@@ -89,7 +89,6 @@ def models(args: argparse.Namespace) -> int:
 
 
 def generate(args: argparse.Namespace) -> int:
-    """Writes with a checkpoint, token by token."""
     reference = parse(args.reference, outputs_of(args))
     recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
     samples = _samples_of(args, recorded)

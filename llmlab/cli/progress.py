@@ -182,7 +182,6 @@ class LiveReport(PlainReport):
 
 
 def make_report(run: RunFolder, as_json: bool) -> Report:
-    """The report that fits --json and the terminal."""
     if as_json:
         return JsonReport(run)
     return LiveReport(run) if can_redraw() else PlainReport(run)
@@ -221,7 +220,6 @@ def _sample(sample: dict[str, str]) -> list[str]:
 
 
 def _answer(sample: dict[str, str]) -> list[str]:
-    """A question and the model's answer, on a line."""
     asked, answer = (text.printable(" ".join(sample.get(part, "").split())) for part in ("prompt", "text"))
     return [f"  | {asked[:_SAMPLE_WIDTH]}  ->  {answer[:_SAMPLE_WIDTH]}"]
 

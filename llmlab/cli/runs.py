@@ -118,7 +118,6 @@ def request(args: argparse.Namespace) -> int:
 
 
 def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint as JSON output shows it."""
     values = dataclasses.asdict(checkpoint)
     return {"name": checkpoint.name, **values, "path": str(checkpoint.path), "labels": list(checkpoint.labels)}
 

@@ -147,12 +147,10 @@ class Recorder(Observer):
         self._slots = set(slots)
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Keeps a point of the stream."""
         if (layer, point) in self._slots:
             self.values[layer, point] = x.clone()
 
     def heads(self, layer: int, z: Tensor) -> None:
-        """Keeps a layer's heads."""
         if (layer, HEADS) in self._slots:
             self.values[layer, HEADS] = z.clone()
 

@@ -70,7 +70,6 @@ class Sourced(Target):
         return Prompt(text=self.source, ids=self.source_ids, beginning=self.beginning).token_ids(opened)
 
     def reference_token_ids(self, opened: OpenModel) -> list[int]:
-        """What means are taken over."""
         if not self.reference:
             return self.token_ids(opened)
         return Prompt(text=self.reference, beginning=self.beginning).token_ids(opened)

@@ -113,7 +113,6 @@ class RunQueue:
         self._change(moved)
 
     def change_each(self, change: Callable[[QueuedRun], QueuedRun]) -> None:
-        """Changes what is planned of each run."""
         self._change(lambda state: replace(state, items=tuple(map(change, state.items))))
 
     def retry(self, item_id: str) -> None:
@@ -121,7 +120,6 @@ class RunQueue:
         self._change(lambda state: _replaced(state, item_id, problem=""))
 
     def set_paused(self, paused: bool) -> None:
-        """Whether nothing is to be started."""
         self._change(lambda state: replace(state, paused=paused))
 
     def take(self, item_id: str = "", *, watched: bool = False) -> RunFolder | None:

@@ -43,7 +43,6 @@ SIGTERM_SECONDS = 8.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry of the worker process."""
     return work_as("llmlab.jobs.worker", "run", lambda path: train_run(RunFolder(path), handle_signals=True), argv)
 
 

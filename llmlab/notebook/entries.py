@@ -84,7 +84,6 @@ class Entry:
         return max((line.surprise for line in self.lines() if line.surprise is not None), default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as its file has them."""
         plain = asdict(replace(self, sealed={}))
         del plain["sealed"]
         return plain

@@ -33,7 +33,6 @@ class Locked:
     seal: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, the prediction's own among them."""
         more = {"locked_at": self.locked_at, "at_step": self.at_step, "seal": self.seal}
         return self.prediction.as_dict() | more
 

@@ -52,7 +52,6 @@ class Prediction:
     text: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be scored."""
         _check(self)
 
     @property
