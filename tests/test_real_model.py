@@ -121,7 +121,6 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
     overrides = {
         "train.steps": 5,
         "train.threads": 1,
-        "data.batch_size": 2,
         "train.eval_interval": 5,
         "train.eval_windows": 4,
         "train.sample_interval": 0,

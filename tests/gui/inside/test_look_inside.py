@@ -110,8 +110,12 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     qtbot.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=mosaic.rect_of(1, 1).center().toPoint())
     assert np.array_equal(attention.heatmap.heat.values, archive["attention/1"][1])  # type: ignore[union-attr]
     assert np.allclose(np.array(archive["attention/1"][1]).sum(-1), 1, atol=1e-5)
-    qtbot.mouseMove(attention.heatmap, attention.heatmap.center_of(3, 1).toPoint())
-    assert prompt.chips.under == 3
+
+    def pointed() -> bool:  # at a cell that has its place for good: what came with the click is laid out meanwhile
+        qtbot.mouseMove(attention.heatmap, attention.heatmap.center_of(3, 1).toPoint())
+        return prompt.chips.under == 3
+
+    qtbot.waitUntil(pointed, timeout=WAIT)
     attention.show_view(STAGES)
     qtbot.waitUntil(lambda: attention.stages.archive is not None, timeout=WAIT)
     assert np.allclose(attention.stages.archive["stages/pattern"], archive["attention/1"][1], atol=1e-5)  # type: ignore[index]

@@ -34,6 +34,7 @@ def untrained(task: Task, layers: int = 2) -> Models:
     return Models(task, {seed: make(seed) for seed in range(4)}, make)
 
 
+@pytest.mark.slow
 def test_random_weights_support_nothing_and_the_progress_is_that_of_all_parts() -> None:
     told: list[float] = []
     subjects = Subjects(untrained(REPEATS), untrained(REPEATS, 5), untrained(HiddenMarkov(3, 3, 6)))

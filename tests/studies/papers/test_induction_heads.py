@@ -120,6 +120,7 @@ def test_a_loss_is_the_mean_over_scored_predictions_alone() -> None:
     assert second_reading_loss(model, TASK.layout, batch) == pytest.approx(np.mean(rows))
 
 
+@pytest.mark.slow
 def test_a_check_of_small_runs_follows_every_checkpoint_and_judges_each_claim(outputs: Path) -> None:
     finished = []
     for plan in planned_runs("minutes", TESTED, 1):
