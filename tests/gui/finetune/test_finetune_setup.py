@@ -177,7 +177,7 @@ def test_packing_for_a_model_that_reads_a_row_as_one_text_is_refused_before_the_
 def test_a_model_of_the_hub_that_is_not_here_can_be_started_all_the_same(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
     dock.set_base("someone/some-model")
     qtbot.waitUntil(lambda: "not on this machine" in dock.estimate.text(), timeout=WAIT)
-    qtbot.waitUntil(lambda: "it is fetched when the run starts" in dock.model.about.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "it is downloaded when the run starts" in dock.model.about.text(), timeout=WAIT)
     assert dock.train_button.isEnabled()
 
 
