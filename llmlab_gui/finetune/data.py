@@ -237,4 +237,5 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
             grid.addWidget(editor, place, 1)
         self._pages.addWidget(self.nothing)
         self._pages.addWidget(self._scroll)
-        self.set_body(column(grid, row, self.strip, (self._pages, 1)))
+        self.set_body(column(grid, row, (self._pages, 1)))
+        self.strip.lie_over(self._pages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from PySide6.QtCore import QTimer, SignalInstance
+from PySide6.QtCore import QEvent, QObject, QTimer, SignalInstance
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
 from llmlab_gui.host.selection import Working
@@ -31,6 +31,7 @@ class ProgressStrip(QWidget):
     def __init__(self, session: Works, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session
+        self.setAutoFillBackground(True)
         self.what, self.left = QLabel(), QLabel()
         self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.bar = QProgressBar()
@@ -41,7 +42,7 @@ class ProgressStrip(QWidget):
         self.cancel_button.setAccessibleName("Cancel the inspection")
         self.cancel_button.clicked.connect(lambda: session.cancel())
         layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(6, 2, 6, 2)
         layout.addWidget(self.what, 2)
         layout.addWidget(self.bar, 1)
         layout.addWidget(self.left)
@@ -49,10 +50,24 @@ class ProgressStrip(QWidget):
         self._patience = QTimer(self)
         self._patience.setSingleShot(True)
         self._patience.setInterval(_PATIENCE_MS)
-        self._patience.timeout.connect(self.show)
+        self._patience.timeout.connect(self._appear)
         session.working_changed.connect(self._draw)
         self.hide()
         self._draw()
+
+    def lie_over(self, content: QWidget) -> None:
+        """Is drawn over the top of a widget from now on, which stays as it is while this comes and goes."""
+        self.setParent(content)
+        content.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Resize:
+            self.setGeometry(0, 0, self.parentWidget().width(), self.sizeHint().height())
+        return super().eventFilter(watched, event)
+
+    def _appear(self) -> None:
+        self.show()
+        self.raise_()
 
     def _draw(self) -> None:
         working = self._session.working

@@ -97,7 +97,8 @@ class InspectionDock(LabDock):
         self.controls.addStretch(1)
         self.controls.addWidget(self.copy_button)
         self.controls.addWidget(self.export_button)
-        super().set_body(column(self._row, self.strip, (widget, 1), spacing=4))
+        super().set_body(column(self._row, (widget, 1), spacing=4))
+        self.strip.lie_over(widget)
         self.update_state()
 
     def update_state(self) -> None:

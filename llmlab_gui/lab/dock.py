@@ -7,8 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtGui import QCursor
-from PySide6.QtWidgets import QDockWidget, QMenu, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QCursor, QResizeEvent
+from PySide6.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QHBoxLayout,
+    QMenu,
+    QScrollArea,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.window_settings import WindowSettings
 
 _MORE = "more:"
+# Pixels of content that a dock keeps. Two docks above each other, with their titles and tabs, then fit 640 of height.
+_LEAST = QSize(120, 64)
 
 
 class LabDock(QDockWidget):
@@ -37,14 +50,14 @@ class LabDock(QDockWidget):
         self._empty = EmptyState()
         self._stack = QStackedWidget()
         self._stack.addWidget(self._empty)
-        self._caption = QuietLabel()
-        self._caption.linkActivated.connect(self._follow_caption)
+        self._caption = _Caption()
+        self._caption.followed.connect(self._follow_caption)
         self._caption.hide()
         content = QWidget()
         layout = QVBoxLayout(content)
         layout.setContentsMargins(8, 4, 8, 6)
         layout.setSpacing(4)
-        layout.addWidget(self._stack, 1)
+        layout.addWidget(_Room(self._stack), 1)
         layout.addWidget(self._caption)
         self.setWidget(content)
 
@@ -59,7 +72,7 @@ class LabDock(QDockWidget):
         links = f'<a href="concept:{concept}">Learn more</a>'
         if self._other_pages(concept):
             links += f' · <a href="{_MORE}{concept}">Other pages</a>'
-        self._caption.setText(f"{with_terms(text)} {links}")
+        self._caption.say(text, links)
         self._caption.show()
 
     def show_body(self) -> None:
@@ -107,6 +120,78 @@ class LabDock(QDockWidget):
     def shutdown(self) -> None:
         """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
         self._background.shutdown()
+
+
+class _Room(QScrollArea):
+    """What a dock shows, scrolled where the dock is smaller than its content's least size."""
+
+    def __init__(self, pages: QStackedWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setWidget(_Filled(pages))
+
+    def minimumSizeHint(self) -> QSize:
+        return self.widget().minimumSizeHint().boundedTo(_LEAST)
+
+
+class _Filled(QWidget):
+    """Filled by the pages of a stack, and as large as the one in sight needs.
+
+    It has no layout: a scroll area would ask one with wrapped text for the height that it likes best, and scroll what
+    can be smaller.
+    """
+
+    def __init__(self, pages: QStackedWidget) -> None:
+        super().__init__()
+        self._pages = pages
+        pages.setParent(self)
+        pages.currentChanged.connect(lambda _: self.updateGeometry())
+
+    def sizeHint(self) -> QSize:
+        return self._pages.currentWidget().sizeHint()
+
+    def minimumSizeHint(self) -> QSize:
+        return self._pages.currentWidget().minimumSizeHint()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._pages.setGeometry(self.rect())
+
+
+class _Caption(QWidget):
+    """One quiet line, and the links behind it; the tool tip has what does not fit."""
+
+    followed = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = ""
+        self.text, self.links = QuietLabel(), QuietLabel()
+        for label in (self.text, self.links):
+            label.setWordWrap(False)
+            label.linkActivated.connect(self.followed)
+        self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.links.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self.links)
+
+    def say(self, words: str, links: str) -> None:
+        """Replaces both."""
+        self._words = words
+        self.text.setToolTip(words)
+        self.links.setText(links)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        shown = self.text.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideRight, self.text.width())
+        self.text.setText(with_terms(shown))
 
 
 def is_seen(dock: QDockWidget) -> bool:

@@ -40,7 +40,7 @@ from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
 from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.status_bar import StatusBar
-from llmlab_gui.window.tool_bars import MessagesBar, TrainBar
+from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
 from llmlab_gui.window.tour import Tour, stops
 from llmlab_gui.window.uncaught import WindowError, log_path
 from llmlab_gui.window.welcome import WelcomePanel
@@ -76,7 +76,7 @@ class MainWindow(QMainWindow):
         self.lab.notebook.remember(self.settings)
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
-        self.messages = MessageBar()
+        self.messages = MessageBar(self)
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
         self.setStatusBar(self.status)
@@ -108,7 +108,7 @@ class MainWindow(QMainWindow):
         self.docks = make_docks(self.lab, self.experiments, self.papers, self)
         self.menus.add_docks()
         self._workspaces = Workspaces(self, self.docks, self.settings)
-        self._show_bars()
+        self._placed()
         connect_docks(self.docks, self.lab)
         for name, tunes in (("setup", False), ("finetune_setup", True)):
             self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
@@ -153,13 +153,13 @@ class MainWindow(QMainWindow):
         self.furnish()
         self._wave_welcome()
         self._workspaces.use(name)
-        self._show_bars()
+        self._placed()
 
     def reset_layout(self) -> None:
         """The workspace in sight, as at the first start."""
         self.furnish()
         self._workspaces.reset()
-        self._keep_welcome_in_front()
+        self._placed()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -261,7 +261,7 @@ class MainWindow(QMainWindow):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._place_welcome()
+        self._place_covers()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if drops.local_paths(event.mimeData()):
@@ -310,17 +310,15 @@ class MainWindow(QMainWindow):
     def _build_toolbars(self) -> None:
         self.train_bar = TrainBar(self.run_actions, self)
         self.palette_action = self.train_bar.palette_action
-        self.addToolBar(self.train_bar)
+        self.workspace_bar = WorkspaceBar(self.use_workspace, self)
         self.model_bar = ModelBar(self.lab, self.settings, self)
-        self.insertToolBar(self.train_bar, self.model_bar)
-        self.addToolBarBreak()
-        self.message_bar = MessagesBar(self.messages, self)
-        self.addToolBar(self.message_bar)
+        for bar in (self.workspace_bar, self.model_bar, self.train_bar):
+            self.addToolBar(bar)
 
     def _connect(self) -> None:
         lab = self.lab
         lab.error_raised.connect(self.messages.show_error)
-        self.messages.count_changed.connect(lambda count: self.message_bar.setVisible(count > 0))
+        self.messages.changed.connect(self._place_covers)
         self.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)
         lab.setup_requested.connect(lambda _: self.show_dock("setup"))
@@ -344,19 +342,21 @@ class MainWindow(QMainWindow):
         if room.width() < _FIRST_SIZE.width() or room.height() < _FIRST_SIZE.height() + _FRAME:
             self.setWindowState(Qt.WindowState.WindowMaximized)
         self.settings.restore_geometry(self)
-        self._show_bars()
 
-    def _show_bars(self) -> None:
-        """Whatever an arrangement remembered: the tools always, messages while there are some."""
-        self.train_bar.show()
-        self.message_bar.setVisible(bool(self.messages.messages))
+    def _placed(self) -> None:
+        """Docks were placed: bars are shown whatever was remembered, and what lies over the docks is raised again."""
+        for bar in (self.workspace_bar, self.model_bar, self.train_bar):
+            bar.show()
+        self.workspace_bar.mark(self._workspaces.current)
+        if not self.welcome.isHidden():
+            self._raise_welcome()
+        self._place_covers()
 
     def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
         self._is_settled = True
         self._workspaces.place()
-        self._show_bars()
-        self._keep_welcome_in_front()
+        self._placed()
 
     def _run_appeared(self, run_id: str) -> None:
         row = self.lab.row(run_id)
@@ -389,25 +389,23 @@ class MainWindow(QMainWindow):
         if shown:
             self._raise_welcome()
 
-    def _keep_welcome_in_front(self) -> None:
-        """Docks that are placed are raised above it."""
-        if not self.welcome.isHidden():
-            self._raise_welcome()
-
     def _raise_welcome(self) -> None:
-        self._place_welcome()
+        self._place_covers()
         self.welcome.raise_()
         self.welcome.train_button.setFocus()
 
-    def _place_welcome(self) -> None:
-        bars = [bar for bar in (self.train_bar, self.message_bar) if not bar.isHidden()]
-        top = max((bar.geometry().bottom() + 1 for bar in bars), default=self.menuBar().height())
+    def _place_covers(self) -> None:
+        """The welcome over all docks, and messages over what is at the top, so that neither moves anything."""
+        top = self.train_bar.geometry().bottom() + 1
         self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
+        self.messages.setGeometry(0, top, self.width(), self.messages.heightForWidth(self.width()))
+        self.messages.raise_()
 
     def _tour_ended(self) -> None:
         self._tour = None
         self.settings.tour_seen = True
         self._workspaces.take_back()
+        self._placed()
 
     def _wait_for(self, ids: list[str]) -> None:
         dialog = StoppingDialog(self.lab, ids, self)

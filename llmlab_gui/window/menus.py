@@ -17,7 +17,7 @@ from llmlab.core.settings import load_preset, preset_names
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import PAPERS
-from llmlab_gui.pages.places import WORKSPACES
+from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES, WRITE
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.about import ShortcutsDialog, show_about
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 _RECENT_RUNS = 12
 _THEMES = {"light": "Light", "dark": "Dark", "system": "Same as the system"}
+# The docks' groups in menus, by the package that has them.
+_FEATURES = {
+    "train": TRAIN,
+    "inside": LOOK_INSIDE,
+    "finetune": FINE_TUNE,
+    "experiments": EXPERIMENTS,
+    "paper": PAPER,
+    "write": WRITE,
+    "notebook": "Notebook",
+    "learn": LEARN,
+}
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
@@ -96,17 +107,22 @@ class Menus(QObject):
     def add_docks(self) -> None:
         """The docks in the View menu, once they are there."""
         window = self._window
+        shown, go_to = {}, {}
         for number, (dock_id, dock) in enumerate(window.docks.items(), start=1):
-            self._view.insertAction(self._view_docks, dock.toggleViewAction())
+            feature = _FEATURES[type(dock).__module__.split(".")[1]]
+            if feature not in shown:
+                shown[feature], go_to[feature] = self._panels.addMenu(feature), self._go_to.addMenu(feature)
+            shown[feature].addAction(dock.toggleViewAction())
             show = partial(window.show_dock, dock_id)
             action = self._make(f"show_{dock_id}", dock.windowTitle(), show, _dock_keys(number))
-            self._go_to.addAction(action)
+            go_to[feature].addAction(action)
             self._dock_actions.append(action)
 
     def shortcuts(self) -> list[QAction]:
         """Every action with keys."""
         window = self._window
-        return [*window.run_actions.all(), window.palette_action, *self._actions, *self._dock_actions]
+        others = [window.palette_action, *self._actions, *window.workspace_bar.actions(), *self._dock_actions]
+        return [*window.run_actions.all(), *others]
 
     def _build_file(self) -> None:
         menu = self._menu("&File")
@@ -139,13 +155,13 @@ class Menus(QObject):
 
     def _build_view(self) -> None:
         window = self._window
-        menu = self._view = self._menu("&View")
-        self._view_docks = menu.addSeparator()
-        self._go_to = menu.addMenu("Go to")
-        workspaces = menu.addMenu("Workspace")
-        for name in WORKSPACES:
-            workspaces.addAction(name, partial(window.use_workspace, name))
+        menu = self._menu("&View")
+        menu.addSection("Workspace")
+        menu.addActions(window.workspace_bar.actions())
         self._add(menu, "reset_layout", "Reset layout", window.reset_layout)
+        menu.addSeparator()
+        self._panels = menu.addMenu("Panels")
+        self._go_to = menu.addMenu("Go to")
         menu.addSeparator()
         themes, group = menu.addMenu("Theme"), QActionGroup(self)
         for choice in THEME_CHOICES:
@@ -243,8 +259,8 @@ class Menus(QObject):
 
 
 def _dock_keys(number: int) -> str:
-    """Ctrl with a digit for the first ten docks, Alt with a digit for the next ten, both for ten more."""
-    modifiers = ("Ctrl", "Alt", "Ctrl+Alt")
+    """Alt with a digit for the first ten docks, Ctrl and Alt for the next ten: Ctrl alone is for workspaces."""
+    modifiers = ("Alt", "Ctrl+Alt")
     tens = (number - 1) // 10
     return f"{modifiers[tens]}+{number % 10}" if tens < len(modifiers) else ""
 

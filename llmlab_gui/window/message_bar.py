@@ -1,12 +1,12 @@
-"""The message bar: errors above the docks, one at a time, until they are dismissed."""
+"""The message bar: errors over the docks, one at a time, until they are dismissed."""
 
 from __future__ import annotations
 
 from html import escape
 
-from PySide6.QtCore import QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.widgets.icons import icon
@@ -18,10 +18,13 @@ _PADDING = 5
 
 
 class MessageBar(QWidget):
-    """What happened, why, and what to do. The newest is shown; dismissing it shows the one before."""
+    """What happened, why, and what to do. The newest is shown; dismissing it shows the one before.
+
+    Whoever owns it lays it over the top of its content, and again whenever `changed` says so.
+    """
 
     log_wanted = Signal(object)  # the LabError that is shown
-    count_changed = Signal(int)
+    changed = Signal()  # what it says, and with it whether it is shown and how high it is
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -32,8 +35,6 @@ class MessageBar(QWidget):
         self.text.setTextFormat(Qt.TextFormat.RichText)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.text.setAccessibleName("Message")
-        # The height comes from `_fit`: what a wrapped label asks for fits another width.
-        self.text.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         self._count = QLabel()
         self.log_button = QPushButton("Show log")
         self.log_button.setFlat(True)
@@ -53,6 +54,7 @@ class MessageBar(QWidget):
         self.close_button.clicked.connect(self.dismiss)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
+        self.hide()
 
     @property
     def messages(self) -> list[LabError]:
@@ -76,11 +78,6 @@ class MessageBar(QWidget):
         if self._messages:
             self.log_wanted.emit(self._messages[-1])
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        # Later: the layout would answer a change of height in here with the height before.
-        QTimer.singleShot(0, self, self._fit)
-
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
         painter = QPainter(self)
@@ -94,13 +91,8 @@ class MessageBar(QWidget):
             self.text.setText(f"<b>{escape(error.what)}</b> {rest}")
             others = len(self._messages) - 1
             self._count.setText(f"{others} more" if others else "")
-            self._fit()
-        self.count_changed.emit(len(self._messages))
-
-    def _fit(self) -> None:
-        """A toolbar does not ask how high wrapped text becomes in the width that there is."""
-        wanted = max(self.log_button.sizeHint().height(), self.text.heightForWidth(self.text.width()))
-        self.setFixedHeight(wanted + 2 * _PADDING)
+        self.setVisible(bool(self._messages))
+        self.changed.emit()
 
     def _restyle(self) -> None:
         self._sign.setPixmap(icon("warning", current_theme().bad).pixmap(20, 20))

@@ -17,7 +17,7 @@ from llmlab_gui.widgets.numbers import bytes_text, count_text
 from llmlab_gui.widgets.theme import theme_notifier
 
 _MOST_RECENT = 8
-_STRIP_WIDTH = 380
+_STRIP_WIDTH = 260
 _LONGEST_NAME = 28
 
 
@@ -45,7 +45,7 @@ class ModelBar(QToolBar):
         self.choose_action.triggered.connect(lambda _=False: self.choose())
         self.strip = ProgressStrip(self._session)
         self.strip.setFixedWidth(_STRIP_WIDTH)
-        self.addWidget(self.button)
+        self._button_action = self.addWidget(self.button)
         self._strip_action = self.addWidget(self.strip)
         for signal in (self._session.about_changed, self._session.working_changed):
             signal.connect(self._draw)
@@ -96,6 +96,7 @@ class ModelBar(QToolBar):
     def _draw(self) -> None:
         session, about = self._session, self._session.about
         self._strip_action.setVisible(session.opening)
+        self._button_action.setVisible(not session.opening)
         self.button.setIcon(icon("model"))
         if about is None:
             self.button.setText("No model")

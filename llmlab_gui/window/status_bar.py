@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
 
@@ -13,6 +14,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _SAID_MS = 8000
 # Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.
 _WHOLE = 1000
+_MOST_NAME = 260  # pixels of a run's name
 
 
 class StatusBar(QStatusBar):
@@ -69,7 +71,9 @@ class StatusBar(QStatusBar):
         word = self._lab.controller.stopping_text(row.run) or status.doing
         if not word or status.silent_since is not None:
             word = status.words.capitalize()
-        self.state.setText(f"{row.name} · {word}")
+        metrics = self.state.fontMetrics()
+        self.state.setText(f"{metrics.elidedText(row.name, Qt.TextElideMode.ElideMiddle, _MOST_NAME)} · {word}")
+        self.state.setToolTip(row.name)
         palette = QPalette(self.state.palette())
         color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())
         palette.setColor(QPalette.ColorRole.WindowText, QColor(color))

@@ -1,15 +1,46 @@
-"""The window's toolbars that hold no more than what others made: training, and messages."""
+"""The window's toolbars that hold no more than what others made: workspaces, and training."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QSizePolicy, QToolBar, QWidget
+from collections.abc import Callable
+from functools import partial
 
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QSizePolicy, QToolBar, QToolButton, QWidget
+
+from llmlab_gui.pages.places import WORKSPACES
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.theme import theme_notifier
-from llmlab_gui.window.message_bar import MessageBar
+
+
+class WorkspaceBar(QToolBar):
+    """The workspaces side by side, the one in sight marked."""
+
+    def __init__(self, use: Callable[[str], object], window: QWidget) -> None:
+        super().__init__("Workspaces", window)
+        self.setObjectName("toolbar.workspaces")
+        self.setMovable(False)
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        group = QActionGroup(self)
+        for number, name in enumerate(WORKSPACES, start=1):
+            action = QAction(name, window)
+            action.setObjectName(f"action.workspace.{number}")
+            action.setCheckable(True)
+            action.setShortcut(QKeySequence(f"Ctrl+{number}"))
+            action.setToolTip(f"Workspace {name} (Ctrl+{number})")
+            action.triggered.connect(partial(_called, use, name))
+            group.addAction(action)
+            self.addAction(action)
+
+    def mark(self, name: str) -> None:
+        """Shows which workspace is in sight."""
+        self.actions()[WORKSPACES.index(name)].setChecked(True)
+
+
+def _called(use: Callable[[str], object], name: str, _checked: bool = False) -> None:
+    use(name)
 
 
 class TrainBar(QToolBar):
@@ -30,19 +61,10 @@ class TrainBar(QToolBar):
         self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
         self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
         self.addAction(self.palette_action)
+        button = self.widgetForAction(self.palette_action)
+        assert isinstance(button, QToolButton)
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
         theme_notifier.changed.connect(self._restyle)
 
     def _restyle(self) -> None:
         self.palette_action.setIcon(icon("search"))
-
-
-class MessagesBar(QToolBar):
-    """As wide as the window; whoever owns it shows it while there are messages."""
-
-    def __init__(self, messages: MessageBar, window: QWidget) -> None:
-        super().__init__("Messages", window)
-        self.setObjectName("toolbar.messages")
-        self.setMovable(False)
-        self.addWidget(messages)
-        self.toggleViewAction().setVisible(False)
-        messages.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)

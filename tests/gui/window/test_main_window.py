@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeRun
-from PySide6.QtCore import QMimeData, QPoint, QSettings, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtWidgets import QApplication, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
 from llmlab.store import requests
+from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
 from llmlab_gui.window import closing
@@ -49,25 +50,62 @@ def test_every_dock_is_there_under_its_name_and_in_the_view_menu(same_window: Ma
     names = [dock.objectName() for dock in window.docks.values()]
     assert names == [f"dock.{dock_id}" for dock_id in window.docks]
     view = next(action.menu() for action in window.menuBar().actions() if action.text() == "&View")
-    offered = view.actions()
-    assert all(dock.toggleViewAction() in offered for dock in window.docks.values())
+    panels = next(action.menu() for action in view.actions() if action.text() == "Panels")
+    groups = [action.menu().actions() for action in panels.actions()]
+    assert all(any(dock.toggleViewAction() in group for group in groups) for dock in window.docks.values())
+    assert all(len(group) <= 12 for group in groups)
 
 
-def test_each_workspace_shows_its_docks_without_overlap(same_window: MainWindow, qtbot: QtBot) -> None:
+def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
+    same_window: MainWindow, qtbot: QtBot
+) -> None:
+    """1280 x 640 is what the smallest laptops leave a window: all docks, all tabs and the status bar lie inside."""
     window = same_window
-    FakeRun(window.lab.outputs, steps=2000).start().advance(600)
+    FakeRun(window.lab.outputs, "a-run-with-a-long-name" * 7, steps=2000).start().advance(600)
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    for workspace in WORKSPACES:
-        window.use_workspace(workspace)
-        window.reset_layout()
-        QApplication.processEvents()
-        shown = [d for d in window.docks.values() if d.isVisible() and not d.visibleRegion().isEmpty()]
-        assert len(shown) >= 3, workspace
-        for place, dock in enumerate(shown):
-            where = (workspace, dock.objectName())
-            assert window.rect().contains(dock.geometry()), where
-            for other in shown[place + 1 :]:
-                assert not dock.geometry().intersects(other.geometry()), (*where, other.objectName())
+    window.setWindowState(Qt.WindowState.WindowNoState)
+    window.resize(1280, 640)
+    places: dict[str, list[QRect]] = {}
+    for said in ("", "The disk is full. " * 20):
+        if said:
+            window.lab.error_raised.emit(LabError(said))
+        for workspace in WORKSPACES:
+            window.use_workspace(workspace)
+            window.reset_layout()
+            QApplication.processEvents()
+            assert (window.width(), window.height()) == (1280, 640), workspace
+            shown = [dock for dock in window.docks.values() if is_seen(dock)]
+            assert len(shown) >= 3
+            inside = QRect(0, 0, 1280, window.status.geometry().top())
+            assert window.status.geometry().bottom() < 640
+            for place, dock in enumerate(shown):
+                assert inside.contains(dock.geometry()), (workspace, dock.objectName())
+                for other in shown[place + 1 :]:
+                    assert not dock.geometry().intersects(other.geometry()), (dock.objectName(), other.objectName())
+            for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+                parked = bar.geometry().right() < 0  # Qt keeps bars that are not needed out of sight
+                for tab in range(0 if parked or not bar.isVisible() else bar.count()):
+                    there = bar.tabRect(tab).translated(bar.geometry().topLeft())
+                    assert inside.contains(there), (workspace, bar.tabText(tab))
+            assert places.setdefault(workspace, [dock.geometry() for dock in shown]) == [d.geometry() for d in shown]
+    assert window.messages.isVisible()
+    assert window.childAt(window.messages.geometry().center()) in window.messages.findChildren(QWidget)
+    window.messages.dismiss()
+
+
+def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    actions = window.workspace_bar.actions()
+    assert [action.text() for action in actions] == list(WORKSPACES)
+    window.use_workspace(WORKSPACES[0])
+    assert [action.isChecked() for action in actions] == [True] + [False] * 7
+    window.activateWindow()
+    window.setFocus()
+    qtbot.keyClick(window, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
+    assert actions[1].isChecked()
+    assert window.docks["attention"].isVisible()
+    window.use_workspace(WORKSPACES[6])
+    assert actions[6].isChecked()
 
 
 def test_every_dock_can_be_shown_in_every_workspace(same_window: MainWindow) -> None:
@@ -363,16 +401,16 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 
 def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window(docks=False))
-    assert window.message_bar.isHidden()
+    assert window.messages.isHidden()
     window.lab.error_raised.emit(LabError("The disk is <full>.", "0 bytes are free.", "Free some space."))
     window.lab.error_raised.emit(LabError("Something else."))
-    assert window.message_bar.isVisible()
+    assert window.messages.isVisible()
     assert "Something else" in window.messages.text.text()
     window.messages.close_button.click()
     assert "The disk is &lt;full&gt;." in window.messages.text.text()
     assert "Free some space." in window.messages.text.text()
     window.messages.close_button.click()
-    assert window.message_bar.isHidden()
+    assert window.messages.isHidden()
 
 
 def _drop(window: MainWindow, path: Path) -> None:
@@ -414,7 +452,7 @@ def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow
     picture.write_bytes(b"\x89PNG")
     window = settled(qtbot, make_main_window(docks=False))
     _drop(window, picture)
-    qtbot.waitUntil(window.message_bar.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.messages.isVisible, timeout=WAIT)
     assert "cat.png" in window.messages.text.text()
 
 
